@@ -1,0 +1,174 @@
+"""Bandwidth of the data loader against reading the same bytes with pyarrow and numpy, and its memory by rows.
+
+    python benchmarks/loader.py [--gb 1.0] [--batch-size 4] [--repeats 5]
+
+Both sides read the same files from a warm cache in alternating order, and both end with batches in fresh memory: the
+baseline reads row group by row group, in the files' order, and stacks neighbours; the loader shuffles, pads, checks
+and carries metadata. Figures are medians over the repeats. Memory is the growth of the peak over the state before the
+first batch, each in a process of its own, for the data set and for one with twice the rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+
+from fastvideo_core.data.loader import ParquetLoader
+from fastvideo_core.data.schema import encode_tensor, key_value_metadata, t2v_schema, write_part
+
+LATENT = (16, 16, 32, 32)
+TEXT_WIDTH = 512
+ROWS_PER_FILE = 64
+TARGET = 0.8
+TENSORS = ("vae_latent", "text_embedding")
+
+
+def write_data_set(root: Path, gigabytes: float) -> int:
+    """Write latents of about `gigabytes` GB with captions beside them; returns the rows."""
+    generator = torch.Generator().manual_seed(0)
+    row_bytes = 4 * int(np.prod(LATENT))
+    rows = max(ROWS_PER_FILE, round(gigabytes * 1e9 / row_bytes))
+    root.mkdir()
+    for number, start in enumerate(range(0, rows, ROWS_PER_FILE)):
+        part = []
+        for i in range(start, min(start + ROWS_PER_FILE, rows)):
+            row: dict[str, object] = {"id": f"sample-{i}", "file_name": f"{i}.mp4", "caption": f"caption {i}"}
+            row |= {"media_type": "video", "width": 256, "height": 256, "num_frames": LATENT[1]}
+            row |= {"duration_sec": 4.0, "fps": 16.0}
+            row |= encode_tensor("vae_latent", torch.randn(LATENT, generator=generator))
+            row |= encode_tensor("text_embedding", torch.randn(16 + i % 48, TEXT_WIDTH, generator=generator))
+            part.append(row)
+        metadata = key_value_metadata(normalised=False, settings={})
+        write_part(root / f"part-{number:05d}.parquet", part, t2v_schema(), metadata)
+    return rows
+
+
+def read_plainly(root: Path, batch_size: int, *, stack: bool) -> int:
+    """Read every tensor with pyarrow and numpy: one process, one thread; returns the bytes of the tensors."""
+    columns = [f"{name}_{part}" for name in TENSORS for part in ("bytes", "shape", "dtype")]
+    total = 0
+    for path in sorted(root.glob("*.parquet")):
+        with pq.ParquetFile(path) as handle:
+            for group in range(handle.num_row_groups):
+                table = handle.read_row_group(group, columns=columns, use_threads=False)
+                for name in TENSORS:
+                    arrays = plain_arrays(table, name)
+                    total += sum(array.nbytes for array in arrays)
+                    if stack and name == "vae_latent":
+                        for i in range(0, len(arrays), batch_size):
+                            np.stack(arrays[i : i + batch_size])
+    return total
+
+
+def plain_arrays(table: object, name: str) -> list[np.ndarray]:
+    """The tensors of one column as numpy views on arrow's memory."""
+    arrays = []
+    shapes, dtypes = (table.column(f"{name}_{part}").to_pylist() for part in ("shape", "dtype"))
+    for chunk in table.column(f"{name}_bytes").chunks:
+        _, offsets, data = chunk.buffers()
+        starts = np.frombuffer(offsets, np.int32)[chunk.offset : chunk.offset + len(chunk) + 1].tolist()
+        for start, end in itertools.pairwise(starts):
+            dtype = np.dtype(dtypes[len(arrays)])
+            flat = np.frombuffer(data, dtype, (end - start) // dtype.itemsize, start)
+            arrays.append(flat.reshape(shapes[len(arrays)]))
+    return arrays
+
+
+def read_with_loader(root: Path, batch_size: int, workers: int) -> int:
+    """One epoch through the loader, construction included; returns the bytes of the tensors without padding."""
+    loader = ParquetLoader(root, batch_size=batch_size, seed=0, num_workers=workers)
+    total = 0
+    for _ in range(loader.batches_per_epoch):
+        batch = next(loader)
+        total += batch["vae_latent"].nbytes + int(batch["text_embedding_length"].sum()) * TEXT_WIDTH * 4
+    loader.close()
+    return total
+
+
+def bandwidth(work: Callable[[], int]) -> float:
+    """GB/s of one call."""
+    started = time.perf_counter()
+    total = work()
+    return total / (time.perf_counter() - started) / 1e9
+
+
+def peak_growth(root: Path, batch_size: int, workers: int, batches: int) -> float:
+    """MB by which the peak memory of a fresh process grows over reading so many batches."""
+    command = [sys.executable, __file__, "--measure", str(root), str(batch_size), str(workers), str(batches)]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def measure(root: Path, batch_size: int, workers: int, batches: int) -> None:
+    """Print the growth of this process's peak memory in MB."""
+    loader = ParquetLoader(root, batch_size=batch_size, seed=0, num_workers=workers)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for _ in range(batches):
+        next(loader)
+    loader.close()
+    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+
+
+def main() -> int:
+    """Run the benchmark; 0 when the targets are met, 1 when not."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--gb", type=float, default=1.0, help="size of the latents (default: 1.0)")
+    parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--measure", nargs=4, metavar=("ROOT", "BATCH", "WORKERS", "BATCHES"), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.measure:
+        root, batch_size, workers, batches = args.measure
+        measure(Path(root), int(batch_size), int(workers), int(batches))
+        return 0
+    with tempfile.TemporaryDirectory() as folder:
+        data, double = Path(folder, "data"), Path(folder, "double")
+        rows = write_data_set(data, args.gb)
+        works: dict[str, Callable[[], int]] = {
+            "pyarrow + numpy, views only": lambda: read_plainly(data, args.batch_size, stack=False),
+            "pyarrow + numpy, batches": lambda: read_plainly(data, args.batch_size, stack=True),
+            "loader, 0 workers": lambda: read_with_loader(data, args.batch_size, 0),
+            "loader, 2 workers": lambda: read_with_loader(data, args.batch_size, 2),
+        }
+        for work in works.values():
+            work()
+        speeds = {name: [] for name in works}
+        for _ in range(args.repeats):
+            for name, work in works.items():
+                speeds[name].append(bandwidth(work))
+        middle = {name: statistics.median(values) for name, values in speeds.items()}
+        base = middle["pyarrow + numpy, batches"]
+        print(f"{rows} rows, {args.gb:g} GB of latents, batch {args.batch_size}, {args.repeats} repeats, median GB/s")
+        print(f"{'':30}{'GB/s':>8}{'ratio':>8}{'min':>8}{'max':>8}")
+        for name, value in middle.items():
+            spread = f"{min(speeds[name]):8.2f}{max(speeds[name]):8.2f}"
+            print(f"{name:30}{value:8.2f}{value / base:8.2f}{spread}")
+        write_data_set(double, 2 * args.gb)
+        fast = all(middle[name] / base >= TARGET for name in works if name.startswith("loader"))
+        print(f"\n{'peak memory growth, MB':30}{'N rows':>8}{'2N rows':>9}")
+        flat = True
+        for workers in (0, 2):
+            batches = rows // args.batch_size
+            once = peak_growth(data, args.batch_size, workers, batches)
+            twice = peak_growth(double, args.batch_size, workers, 2 * batches)
+            flat = flat and twice <= 1.25 * once + 32
+            print(f"{f'loader, {workers} workers':30}{once:8.0f}{twice:9.0f}")
+    print(
+        f"\nbandwidth at least {TARGET} of the baseline: {'yes' if fast else 'NO'}; memory flat: {'yes' if flat else 'NO'}"
+    )
+    return 0 if fast and flat else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,49 @@
+"""The names that plug-in authors use; imported lazily, so that `import fastvideo_core` loads neither torch nor pydantic."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_EXPORTS = {
+    "PluginConfig": "config.base",
+    "MethodConfig": "config.sections",
+    "PipelineConfig": "config.sections",
+    "RoleConfig": "config.run",
+    "RunConfig": "config.run",
+    "TrainingArgs": "config.training",
+    "API_VERSION": "registry.specs",
+    "CallbackPlugin": "registry.specs",
+    "MethodPlugin": "registry.specs",
+    "ModelPlugin": "registry.specs",
+    "register_callback": "registry.registry",
+    "register_method": "registry.registry",
+    "register_model": "registry.registry",
+    "RoleHandle": "roles",
+    "RoleManager": "roles",
+    "WeightSource": "roles",
+    "TrainingBatch": "batch",
+    "DistillAdapter": "adapter",
+    "FlowMatchingAdapter": "flow_adapter",
+    "ModelComponents": "components",
+    "RandomStreams": "rng",
+    "DistillMethod": "method",
+    "DistillValidator": "validator",
+    "ValidationRequest": "validator",
+    "Callback": "callbacks.base",
+    "hookimpl": "callbacks.hooks",
+}
+
+__all__ = ["__version__", *_EXPORTS]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module 'fastvideo_core' has no attribute '{name}'")
+    return getattr(importlib.import_module(f"fastvideo_core.{_EXPORTS[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,64 @@
+"""The batch that an adapter prepares and a method trains on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class TrainingBatch:
+    """One micro-batch, ready for the network.
+
+    Args:
+        latents: [B, ...] clean latents x0 (zeros for data-free training); the layout behind dim 0 is the adapter's.
+        conditioning: what the network is conditioned on, every tensor [B, ...].
+        negative_conditioning: same keys and shapes; what `conditional=False` uses.
+        loss_weight: broadcastable to latents, or None for 1 everywhere; 0 on conditioning frames and padding.
+        extras: whatever the family needs besides (frame rates, masks, captions).
+    """
+
+    latents: Tensor
+    conditioning: dict[str, Tensor]
+    negative_conditioning: dict[str, Tensor] | None = None
+    loss_weight: Tensor | None = None
+    extras: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def batch_size(self) -> int:
+        return self.latents.shape[0]
+
+    def with_conditioning_dropped(self, dropped: Tensor) -> TrainingBatch:
+        """The same batch with the negative conditioning where `dropped` [B] (bool) is true (classifier-free guidance
+        training, Ho & Salimans 2022, section 3.2).
+
+        Raises:
+            ValueError: when the batch has no negative conditioning.
+        """
+        if self.negative_conditioning is None:
+            raise ValueError("caption dropout needs a batch with negative conditioning")
+        mixed = {}
+        for key, value in self.conditioning.items():
+            mask = dropped.to(value.device).reshape(-1, *[1] * (value.ndim - 1))
+            mixed[key] = torch.where(mask, self.negative_conditioning[key], value)
+        return replace(self, conditioning=mixed)
+
+    def with_both_conditionings(self) -> TrainingBatch:
+        """A batch [2B, ...]: the first half with the conditioning, the second with the negative one.
+
+        Raises:
+            ValueError: when the batch has no negative conditioning.
+        """
+        if self.negative_conditioning is None:
+            raise ValueError("guidance needs a batch with negative conditioning")
+        negative = self.negative_conditioning
+        return replace(
+            self,
+            latents=torch.cat([self.latents] * 2),
+            conditioning={key: torch.cat([value, negative[key]]) for key, value in self.conditioning.items()},
+            negative_conditioning=None,
+            loss_weight=None,
+        )

@@ -1,0 +1,31 @@
+"""The base of a callback: its configuration, its place in the order, and its part of the checkpoint."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from fastvideo_core.config.base import PluginConfig
+
+
+class Callback:
+    """Something that watches or accompanies a run; implements hooks of `callbacks.hooks.RunHooks` with `@hookimpl`.
+
+    Args:
+        config: the callback's section of run.yaml, parsed by the plug-in's config class.
+
+    `order` declares the place among callbacks: lower runs earlier; equal ones run by name.
+    """
+
+    order: ClassVar[int] = 0
+
+    def __init__(self, config: PluginConfig) -> None:
+        self.config = config
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the checkpoint must keep: nested dicts and lists of tensors, numbers, strings, booleans and None."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes back what `state_dict` gave; called after `train_start`."""
+        if state:
+            raise ValueError(f"{type(self).__name__} has no state, but the checkpoint holds {', '.join(state)}")

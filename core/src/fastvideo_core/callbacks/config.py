@@ -1,0 +1,46 @@
+"""Configuration of core's own callbacks; imports no torch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from fastvideo_core.config.base import PluginConfig, StrTuple
+from fastvideo_core.errors import Problem
+
+if TYPE_CHECKING:
+    from fastvideo_core.config.run import RunConfig
+
+
+class EMAConfig(PluginConfig):
+    """Exponential moving average of trained weights, used by validation, `sample` and `export`."""
+
+    decay: float = Field(0.99, ge=0, lt=1, description="d in ema = d * ema + (1 - d) * weight, after each update.")
+    roles: StrTuple = Field(("student",), min_length=1, description="Trainable roles that are averaged.")
+    start_step: int = Field(0, ge=0, description="Step after which averaging starts, from the weights of that moment.")
+
+    def check_run(self, cfg: RunConfig) -> list[tuple[str, Problem]]:
+        """Every role must exist and be trainable."""
+        trainable = [name for name, role in cfg.roles.items() if role.trainable]
+        problems = []
+        for index, name in enumerate(self.roles):
+            if name not in trainable:
+                key = f"callbacks.ema.roles[{index}]" if "roles" in self.model_fields_set else "callbacks.ema"
+                problems.append((key, ema_role_problem(name, name in cfg.roles, trainable)))
+        return problems
+
+
+def ema_role_problem(name: str, exists: bool, trainable: list[str]) -> Problem:
+    """The problem of averaging a role that this run does not train."""
+    return Problem(
+        found=f"role '{name}' is not trainable" if exists else f"there is no role '{name}' in this run",
+        allowed=f"trainable roles: {', '.join(trainable) or 'none'}",
+        fix="name the roles to average in callbacks.ema.roles",
+    )
+
+
+class GradNormConfig(PluginConfig):
+    """Logs the norm of every due role's gradients, before clipping, as grad_norm/<role>."""
+
+    every: int = Field(1, ge=1, description="Compute it every so many steps.")

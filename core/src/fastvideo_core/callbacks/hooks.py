@@ -1,0 +1,62 @@
+"""The moments of a run at which callbacks are called, as pluggy hook specifications.
+
+Every hook runs on ALL ranks, in the same order, and may use collectives, unless its line says otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+from torch.optim import Optimizer
+
+if TYPE_CHECKING:
+    from fastvideo_core.method import DistillMethod
+
+PROJECT = "fastvideo_distill"
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+class RunHooks:
+    """The hook specifications; a callback implements any of them with `@hookimpl` and takes the arguments it needs."""
+
+    @hookspec
+    def train_start(self, method: DistillMethod, start_step: int) -> None:
+        """Once, after weights, optimizers and (when resuming) their states are in place, before the first step."""
+
+    @hookspec
+    def before_optimizer_step(
+        self, method: DistillMethod, step: int, optimizers: Sequence[Optimizer], metrics: dict[str, Any]
+    ) -> None:
+        """Gradients of this step's optimizers are complete and not yet clipped; may add to `metrics` (tensors or floats)."""
+
+    @hookspec
+    def after_optimizer_step(self, method: DistillMethod, step: int, optimizers: Sequence[Optimizer]) -> None:
+        """`optimizers` have just been stepped; others have not."""
+
+    @hookspec
+    def step_end(self, method: DistillMethod, step: int, metrics: dict[str, Any]) -> None:
+        """A step is over and its metrics are complete; may add to `metrics`."""
+
+    @hookspec
+    def validation_start(self, method: DistillMethod, step: int) -> None:
+        """Before the method samples; what is changed here is undone in `validation_end`."""
+
+    @hookspec
+    def validation_end(self, method: DistillMethod, step: int) -> None:
+        """After the method sampled, also when that failed."""
+
+    @hookspec
+    def checkpoint_saved(self, path: Path, step: int) -> None:
+        """A checkpoint is complete on disk. Main process only, no collectives."""
+
+    @hookspec
+    def train_end(self, method: DistillMethod, step: int) -> None:
+        """Once, after the last step and the last checkpoint."""
+
+    @hookspec
+    def exception(self, method: DistillMethod, step: int, error: BaseException) -> None:
+        """The run is ending with `error`. No collectives: other ranks may be gone."""

@@ -1,0 +1,164 @@
+"""A run's callbacks: registered with pluggy, called in their declared order, and one part of the checkpoint."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import inspect
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+import pluggy
+
+from fastvideo_core.callbacks.base import Callback
+from fastvideo_core.callbacks.hooks import PROJECT, RunHooks
+from fastvideo_core.errors import CheckpointError, FastVideoError, PluginError, Problem
+
+logger = logging.getLogger(__name__)
+
+HOOKS: tuple[str, ...] = tuple(name for name in vars(RunHooks) if not name.startswith("_"))
+"""The names of all hooks."""
+
+_MARK = f"{PROJECT}_impl"
+
+
+class CallbackError(FastVideoError):
+    """A callback raised; the message names it and its hook, the cause is kept."""
+
+
+class CallbackManager:
+    """The callbacks of one run.
+
+    `hook` relays calls to all of them by keyword: `callbacks.hook.step_end(method=method, step=3, metrics=metrics)`.
+
+    Args:
+        callbacks: by the unique name under which run.yaml has them. Lower `order` runs first, equal ones by name.
+
+    Raises:
+        PluginError: listing hooks that do not exist, take arguments that do not exist, or lack `@hookimpl`.
+    """
+
+    hook: RunHooks
+
+    def __init__(self, callbacks: Mapping[str, Callback]) -> None:
+        problems = [problem for name, callback in callbacks.items() for problem in _problems(name, callback)]
+        if problems:
+            raise PluginError(problems)
+        ordered = sorted(callbacks, key=lambda name: (callbacks[name].order, name))
+        self.callbacks: dict[str, Callback] = {name: callbacks[name] for name in ordered}
+        plugins = pluggy.PluginManager(PROJECT)
+        plugins.add_hookspecs(RunHooks)
+        for name in reversed(ordered):  # pluggy calls the last registered first
+            plugins.register(_Guarded(name, callbacks[name]), name)
+        plugins.check_pending()
+        self.hook = cast(RunHooks, plugins.hook)
+
+    def state_dict(self) -> dict[str, dict[str, Any]]:
+        """The state of every callback that has one, by its name."""
+        states = {name: callback.state_dict() for name, callback in self.callbacks.items()}
+        return {name: state for name, state in states.items() if state}
+
+    def load_state_dict(self, state: Mapping[str, dict[str, Any]]) -> None:
+        """Gives every callback its state back.
+
+        Raises:
+            CheckpointError: the checkpoint holds the state of a callback that this run has not, or lacks one's.
+        """
+        own = self.state_dict()
+        problems = [
+            Problem(
+                found=f"the checkpoint holds the state of callback '{name}', which this run does not have",
+                where="callbacks",
+                allowed=f"this run has: {', '.join(self.callbacks) or 'no callbacks'}",
+                fix=f"add '{name}' to the callbacks section of run.yaml",
+            )
+            for name in state
+            if name not in self.callbacks
+        ]
+        problems += [
+            Problem(
+                found=f"the checkpoint holds no state of callback '{name}'",
+                where="callbacks",
+                allowed=f"it holds that of: {', '.join(state) or 'no callback'}",
+                fix=f"remove '{name}' from the callbacks section of run.yaml, or start a new run from these weights",
+            )
+            for name in own
+            if name not in state
+        ]
+        if problems:
+            raise CheckpointError(problems)
+        for name, callback in self.callbacks.items():
+            callback.load_state_dict(state.get(name, {}))
+
+
+class _Guarded:
+    """A callback's hooks for pluggy, each of which names the callback when it fails."""
+
+    def __init__(self, name: str, callback: Callback) -> None:
+        for hook in HOOKS:
+            implementation = getattr(callback, hook, None)
+            if implementation is not None:
+                setattr(self, hook, _guard(name, hook, implementation))
+
+
+def _guard(name: str, hook: str, implementation: Callable[..., Any]) -> Callable[..., None]:
+    @functools.wraps(implementation)
+    def call(*args: Any, **kwargs: Any) -> None:
+        try:
+            implementation(*args, **kwargs)
+        except FastVideoError:
+            raise  # says itself what is wrong and where
+        except Exception as error:
+            message = f"callback '{name}' failed in its hook '{hook}': {type(error).__name__}: {error}"
+            if hook == "exception":  # must not hide the error that the run ends with
+                logger.error(message, exc_info=error)
+                return
+            raise CallbackError(message) from error
+
+    return call
+
+
+def _problems(name: str, callback: Callback) -> list[Problem]:
+    problems = []
+    for attribute in dir(type(callback)):
+        implementation = inspect.getattr_static(callback, attribute)
+        options = getattr(implementation, _MARK, None)
+        where = f"callback '{name}', {type(callback).__name__}.{attribute}"
+        if options is None:
+            if attribute in HOOKS:
+                problems.append(
+                    Problem("has the name of a hook but is not marked as one", where, fix="decorate it with @hookimpl")
+                )
+        elif attribute not in HOOKS:
+            close = difflib.get_close_matches(attribute, HOOKS, n=1)
+            problems.append(
+                Problem(
+                    found=f"there is no hook '{attribute}'",
+                    where=where,
+                    allowed=", ".join(HOOKS),
+                    fix=f"did you mean '{close[0]}'?" if close else "",
+                )
+            )
+        elif options["wrapper"] or options["hookwrapper"]:
+            problems.append(Problem("hook wrappers are not supported", where, fix="use plain @hookimpl methods"))
+        elif options["specname"]:
+            problems.append(Problem("specname is not supported", where, fix="give the method the hook's own name"))
+        else:
+            allowed = list(inspect.signature(getattr(RunHooks, attribute)).parameters)[1:]
+            taken = list(inspect.signature(getattr(callback, attribute)).parameters.values())
+            unfit = [str(p) for p in taken if p.name not in allowed or not _always_passed(p)]
+            if unfit:
+                problems.append(
+                    Problem(
+                        found=f"takes {', '.join(unfit)}, which the hook does not give",
+                        where=where,
+                        allowed=f"any of: {', '.join(allowed)}, without default values",
+                    )
+                )
+    return problems
+
+
+def _always_passed(parameter: inspect.Parameter) -> bool:
+    plain = parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
+    return plain and parameter.default is inspect.Parameter.empty  # pluggy passes no argument that has a default

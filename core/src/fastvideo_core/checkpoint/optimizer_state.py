@@ -1,0 +1,80 @@
+"""An optimizer's state by parameter name instead of by position, exact to the bit."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+logger = logging.getLogger(__name__)
+
+
+def collect_optimizer(optimizer: Optimizer, names: Mapping[int, str], where: str) -> dict[str, Any]:
+    """`{"param_groups": [{"params": [name, ...], option: value, ...}], "state": {name: {key: value}}}`.
+
+    A parameter that was never stepped has no entry under "state".
+
+    Args:
+        names: parameter names by id of the parameter.
+        where: names the optimizer in errors.
+
+    Raises:
+        TypeError: the optimizer has a parameter without a name, or state that belongs to no parameter.
+    """
+    groups, state, seen = [], {}, 0
+    for group in optimizer.param_groups:
+        fqns = []
+        for index, parameter in enumerate(group["params"]):
+            if id(parameter) not in names:
+                shape = list(parameter.shape)
+                raise TypeError(f"{where}: its parameter {index} of shape {shape} belongs to no module of the method")
+            fqns.append(names[id(parameter)])
+            if parameter in optimizer.state:
+                state[fqns[-1]] = dict(optimizer.state[parameter])
+                seen += 1
+        groups.append({"params": fqns, **{key: value for key, value in group.items() if key != "params"}})
+    if seen != len(optimizer.state):
+        raise TypeError(f"{where}: {type(optimizer).__name__} keeps state that belongs to none of its parameters")
+    return {"param_groups": groups, "state": state}
+
+
+def restore_optimizer(optimizer: Optimizer, stored: dict[str, Any], names: Mapping[int, str], where: str) -> None:
+    """Puts the state of `collect_optimizer` into an optimizer over the same parameter names.
+
+    `Optimizer.load_state_dict` is not used: it goes by position and casts moments to the parameters' dtype.
+    """
+    optimizer.state.clear()
+    for group, saved in zip(optimizer.param_groups, stored["param_groups"], strict=True):
+        for parameter in group["params"]:
+            if names[id(parameter)] in stored["state"]:
+                optimizer.state[parameter] = stored["state"][names[id(parameter)]]
+        options = {key: value for key, value in saved.items() if key != "params"}
+        for key, value in options.items():
+            if key != "lr" and key in group and not _same(group[key], value):
+                logger.warning(
+                    "%s: %s is %s in this run's configuration and %s in the checkpoint, which is used",
+                    where, key, group[key], value,
+                )
+        group.update(options)
+
+
+def allocate_state(
+    key: str, shape: torch.Size, dtype: torch.dtype, parameter: Tensor, group: Mapping[str, Any]
+) -> Tensor:
+    """An empty tensor for one entry of a parameter's state: laid out like the parameter where shapes are equal."""
+    if key == "step":  # torch keeps step counters on the CPU unless the update itself runs from the device
+        on_device = bool(group.get("capturable") or group.get("fused"))
+        return torch.empty(shape, dtype=dtype, device=parameter.device if on_device else "cpu")
+    if shape == parameter.shape:
+        return torch.empty_like(parameter, dtype=dtype, requires_grad=False)
+    return torch.empty(shape, dtype=dtype, device=parameter.device)
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, Tensor) or isinstance(other, Tensor):
+        return bool(torch.equal(torch.as_tensor(one), torch.as_tensor(other)))
+    return bool(one == other)

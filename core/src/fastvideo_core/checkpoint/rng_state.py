@@ -1,0 +1,57 @@
+"""The random state of one process: the method's streams, the adapter's generators, torch's own."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fastvideo_core.adapter import HasRngGenerators
+from fastvideo_core.distributed import context
+from fastvideo_core.errors import CheckpointError, Problem
+from fastvideo_core.method import DistillMethod
+
+_METHOD, _ADAPTER, _CPU, _CUDA = "method/", "adapter/", "torch/cpu", "torch/cuda"
+
+
+def collect_rng(method: DistillMethod) -> dict[str, Tensor]:
+    """uint8 tensors by name. torch's default generators are among them because a network's dropout draws from them."""
+    state = {_METHOD + name: value for name, value in method.rng.state_dict().items()}
+    state.update({_ADAPTER + name: generator.get_state() for name, generator in _generators(method).items()})
+    state[_CPU] = torch.get_rng_state()
+    if context.device().type == "cuda":
+        state[_CUDA] = torch.cuda.get_rng_state(context.device())
+    return state
+
+
+def restore_rng(method: DistillMethod, state: dict[str, Tensor], where: str) -> None:
+    """Sets every generator as `collect_rng` found it.
+
+    Raises:
+        CheckpointError: the adapter's generators are others than those of the checkpoint.
+    """
+    generators = _generators(method)
+    stored = {name.removeprefix(_ADAPTER) for name in state if name.startswith(_ADAPTER)}
+    if stored != set(generators):
+        raise CheckpointError(
+            Problem(
+                found=f"it holds the adapter's random generators {_listed(stored)}; this run has {_listed(generators)}",
+                where=where,
+                fix="resume with the version of the model family that wrote the checkpoint",
+            )
+        )
+    method.rng.load_state_dict(
+        {name.removeprefix(_METHOD): value for name, value in state.items() if name.startswith(_METHOD)}
+    )
+    for name, generator in generators.items():
+        generator.set_state(state[_ADAPTER + name])
+    torch.set_rng_state(state[_CPU])
+    if _CUDA in state and context.device().type == "cuda":
+        torch.cuda.set_rng_state(state[_CUDA], context.device())
+
+
+def _generators(method: DistillMethod) -> dict[str, torch.Generator]:
+    return method.adapter.get_rng_generators() if isinstance(method.adapter, HasRngGenerators) else {}
+
+
+def _listed(names: object) -> str:
+    return ", ".join(sorted(names)) or "none"  # type: ignore[call-overload]

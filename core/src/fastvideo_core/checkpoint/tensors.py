@@ -1,0 +1,176 @@
+"""Reads and writes the tensors of a checkpoint with torch.distributed.checkpoint, without running what a file says.
+
+DCP keeps its index in a pickle. It is read here by an unpickler that knows only the classes of such an index.
+"""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from torch import Tensor
+from torch.distributed.checkpoint import filesystem
+from torch.distributed.checkpoint import metadata as dcp_metadata
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.metadata import Metadata, StorageMeta, TensorStorageMetadata
+from torch.distributed.checkpoint.state_dict_loader import load as dcp_load
+from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
+
+from fastvideo_core.distributed.context import world_size
+from fastvideo_core.errors import CheckpointError, Problem
+
+_CLASSES = {
+    (kind.__module__, kind.__qualname__): kind
+    for kind in (
+        dcp_metadata.Metadata,
+        dcp_metadata.TensorStorageMetadata,
+        dcp_metadata.TensorProperties,
+        dcp_metadata.ChunkStorageMetadata,
+        dcp_metadata.MetadataIndex,
+        dcp_metadata.StorageMeta,
+        dcp_metadata._MEM_FORMAT_ENCODING,
+        filesystem._StorageInfo,
+        torch.Size,
+    )
+}
+
+
+def write_tensors(folder: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Writes tensors (also DTensors, each rank its shards) into `folder` and syncs the files. Collective.
+
+    Raises:
+        OSError: the disk is full or read-only, or whatever else the system says.
+    """
+    writer = _Writer(str(folder), single_file_per_rank=True, sync_files=True)
+    try:
+        with _quiet():
+            dcp_save(dict(tensors), storage_writer=writer, no_dist=world_size() == 1)
+    except CheckpointException as error:
+        raise _first_failure(error) from error
+
+
+def read_tensors(folder: Path, targets: Mapping[str, Tensor], *, every_rank_alone: bool = False) -> None:
+    """Reads the stored tensors into `targets`, in place; shapes must fit. Collective unless `every_rank_alone`.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, or the index is not one.
+    """
+    if not targets:
+        return
+    try:
+        with _quiet():
+            dcp_load(dict(targets), storage_reader=_Reader(folder), no_dist=every_rank_alone or world_size() == 1)
+    except CheckpointException as error:
+        failure = _first_failure(error)
+        if isinstance(failure, CheckpointError):
+            raise failure from error
+        raise CheckpointError(
+            Problem(
+                found=f"the stored tensors cannot be read: {type(failure).__name__}: {failure}",
+                where=str(folder),
+                fix="use another checkpoint; this one is damaged",
+            )
+        ) from error
+
+
+def read_index(folder: Path) -> dict[str, TensorStorageMetadata]:
+    """Size, dtype and chunks of every stored tensor, by key.
+
+    Raises:
+        CheckpointError: the index is missing, damaged, or refers to anything but itself.
+    """
+    path = folder / ".metadata"
+    try:
+        with path.open("rb") as file:
+            metadata = _IndexUnpickler(file).load()
+    except CheckpointError:
+        raise
+    except FileNotFoundError:
+        raise CheckpointError(Problem("the checkpoint's index is missing", where=str(path))) from None
+    except Exception as error:  # a damaged pickle can raise anything
+        raise _not_an_index(path, f"{type(error).__name__}: {error}") from error
+    entries = _checked(metadata, path).state_dict_metadata
+    return {key: entry for key, entry in entries.items() if isinstance(entry, TensorStorageMetadata)}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.distributed is disabled, unavailable or uninitialized")
+        yield
+
+
+class _Writer(filesystem.FileSystemWriter):
+    def storage_meta(self) -> StorageMeta:
+        return StorageMeta(save_id=self.save_id)  # DCP's own holds the absolute path
+
+
+class _Reader(filesystem.FileSystemReader):
+    def __init__(self, folder: Path) -> None:
+        super().__init__(str(folder))
+        self._folder = folder
+
+    def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
+        path = self._folder / ".metadata"
+        with path.open("rb") as file:
+            metadata = _checked(_IndexUnpickler(file).load(), path)
+        metadata.storage_meta = StorageMeta(load_id=self.load_id)
+        return metadata
+
+
+class _IndexUnpickler(pickle.Unpickler):
+    def __init__(self, file: IO[bytes]) -> None:
+        super().__init__(file)
+        self._name = file.name
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in _CLASSES:
+            return _CLASSES[module, name]
+        if module == "torch" and isinstance(dtype := vars(torch).get(name), torch.dtype):
+            return dtype
+        if (module, name) == ("torch.serialization", "_get_layout"):
+            return _layout
+        raise _not_an_index(Path(self._name), f"it names {module}.{name}, which no such index contains")
+
+    def persistent_load(self, pid: Any) -> Any:
+        raise _not_an_index(Path(self._name), "it has persistent references")
+
+
+def _layout(name: str) -> torch.layout:
+    if name != "torch.strided":
+        raise ValueError(f"tensors of layout {name}")
+    return torch.strided
+
+
+def _checked(metadata: Any, path: Path) -> Metadata:
+    if not isinstance(metadata, Metadata) or not isinstance(metadata.state_dict_metadata, dict):
+        raise _not_an_index(path, f"it holds a {type(metadata).__name__}")
+    for key, entry in metadata.state_dict_metadata.items():
+        if not isinstance(entry, TensorStorageMetadata):
+            raise _not_an_index(path, f"'{key}' is not a tensor")
+    for info in dict(metadata.storage_data or {}).values():
+        if not isinstance(info, filesystem._StorageInfo) or Path(info.relative_path).name != info.relative_path:
+            raise _not_an_index(path, "it refers to a file outside of its folder")
+        if info.transform_descriptors:
+            raise _not_an_index(path, f"it asks for the stream transforms {info.transform_descriptors}")
+    return metadata
+
+
+def _not_an_index(path: Path, why: str) -> CheckpointError:
+    return CheckpointError(
+        Problem(
+            found=f"this is not the index of a checkpoint: {why}",
+            where=str(path),
+            fix="do not use this checkpoint: it is damaged, or made to run code",
+        )
+    )
+
+
+def _first_failure(error: CheckpointException) -> BaseException:
+    failure, _ = next(iter(error.failures.values()))
+    return failure if isinstance(failure, BaseException) else RuntimeError(str(failure))

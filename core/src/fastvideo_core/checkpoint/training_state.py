@@ -1,0 +1,302 @@
+"""Everything that a run must not lose, gathered into one tree and put back into the live objects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from fastvideo_core.checkpoint.optimizer_state import allocate_state, collect_optimizer, restore_optimizer
+from fastvideo_core.checkpoint.tensors import read_index, read_tensors
+from fastvideo_core.checkpoint.tree import Json, join, references, split
+from fastvideo_core.errors import CheckpointError, FastVideoError, Problem
+from fastvideo_core.fqn import clean_fqn
+from fastvideo_core.method import DistillMethod
+from fastvideo_core.roles import RoleHandle
+
+_SHOWN = 5  # names listed per problem
+
+
+class SavedHook(Protocol):
+    def checkpoint_saved(self, path: Path, step: int) -> None: ...
+
+
+class RunCallbacks(Protocol):
+    """What a checkpoint needs of a run's callbacks; callbacks.manager.CallbackManager is one."""
+
+    @property
+    def hook(self) -> SavedHook: ...
+
+    def state_dict(self) -> dict[str, dict[str, Any]]: ...
+
+    def load_state_dict(self, state: dict[str, dict[str, Any]]) -> None: ...
+
+
+@runtime_checkable
+class ResumableLoader(Protocol):
+    """A dataloader that can go on where it stopped."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+@dataclass(frozen=True)
+class RunState:
+    """The live objects that a checkpoint is taken of.
+
+    Args:
+        dataloader: any iterable; its position is kept when it is a ResumableLoader.
+    """
+
+    method: DistillMethod
+    callbacks: RunCallbacks
+    dataloader: Iterable[Any]
+
+    def collect(self) -> dict[str, Any]:
+        """The state as a tree of references to the live tensors (nothing is copied).
+
+        `roles`: role -> module -> name -> tensor, for trainable roles; `families`; `optimizers` and `lr_schedulers`:
+        role -> name -> state; `method`; `callbacks`; `dataloader` (None when it cannot resume).
+        """
+        roles = _trainable(self.method)
+        names = parameter_names(self.method)
+        return {
+            "roles": {
+                handle.name: {name: module_tensors(module) for name, module in handle.modules.items()}
+                for handle in roles
+            },
+            "families": {handle.name: handle.family for handle in roles},
+            "optimizers": {
+                handle.name: {
+                    name: collect_optimizer(optimizer, names, _optimizer(handle.name, name))
+                    for name, optimizer in handle.optimizers.items()
+                }
+                for handle in roles
+            },
+            "lr_schedulers": {
+                handle.name: {name: scheduler.state_dict() for name, scheduler in handle.lr_schedulers.items()}
+                for handle in roles
+            },
+            "method": self.method.checkpoint_state(),
+            "callbacks": self.callbacks.state_dict(),
+            "dataloader": self.dataloader.state_dict() if isinstance(self.dataloader, ResumableLoader) else None,
+        }
+
+    def restore(self, skeleton: Json, tensor_folder: Path) -> None:
+        """Puts a stored state back: weights in place, everything else through its owner's load method.
+
+        Raises:
+            CheckpointError: the checkpoint is damaged, or of another run: naming all that does not fit.
+        """
+        where = str(tensor_folder.parent)
+        shapes = {
+            key: torch.empty(entry.size, dtype=entry.properties.dtype, device="meta")
+            for key, entry in read_index(tensor_folder).items()
+        }
+        live = self.collect()
+        try:
+            stored = join(skeleton, shapes)
+            problems = [*_compare_weights(stored["roles"], live["roles"]), *_compare_optimizers(stored, live)]
+            problems += _compare_dataloader(stored["dataloader"], live["dataloader"])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise damaged(where, f"{type(error).__name__}: {error}") from error
+        if problems:
+            raise CheckpointError([Problem(p.found, p.where or where, p.allowed, p.fix) for p in problems])
+
+        targets = self._targets(skeleton, stored, live)
+        read_tensors(tensor_folder, targets)
+        state = join(skeleton, targets)
+        names = parameter_names(self.method)
+        for handle in _trainable(self.method):
+            for name, scheduler in handle.lr_schedulers.items():
+                scheduler.load_state_dict(state["lr_schedulers"][handle.name][name])
+            for name, optimizer in handle.optimizers.items():
+                place = _optimizer(handle.name, name)
+                restore_optimizer(optimizer, state["optimizers"][handle.name][name], names, place)
+        _hand_over("the method", self.method.load_checkpoint_state, state["method"], where)
+        _hand_over("callbacks", self.callbacks.load_state_dict, state["callbacks"], where)
+        if isinstance(self.dataloader, ResumableLoader):
+            _hand_over("the dataloader", self.dataloader.load_state_dict, state["dataloader"], where)
+
+    def _targets(self, skeleton: Json, stored: dict[str, Any], live: dict[str, Any]) -> dict[str, Tensor]:
+        """Where each stored tensor is read to: the live weight itself, else a new tensor laid out like the live one."""
+        in_place, _ = split({"roles": live["roles"]})
+        like, _ = split(live)
+        optimizer_state = self._optimizer_targets(stored)
+        kept, _ = split(stored)
+        targets = {}
+        for key in references(skeleton):
+            meta = kept[key]
+            if key in in_place:
+                targets[key] = in_place[key]
+            elif key in optimizer_state:
+                targets[key] = optimizer_state[key]
+            elif key in like and like[key].shape == meta.shape:
+                targets[key] = torch.empty_like(like[key], dtype=meta.dtype)
+            else:
+                targets[key] = torch.empty(meta.shape, dtype=meta.dtype)
+        return targets
+
+    def _optimizer_targets(self, stored: dict[str, Any]) -> dict[str, Tensor]:
+        names = parameter_names(self.method)
+        tree: dict[str, Any] = {}
+        for handle in _trainable(self.method):
+            tree[handle.name] = {}
+            for name, optimizer in handle.optimizers.items():
+                saved = stored["optimizers"][handle.name][name]
+                states = {}
+                for group, options in zip(optimizer.param_groups, saved["param_groups"], strict=True):
+                    for parameter in group["params"]:
+                        entry = saved["state"].get(names[id(parameter)])
+                        if entry is not None:
+                            states[names[id(parameter)]] = {
+                                key: allocate_state(key, value.shape, value.dtype, parameter, options)
+                                if isinstance(value, Tensor)
+                                else value
+                                for key, value in entry.items()
+                            }
+                tree[handle.name][name] = {"state": states}
+        return split({"optimizers": tree})[0]
+
+
+def module_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Parameters and persistent buffers of a module by clean name; they share memory with the module.
+
+    Raises:
+        TypeError: the module's state dict holds something that is not a tensor.
+    """
+    tensors = {}
+    for name, value in module.state_dict().items():
+        if not isinstance(value, Tensor):
+            raise TypeError(f"'{name}' of {type(module).__name__} is a {type(value).__name__}, not a tensor")
+        tensors[clean_fqn(name)] = value
+    return tensors
+
+
+def parameter_names(method: DistillMethod) -> dict[int, str]:
+    """Names by id: `<role>.<module>.<name>` for the parameters of roles, `method.<name>` for the method's own."""
+    names: dict[int, str] = {}
+    for handle in method.bundle:
+        for name, parameter in handle.named_parameters():
+            names.setdefault(id(parameter), f"{handle.name}.{clean_fqn(name)}")
+    for name, parameter in method.named_parameters():
+        names.setdefault(id(parameter), f"method.{clean_fqn(name)}")
+    return names
+
+
+def damaged(where: str, why: str) -> CheckpointError:
+    """The error of a checkpoint whose content contradicts itself."""
+    return CheckpointError(
+        Problem(f"its content cannot be understood: {why}", where, fix="use another checkpoint; this one is damaged")
+    )
+
+
+def _trainable(method: DistillMethod) -> list[RoleHandle]:
+    return [handle for handle in method.bundle if handle.trainable]
+
+
+def _optimizer(role: str, name: str) -> str:
+    return f"optimizer '{name}' of role '{role}'"
+
+
+def _hand_over(owner: str, load: Any, state: Any, where: str) -> None:
+    try:
+        load(state)
+    except FastVideoError:
+        raise
+    except Exception as error:
+        raise CheckpointError(
+            Problem(
+                found=f"{owner} did not take back the stored state: {type(error).__name__}: {error}",
+                where=where,
+                fix="resume with the run.yaml and the plug-in versions that wrote the checkpoint (both are in it)",
+            )
+        ) from error
+
+
+_OTHER_RUN = "resume with the run.yaml that lies in the checkpoint, or start a new run from its weights"
+
+
+def _compare_names(kind: str, stored: Iterable[str], live: Iterable[str], where: str = "") -> list[Problem]:
+    stored, live = list(stored), list(live)
+    problems = []
+    if missing := [name for name in live if name not in set(stored)]:
+        problems.append(
+            Problem(
+                found=f"it has no {kind} {_some(missing)}, which this run has",
+                where=where,
+                allowed=f"the checkpoint has: {_some(stored)}",
+                fix=_OTHER_RUN,
+            )
+        )
+    if extra := [name for name in stored if name not in set(live)]:
+        problems.append(
+            Problem(
+                found=f"it has the {kind} {_some(extra)}, which this run has not",
+                where=where,
+                allowed=f"this run has: {_some(live)}",
+                fix=_OTHER_RUN,
+            )
+        )
+    return problems
+
+
+def _compare_weights(stored: dict[str, Any], live: dict[str, Any]) -> list[Problem]:
+    problems = _compare_names("trainable role", stored, live)
+    for role in [role for role in live if role in stored]:
+        problems += _compare_names("module", stored[role], live[role], f"role '{role}'")
+        for module in [name for name in live[role] if name in stored[role]]:
+            kept, now = stored[role][module], live[role][module]
+            where = f"role '{role}', module '{module}'"
+            problems += _compare_names("parameter", kept, now, where)
+            differing = [
+                f"'{fqn}' is {_form(kept[fqn])} in the checkpoint and {_form(now[fqn])} in this run"
+                for fqn in now
+                if fqn in kept and _form(kept[fqn]) != _form(now[fqn])
+            ]
+            if differing:
+                problems.append(Problem(_some(differing, "; "), where, fix=_OTHER_RUN))
+    return problems
+
+
+def _compare_optimizers(stored: dict[str, Any], live: dict[str, Any]) -> list[Problem]:
+    problems = []
+    for role in [role for role in live["roles"] if role in stored["roles"]]:
+        for kind, section in (("optimizer", "optimizers"), ("lr scheduler", "lr_schedulers")):
+            problems += _compare_names(kind, stored[section][role], live[section][role], f"role '{role}'")
+        for name, now in live["optimizers"][role].items():
+            kept = stored["optimizers"][role].get(name)
+            if kept is None:
+                continue
+            where = _optimizer(role, name)
+            groups, own = [[group["params"] for group in one["param_groups"]] for one in (kept, now)]
+            if len(groups) != len(own):
+                problems.append(
+                    Problem(f"it has {len(groups)} parameter groups, this run has {len(own)}", where, fix=_OTHER_RUN)
+                )
+            for index, (group, mine) in enumerate(zip(groups, own, strict=False)):
+                problems += _compare_names("parameter", group, mine, f"{where}, group {index}")
+    return problems
+
+
+def _compare_dataloader(stored: Any, live: Any) -> list[Problem]:
+    if (stored is None) == (live is None):
+        return []
+    if live is None:
+        return [Problem("it holds the position in the data, but this run's dataloader cannot resume", fix=_OTHER_RUN)]
+    return [Problem("it holds no position in the data, but this run's dataloader needs one", fix=_OTHER_RUN)]
+
+
+def _form(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}"
+
+
+def _some(names: Iterable[str], separator: str = ", ") -> str:
+    names = list(names)
+    more = f"{separator}... and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return separator.join(names[:_SHOWN]) + more or "none"

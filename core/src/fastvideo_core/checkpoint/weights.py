@@ -1,0 +1,134 @@
+"""A role's trained weights out of a checkpoint, for sampling, export and the start of another run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastvideo_core.checkpoint import storage
+from fastvideo_core.checkpoint.storage import CheckpointDocument
+from fastvideo_core.checkpoint.tensors import read_index, read_tensors
+from fastvideo_core.checkpoint.training_state import damaged
+from fastvideo_core.checkpoint.tree import join
+from fastvideo_core.config.document import read_document as read_yaml
+from fastvideo_core.errors import CheckpointError, Problem
+
+
+@dataclass(frozen=True)
+class CheckpointInfo:
+    """What a checkpoint holds.
+
+    Args:
+        path: the checkpoint's own folder.
+        step: optimizer steps done.
+        roles: names of the stored (trainable) roles' modules by role.
+        families: the model family of each stored role.
+        ema_roles: stored roles that have EMA weights.
+        versions: of fastvideo-core, torch and the plug-ins that wrote it.
+        config: the resolved run.yaml as plain data.
+    """
+
+    path: Path
+    step: int
+    roles: Mapping[str, tuple[str, ...]]
+    families: Mapping[str, str]
+    ema_roles: tuple[str, ...]
+    versions: Mapping[str, str]
+    config: Mapping[str, Any]
+
+
+def describe(path: str | Path) -> CheckpointInfo:
+    """What is in a checkpoint (or in the newest of a run's folder), without reading a tensor.
+
+    Raises:
+        CheckpointError: there is none, or it is incomplete, damaged or of another format.
+    """
+    folder = storage.resolve_checkpoint(path)
+    document = storage.read_document(folder)
+    state, ema = _state(folder, document)
+    return CheckpointInfo(
+        path=folder,
+        step=document.step,
+        roles={role: tuple(modules) for role, modules in state["roles"].items()},
+        families=state["families"],
+        ema_roles=tuple(role for role in state["roles"] if role in ema),
+        versions=document.versions,
+        config=read_yaml(folder / storage.RUN_CONFIG).data or {},
+    )
+
+
+def read_role_weights(
+    path: str | Path, role: str, module: str | None = None, *, ema: bool
+) -> dict[str, dict[str, Tensor]]:
+    """Parameters and buffers of a role as module -> name -> CPU tensor in the trained dtype.
+
+    Args:
+        path: a checkpoint, or a run's folder for its newest.
+        role: a role that was trained.
+        module: only this module.
+        ema: take the averaged weights where there are averages (all trained parameters), as validation does.
+
+    Raises:
+        CheckpointError: role, module or EMA weights are not in it.
+    """
+    folder = storage.resolve_checkpoint(path)
+    state, averages = _state(folder, storage.read_document(folder))
+    modules = state["roles"]
+    _require("role", role, list(modules), folder)
+    if module is not None:
+        _require("module", module, list(modules[role]), folder)
+    if ema and role not in averages:
+        raise CheckpointError(
+            Problem(
+                found=f"there are no EMA weights of role '{role}'",
+                where=str(folder),
+                allowed=f"EMA weights of: {', '.join(averages) or 'no role (none configured, or not started yet)'}",
+                fix="use the raw weights",
+            )
+        )
+    wanted = {
+        name: {**tensors, **(averages[role].get(name, {}) if ema else {})}
+        for name, tensors in modules[role].items()
+        if module in (None, name)
+    }
+    targets = {
+        reference.key: torch.empty(reference.size, dtype=reference.dtype)
+        for tensors in wanted.values()
+        for reference in tensors.values()
+    }
+    read_tensors(folder / storage.TENSORS, targets, every_rank_alone=True)
+    return {
+        name: {fqn: targets[reference.key].to(modules[role][name][fqn].dtype) for fqn, reference in tensors.items()}
+        for name, tensors in wanted.items()
+    }
+
+
+@dataclass(frozen=True)
+class _Stored:
+    key: str
+    size: torch.Size
+    dtype: torch.dtype
+
+
+def _state(folder: Path, document: CheckpointDocument) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The state tree with _Stored in place of tensors, and the averages in it by role."""
+    index = read_index(folder / storage.TENSORS)
+    stored: Any = {key: _Stored(key, entry.size, entry.properties.dtype) for key, entry in index.items()}
+    try:
+        state = join(document.state, stored)
+        ema = state["callbacks"].get("ema", {})
+        return state, ema["shadow"] if ema.get("started") else {}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise damaged(str(folder), f"{type(error).__name__}: {error}") from error
+
+
+def _require(kind: str, name: str, known: list[str], folder: Path) -> None:
+    if name not in known:
+        note = " (frozen roles are not stored)" if kind == "role" else ""
+        found = f"there is no {kind} '{name}' in the checkpoint"
+        raise CheckpointError(Problem(found, where=str(folder), allowed=f"{', '.join(known) or 'none'}{note}"))

@@ -1,0 +1,160 @@
+"""`fastvideo-distill`: find the command, run it, turn errors into messages and exit codes.
+
+Every command is a module of this package with `add_arguments(parser)` and `run(args) -> int`, imported only when
+it is the one. `run` finds in `args`, besides its own arguments: `registry` (PluginRegistry, with the files of --plugin loaded),
+`plugin` (those files' paths, to hand on to other processes) and `debug`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Protocol, cast
+
+from fastvideo_core.errors import FastVideoError, UserError
+
+PROG = "fastvideo-distill"
+
+COMMANDS = {
+    "train": "train as run.yaml says; the word may be left out",
+    "check": "validate run.yaml without training",
+    "plugins": "list what is installed, and whether it works",
+    "schema": "show every option of a section, family, method or callback",
+    "preprocess": "turn videos and captions into a parquet data set",
+    "sample": "generate videos from a checkpoint or pipeline folder",
+    "export": "write a checkpoint as a diffusers folder",
+    "tiny": "write a small random-weight pipeline of a family",
+}
+"""Command -> one line of help; the module has the command's name."""
+
+_EPILOG = """\
+examples:
+  fastvideo-distill run.yaml                      train
+  fastvideo-distill run.yaml --plugin ./mine.py   train with a method or family from a file
+  fastvideo-distill check run.yaml                is everything right with it?
+  fastvideo-distill schema training               which options are there?
+  fastvideo-distill COMMAND --help                arguments of one command
+
+exit codes: 0 done, 2 the input is wrong, 1 anything else, 130 interrupted, 143 terminated
+"""
+
+
+class Command(Protocol):
+    """What a module of this package offers."""
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None: ...
+
+    def run(self, args: argparse.Namespace) -> int: ...
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    try:
+        return _run(arguments)
+    except SystemExit as error:  # argparse, after --help or a wrong argument
+        return error.code if isinstance(error.code, int) else 0 if error.code is None else 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of a pipe has gone, as in `plugins | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except FastVideoError as error:
+        if debug:
+            traceback.print_exc()
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except Exception:
+        traceback.print_exc()
+        return 1
+
+
+def _run(arguments: list[str]) -> int:
+    name, rest = _split(arguments)
+    if name is None:
+        _overall_parser().parse_args(rest)
+        _overall_parser().print_help()
+        return 0
+    command = cast(Command, importlib.import_module(f"fastvideo_core.cli.{name}"))
+    parser = argparse.ArgumentParser(prog=f"{PROG} {name}", description=_sentence(COMMANDS[name]))
+    command.add_arguments(parser)
+    _add_common(parser)
+    args = parser.parse_args(rest)
+    from fastvideo_core.registry import PluginRegistry
+
+    args.registry = PluginRegistry()
+    for path in args.plugin:
+        args.registry.load_plugin_file(path)
+    return command.run(args)
+
+
+def _split(arguments: list[str]) -> tuple[str | None, list[str]]:
+    """The command and its arguments. None is the program itself (--help, --version, or nothing at all)."""
+    index = 0
+    while index < len(arguments):
+        argument = arguments[index]
+        if argument in COMMANDS:
+            return argument, arguments[:index] + arguments[index + 1 :]
+        if argument in ("-h", "--help", "--version"):
+            return None, arguments
+        if argument == "--plugin":
+            index += 1
+        elif not argument.startswith("-"):
+            if not _looks_like_a_file(argument):
+                raise UserError(_unknown_command(argument))
+            return "train", arguments
+        elif argument != "--debug" and not argument.startswith("--plugin="):
+            return "train", arguments  # an option of train before the file
+        index += 1
+    return None, arguments
+
+
+def _looks_like_a_file(argument: str) -> bool:
+    return argument.endswith((".yaml", ".yml")) or os.sep in argument or os.path.exists(argument)
+
+
+def _unknown_command(argument: str) -> str:
+    close = difflib.get_close_matches(argument, COMMANDS, n=1)
+    guess = f"did you mean {close[0]!r}?" if close else f"see `{PROG} --help`"
+    known = ", ".join(COMMANDS)
+    return f"unknown command {argument!r}\n    allowed: a run.yaml, or one of {known}\n    fix: {guess}"
+
+
+def _overall_parser() -> argparse.ArgumentParser:
+    width = max(map(len, COMMANDS))
+    listed = "\n".join(f"  {name:<{width}}  {meaning}" for name, meaning in COMMANDS.items())
+    parser = argparse.ArgumentParser(
+        prog=PROG,
+        usage=f"{PROG} run.yaml [options]\n       {PROG} COMMAND [arguments] [options]",
+        description=f"Distil and fine-tune video diffusion models.\n\ncommands:\n{listed}",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"{PROG} {_version()}")
+    _add_common(parser)
+    return parser
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("options of every command")
+    group.add_argument(
+        "--plugin", action="append", default=[], metavar="FILE.py", help="load plug-ins from a file; may be repeated"
+    )
+    group.add_argument("--debug", action="store_true", help="show the traceback of an error")
+
+
+def _version() -> str:
+    from fastvideo_core import __version__
+
+    return __version__
+
+
+def _sentence(text: str) -> str:
+    return text[0].upper() + text[1:] + "."

@@ -1,0 +1,76 @@
+"""`fastvideo-distill plugins`: what is installed, where from, healthy or BROKEN and why."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+from fastvideo_core.cli.table import render_table, terminal_width
+from fastvideo_core.registry import MethodPlugin, ModelPlugin, PluginRegistry, PluginStatus
+from fastvideo_core.registry.specs import SINGULAR
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    registry: PluginRegistry = args.registry
+    statuses = registry.list()
+    if args.json:
+        import json
+
+        print(json.dumps([as_data(status) for status in statuses], indent=2))
+    else:
+        print(as_text(statuses, terminal_width()))
+    return 0
+
+
+def as_data(status: PluginStatus) -> dict[str, Any]:
+    """One plug-in for --json."""
+    provenance, plugin = status.provenance, status.plugin
+    spec = plugin.spec if plugin is not None else None
+    return {
+        "name": provenance.name,
+        "kind": provenance.kind,
+        "distribution": provenance.distribution,
+        "version": provenance.version,
+        "installed": provenance.installed,
+        "value": provenance.value,
+        "api": list(spec.api) if spec is not None else None,
+        "roles": list(spec.roles) if isinstance(spec, MethodPlugin) else None,
+        "offers": list(spec.capabilities) if isinstance(spec, ModelPlugin) else None,
+        "healthy": status.healthy,
+        "reason": str(status.problem) if status.problem is not None else None,
+    }
+
+
+def as_text(statuses: Sequence[PluginStatus], width: int) -> str:
+    """The table, then why something is BROKEN, then what to install when a kind is missing."""
+    parts = []
+    if statuses:
+        header = ("KIND", "NAME", "PACKAGE", "API", "STATE", "DETAILS")
+        parts.append(render_table(header, [_row(status) for status in statuses], width))
+    reasons = [f"BROKEN {item.provenance.name}: {item.problem}" for item in statuses if not item.healthy]
+    parts += reasons
+    kinds = {status.provenance.kind for status in statuses}
+    if "models" not in kinds:
+        parts.append("No model family is installed. Get one with: pip install fastvideo-wan")
+    if "methods" not in kinds:
+        parts.append("No method is installed. Get one with: pip install fastvideo-finetune fastvideo-dmd2")
+    return "\n\n".join(parts)
+
+
+def _row(status: PluginStatus) -> tuple[str, ...]:
+    provenance = status.provenance
+    spec = status.plugin.spec if status.plugin is not None else None
+    package = f"{provenance.distribution} {provenance.version}".strip()
+    api = f"{spec.api[0]}.{spec.api[1]}" if spec is not None else "-"
+    details = ""
+    if isinstance(spec, MethodPlugin):
+        details = f"roles: {', '.join(spec.roles)}"
+    elif isinstance(spec, ModelPlugin):
+        details = f"offers: {', '.join(spec.capabilities) or 'training only'}"
+    state = "ok" if status.healthy else "BROKEN"
+    return SINGULAR[provenance.kind], provenance.name, package, api, state, details

@@ -1,0 +1,79 @@
+"""`fastvideo-distill preprocess`: videos and captions, or prompts alone, become a parquet data set."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # torch is imported when encoding starts, not to show help
+    from fastvideo_core.data.preprocess import PreprocessOptions
+    from fastvideo_core.registry.registry import PluginRegistry
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `preprocess`."""
+    parser.add_argument("--family", required=True, help="the model family whose encoders are used")
+    parser.add_argument("--model", required=True, help="diffusers folder or hub id with the VAE and the text encoder")
+    parser.add_argument(
+        "--input",
+        required=True,
+        type=Path,
+        help="a folder with x.mp4 beside x.txt, or with metadata.csv|json|jsonl, or with videos.txt and prompts.txt; a "
+        "metadata file; or a .txt of prompts alone",
+    )
+    parser.add_argument("--output", required=True, type=Path, help="folder of the data set; called again, it goes on there")
+    parser.add_argument("--height", type=int, help="pixels (not for prompts alone)")
+    parser.add_argument("--width", type=int, help="pixels (not for prompts alone)")
+    parser.add_argument("--num-frames", type=int, help="frames of a clip (not for prompts alone)")
+    parser.add_argument(
+        "--fps-policy",
+        choices=("resample", "keep"),
+        default="resample",
+        help="bring videos to the model's frame rate (default), or take their frames as they are",
+    )
+    parser.add_argument("--fps", type=float, help="frame rate for resample (default: the model's)")
+    parser.add_argument(
+        "--clips",
+        choices=("first", "all"),
+        default="first",
+        help="one clip from each video's start (default), or all consecutive clips of it",
+    )
+    parser.add_argument("--samples-per-file", type=int, default=32, help="samples in a parquet file (default: 32)")
+    parser.add_argument("--batch-size", type=int, default=1, help="clips encoded together (default: 1)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Encodes what is not encoded yet and reports what was skipped."""
+    from fastvideo_core.data.preprocess import preprocess
+    from fastvideo_core.data.sources import discover
+    from fastvideo_core.distributed import context
+
+    options = _options(args, discover(args.input).has_videos)
+    registry: PluginRegistry = args.registry
+    make_encoder: Any = registry.resolve(registry.get("models", args.family), "preprocess")
+    preprocess(make_encoder(args.model, device=context.device()), args.input, args.output, options)
+    return 0
+
+
+def _options(args: argparse.Namespace, has_videos: bool) -> PreprocessOptions:
+    from fastvideo_core.data.preprocess import PreprocessOptions
+    from fastvideo_core.errors import ConfigError, Problem
+
+    sizes = {"--height": args.height, "--width": args.width, "--num-frames": args.num_frames}
+    missing = [name for name, value in sizes.items() if value is None]
+    if has_videos and missing:
+        found = f"{args.input} holds videos, and {', '.join(missing)} is not given"
+        raise ConfigError(Problem(found, fix="say the size of a clip, for example --height 480 --width 832 --num-frames 77"))
+    if not has_videos and len(missing) < len(sizes):
+        raise ConfigError(Problem(f"{args.input} holds prompts alone, which have no size", fix="leave the sizes out"))
+    return PreprocessOptions(
+        height=args.height or 0,
+        width=args.width or 0,
+        num_frames=args.num_frames or 0,
+        fps_policy=args.fps_policy,
+        fps=args.fps,
+        clips=args.clips,
+        samples_per_file=args.samples_per_file,
+        batch_size=args.batch_size,
+    )

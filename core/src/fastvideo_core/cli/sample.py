@@ -1,0 +1,128 @@
+"""`fastvideo-distill sample MODEL`: videos from prompts, in few or many steps."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fastvideo_core.cli.model_options import add_model_options
+
+if TYPE_CHECKING:  # torch is imported when sampling starts, not to show help
+    from fastvideo_core.data.validation import ValidationPrompt
+    from fastvideo_core.dispatch.trained import TrainedModel
+    from fastvideo_core.registry.registry import PluginRegistry
+    from fastvideo_core.validator import ValidationRequest
+
+PLAIN_STEPS, PLAIN_GUIDANCE = 50, 5.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `sample`."""
+    add_model_options(parser)
+    parser.add_argument("--prompt", action="append", default=[], help="what to show (repeatable)")
+    parser.add_argument("--prompts", type=Path, metavar="FILE", help="validation JSON, or a text file with a prompt a line")
+    parser.add_argument("--out", type=Path, default=Path("samples"), help="folder for the videos (default: samples)")
+    parser.add_argument("--steps", type=int, help="sample in so many steps with the family's own sampler")
+    parser.add_argument("--timesteps", help="sample in few steps at exactly these levels, for example 1000,750,500,250")
+    parser.add_argument("--sampler", choices=("ode", "sde"), help="how few-step sampling moves between levels")
+    parser.add_argument("--guidance-scale", type=float, help="w of u + w (c - u); 1 is none")
+    parser.add_argument("--height", type=int, help="pixels")
+    parser.add_argument("--width", type=int, help="pixels")
+    parser.add_argument("--num-frames", type=int, help="frames")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the first prompt, the next ones count up (default: 0)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Writes an mp4 and a contact sheet per prompt, and says where."""
+    from fastvideo_core.dispatch.sources import load_role
+    from fastvideo_core.dispatch.trained import open_trained_model
+    from fastvideo_core.distributed import context
+    from fastvideo_core.validator import SamplingValidator
+
+    prompts = _prompts(args)
+    registry: PluginRegistry = args.registry
+    model = open_trained_model(args.model, registry, family=args.family, role=args.role, weights=args.weights)
+    build: Any = registry.resolve(registry.get("models", model.family), "sample")
+    sampler = build(model.source.base, model.pipeline_config, device=context.device())
+    load_role(sampler.handle, model.source)
+    request = _request(args, model, sampler)
+    validator = SamplingValidator(sampler, prompts, seed=args.seed)
+    validator.log_validation(0, request)
+    print(f"{model.source}: {_describe(request)}")
+    for index in range(len(prompts)):
+        print(args.out / f"{index:02d}.mp4")
+    return 0
+
+
+def _prompts(args: argparse.Namespace) -> list[ValidationPrompt]:
+    from dataclasses import replace
+
+    from fastvideo_core.data.validation import ValidationPrompt, read_validation_prompts
+    from fastvideo_core.errors import ConfigError, Problem
+
+    prompts = [ValidationPrompt(caption=text) for text in args.prompt]
+    if args.prompts is not None:
+        prompts += read_validation_prompts(args.prompts)
+    if not prompts:
+        raise ConfigError(Problem("there is no prompt", fix='add --prompt "..." or --prompts FILE'))
+    given = {"height": args.height, "width": args.width, "num_frames": args.num_frames}
+    given = {key: value for key, value in given.items() if value is not None}
+    return [
+        replace(prompt, seed=args.seed + index if prompt.seed is None else prompt.seed, **given)
+        for index, prompt in enumerate(prompts)
+    ]
+
+
+def _request(args: argparse.Namespace, model: TrainedModel, sampler: Any) -> ValidationRequest:
+    """What was asked for; else how the checkpoint's method samples its student; else the family's many-step sampler."""
+    from fastvideo_core.config.sections import PipelineConfig
+    from fastvideo_core.errors import ConfigError, Problem
+    from fastvideo_core.validator import ValidationRequest
+
+    if args.steps is not None and args.timesteps is not None:
+        raise ConfigError(Problem("--steps and --timesteps exclude each other", fix="give one of them"))
+    if args.steps is not None and args.sampler is not None:
+        raise ConfigError(Problem("--sampler is for few-step sampling", fix="use --timesteps, or leave --sampler out"))
+    if args.steps is not None and args.steps < 1:
+        raise ConfigError(Problem(f"--steps is {args.steps}", allowed="1 or more"))
+    levels = _levels(args, model, sampler)
+    if levels is not None:
+        config = model.pipeline_config
+        kind = args.sampler or (config.sampler_kind if isinstance(config, PipelineConfig) else "ode")
+        guidance = 1.0 if args.guidance_scale is None else args.guidance_scale
+        return ValidationRequest(
+            sampler.handle, args.out, sampler_kind=kind, sampling_timesteps=levels, guidance_scale=guidance
+        )
+    if args.sampler is not None:
+        raise ConfigError(Problem("--sampler is for few-step sampling", fix="add --timesteps"))
+    training = model.training
+    steps = args.steps or training.get("validation_sampling_steps", [PLAIN_STEPS])[0]
+    guidance = training.get("validation_guidance_scale", [PLAIN_GUIDANCE])[0]
+    guidance = guidance if args.guidance_scale is None else args.guidance_scale
+    return ValidationRequest(sampler.handle, args.out, sampling_steps=steps, guidance_scale=guidance)
+
+
+def _levels(args: argparse.Namespace, model: TrainedModel, sampler: Any) -> tuple[float, ...] | None:
+    from fastvideo_core.diffusion.rollout import FewStepSchedule
+    from fastvideo_core.errors import ConfigError, Problem
+
+    if args.timesteps is not None:
+        try:
+            return FewStepSchedule.from_denoising_steps([float(t) for t in args.timesteps.split(",")]).timesteps
+        except ValueError as error:
+            where = f"--timesteps {args.timesteps}"
+            raise ConfigError(Problem(str(error), where=where, allowed="numbers such as 1000,750,500,250")) from None
+    if args.steps is not None or model.method_config is None:
+        return None
+    schedule = model.method_config.student_schedule(sampler.shift_and_clamp_timestep)
+    return schedule.timesteps if schedule is not None else None
+
+
+def _describe(request: ValidationRequest) -> str:
+    if request.sampling_timesteps is not None:
+        levels = ", ".join(f"{t:g}" for t in request.sampling_timesteps)
+        how = f"{len(request.sampling_timesteps)} steps at {levels} ({request.sampler_kind})"
+    else:
+        how = f"{request.sampling_steps} steps"
+    return f"{how}, guidance {request.guidance_scale:g}"

@@ -1,0 +1,102 @@
+"""`fastvideo-distill schema NAME`: every option of a section or plug-in, its type, range, default and meaning."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import dataclass
+
+from pydantic import BaseModel
+
+from fastvideo_core.cli.table import render_table, terminal_width
+from fastvideo_core.config.describe import json_schema, options
+from fastvideo_core.config.run import RecipeConfig, RoleConfig
+from fastvideo_core.config.training import TrainingArgs
+from fastvideo_core.errors import ConfigError, Problem
+from fastvideo_core.registry import Kind, PluginRegistry
+from fastvideo_core.registry.specs import KINDS
+from fastvideo_core.registry.suggestions import FIRST_PARTY, did_you_mean
+
+SECTIONS: dict[str, tuple[str, type[BaseModel]]] = {
+    "recipe": ("recipe", RecipeConfig),
+    "roles": ("roles.<name>", RoleConfig),
+    "training": ("training", TrainingArgs),
+}
+"""Core's own sections: name -> where it stands in run.yaml and its class."""
+
+_PLACES: dict[Kind, str] = {
+    "models": "pipeline_config of family {name}",
+    "methods": "method_config of method {name}",
+    "callbacks": "callbacks.{name}",
+}
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section of run.yaml to show."""
+
+    title: str
+    model: type[BaseModel]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "name", help=f"{', '.join(SECTIONS)}, or a family, method or callback (DISTRIBUTION:NAME picks one)"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON schema, for editors")
+
+
+def run(args: argparse.Namespace) -> int:
+    sections = find_sections(args.name, args.registry)
+    if args.json:
+        schemas = [{"title": section.title, **_named(section)} for section in sections]
+        print(json.dumps(schemas[0] if len(schemas) == 1 else {"anyOf": schemas}, indent=2))
+    else:
+        print("\n\n".join(as_text(section, terminal_width()) for section in sections))
+    return 0
+
+
+def find_sections(name: str, registry: PluginRegistry) -> list[Section]:
+    """The sections of that name: core's own, or those of every kind of plug-in with that name.
+
+    Raises:
+        ConfigError: there is none.
+        PluginError: the plug-in is broken.
+    """
+    if name in SECTIONS:
+        return [Section(*SECTIONS[name])]
+    found = []
+    for kind in KINDS:
+        if name.rpartition(":")[2] in registry.names(kind):
+            plugin = registry.get(kind, name)
+            found.append(Section(_PLACES[kind].format(name=plugin.name), registry.config_class(plugin)))
+    if not found:
+        raise ConfigError(_unknown(name, registry))
+    return found
+
+
+def as_text(section: Section, width: int) -> str:
+    """The options as a table."""
+    rows = [
+        (option.name, option.allowed, "required" if option.required else _default(option.default), option.meaning)
+        for option in options(section.model)
+    ]
+    if not rows:
+        return f"{section.title} has no options."
+    return f"{section.title}\n\n{render_table(('OPTION', 'ALLOWED', 'DEFAULT', 'MEANING'), rows, width)}"
+
+
+def _default(value: object) -> str:
+    return value if isinstance(value, str) and value else json.dumps(value)
+
+
+def _named(section: Section) -> dict[str, object]:
+    return {key: value for key, value in json_schema(section.model).items() if key != "title"}
+
+
+def _unknown(name: str, registry: PluginRegistry) -> Problem:
+    for kind in KINDS:
+        if name in FIRST_PARTY[kind]:
+            return Problem(f"{name!r} is not installed", fix=f"pip install {FIRST_PARTY[kind][name]}")
+    known = [*SECTIONS, *(plugin for kind in KINDS for plugin in registry.names(kind))]
+    return Problem(f"there is no section or plug-in {name!r}", allowed=", ".join(known), fix=did_you_mean(name, known))

@@ -1,0 +1,57 @@
+"""`fastvideo-distill tiny FAMILY OUT`: a small random-weight pipeline in the family's real format."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fastvideo_core.registry.registry import PluginRegistry
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `tiny`."""
+    parser.add_argument("family", help="an installed model family")
+    parser.add_argument("out", type=Path, help="folder to write; must not hold anything yet")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random weights (default: 0)")
+    parser.add_argument(
+        "--set",
+        metavar="NAME=NUMBER",
+        action="append",
+        default=[],
+        help="a size of the family's tiny model, for example --set num_layers=4 (repeatable)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Writes the folder and says where."""
+    from fastvideo_core.errors import ConfigError, Problem
+
+    if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
+        raise ConfigError(Problem("there is something already", where=str(args.out), fix="name a new folder"))
+    registry: PluginRegistry = args.registry
+    write: Any = registry.resolve(registry.get("models", args.family), "tiny")
+    write(args.out, seed=args.seed, **_sizes(write, args.set))
+    print(args.out)
+    return 0
+
+
+def _sizes(write: Any, settings: list[str]) -> dict[str, int]:
+    import inspect
+
+    from fastvideo_core.errors import ConfigError, Problem
+
+    known = [name for name in inspect.signature(write).parameters if name not in ("out", "seed")]
+    sizes, problems = {}, []
+    for setting in settings:
+        name, _, value = setting.partition("=")
+        if name not in known:
+            problems.append(Problem(f"there is no size '{name}'", where=f"--set {setting}", allowed=", ".join(known)))
+        elif not value.isdecimal():
+            problems.append(Problem(f"'{value}' is no whole number", where=f"--set {setting}"))
+        else:
+            sizes[name] = int(value)
+    if problems:
+        raise ConfigError(problems)
+    return sizes

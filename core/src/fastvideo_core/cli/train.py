@@ -1,0 +1,60 @@
+"""`fastvideo-distill run.yaml`: train."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # torch and pydantic are imported when a run starts, not to show help
+    from fastvideo_core.config.run import RunConfig
+    from fastvideo_core.registry.registry import PluginRegistry
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `train`."""
+    parser.add_argument("config", help="the run's run.yaml")
+    parser.add_argument("--resume", metavar="latest|PATH", help="go on from the newest checkpoint of output_dir, or from PATH")
+    parser.add_argument("--dry-run", action="store_true", help="build everything, weights too, then stop before step 1")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Trains in this process, or starts the run's processes when it asks for several and none were started yet."""
+    from fastvideo_core.dispatch.load import load_run_config
+
+    registry: PluginRegistry = args.registry
+    overrides = {"training.resume_from_checkpoint": args.resume} if args.resume else {}
+    cfg = load_run_config(args.config, registry, overrides)
+
+    from fastvideo_core.distributed import context, launch
+
+    if cfg.training.num_gpus > 1 and not launch.is_launched():
+        return launch.start_processes(cfg.training.num_gpus, sys.argv[1:])
+
+    launch.join_process_group()
+    try:
+        _train(cfg, registry, dry_run=args.dry_run)
+    finally:
+        launch.leave_process_group()
+    if context.is_main_process() and not args.dry_run:
+        print(f"done: {Path(cfg.training.output_dir)}")
+    return 0
+
+
+def _train(cfg: RunConfig, registry: PluginRegistry, *, dry_run: bool) -> None:
+    from fastvideo_core.dispatch.runtime import build_runtime_from_config
+    from fastvideo_core.distributed import context
+
+    logging.basicConfig(level=logging.INFO if context.is_main_process() else logging.ERROR, format="%(message)s")
+    runtime = build_runtime_from_config(cfg, registry)
+    if dry_run:
+        if context.is_main_process():
+            print(f"dry run: everything was built; training would start at step {runtime.start_step + 1}")
+        return
+    if context.is_main_process():
+        output_dir = Path(cfg.training.output_dir)
+        output_dir.mkdir(parents=True, exist_ok=True)
+        (output_dir / "run.yaml").write_text(cfg.to_yaml(), encoding="utf-8")
+    runtime.train()

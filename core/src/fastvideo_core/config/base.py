@@ -1,0 +1,73 @@
+"""Strict, frozen config classes: the base of core's own sections and of every plug-in's section."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict
+
+from fastvideo_core.errors import Problem
+
+if TYPE_CHECKING:
+    from fastvideo_core.config.run import RunConfig
+
+FloatPair = Annotated[tuple[float, float], Strict(False)]
+"""Exactly two numbers; a YAML list is accepted, its items stay strict."""
+
+FloatTuple = Annotated[tuple[float, ...], Strict(False)]
+"""Any number of numbers, from a YAML list."""
+
+IntTuple = Annotated[tuple[int, ...], Strict(False)]
+"""Any number of whole numbers, from a YAML list."""
+
+StrTuple = Annotated[tuple[str, ...], Strict(False)]
+"""Any number of texts, from a YAML list."""
+
+PathText = Annotated[str, Field(min_length=1), AfterValidator(os.path.expanduser)]
+"""A path, relative to the current working directory; `~` is the home folder."""
+
+
+class StrictModel(BaseModel):
+    """Values keep the type in which they were written: no "3" for 3, no true for 1, no unknown keys, no NaN.
+
+    Whole numbers are accepted where a number is asked for. Instances are immutable.
+    """
+
+    model_config = ConfigDict(
+        strict=True,
+        extra="forbid",
+        frozen=True,
+        allow_inf_nan=False,
+        validate_default=True,
+        protected_namespaces=(),
+    )
+
+
+class PluginConfig(StrictModel):
+    """Base class of a plug-in's typed section (`pipeline_config`, `method_config` or one entry of `callbacks`).
+
+    Declare fields with `Field(default, description=..., ge=...)`: `fastvideo-distill schema` shows them and error
+    messages quote their ranges. Because of strictness a YAML list only becomes a tuple with
+    `Annotated[tuple[...], Strict(False)]`; `FloatPair`, `FloatTuple`, `IntTuple` and `StrTuple` are such. Checks within
+    the section are pydantic validators that raise ValueError; checks across sections go into `check_run`.
+    """
+
+    def check_run(self, cfg: RunConfig) -> list[tuple[str, Problem]]:
+        """Problems of this section in the light of the whole run, each with the dotted key it is about.
+
+        Keys count from the top of run.yaml ("method_config.dmd_denoising_steps[0]", "roles.critic"). `Problem.where` is
+        filled in by the caller with file and line.
+        """
+        return []
+
+
+def plain(value: Any) -> Any:
+    """`value` as YAML and JSON know it: models become dicts, tuples become lists."""
+    if isinstance(value, BaseModel):
+        return plain(value.model_dump())
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value

@@ -1,0 +1,170 @@
+"""What single values cannot show: settings that contradict each other, files that are not there, packages missing."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fastvideo_core.config.document import KeyPath
+from fastvideo_core.config.problems import show
+from fastvideo_core.config.run import OPTIMIZER_OVERRIDES, RoleConfig
+from fastvideo_core.config.training import TrainingArgs
+from fastvideo_core.errors import Problem
+
+_DECAYING = ("linear", "cosine", "cosine_with_restarts", "polynomial")
+_USERS: Mapping[str, tuple[str, ...]] = {
+    "lr_warmup_steps": ("constant_with_warmup", *_DECAYING),
+    "min_lr_ratio": _DECAYING,
+    "lr_num_cycles": ("cosine_with_restarts",),
+    "lr_power": ("polynomial",),
+}
+"""Schedules that read each of the schedule's settings."""
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+@dataclass(frozen=True)
+class Contradiction:
+    """A problem and the keys that it rests on: when one of them is wrong itself, there is no telling."""
+
+    path: KeyPath
+    problem: Problem
+    rests_on: tuple[str, ...]
+
+
+def training_contradictions(
+    training: TrainingArgs, roles: Mapping[str, RoleConfig], is_installed: Callable[[str], bool] | None = None
+) -> Iterator[Contradiction]:
+    """Everything within `training:` that cannot be meant, or cannot work here.
+
+    Args:
+        roles: those that could be read; their own settings stand in for training's.
+        is_installed: whether a module can be imported; None asks Python.
+    """
+    yield from _validation(training)
+    yield from _schedule(training, roles)
+    yield from _sizes(training)
+    yield from _paths(training)
+    yield from _trackers(training, is_installed or _is_installed)
+
+
+def role_contradictions(name: str, role: RoleConfig, training: TrainingArgs) -> Iterator[Contradiction]:
+    """Everything about one role that cannot be meant. Paths count from the top of run.yaml."""
+    if not role.trainable:
+        for key in OPTIMIZER_OVERRIDES:
+            if (value := getattr(role, key)) is not None:
+                found = f"found {show(value)} for a role that is not trained"
+                yield _role(name, key, Problem(found, fix="remove it, or set trainable: true"))
+    elif role.lr_warmup_steps:
+        schedule = role.lr_scheduler or training.lr_scheduler
+        if schedule == "constant":
+            yield _role(
+                name, "lr_warmup_steps", _unused("lr_warmup_steps", role.lr_warmup_steps, (schedule,)), "lr_scheduler"
+            )
+        if role.lr_warmup_steps > training.max_train_steps:
+            yield _role(name, "lr_warmup_steps", _long_warmup(role.lr_warmup_steps, training), "max_train_steps")
+    path = Path(role.path)
+    if path.exists():
+        return
+    if not _HUB_ID.fullmatch(role.path):
+        fix = f"check the path; relative ones count from {Path.cwd()}"
+        allowed = "a diffusers folder, one of our checkpoints, or a hub id (org/name)"
+        yield _role(name, "path", Problem(f"there is no {role.path!r}", allowed=allowed, fix=fix))
+        return
+    for key, value in (("checkpoint_role", role.checkpoint_role), ("weights", role.weights)):
+        if value not in (None, "auto"):
+            found = f"found {value!r}, but {role.path!r} is a hub id"
+            yield _role(name, key, Problem(found, allowed="only where path is one of our checkpoints", fix="remove it"))
+
+
+def _at(key: str, problem: Problem, *rests_on: str) -> Contradiction:
+    return Contradiction(("training", key), problem, (key, *rests_on))
+
+
+def _role(name: str, key: str, problem: Problem, *rests_on: str) -> Contradiction:
+    return Contradiction(("roles", name, key), problem, rests_on)
+
+
+def _validation(training: TrainingArgs) -> Iterator[Contradiction]:
+    if training.log_validation:
+        if training.validation_steps == 0:
+            problem = Problem(
+                "log_validation is true but validation_steps is 0", fix="set validation_steps to 1 or more"
+            )
+            yield _at(
+                "log_validation" if "validation_steps" not in training.model_fields_set else "validation_steps",
+                problem,
+                "log_validation",
+                "validation_steps",
+            )
+        if training.validation_dataset_file is None:
+            found = "log_validation is true but there is no validation_dataset_file"
+            fix = "name a JSON file of prompts, or set log_validation: false"
+            yield _at("validation_dataset_file", Problem(found, fix=fix), "log_validation")
+    elif "log_validation" not in training.model_fields_set:
+        for key in ("validation_steps", "validation_dataset_file"):
+            if value := getattr(training, key):
+                found = f"found {show(value)}, but nothing is validated without log_validation"
+                yield _at(key, Problem(found, fix="add log_validation: true (or false, to keep this for later)"))
+
+
+def _schedule(training: TrainingArgs, roles: Mapping[str, RoleConfig]) -> Iterator[Contradiction]:
+    trained = [role for role in roles.values() if role.trainable]
+    for key, users in _USERS.items():
+        value = getattr(training, key)
+        if value == TrainingArgs.model_fields[key].default:
+            continue
+        readers = [role for role in trained if getattr(role, key, None) is None]
+        schedules = {role.lr_scheduler or training.lr_scheduler for role in readers} or {training.lr_scheduler}
+        if not schedules & set(users):
+            yield _at(key, _unused(key, value, tuple(sorted(schedules))), "lr_scheduler")
+    if training.lr_warmup_steps > training.max_train_steps:
+        yield _at("lr_warmup_steps", _long_warmup(training.lr_warmup_steps, training), "max_train_steps")
+
+
+def _unused(key: str, value: Any, schedules: tuple[str, ...]) -> Problem:
+    found = f"found {show(value)}, but lr_scheduler {' and '.join(schedules)} does not use it"
+    return Problem(found, allowed=f"with lr_scheduler {', '.join(_USERS[key])}", fix="remove it or change lr_scheduler")
+
+
+def _long_warmup(steps: int, training: TrainingArgs) -> Problem:
+    found = f"found {steps}, more than the whole run (max_train_steps {training.max_train_steps})"
+    return Problem(found, allowed=f"a whole number from 0 to {training.max_train_steps}")
+
+
+def _sizes(training: TrainingArgs) -> Iterator[Contradiction]:
+    for given, absent in (("num_height", "num_width"), ("num_width", "num_height")):
+        if getattr(training, given) is not None and getattr(training, absent) is None:
+            problem = Problem(f"{given} is set but {absent} is not", fix="set both or neither")
+            yield _at(given, problem, absent)
+
+
+def _paths(training: TrainingArgs) -> Iterator[Contradiction]:
+    for key in ("data_path", "validation_dataset_file", "resume_from_checkpoint"):
+        path = getattr(training, key)
+        if path is None or (key == "resume_from_checkpoint" and path == "latest") or Path(path).exists():
+            continue
+        allowed = "`latest` or a checkpoint folder" if key == "resume_from_checkpoint" else ""
+        fix = f"check the path; relative ones count from {Path.cwd()}"
+        yield _at(key, Problem(f"there is no {path!r}", allowed=allowed, fix=fix))
+    if Path(training.output_dir).exists() and not Path(training.output_dir).is_dir():
+        yield _at(
+            "output_dir", Problem(f"{training.output_dir!r} is a file", allowed="a folder, or a path for a new one")
+        )
+
+
+def _trackers(training: TrainingArgs, is_installed: Callable[[str], bool]) -> Iterator[Contradiction]:
+    for index, tracker in enumerate(training.trackers):
+        if not is_installed(tracker):
+            problem = Problem(f"{tracker} is not installed", fix=f"pip install {tracker}, or take it off the list")
+            yield Contradiction(("training", "trackers", index), problem, ("trackers",))
+
+
+def _is_installed(module: str) -> bool:
+    spec = importlib.util.find_spec(module)
+    # The folder that wandb leaves in the working directory looks like a package without code.
+    return spec is not None and spec.origin is not None

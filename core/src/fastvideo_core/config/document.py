@@ -1,0 +1,288 @@
+"""Read a YAML (or JSON) file safely, remembering the line and column of every key and item."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fastvideo_core.errors import ConfigError, Problem
+
+KeyPath = tuple[Any, ...]
+"""Keys and list indices from the top of a document to one value."""
+
+_MAX_NODES = 100_000  # anchors can make a small file expand without end
+
+_STR = "tag:yaml.org,2002:str"
+_MERGE = "tag:yaml.org,2002:merge"
+
+# The YAML 1.2 core schema: 2e-6 is a number, `no` and `on` are texts, 010 is ten.
+_CORE_SCHEMA: tuple[tuple[str, str, str], ...] = (
+    ("tag:yaml.org,2002:null", r"~|null|Null|NULL|", "~nN\0"),
+    ("tag:yaml.org,2002:bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("tag:yaml.org,2002:int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789"),
+    (
+        "tag:yaml.org,2002:float",
+        r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
+        "-+.0123456789",
+    ),
+    (_MERGE, r"<<", "<"),
+)
+
+
+def _integer(text: str) -> int:
+    for prefix, base in (("0o", 8), ("0x", 16)):
+        if text.startswith(prefix):
+            return int(text, base)
+    return int(text)
+
+
+def _float(text: str) -> float:
+    return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
+
+
+_SCALARS: dict[str, Callable[[str], Any]] = {
+    "tag:yaml.org,2002:null": lambda text: None,
+    "tag:yaml.org,2002:bool": lambda text: text.lower() == "true",
+    "tag:yaml.org,2002:int": _integer,
+    "tag:yaml.org,2002:float": _float,
+    _STR: str,
+    _MERGE: str,
+}
+_PATTERNS = {tag: re.compile(rf"(?:{pattern})\Z") for tag, pattern, _ in _CORE_SCHEMA}
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads scalars by the YAML 1.2 core schema."""
+
+
+_Loader.yaml_implicit_resolvers = {}
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes every text that either YAML 1.1 or 1.2 would read as something else."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+for _tag, _pattern, _first in _CORE_SCHEMA:
+    _starts = ["" if character == "\0" else character for character in _first]
+    _Loader.add_implicit_resolver(_tag, _PATTERNS[_tag], _starts)
+    _Dumper.add_implicit_resolver(_tag, _PATTERNS[_tag], _starts)
+
+
+def dump_yaml(data: Any) -> str:
+    """Plain data as YAML text that `read_document` reads back to equal data."""
+    text: str = yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+    return text
+
+
+@dataclass(frozen=True)
+class Document:
+    """A file's plain data, where each part of it stands, and what is wrong with its form.
+
+    Attributes:
+        source: the path as the user gave it.
+        data: dicts, lists, texts, numbers, booleans, None.
+        positions: (line, column), counted from 1, of every key and list item by its path; () is the document.
+        problems: (path, problem) of duplicate keys and refused tags; the rest of the data is usable.
+    """
+
+    source: str
+    data: Any
+    positions: Mapping[KeyPath, tuple[int, int]]
+    problems: tuple[tuple[KeyPath, Problem], ...] = ()
+
+    def position(self, path: KeyPath) -> tuple[int, int]:
+        """Line and column of `path`, or of the nearest part above it that is in the file."""
+        while path not in self.positions and path:
+            path = path[:-1]
+        return self.positions.get(path, (1, 1))
+
+    def where(self, path: KeyPath) -> str:
+        """`file:line dotted.key` of a path."""
+        place = f"{self.source}:{self.position(path)[0]}"
+        return f"{place} {dotted(path)}" if path else place
+
+
+def dotted(path: KeyPath) -> str:
+    """("roles", "student", "betas", 0) as "roles.student.betas[0]"."""
+    text = ""
+    for part in path:
+        text += (
+            f"[{part}]" if isinstance(part, int) and not isinstance(part, bool) else f".{part}" if text else str(part)
+        )
+    return text
+
+
+def key_path(key: str) -> KeyPath:
+    """The inverse of `dotted`."""
+    parts: list[Any] = []
+    for part in key.split("."):
+        name, *indices = re.split(r"\[(\d+)\]", part)
+        parts += [name] if name else []
+        parts += [int(index) for index in indices if index]
+    return tuple(parts)
+
+
+def read_document(path: str | Path) -> Document:
+    """Read one YAML file, or a JSON file if its name ends in .json.
+
+    Raises:
+        ConfigError: the file cannot be read, is not text, or is not YAML; names file and line.
+    """
+    source = str(path)
+    try:
+        text = Path(path).expanduser().read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise ConfigError(Problem("there is no such file", where=source, fix="check the path")) from None
+    except IsADirectoryError:
+        raise ConfigError(Problem("this is a folder", where=source, allowed="a YAML file")) from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(Problem(f"this is not UTF-8 text: {error.reason}", where=source)) from None
+    except OSError as error:
+        raise ConfigError(Problem(f"the file cannot be read: {error.strerror}", where=source)) from None
+    return parse_document(text.replace("\t", " ") if source.endswith(".json") else text, source)
+
+
+def parse_document(text: str, source: str) -> Document:
+    """Parse YAML text; see `read_document`."""
+    try:
+        loader = _Loader(text)
+        try:
+            node = loader.get_single_node()
+        finally:
+            loader.dispose()
+    except yaml.MarkedYAMLError as error:
+        raise ConfigError(_syntax_problem(error, source, text)) from None
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise ConfigError(Problem("a character that YAML does not allow", where=f"{source}:{line}")) from None
+    if node is None:
+        return Document(source, None, {(): (1, 1)})
+    reader = _NodeReader(source)
+    data = reader.read(node, ())
+    return Document(source, data, reader.positions, tuple(reader.problems))
+
+
+def _syntax_problem(error: yaml.MarkedYAMLError, source: str, text: str) -> Problem:
+    mark = error.problem_mark or error.context_mark
+    where = f"{source}:{mark.line + 1}" if mark is not None else source
+    found = f"this is not YAML: {error.problem or error.context}"
+    if error.problem and error.problem.startswith("but "):
+        found = f"this is not YAML: {error.context}, {error.problem}"
+    elif error.context and error.context_mark is not None and mark is not None and error.context_mark.line < mark.line:
+        found += f", {error.context} that begins in line {error.context_mark.line + 1}"
+    if mark is not None:
+        lines = text.splitlines()
+        line = lines[mark.line] if mark.line < len(lines) else ""
+        found += f" (column {mark.column + 1}: {line.strip()!r})" if line.strip() else f" (column {mark.column + 1})"
+        if "\t" in line:
+            return Problem(found, where=where, fix="indent with spaces: YAML does not allow tabs")
+    return Problem(found, where=where, fix="check indentation, quotes, brackets and the space after each colon")
+
+
+class _NodeReader:
+    """Turns composed nodes into plain data, noting positions and problems on the way."""
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        self.positions: dict[KeyPath, tuple[int, int]] = {}
+        self.problems: list[tuple[KeyPath, Problem]] = []
+        self._open: set[int] = set()
+        self._count = 0
+
+    def read(self, node: yaml.Node, path: KeyPath) -> Any:
+        self.positions.setdefault(path, _place(node))
+        self._count += 1
+        if self._count > _MAX_NODES:
+            raise ConfigError(
+                Problem(f"more than {_MAX_NODES} values once its anchors are expanded", where=self.source)
+            )
+        if id(node) in self._open:
+            return self._refuse(node, path, "an anchor that contains itself")
+        self._open.add(id(node))
+        try:
+            if isinstance(node, yaml.MappingNode) and node.tag == "tag:yaml.org,2002:map":
+                return self._mapping(node, path)
+            if isinstance(node, yaml.SequenceNode) and node.tag == "tag:yaml.org,2002:seq":
+                return [self.read(item, (*path, index)) for index, item in enumerate(node.value)]
+            if isinstance(node, yaml.ScalarNode) and node.tag in _SCALARS:
+                return self._scalar(node, path)
+        finally:
+            self._open.discard(id(node))
+        tag = node.tag.replace("tag:yaml.org,2002:", "!!")
+        return self._refuse(
+            node, path, f"the YAML tag {tag}", fix="write plain values, lists and mappings without tags"
+        )
+
+    def _scalar(self, node: yaml.ScalarNode, path: KeyPath) -> Any:
+        pattern = _PATTERNS.get(node.tag)
+        if pattern is not None and not pattern.match(node.value):
+            kind = node.tag.replace("tag:yaml.org,2002:", "")
+            return self._refuse(node, path, f"{node.value!r} tagged as {kind}")
+        return _SCALARS[node.tag](node.value)
+
+    def _mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[Any, Any]:
+        data: dict[Any, Any] = {}
+        own: dict[Any, int] = {}
+        merged: list[yaml.Node] = []
+        for key_node, value_node in node.value:
+            if key_node.tag == _MERGE:
+                merged.append(value_node)
+                continue
+            key = self._key(key_node, path)
+            if key is None:
+                continue
+            line = key_node.start_mark.line + 1
+            if key in own:
+                self._note(
+                    key_node,
+                    (*path, key),
+                    f"the key {key!r} is written twice, first in line {own[key]}",
+                    fix="keep one of the two",
+                )
+                continue
+            own[key] = line
+            self.positions[(*path, key)] = _place(key_node)
+            data[key] = self.read(value_node, (*path, key))
+        for value_node in merged:
+            for source in self._merge_sources(value_node, path):
+                for key_node, inner in source.value:
+                    key = self._key(key_node, path)
+                    if key is not None and key_node.tag != _MERGE and key not in data:
+                        self.positions[(*path, key)] = _place(key_node)
+                        data[key] = self.read(inner, (*path, key))
+        return data
+
+    def _merge_sources(self, node: yaml.Node, path: KeyPath) -> Iterator[yaml.MappingNode]:
+        for source in node.value if isinstance(node, yaml.SequenceNode) else [node]:
+            if not isinstance(source, yaml.MappingNode):
+                self._note(node, (*path, "<<"), "<< merges something that is not a mapping")
+            elif any(key.tag == _MERGE for key, _ in source.value):
+                self._note(node, (*path, "<<"), "<< merges a mapping that itself has <<", fix="write the keys out")
+            else:
+                yield source
+
+    def _key(self, node: yaml.Node, path: KeyPath) -> Hashable:
+        if isinstance(node, yaml.ScalarNode) and node.tag in _SCALARS and node.tag != "tag:yaml.org,2002:null":
+            key: Hashable = _SCALARS[node.tag](node.value)
+            return key
+        self._note(node, path, "a key that is not a plain name", fix="write `name: value`")
+        return None
+
+    def _refuse(self, node: yaml.Node, path: KeyPath, what: str, fix: str = "") -> None:
+        self._note(node, path, f"{what} is not allowed", fix=fix)
+
+    def _note(self, node: yaml.Node, path: KeyPath, found: str, fix: str = "") -> None:
+        where = f"{self.source}:{node.start_mark.line + 1}"
+        self.problems.append((path, Problem(found, where=f"{where} {dotted(path)}" if path else where, fix=fix)))
+
+
+def _place(node: yaml.Node) -> tuple[int, int]:
+    return node.start_mark.line + 1, node.start_mark.column + 1

@@ -1,0 +1,173 @@
+"""Turn what pydantic finds in a section into problems with file, line and key, and collect them all."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from fastvideo_core.config.describe import allowed_at, keys_at
+from fastvideo_core.config.document import Document, KeyPath
+from fastvideo_core.errors import ConfigError, Problem
+
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+_SAID_BY_AUTHOR = ("value_error", "assertion_error")
+
+
+@dataclass
+class Findings:
+    """All problems of a run.yaml and the files it names, raised together in the order of the files.
+
+    One problem per place: the first that is found there.
+    """
+
+    _found: list[tuple[Document, KeyPath, Problem]] = field(default_factory=list)
+    _documents: list[Document] = field(default_factory=list)
+
+    def add_document(self, document: Document) -> None:
+        """Problems of a document's form come along."""
+        self._documents.append(document)
+        for path, problem in document.problems:
+            self._found.append((document, path, problem))
+
+    def add(self, document: Document, path: KeyPath, problem: Problem) -> None:
+        """Note a problem about the value at `path`; an empty `problem.where` becomes file, line and key."""
+        if not any(known is document and place == path for known, place, _ in self._found):
+            placed = problem if problem.where else replace(problem, where=document.where(path))
+            self._found.append((document, path, placed))
+
+    def raise_if_any(self) -> None:
+        """
+        Raises:
+            ConfigError: with every problem that was noted.
+        """
+        if self._found:
+            raise ConfigError(problem for _, _, problem in sorted(self._found, key=self._place))
+
+    def __bool__(self) -> bool:
+        return bool(self._found)
+
+    def touches(self, path: KeyPath) -> bool:
+        """Whether something was noted at `path` or below it, in any document."""
+        return any(place[: len(path)] == path for _, place, _ in self._found)
+
+    def _place(self, item: tuple[Document, KeyPath, Problem]) -> tuple[int, int, int]:
+        document, path, _ = item
+        index = next((i for i, known in enumerate(self._documents) if known is document), len(self._documents))
+        return (index, *document.position(path))
+
+
+def validation_problems(
+    error: ValidationError, model: type[BaseModel], data: Any, section: str
+) -> list[tuple[KeyPath, Problem]]:
+    """The problems of one section, each with its path below the section.
+
+    Args:
+        data: the plain data that `model` refused.
+        section: what the user calls it, such as "training".
+    """
+    found: dict[KeyPath, Problem] = {}
+    for item in error.errors(include_url=False):
+        path = _data_path(item["loc"], data, missing=item["type"] == "missing")
+        if item["type"] == "too_short" and any(known[: len(path)] == path for known in found):
+            continue  # pydantic counts the items that it refused as absent
+        found.setdefault(path, _problem(item["type"], item["msg"], path, model, data, section))
+    return list(found.items())
+
+
+def unknown_key(key: Any, allowed: Iterable[str], section: str, present: Iterable[Any] = ()) -> Problem:
+    """A key that nobody reads, with the nearest one that somebody does.
+
+    Args:
+        present: keys that are there as well; the unknown one was hardly meant to be one of them.
+    """
+    names = sorted(allowed)
+    guess = near(key, [name for name in names if name not in present])
+    fix = f"did you mean {guess[0]!r}?" if guess else "remove it"
+    return Problem(f"unknown key {key!r}", allowed=", ".join(names) or f"{section} has no options", fix=fix)
+
+
+def near(name: Any, known: Sequence[str]) -> list[str]:
+    """The known name that is most like `name`, in a list of one; empty when none is."""
+    return difflib.get_close_matches(str(name), known, n=1, cutoff=0.6)
+
+
+def show(value: Any) -> str:
+    """A value as the user wrote it, with its type where that may be what is wrong."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return f"{str(value).lower()} (a boolean)"
+    if isinstance(value, str):
+        return f"{_short(repr(value))} (text)"
+    if isinstance(value, int):
+        return f"{value} (a whole number)"
+    if isinstance(value, float):
+        return f"{value} (a number)"
+    if isinstance(value, dict):
+        return f"a mapping with {_short(', '.join(map(str, value)))}" if value else "an empty mapping"
+    return f"{_short(str(value))} (a list)" if isinstance(value, list) else _short(repr(value))
+
+
+def _short(text: str, limit: int = 80) -> str:
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def _data_path(loc: Sequence[Any], data: Any, *, missing: bool) -> KeyPath:
+    """pydantic's location without the names of union branches and validators, which are not in the file."""
+    path: list[Any] = []
+    for index, part in enumerate(loc):
+        inside = (isinstance(data, dict) and part in data) or (
+            isinstance(data, (list, tuple)) and isinstance(part, int) and part < len(data)
+        )
+        if inside:
+            path.append(part)
+            data = data[part]
+        elif missing and index == len(loc) - 1:
+            path.append(part)
+    return tuple(path)
+
+
+def _at(data: Any, path: KeyPath) -> Any:
+    for part in path:
+        data = data[part]
+    return data
+
+
+def _problem(kind: str, message: str, path: KeyPath, model: type[BaseModel], data: Any, section: str) -> Problem:
+    if kind == "missing":
+        return Problem("missing", allowed=allowed_at(model, path), fix=f"add `{path[-1]}: ...` under {section}")
+    if kind in ("extra_forbidden", "invalid_key"):
+        return unknown_key(path[-1], keys_at(model, path[:-1]), section, present=_at(data, path[:-1]))
+    value = _at(data, path)
+    if kind in _SAID_BY_AUTHOR:
+        said = message.partition(", ")[2] or message
+        return Problem(f"{said} (found {show(value)})" if path else said)
+    if kind in ("model_type", "model_attributes_type", "dict_type") and not path:
+        return Problem(f"found {show(value)}", allowed="a mapping of options")
+    allowed = allowed_at(model, path) or message
+    return Problem(f"found {show(value)}", allowed=allowed, fix=_hint(kind, value, allowed))
+
+
+def _hint(kind: str, value: Any, allowed: str) -> str:
+    if isinstance(value, str):
+        if "number" in allowed and "such as" not in allowed and _NUMBER.fullmatch(value.strip().replace("_", "")):
+            return f"write it without quotes{' and underscores' if '_' in value else ''}: {value.replace('_', '')}"
+        if "true or false" in allowed and value.lower() in ("true", "false", "yes", "no", "on", "off"):
+            return f"write {'true' if value.lower() in ('true', 'yes', 'on') else 'false'}, without quotes"
+        if "list" in allowed and kind in ("tuple_type", "list_type"):
+            return f"write a list: [{value}]"
+        if allowed.startswith("one of "):
+            guess = near(value, allowed.removeprefix("one of ").split(", "))
+            return f"did you mean {guess[0]!r}?" if guess else ""
+    if kind == "finite_number":
+        return "write a finite number"
+    if isinstance(value, float) and value.is_integer() and "whole number" in allowed:
+        return f"write {int(value)}"
+    if kind == "string_type" and isinstance(value, (int, float)):
+        return "write it in quotes"
+    return ""

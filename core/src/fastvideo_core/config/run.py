@@ -1,0 +1,107 @@
+"""The typed form of a whole run.yaml."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from pydantic import Field
+
+from fastvideo_core.config.base import PathText, PluginConfig, StrictModel, plain
+from fastvideo_core.config.document import dump_yaml
+from fastvideo_core.config.training import Betas, LRSchedulerName, TrainingArgs
+from fastvideo_core.errors import ConfigError, Problem
+
+
+class RecipeConfig(StrictModel):
+    """Which family and which method run together."""
+
+    family: str = Field(min_length=1, description="Model family, as `fastvideo-distill plugins` lists it.")
+    method: str = Field(min_length=1, description="Training method, as `fastvideo-distill plugins` lists it.")
+
+
+class RoleConfig(StrictModel):
+    """One network of the run, and how it is trained if it is.
+
+    The optimizer settings are those of `training:` unless the role names its own.
+    """
+
+    path: PathText = Field(description="A diffusers folder, a hub id (org/name) or one of our own checkpoints.")
+    trainable: bool = Field(description="Whether the optimizer updates this role.")
+    family: str | None = Field(None, min_length=1, description="Model family of this role; null is recipe.family.")
+    checkpoint_role: str | None = Field(
+        None, min_length=1, description="Which role to take from a checkpoint; null takes the one of the same name."
+    )
+    weights: Literal["auto", "raw", "ema"] = Field(
+        "auto", description="Which weights to take from a checkpoint; auto takes EMA weights where there are some."
+    )
+    learning_rate: float | None = Field(None, ge=0, description="Instead of training.learning_rate.")
+    betas: Betas | None = Field(None, description="Instead of training.betas.")
+    weight_decay: float | None = Field(None, ge=0, description="Instead of training.weight_decay.")
+    lr_scheduler: LRSchedulerName | None = Field(None, description="Instead of training.lr_scheduler.")
+    lr_warmup_steps: int | None = Field(None, ge=0, description="Instead of training.lr_warmup_steps.")
+    max_grad_norm: float | None = Field(None, ge=0, description="Instead of training.max_grad_norm.")
+
+
+OPTIMIZER_OVERRIDES = ("learning_rate", "betas", "weight_decay", "lr_scheduler", "lr_warmup_steps", "max_grad_norm")
+"""Fields of RoleConfig that replace the setting of the same name in TrainingArgs."""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """A validated run.yaml.
+
+    Attributes:
+        pipeline_config: of the class that the family of `recipe` declares.
+        method_config: of the class that the method declares.
+        callbacks: by name, each of the class that the callback declares; in the order of the file.
+        raw: the YAML as it was read.
+        source: path of the file as the user gave it.
+    """
+
+    recipe: RecipeConfig
+    roles: Mapping[str, RoleConfig]
+    training: TrainingArgs
+    pipeline_config: PluginConfig
+    method_config: PluginConfig
+    callbacks: Mapping[str, PluginConfig]
+    raw: Mapping[str, Any]
+    source: str
+
+    def role_family(self, role: str) -> str:
+        """Family of a role: its own, else the recipe's."""
+        return self.roles[role].family or self.recipe.family
+
+    def family_roles(self, family: str) -> tuple[str, ...]:
+        """Names of the roles that belong to a family, in the order of the file."""
+        return tuple(role for role in self.roles if self.role_family(role) == family)
+
+    @property
+    def families(self) -> tuple[str, ...]:
+        """Every family of the run, the recipe's first."""
+        return tuple(dict.fromkeys([self.recipe.family, *(self.role_family(role) for role in self.roles)]))
+
+    def with_role_paths(self, paths: Mapping[str, str]) -> RunConfig:
+        """The same run with other `path`s for some roles."""
+        unknown = [role for role in paths if role not in self.roles]
+        if unknown:
+            known = ", ".join(self.roles)
+            raise ConfigError([Problem(f"there is no role {role!r}", self.source, allowed=known) for role in unknown])
+        moved = {role: self.roles[role].model_copy(update={"path": path}) for role, path in paths.items()}
+        return replace(self, roles={**self.roles, **moved})
+
+    def resolved(self) -> dict[str, Any]:
+        """The whole run as plain data with every default filled in; reads back to an equal RunConfig."""
+        return {
+            "recipe": plain(self.recipe),
+            "roles": {name: plain(role.model_dump(exclude_none=True)) for name, role in self.roles.items()},
+            "training": plain(self.training),
+            "pipeline_config": plain(self.pipeline_config),
+            "method_config": plain(self.method_config),
+            "callbacks": {name: plain(callback) for name, callback in self.callbacks.items()},
+        }
+
+    def to_yaml(self) -> str:
+        """`resolved()` as the text of a run.yaml."""
+        return dump_yaml(self.resolved())

@@ -1,0 +1,43 @@
+"""What every method's and every family's section of run.yaml has in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from fastvideo_core.config.base import PluginConfig
+
+if TYPE_CHECKING:  # the schedule needs torch, which reading a configuration does not
+    from fastvideo_core.diffusion.rollout import FewStepSchedule
+
+
+class MethodConfig(PluginConfig):
+    """Base class of `method_config` sections."""
+
+    attn_kind: Literal["dense", "vsa"] = Field(
+        default="dense", description="Attention of the trained networks; vsa (sparse) only where the family offers it"
+    )
+
+    def student_schedule(self, warp: Callable[[Any], Any]) -> FewStepSchedule | None:
+        """The few-step schedule that this method trains its student for; None when it is sampled in many steps.
+
+        Args:
+            warp: the family's `shift_and_clamp_timestep`.
+        """
+        return None
+
+
+class PipelineConfig(PluginConfig):
+    """Base class of `pipeline_config` sections."""
+
+    flow_shift: float | None = Field(
+        default=None,
+        gt=0,
+        description="Timestep shift, used alike in training, sampling and export; null reads the checkpoint's scheduler",
+    )
+    sampler_kind: Literal["ode", "sde"] = Field(
+        default="ode",
+        description="How few-step sampling moves between noise levels: keep the noise (ode) or redraw it (sde)",
+    )

@@ -1,0 +1,174 @@
+"""The `training:` section: flat, with the names that FastVideo users know."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import AfterValidator, BeforeValidator, Field, Strict, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+from fastvideo_core.config.base import PathText, StrictModel
+
+LRSchedulerName = Literal["constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"]
+TrackerName = Literal["wandb", "tensorboard"]
+
+Number = TypeVar("Number", int, float)
+
+
+def _numbers_from_text(value: Any, kind: type[Number]) -> Any:
+    """ "8,50" and a single 8 become a list; everything else is left to the field's own check."""
+    if isinstance(value, str):
+        try:
+            return [kind(part) for part in value.strip().removeprefix("[").removesuffix("]").split(",")]
+        except ValueError:
+            raise PydanticCustomError("numbers_in_text", "not comma-separated numbers") from None
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return [value]
+    return value
+
+
+def _ints(value: Any) -> Any:
+    return _numbers_from_text(value, int)
+
+
+def _floats(value: Any) -> Any:
+    return _numbers_from_text(value, float)
+
+
+def _pair(value: Any) -> Any:
+    return _floats(value) if isinstance(value, str) else value
+
+
+def _unique(value: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(value)) != len(value):
+        raise ValueError("the same tracker is named twice")
+    return value
+
+
+def _one_or_many(item: dict[str, Any], *examples: str) -> WithJsonSchema:
+    """The JSON schema of a number, a list of numbers, or a text of comma-separated numbers."""
+    text = {"type": "string", "examples": list(examples)}
+    return WithJsonSchema({"anyOf": [item, {"type": "array", "items": item, "minItems": 1}, text]})
+
+
+_BETA = {"type": "number", "minimum": 0, "exclusiveMaximum": 1}
+
+Betas = Annotated[
+    tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]],
+    Strict(False),
+    BeforeValidator(_pair),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "array", "prefixItems": [_BETA, _BETA], "minItems": 2, "maxItems": 2},
+                {"type": "string", "examples": ["0.9,0.999"]},
+            ]
+        }
+    ),
+]
+SamplingSteps = Annotated[
+    tuple[Annotated[int, Field(ge=1)], ...],
+    Strict(False),
+    Field(min_length=1),
+    BeforeValidator(_ints),
+    _one_or_many({"type": "integer", "minimum": 1}, "8", "8,50"),
+]
+GuidanceScales = Annotated[
+    tuple[Annotated[float, Field(ge=0)], ...],
+    Strict(False),
+    Field(min_length=1),
+    BeforeValidator(_floats),
+    _one_or_many({"type": "number", "minimum": 0}, "5.0", "1.0,5.0"),
+]
+Trackers = Annotated[tuple[TrackerName, ...], Strict(False), AfterValidator(_unique)]
+
+
+class TrainingArgs(StrictModel):
+    """Everything about the training loop that is neither the family's nor the method's."""
+
+    seed: int = Field(0, ge=0, lt=2**63, description="Every random stream of the run derives from it.")
+    output_dir: PathText = Field(
+        description="Folder of the run: resolved config, metrics.jsonl, checkpoints, validation videos."
+    )
+    data_path: PathText | None = Field(
+        None, description="Parquet data set: a folder or one file. Needed unless the family brings its own data loader."
+    )
+
+    max_train_steps: int = Field(ge=1, description="Number of optimizer steps, counted from the start of training.")
+    train_batch_size: int = Field(1, ge=1, description="Samples per process in one forward pass.")
+    gradient_accumulation_steps: int = Field(
+        1, ge=1, description="Forward and backward passes whose gradients are averaged before one optimizer step."
+    )
+    dataloader_num_workers: int = Field(
+        0, ge=0, description="Processes that read data ahead; 0 reads in the training process."
+    )
+    num_gpus: int = Field(1, ge=1, description="Processes of the run, one per GPU (on CPU: just processes).")
+
+    learning_rate: float = Field(1e-5, ge=0, description="Peak learning rate of every trainable role.")
+    betas: Betas = Field((0.9, 0.999), description="AdamW's decay rates of the first and second moment.")
+    adam_epsilon: float = Field(1e-8, gt=0, description="AdamW's term against division by zero.")
+    weight_decay: float = Field(0.0, ge=0, description="AdamW's decoupled weight decay.")
+    lr_scheduler: LRSchedulerName = Field("constant", description="How the learning rate moves over the run.")
+    lr_warmup_steps: int = Field(
+        0, ge=0, description="Optimizer steps in which the learning rate rises linearly from 0; not for `constant`."
+    )
+    lr_num_cycles: int = Field(1, ge=1, description="Number of restarts' cycles of `cosine_with_restarts`.")
+    lr_power: float = Field(1.0, gt=0, description="Exponent of `polynomial`.")
+    min_lr_ratio: float = Field(
+        0.0, ge=0, le=1, description="Fraction of the learning rate at which a decaying schedule ends."
+    )
+    max_grad_norm: float = Field(
+        1.0, ge=0, description="Gradients of a role are clipped to this norm; 0 does not clip."
+    )
+
+    mixed_precision: Literal["no", "bf16"] = Field(
+        "no", description="bf16: compute in bfloat16, keep trained weights and optimizer states in float32."
+    )
+    enable_gradient_checkpointing_type: Literal["full"] | None = Field(
+        None, description="full: recompute every block in the backward pass, for less memory."
+    )
+
+    training_state_checkpointing_steps: int = Field(
+        0, ge=0, description="Save a checkpoint every so many optimizer steps; 0 saves only at the end."
+    )
+    checkpoints_total_limit: int = Field(0, ge=0, description="Newest checkpoints that are kept; 0 keeps all.")
+    resume_from_checkpoint: PathText | None = Field(
+        None, description="`latest` (in output_dir) or a checkpoint folder from which the run goes on."
+    )
+
+    num_latent_t: int | None = Field(
+        None, ge=1, description="Latent frames used of each sample; longer ones are cut. Null uses all."
+    )
+    num_height: int | None = Field(
+        None, ge=1, description="Height in pixels when there is no data, and of validation prompts that name none."
+    )
+    num_width: int | None = Field(
+        None, ge=1, description="Width in pixels when there is no data, and of validation prompts that name none."
+    )
+    num_frames: int | None = Field(
+        None, ge=1, description="Video frames when there is no data, and of validation prompts that name none."
+    )
+    VSA_sparsity: float = Field(
+        0.0, ge=0, lt=1, description="Fraction of attention blocks that sparse attention (attn_kind: vsa) leaves out."
+    )
+    training_cfg_rate: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Probability, drawn anew each time, that a caption is replaced by the negative one.",
+    )
+
+    log_validation: bool = Field(False, description="Sample validation videos while training.")
+    validation_steps: int = Field(0, ge=0, description="Validate every so many optimizer steps.")
+    validation_dataset_file: PathText | None = Field(None, description="JSON file of validation prompts.")
+    validation_sampling_steps: SamplingSteps = Field(
+        (50,), description="Sampling steps of validation; each number gives its own set of videos."
+    )
+    validation_guidance_scale: GuidanceScales = Field(
+        (5.0,), description="Guidance scales of validation; each number gives its own set of videos. 1 is no guidance."
+    )
+
+    trackers: Trackers = Field((), description="Where metrics go besides metrics.jsonl, which is always written.")
+    tracker_project_name: str = Field("fastvideo", min_length=1, description="Project name for the trackers.")
+    wandb_run_name: str | None = Field(None, min_length=1, description="Name of the run in wandb.")
+    logging_steps: int = Field(1, ge=1, description="Log metrics every so many optimizer steps.")

@@ -1,0 +1,95 @@
+"""What a model family offers to preprocessing: the sizes that it accepts and how it encodes videos and captions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor
+
+from fastvideo_core.errors import DataError, Problem
+
+
+@dataclass(frozen=True)
+class VideoGeometry:
+    """The pixel sizes and frame counts that a video autoencoder encodes without loss.
+
+    Args:
+        frames_divisor: num_frames % frames_divisor must be frames_remainder (Wan: 4; LTX: 8).
+        frames_remainder: see frames_divisor (Wan and LTX: 1).
+        size_multiple: height and width are multiples of it, in pixels.
+        fps: frames per second that the model was trained on.
+    """
+
+    frames_divisor: int
+    frames_remainder: int
+    size_multiple: int
+    fps: float
+
+    def check(self, *, height: int, width: int, num_frames: int) -> None:
+        """Check a clip's size.
+
+        Raises:
+            DataError: for each of height, width and num_frames that does not fit, with the nearest values that do.
+        """
+        problems = [
+            Problem(
+                f"{name} is {value}",
+                allowed=f"positive multiples of {self.size_multiple}",
+                fix=f"use {_either(self._nearest(value, self.size_multiple, 0))}",
+            )
+            for name, value in (("height", height), ("width", width))
+            if value <= 0 or value % self.size_multiple
+        ]
+        if num_frames <= 0 or num_frames % self.frames_divisor != self.frames_remainder % self.frames_divisor:
+            near = self._nearest(num_frames, self.frames_divisor, self.frames_remainder)
+            allowed = f"multiples of {self.frames_divisor} plus {self.frames_remainder}"
+            problems.append(Problem(f"num_frames is {num_frames}", allowed=allowed, fix=f"use {_either(near)}"))
+        if problems:
+            raise DataError(problems)
+
+    @staticmethod
+    def _nearest(value: int, multiple: int, remainder: int) -> list[int]:
+        below = (value - remainder) // multiple * multiple + remainder
+        return [n for n in (below, below + multiple) if n > 0] or [remainder or multiple]
+
+
+@runtime_checkable
+class LatentEncoder(Protocol):
+    """A family's encoders, as `preprocess` calls them."""
+
+    @property
+    def geometry(self) -> VideoGeometry:
+        """The clip sizes that encode_videos accepts."""
+        ...
+
+    def describe(self) -> dict[str, str]:
+        """What identifies the encoding: the model's identity, and latents_normalised as "true" or "false".
+
+        It is stored with the data; folders whose description differs are never mixed.
+        """
+        ...
+
+    def encode_videos(self, frames: Tensor) -> list[dict[str, Tensor]]:
+        """Encode clips.
+
+        Args:
+            frames: uint8 RGB [B, T, H, W, 3].
+
+        Returns:
+            per clip, the tensors to store by name, "vae_latent" [C, T', H', W'] among them.
+        """
+        ...
+
+    def encode_texts(self, captions: Sequence[str]) -> list[Tensor]:
+        """Encode captions.
+
+        Returns:
+            per caption, its embedding [L, D] without padding.
+        """
+        ...
+
+
+def _either(values: list[int]) -> str:
+    return " or ".join(str(value) for value in values)

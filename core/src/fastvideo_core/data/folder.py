@@ -1,0 +1,281 @@
+"""A folder of parquet files, opened: checked as a whole, then read one row group at a time."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import OrderedDict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from threading import Lock
+from typing import NoReturn
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from fastvideo_core.data.plan import IntArray, Layout
+from fastvideo_core.data.schema import METADATA_TYPES, TENSOR_NAMES, latents_normalised, tensor_columns
+from fastvideo_core.errors import DataError, Problem
+
+_OPEN_FILES = 32
+_SCANNERS = 8
+_NEVER_BY_DEFAULT = frozenset({"pil_image"})
+_BUCKETED = ("vae_latent", "trajectory_latents")
+_FIX_EMPTY = "write a data set with: fastvideo-distill preprocess, or correct the path"
+_FIX_DAMAGED = "copy the file again, or delete it and preprocess its samples again"
+
+
+@dataclass(frozen=True)
+class ParquetFolder:
+    """An opened data set.
+
+    Args:
+        root: the folder (or the one file).
+        names: relative names of its files, sorted.
+        file_rows: rows of each file.
+        layout: row groups and latent shapes, numbered through all files.
+        group_file: for each row group, the number of its file.
+        group_index: for each row group, its number inside its file.
+        tensors: names of the tensors to read.
+        metadata: names of the metadata columns that the files hold.
+        latents_normalised: whether the stored latents are normalised.
+    """
+
+    root: Path
+    names: tuple[str, ...]
+    file_rows: tuple[int, ...]
+    layout: Layout
+    group_file: IntArray
+    group_index: IntArray
+    tensors: tuple[str, ...]
+    metadata: tuple[str, ...]
+    latents_normalised: bool
+    _handles: _Handles = field(default_factory=lambda: _Handles(), repr=False, compare=False)
+
+    def path(self, file: int) -> Path:
+        """The path of a file by its number."""
+        return self.root if self.root.is_file() else self.root / self.names[file]
+
+    def where(self, group: int, row: int | None = None) -> str:
+        """How an error names a row group, or a row in it: file and number inside the file."""
+        path = self.path(int(self.group_file[group]))
+        if row is None:
+            return f"{path}, row group {int(self.group_index[group])}"
+        first_group = group - int(self.group_index[group])
+        first_row = self.layout.group_starts[group] - self.layout.group_starts[first_group]
+        return f"{path}, row {int(first_row) + row}"
+
+    def read(self, group: int) -> pa.Table:
+        """The columns of `tensors` and `metadata` of one row group; safe to call from several threads.
+
+        Raises:
+            DataError: the row group cannot be read.
+        """
+        path = self.path(int(self.group_file[group]))
+        columns = [column for name in self.tensors for column in tensor_columns(name)] + list(self.metadata)
+        try:
+            handle = self._handles.take(path)
+            table = handle.read_row_group(int(self.group_index[group]), columns=columns, use_threads=False)
+        except (pa.ArrowException, OSError) as error:
+            fix = _FIX_DAMAGED
+            raise DataError(Problem(f"cannot be read: {error}", self.where(group), fix=fix)) from error
+        self._handles.give(path, handle)
+        if table.num_rows != self.layout.group_rows[group]:
+            found = f"holds {table.num_rows} rows, but had {self.layout.group_rows[group]} when the run started"
+            raise DataError(Problem(found, self.where(group), fix="do not change a data set while it is in use"))
+        return table
+
+    @cached_property
+    def digest(self) -> str:
+        """A digest of everything that decides the order besides the files' names and rows."""
+        digest = hashlib.sha256()
+        for array in (self.layout.group_rows, self.layout.group_bytes, self.layout.buckets):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
+
+
+def open_folder(path: Path, tensors: Sequence[str] | None = None) -> ParquetFolder:
+    """Open all parquet files below a folder (or one file), sorted by relative name; reads footers and latent shapes.
+
+    Args:
+        path: folder or file.
+        tensors: names of the tensors to read; None for all known ones that are there, but pil_image.
+
+    Raises:
+        DataError: nothing there, no rows at all, a file that is damaged or no parquet, files that disagree, or missing
+            columns; all files that are wrong are named at once.
+    """
+    names = _find(path)
+    paths = [path if path.is_file() else path / name for name in names]
+    with ThreadPoolExecutor(min(_SCANNERS, len(paths))) as pool:
+        results = list(pool.map(_scan, paths))
+    problems = [result for result in results if isinstance(result, Problem)]
+    if problems:
+        raise DataError(problems)
+    files = [result for result in results if isinstance(result, _File)]
+    if not any(len(file.buckets) for file in files):
+        fix = "preprocess some samples into it, or point data_path elsewhere"
+        raise DataError(Problem(f"its {len(files)} parquet file(s) hold no rows at all", str(path), fix=fix))
+    chosen = _choose_tensors(files, tensors)
+    numbers: dict[tuple[int, ...], int] = {}
+    buckets = [np.array([numbers.setdefault(s, len(numbers)) for s in f.shapes], np.int64)[f.buckets] for f in files]
+    return ParquetFolder(
+        root=path,
+        names=tuple(names),
+        file_rows=tuple(len(file.buckets) for file in files),
+        layout=Layout(
+            group_rows=_joined([file.group_rows for file in files]),
+            group_bytes=_joined([file.group_bytes for file in files]),
+            buckets=_joined(buckets),
+        ),
+        group_file=_joined([[i] * len(file.group_rows) for i, file in enumerate(files)]),
+        group_index=_joined([range(len(file.group_rows)) for file in files]),
+        tensors=chosen,
+        metadata=tuple(name for name in METADATA_TYPES if any(name in file.columns for file in files)),
+        latents_normalised=_agreed_normalisation(files),
+    )
+
+
+@dataclass(frozen=True)
+class _File:
+    path: Path
+    columns: frozenset[str]
+    group_rows: list[int]
+    group_bytes: list[int]
+    shapes: list[tuple[int, ...]]
+    buckets: IntArray
+    normalised: bool
+
+
+class _Handles:
+    """Open files that no thread is using, so that a footer is not parsed for every row group."""
+
+    def __init__(self) -> None:
+        self._free: OrderedDict[int, tuple[Path, pq.ParquetFile]] = OrderedDict()
+        self._lock = Lock()
+
+    def take(self, path: Path) -> pq.ParquetFile:
+        with self._lock:
+            for key, (name, handle) in self._free.items():
+                if name == path:
+                    del self._free[key]
+                    return handle
+        return pq.ParquetFile(path)
+
+    def give(self, path: Path, handle: pq.ParquetFile) -> None:
+        with self._lock:
+            self._free[id(handle)] = (path, handle)
+            if len(self._free) > _OPEN_FILES:
+                self._free.popitem(last=False)[1][1].close()
+
+
+def _find(path: Path) -> list[str]:
+    if path.is_file():
+        return [path.name]
+    if not path.exists():
+        raise DataError(Problem("there is no such file or folder", str(path), fix=_FIX_EMPTY))
+    found, seen = [], set()
+    for folder, subfolders, files in os.walk(path, followlinks=True):
+        if os.path.realpath(folder) in seen:  # a link that leads back up
+            subfolders.clear()
+            continue
+        seen.add(os.path.realpath(folder))
+        found += [Path(folder, name).relative_to(path).as_posix() for name in files if name.endswith(".parquet")]
+    if not found:
+        raise DataError(Problem("there is no *.parquet file in or below the folder", str(path), fix=_FIX_EMPTY))
+    return sorted(found)
+
+
+def _scan(path: Path) -> _File | Problem:
+    try:
+        with pq.ParquetFile(path) as handle:
+            return _describe(path, handle)
+    except DataError as error:
+        return error.problems[0]
+    except (pa.ArrowException, OSError) as error:
+        return Problem(f"is truncated, damaged or no parquet file: {error}", str(path), fix=_FIX_DAMAGED)
+
+
+def _describe(path: Path, handle: pq.ParquetFile) -> _File:
+    footer = handle.metadata
+    columns = frozenset(handle.schema_arrow.names)
+    missing = [name for name in tensor_columns("text_embedding") if name not in columns]
+    for name in TENSOR_NAMES:
+        there = [column for column in tensor_columns(name) if column in columns]
+        if there and name != "text_embedding":
+            missing += [column for column in tensor_columns(name) if column not in columns]
+    if missing:
+        allowed = "every tensor X has the columns X_bytes, X_shape and X_dtype; text_embedding is always there"
+        found = f"lacks the column(s) {', '.join(missing)}"
+        raise DataError(Problem(found, str(path), allowed, "write the file again with these columns"))
+    groups = [footer.row_group(i) for i in range(footer.num_row_groups)]
+    shapes, buckets = _bucket(path, handle, columns)
+    return _File(
+        path=path,
+        columns=columns,
+        group_rows=[group.num_rows for group in groups],
+        group_bytes=[group.total_byte_size for group in groups],
+        shapes=shapes,
+        buckets=buckets,
+        normalised=latents_normalised(footer.metadata, where=str(path)),
+    )
+
+
+def _bucket(path: Path, handle: pq.ParquetFile, columns: frozenset[str]) -> tuple[list[tuple[int, ...]], IntArray]:
+    keys = [f"{name}_shape" for name in _BUCKETED if f"{name}_shape" in columns]
+    if not keys:
+        return [()], np.zeros(handle.metadata.num_rows, np.int64)
+    shapes: dict[tuple[int, ...], int] = {}
+    buckets = []
+    for row, shape in enumerate(handle.read(columns=keys[:1]).column(keys[0]).to_pylist()):
+        if shape is None:
+            raise DataError(Problem(f"{keys[0]} is null", f"{path}, row {row}", fix="remove the row"))
+        buckets.append(shapes.setdefault(tuple(shape), len(shapes)))
+    return list(shapes), np.array(buckets, np.int64)
+
+
+def _choose_tensors(files: Sequence[_File], wanted: Sequence[str] | None) -> tuple[str, ...]:
+    def holds(file: _File, name: str) -> bool:
+        return set(tensor_columns(name)) <= file.columns
+
+    names = list(wanted) if wanted is not None else [n for n in TENSOR_NAMES if n not in _NEVER_BY_DEFAULT]
+    problems = []
+    chosen = []
+    for name in names:
+        without = [file for file in files if not holds(file, name)]
+        if not without:
+            chosen.append(name)
+        elif wanted is not None or len(without) < len(files):
+            available = [n for n in TENSOR_NAMES if holds(without[0], n)]
+            found = f"holds no tensor {name}" + ("" if len(without) == len(files) else ", but other files do")
+            fix = f"write {name} into every file, or keep files with and without it in separate folders"
+            problems.append(Problem(found, str(without[0].path), f"it holds {', '.join(available)}", fix))
+    if problems:
+        raise DataError(problems)
+    return tuple(chosen)
+
+
+def _agreed_normalisation(files: Sequence[_File]) -> bool:
+    first, *others = files
+    for file in others:
+        if file.normalised != first.normalised:
+            _disagree(first, file)
+    return first.normalised
+
+
+def _disagree(first: _File, other: _File) -> NoReturn:
+    found = f"latents are {_state(other)} here, but {_state(first)} in {first.path}"
+    fix = "keep them in separate folders, or preprocess one of them again"
+    raise DataError(Problem(found, str(other.path), fix=fix))
+
+
+def _state(file: _File) -> str:
+    return "normalised" if file.normalised else "not normalised"
+
+
+def _joined(parts: Sequence[Sequence[int] | range | IntArray]) -> IntArray:
+    return np.concatenate([np.asarray(part, np.int64) for part in parts])

@@ -1,0 +1,282 @@
+"""Video files: probing, reading at a chosen frame rate and size, and writing mp4 and contact sheets."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import numpy.typing as npt
+from av.video.reformatter import Interpolation
+from PIL import Image
+
+from fastvideo_core.data.schema import aside_path, publish
+from fastvideo_core.errors import DataError, Problem
+
+Frames = npt.NDArray[np.uint8]
+
+_BT709, _UNSPECIFIED, _SMPTE240M = 1, 2, 7
+_SHEET_FRAMES = 8
+_SHEET_GAP = 4
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What a video file holds.
+
+    Args:
+        frames: number of frames.
+        fps: average frames per second.
+        duration_sec: seconds.
+        width: stored width in pixels.
+        height: stored height in pixels.
+        has_audio: whether there is an audio track.
+    """
+
+    frames: int
+    fps: float
+    duration_sec: float
+    width: int
+    height: int
+    has_audio: bool
+
+
+def probe(path: str | Path) -> VideoInfo:
+    """Describe a video file without decoding it.
+
+    Raises:
+        DataError: the file is missing, is no video, or has no video track.
+    """
+    with _opened(Path(path)) as container:
+        stream = container.streams.video[0]
+        fps = float(stream.average_rate or stream.guessed_rate or 0)
+        frames = stream.frames
+        if not frames:
+            frames = sum(1 for packet in container.demux(stream) if packet.size)
+        return VideoInfo(
+            frames=frames,
+            fps=fps,
+            duration_sec=frames / fps if fps else 0.0,
+            width=stream.width,
+            height=stream.height,
+            has_audio=bool(container.streams.audio),
+        )
+
+
+def iter_frames(
+    path: str | Path, *, height: int | None = None, width: int | None = None, fps: float | None = None
+) -> Iterator[Frames]:
+    """The frames of a video, one after the other, as uint8 RGB [H, W, 3], upright.
+
+    Args:
+        path: the video file.
+        height: target height in pixels; the picture is scaled to cover height x width and cropped around its centre.
+        width: target width; height and width come together, None keeps the size.
+        fps: frames per second to resample to: at every 1/fps seconds the source frame nearest in time; None keeps
+            the source's frames as they are.
+
+    Raises:
+        DataError: the file is missing, is no video, or is damaged.
+    """
+    path = Path(path)
+    with _opened(path) as container:
+        stream = container.streams.video[0]
+        stream.thread_type = "AUTO"
+        aspect = float(stream.sample_aspect_ratio or 1)
+        frames = _decoded(path, container, stream)
+        for frame, repeats in _resampled(frames, fps, _frame_seconds(stream)):
+            picture = _picture(frame, height, width, aspect)
+            yield from itertools.repeat(picture, repeats)
+
+
+def read_frames(
+    path: str | Path,
+    *,
+    height: int | None = None,
+    width: int | None = None,
+    fps: float | None = None,
+    max_frames: int | None = None,
+) -> Frames:
+    """Read a video into uint8 RGB [T, H, W, 3]; see iter_frames. At most `max_frames` frames, None for all.
+
+    Raises:
+        DataError: as iter_frames, or the video has no frame.
+    """
+    frames = list(itertools.islice(iter_frames(path, height=height, width=width, fps=fps), max_frames))
+    if not frames:
+        raise DataError(Problem("the video has no frame that can be decoded", str(path)))
+    return np.stack(frames)
+
+
+def write_video(
+    path: str | Path,
+    frames: Frames,
+    fps: float,
+    *,
+    audio: npt.NDArray[np.float32] | None = None,
+    sample_rate: int | None = None,
+) -> None:
+    """Write an mp4 (h264, yuv420p, AAC sound) that plays while it loads; complete or absent.
+
+    Args:
+        path: the file to write.
+        frames: uint8 RGB [T, H, W, 3]; an odd height or width grows by one repeated row or column.
+        fps: frames per second, > 0.
+        audio: float32 [channels, samples] in [-1, 1], one or two channels, or None.
+        sample_rate: samples per second of `audio`.
+
+    Raises:
+        DataError: frames or audio have another shape or dtype.
+    """
+    path = Path(path)
+    if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or not frames.size:
+        found = f"frames are {frames.dtype} {list(frames.shape)}"
+        raise DataError(Problem(found, str(path), allowed="uint8 [T, H, W, 3] with at least one frame"))
+    if audio is not None and (audio.ndim != 2 or audio.shape[0] not in (1, 2) or not sample_rate):
+        found = f"audio is {list(audio.shape)} at sample_rate {sample_rate}"
+        raise DataError(Problem(found, str(path), allowed="[1 or 2, samples] with a sample_rate"))
+    frames = np.pad(frames, ((0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)), mode="edge")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = aside_path(path)
+    with av.open(str(aside), "w", format="mp4", options={"movflags": "+faststart"}) as container:
+        _, height, width, _ = frames.shape
+        video = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
+        video.width, video.height, video.pix_fmt = width, height, "yuv420p"
+        video.options = {"crf": "18", "preset": "medium"}
+        context = video.codec_context
+        context.colorspace = context.color_primaries = context.color_trc = _BT709
+        sound = None
+        if audio is not None and sample_rate is not None:
+            sound = container.add_stream("aac", rate=sample_rate, layout="mono" if len(audio) == 1 else "stereo")
+        for array in frames:
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(array), format="rgb24")
+            frame = frame.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")
+            container.mux(video.encode(frame))
+        container.mux(video.encode())
+        if sound is not None and audio is not None and sample_rate is not None:
+            samples = np.ascontiguousarray(audio, dtype=np.float32)
+            piece = av.AudioFrame.from_ndarray(samples, format="fltp", layout=sound.layout.name)
+            piece.sample_rate = int(sample_rate)
+            container.mux(sound.encode(piece))
+            container.mux(sound.encode())
+    publish(aside, path)
+
+
+def write_contact_sheet(path: str | Path, frames: Frames) -> None:
+    """Write a PNG with up to eight frames, evenly spread from the first to the last, in rows of four.
+
+    Args:
+        path: the file to write.
+        frames: uint8 RGB [T, H, W, 3].
+    """
+    chosen = frames[np.unique(np.linspace(0, len(frames) - 1, min(_SHEET_FRAMES, len(frames))).round().astype(int))]
+    count, height, width, _ = chosen.shape
+    columns = min(4, count)
+    rows = math.ceil(count / columns)
+    size = (columns * (width + _SHEET_GAP) - _SHEET_GAP, rows * (height + _SHEET_GAP) - _SHEET_GAP)
+    sheet = Image.new("RGB", size, "white")
+    for i, frame in enumerate(chosen):
+        place = (i % columns * (width + _SHEET_GAP), i // columns * (height + _SHEET_GAP))
+        sheet.paste(Image.fromarray(np.ascontiguousarray(frame)), place)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(path, format="PNG")
+
+
+def _opened(path: Path) -> av.container.InputContainer:
+    if not path.is_file():
+        raise DataError(Problem("there is no such video file", str(path)))
+    try:
+        container = av.open(str(path))
+    except av.error.FFmpegError as error:
+        raise _unreadable(path, error) from error
+    if not container.streams.video:
+        container.close()
+        raise DataError(Problem("the file has no video track", str(path)))
+    return container
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    return DataError(Problem(f"cannot be read as a video: {error}", str(path), fix="copy or convert the file again"))
+
+
+def _decoded(
+    path: Path, container: av.container.InputContainer, stream: av.VideoStream
+) -> Iterator[tuple[float, av.VideoFrame]]:
+    seconds = _frame_seconds(stream)
+    try:
+        for i, frame in enumerate(container.decode(stream)):
+            yield (i * seconds if frame.time is None else frame.time), frame
+    except av.error.FFmpegError as error:
+        raise _unreadable(path, error) from error
+
+
+def _frame_seconds(stream: av.VideoStream) -> float:
+    rate = stream.average_rate or stream.guessed_rate
+    return float(1 / rate) if rate else 1 / 25
+
+
+def _resampled(
+    frames: Iterator[tuple[float, av.VideoFrame]], fps: float | None, frame_seconds: float
+) -> Iterator[tuple[av.VideoFrame, int]]:
+    """Each source frame that is needed, and how often: the k-th output is the frame nearest to k / fps."""
+    if fps is None:
+        yield from ((frame, 1) for _, frame in frames)
+        return
+    first = None
+    previous = None
+    count = 0
+    time = 0.0
+    for now, frame in frames:
+        first = now if first is None else first
+        middle = (time + now - first) / 2
+        time = now - first
+        if previous is not None:
+            repeats = _due(middle, fps) - count
+            if repeats > 0:
+                yield previous, repeats
+                count += repeats
+        previous = frame
+    if previous is not None:
+        # Targets lie before the end of the last frame; the tolerance keeps 1/fps sums from adding one.
+        repeats = math.ceil((time + frame_seconds) * fps - 1e-3) - count
+        if repeats > 0:
+            yield previous, repeats
+
+
+def _due(until: float, fps: float) -> int:
+    """How many targets k / fps lie at or before `until`."""
+    return math.floor(until * fps + 1e-6) + 1
+
+
+def _picture(frame: av.VideoFrame, height: int | None, width: int | None, aspect: float) -> Frames:
+    turns = round(frame.rotation / 90)
+    if height is None or width is None:
+        height, width = (frame.height, frame.width)[:: -1 if turns % 2 else 1]
+        aspect = 1.0
+    if turns % 2:
+        height, width = width, height
+    scale = max(width / (frame.width * aspect), height / frame.height)
+    cover_width = max(width, round(frame.width * aspect * scale))
+    cover_height = max(height, round(frame.height * scale))
+    array = frame.reformat(
+        width=cover_width,
+        height=cover_height,
+        format="rgb24",
+        src_colorspace=_matrix(frame),
+        interpolation=Interpolation.BICUBIC,
+    ).to_ndarray()
+    top, left = (cover_height - height) // 2, (cover_width - width) // 2
+    return np.ascontiguousarray(np.rot90(array[top : top + height, left : left + width], turns))
+
+
+def _matrix(frame: av.VideoFrame) -> str:
+    if frame.colorspace == _SMPTE240M:
+        return "SMPTE240M"
+    high_definition = frame.colorspace == _UNSPECIFIED and frame.height >= 720
+    return "ITU709" if frame.colorspace == _BT709 or high_definition else "ITU601"

@@ -1,0 +1,286 @@
+"""From raw videos and captions to a parquet data set: resumable, atomic, and with an account of everything skipped."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastvideo_core.data.encoder import LatentEncoder
+from fastvideo_core.data.media import Frames, iter_frames, probe
+from fastvideo_core.data.parts import PartsFolder, VideoRecord
+from fastvideo_core.data.progress import progress
+from fastvideo_core.data.schema import TEXT_METADATA, VIDEO_METADATA, arrow_schema, encode_tensor
+from fastvideo_core.data.sources import Source, SourceItem, discover
+from fastvideo_core.errors import DataError, Problem
+
+_SHOWN_REASONS = 10
+
+
+@dataclass(frozen=True)
+class PreprocessOptions:
+    """How videos become clips.
+
+    Args:
+        height: clip height in pixels; videos are scaled to cover height x width and cropped around the centre.
+        width: clip width in pixels.
+        num_frames: pixel frames of a clip.
+        fps_policy: "resample" brings every video to `fps`; "keep" takes its frames as they are.
+        fps: frames per second for "resample"; None for the model's own. None with "keep".
+        clips: "first" takes one clip from each video's start; "all" cuts it into consecutive, disjoint clips.
+        samples_per_file: samples in a part file; a kill loses at most that many.
+        batch_size: clips, or prompts, that are encoded together.
+    """
+
+    height: int
+    width: int
+    num_frames: int
+    fps_policy: Literal["resample", "keep"] = "resample"
+    fps: float | None = None
+    clips: Literal["first", "all"] = "first"
+    samples_per_file: int = 32
+    batch_size: int = 1
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """Something that did not become a sample, and why."""
+
+    item: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class PreprocessReport:
+    """What `preprocess` did; also written as report.json.
+
+    Args:
+        output_dir: the data set.
+        samples: samples in the data set now.
+        resumed: how many of them were there before this call.
+        files: parquet files in the data set.
+        skipped: what did not become a sample, with the reason.
+        unused_frames: for each video with frames after its last clip, how many (after resampling; clips "all" only).
+        seconds: duration of this call.
+    """
+
+    output_dir: Path
+    samples: int
+    resumed: int
+    files: int
+    skipped: tuple[Skipped, ...]
+    unused_frames: dict[str, int]
+    seconds: float
+
+    def summary(self) -> str:
+        """A few lines for the terminal: what was done, and what was skipped by reason."""
+        before = f" ({self.resumed} were there before)" if self.resumed else ""
+        lines = [f"{self.samples} samples in {self.files} files in {self.output_dir}{before}, {self.seconds:.1f} s"]
+        if self.unused_frames:
+            total = sum(self.unused_frames.values())
+            lines.append(f"unused: {total} frames after the last whole clip of {len(self.unused_frames)} videos")
+        lines.append(f"skipped: {len(self.skipped)}" + ("" if self.skipped else " (nothing)"))
+        for reason, count in Counter(skip.reason.split(":")[0] for skip in self.skipped).most_common(_SHOWN_REASONS):
+            example = next(skip.item for skip in self.skipped if skip.reason.split(":")[0] == reason)
+            lines.append(f"  {count} x {reason}, e.g. {example}")
+        return "\n".join(lines)
+
+
+def preprocess(
+    encoder: LatentEncoder, source: str | Path, output_dir: str | Path, options: PreprocessOptions
+) -> PreprocessReport:
+    """Encode every video and caption (or every prompt) of `source` into parquet files in `output_dir`.
+
+    May be called again after a kill, with the same source and options: what is there already is kept. Prints a
+    progress bar and a summary, and writes report.json.
+
+    Raises:
+        DataError: sizes that the model cannot encode, a source that cannot be understood, an output folder that holds
+            something else, or not one usable sample.
+    """
+    started = time.monotonic()
+    found = discover(source)
+    if found.has_videos:
+        encoder.geometry.check(height=options.height, width=options.width, num_frames=options.num_frames)
+    _check_options(options)
+    parts = PartsFolder(
+        Path(output_dir),
+        settings=_settings(encoder, options, found),
+        normalised=encoder.describe().get("latents_normalised") == "true",
+        samples_per_file=options.samples_per_file,
+    )
+    parts.check_captions({item.id: item.caption for item in found.items})
+    resumed = parts.samples
+    run = _Run(encoder, options, parts)
+    items = progress(found.items, "video" if found.has_videos else "prompt")
+    for pending in _batched(run.wanted(items), options.batch_size):
+        run.encode(pending)
+    parts.flush()
+    skipped = [Skipped(problem.item, problem.reason) for problem in found.problems] + run.skipped
+    report = PreprocessReport(
+        output_dir=parts.path,
+        samples=parts.samples,
+        resumed=resumed,
+        files=parts.files,
+        skipped=tuple(skipped),
+        unused_frames={name: video.unused_frames for name, video in parts.videos.items() if video.unused_frames},
+        seconds=time.monotonic() - started,
+    )
+    content = {**asdict(report), "output_dir": str(report.output_dir)}
+    content["reasons"] = dict(Counter(skip.reason for skip in skipped))
+    parts.write_text("report.json", json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    print(report.summary(), flush=True)
+    if not report.samples:
+        shown = "; ".join(f"{skip.item}: {skip.reason}" for skip in skipped[:5]) or "the source is empty"
+        raise DataError(Problem(f"not one usable sample: {shown}", str(source), fix="see report.json for all of them"))
+    return report
+
+
+@dataclass(frozen=True)
+class _Pending:
+    id: str
+    item: SourceItem
+    frames: Frames | None
+    fps: float
+    completes: dict[str, VideoRecord]
+
+
+class _Run:
+    """One pass over a source: cuts clips, encodes them, hands rows to the parts folder."""
+
+    def __init__(self, encoder: LatentEncoder, options: PreprocessOptions, parts: PartsFolder) -> None:
+        self._encoder = encoder
+        self._options = options
+        self._parts = parts
+        self._embeddings: dict[str, Tensor] = {}
+        self.skipped: list[Skipped] = []
+
+    def wanted(self, items: Iterator[SourceItem]) -> Iterator[_Pending]:
+        """What is still to encode: clips in order, with the frames of each."""
+        for item in items:
+            if item.video is None:
+                if not self._parts.holds(item.id):
+                    yield _Pending(item.id, item, None, 0.0, {})
+            elif item.id in self._parts.videos:
+                self._report(item, self._parts.videos[item.id].problem)
+            else:
+                yield from self._clips(item, item.video)
+
+    def encode(self, pending: Sequence[_Pending]) -> None:
+        """Encode some clips or prompts together and keep the rows."""
+        self._encode_captions([one.item.caption for one in pending])
+        clips = [one.frames for one in pending if one.frames is not None]
+        latents: list[dict[str, Tensor]] = [{} for _ in pending]
+        if clips:
+            latents = self._encoder.encode_videos(torch.from_numpy(np.stack(clips)))
+        for one, tensors in zip(pending, latents, strict=True):
+            named = {**tensors, "text_embedding": self._embeddings[one.item.caption]}
+            row: dict[str, Any] = self._metadata(one, tensors)
+            for name, tensor in named.items():
+                row.update(encode_tensor(name, tensor))
+            schema = arrow_schema(tuple(named), VIDEO_METADATA if clips else TEXT_METADATA)
+            self._parts.add(row, schema, one.completes)
+
+    def _encode_captions(self, captions: Sequence[str]) -> None:
+        # The clips of a video share its caption: what the last batch encoded is used again.
+        known = {caption: self._embeddings[caption] for caption in captions if caption in self._embeddings}
+        new = [caption for caption in dict.fromkeys(captions) if caption not in known]
+        encoded = self._encoder.encode_texts(new) if new else []
+        self._embeddings = {**known, **dict(zip(new, encoded, strict=True))}
+
+    def _metadata(self, one: _Pending, tensors: dict[str, Tensor]) -> dict[str, Any]:
+        row: dict[str, Any] = {"id": one.id, "caption": one.item.caption}
+        if one.item.video is not None:
+            size = self._options
+            row.update(file_name=one.item.video.name, media_type="video", width=size.width, height=size.height)
+            row.update(num_frames=tensors["vae_latent"].shape[1], fps=one.fps, duration_sec=size.num_frames / one.fps)
+        return row
+
+    def _report(self, item: SourceItem, problem: str) -> None:
+        if problem:
+            self.skipped.append(Skipped(item.id, problem))
+
+    def _clips(self, item: SourceItem, video: Path) -> Iterator[_Pending]:
+        """The clips of one video that are not there yet; the last one completes the video."""
+        length = self._options.num_frames
+        fps = 0.0
+        held: Frames | None = None  # only the end of the video tells which clip is the last
+        rest: list[Frames] = []
+        count = 0
+        problem = ""
+        try:
+            fps = self._fps(video)
+            resampled = fps if self._options.fps_policy == "resample" else None
+            for frame in iter_frames(video, height=self._options.height, width=self._options.width, fps=resampled):
+                rest.append(frame)
+                if len(rest) < length:
+                    continue
+                if held is not None and not self._parts.holds(_clip_id(item, count - 1)):
+                    yield _Pending(_clip_id(item, count - 1), item, held, fps, {})
+                held, rest, count = np.stack(rest), [], count + 1
+                if self._options.clips == "first":
+                    break
+        except DataError as error:
+            problem = f"{'partly ' if count else ''}unreadable: {error.problems[0].found}"
+        if held is None:
+            self._report(item, problem or f"too short: {len(rest)} frames, but a clip needs {length}")
+            return
+        self._report(item, problem)
+        record = VideoRecord(count, len(rest), problem)
+        if not self._parts.holds(_clip_id(item, count - 1)):
+            yield _Pending(_clip_id(item, count - 1), item, held, fps, {item.id: record})
+
+    def _fps(self, video: Path) -> float:
+        if self._options.fps_policy == "resample":
+            return self._encoder.geometry.fps if self._options.fps is None else self._options.fps
+        fps = probe(video).fps
+        if not fps:
+            raise DataError(Problem("the file does not say its frame rate", str(video)))
+        return fps
+
+
+def _clip_id(item: SourceItem, clip: int) -> str:
+    return f"{item.id}#{clip:04d}"
+
+
+def _batched(pending: Iterator[_Pending], size: int) -> Iterator[list[_Pending]]:
+    batch: list[_Pending] = []
+    for one in pending:
+        batch.append(one)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _check_options(options: PreprocessOptions) -> None:
+    counts = {"samples_per_file": options.samples_per_file, "batch_size": options.batch_size}
+    problems = [Problem(f"{name} is {value}", allowed="1 or more") for name, value in counts.items() if value < 1]
+    choices = {"fps_policy": (options.fps_policy, ("resample", "keep")), "clips": (options.clips, ("first", "all"))}
+    for name, (value, allowed) in choices.items():
+        if value not in allowed:
+            problems.append(Problem(f"{name} is {value!r}", allowed=", ".join(allowed)))
+    if options.fps is not None and (options.fps_policy == "keep" or options.fps <= 0):
+        found = f"fps is {options.fps:g} with fps_policy {options.fps_policy}"
+        problems.append(Problem(found, allowed='fps above 0 with "resample", no fps with "keep"'))
+    if problems:
+        raise DataError(problems)
+
+
+def _settings(encoder: LatentEncoder, options: PreprocessOptions, source: Source) -> dict[str, Any]:
+    """What must be equal for samples to share a folder."""
+    settings: dict[str, Any] = {"encoder": encoder.describe(), "kind": "video" if source.has_videos else "text"}
+    if source.has_videos:
+        fps = None if options.fps_policy == "keep" else options.fps or encoder.geometry.fps
+        settings.update(height=options.height, width=options.width, num_frames=options.num_frames)
+        settings.update(fps_policy=options.fps_policy, fps=fps, clips=options.clips)
+    return settings

@@ -1,0 +1,250 @@
+"""The parquet data set: named tensors as `X_bytes`, `X_shape`, `X_dtype` columns beside the sample's metadata.
+
+The layout is FastVideo's. A tensor X is stored C-contiguous in `X_bytes`, its sizes in `X_shape` and its numpy dtype
+name in `X_dtype` ("bfloat16" for bfloat16: raw two-byte payload). Whether latents are normalised is recorded in the
+file's key-value metadata under `fastvideo.latents_normalised`; a file without that key holds un-normalised latents.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from fastvideo_core.errors import DataError, Problem
+
+DTYPES: dict[str, torch.dtype] = {
+    "float64": torch.float64,
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "int64": torch.int64,
+    "int32": torch.int32,
+    "int16": torch.int16,
+    "int8": torch.int8,
+    "uint8": torch.uint8,
+    "bool": torch.bool,
+}
+"""Every dtype name that a `X_dtype` column may hold."""
+
+TENSOR_NAMES = (
+    "vae_latent",
+    "text_embedding",
+    "clip_feature",
+    "first_frame_latent",
+    "pil_image",
+    "audio_latent",
+    "trajectory_latents",
+    "trajectory_timesteps",
+)
+"""The tensors that the schema knows; a data set holds some of them, and always text_embedding."""
+
+METADATA_TYPES: dict[str, pa.DataType] = {
+    "id": pa.string(),
+    "file_name": pa.string(),
+    "caption": pa.string(),
+    "media_type": pa.string(),
+    "width": pa.int64(),
+    "height": pa.int64(),
+    "num_frames": pa.int64(),
+    "duration_sec": pa.float64(),
+    "fps": pa.float64(),
+    "audio_sample_rate": pa.int64(),
+}
+"""Metadata columns; `num_frames` counts LATENT frames, `width` and `height` are pixels."""
+
+TEXT_METADATA = ("id", "caption")
+VIDEO_METADATA = tuple(name for name in METADATA_TYPES if name != "audio_sample_rate")
+
+NORMALISED_KEY = b"fastvideo.latents_normalised"
+SETTINGS_KEY = b"fastvideo.settings"
+
+ROW_GROUP_BYTES = 32 << 20
+"""Rows are grouped up to about this size: large enough to read fast, small enough to shuffle in memory."""
+
+
+def tensor_columns(name: str) -> tuple[str, str, str]:
+    """The three columns that hold tensor `name`: bytes, shape, dtype."""
+    return f"{name}_bytes", f"{name}_shape", f"{name}_dtype"
+
+
+def arrow_schema(tensors: Sequence[str], metadata: Sequence[str]) -> pa.Schema:
+    """The arrow schema of a data set with these tensors and metadata columns: id, tensors, then the other metadata.
+
+    Args:
+        tensors: tensor names.
+        metadata: names out of METADATA_TYPES, "id" among them.
+    """
+    fields = [pa.field("id", METADATA_TYPES["id"])]
+    for name in tensors:
+        data, shape, dtype = tensor_columns(name)
+        fields += [pa.field(data, pa.binary()), pa.field(shape, pa.list_(pa.int64())), pa.field(dtype, pa.string())]
+    fields += [pa.field(name, METADATA_TYPES[name]) for name in metadata if name != "id"]
+    return pa.schema(fields)
+
+
+def t2v_schema() -> pa.Schema:
+    """The schema of text-to-video samples: vae_latent [C, T, H, W] and text_embedding [L, D]."""
+    return arrow_schema(("vae_latent", "text_embedding"), VIDEO_METADATA)
+
+
+def text_schema() -> pa.Schema:
+    """The schema of prompts alone: text_embedding [L, D], id and caption."""
+    return arrow_schema(("text_embedding",), TEXT_METADATA)
+
+
+def encode_tensor(name: str, tensor: Tensor) -> dict[str, object]:
+    """The three column values that store `tensor` under `name`, in its own dtype.
+
+    Raises:
+        DataError: the tensor's dtype has no name in the schema.
+    """
+    names = {dtype: text for text, dtype in DTYPES.items()}
+    if tensor.dtype not in names:
+        raise DataError(
+            Problem(f"{name} has dtype {tensor.dtype}", allowed=", ".join(DTYPES), fix="convert the tensor first")
+        )
+    raw = bytes_of(tensor.detach().cpu().contiguous()).tobytes()
+    data, shape, dtype = tensor_columns(name)
+    return {data: raw, shape: list(tensor.shape), dtype: names[tensor.dtype]}
+
+
+def bytes_of(tensor: Tensor) -> npt.NDArray[np.uint8]:
+    """The memory of a contiguous CPU tensor as one flat, writable byte array, whatever its dtype."""
+    return cast("npt.NDArray[np.uint8]", tensor.reshape(-1).view(torch.uint8).numpy())
+
+
+def decode_tensor(name: str, row: Mapping[str, Any], *, where: str = "") -> Tensor:
+    """Tensor `name` of one row (a mapping from column to value), copied out in its stored dtype.
+
+    Raises:
+        DataError: a column is null, the dtype is unknown, or the bytes do not match shape and dtype.
+    """
+    data, shape, dtype = (row[column] for column in tensor_columns(name))
+    check_payload(name, None if data is None else len(data), shape, dtype, where=where)
+    out = torch.empty(tuple(shape), dtype=DTYPES[dtype])
+    bytes_of(out)[:] = np.frombuffer(data, dtype=np.uint8)
+    return out
+
+
+def check_payload(name: str, size: int | None, shape: Sequence[int] | None, dtype: str | None, *, where: str) -> None:
+    """Check that `size` bytes can be a tensor of `shape` and `dtype`.
+
+    Raises:
+        DataError: one of them is null (None), the dtype is unknown, or size, shape and dtype contradict each other.
+    """
+    if size is None or shape is None or dtype is None or any(n is None for n in shape):
+        missing = [part is None for part in (size, None if shape and None in shape else shape, dtype)]
+        column = tensor_columns(name)[missing.index(True)]
+        raise DataError(Problem(f"{column} is null", where, fix="remove the row or preprocess the sample again"))
+    if dtype not in DTYPES:
+        raise DataError(Problem(f"{name}_dtype is {dtype!r}, which is no known dtype", where, ", ".join(DTYPES)))
+    expected = math.prod(shape) * DTYPES[dtype].itemsize
+    if size != expected or any(n < 0 for n in shape):
+        raise DataError(
+            Problem(
+                f"{name}_bytes holds {size} bytes, but shape {list(shape)} of {dtype} needs {expected}",
+                where,
+                fix="the row is damaged or was written with another dtype: preprocess the sample again",
+            )
+        )
+
+
+def latents_normalised(metadata: Mapping[bytes, bytes] | None, *, where: str) -> bool:
+    """Whether a file's key-value metadata says that its latents are normalised; absent means they are not.
+
+    Raises:
+        DataError: the recorded value is neither "true" nor "false".
+    """
+    value = (metadata or {}).get(NORMALISED_KEY, b"false")
+    if value not in (b"true", b"false"):
+        found = value.decode("utf-8", "replace")
+        raise DataError(Problem(f"{NORMALISED_KEY.decode()} is {found!r}", where, allowed="'true', 'false'"))
+    return value == b"true"
+
+
+def key_value_metadata(*, normalised: bool, settings: Mapping[str, object], **more: object) -> dict[bytes, bytes]:
+    """Key-value metadata of a file: normalisation state, settings and `more` (keys get the prefix "fastvideo.").
+
+    `settings` and `more` are stored as JSON with sorted keys, so that equal settings are equal bytes.
+    """
+    entries = {NORMALISED_KEY: b"true" if normalised else b"false", SETTINGS_KEY: _json(settings)}
+    entries.update({f"fastvideo.{key}".encode(): _json(value) for key, value in more.items()})
+    return entries
+
+
+def write_part(
+    path: Path, rows: Sequence[Mapping[str, object]], schema: pa.Schema, metadata: Mapping[bytes, bytes]
+) -> None:
+    """Write one parquet file so that it is complete or absent: aside, synced to disk, then renamed.
+
+    Args:
+        path: the file to write; its folder exists.
+        rows: one mapping from column to value per sample, as `encode_tensor` and the metadata give them.
+        schema: columns and their types.
+        metadata: key-value metadata of the file.
+    """
+    payloads = [field.name for field in schema if pa.types.is_binary(field.type)]
+    others = [field.name for field in schema if field.name not in payloads]
+    aside = aside_path(path)
+    with (
+        open(aside, "wb") as sink,
+        pq.ParquetWriter(
+            sink,
+            schema.with_metadata(dict(metadata)),
+            compression={name: "NONE" if name in payloads else "SNAPPY" for name in _leaf_paths(schema)},
+            use_dictionary=others,
+            write_statistics=others,
+        ) as writer,
+    ):
+        for group in _row_groups(rows, payloads):
+            writer.write_table(pa.Table.from_pylist([dict(row) for row in group], schema=schema))
+    publish(aside, path)
+
+
+def aside_path(path: Path) -> Path:
+    """Where a file is written before it gets its name; no reader takes it for data."""
+    return path.with_name(f".{path.name}.partial")
+
+
+def publish(aside: Path, path: Path) -> None:
+    """Sync `aside` to disk and give it its final name; after this returns, a crash cannot lose it."""
+    with open(aside, "rb+") as handle:
+        os.fsync(handle.fileno())
+    os.replace(aside, path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _row_groups(rows: Sequence[Mapping[str, object]], payloads: Sequence[str]) -> list[Sequence[Mapping[str, object]]]:
+    groups: list[Sequence[Mapping[str, object]]] = []
+    start, size = 0, 0
+    for i, row in enumerate(rows):
+        value_sizes = (len(value) for name in payloads if isinstance(value := row[name], bytes))
+        row_size = sum(value_sizes)
+        if i > start and size + row_size > ROW_GROUP_BYTES:
+            groups.append(rows[start:i])
+            start, size = i, 0
+        size += row_size
+    return [*groups, rows[start:]] if rows else groups
+
+
+def _leaf_paths(schema: pa.Schema) -> list[str]:
+    return [f"{field.name}.list.element" if pa.types.is_list(field.type) else field.name for field in schema]
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, sort_keys=True, ensure_ascii=False).encode()

@@ -1,0 +1,121 @@
+"""The prompts that are sampled during training: FastVideo's validation JSON, or a text file with one prompt a line."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from fastvideo_core.errors import DataError, Problem
+
+_INTEGERS = ("height", "width", "num_frames", "num_inference_steps")
+_UNUSED_WHEN_NULL = ("video_path",)
+_NO_PROMPTS = "add at least one prompt"
+
+
+@dataclass(frozen=True)
+class ValidationPrompt:
+    """One prompt to sample; None leaves a value to the run's configuration.
+
+    Args:
+        caption: the prompt, not empty.
+        height: pixels, > 0.
+        width: pixels, > 0.
+        num_frames: pixel frames, > 0.
+        num_inference_steps: sampling steps, > 0.
+        image_path: first frame for image-to-video, an existing file.
+        seed: seed of the sample's noise, >= 0.
+    """
+
+    caption: str
+    height: int | None = None
+    width: int | None = None
+    num_frames: int | None = None
+    num_inference_steps: int | None = None
+    image_path: Path | None = None
+    seed: int | None = None
+
+
+def read_validation_prompts(path: str | Path) -> tuple[ValidationPrompt, ...]:
+    """Read `{"data": [{"caption": ...}, ...]}` from a JSON file, or one prompt a line from a .txt file.
+
+    Relative image paths are relative to the file.
+
+    Raises:
+        DataError: the file is missing, no JSON or empty; unknown keys, wrong types and missing images, all at once.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(Problem("there is no such validation file", str(path)))
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(Problem(f"is not UTF-8 text: {error}", str(path), fix="save it as UTF-8")) from error
+    if path.suffix == ".txt":
+        prompts = [ValidationPrompt(line.strip()) for line in text.splitlines() if line.strip()]
+        if not prompts:
+            raise DataError(Problem("the file holds no prompt", str(path), fix=_NO_PROMPTS))
+        return tuple(prompts)
+    return _from_json(path, text)
+
+
+def _from_json(path: Path, text: str) -> tuple[ValidationPrompt, ...]:
+    try:
+        content = json.loads(text)
+    except json.JSONDecodeError as error:
+        where, allowed = f"{path}:{error.lineno}", '{"data": [...]}; prompts one a line belong into a .txt file'
+        raise DataError(Problem(f"is no valid JSON: {error.msg}", where, allowed)) from error
+    if not isinstance(content, dict) or not isinstance(content.get("data"), list):
+        raise DataError(Problem("has no list of prompts", str(path), allowed='{"data": [{"caption": "..."}, ...]}'))
+    problems = [_unknown(key, ("data",), str(path)) for key in content if key != "data"]
+    if not content["data"]:
+        problems.append(Problem('"data" is empty', str(path), fix=_NO_PROMPTS))
+    prompts = [_prompt(entry, f"{path}, data[{i}]", path.parent, problems) for i, entry in enumerate(content["data"])]
+    if problems:
+        raise DataError(problems)
+    return tuple(prompt for prompt in prompts if prompt is not None)
+
+
+def _prompt(entry: object, where: str, root: Path, problems: list[Problem]) -> ValidationPrompt | None:
+    if not isinstance(entry, dict):
+        problems.append(Problem(f"is {_kind(entry)}", where, allowed='an object {"caption": "...", ...}'))
+        return None
+    known = tuple(field.name for field in fields(ValidationPrompt))
+    values: dict[str, Any] = {}
+    for key, value in entry.items():
+        if key not in known:
+            if value is not None or key not in _UNUSED_WHEN_NULL:
+                problems.append(_unknown(key, known, where))
+        elif value is not None:
+            problem = _check(key, value, root)
+            if problem:
+                problems.append(Problem(problem[0], f"{where}.{key}", allowed=problem[1]))
+            values[key] = root / value if key == "image_path" and isinstance(value, str) else value
+    if "caption" not in values:
+        problems.append(Problem("has no caption", where, allowed='a text under "caption"'))
+        return None
+    return ValidationPrompt(**values)
+
+
+def _check(key: str, value: object, root: Path) -> tuple[str, str] | None:
+    if key == "caption":
+        good, allowed = isinstance(value, str) and bool(value.strip()), "a text that is not empty"
+    elif key == "image_path":
+        good, allowed = isinstance(value, str) and (root / value).is_file(), "an existing image file"
+    else:
+        least = 1 if key in _INTEGERS else 0
+        good = isinstance(value, int) and not isinstance(value, bool) and value >= least
+        allowed = f"a whole number, {least} or more"
+    return None if good else (f"is {_kind(value)}", allowed)
+
+
+def _unknown(key: str, known: tuple[str, ...], where: str) -> Problem:
+    near = difflib.get_close_matches(key, known, n=1)
+    fix = f"did you mean {near[0]}?" if near else "remove it"
+    return Problem(f"unknown key {key!r}", where, allowed=", ".join(known), fix=fix)
+
+
+def _kind(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)[:80]

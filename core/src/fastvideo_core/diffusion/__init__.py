@@ -1,0 +1,1 @@
+"""Flow-matching mathematics: conversions, timestep schedules and sampling, few-step rollouts."""

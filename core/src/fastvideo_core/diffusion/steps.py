@@ -1,0 +1,22 @@
+"""What makes a list of denoising steps valid; free of torch, so that reading a configuration stays instant."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+
+def denoising_steps_problem(steps: Sequence[float], num_train_timesteps: int = 1000) -> str:
+    """What is wrong with a list of denoising steps, in a sentence; empty when it is fine."""
+    calls = [step for step in steps if step != 0]
+    if not calls:
+        return "needs at least one step above 0"
+    if any(step < 0 or step > num_train_timesteps for step in steps):
+        return f"every step must be in 0..{num_train_timesteps}"
+    if any(later >= earlier for earlier, later in pairwise(steps)):
+        return "steps must fall strictly, from noise to clean"
+    if calls[0] < num_train_timesteps - 1:
+        return f"the first step must be {num_train_timesteps} or {num_train_timesteps - 1} (pure noise)"
+    if len(calls) > 1 and calls[1] >= num_train_timesteps - 1:
+        return f"only the first step may be pure noise ({num_train_timesteps} or {num_train_timesteps - 1})"
+    return ""

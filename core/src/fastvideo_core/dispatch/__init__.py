@@ -1,0 +1,1 @@
+"""Where config, registry, family and method meet."""

@@ -1,0 +1,292 @@
+"""Read run.yaml into a RunConfig: config says what values may be, the registry says who reads which section."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from fastvideo_core.config.base import PluginConfig, StrictModel
+from fastvideo_core.config.check import Contradiction, role_contradictions, training_contradictions
+from fastvideo_core.config.document import Document, KeyPath, dotted, key_path, read_document
+from fastvideo_core.config.problems import Findings, near, show, unknown_key, validation_problems
+from fastvideo_core.config.run import RecipeConfig, RoleConfig, RunConfig
+from fastvideo_core.config.training import TrainingArgs
+from fastvideo_core.errors import ConfigError, PluginError, Problem
+from fastvideo_core.registry import Kind, Plugin, PluginRegistry, Spec
+from fastvideo_core.registry.specs import MethodPlugin
+
+REQUIRED_SECTIONS = ("recipe", "roles", "training")
+SECTIONS = (*REQUIRED_SECTIONS, "pipeline_config", "pipeline_config_path", "method_config", "callbacks")
+
+_ROLE_NAME = re.compile(r"[^\W\d][\w-]*")
+
+Model = TypeVar("Model", bound=StrictModel)
+
+
+def load_run_config(
+    path: str | Path, registry: PluginRegistry, overrides: Mapping[str, Any] | None = None
+) -> RunConfig:
+    """Read and validate a whole run.yaml.
+
+    Args:
+        overrides: plain values by dotted key ("training.resume_from_checkpoint") that replace what the file says.
+
+    Raises:
+        ConfigError: with everything that is wrong, in the order of the file.
+    """
+    document = read_document(path)
+    raw = deepcopy(document.data)
+    if not isinstance(document.data, dict):
+        found = "the file is empty" if document.data is None else f"found {show(document.data)} at the top"
+        allowed = f"a mapping with {', '.join(REQUIRED_SECTIONS)}"
+        raise ConfigError(Problem(found, where=document.where(()), allowed=allowed))
+    for key, value in (overrides or {}).items():
+        document = _override(document, key_path(key), value)
+    return _Reader(document, registry, raw).read()
+
+
+def _override(document: Document, path: KeyPath, value: Any) -> Document:
+    data = deepcopy(document.data)
+    place = data
+    for part in path[:-1]:
+        place = place.setdefault(part, {})
+        if not isinstance(place, dict):
+            found = f"cannot set {dotted(path)}: {part} is {show(place)}"
+            raise ConfigError(Problem(found, where=document.where(path[:-1])))
+    place[path[-1]] = value
+    problems = tuple((known, problem) for known, problem in document.problems if known[: len(path)] != path)
+    return replace(document, data=data, problems=problems)
+
+
+class _Reader:
+    """Reads section by section; what fails is noted and the rest is read all the same."""
+
+    def __init__(self, document: Document, registry: PluginRegistry, raw: Any) -> None:
+        self.document = document
+        self.data: dict[Any, Any] = document.data
+        self.registry = registry
+        self.raw = raw
+        self.findings = Findings()
+        self.findings.add_document(document)
+        self.pipeline_document: Document | None = None
+
+    def read(self) -> RunConfig:
+        self._top_level()
+        recipe = self._section(("recipe",), RecipeConfig)
+        training = self._section(("training",), TrainingArgs)
+        roles = self._roles()
+        family = self._plugin("models", ("recipe", "family"))
+        method = self._plugin("methods", ("recipe", "method"))
+        self._role_families(roles)
+        self._required_roles(method)
+        pipeline_config = self._pipeline_config(family)
+        method_config = self._plugin_section(("method_config",), method)
+        callbacks = self._callbacks()
+        self._contradictions(roles)
+        if recipe and training and pipeline_config and method_config and not self.findings.touches(("roles",)):
+            cfg = RunConfig(
+                recipe, roles, training, pipeline_config, method_config, callbacks, self.raw, self.document.source
+            )
+            self._ask_plugins(cfg)
+            self.findings.raise_if_any()
+            return cfg
+        self.findings.raise_if_any()
+        raise AssertionError("a section is unread although nothing is wrong with it")
+
+    def _top_level(self) -> None:
+        for key in self.data:
+            if key not in SECTIONS:
+                self._note((key,), unknown_key(key, SECTIONS, "run.yaml", present=self.data))
+        for key in REQUIRED_SECTIONS:
+            if key not in self.data:
+                self._note((key,), Problem("missing", allowed="a mapping", fix=f"add a section `{key}:`"))
+
+    def _section(self, path: KeyPath, model: type[Model]) -> Model | None:
+        """One section of `document`, parsed; None where it is not there or wrong, which is noted."""
+        if path[0] not in self.data:
+            return None
+        return self._parse(self.document, path, self._at(path), model)
+
+    def _parse(
+        self, document: Document, path: KeyPath, data: Any, model: type[Model], below: KeyPath = ()
+    ) -> Model | None:
+        """`below`: the part of `path` that is not in `document`, because the section is a file of its own."""
+        section = dotted(below or path)
+        try:
+            return model.model_validate({} if data is None else data)
+        except ValidationError as error:
+            for inner, problem in validation_problems(error, model, data, section):
+                self._note((*path, *inner), problem, document)
+            return None
+
+    def _roles(self) -> dict[str, RoleConfig]:
+        data = self.data.get("roles")
+        if "roles" not in self.data:
+            return {}
+        if not isinstance(data, dict) or not data:
+            allowed = "a mapping of role names to {path: ..., trainable: ...}"
+            self._note(("roles",), Problem(f"found {show(data)}", allowed=allowed, fix="name the roles of the method"))
+            return {}
+        roles: dict[str, RoleConfig] = {}
+        for name in data:
+            if not isinstance(name, str) or not _ROLE_NAME.fullmatch(name):
+                allowed = "a name of letters, digits, _ and -, beginning with a letter"
+                self._note(("roles", name), Problem(f"found {show(name)} as a role's name", allowed=allowed))
+                continue
+            role = self._section(("roles", name), RoleConfig)
+            if role is not None:
+                roles[name] = role
+        return roles
+
+    def _role_families(self, roles: Mapping[str, RoleConfig]) -> None:
+        for name, role in roles.items():
+            if role.family is not None:
+                self._plugin("models", ("roles", name, "family"))
+
+    def _required_roles(self, method: Plugin[Spec] | None) -> None:
+        names = self.data.get("roles")
+        if method is None or not isinstance(method.spec, MethodPlugin) or not isinstance(names, dict) or not names:
+            return
+        needed = method.spec.roles
+        listed = ", ".join(needed) or "none"
+        extra = [name for name in names if name not in needed]
+        for role in needed:
+            if role not in names:
+                fix = f"rename {guess[0]!r}" if (guess := near(role, [str(name) for name in extra])) else "add it"
+                problem = Problem(
+                    f"missing: the method {method.name!r} needs the role {role!r}", allowed=listed, fix=fix
+                )
+                self._note(("roles", role), problem)
+        for name in extra:
+            guess = near(name, [role for role in needed if role not in names])
+            fix = f"did you mean {guess[0]!r}?" if guess else "remove it"
+            found = f"the method {method.name!r} has no role {name!r}"
+            self._note(("roles", name), Problem(found, allowed=listed, fix=fix))
+
+    def _plugin(self, kind: Kind, path: KeyPath, name: str | None = None) -> Plugin[Spec] | None:
+        """The plug-in that is named at `path`; None where that is wrong, which is noted."""
+        name = self._at(path) if name is None else name
+        if not isinstance(name, str) or not name:
+            return None  # the section's own check says so
+        try:
+            return self.registry.get(kind, name)
+        except PluginError as error:
+            self._note_plugin(path, error)
+            return None
+
+    def _plugin_section(self, path: KeyPath, plugin: Plugin[Spec] | None) -> PluginConfig | None:
+        model = self._config_class(plugin, path)
+        return None if model is None else self._parse(self.document, path, self._at(path), model)
+
+    def _pipeline_config(self, family: Plugin[Spec] | None) -> PluginConfig | None:
+        key = "pipeline_config_path"
+        model = self._config_class(family, ("recipe", "family"))
+        if key not in self.data:
+            return (
+                None
+                if model is None
+                else self._parse(self.document, ("pipeline_config",), self._at(("pipeline_config",)), model)
+            )
+        if "pipeline_config" in self.data:
+            self._note(
+                (key,), Problem("pipeline_config and pipeline_config_path are both there", fix="keep one of the two")
+            )
+            return None
+        file = self.data[key]
+        if not isinstance(file, str) or not file:
+            self._note((key,), Problem(f"found {show(file)}", allowed="the path of a YAML or JSON file"))
+            return None
+        try:
+            inner = read_document(Path(file).expanduser())
+        except ConfigError as error:
+            for problem in error.problems:
+                self._note((key,), _nested(problem))
+            return None
+        self.pipeline_document = inner
+        self.findings.add_document(inner)
+        return None if model is None else self._parse(inner, (), inner.data, model, below=("pipeline_config",))
+
+    def _callbacks(self) -> dict[str, PluginConfig]:
+        data = self.data.get("callbacks")
+        if data is None:
+            return {}
+        if not isinstance(data, dict):
+            problem = Problem(f"found {show(data)}", allowed="a mapping of callback names to their options")
+            self._note(("callbacks",), problem)
+            return {}
+        parsed: dict[str, PluginConfig] = {}
+        for name in data:
+            path = ("callbacks", name)
+            if not isinstance(name, str):
+                self._note(path, Problem(f"found {show(name)} as a callback's name", allowed="text"))
+                continue
+            config = self._plugin_section(path, self._plugin("callbacks", path, name))
+            if config is not None:
+                parsed[name] = config
+        return parsed
+
+    def _config_class(self, plugin: Plugin[Spec] | None, path: KeyPath) -> type[PluginConfig] | None:
+        if plugin is None:
+            return None
+        try:
+            return self.registry.config_class(plugin)
+        except PluginError as error:
+            self._note_plugin(path, error)
+            return None
+
+    def _contradictions(self, roles: Mapping[str, RoleConfig]) -> None:
+        """Looks at all that could be read: keys that are wrong themselves count as unknown."""
+        training, unknown = self._readable_training()
+        found: list[Contradiction] = list(training_contradictions(training, roles)) if "training" in self.data else []
+        for name, role in roles.items():
+            found += role_contradictions(name, role, training)
+        for item in found:
+            if not unknown.intersection(item.rests_on):
+                self._note(item.path, item.problem)
+
+    def _readable_training(self) -> tuple[TrainingArgs, set[str]]:
+        data = self.data.get("training")
+        given = dict(data) if isinstance(data, dict) else {}
+        required = {"output_dir": ".", "max_train_steps": 1}
+        bad = {key for key in {*given, *required} if key not in given or self.findings.touches(("training", key))}
+        readable = {key: value for key, value in given.items() if key not in bad}
+        stand_ins = {key: value for key, value in required.items() if key not in readable}
+        return TrainingArgs.model_validate({**readable, **stand_ins}), bad
+
+    def _ask_plugins(self, cfg: RunConfig) -> None:
+        for config in (cfg.pipeline_config, cfg.method_config, *cfg.callbacks.values()):
+            for key, problem in config.check_run(cfg):
+                path = key_path(key)
+                if self.pipeline_document is not None and path[:1] == ("pipeline_config",):
+                    self._note(path[1:], problem, self.pipeline_document)
+                else:
+                    self._note(path, problem)
+
+    def _at(self, path: KeyPath) -> Any:
+        """The value at a path; None where it, or something above it, is not there."""
+        value: Any = self.data
+        for part in path:
+            if not isinstance(value, dict):
+                return None
+            value = value.get(part)
+        return value
+
+    def _note(self, path: KeyPath, problem: Problem, document: Document | None = None) -> None:
+        self.findings.add(document or self.document, path, problem)
+
+    def _note_plugin(self, path: KeyPath, error: PluginError) -> None:
+        for problem in error.problems:
+            self._note(path, _nested(problem))
+
+
+def _nested(problem: Problem) -> Problem:
+    """A problem with a place of its own, told as the cause of one in run.yaml."""
+    return replace(
+        problem, where="", found=f"{problem.found}\n    in: {problem.where}" if problem.where else problem.found
+    )

@@ -1,0 +1,168 @@
+"""From a validated run.yaml to a runtime: the only place where config, registry, family and method meet."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fastvideo_core.adapter import check_primitives
+from fastvideo_core.callbacks.base import Callback
+from fastvideo_core.callbacks.manager import CallbackManager
+from fastvideo_core.checkpoint.manager import CheckpointManager
+from fastvideo_core.components import ModelComponents
+from fastvideo_core.config.run import RunConfig
+from fastvideo_core.config.training import TrainingArgs
+from fastvideo_core.data.loader import ParquetLoader
+from fastvideo_core.dispatch.sources import load_role, role_source
+from fastvideo_core.distributed import context
+from fastvideo_core.distributed.shard import shard_roles
+from fastvideo_core.errors import ConfigError, PluginError, Problem
+from fastvideo_core.method import DistillMethod
+from fastvideo_core.registry.registry import PluginRegistry
+from fastvideo_core.roles import RoleManager
+from fastvideo_core.trainer import DistillTrainer
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class DistillRuntime:
+    """Everything that a run needs, built and checked; `train` runs it.
+
+    Args:
+        start_step: the step that the resumed checkpoint was taken after; 0 for a new run.
+    """
+
+    cfg: RunConfig
+    training_args: TrainingArgs
+    method: DistillMethod
+    dataloader: Iterable[Any]
+    start_step: int
+    callbacks: CallbackManager
+    checkpoint_manager: CheckpointManager
+
+    def train(self) -> None:
+        """Trains to `max_train_steps`."""
+        trainer = DistillTrainer(self.training_args, config=self.cfg.resolved())
+        trainer.run(
+            self.method,
+            self.dataloader,
+            self.training_args.max_train_steps,
+            self.start_step,
+            checkpoint_manager=self.checkpoint_manager,
+            callbacks=self.callbacks,
+        )
+
+
+def build_runtime_from_config(cfg: RunConfig, registry: PluginRegistry) -> DistillRuntime:
+    """Builds roles, method, data, callbacks and checkpoints of a run.
+
+    Raises:
+        UserError: whatever does not fit, before anything is trained or written.
+    """
+    args = cfg.training
+    checkpoint_manager = CheckpointManager(
+        Path(args.output_dir),
+        every=args.training_state_checkpointing_steps,
+        keep=args.checkpoints_total_limit,
+        config_yaml=cfg.to_yaml(),
+        versions=plugin_versions(cfg, registry),
+    )
+    start_step = checkpoint_manager.prepare_resume(args.resume_from_checkpoint)
+    if start_step >= args.max_train_steps:
+        raise ConfigError(
+            Problem(
+                found=f"the checkpoint is at step {start_step}, and training.max_train_steps is {args.max_train_steps}",
+                where=cfg.source,
+                fix="raise max_train_steps to train on",
+            )
+        )
+
+    components = build_components(cfg, registry)
+    method_plugin = registry.get("methods", cfg.recipe.method)
+    method_class: Any = registry.resolve(method_plugin, "impl")
+    if not issubclass(method_class, DistillMethod):
+        raise PluginError(
+            Problem(
+                found=f"impl is {method_class.__module__}.{method_class.__qualname__}, which is no DistillMethod",
+                where=str(method_plugin.provenance),
+                fix="subclass fastvideo_core.DistillMethod",
+            )
+        )
+    check_primitives(components.adapter, method_class.primitives, method=cfg.recipe.method, family=cfg.recipe.family)
+    components.bundle.require_roles(method_plugin.spec.roles)
+    shard_roles(components.bundle)
+    method = method_class.build(cfg, components.bundle, components.adapter, components.validator)
+    return DistillRuntime(
+        cfg=cfg,
+        training_args=args,
+        method=method,
+        dataloader=components.dataloader if components.dataloader is not None else _parquet_loader(cfg),
+        start_step=start_step,
+        callbacks=_build_callbacks(cfg, registry),
+        checkpoint_manager=checkpoint_manager,
+    )
+
+
+def build_components(cfg: RunConfig, registry: PluginRegistry) -> ModelComponents:
+    """Every family of the run builds its own roles; adapter, validator and dataloader are those of the recipe's family."""
+    sources = {name: role_source(name, role) for name, role in cfg.roles.items()}
+    based = cfg.with_role_paths({name: source.base for name, source in sources.items()})
+    built = {}
+    for family in cfg.families:
+        build: Any = registry.resolve(registry.get("models", family), "build")
+        built[family] = build(based)
+    main: ModelComponents = built[cfg.recipe.family]
+    roles = {handle.name: handle for components in built.values() for handle in components.bundle}
+    main.bundle = RoleManager({name: roles[name] for name in cfg.roles if name in roles})
+    for handle in main.bundle:
+        load_role(handle, sources[handle.name])
+        if context.is_main_process():
+            logger.info("role %s: %s", handle.name, sources[handle.name])
+    return main
+
+
+def plugin_versions(cfg: RunConfig, registry: PluginRegistry) -> dict[str, str]:
+    """The versions of torch, core and every plug-in that the run uses, by distribution."""
+    from fastvideo_core import __version__
+
+    used = [registry.get("methods", cfg.recipe.method), *(registry.get("models", family) for family in cfg.families)]
+    callbacks = [registry.get("callbacks", name) for name in cfg.callbacks]
+    versions = {"torch": str(torch.__version__), "fastvideo-core": __version__}
+    for plugin in (*used, *callbacks):
+        versions[plugin.provenance.distribution] = plugin.provenance.version
+    return versions
+
+
+def _build_callbacks(cfg: RunConfig, registry: PluginRegistry) -> CallbackManager:
+    callbacks: dict[str, Callback] = {}
+    for name, section in cfg.callbacks.items():
+        implementation: Any = registry.resolve(registry.get("callbacks", name), "impl")
+        callbacks[name] = implementation(section)
+    return CallbackManager(callbacks)
+
+
+def _parquet_loader(cfg: RunConfig) -> ParquetLoader:
+    args = cfg.training
+    if args.data_path is None:
+        raise ConfigError(
+            Problem(
+                found="training.data_path is missing",
+                where=cfg.source,
+                allowed=f"a parquet data set; family '{cfg.recipe.family}' brings no data loader of its own",
+                fix="make one with `fastvideo-distill preprocess`, then set training.data_path",
+            )
+        )
+    return ParquetLoader(
+        args.data_path,
+        batch_size=args.train_batch_size,
+        seed=args.seed,
+        rank=context.rank(),
+        world_size=context.world_size(),
+        num_workers=args.dataloader_num_workers,
+    )

@@ -1,0 +1,130 @@
+"""Where a role's weights come from: a diffusers folder or hub id, or one of our own checkpoints on top of one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from fastvideo_core.checkpoint import storage
+from fastvideo_core.checkpoint.weights import CheckpointInfo, describe, read_role_weights
+from fastvideo_core.config.run import RoleConfig
+from fastvideo_core.errors import CheckpointError, ConfigError, Problem
+from fastvideo_core.roles import RoleHandle
+
+
+@dataclass(frozen=True)
+class RoleSource:
+    """What a role starts from.
+
+    Args:
+        base: the diffusers folder or hub id that gives architecture, text encoder and VAE.
+        checkpoint: one of our checkpoints whose weights replace the base's; None for the base's own.
+        checkpoint_role: which of the checkpoint's roles.
+        ema: whether its averaged weights are taken.
+    """
+
+    base: str
+    checkpoint: Path | None = None
+    checkpoint_role: str = ""
+    ema: bool = False
+
+    def __str__(self) -> str:
+        if self.checkpoint is None:
+            return self.base
+        return f"{self.checkpoint} ({self.checkpoint_role}, {'EMA' if self.ema else 'raw'} weights) on {self.base}"
+
+
+def find_checkpoint(path: str) -> Path | None:
+    """The checkpoint that `path` means: itself, or the newest of a run's folder; None when it is neither.
+
+    Raises:
+        CheckpointError: a run's folder without a complete checkpoint, or a damaged one.
+    """
+    folder = Path(path)
+    is_run = (folder / storage.RUN_CONFIG).is_file()
+    return storage.resolve_checkpoint(folder) if is_run or storage.is_checkpoint(folder) else None
+
+
+def role_source(name: str, role: RoleConfig) -> RoleSource:
+    """What the role `name` starts from.
+
+    Raises:
+        ConfigError: checkpoint options on a path that is no checkpoint.
+        CheckpointError: the checkpoint has no such role or no EMA weights of it.
+    """
+    checkpoint = find_checkpoint(role.path)
+    if checkpoint is None:
+        given = [key for key in ("checkpoint_role",) if getattr(role, key) is not None]
+        given += ["weights"] if role.weights != "auto" else []
+        if given:
+            raise ConfigError(
+                [
+                    Problem(
+                        found=f"'{key}' is only for checkpoints, and {role.path} is none",
+                        where=f"roles.{name}.{key}",
+                        fix=f"remove {key}, or give the path of a checkpoint folder",
+                    )
+                    for key in given
+                ]
+            )
+        return RoleSource(role.path)
+    contents = describe(checkpoint)
+    saved = _saved_role(name, role.checkpoint_role, contents, f"roles.{name}")
+    ema = saved in contents.ema_roles if role.weights == "auto" else role.weights == "ema"
+    if ema and saved not in contents.ema_roles:
+        raise CheckpointError(
+            Problem(
+                found=f"{checkpoint} has no EMA weights of role '{saved}'",
+                where=f"roles.{name}.weights",
+                allowed=f"roles with EMA weights: {', '.join(contents.ema_roles) or 'none'}",
+                fix="use weights: raw",
+            )
+        )
+    base = role_source(saved, RoleConfig(**contents.config["roles"][saved])).base
+    return RoleSource(base, checkpoint, saved, ema)
+
+
+def _saved_role(name: str, wanted: str | None, contents: CheckpointInfo, where: str) -> str:
+    roles = tuple(contents.roles)
+    if wanted is None and name in roles:
+        return name
+    if wanted is None and len(roles) == 1:
+        return roles[0]
+    if wanted in roles:
+        return str(wanted)
+    raise CheckpointError(
+        Problem(
+            found=f"{contents.path} holds no role '{wanted or name}'",
+            where=where,
+            allowed=f"it holds: {', '.join(roles)}",
+            fix="name one of them as checkpoint_role",
+        )
+    )
+
+
+def load_role(handle: RoleHandle, source: RoleSource) -> None:
+    """Puts the checkpoint's weights, if the source has one, into the materialised modules of the handle.
+
+    Raises:
+        CheckpointError: naming every module or parameter that is missing, unexpected or of another shape.
+    """
+    if source.checkpoint is None:
+        return
+    saved = read_role_weights(source.checkpoint, source.checkpoint_role, ema=source.ema)
+    problems = []
+    for module_name, module in handle.modules.items():
+        own, found = module.state_dict(), saved.get(module_name, {})
+        where = f"{source.checkpoint}, role '{source.checkpoint_role}', module '{module_name}'"
+        problems += [Problem(f"'{key}' is missing", where) for key in own if key not in found]
+        problems += [
+            Problem(f"'{key}' is not in the network of role '{handle.name}'", where) for key in found if key not in own
+        ]
+        problems += [
+            Problem(f"'{key}' has shape {tuple(found[key].shape)}, the network's has {tuple(own[key].shape)}", where)
+            for key in own
+            if key in found and found[key].shape != own[key].shape
+        ]
+        if not problems:
+            module.load_state_dict(found)
+    if problems:
+        raise CheckpointError(problems)

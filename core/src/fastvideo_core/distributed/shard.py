@@ -1,0 +1,27 @@
+"""Sharding of roles over the run's processes with FSDP2, block by block as the family names them."""
+
+from __future__ import annotations
+
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+
+from fastvideo_core.distributed import context
+from fastvideo_core.roles import RoleManager
+
+
+def shard_roles(bundle: RoleManager) -> None:
+    """Shards every role's modules, frozen ones too; nothing to do with one process.
+
+    Must come before optimizers are made: parameters become DTensors. Gradients are averaged over all processes.
+    """
+    if context.world_size() == 1:
+        return
+    mesh = init_device_mesh(context.device().type, (context.world_size(),), mesh_dim_names=("shard",))
+    for handle in bundle:
+        for module in handle.modules.values():
+            # A trained module must hold one requires_grad state while FSDP groups its parameters.
+            module.requires_grad_(handle.trainable)
+            for block in [m for m in module.modules() if isinstance(m, handle.block_classes)]:
+                fully_shard(block, mesh=mesh)
+            fully_shard(module, mesh=mesh)
+

@@ -1,0 +1,95 @@
+"""Errors that a user can act on: where, what was found, what is allowed, what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong, in the four parts that a reader needs.
+
+    Args:
+        found: what was found, one sentence.
+        where: file, line, dotted key, plug-in or row; empty when there is no such place.
+        allowed: what would be accepted; empty when `found` already says it.
+        fix: what to do about it; empty when `allowed` already says it.
+    """
+
+    found: str
+    where: str = ""
+    allowed: str = ""
+    fix: str = ""
+
+    def __str__(self) -> str:
+        lines = [f"{self.where}: {self.found}" if self.where else self.found]
+        if self.allowed:
+            lines.append(f"    allowed: {self.allowed}")
+        if self.fix:
+            lines.append(f"    fix: {self.fix}")
+        return "\n".join(lines)
+
+
+class FastVideoError(Exception):
+    """Base of every error that this project raises on purpose; `exit_code` is the process's status."""
+
+    exit_code = 1
+    title = ""
+
+    def __init__(self, problems: str | Problem | Iterable[Problem]) -> None:
+        if isinstance(problems, str):
+            problems = Problem(problems)
+        if isinstance(problems, Problem):
+            problems = (problems,)
+        self.problems: tuple[Problem, ...] = tuple(problems)
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        if len(self.problems) == 1:
+            return str(self.problems[0])
+        head = self.title or "several things are wrong"
+        body = "\n".join(f"  {i}. " + str(p).replace("\n", "\n  ") for i, p in enumerate(self.problems, 1))
+        return f"{head} ({len(self.problems)} problems):\n{body}"
+
+
+class UserError(FastVideoError):
+    """The user's input is wrong (exit code 2): shown as one message, never as a traceback."""
+
+    exit_code = 2
+
+
+class ConfigError(UserError):
+    """run.yaml, or an option on the command line, is wrong."""
+
+    title = "the run's configuration is wrong"
+
+
+class PluginError(UserError):
+    """A plug-in is missing, broken, ambiguous or does not fit this core."""
+
+    title = "plug-ins do not fit"
+
+
+class ContractError(UserError):
+    """A family does not offer what a method needs, or offers it with another signature."""
+
+    title = "the model family does not fit the method"
+
+
+class DataError(UserError):
+    """A data set, video, caption or prompt file cannot be used."""
+
+    title = "the data cannot be used"
+
+
+class CheckpointError(UserError):
+    """A checkpoint is missing, incomplete, damaged or belongs to another run."""
+
+    title = "the checkpoint cannot be used"
+
+
+class NonFiniteError(FastVideoError):
+    """A loss, gradient or score became NaN or infinite; nothing after it can be trusted."""
+
+    title = "training diverged"

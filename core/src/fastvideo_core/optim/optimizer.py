@@ -1,0 +1,33 @@
+"""AdamW over a role's trainable parameters, with the role's own settings where it has any."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from fastvideo_core.roles import RoleHandle
+
+if TYPE_CHECKING:
+    from fastvideo_core.config.run import RunConfig
+
+
+def build_optimizer(handle: RoleHandle, cfg: RunConfig) -> torch.optim.AdamW:
+    """AdamW (Loshchilov & Hutter 2019) over `handle.trainable_parameters()`.
+
+    Learning rate, betas and weight decay are the role's where run.yaml gives them, else training's.
+
+    Raises:
+        ValueError: when the role has nothing to train.
+    """
+    parameters = handle.trainable_parameters()
+    if not parameters:
+        raise ValueError(f"role '{handle.name}' has no parameter that requires a gradient")
+    role, training = cfg.roles[handle.name], cfg.training
+    return torch.optim.AdamW(
+        parameters,
+        lr=training.learning_rate if role.learning_rate is None else role.learning_rate,
+        betas=training.betas if role.betas is None else role.betas,
+        eps=training.adam_epsilon,
+        weight_decay=training.weight_decay if role.weight_decay is None else role.weight_decay,
+    )

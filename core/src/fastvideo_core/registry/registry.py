@@ -1,0 +1,328 @@
+"""Find a plug-in by name, load what it declares, and say clearly why that fails."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar, overload
+
+from fastvideo_core.errors import PluginError, Problem
+from fastvideo_core.registry import registration
+from fastvideo_core.registry.discovery import Provenance, find_installed, module_exists, normalized
+from fastvideo_core.registry.registration import Registration, register_callback, register_method, register_model
+from fastvideo_core.registry.specs import (
+    API_VERSION,
+    KINDS,
+    SINGULAR,
+    SPEC_TYPES,
+    CallbackPlugin,
+    Kind,
+    MethodPlugin,
+    ModelPlugin,
+    Spec,
+)
+from fastvideo_core.registry.suggestions import did_you_mean, unknown_name
+
+if TYPE_CHECKING:
+    from fastvideo_core.config.base import PluginConfig
+
+__all__ = ["Plugin", "PluginRegistry", "PluginStatus", "register_callback", "register_method", "register_model"]
+
+SpecType = TypeVar("SpecType", bound=Spec, covariant=True)
+
+
+@dataclass(frozen=True)
+class Plugin(Generic[SpecType]):
+    """A plug-in whose spec is loaded and fits this core.
+
+    Attributes:
+        objects: targets that were registered in-process as objects, by field.
+    """
+
+    spec: SpecType
+    provenance: Provenance
+    objects: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
+    @property
+    def kind(self) -> Kind:
+        return self.provenance.kind
+
+
+@dataclass(frozen=True)
+class PluginStatus:
+    """One line of `fastvideo-distill plugins`: `plugin` is None and `problem` says why when it is BROKEN."""
+
+    provenance: Provenance
+    plugin: Plugin[Spec] | None
+    problem: Problem | None = None
+
+    @property
+    def healthy(self) -> bool:
+        return self.problem is None
+
+
+class PluginRegistry:
+    """Every plug-in that is installed or was registered in this process. Installed is not active: nothing is imported
+    before it is asked for.
+
+    Args:
+        installed: what `find_installed` found; None looks at the first use.
+    """
+
+    def __init__(self, installed: Sequence[Provenance] | None = None) -> None:
+        self._installed = tuple(installed) if installed is not None else None
+
+    def names(self, kind: Kind) -> tuple[str, ...]:
+        """Names of all plug-ins of a kind, BROKEN ones too, sorted."""
+        return tuple(sorted({provenance.name for provenance, _ in self._candidates(kind)}))
+
+    @overload
+    def get(self, kind: Literal["models"], name: str) -> Plugin[ModelPlugin]: ...
+    @overload
+    def get(self, kind: Literal["methods"], name: str) -> Plugin[MethodPlugin]: ...
+    @overload
+    def get(self, kind: Literal["callbacks"], name: str) -> Plugin[CallbackPlugin]: ...
+    @overload
+    def get(self, kind: Kind, name: str) -> Plugin[Spec]: ...
+
+    def get(self, kind: Kind, name: str) -> Plugin[Spec]:
+        """The plug-in of a name; `distribution:name` picks one of several.
+
+        Raises:
+            PluginError: unknown, ambiguous, broken, or made for another API version.
+        """
+        distribution, _, short = name.rpartition(":")
+        candidates = [item for item in self._candidates(kind) if item[0].name == short]
+        if not candidates:
+            raise PluginError(self._unknown(kind, short))
+        if distribution:
+            wanted = normalized(distribution)
+            chosen = [item for item in candidates if normalized(item[0].distribution) == wanted]
+            if not chosen:
+                known = [item[0].distribution for item in candidates]
+                found = f"no distribution {distribution!r} offers the {SINGULAR[kind]} {short!r}"
+                allowed = ", ".join(f"{dist}:{short}" for dist in known)
+                raise PluginError(Problem(found, allowed=allowed, fix=did_you_mean(distribution, known)))
+            candidates = chosen
+        if len(candidates) > 1:
+            raise PluginError(_ambiguous(kind, short, [item[0] for item in candidates]))
+        return _load(*candidates[0])
+
+    def resolve(self, plugin: Plugin[Spec], target: str) -> object:
+        """Import what a field of the spec names ("build", "impl", "config", "sample", ...).
+
+        Raises:
+            PluginError: the plug-in does not offer it, or importing it fails; names distribution, version, entry
+                point, cause and fix.
+        """
+        value = plugin.spec.target(target)
+        if value is None:
+            offers = [name for name in plugin.spec.targets if plugin.spec.target(name) is not None]
+            found = f"the {SINGULAR[plugin.kind]} {plugin.name!r} does not offer `{target}`"
+            raise PluginError(Problem(found, where=str(plugin.provenance), allowed=", ".join(offers)))
+        found_object = plugin.objects[target] if target in plugin.objects else _import(plugin.provenance, value, target)
+        if target == "impl" and not isinstance(found_object, type):
+            raise PluginError(_broken(plugin.provenance, f"its `impl` {value} is {found_object!r}, not a class"))
+        if target != "config" and not callable(found_object):
+            raise PluginError(_broken(plugin.provenance, f"its `{target}` {value} cannot be called: {found_object!r}"))
+        return found_object
+
+    def config_class(self, plugin: Plugin[Spec]) -> type[PluginConfig]:
+        """The class that parses the plug-in's section of run.yaml.
+
+        Raises:
+            PluginError: as `resolve`; also when it is no subclass of PluginConfig.
+        """
+        from fastvideo_core.config.base import PluginConfig
+
+        found = self.resolve(plugin, "config")
+        if not (isinstance(found, type) and issubclass(found, PluginConfig)):
+            value = plugin.spec.target("config")
+            cause = f"its `config` {value} is {found!r}, not a subclass of fastvideo_core.config.PluginConfig"
+            raise PluginError(_broken(plugin.provenance, cause))
+        return found
+
+    def list(self) -> tuple[PluginStatus, ...]:
+        """Every plug-in with its health, by kind and name. Loads the spec modules, which never import torch."""
+        return tuple(self._status(*item) for kind in KINDS for item in self._candidates(kind))
+
+    def load_plugin_file(self, path: str | Path) -> tuple[Provenance, ...]:
+        """Run a Python file whose decorators register plug-ins, and say what it registered.
+
+        Loading the same file again replaces what it registered before.
+
+        Raises:
+            PluginError: no such file, it fails (names its line), or it registers nothing.
+        """
+        where, file = str(path), Path(path).expanduser().resolve()
+        if not file.is_file() or file.suffix != ".py":
+            found = "this is not a Python file" if file.exists() else "there is no such file"
+            raise PluginError(Problem(found, where=where, allowed="--plugin FILE.py", fix="check the path"))
+        name = f"fastvideo_plugin_{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
+        registration.forget_module(name)
+        spec = importlib.util.spec_from_file_location(name, file)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        before = registration.registrations()
+        try:
+            spec.loader.exec_module(module)
+        except (Exception, SystemExit) as error:
+            del sys.modules[name]
+            registration.forget_module(name)
+            if isinstance(error, PluginError):
+                raise
+            problem = Problem(f"the file fails: {_cause(error)}", where=where, fix=_dependency_fix(error, name))
+            raise PluginError(problem) from error
+        known = {id(item) for item in before}
+        added = tuple(item.provenance for item in registration.registrations() if id(item) not in known)
+        if not added:
+            fix = "decorate your class with @register_method(...), or a build function with @register_model(...)"
+            raise PluginError(Problem("the file registers no plug-in", where=where, fix=fix))
+        return added
+
+    def _candidates(self, kind: Kind) -> tuple[tuple[Provenance, Registration | None], ...]:
+        if self._installed is None:
+            self._installed = find_installed()
+        local = [(item.provenance, item) for item in registration.registrations()]
+        found = [*((provenance, None) for provenance in self._installed), *local]
+        return tuple(sorted((item for item in found if item[0].kind == kind), key=lambda item: item[0].name))
+
+    def _unknown(self, kind: Kind, name: str) -> Problem:
+        installed = self.names(kind)
+        others = [(other, known) for other in KINDS if other != kind for known in self.names(other)]
+        listed = ", ".join(installed) if installed else "none"
+        found = f"no {SINGULAR[kind]} {name!r} is installed (installed: {listed})"
+        return Problem(found, fix=unknown_name(kind, name, installed, others))
+
+    def _status(self, provenance: Provenance, local: Registration | None) -> PluginStatus:
+        twins = [item[0] for item in self._candidates(provenance.kind) if item[0].name == provenance.name]
+        try:
+            plugin = _load(provenance, local)
+        except PluginError as error:
+            return PluginStatus(provenance, None, error.problems[0])
+        missing = _missing_target(plugin)
+        if missing is not None:
+            return PluginStatus(provenance, None, missing)
+        if len(twins) > 1:
+            return PluginStatus(provenance, plugin, _ambiguous(provenance.kind, provenance.name, twins))
+        return PluginStatus(provenance, plugin)
+
+
+def _load(provenance: Provenance, local: Registration | None) -> Plugin[Spec]:
+    """The spec of a plug-in, checked."""
+    if local is not None:
+        spec: object = local.spec
+    else:
+        spec = _import(provenance, provenance.value, "its spec")
+    wanted = SPEC_TYPES[provenance.kind]
+    if not isinstance(spec, wanted):
+        group = f"fastvideo.{provenance.kind}"
+        cause = f"the entry point gives {type(spec).__name__} {spec!r}, but {group} takes {wanted.__name__}"
+        raise PluginError(_broken(provenance, cause))
+    flaws = spec.flaws()
+    if flaws:
+        raise PluginError(_broken(provenance, f"its {wanted.__name__} is wrong: {'; '.join(flaws)}"))
+    if spec.name != provenance.name:
+        cause = f"the entry point is named {provenance.name!r} but its spec is named {spec.name!r}"
+        raise PluginError(_broken(provenance, cause))
+    major, minor = spec.api
+    if major != API_VERSION[0] or minor > API_VERSION[1]:
+        raise PluginError(_api_mismatch(provenance, spec.api))
+    return Plugin(spec, provenance, local.objects if local is not None else {})
+
+
+def _import(provenance: Provenance, value: str, target: str) -> object:
+    """Import `module:attr` of a plug-in; every failure becomes a PluginError."""
+    module_name, _, attribute = value.partition(":")
+    try:
+        module: ModuleType = importlib.import_module(module_name)
+    except (Exception, SystemExit) as error:
+        raise PluginError(_import_problem(provenance, module_name, error)) from error
+    found: object = module
+    for part in attribute.split(".") if attribute else ():
+        try:
+            found = getattr(found, part)
+        except AttributeError:
+            what = target if " " in target else f"its `{target}`"
+            cause = f"{what} is declared as {value}, but {module_name} has no {attribute!r}"
+            raise PluginError(_broken(provenance, cause)) from None
+    return found
+
+
+def _import_problem(provenance: Provenance, module: str, error: BaseException) -> Problem:
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        if module == error.name or module.startswith(error.name + "."):
+            return _broken(provenance, f"its module {error.name} does not exist")
+        if error.name.partition(".")[0] != module.partition(".")[0]:
+            return _broken(
+                provenance,
+                f"the plug-in is installed, but {error.name!r}, which it imports, is not",
+                fix=_dependency_fix(error, module),
+            )
+    return _broken(provenance, f"importing {module} fails: {_cause(error)}")
+
+
+def _dependency_fix(error: BaseException, module: str) -> str:
+    missing = error.name if isinstance(error, ModuleNotFoundError) else None
+    if not missing or missing.partition(".")[0] == module.partition(".")[0]:
+        return ""
+    package = missing.partition(".")[0]
+    return f"install the package that brings the module {package!r}, usually `pip install {package}`"
+
+
+def _cause(error: BaseException) -> str:
+    """`TypeError: message (file.py:12)`, the place being the innermost one outside the import machinery."""
+    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{type(error).__name__}: {error.msg} ({error.filename}:{error.lineno})"
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<frozen")]
+    return f"{text} ({frames[-1].filename}:{frames[-1].lineno})" if frames else text
+
+
+def _broken(provenance: Provenance, cause: str, fix: str = "") -> Problem:
+    if not fix and provenance.installed:
+        name = provenance.distribution
+        fix = f"pip install --upgrade --force-reinstall --no-deps {name}, or pip uninstall {name}, or tell its authors"
+    found = f"the {SINGULAR[provenance.kind]} {provenance.name!r} is broken: {cause}"
+    return Problem(found, where=str(provenance), fix=fix)
+
+
+def _ambiguous(kind: Kind, name: str, twins: Sequence[Provenance]) -> Problem:
+    found = f"{len(twins)} plug-ins are named {name!r}: " + "; ".join(str(twin) for twin in twins)
+    if len({normalized(twin.distribution) for twin in twins}) < len(twins):
+        return Problem(found, fix=f"keep one {SINGULAR[kind]} of that name")
+    picks = " or ".join(f"{twin.distribution}:{name}" for twin in twins)
+    return Problem(found, allowed=picks, fix="write one of these instead of the name, or uninstall the other")
+
+
+def _api_mismatch(provenance: Provenance, api: tuple[int, int]) -> Problem:
+    core = f"{API_VERSION[0]}.{API_VERSION[1]}"
+    what = f"the {SINGULAR[provenance.kind]} {provenance.name!r}"
+    found = f"{what} is made for API {api[0]}.{api[1]}, this core has API {core}"
+    allowed = f"{API_VERSION[0]}.0 to {core}" if API_VERSION[1] else core
+    upgrade = f"pip install --upgrade {provenance.distribution}" if provenance.installed else f"port {provenance}"
+    older = api < API_VERSION
+    first, second = (upgrade, "pip install --upgrade fastvideo-core")[:: 1 if older else -1]
+    return Problem(found, where=str(provenance), allowed=allowed, fix=f"{first}   (or: {second})")
+
+
+def _missing_target(plugin: Plugin[Spec]) -> Problem | None:
+    """A target whose module is not there, found without importing it."""
+    for name in plugin.spec.targets:
+        value = plugin.spec.target(name)
+        if value is not None and name not in plugin.objects and not module_exists(value.partition(":")[0]):
+            return _broken(plugin.provenance, f"its `{name}` is declared as {value}, and that module does not exist")
+    return None

@@ -1,0 +1,135 @@
+"""What a plug-in declares about itself: frozen, and made of names only, so that reading it imports nothing heavy."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, fields
+from typing import ClassVar, Literal
+
+Kind = Literal["models", "methods", "callbacks"]
+
+KINDS: tuple[Kind, ...] = ("models", "methods", "callbacks")
+"""The three kinds of plug-in; the entry-point group of a kind is `fastvideo.<kind>`."""
+
+API_VERSION = (1, 0)
+"""(major, minor) of the contracts of this core. A plug-in fits when its major is equal and its minor not larger."""
+
+_TARGET = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What every kind of plug-in declares."""
+
+    name: str
+    api: tuple[int, int]
+
+    targets: ClassVar[tuple[str, ...]] = ()
+
+    def target(self, field: str) -> str | None:
+        """The `module:attr` of one of `targets`; None where an optional one is not offered."""
+        if field not in self.targets:
+            raise ValueError(f"{type(self).__name__} has no target {field!r}; it has {', '.join(self.targets)}")
+        value: str | None = getattr(self, field)
+        return value
+
+    def flaws(self) -> list[str]:
+        """What is wrong with the values of the fields, in words; empty when nothing is."""
+        found = [] if isinstance(self.name, str) and self.name else ["name is not a text"]
+        if not (isinstance(self.api, tuple) and len(self.api) == 2 and all(type(part) is int for part in self.api)):
+            found.append(f"api is {self.api!r}, not (major, minor) as in api={API_VERSION!r}")
+        optional = {field.name for field in fields(self) if field.default is None}
+        for name in self.targets:
+            value = self.target(name)
+            if value is None and name in optional:
+                continue
+            if not isinstance(value, str) or not _TARGET.fullmatch(value):
+                found.append(f"{name} is {value!r}, not a text of the form 'module:attr'")
+        return found
+
+
+@dataclass(frozen=True)
+class ModelPlugin(Spec):
+    """A model family.
+
+    Args:
+        name: as in `recipe.family`; the entry point has the same name.
+        api: the API_VERSION that the plug-in was written for.
+        build: function RunConfig -> ModelComponents.
+        config: PluginConfig subclass of `pipeline_config`.
+        preprocess: turns videos and captions into parquet.
+        export: writes a trained role as a folder of the family's own format.
+        sample: generates videos from a checkpoint or folder.
+        tiny: writes a small random-weight pipeline in the family's real format.
+    """
+
+    build: str
+    config: str
+    preprocess: str | None = None
+    export: str | None = None
+    sample: str | None = None
+    tiny: str | None = None
+
+    targets: ClassVar[tuple[str, ...]] = ("build", "config", "preprocess", "export", "sample", "tiny")
+
+    @property
+    def capabilities(self) -> tuple[str, ...]:
+        """Which of the optional targets the family offers."""
+        return tuple(name for name in ("preprocess", "export", "sample", "tiny") if self.target(name) is not None)
+
+
+@dataclass(frozen=True)
+class MethodPlugin(Spec):
+    """A training method.
+
+    Args:
+        name: as in `recipe.method`; the entry point has the same name.
+        api: the API_VERSION that the plug-in was written for.
+        impl: DistillMethod subclass.
+        config: PluginConfig subclass of `method_config`.
+        roles: the roles that run.yaml must name, no more and no fewer.
+        primitives: the adapter primitives that the method calls.
+    """
+
+    impl: str
+    config: str
+    roles: tuple[str, ...]
+    primitives: tuple[str, ...] = ()
+
+    targets: ClassVar[tuple[str, ...]] = ("impl", "config")
+
+    def flaws(self) -> list[str]:
+        found = super().flaws()
+        for field, names in (("roles", self.roles), ("primitives", self.primitives)):
+            if not isinstance(names, tuple) or not all(isinstance(name, str) and name for name in names):
+                found.append(f"{field} is {names!r}, not a tuple of names")
+            elif len(set(names)) != len(names):
+                found.append(f"{field} names something twice: {names!r}")
+        return found
+
+
+@dataclass(frozen=True)
+class CallbackPlugin(Spec):
+    """A callback.
+
+    Args:
+        name: as under `callbacks:`; the entry point has the same name.
+        api: the API_VERSION that the plug-in was written for.
+        impl: class with hook implementations.
+        config: PluginConfig subclass of its entry under `callbacks:`.
+    """
+
+    impl: str
+    config: str
+
+    targets: ClassVar[tuple[str, ...]] = ("impl", "config")
+
+
+SPEC_TYPES: dict[Kind, type[Spec]] = {
+    "models": ModelPlugin,
+    "methods": MethodPlugin,
+    "callbacks": CallbackPlugin,
+}
+
+SINGULAR: dict[Kind, str] = {"models": "model family", "methods": "method", "callbacks": "callback"}
+"""What one plug-in of a kind is called in messages."""

@@ -1,0 +1,38 @@
+"""Turn an unknown plug-in name into what the user can do about it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+from fastvideo_core.registry.specs import SINGULAR, Kind
+
+FIRST_PARTY: dict[Kind, dict[str, str]] = {
+    "models": {"wan": "fastvideo-wan", "ltx": "fastvideo-ltx"},
+    "methods": {"dmd2": "fastvideo-dmd2", "finetune": "fastvideo-finetune"},
+    "callbacks": {"ema": "fastvideo-core", "grad_norm": "fastvideo-core"},
+}
+"""Distributions of this project by the name of what they give."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """ "did you mean 'wan'?" or "" when nothing is close."""
+    close = difflib.get_close_matches(name.lower(), list(dict.fromkeys(known)), n=1, cutoff=0.6)
+    return f"did you mean {close[0]!r}?" if close else ""
+
+
+def unknown_name(kind: Kind, name: str, installed: Sequence[str], other_kinds: Sequence[tuple[Kind, str]]) -> str:
+    """The fix for a name that no plug-in of this kind has."""
+    package = FIRST_PARTY[kind].get(name)
+    if package is not None:
+        return f"pip install {package}"
+    for other, known in other_kinds:
+        if known == name:
+            return f"{name!r} is a {SINGULAR[other]}, not a {SINGULAR[kind]}"
+    guess = did_you_mean(name, [*installed, *FIRST_PARTY[kind]])
+    missing = next(
+        (p for known, p in FIRST_PARTY[kind].items() if f"{known!r}" in guess and known not in installed), None
+    )
+    if missing is not None:
+        return f"{guess} pip install {missing}"
+    return guess or "see `fastvideo-distill plugins`, or install the package that brings it"

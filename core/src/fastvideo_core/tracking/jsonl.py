@@ -1,0 +1,94 @@
+"""metrics.jsonl: one JSON object per logged step, whole at every moment."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+
+class JsonlTracker:
+    """Appends `{"step": 3, "loss": 0.5, ...}` per call of `log`, handed to the system line by line.
+
+    JSON has no nan and no infinity: they are written as the strings "nan", "inf" and "-inf", which `float()` reads
+    back. Videos lie in the run's folder anyway and are not mentioned.
+
+    Args:
+        path: the file; a last line that a killed run left half-written is cut off, the rest is kept.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        _cut_half_line(self.path)
+        self._file = self.path.open("ab", buffering=0)
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        record = {"step": step} | {name: _json_number(value) for name, value in metrics.items() if name != "step"}
+        self._file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
+
+    def log_video(
+        self, name: str, path: Path, step: int, *, caption: str = "", contact_sheet: Path | None = None
+    ) -> None:
+        return
+
+    def resume_after(self, step: int) -> None:
+        """Drops, atomically, the lines of steps after `step`, which the run is about to write again.
+
+        Where nothing would be left, an earlier run has been here: its file is kept as `metrics.1.jsonl` (2, 3, ...).
+        """
+        lines = self.path.read_bytes().splitlines(keepends=True)
+        kept = [line for line in lines if _logged_by(line, step, self.path)]
+        if len(kept) == len(lines):
+            return
+        self._file.close()
+        if kept:
+            aside = self.path.with_name(f".{self.path.name}.tmp")
+            with aside.open("wb") as file:
+                file.writelines(kept)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(aside, self.path)
+        else:
+            earlier = _free_name(self.path)
+            os.rename(self.path, earlier)
+            logger.warning("the metrics of an earlier run in this folder are kept as %s", earlier)
+        self._file = self.path.open("ab", buffering=0)
+
+    def finish(self) -> None:
+        if not self._file.closed:
+            os.fsync(self._file.fileno())
+            self._file.close()
+
+
+def _json_number(value: float) -> float | str:
+    return value if math.isfinite(value) else str(float(value))
+
+
+def _cut_half_line(path: Path) -> None:
+    if not path.exists():
+        return
+    with path.open("rb+") as file:
+        content = file.read()
+        file.truncate(content.rfind(b"\n") + 1)
+
+
+def _free_name(path: Path) -> Path:
+    names = (path.with_name(f"{path.stem}.{number}{path.suffix}") for number in itertools.count(1))
+    return next(name for name in names if not name.exists())
+
+
+def _logged_by(line: bytes, step: int, path: Path) -> bool:
+    try:
+        record: dict[str, Any] = json.loads(line)
+        return int(record["step"]) <= step
+    except (ValueError, TypeError, KeyError):
+        logger.warning("%s: a line that is not a step's JSON object is dropped: %r", path, line[:80])
+        return False

@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from fastvideo_core.data.media import probe, read_frames, write_contact_sheet, write_video
+from fastvideo_core.errors import DataError
+
+
+def levels(count: int, height: int = 32, width: int = 32) -> np.ndarray:
+    """Grey frames: frame i has brightness 20 + 6 * i."""
+    values = (20 + 6 * np.arange(count)).astype(np.uint8)
+    return np.broadcast_to(values[:, None, None, None], (count, height, width, 3)).copy()
+
+
+def numbers(frames: np.ndarray) -> list[int]:
+    """Which frame of `levels` each frame is."""
+    return [round((float(frame.mean()) - 20) / 6) for frame in frames]
+
+
+def test_written_frames_come_back_with_their_colours_and_times(tmp_path: Path) -> None:
+    frames = np.zeros((9, 32, 48, 3), np.uint8)
+    frames[:, :, :16], frames[:, :, 16:32], frames[:, :, 32:] = (220, 30, 40), (30, 200, 60), (20, 60, 230)
+    write_video(tmp_path / "x.mp4", frames, 16)
+    info = probe(tmp_path / "x.mp4")
+    assert (info.frames, info.fps, info.width, info.height, info.has_audio) == (9, 16.0, 48, 32, False)
+    assert info.duration_sec == pytest.approx(9 / 16)
+    back = read_frames(tmp_path / "x.mp4")
+    assert back.shape == frames.shape
+    assert back.dtype == np.uint8
+    for column in (8, 24, 40):
+        assert np.abs(back[4, 16, column].astype(int) - frames[4, 16, column]).max() <= 6
+
+
+def test_the_file_is_what_browsers_play(tmp_path: Path) -> None:
+    write_video(tmp_path / "x.mp4", levels(5), 16)
+    with av.open(str(tmp_path / "x.mp4")) as container:
+        context = container.streams.video[0].codec_context
+        assert (context.name, context.pix_fmt) == ("h264", "yuv420p")
+    content = (tmp_path / "x.mp4").read_bytes()
+    assert content.index(b"moov") < content.index(b"mdat")
+    assert [path.name for path in tmp_path.iterdir()] == ["x.mp4"]
+
+
+def test_odd_sizes_grow_by_one_repeated_row_and_column(tmp_path: Path) -> None:
+    write_video(tmp_path / "x.mp4", levels(3, 33, 47), 8)
+    info = probe(tmp_path / "x.mp4")
+    assert (info.height, info.width) == (34, 48)
+    assert numbers(read_frames(tmp_path / "x.mp4")[:, -1:, -1:]) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_sound_is_written_beside_the_picture(tmp_path: Path, channels: int) -> None:
+    tone = np.sin(2 * np.pi * 440 * np.arange(16000) / 16000).astype(np.float32)
+    write_video(tmp_path / "x.mp4", levels(16), 16, audio=np.stack([tone] * channels), sample_rate=16000)
+    assert probe(tmp_path / "x.mp4").has_audio
+    with av.open(str(tmp_path / "x.mp4")) as container:
+        pieces = [frame.to_ndarray() for frame in container.decode(container.streams.audio[0])]
+    heard = np.concatenate(pieces, axis=1)
+    assert heard.shape[0] == channels
+    assert abs(heard.shape[1] - 16000) <= 2048
+    spectrum = np.abs(np.fft.rfft(heard[0, :16000]))
+    assert abs(int(spectrum.argmax()) - 440) <= 2
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "expected"),
+    [
+        (32, 16, list(range(0, 32, 2))),  # every second frame
+        (16, 16, list(range(32))),
+        (8, 16, [k // 2 for k in range(64)]),  # each twice: ties go to the earlier frame
+        (24, 16, [0, 1, 3, 4, 6, 7, 9, 10, 12, 13]),
+    ],
+)
+def test_resampling_takes_the_frame_nearest_in_time(
+    tmp_path: Path, source: int, target: int, expected: list[int]
+) -> None:
+    write_video(tmp_path / "x.mp4", levels(32), source)
+    got = numbers(read_frames(tmp_path / "x.mp4", fps=target))
+    assert len(got) == math.ceil(32 * target / source)
+    assert got[: len(expected)] == expected
+
+
+def test_uneven_frame_times_are_resampled_by_time_not_by_count(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "x.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=100)
+        stream.width = stream.height = 32
+        stream.pix_fmt = "yuv420p"
+        for array, time in zip(levels(4), (0, 10, 20, 80), strict=True):  # in 1/100 s
+            frame = av.VideoFrame.from_ndarray(array, format="rgb24")
+            frame.pts, frame.time_base = time, Fraction(1, 100)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    assert numbers(read_frames(tmp_path / "x.mp4", fps=10))[:9] == [0, 1, 2, 2, 2, 2, 3, 3, 3]
+
+
+def test_keeping_the_rate_keeps_every_frame_and_max_frames_stops(tmp_path: Path) -> None:
+    write_video(tmp_path / "x.mp4", levels(20), 24)
+    assert numbers(read_frames(tmp_path / "x.mp4")) == list(range(20))
+    assert numbers(read_frames(tmp_path / "x.mp4", max_frames=3)) == [0, 1, 2]
+
+
+def test_pictures_are_scaled_to_cover_and_cropped_around_the_centre(tmp_path: Path) -> None:
+    frames = np.zeros((2, 32, 96, 3), np.uint8)
+    frames[:, :, 32:64] = 200  # the middle third is what a square crop shows
+    write_video(tmp_path / "x.mp4", frames, 8)
+    picture = read_frames(tmp_path / "x.mp4", height=16, width=16)
+    assert picture.shape == (2, 16, 16, 3)
+    assert picture[:, :, 2:-2].min() > 180
+    whole = read_frames(tmp_path / "x.mp4", height=16, width=48)
+    assert whole[:, :, :12].max() < 20
+    assert whole[:, :, 20:28].min() > 180
+
+
+def test_a_clip_filmed_upright_is_read_upright(tmp_path: Path) -> None:
+    frames = np.zeros((2, 32, 64, 3), np.uint8)
+    frames[:, :, :32] = 200
+    write_video(tmp_path / "x.mp4", frames, 8)
+    content = bytearray((tmp_path / "x.mp4").read_bytes())
+    header = content.index(b"tkhd")
+    at = header + 4 + 4 + 20 + 8 + 8  # after version, times and ids, reserved, layer and volume
+    clockwise = [0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30]
+    content[at : at + 36] = b"".join(value.to_bytes(4, "big", signed=True) for value in clockwise)
+    (tmp_path / "x.mp4").write_bytes(content)
+    upright = read_frames(tmp_path / "x.mp4")
+    assert upright.shape == (2, 64, 32, 3)
+    assert upright[:, :28].min() > 180
+    assert upright[:, 36:].max() < 20
+    assert read_frames(tmp_path / "x.mp4", height=32, width=16).shape == (2, 32, 16, 3)
+
+
+def test_files_that_are_no_video_are_named(tmp_path: Path) -> None:
+    (tmp_path / "x.mp4").write_text("not a video")
+    with pytest.raises(DataError, match=r"x.mp4: cannot be read as a video"):
+        probe(tmp_path / "x.mp4")
+    with pytest.raises(DataError, match=r"none.mp4: there is no such video file"):
+        read_frames(tmp_path / "none.mp4")
+    with av.open(str(tmp_path / "sound.mp4"), "w") as container:
+        stream = container.add_stream("aac", rate=16000, layout="mono")
+        piece = av.AudioFrame.from_ndarray(np.zeros((1, 16000), np.float32), format="fltp", layout="mono")
+        piece.sample_rate = 16000
+        container.mux(stream.encode(piece))
+        container.mux(stream.encode())
+    with pytest.raises(DataError, match=r"sound.mp4: the file has no video track"):
+        probe(tmp_path / "sound.mp4")
+
+
+def test_frames_of_the_wrong_kind_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"frames are float32 \[1, 4, 4, 3\]"):
+        write_video(tmp_path / "x.mp4", np.zeros((1, 4, 4, 3), np.float32), 8)  # type: ignore[arg-type]
+    with pytest.raises(DataError, match=r"audio is \[10\] at sample_rate None"):
+        write_video(tmp_path / "x.mp4", levels(1), 8, audio=np.zeros(10, np.float32))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("count", "size"), [(1, (32, 24)), (4, (140, 24)), (6, (140, 52)), (30, (140, 52))])
+def test_a_contact_sheet_shows_up_to_eight_frames(tmp_path: Path, count: int, size: tuple[int, int]) -> None:
+    write_contact_sheet(tmp_path / "sheet.png", levels(count, 24, 32))
+    sheet = Image.open(tmp_path / "sheet.png")
+    assert sheet.size == size
+    assert sheet.getpixel((0, 0)) == (20, 20, 20)
+    if count == 30:
+        assert sheet.getpixel((139, 51)) == (194, 194, 194)

@@ -1,0 +1,305 @@
+from __future__ import annotations
+
+import gc
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny_data import foreign_row, ids, sample_row, write_file, write_numbered
+
+from fastvideo_core.data.folder import ParquetFolder
+from fastvideo_core.data.loader import ParquetLoader
+from fastvideo_core.errors import CheckpointError, DataError
+
+
+def loader(path: Path, **changes: Any) -> ParquetLoader:
+    options: dict[str, Any] = {"batch_size": 2, "seed": 0, "window_bytes": 400}
+    return ParquetLoader(path, **{**options, **changes})
+
+
+def take(source: ParquetLoader, count: int) -> list[list[int]]:
+    return [ids(next(source)) for _ in range(count)]
+
+
+def flat(parts: list[list[int]]) -> list[int]:
+    return [row for part in parts for row in part]
+
+
+def loader_threads() -> int:
+    return sum(thread.name.startswith("fastvideo-loader") for thread in threading.enumerate())
+
+
+@pytest.fixture
+def numbered(tmp_path: Path) -> Path:
+    write_numbered(tmp_path / "data", [5, 4, 7, 8])  # 24 rows, row groups of 2
+    return tmp_path / "data"
+
+
+def test_a_batch_holds_tensors_lengths_and_metadata_of_the_same_rows(numbered: Path) -> None:
+    batch = next(loader(numbered, batch_size=3))
+    numbers = ids(batch)
+    assert batch["vae_latent"].shape == (3, 2, 2, 2, 2)
+    assert batch["vae_latent"].dtype == torch.float32
+    assert batch["vae_latent"][:, 0, 0, 0, 0].tolist() == numbers
+    assert batch["text_embedding_length"].tolist() == [1 + n % 3 for n in numbers]
+    assert batch["text_embedding_length"].dtype == torch.int64
+    longest = max(1 + n % 3 for n in numbers)
+    for n, text in zip(numbers, batch["text_embedding"], strict=True):
+        expected = torch.zeros(longest, 4)
+        expected[: 1 + n % 3] = n
+        assert torch.equal(text, expected)
+    assert [info["caption"] for info in batch["info"]] == [f"caption {n}" for n in numbers]
+    assert set(batch["info"][0]) == {
+        *("id", "file_name", "caption", "media_type", "width", "height", "num_frames", "duration_sec", "fps")
+    }
+    assert batch["latents_normalised"] is False
+    assert set(batch) == {"vae_latent", "text_embedding", "text_embedding_length", "info", "latents_normalised"}
+
+
+def test_every_epoch_sees_every_row_in_another_order(numbered: Path) -> None:
+    source = loader(numbered)
+    assert (source.num_samples, source.batches_per_epoch) == (24, 12)
+    epochs = [flat(take(source, 12)) for _ in range(3)]
+    assert all(sorted(epoch) == list(range(24)) for epoch in epochs)
+    assert epochs[0] != epochs[1] != epochs[2] != epochs[0]
+    assert flat(take(loader(numbered), 12)) == epochs[0]
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5])
+def test_threads_change_neither_order_nor_content(numbered: Path, workers: int) -> None:
+    inline, threaded = loader(numbered), loader(numbered, num_workers=workers)
+    for _ in range(30):
+        a, b = next(inline), next(threaded)
+        assert a["info"] == b["info"]
+        assert torch.equal(a["vae_latent"], b["vae_latent"])
+        assert torch.equal(a["text_embedding"], b["text_embedding"])
+    threaded.close()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("consumed", [0, 1, 7, 12, 19, 24])
+def test_resuming_continues_exactly_after_what_was_handed_out(numbered: Path, workers: int, consumed: int) -> None:
+    expected = take(loader(numbered), 40)
+    first = loader(numbered, num_workers=workers)
+    assert take(first, consumed) == expected[:consumed]
+    state = json.loads(json.dumps(first.state_dict()))
+    first.close()
+    second = loader(numbered, num_workers=2 - workers)
+    second.load_state_dict(state)
+    assert take(second, 40 - consumed) == expected[consumed:]
+    second.close()
+
+
+def test_loading_a_state_also_rewinds_a_loader_that_is_running(numbered: Path) -> None:
+    source = loader(numbered, num_workers=2)
+    take(source, 3)
+    state = source.state_dict()
+    expected = take(source, 5)
+    source.load_state_dict(state)
+    assert take(source, 5) == expected
+    source.close()
+
+
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2), (3, 2), (2, 4)])
+def test_another_world_size_neither_repeats_nor_skips(numbered: Path, before: int, after: int) -> None:
+    def together(world: int, state: dict[str, Any] | None, batches: int) -> tuple[list[int], dict[str, Any]]:
+        ranks = [loader(numbered, rank=rank, world_size=world, batch_size=1) for rank in range(world)]
+        for rank in ranks:
+            if state:
+                rank.load_state_dict(state)
+        seen = [n for rank in ranks for batch in take(rank, batches) for n in batch]
+        states = [rank.state_dict() for rank in ranks]
+        assert all(state == states[0] for state in states)
+        return seen, states[0]
+
+    first, state = together(before, None, 12 // before)
+    rest, state = together(after, state, 12 // after)
+    assert sorted(first + rest) == list(range(24))
+    new_epoch, _ = together(after, state, 24 // after)
+    assert sorted(new_epoch) == list(range(24))
+
+
+def test_another_batch_size_continues_with_the_rows_that_are_left(numbered: Path) -> None:
+    first = loader(numbered, batch_size=2)
+    seen = flat(take(first, 6))
+    second = loader(numbered, batch_size=3)
+    second.load_state_dict(first.state_dict())
+    assert sorted(seen + flat(take(second, 4))) == list(range(24))
+
+
+def test_shards_are_disjoint(numbered: Path) -> None:
+    shards = [flat(take(loader(numbered, rank=rank, world_size=3), 4)) for rank in range(3)]
+    assert sorted(flat(shards)) == list(range(24))
+
+
+def test_resuming_reads_only_row_groups_that_are_still_needed(numbered: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+    real = ParquetFolder.read
+    monkeypatch.setattr(ParquetFolder, "read", lambda self, group: (read.append(group), real(self, group))[1])
+    source = loader(numbered)
+    take(source, 12)
+    groups = 3 + 2 + 4 + 4
+    assert sorted(read) == list(range(groups))  # each once
+    late = loader(numbered)
+    source = loader(numbered)
+    take(source, 11)
+    late.load_state_dict(source.state_dict())
+    read.clear()
+    take(late, 1)
+    assert len(read) <= 2
+
+
+def test_memory_is_bounded_by_windows_not_by_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_numbered(tmp_path, [40], group=1)
+    reads = 0
+
+    def counting(self: ParquetFolder, group: int) -> Any:
+        nonlocal reads
+        reads += 1
+        return real(self, group)
+
+    real = ParquetFolder.read
+    monkeypatch.setattr(ParquetFolder, "read", counting)
+    rows_per_window = 4
+    size = loader(tmp_path)._folder.layout.group_bytes[0]
+    source = loader(tmp_path, batch_size=1, window_bytes=int(size) * rows_per_window)
+    for done in range(1, 41):
+        next(source)
+        assert reads <= done + 2 * rows_per_window
+
+
+def test_dtypes_are_honoured_and_mixed_ones_promoted_exactly(tmp_path: Path) -> None:
+    write_file(tmp_path / "half.parquet", [sample_row(n, dtype="float16") for n in range(4)])
+    assert next(loader(tmp_path))["vae_latent"].dtype == torch.float16
+    write_file(tmp_path / "single.parquet", [sample_row(4 + n) for n in range(4)])
+    batch = next(loader(tmp_path, batch_size=8))
+    assert batch["vae_latent"].dtype == torch.float32
+    assert batch["vae_latent"][:, 0, 0, 0, 0].tolist() == ids(batch)
+    assert batch["text_embedding"][:, 0, 0].tolist() == ids(batch)
+
+
+def test_batches_hold_one_latent_shape(tmp_path: Path) -> None:
+    shapes = [(2, 1, 2, 2), (2, 3, 2, 2)]
+    write_file(tmp_path / "a.parquet", [sample_row(n, shape=shapes[n % 2]) for n in range(10)])
+    source = loader(tmp_path, batch_size=4)
+    assert source.batches_per_epoch == 4
+    batches = [next(source) for _ in range(4)]
+    assert {n for batch in batches for n in ids(batch)} == set(range(10))
+    assert all(batch["vae_latent"].shape[1:] == shapes[ids(batch)[0] % 2] for batch in batches)
+
+
+def test_a_data_set_in_nested_folders_with_many_files_loads(tmp_path: Path) -> None:
+    for i in range(4):
+        write_file(tmp_path / f"worker_{i}" / "data.parquet", [sample_row(3 * i + k) for k in range(3)], group=1)
+    (tmp_path / "notes.txt").write_text("not data")
+    source = loader(tmp_path, batch_size=5)
+    assert source.num_samples == 12
+    assert set(flat(take(source, 3))) == set(range(12))
+
+
+def test_only_named_tensors_are_read_and_pil_image_only_when_named(tmp_path: Path) -> None:
+    rows = []
+    for n in range(4):
+        image = np.full((4, 4, 3), n, np.uint8)
+        extra = {"pil_image_bytes": image.tobytes(), "pil_image_shape": [4, 4, 3], "pil_image_dtype": "uint8"}
+        rows.append(sample_row(n) | extra)
+    write_file(tmp_path / "a.parquet", rows)
+    assert loader(tmp_path).tensor_names == ("vae_latent", "text_embedding")
+    assert "pil_image_bytes" not in loader(tmp_path)._folder.read(0).column_names
+    batch = next(loader(tmp_path, tensors=["pil_image"]))
+    assert batch["pil_image"][:, 0, 0, 0].tolist() == ids(batch)
+    assert "vae_latent" not in batch
+    with pytest.raises(DataError, match=r"holds no tensor audio_latent\n.*allowed: .*vae_latent, text_embedding"):
+        loader(tmp_path, tensors=["audio_latent"])
+
+
+def test_text_alone_loads(tmp_path: Path) -> None:
+    rows = [{k: v for k, v in sample_row(n).items() if k in ("id", "caption") or "text" in k} for n in range(3)]
+    write_file(tmp_path / "a.parquet", rows)
+    source = loader(tmp_path)
+    assert source.tensor_names == ("text_embedding",)
+    assert set(flat(take(source, 2))) == {0, 1, 2}
+
+
+def test_nothing_is_written_into_the_data_folder(numbered: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in [numbered, *numbered.rglob("*")]}
+    source = loader(numbered, num_workers=2)
+    take(source, 15)
+    source.close()
+    assert {path: path.stat().st_mtime_ns for path in [numbered, *numbered.rglob("*")]} == before
+
+
+def test_normalisation_state_is_read_from_the_file(tmp_path: Path) -> None:
+    write_file(tmp_path / "a.parquet", [sample_row(0)], **{"fastvideo.latents_normalised": "true"})
+    assert next(loader(tmp_path))["latents_normalised"] is True
+    assert loader(tmp_path).latents_normalised
+
+
+def test_close_and_garbage_collection_leave_no_threads(numbered: Path) -> None:
+    source = loader(numbered, num_workers=3)
+    take(source, 2)
+    assert loader_threads() > 0
+    source.close()
+    assert loader_threads() == 0
+    source = loader(numbered, num_workers=3)
+    take(source, 2)
+    threads = [thread for thread in threading.enumerate() if thread.name.startswith("fastvideo-loader")]
+    del source
+    gc.collect()
+    for thread in threads:
+        thread.join(timeout=5)
+    assert loader_threads() == 0
+
+
+def test_iterating_goes_on_after_close(numbered: Path) -> None:
+    expected = take(loader(numbered), 6)
+    source = loader(numbered, num_workers=2)
+    got = take(source, 3)
+    source.close()
+    assert got + take(source, 3) == expected
+    source.close()
+
+
+def test_a_data_set_that_changed_cannot_be_resumed_on(numbered: Path) -> None:
+    state = loader(numbered).state_dict()
+    write_file(numbered / "part-9.parquet", [sample_row(99)])
+    with pytest.raises(CheckpointError, match=r"changed since the checkpoint: part-9.parquet is new"):
+        loader(numbered).load_state_dict(state)
+    (numbered / "part-9.parquet").unlink()
+    (numbered / "part-1.parquet").unlink()
+    write_file(numbered / "part-0.parquet", [sample_row(0)])
+    with pytest.raises(CheckpointError, match=r"part-1.parquet is gone; part-0.parquet has 1 rows, had 5"):
+        loader(numbered).load_state_dict(state)
+
+
+def test_other_row_groups_or_another_seed_cannot_be_resumed_on(numbered: Path) -> None:
+    state = loader(numbered).state_dict()
+    write_file(numbered / "part-0.parquet", [sample_row(n) for n in range(5)], group=5)
+    with pytest.raises(CheckpointError, match="written anew, with other row groups or latent shapes"):
+        loader(numbered).load_state_dict(state)
+    with pytest.raises(CheckpointError, match=r"seed is 7, but the checkpoint was made with 0"):
+        loader(numbered, seed=7).load_state_dict(state)
+    with pytest.raises(CheckpointError, match="state lacks segments"):
+        loader(numbered).load_state_dict({k: v for k, v in state.items() if k != "segments"})
+
+
+def test_wrong_arguments_are_all_named(numbered: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        loader(numbered, batch_size=0, seed=-1, rank=2, world_size=2, num_workers=-1)
+    for text in ("batch_size is 0", "seed is -1", "rank is 2", "num_workers is -1"):
+        assert text in str(caught.value)
+
+
+def test_foreign_rows_with_an_empty_text_are_padded(tmp_path: Path) -> None:
+    latent = np.zeros((1, 1, 1, 1), np.float32)
+    texts = [np.zeros((0, 4), np.float32), np.ones((2, 4), np.float32)]
+    write_file(tmp_path / "a.parquet", [foreign_row(n, latent, text) for n, text in enumerate(texts)])
+    batch = next(loader(tmp_path))
+    empty = ids(batch).index(0)
+    assert batch["text_embedding_length"][empty] == 0
+    assert not batch["text_embedding"][empty].any()
+    assert batch["text_embedding"][1 - empty].all()

@@ -1,0 +1,215 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import tiny_data
+import torch
+from tiny_data import OPTIONS, FakeEncoder, write_clip
+
+from fastvideo_core.data.loader import ParquetLoader
+from fastvideo_core.data.media import read_frames
+from fastvideo_core.data.preprocess import PreprocessOptions, preprocess
+from fastvideo_core.errors import DataError
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> Path:
+    """13 clips of 5 frames: 2 with a rest of 3, 1 exactly, 4 (at 32 fps half of the frames), 6; one too short."""
+    root = tmp_path / "clips"
+    root.mkdir()
+    write_clip(root / "a.mp4", 13, caption="a red ball")
+    write_clip(root / "b.mp4", 5, caption="a blue ball")
+    write_clip(root / "c.mp4", 40, fps=32, caption="a fast ball")
+    write_clip(root / "d.mp4", 30, caption="a long ball")
+    write_clip(root / "short.mp4", 4, caption="a short ball")
+    return root
+
+
+def rows(folder: Path) -> list[dict]:
+    return [row for path in sorted(folder.glob("*.parquet")) for row in pq.read_table(path).to_pylist()]
+
+
+def test_clips_become_rows_of_the_schema(clips: Path, tmp_path: Path) -> None:
+    report = preprocess(FakeEncoder(), clips, tmp_path / "out", OPTIONS)
+    stored = rows(tmp_path / "out")
+    assert [row["id"] for row in stored] == [
+        *("a.mp4#0000", "a.mp4#0001", "b.mp4#0000"),
+        *(f"c.mp4#000{i}" for i in range(4)),
+        *(f"d.mp4#000{i}" for i in range(6)),
+    ]
+    row = stored[1]
+    assert (row["caption"], row["file_name"], row["media_type"]) == ("a red ball", "a.mp4", "video")
+    assert (row["width"], row["height"], row["fps"], row["duration_sec"]) == (16, 16, 16.0, 5 / 16)
+    assert row["num_frames"] == 2 == row["vae_latent_shape"][1]  # latent frames
+    assert (row["vae_latent_dtype"], row["text_embedding_shape"]) == ("bfloat16", [len("a red ball"), 2])
+    assert (report.samples, report.resumed, report.files) == (13, 0, 5)
+
+
+def test_the_loader_reads_what_preprocess_wrote(clips: Path, tmp_path: Path) -> None:
+    preprocess(FakeEncoder(), clips, tmp_path / "out", OPTIONS)
+    loader = ParquetLoader(tmp_path / "out", batch_size=13, seed=0)
+    batch = next(loader)
+    assert batch["vae_latent"].dtype == torch.bfloat16
+    at = [info["id"] for info in batch["info"]].index("a.mp4#0001")
+    frames = read_frames(clips / "a.mp4", height=16, width=16)[5:10:4]
+    assert torch.allclose(
+        batch["vae_latent"][at, 0, :, 0, 0].float(), torch.from_numpy(frames).float().mean((1, 2))[:, 0], atol=1
+    )
+
+
+def test_the_report_accounts_for_everything_that_was_skipped(clips: Path, tmp_path: Path, capsys) -> None:
+    write_clip(clips / "mute.mp4", 5)
+    (clips / "broken.mp4").write_bytes(b"no video")
+    (clips / "broken.txt").write_text("broken")
+    report = preprocess(FakeEncoder(), clips, tmp_path / "out", OPTIONS)
+    reasons = {skip.item: skip.reason for skip in report.skipped}
+    assert reasons.keys() == {"mute.mp4", "broken.mp4", "short.mp4"}
+    assert reasons["mute.mp4"] == "missing caption"
+    assert reasons["broken.mp4"].startswith("unreadable: cannot be read as a video")
+    assert reasons["short.mp4"] == "too short: 4 frames, but a clip needs 5"
+    assert report.unused_frames == {"a.mp4": 3}
+    stored = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert stored["samples"] == 13
+    assert stored["skipped"] == [{"item": k, "reason": v} for k, v in reasons.items()]
+    printed = capsys.readouterr().out
+    assert "13 samples in 5 files" in printed
+    assert "1 x too short, e.g. short.mp4" in printed
+    assert "unused: 3 frames after the last whole clip of 1 videos" in printed
+    again = preprocess(FakeEncoder(), clips, tmp_path / "out", OPTIONS)
+    assert (again.skipped, again.unused_frames) == (report.skipped, report.unused_frames)
+
+
+def test_the_first_clip_alone(clips: Path, tmp_path: Path) -> None:
+    report = preprocess(FakeEncoder(), clips, tmp_path / "out", replace(OPTIONS, clips="first"))
+    assert [row["id"] for row in rows(tmp_path / "out")] == [f"{name}.mp4#0000" for name in "abcd"]
+    assert report.unused_frames == {}
+
+
+def test_the_frame_rate_is_the_models_a_given_one_or_the_files_own(clips: Path, tmp_path: Path) -> None:
+    def count(name: str, **changes) -> tuple[int, set[float]]:
+        preprocess(FakeEncoder(), clips, tmp_path / name, replace(OPTIONS, **changes))
+        stored = [row for row in rows(tmp_path / name) if row["file_name"] == "c.mp4"]
+        return len(stored), {row["fps"] for row in stored}
+
+    assert count("model") == (4, {16.0})
+    assert count("given", fps=8.0) == (2, {8.0})
+    assert count("keep", fps_policy="keep") == (8, {32.0})
+
+
+def test_calling_again_encodes_nothing_and_new_videos_are_added(clips: Path, tmp_path: Path) -> None:
+    preprocess(FakeEncoder(), clips, tmp_path / "out", OPTIONS)
+    encoder = FakeEncoder()
+    report = preprocess(encoder, clips, tmp_path / "out", OPTIONS)
+    assert (report.samples, report.resumed, encoder.videos, encoder.texts) == (13, 13, 0, 0)
+    write_clip(clips / "aa.mp4", 5, caption="new")
+    report = preprocess(encoder, clips, tmp_path / "out", OPTIONS)
+    assert (report.samples, report.resumed, encoder.videos) == (14, 13, 1)
+
+
+def test_a_captions_embedding_is_not_encoded_again_for_each_clip(clips: Path, tmp_path: Path) -> None:
+    encoder = FakeEncoder()
+    preprocess(encoder, clips, tmp_path / "out", OPTIONS)
+    assert encoder.texts == 4
+
+
+def test_a_killed_run_goes_on_and_ends_with_the_same_rows(clips: Path, tmp_path: Path) -> None:
+    preprocess(FakeEncoder(), clips, tmp_path / "whole", OPTIONS)
+    killed = tmp_path / "killed"
+    kills = 0
+    for parts in (1, 3):
+        script = [sys.executable, tiny_data.__file__, str(clips), str(killed)]
+        process = subprocess.Popen(script, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=dict(os.environ))
+        deadline = time.monotonic() + 30
+        while process.poll() is None and time.monotonic() < deadline and len(list(killed.glob("*.parquet"))) < parts:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        kills += process.wait() == -signal.SIGKILL
+        process.communicate()
+    assert kills == 2
+    (killed / ".part-000009.parquet.partial").write_bytes(b"half a file")
+    before = len(rows(killed))
+    assert 0 < before < 13
+    report = preprocess(FakeEncoder(), clips, killed, OPTIONS)
+    assert (report.samples, report.resumed) == (13, before)
+    by_id = {row["id"]: row for row in rows(tmp_path / "whole")}
+    again = rows(killed)
+    assert len(again) == 13
+    assert {row["id"]: row for row in again} == by_id
+    assert report.unused_frames == {"a.mp4": 3}
+    assert not list(killed.glob(".*"))
+
+
+def test_a_folder_of_other_settings_is_refused(clips: Path, tmp_path: Path) -> None:
+    preprocess(FakeEncoder(), clips, tmp_path / "out", OPTIONS)
+    with pytest.raises(DataError, match=r"part-000000.parquet: was written with other settings: height was 16, is 24"):
+        preprocess(FakeEncoder(), clips, tmp_path / "out", replace(OPTIONS, height=24))
+    with pytest.raises(DataError, match=r"encoder was .*'fake'.*, is .*'other'[\s\S]*use another output folder"):
+        preprocess(FakeEncoder(model="other"), clips, tmp_path / "out", OPTIONS)
+    tiny_data.write_file(tmp_path / "foreign" / "x.parquet", [tiny_data.sample_row(0)])
+    with pytest.raises(DataError, match=r"x.parquet: was not written by preprocess"):
+        preprocess(FakeEncoder(), clips, tmp_path / "foreign", OPTIONS)
+
+
+def test_captions_that_changed_and_videos_that_went_are_refused(clips: Path, tmp_path: Path) -> None:
+    preprocess(FakeEncoder(), clips, tmp_path / "out", OPTIONS)
+    (clips / "a.txt").write_text("a green ball")
+    with pytest.raises(DataError, match=r"encoded with the caption 'a red ball', which is 'a green ball' now"):
+        preprocess(FakeEncoder(), clips, tmp_path / "out", OPTIONS)
+    (clips / "a.mp4").unlink()
+    with pytest.raises(DataError, match=r"holds sample 'a.mp4#0000', which the source does not list"):
+        preprocess(FakeEncoder(), clips, tmp_path / "out", OPTIONS)
+
+
+def test_prompts_alone_become_text_only_parquet(tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_text("one\ntwo\n\nthree\n")
+    encoder = FakeEncoder()
+    report = preprocess(encoder, tmp_path / "prompts.txt", tmp_path / "out", OPTIONS)
+    assert (report.samples, encoder.videos) == (3, 0)
+    assert [skip.reason for skip in report.skipped] == ["empty prompt"]
+    stored = rows(tmp_path / "out")
+    assert [(row["id"], row["caption"]) for row in stored] == [
+        *(("prompt-000001", "one"), ("prompt-000002", "two"), ("prompt-000004", "three"))
+    ]
+    assert not any("vae_latent" in name for name in stored[0])
+    batch = next(ParquetLoader(tmp_path / "out", batch_size=3, seed=0))
+    assert sorted(batch["text_embedding_length"].tolist()) == [3, 3, 5]
+    assert preprocess(encoder, tmp_path / "prompts.txt", tmp_path / "out", OPTIONS).resumed == 3
+
+
+def test_sizes_that_the_model_cannot_encode_come_with_the_nearest_that_it_can(clips: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        preprocess(FakeEncoder(), clips, tmp_path / "out", PreprocessOptions(height=20, width=3, num_frames=16))
+    text = str(caught.value)
+    assert "height is 20" in text
+    assert "use 16 or 24" in text
+    assert "width is 3" in text
+    assert "use 8" in text
+    assert "num_frames is 16" in text
+    assert "multiples of 4 plus 1" in text
+    assert "use 13 or 17" in text
+    assert not (tmp_path / "out").exists()
+
+
+def test_options_that_contradict_are_refused(clips: Path, tmp_path: Path) -> None:
+    wrong = replace(OPTIONS, fps_policy="keep", fps=8.0, batch_size=0, clips="some")  # type: ignore[arg-type]
+    with pytest.raises(DataError) as caught:
+        preprocess(FakeEncoder(), clips, tmp_path / "out", wrong)
+    for text in ("fps is 8 with fps_policy keep", "batch_size is 0", "clips is 'some'", "allowed: first, all"):
+        assert text in str(caught.value)
+
+
+def test_no_usable_sample_is_an_error_that_says_why(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    write_clip(tmp_path / "in" / "short.mp4", 3, caption="short")
+    with pytest.raises(DataError, match=r"not one usable sample: short.mp4: too short: 3 frames"):
+        preprocess(FakeEncoder(), tmp_path / "in", tmp_path / "out", OPTIONS)
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["samples"] == 0

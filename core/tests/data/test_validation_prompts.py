@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fastvideo_core.data.validation import ValidationPrompt, read_validation_prompts
+from fastvideo_core.errors import DataError
+
+
+def write(tmp_path: Path, content: Any) -> Path:
+    path = tmp_path / "validation.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return path
+
+
+def error(path: Path) -> str:
+    with pytest.raises(DataError) as caught:
+        read_validation_prompts(path)
+    return str(caught.value)
+
+
+def test_all_keys_are_read_and_images_are_relative_to_the_file(tmp_path: Path) -> None:
+    (tmp_path / "first.png").write_bytes(b"png")
+    full = {"caption": "a", "height": 480, "width": 832, "num_frames": 81, "num_inference_steps": 8, "seed": 0}
+    path = write(tmp_path, {"data": [full | {"image_path": "first.png"}, {"caption": "b", "video_path": None}]})
+    assert read_validation_prompts(path) == (
+        ValidationPrompt("a", 480, 832, 81, 8, tmp_path / "first.png", 0),
+        ValidationPrompt("b"),
+    )
+
+
+def test_a_text_file_holds_one_prompt_a_line(tmp_path: Path) -> None:
+    (tmp_path / "p.txt").write_text("one\n\n two\n")
+    assert read_validation_prompts(tmp_path / "p.txt") == (ValidationPrompt("one"), ValidationPrompt("two"))
+    (tmp_path / "p.txt").write_text("\n")
+    assert "p.txt: the file holds no prompt" in error(tmp_path / "p.txt")
+
+
+def test_everything_wrong_is_said_at_once(tmp_path: Path) -> None:
+    entries = [
+        {"caption": "a", "hight": 480},
+        {"caption": "b", "height": "480", "num_frames": 0, "seed": -1, "width": True},
+        {"prompt": "c"},
+        {"caption": " "},
+        {"caption": "d", "image_path": "none.png", "video_path": "x.mp4"},
+        "e",
+    ]
+    text = error(write(tmp_path, {"data": entries, "extra": 1}))
+    for expected in (
+        "unknown key 'extra'",
+        "data[0]: unknown key 'hight'",
+        "did you mean height?",
+        'data[1].height: is "480"',
+        "data[1].num_frames: is 0",
+        "allowed: a whole number, 1 or more",
+        "data[1].seed: is -1",
+        "data[1].width: is true",
+        "data[2]: unknown key 'prompt'",
+        "data[2]: has no caption",
+        'data[3].caption: is " "',
+        'data[4].image_path: is "none.png"',
+        "data[4]: unknown key 'video_path'",
+        'data[5]: is "e"',
+    ):
+        assert expected in text
+
+
+def test_files_that_are_no_list_of_prompts(tmp_path: Path) -> None:
+    assert "there is no such validation file" in error(tmp_path / "none.json")
+    assert "is no valid JSON" in error(write(tmp_path, "{oops"))
+    assert 'allowed: {"data": [{"caption": "..."}, ...]}' in error(write(tmp_path, [{"caption": "a"}]))
+    assert '"data" is empty' in error(write(tmp_path, {"data": []}))

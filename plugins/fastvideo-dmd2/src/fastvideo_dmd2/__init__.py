@@ -1,0 +1,1 @@
+"""Distribution matching distillation: the method `dmd2`."""

@@ -1,0 +1,92 @@
+"""`method_config` of method `dmd2`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal
+
+from fastvideo_core.config.base import FloatTuple
+from fastvideo_core.config.run import RunConfig
+from fastvideo_core.config.sections import MethodConfig
+from fastvideo_core.diffusion.steps import denoising_steps_problem
+from fastvideo_core.errors import Problem
+from pydantic import Field, ValidationInfo, field_validator
+
+if TYPE_CHECKING:  # the schedule needs torch, which reading a configuration does not
+    from fastvideo_core.diffusion.rollout import FewStepSchedule
+
+
+class DMD2Config(MethodConfig):
+    """The student's schedule, the update policy and the score networks' settings."""
+
+    rollout_mode: Literal["simulate", "data_latent"] = Field(
+        default="simulate",
+        description="The student's training input: its own rollout from pure noise (simulate, needs no videos) or noised "
+        "data (data_latent)",
+    )
+    dmd_denoising_steps: FloatTuple = Field(
+        default=(1000, 750, 500, 250),
+        description="The student's schedule from 1000 (or 999: pure noise) downwards; a closing 0 means clean and costs "
+        "no network call",
+    )
+    warp_denoising_step: bool = Field(
+        default=False, description="Move the schedule through the family's timestep shift before use"
+    )
+    generator_update_interval: int = Field(
+        default=5, ge=1, description="The student is updated when iteration % interval == 0; the critic always"
+    )
+    real_score_guidance_scale: float = Field(
+        default=3.5, ge=0, description="Guidance w of the teacher, u + w (c - u); at 1 only one network evaluation"
+    )
+    min_timestep_ratio: float = Field(default=0.02, ge=0, lt=1, description="Lowest noise level of the scores")
+    max_timestep_ratio: float = Field(default=0.98, gt=0, le=1, description="Highest noise level of the scores")
+    validate_teacher: bool = Field(
+        default=True,
+        description="At the first validation also sample the teacher, with training.validation_sampling_steps and "
+        "validation_guidance_scale, to compare with",
+    )
+
+    @field_validator("dmd_denoising_steps")
+    @classmethod
+    def _is_a_schedule(cls, steps: tuple[float, ...]) -> tuple[float, ...]:
+        problem = denoising_steps_problem(steps)
+        if problem:
+            raise ValueError(problem)
+        return steps
+
+    @field_validator("max_timestep_ratio")
+    @classmethod
+    def _above_minimum(cls, value: float, info: ValidationInfo) -> float:
+        lowest = info.data.get("min_timestep_ratio", 0.0)
+        if value <= lowest:
+            raise ValueError(f"must be above min_timestep_ratio, which is {lowest}")
+        return value
+
+    def check_run(self, cfg: RunConfig) -> list[tuple[str, Problem]]:
+        problems = [
+            (
+                f"roles.{role}.trainable",
+                Problem(
+                    found=f"the {role} of dmd2 must {'be' if wanted else 'not be'} trainable",
+                    fix=f"set it to {str(wanted).lower()}",
+                ),
+            )
+            for role, wanted in (("student", True), ("teacher", False), ("critic", True))
+            if cfg.roles[role].trainable is not wanted
+        ]
+        if cfg.training.max_train_steps < self.generator_update_interval:
+            found = (
+                f"the student would never be updated: the run has {cfg.training.max_train_steps} steps, the student is due "
+                f"every {self.generator_update_interval}"
+            )
+            fix = "raise training.max_train_steps or lower generator_update_interval"
+            problems.append(("method_config.generator_update_interval", Problem(found=found, fix=fix)))
+        return problems
+
+    def student_schedule(self, warp: Callable[[Any], Any]) -> FewStepSchedule:
+        from fastvideo_core.diffusion.rollout import FewStepSchedule
+
+        return FewStepSchedule.from_denoising_steps(
+            self.dmd_denoising_steps, warp=warp if self.warp_denoising_step else None
+        )
+

@@ -1,0 +1,61 @@
+"""The distribution matching gradient as a loss (Yin et al. 2023, arXiv:2311.18828, equations 7 and 8; DMD2, arXiv:2405.14867)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from fastvideo_core.diffusion.flow import expand_to
+from fastvideo_core.diffusion.reduce import mean_per_sample
+from torch import Tensor
+
+NORMALISER_FLOOR = 1e-6
+
+
+@dataclass(frozen=True)
+class DMDGradient:
+    """g = (x0_fake - x0_real) / normaliser, with what it was made of.
+
+    Args:
+        value: [B, ...] the gradient of the objective with respect to x.
+        normaliser: [B] mean |x - x0_real| of each sample, 1e-6 at least.
+        distance: [B] mean |x0_fake - x0_real| of each sample.
+    """
+
+    value: Tensor
+    normaliser: Tensor
+    distance: Tensor
+
+
+@torch.no_grad()
+def dmd_gradient(x: Tensor, x0_real: Tensor, x0_fake: Tensor, loss_weight: Tensor | None = None) -> DMDGradient:
+    """The direction in which the student's sample x [B, ...] leaves the fake distribution for the real one.
+
+    Computed in float32 at least; normalised per sample, so that samples of a batch do not scale each other. Non-finite
+    scores stay non-finite: they must stop the run, not vanish.
+    """
+    wide = torch.promote_types(x.dtype, torch.float32)
+    x, real, fake = x.to(wide), x0_real.to(wide), x0_fake.to(wide)
+    difference = fake - real
+    normaliser = mean_per_sample((x - real).abs(), loss_weight).clamp(min=NORMALISER_FLOOR)
+    distance = mean_per_sample(difference.abs(), loss_weight)
+    return DMDGradient(difference / expand_to(normaliser, x), normaliser, distance)
+
+
+def dmd_loss(x: Tensor, gradient: Tensor, loss_weight: Tensor | None = None) -> Tensor:
+    """0.5 * mean((x - sg(x - g))^2): a scalar whose gradient with respect to x is g / (number of elements of x).
+
+    Args:
+        x: [B, ...] the student's sample, with its graph.
+        gradient: [B, ...] `DMDGradient.value`.
+    """
+    wide = torch.promote_types(x.dtype, torch.float32)
+    x = x.to(wide)
+    target = (x - gradient.to(wide)).detach()
+    return 0.5 * mean_per_sample((x - target) ** 2, loss_weight).mean()
+
+
+def critic_loss(prediction: Tensor, target: Tensor, loss_weight: Tensor | None = None) -> Tensor:
+    """mean((prediction - target)^2) of the critic's native output on the student's samples, in float32 at least."""
+    wide = torch.promote_types(prediction.dtype, torch.float32)
+    return mean_per_sample((prediction.to(wide) - target.to(wide)) ** 2, loss_weight).mean()

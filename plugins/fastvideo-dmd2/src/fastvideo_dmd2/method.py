@@ -1,0 +1,187 @@
+"""DMD2: a few-step student whose samples' distribution is moved to the teacher's (Yin et al. 2024, arXiv:2405.14867)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from fastvideo_core.batch import TrainingBatch
+from fastvideo_core.config.run import RunConfig
+from fastvideo_core.config.sections import PipelineConfig
+from fastvideo_core.diffusion.rollout import roll_to
+from fastvideo_core.method import DistillMethod, StepResult
+from fastvideo_core.optim import build_lr_scheduler, build_optimizer
+from fastvideo_core.roles import RoleHandle, RoleManager
+from fastvideo_core.validator import DistillValidator, ValidationRequest
+from torch import Tensor
+
+from fastvideo_dmd2.config import DMD2Config
+from fastvideo_dmd2.losses import critic_loss, dmd_gradient, dmd_loss
+
+
+class DMD2Method(DistillMethod):
+    """Student, teacher (real score) and critic (fake score).
+
+    Every iteration: the student makes samples x. When the student is due, x is pushed along the difference of the two
+    scores. Then the critic learns the distribution of the same x, detached. The student's graph is gone before the
+    critic's is built.
+    """
+
+    primitives = (
+        "num_train_timesteps",
+        "shift_and_clamp_timestep",
+        "add_noise",
+        "predict_x0",
+        "predict_noise",
+        "prediction_target",
+        "predict_x0_guided",
+    )
+
+    def __init__(
+        self, cfg: RunConfig, bundle: RoleManager, adapter: Any, validator: DistillValidator | None = None
+    ) -> None:
+        super().__init__(cfg, bundle, adapter, validator)
+        assert isinstance(cfg.method_config, DMD2Config)
+        assert isinstance(cfg.pipeline_config, PipelineConfig)
+        self.config: DMD2Config = cfg.method_config
+        self.sampler_kind = cfg.pipeline_config.sampler_kind
+        self.student, self.teacher, self.critic = bundle["student"], bundle["teacher"], bundle["critic"]
+        self.schedule = self.config.student_schedule(adapter.shift_and_clamp_timestep)
+        steps = cfg.training.max_train_steps
+        for handle, updates in ((self.student, steps // self.config.generator_update_interval), (self.critic, steps)):
+            optimizer = build_optimizer(handle, cfg)
+            handle.optimizers["adamw"] = optimizer
+            handle.lr_schedulers["adamw"] = build_lr_scheduler(optimizer, cfg, handle.name, num_updates=updates)
+        self._exit = (0, 0)  # (iteration, exit index): all accumulation rounds of an iteration leave at the same step
+        self._teacher_was_sampled = False
+
+    # --- one iteration --------------------------------------------------------------------------------------------
+
+    def single_train_step(
+        self, batch: Any, iteration: int, *, current_vsa_sparsity: float = 0.0
+    ) -> Iterator[StepResult]:
+        source = "zeros" if self.config.rollout_mode == "simulate" else "data"
+        prepared = self.prepare_batch(batch, latents_source=source, current_vsa_sparsity=current_vsa_sparsity)
+        noisy, t = self.student_input(prepared, iteration)
+        if self.student_is_due(iteration):
+            x = self.student_sample(noisy, t, prepared)
+            yield self.student_phase(x, prepared)
+            x = x.detach()
+        else:
+            with torch.no_grad():
+                x = self.student_sample(noisy, t, prepared)
+        yield self.critic_phase(x, prepared)
+
+    def student_is_due(self, iteration: int) -> bool:
+        """Whether this iteration (1-based) updates the student."""
+        return iteration % self.config.generator_update_interval == 0
+
+    def due_roles(self, iteration: int) -> Sequence[RoleHandle]:
+        return [self.student, self.critic] if self.student_is_due(iteration) else [self.critic]
+
+    # --- the student's sample -------------------------------------------------------------------------------------
+
+    def exit_index(self, iteration: int) -> int:
+        """The call of the schedule at which this iteration's rollout ends: uniform, equal on all ranks and rounds."""
+        if self._exit[0] != iteration:
+            drawn = torch.randint(len(self.schedule), (), generator=self.rng.shared("exit_step"))
+            self._exit = (iteration, int(drawn))
+        return self._exit[1]
+
+    def student_input(self, batch: TrainingBatch, iteration: int) -> tuple[Tensor, Tensor]:
+        """The student's noisy input [B, ...] at the exit step, and its timestep [B]; no graph."""
+        index = self.exit_index(iteration)
+        t = self.schedule.timestep_tensor(index, batch.batch_size, batch.latents.device)
+        noise = self.noise_like(batch.latents, "student_noise")
+        if self.config.rollout_mode == "data_latent":
+            return self.adapter.add_noise(batch.latents, noise, t), t
+        noisy = roll_to(
+            lambda x, at: self.student_sample(x, at, batch),
+            noise,
+            self.schedule,
+            exit_index=index,
+            kind=self.sampler_kind,
+            generator=self.rng.local("rollout_noise"),
+        )
+        return noisy, t
+
+    def student_sample(self, noisy: Tensor, t: Tensor, batch: TrainingBatch) -> Tensor:
+        """The student's x0 [B, ...]."""
+        x0: Tensor = self.adapter.predict_x0(
+            self.student, noisy, t, batch, conditional=True, attn_kind=self.config.attn_kind
+        )
+        return x0
+
+    # --- the two losses -------------------------------------------------------------------------------------------
+
+    def student_phase(self, x: Tensor, batch: TrainingBatch) -> StepResult:
+        """The distribution matching loss on the student's sample x [B, ...]; no graph in either score network."""
+        with torch.no_grad():
+            t = self.score_timesteps(batch.batch_size, "student_score").to(x.device)
+            noisy = self.adapter.add_noise(x, self.noise_like(x, "student_score_noise"), t)
+            fake = self.adapter.predict_x0(self.critic, noisy, t, batch, conditional=True)
+            real = self.adapter.predict_x0_guided(
+                self.teacher, noisy, t, batch, guidance_scale=self.config.real_score_guidance_scale
+            )
+        gradient = dmd_gradient(x, real, fake, batch.loss_weight)
+        loss = dmd_loss(x, gradient.value, batch.loss_weight)
+        samples = x.detach()
+        metrics = {
+            "dmd/score_distance": gradient.distance.mean(),
+            "dmd/normaliser": gradient.normaliser.mean(),
+            "student_x0/mean": samples.mean(),
+            "student_x0/std": samples.std(),
+        }
+        return {"total_loss": loss, "student_loss": loss.detach()}, {}, metrics
+
+    def critic_phase(self, x: Tensor, batch: TrainingBatch) -> StepResult:
+        """The critic's regression on the student's detached sample x [B, ...]."""
+        t = self.score_timesteps(batch.batch_size, "critic").to(x.device)
+        noise = self.noise_like(x, "critic_noise")
+        noisy = self.adapter.add_noise(x, noise, t)
+        prediction = self.adapter.predict_noise(self.critic, noisy, t, batch, conditional=True)
+        loss = critic_loss(prediction, self.adapter.prediction_target(x, noise, t), batch.loss_weight)
+        return {"total_loss": loss, "critic_loss": loss.detach()}, {}, {}
+
+    def score_timesteps(self, batch_size: int, stream: str) -> Tensor:
+        """Noise levels of the scores, one per sample [B]: uniform, shifted, then held inside the configured range."""
+        generator = self.rng.local(f"{stream}_timestep")
+        total = self.adapter.num_train_timesteps
+        u = torch.rand(batch_size, generator=generator, device=generator.device)
+        t: Tensor = self.adapter.shift_and_clamp_timestep(u * total)
+        return t.clamp(self.config.min_timestep_ratio * total, self.config.max_timestep_ratio * total)
+
+    # --- validation -----------------------------------------------------------------------------------------------
+
+    def log_validation(self, iteration: int) -> None:
+        if self.validator is None:
+            return
+        output_dir = self.validation_dir(iteration)
+        self.validator.log_validation(
+            iteration,
+            ValidationRequest(
+                sample_handle=self.student,
+                output_dir=output_dir,
+                sampler_kind=self.sampler_kind,
+                sampling_timesteps=self.schedule.timesteps,
+                label="student",
+            ),
+        )
+        if self.config.validate_teacher and not self._teacher_was_sampled:
+            training = self.cfg.training
+            reference = ValidationRequest(
+                sample_handle=self.teacher,
+                output_dir=output_dir,
+                sampling_steps=training.validation_sampling_steps[0],
+                guidance_scale=training.validation_guidance_scale[0],
+                label="teacher",
+            )
+            self.validator.log_validation(iteration, reference)
+            self._teacher_was_sampled = True
+
+    def checkpoint_state(self) -> dict[str, Any]:
+        return {"teacher_was_sampled": self._teacher_was_sampled}
+
+    def load_checkpoint_state(self, state: dict[str, Any]) -> None:
+        self._teacher_was_sampled = bool(state["teacher_was_sampled"])

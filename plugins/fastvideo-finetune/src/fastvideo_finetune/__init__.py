@@ -1,0 +1,1 @@
+"""Flow-matching fine-tuning: the method `finetune`."""

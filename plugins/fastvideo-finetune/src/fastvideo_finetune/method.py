@@ -1,0 +1,82 @@
+"""Supervised fine-tuning of a flow-matching network on clips and captions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastvideo_core.batch import TrainingBatch
+from fastvideo_core.config.run import RunConfig
+from fastvideo_core.diffusion.timesteps import loss_weight, sample_u
+from fastvideo_core.method import DistillMethod, StepResult
+from fastvideo_core.optim import build_lr_scheduler, build_optimizer
+from fastvideo_core.roles import RoleManager
+from fastvideo_core.validator import DistillValidator, ValidationRequest
+from torch import Tensor
+
+from fastvideo_finetune.config import FinetuneConfig
+from fastvideo_finetune.losses import flow_matching_loss
+
+
+class FinetuneMethod(DistillMethod):
+    """Regresses the network's native output at a random noise level of each clip (Lipman et al. 2023)."""
+
+    primitives = ("num_train_timesteps", "shift_and_clamp_timestep", "add_noise", "predict_noise", "prediction_target")
+
+    def __init__(
+        self, cfg: RunConfig, bundle: RoleManager, adapter: Any, validator: DistillValidator | None = None
+    ) -> None:
+        super().__init__(cfg, bundle, adapter, validator)
+        assert isinstance(cfg.method_config, FinetuneConfig)
+        self.config: FinetuneConfig = cfg.method_config
+        self.student = bundle["student"]
+        optimizer = build_optimizer(self.student, cfg)
+        self.student.optimizers["adamw"] = optimizer
+        self.student.lr_schedulers["adamw"] = build_lr_scheduler(
+            optimizer, cfg, "student", num_updates=cfg.training.max_train_steps
+        )
+
+    def single_train_step(self, batch: Any, iteration: int, *, current_vsa_sparsity: float = 0.0) -> StepResult:
+        prepared = self.prepare_batch(batch, current_vsa_sparsity=current_vsa_sparsity)
+        t = self.sample_timesteps(prepared.batch_size).to(prepared.latents.device)
+        noise = self.noise_like(prepared.latents, "noise")
+        loss = self.loss_at(prepared, noise, t)
+        return {"total_loss": loss}, {}, {}
+
+    def sample_timesteps(self, batch_size: int) -> Tensor:
+        """Shifted timesteps of a micro-batch, [B]."""
+        u = sample_u(
+            self.config.timestep_sampling,
+            batch_size,
+            self.rng.local("timestep"),
+            logit_mean=self.config.logit_mean,
+            logit_std=self.config.logit_std,
+            mode_scale=self.config.mode_scale,
+        )
+        shifted: Tensor = self.adapter.shift_and_clamp_timestep(u * self.adapter.num_train_timesteps)
+        return shifted
+
+    def loss_at(self, batch: TrainingBatch, noise: Tensor, t: Tensor) -> Tensor:
+        """The loss for given noise [B, ...] and timesteps [B]; a scalar."""
+        noisy = self.adapter.add_noise(batch.latents, noise, t)
+        prediction = self.adapter.predict_noise(
+            self.student, noisy, t, batch, conditional=True, attn_kind=self.config.attn_kind
+        )
+        target = self.adapter.prediction_target(batch.latents, noise, t)
+        level_weight = loss_weight(self.config.loss_weighting, t / self.adapter.num_train_timesteps)
+        return flow_matching_loss(prediction, target, level_weight, batch.loss_weight)
+
+    def log_validation(self, iteration: int) -> None:
+        if self.validator is None:
+            return
+        training = self.cfg.training
+        for steps in training.validation_sampling_steps:
+            for scale in training.validation_guidance_scale:
+                several = len(training.validation_sampling_steps) * len(training.validation_guidance_scale) > 1
+                request = ValidationRequest(
+                    sample_handle=self.student,
+                    output_dir=self.validation_dir(iteration),
+                    sampling_steps=steps,
+                    guidance_scale=scale,
+                    label=f"steps{steps}-cfg{scale:g}" if several else "",
+                )
+                self.validator.log_validation(iteration, request)

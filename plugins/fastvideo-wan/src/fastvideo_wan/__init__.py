@@ -1,0 +1,1 @@
+"""The Wan family (Wan 2.1 text-to-video) for fastvideo-core."""

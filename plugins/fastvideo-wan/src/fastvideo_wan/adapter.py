@@ -1,0 +1,310 @@
+"""How training methods talk to Wan 2.1."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastvideo_core.adapter import AttentionKind, LatentsSource
+from fastvideo_core.batch import TrainingBatch
+from fastvideo_core.config.training import TrainingArgs
+from fastvideo_core.diffusion import flow
+from fastvideo_core.errors import ConfigError, DataError, Problem
+from fastvideo_core.roles import RoleHandle
+from fastvideo_wan.folder import WanFolder
+from fastvideo_wan.latents import latent_shape, normalise
+from fastvideo_wan.network import predict_velocity
+from fastvideo_wan.schedule import shift_and_clamp
+from fastvideo_wan.text import TEXT_LENGTH, pad_text
+
+TRANSFORMER = "transformer"
+TEXT = "text"
+
+
+class WanAdapter:
+    """Every primitive, over latents [B, 16, T, H, W] and the conditioning {"text": [B, 512, D]}.
+
+    Args:
+        folder: the base pipeline's facts.
+        flow_shift: the run's one flow shift.
+        device: where batches go.
+        training: its sizes crop the latents of the data, and shape those of data-free training.
+        autocast: compute in bfloat16 where a network's weights are float32.
+        encode_negative: gives the embedding [L, D] of the negative prompt; called once, on_train_start.
+    """
+
+    supported_attention: tuple[AttentionKind, ...] = ("dense",)
+    """The values of `attn_kind` that this family can do."""
+
+    def __init__(
+        self,
+        folder: WanFolder,
+        *,
+        flow_shift: float,
+        device: torch.device,
+        training: TrainingArgs,
+        autocast: bool,
+        encode_negative: Callable[[], Tensor],
+    ) -> None:
+        self._folder = folder
+        self._flow_shift = flow_shift
+        self._device = device
+        self._training = training
+        self._autocast = autocast
+        self._encode_negative = encode_negative
+        self._negative_text: Tensor | None = None
+
+    # --- batches ----------------------------------------------------------------------------------------------------
+
+    def on_train_start(self) -> None:
+        """Encodes the negative prompt, once."""
+        if self._negative_text is None:
+            embedding = self._encode_negative().to(self._device, torch.float32)
+            self._negative_text = pad_text(embedding[None])
+
+    def prepare_batch(
+        self,
+        raw_batch: Mapping[str, Any],
+        *,
+        current_vsa_sparsity: float = 0.0,
+        latents_source: LatentsSource = "data",
+        generator: torch.Generator | None = None,
+    ) -> TrainingBatch:
+        """Normalised float32 latents and float32 text, padded as at inference.
+
+        Args:
+            raw_batch: `text_embedding` [B, L, D] with `text_embedding_length` [B], and for "data" `vae_latent`
+                [B, 16, T, H, W] with `latents_normalised`.
+
+        Raises:
+            DataError: something is missing from the data or has a shape that Wan cannot take.
+            ConfigError: sparse attention is asked for, or the sizes that "zeros" needs are missing or contradict.
+        """
+        if current_vsa_sparsity > 0:
+            raise _dense_only(f"a VSA sparsity of {current_vsa_sparsity}")
+        text = self._text(raw_batch)
+        if latents_source == "zeros":
+            latents = torch.zeros(text.shape[0], *self._zeros_shape(), device=self._device)
+        else:
+            latents = self._latents(raw_batch)
+        negative = self._negative_text
+        return TrainingBatch(
+            latents=latents,
+            conditioning={TEXT: text},
+            negative_conditioning=None if negative is None else {TEXT: negative.expand_as(text)},
+            extras={"info": raw_batch.get("info", [])},
+        )
+
+    def _text(self, raw_batch: Mapping[str, Any]) -> Tensor:
+        if "text_embedding" not in raw_batch:
+            raise DataError(Problem("the data holds no text_embedding", _place(raw_batch)))
+        stored: Tensor = raw_batch["text_embedding"]
+        if stored.ndim != 3 or stored.shape[-1] != self._folder.text_dim:
+            raise DataError(
+                Problem(
+                    f"text_embedding has shape {list(stored.shape[1:])}",
+                    _place(raw_batch),
+                    allowed=f"[tokens, {self._folder.text_dim}], the width that {self._folder.path} takes",
+                    fix="preprocess the captions with this pipeline's text encoder",
+                )
+            )
+        text = stored.to(self._device, torch.float32, non_blocking=True)
+        return pad_text(text, raw_batch.get("text_embedding_length"))
+
+    def _latents(self, raw_batch: Mapping[str, Any]) -> Tensor:
+        if "vae_latent" not in raw_batch:
+            raise DataError(
+                Problem(
+                    "the data holds captions but no vae_latent",
+                    _place(raw_batch),
+                    fix="preprocess videos, or choose a method setting that trains without data latents",
+                )
+            )
+        stored: Tensor = raw_batch["vae_latent"]
+        channels = len(self._folder.latents_mean)
+        _, height, width = self._folder.patch_size
+        fits = (
+            stored.ndim == 5
+            and stored.shape[1] == channels
+            and stored.shape[3] % height == 0
+            and stored.shape[4] % width == 0
+        )
+        if not fits:
+            raise DataError(
+                Problem(
+                    f"vae_latent has shape {list(stored.shape[1:])}",
+                    _place(raw_batch),
+                    allowed=f"[{channels}, T, H, W] with H a multiple of {height} and W of {width}",
+                    fix="preprocess the videos with this pipeline's VAE, at sizes that are multiples of 16 pixels",
+                )
+            )
+        latents = stored[:, :, : self._training.num_latent_t].to(self._device, torch.float32, non_blocking=True)
+        return latents if raw_batch.get("latents_normalised", False) else normalise(latents, self._folder)
+
+    def _zeros_shape(self) -> tuple[int, int, int, int]:
+        size, factor = self._training, self._folder.temporal_factor
+        problems = [
+            Problem(
+                "training without data latents needs a size", f"training.{name}", fix=f"set training.{name} in pixels"
+            )
+            for name, value in (("num_height", size.num_height), ("num_width", size.num_width))
+            if value is None
+        ]
+        problems += [
+            Problem(f"is {value}", f"training.{name}", allowed="multiples of 16 pixels")
+            for name, value in (("num_height", size.num_height), ("num_width", size.num_width))
+            if value is not None and value % 16
+        ]
+        frames = size.num_frames
+        if frames is not None and frames % factor != 1:
+            problems.append(Problem(f"is {frames}", "training.num_frames", allowed="multiples of 4 plus 1"))
+        elif frames is None and size.num_latent_t is None:
+            problems.append(
+                Problem("training without data latents needs a length", "training.num_latent_t", fix="set it")
+            )
+        elif frames is not None and size.num_latent_t not in (None, (frames - 1) // factor + 1):
+            problems.append(
+                Problem(
+                    f"{frames} frames are {(frames - 1) // factor + 1} latent frames, not {size.num_latent_t}",
+                    "training.num_frames",
+                    fix="give training.num_latent_t and training.num_frames the same length, or only one of them",
+                )
+            )
+        if problems:
+            raise ConfigError(problems)
+        assert size.num_height is not None
+        assert size.num_width is not None
+        if size.num_latent_t is not None:
+            frames = (size.num_latent_t - 1) * factor + 1
+        assert frames is not None
+        return latent_shape(self._folder, num_frames=frames, height=size.num_height, width=size.num_width)
+
+    # --- noise ------------------------------------------------------------------------------------------------------
+
+    @property
+    def num_train_timesteps(self) -> int:
+        """The length of the noise axis."""
+        return self._folder.num_train_timesteps
+
+    @property
+    def flow_shift(self) -> float:
+        """The run's one flow shift."""
+        return self._flow_shift
+
+    def shift_and_clamp_timestep(self, t: Tensor) -> Tensor:
+        """Unshifted t to t shifted by flow_shift, inside [0, num_train_timesteps]; same shape."""
+        return shift_and_clamp(t, flow_shift=self._flow_shift, num_train_timesteps=self.num_train_timesteps)
+
+    def add_noise(self, clean_latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """x_t = (1 - sigma) x0 + sigma noise."""
+        return flow.add_noise(clean_latents, noise, self._sigma(t))
+
+    def prediction_target(self, clean_latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """The velocity noise - x0, whatever t."""
+        return flow.velocity(clean_latents, noise)
+
+    def _sigma(self, t: Tensor) -> Tensor:
+        return t / self.num_train_timesteps
+
+    # --- the network ------------------------------------------------------------------------------------------------
+
+    def predict_noise(
+        self,
+        handle: RoleHandle,
+        noisy_latents: Tensor,
+        t: Tensor,
+        batch: TrainingBatch,
+        *,
+        conditional: bool,
+        attn_kind: AttentionKind = "dense",
+    ) -> Tensor:
+        """The velocity that the role's network predicts, in the dtype that it computes in.
+
+        Args:
+            t: [B], or one value for all; Wan 2.1 takes one noise level per sample.
+
+        Raises:
+            ConfigError: `attn_kind` is not dense.
+            ValueError: `conditional=False` before the negative prompt was encoded, or t differs inside a sample.
+        """
+        if attn_kind not in self.supported_attention:
+            raise _dense_only(f"attn_kind '{attn_kind}'")
+        text = batch.conditioning[TEXT] if conditional else self._negative(batch)
+        return self._velocity(handle, noisy_latents, t, text)
+
+    def predict_x0(
+        self,
+        handle: RoleHandle,
+        noisy_latents: Tensor,
+        t: Tensor,
+        batch: TrainingBatch,
+        *,
+        conditional: bool,
+        attn_kind: AttentionKind = "dense",
+    ) -> Tensor:
+        """x0 = x_t - sigma v of the role's network, float32 at least; arguments as `predict_noise`."""
+        v = self.predict_noise(handle, noisy_latents, t, batch, conditional=conditional, attn_kind=attn_kind)
+        return flow.x0_from_velocity(noisy_latents, v, self._sigma(t))
+
+    def predict_x0_guided(
+        self, handle: RoleHandle, noisy_latents: Tensor, t: Tensor, batch: TrainingBatch, *, guidance_scale: float
+    ) -> Tensor:
+        """x0 under guidance u + w (c - u), both halves in one call; without the unconditional half at scale 1."""
+        if guidance_scale == 1:
+            return self.predict_x0(handle, noisy_latents, t, batch, conditional=True)
+        text = torch.cat([batch.conditioning[TEXT], self._negative(batch)])
+        levels = _one_per_sample(t, noisy_latents)
+        both = self._velocity(handle, torch.cat([noisy_latents, noisy_latents]), torch.cat([levels, levels]), text)
+        conditional, unconditional = both.to(torch.promote_types(both.dtype, torch.float32)).chunk(2)
+        v = flow.guided(conditional, unconditional, guidance_scale)
+        return flow.x0_from_velocity(noisy_latents, v, self._sigma(t))
+
+    def backward(self, loss: Tensor, ctx: Any, grad_accum_rounds: int = 1) -> None:
+        """Accumulates the gradient of loss / grad_accum_rounds; Wan's forward leaves no context."""
+        (loss / grad_accum_rounds).backward()  # type: ignore[no-untyped-call]
+
+    def _velocity(self, handle: RoleHandle, noisy: Tensor, t: Tensor, text: Tensor) -> Tensor:
+        levels = _one_per_sample(t, noisy)
+        return predict_velocity(handle.modules[TRANSFORMER], noisy, levels, text, autocast=self._autocast)
+
+    @staticmethod
+    def _negative(batch: TrainingBatch) -> Tensor:
+        if batch.negative_conditioning is None:
+            raise ValueError(
+                "the batch has no negative conditioning: the negative prompt is encoded by on_train_start(), which "
+                "must run before prepare_batch()"
+            )
+        return batch.negative_conditioning[TEXT]
+
+
+def _one_per_sample(t: Tensor, latents: Tensor) -> Tensor:
+    levels = t.to(latents.device)
+    if levels.numel() == 1:
+        return levels.reshape(1).expand(latents.shape[0])
+    if levels.numel() == levels.shape[0] == latents.shape[0]:
+        return levels.reshape(-1)
+    raise ValueError(
+        f"t has shape {list(t.shape)} for latents {list(latents.shape)}: Wan 2.1 takes one noise level per sample, [B]"
+    )
+
+
+def _dense_only(asked: str) -> ConfigError:
+    return ConfigError(
+        Problem(
+            f"{asked} asks for sparse attention",
+            where="family 'wan'",
+            allowed="attn_kind: dense with VSA sparsity 0; this family has dense attention only",
+        )
+    )
+
+
+def _place(raw_batch: Mapping[str, Any]) -> str:
+    info = raw_batch.get("info") or [{}]
+    name = info[0].get("id") or info[0].get("file_name")
+    return f"training.data_path, batch with sample {name}" if name else "training.data_path"
+
+
+__all__ = ["TEXT", "TEXT_LENGTH", "TRANSFORMER", "WanAdapter"]

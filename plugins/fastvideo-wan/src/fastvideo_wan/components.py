@@ -1,0 +1,120 @@
+"""What the family `wan` gives to a run."""
+
+from __future__ import annotations
+
+import torch
+from diffusers.models.transformers.transformer_wan import WanTransformerBlock
+
+from fastvideo_core.components import ModelComponents
+from fastvideo_core.config.run import RunConfig
+from fastvideo_core.data.validation import ValidationPrompt, read_validation_prompts
+from fastvideo_core.distributed import context
+from fastvideo_core.errors import ConfigError, Problem
+from fastvideo_core.roles import RoleHandle, RoleManager
+from fastvideo_core.validator import SamplingValidator
+from fastvideo_wan.adapter import TRANSFORMER, WanAdapter
+from fastvideo_wan.config import WanConfig
+from fastvideo_wan.folder import check_same_latent_space, open_folder
+from fastvideo_wan.loading import load_transformer
+from fastvideo_wan.sampler import DefaultSize, WanSampler
+from fastvideo_wan.schedule import resolve_flow_shift
+from fastvideo_wan.text import PromptEmbeddings, TextEncoder
+
+FAMILY = "wan"
+
+
+def build_wan_components(cfg: RunConfig) -> ModelComponents:
+    """The run's Wan roles with their weights on this process's device, the adapter and, when asked for, the validator.
+
+    Trainable roles are float32; frozen ones bfloat16 when training.mixed_precision is bf16. VAE, scheduler and text
+    encoder come from the first trainable role's pipeline.
+
+    Raises:
+        ConfigError: a role's path holds no Wan 2.1 text-to-video pipeline, or roles do not fit each other.
+        DataError: the validation prompts cannot be used.
+    """
+    names = [name for name in cfg.roles if cfg.role_family(name).rpartition(":")[2] == FAMILY]
+    folders = {name: open_folder(cfg.roles[name].path, where=f"roles.{name}.path") for name in names}
+    check_same_latent_space(folders)
+    base_role = next((name for name in names if cfg.roles[name].trainable), names[0])
+    base = folders[base_role]
+    config = cfg.pipeline_config if isinstance(cfg.pipeline_config, WanConfig) else WanConfig()
+    flow_shift = resolve_flow_shift(base, config)
+    device = context.device()
+    bf16 = cfg.training.mixed_precision == "bf16"
+
+    captions = [config.negative_prompt]
+    validation = _validation_prompts(cfg)
+    captions += [prompt.caption for prompt in validation]
+    encoder = TextEncoder(
+        base.path,
+        device=device,
+        dtype=torch.bfloat16 if bf16 else torch.float32,
+        where=f"roles.{base_role}.path",
+    )
+    prompts = PromptEmbeddings(encoder, captions, keep_encoder=False)
+
+    validator = None
+    if cfg.training.log_validation:
+        sampler = WanSampler(
+            base,
+            config=config,
+            flow_shift=flow_shift,
+            device=device,
+            prompts=prompts,
+            size=_default_size(cfg),
+            autocast=bf16,
+        )
+        for prompt in validation:
+            sampler.check_prompt(prompt)
+        validator = SamplingValidator(sampler, validation, seed=cfg.training.seed)
+
+    adapter = WanAdapter(
+        base,
+        flow_shift=flow_shift,
+        device=device,
+        training=cfg.training,
+        autocast=bf16,
+        encode_negative=lambda: prompts.get(config.negative_prompt),
+    )
+    handles = {name: _role(cfg, name, device, bf16) for name in names}
+    return ModelComponents(bundle=RoleManager(handles), adapter=adapter, validator=validator)
+
+
+def _role(cfg: RunConfig, name: str, device: torch.device, bf16: bool) -> RoleHandle:
+    role = cfg.roles[name]
+    dtype = torch.bfloat16 if bf16 and not role.trainable else torch.float32
+    transformer = load_transformer(role.path, dtype=dtype, device=device, where=f"roles.{name}.path")
+    transformer.requires_grad_(role.trainable).train(role.trainable)
+    if role.trainable and cfg.training.enable_gradient_checkpointing_type == "full":
+        transformer.enable_gradient_checkpointing()
+    return RoleHandle(
+        name=name,
+        modules={TRANSFORMER: transformer},
+        family=cfg.role_family(name),
+        trainable=role.trainable,
+        block_classes=(WanTransformerBlock,),
+    )
+
+
+def _validation_prompts(cfg: RunConfig) -> tuple[ValidationPrompt, ...]:
+    if not cfg.training.log_validation:
+        return ()
+    if cfg.training.validation_dataset_file is None:
+        raise ConfigError(
+            Problem(
+                "validation needs prompts",
+                where="training.validation_dataset_file",
+                fix="name a JSON file of prompts, or set training.log_validation: false",
+            )
+        )
+    return read_validation_prompts(cfg.training.validation_dataset_file)
+
+
+def _default_size(cfg: RunConfig) -> DefaultSize:
+    given = {
+        "height": cfg.training.num_height,
+        "width": cfg.training.num_width,
+        "num_frames": cfg.training.num_frames,
+    }
+    return DefaultSize(**{name: value for name, value in given.items() if value is not None})

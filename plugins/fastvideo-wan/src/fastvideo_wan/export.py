@@ -1,0 +1,149 @@
+"""A trained role as a complete diffusers folder, which plain WanPipeline loads."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+from diffusers import WanTransformer3DModel
+from torch import Tensor
+
+from fastvideo_core.diffusion.rollout import FewStepSchedule
+from fastvideo_core.errors import CheckpointError, ConfigError, Problem
+from fastvideo_wan.adapter import TRANSFORMER
+from fastvideo_wan.config import WanConfig
+from fastvideo_wan.export_schedule import TOLERANCE, few_step_scheduler_config, fit_schedule
+from fastvideo_wan.folder import WanFolder, open_folder
+from fastvideo_wan.quiet import no_progress_bars
+from fastvideo_wan.schedule import many_step_scheduler, resolve_flow_shift, shift_and_clamp
+
+StudentSchedule: TypeAlias = Callable[[Callable[[Tensor], Tensor]], FewStepSchedule | None]
+"""From the family's timestep shift to the student's schedule, as `MethodConfig.student_schedule`."""
+
+TRANSFORMER_WEIGHTS = f"{TRANSFORMER}/*.safetensors*"
+MAX_SHARD_SIZE = "5GB"
+
+
+def export_pipeline(
+    base_path: str,
+    out: Path,
+    modules: dict[str, dict[str, Tensor]],
+    *,
+    pipeline_config: WanConfig,
+    student_schedule: StudentSchedule | None,
+) -> list[str]:
+    """Writes the base pipeline with another transformer and the run's one flow shift.
+
+    For a few-step student the scheduler is set so that plain WanPipeline, called with as many inference steps as the
+    schedule has and guidance_scale=1.0, follows the student's schedule.
+
+    Args:
+        base_path: folder or hub id whose other components are copied.
+        out: the new folder; complete or absent, whatever happens.
+        modules: state dicts by module name: {"transformer": ...}, stored in their own dtypes.
+        pipeline_config: of the run.
+        student_schedule: the method's schedule of its few-step student, given the family's timestep shift; None, or
+            one that gives None, exports for many-step sampling.
+
+    Returns:
+        notes for the user: how to sample, and how far the exported schedule is from the student's.
+
+    Raises:
+        ConfigError: the base is no Wan 2.1 text-to-video pipeline, or `out` is not empty.
+        CheckpointError: the state dict does not fit the base's transformer.
+    """
+    out = Path(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError(Problem("is not an empty folder", where=str(out), fix="name a new folder"))
+    folder = open_folder(base_path, where="base path")
+    transformer = _transformer(folder, modules)
+    scheduler_config, notes = _scheduler_config(folder, pipeline_config, student_schedule)
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        _copy_components(base_path, aside)
+        with no_progress_bars():
+            transformer.save_pretrained(aside / TRANSFORMER, max_shard_size=MAX_SHARD_SIZE)
+        _write_json(aside / "scheduler" / "scheduler_config.json", scheduler_config)
+        index = json.loads((aside / "model_index.json").read_text(encoding="utf-8"))
+        index["scheduler"] = ["diffusers", scheduler_config["_class_name"]]
+        _write_json(aside / "model_index.json", index)
+        aside.chmod(0o755)
+        os.replace(aside, out)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+    return notes
+
+
+def _transformer(folder: WanFolder, modules: dict[str, dict[str, Tensor]]) -> WanTransformer3DModel:
+    if set(modules) != {TRANSFORMER}:
+        raise CheckpointError(
+            Problem(f"holds the modules {', '.join(modules) or 'none'}", where="export", allowed=TRANSFORMER)
+        )
+    config = WanTransformer3DModel.load_config(folder.path, subfolder=TRANSFORMER)
+    with torch.device("meta"):
+        transformer = WanTransformer3DModel.from_config(config)
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in modules[TRANSFORMER].items()}
+    try:
+        transformer.load_state_dict(state, strict=True, assign=True)
+    except RuntimeError as error:
+        raise CheckpointError(
+            Problem(
+                f"its weights do not fit the transformer: {' '.join(str(error).split())[:300]}",
+                where=f"export with base {folder.path}",
+                fix="name the pipeline that the role was trained from",
+            )
+        ) from error
+    return transformer
+
+
+def _scheduler_config(
+    folder: WanFolder, config: WanConfig, student_schedule: StudentSchedule | None
+) -> tuple[dict[str, Any], list[str]]:
+    flow_shift = resolve_flow_shift(folder, config)
+
+    def warp(t: Tensor) -> Tensor:
+        return shift_and_clamp(t, flow_shift=flow_shift, num_train_timesteps=folder.num_train_timesteps)
+
+    few_step = student_schedule(warp) if student_schedule is not None else None
+    if few_step is None:
+        return json.loads(many_step_scheduler(folder, flow_shift).to_json_string()), []
+    fitted = fit_schedule(few_step, flow_shift=flow_shift)
+    kind = config.sampler_kind
+    notes = [f"sample it with WanPipeline(num_inference_steps={len(few_step)}, guidance_scale=1.0)"]
+    if fitted.deviation > TOLERANCE:
+        notes.append(
+            f"diffusers' FlowMatchEulerDiscreteScheduler cannot follow this schedule exactly: the largest deviation in "
+            f"sigma is {fitted.deviation:.4f}; `fastvideo-distill sample` follows it exactly"
+        )
+    return dict(few_step_scheduler_config(few_step, fitted, kind=kind, flow_shift=flow_shift)), notes
+
+
+def _copy_components(base_path: str, aside: Path) -> None:
+    source = Path(base_path)
+    if not source.is_dir():
+        from huggingface_hub import snapshot_download
+
+        source = Path(snapshot_download(base_path, ignore_patterns=[TRANSFORMER_WEIGHTS]))
+    for item in sorted(source.iterdir()):
+        if item.name == TRANSFORMER or item.name.startswith("."):
+            continue
+        if item.is_dir():
+            shutil.copytree(item, aside / item.name, symlinks=False)
+        else:
+            shutil.copy2(item, aside / item.name)
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+__all__ = ["export_pipeline"]

@@ -1,0 +1,187 @@
+"""Which pipelines this package can use, and what their configuration files say: no weights are read here."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanPipeline, WanTransformer3DModel
+
+from fastvideo_core.errors import ConfigError, Problem
+
+SUPPORTED = "Wan 2.1 text-to-video in diffusers format (for example Wan-AI/Wan2.1-T2V-1.3B-Diffusers)"
+COMPONENTS = ("transformer", "vae", "text_encoder", "tokenizer", "scheduler")
+LATENT_CHANNELS = 16
+MARKER = "_fastvideo"
+"""Key of scheduler_config.json under which an exported few-step student keeps its flow_shift and schedule. diffusers
+ignores keys that begin with an underscore."""
+
+
+@dataclass(frozen=True)
+class WanFolder:
+    """A Wan 2.1 text-to-video pipeline: where it is and the facts that its configuration files state.
+
+    Args:
+        path: folder or hub id.
+        text_dim: width of a text embedding.
+        patch_size: (frames, height, width) of latents that become one token.
+        latents_mean: of the autoencoder, per channel.
+        latents_std: likewise.
+        temporal_factor: video frames per latent frame (4).
+        spatial_factor: pixels per latent pixel (8).
+        scheduler: the whole scheduler configuration.
+    """
+
+    path: str
+    text_dim: int
+    patch_size: tuple[int, int, int]
+    latents_mean: tuple[float, ...]
+    latents_std: tuple[float, ...]
+    temporal_factor: int
+    spatial_factor: int
+    scheduler: Mapping[str, Any]
+
+    @property
+    def num_train_timesteps(self) -> int:
+        return int(self.scheduler.get("num_train_timesteps", 1000))
+
+    @property
+    def latent_space(self) -> tuple[Any, ...]:
+        """What two roles must share to train on the same latents and text embeddings."""
+        return self.text_dim, self.patch_size, self.latents_mean, self.latents_std
+
+
+def open_folder(path: str, *, where: str) -> WanFolder:
+    """Reads a pipeline's configuration files.
+
+    Args:
+        path: folder or hub id.
+        where: how errors name the place that gave the path, for example "roles.student.path".
+
+    Raises:
+        ConfigError: the path holds no Wan pipeline, an incomplete one, or a variant that is not supported.
+    """
+    where = f"{where} ({path})"
+    local = Path(path) if Path(path).is_dir() else None
+    if local is not None and not (local / "model_index.json").is_file():
+        raise ConfigError(Problem("is a folder without model_index.json", where, allowed=SUPPORTED))
+    index = _config(WanPipeline, path, None, where)
+    _check_index(index, where)
+    if local is not None:
+        _check_files(local, where)
+    transformer = _config(WanTransformer3DModel, path, "transformer", where)
+    vae = _config(AutoencoderKLWan, path, "vae", where)
+    scheduler = _config(FlowMatchEulerDiscreteScheduler, path, "scheduler", where)
+    _check_variant(transformer, vae, where)
+    t, h, w = transformer["patch_size"]
+    return WanFolder(
+        path=path,
+        text_dim=int(transformer["text_dim"]),
+        patch_size=(t, h, w),
+        latents_mean=tuple(vae["latents_mean"]),
+        latents_std=tuple(vae["latents_std"]),
+        temporal_factor=int(vae["scale_factor_temporal"]),
+        spatial_factor=int(vae["scale_factor_spatial"]),
+        scheduler=scheduler,
+    )
+
+
+def check_same_latent_space(folders: Mapping[str, WanFolder]) -> None:
+    """Roles of one run see the same latents and text embeddings.
+
+    Args:
+        folders: by role.
+
+    Raises:
+        ConfigError: naming the roles that do not fit the first one.
+    """
+    (first, reference), *others = folders.items()
+    problems = [
+        Problem(
+            f"latents or text embeddings differ from those of {first} ({reference.path})",
+            where=f"roles.{name}.path ({folder.path})",
+            allowed="pipelines with equal latents_mean and latents_std of the VAE, text_dim and patch_size",
+        )
+        for name, folder in others
+        if folder.latent_space != reference.latent_space
+    ]
+    if problems:
+        raise ConfigError(problems)
+
+
+def _config(kind: Any, path: str, subfolder: str | None, where: str) -> dict[str, Any]:
+    try:
+        config = kind.load_config(path, subfolder=subfolder)
+    except (OSError, ValueError) as error:
+        what = f"{subfolder}/" if subfolder else "a pipeline"
+        raise ConfigError(
+            Problem(
+                f"cannot read the configuration of {what}: {str(error).splitlines()[0]}",
+                where,
+                allowed=f"a folder or hub id that holds {SUPPORTED}",
+            )
+        ) from error
+    defaults = {
+        name: parameter.default
+        for name, parameter in inspect.signature(kind.__init__).parameters.items()
+        if parameter.default is not inspect.Parameter.empty
+    }
+    return {**defaults, **config} if subfolder in ("transformer", "vae") else dict(config)
+
+
+def _check_index(index: Mapping[str, Any], where: str) -> None:
+    problems = []
+    if index.get("_class_name") != "WanPipeline":
+        problems.append(Problem(f"is a {index.get('_class_name')}", where, allowed=f"a WanPipeline: {SUPPORTED}"))
+    if (index.get("transformer_2") or [None])[0] is not None or index.get("boundary_ratio") is not None:
+        problems.append(Problem("has two transformers (Wan 2.2 A14B), not supported", where, allowed=SUPPORTED))
+    if index.get("expand_timesteps"):
+        problems.append(Problem("is a Wan 2.2 TI2V pipeline, not supported", where, allowed=SUPPORTED))
+    if problems:
+        raise ConfigError(problems)
+
+
+def _check_variant(transformer: Mapping[str, Any], vae: Mapping[str, Any], where: str) -> None:
+    problems = []
+    if transformer["in_channels"] != LATENT_CHANNELS or transformer["image_dim"] is not None:
+        problems.append(
+            Problem(
+                f"its transformer takes {transformer['in_channels']} channels (image-to-video or another variant)",
+                where,
+                allowed=f"{LATENT_CHANNELS} channels and no image embedding: {SUPPORTED}",
+            )
+        )
+    if vae["z_dim"] != LATENT_CHANNELS:
+        problems.append(
+            Problem(f"its VAE has {vae['z_dim']} channels", where, allowed=f"{LATENT_CHANNELS}: {SUPPORTED}")
+        )
+    if problems:
+        raise ConfigError(problems)
+
+
+def _check_files(folder: Path, where: str) -> None:
+    problems = [
+        Problem(f"has no subfolder {name}/", where, allowed=f"all of {', '.join(COMPONENTS)}")
+        for name in COMPONENTS
+        if not (folder / name).is_dir()
+    ]
+    for index in sorted(folder.glob("*/*.safetensors.index.json")):
+        shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        problems += [
+            Problem(
+                f"{index.parent.name}/{shard} is missing, which {index.name} names",
+                where,
+                fix="download or copy the folder again",
+            )
+            for shard in shards
+            if not (index.parent / shard).is_file()
+        ]
+    for name in ("transformer", "vae", "text_encoder"):
+        if (folder / name).is_dir() and not any((folder / name).glob("*.safetensors")):
+            problems.append(Problem(f"{name}/ holds no safetensors file", where, fix="convert the weights first"))
+    if problems:
+        raise ConfigError(problems)

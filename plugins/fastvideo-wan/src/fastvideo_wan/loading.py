@@ -1,0 +1,112 @@
+"""Weights of a Wan pipeline, through diffusers' and transformers' own loading code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from diffusers import AutoencoderKLWan, WanTransformer3DModel
+from safetensors import SafetensorError
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, UMT5EncoderModel
+
+from fastvideo_core.errors import ConfigError, Problem
+from fastvideo_wan.network import keep_time_embedder_in_float32
+from fastvideo_wan.quiet import no_progress_bars
+
+
+def load_transformer(
+    path: str, *, dtype: torch.dtype, device: torch.device, where: str = "path"
+) -> WanTransformer3DModel:
+    """The denoising network, in eval mode, a module of its own at every call.
+
+    With bfloat16, the modules that diffusers lists in `_keep_in_fp32_modules` (time embedder, modulation tables, norms)
+    stay in float32.
+
+    Raises:
+        ConfigError: the weights cannot be read, or do not fit the configuration.
+    """
+    with _readable(path, "transformer", where):
+        transformer, report = WanTransformer3DModel.from_pretrained(
+            path,
+            subfolder="transformer",
+            torch_dtype=dtype,
+            use_safetensors=True,
+            low_cpu_mem_usage=True,
+            output_loading_info=True,
+        )
+    _check_complete(report, f"{where} ({path}/transformer)")
+    keep_time_embedder_in_float32(transformer)
+    return transformer.to(device).eval()
+
+
+def load_vae(path: str, *, device: torch.device, where: str = "path") -> AutoencoderKLWan:
+    """The autoencoder, float32, frozen, in eval mode.
+
+    Raises:
+        ConfigError: as `load_transformer`.
+    """
+    with _readable(path, "vae", where):
+        vae, report = AutoencoderKLWan.from_pretrained(
+            path,
+            subfolder="vae",
+            torch_dtype=torch.float32,
+            use_safetensors=True,
+            low_cpu_mem_usage=True,
+            output_loading_info=True,
+        )
+    _check_complete(report, f"{where} ({path}/vae)")
+    return vae.to(device).eval().requires_grad_(False)
+
+
+def load_text_encoder(
+    path: str, *, dtype: torch.dtype, device: torch.device, where: str = "path"
+) -> tuple[PreTrainedTokenizerBase, UMT5EncoderModel]:
+    """The tokenizer and the text encoder, frozen, in eval mode.
+
+    Raises:
+        ConfigError: as `load_transformer`.
+    """
+    with _readable(path, "tokenizer", where):
+        tokenizer = AutoTokenizer.from_pretrained(path, subfolder="tokenizer")
+    with _readable(path, "text_encoder", where):
+        encoder, report = UMT5EncoderModel.from_pretrained(
+            path, subfolder="text_encoder", dtype=dtype, use_safetensors=True, output_loading_info=True
+        )
+    _check_complete(report, f"{where} ({path}/text_encoder)")
+    return tokenizer, encoder.to(device).eval().requires_grad_(False)
+
+
+@contextmanager
+def _readable(path: str, subfolder: str, where: str) -> Iterator[None]:
+    try:
+        # diffusers draws initial values on the CPU before it overwrites them.
+        with no_progress_bars(), torch.random.fork_rng(devices=[]):
+            yield
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ConfigError(
+            Problem(
+                f"cannot load {subfolder}/: {first_line}",
+                where=f"{where} ({path})",
+                fix="download or copy the pipeline again",
+            )
+        ) from error
+
+
+def _check_complete(report: dict[str, list[str]], where: str) -> None:
+    problems = []
+    for kind in ("missing_keys", "mismatched_keys", "unexpected_keys"):
+        names = sorted(map(str, report.get(kind) or ()))
+        if names:
+            shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+            word = kind.removesuffix("_keys")
+            problems.append(
+                Problem(
+                    f"{len(names)} {word} tensors: {shown}",
+                    where,
+                    fix="weights and config.json differ: download or copy the pipeline again",
+                )
+            )
+    if problems:
+        raise ConfigError(problems)

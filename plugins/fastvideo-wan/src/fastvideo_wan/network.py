@@ -1,0 +1,47 @@
+"""One call of the Wan transformer, in the numerics of the run."""
+
+from __future__ import annotations
+
+import torch
+from diffusers import WanTransformer3DModel
+from diffusers.models.embeddings import TimestepEmbedding
+from torch import Tensor
+
+
+class Float32TimestepEmbedding(TimestepEmbedding):  # type: ignore[misc]  # diffusers is untyped
+    """The time embedder outside of autocast: what it computes is as sensitive to rounding as its weights are."""
+
+    def forward(self, sample: Tensor, condition: Tensor | None = None) -> Tensor:
+        with torch.autocast(sample.device.type, enabled=False):
+            embedding: Tensor = super().forward(sample, condition)
+            return embedding
+
+
+def keep_time_embedder_in_float32(transformer: WanTransformer3DModel) -> None:
+    """Makes autocast leave the time embedder alone; parameters and their names stay as they are."""
+    # The class is swapped rather than `forward` wrapped: a wrapped forward would, in a deep copy, still run the
+    # original's weights.
+    transformer.condition_embedder.time_embedder.__class__ = Float32TimestepEmbedding
+
+
+def predict_velocity(
+    transformer: WanTransformer3DModel, noisy: Tensor, t: Tensor, text: Tensor, *, autocast: bool
+) -> Tensor:
+    """The network's velocity at x_t, the same call as WanPipeline's.
+
+    Args:
+        transformer: in bfloat16 it runs natively, as at inference.
+        noisy: x_t [B, 16, T, H, W].
+        t: [B] in [0, num_train_timesteps].
+        text: [B, 512, D].
+        autocast: compute in bfloat16 although the weights are float32.
+
+    Returns:
+        [B, 16, T, H, W] in the dtype that was computed in.
+    """
+    dtype = transformer.dtype
+    with torch.autocast(noisy.device.type, dtype=torch.bfloat16, enabled=autocast and dtype == torch.float32):
+        velocity: Tensor = transformer(
+            hidden_states=noisy.to(dtype), timestep=t, encoder_hidden_states=text.to(dtype), return_dict=False
+        )[0]
+    return velocity

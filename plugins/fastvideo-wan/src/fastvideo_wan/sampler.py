@@ -1,0 +1,273 @@
+"""From a prompt to a video with any role's transformer, through diffusers' WanPipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKLWan, WanPipeline, WanTransformer3DModel
+from torch import Tensor, nn
+
+from fastvideo_core.data.encoder import VideoGeometry
+from fastvideo_core.data.validation import ValidationPrompt
+from fastvideo_core.diffusion.rollout import FewStepSchedule
+from fastvideo_core.errors import ConfigError, DataError, Problem
+from fastvideo_core.roles import RoleHandle
+from fastvideo_core.validator import SampledVideo, ValidationRequest
+from fastvideo_wan.adapter import TRANSFORMER
+from fastvideo_wan.config import FRAMES_DIVISOR, SIZE_MULTIPLE, WanConfig
+from fastvideo_wan.folder import WanFolder, open_folder
+from fastvideo_wan.latents import decode_frames, latent_shape
+from fastvideo_wan.loading import load_transformer, load_vae
+from fastvideo_wan.schedule import FewStepScheduler, many_step_scheduler, resolve_flow_shift, shift_and_clamp
+from fastvideo_wan.text import PromptEmbeddings, TextEncoder, pad_text
+
+FPS = 16.0
+GEOMETRY = VideoGeometry(frames_divisor=FRAMES_DIVISOR, frames_remainder=1, size_multiple=SIZE_MULTIPLE, fps=FPS)
+
+
+@dataclass(frozen=True)
+class DefaultSize:
+    """The video size of prompts that name none: pixels and frames."""
+
+    height: int = 480
+    width: int = 832
+    num_frames: int = 81
+
+
+class WanSampler:
+    """Many-step sampling with the pipeline's scheduler and guidance, and few-step sampling on given timesteps.
+
+    All randomness of a video comes from the generator: the initial noise, then `sde`'s noise, in the order of steps.
+
+    Args:
+        folder: the base pipeline; its VAE is loaded at the first video.
+        config: sampler kind and negative prompt.
+        flow_shift: the run's one flow shift.
+        device: where the VAE runs.
+        prompts: embeddings of captions.
+        size: of videos whose prompt names none.
+        autocast: compute in bfloat16 where the transformer's weights are float32, as in training.
+    """
+
+    def __init__(
+        self,
+        folder: WanFolder,
+        *,
+        config: WanConfig,
+        flow_shift: float,
+        device: torch.device,
+        prompts: PromptEmbeddings,
+        size: DefaultSize,
+        autocast: bool,
+    ) -> None:
+        self._folder = folder
+        self._config = config
+        self._flow_shift = flow_shift
+        self._device = device
+        self._prompts = prompts
+        self._size = size
+        self._autocast = autocast
+        self._vae: AutoencoderKLWan | None = None
+
+    def check_prompt(self, prompt: ValidationPrompt) -> None:
+        """Fails before any work for a prompt that Wan 2.1 text-to-video cannot sample.
+
+        Raises:
+            DataError: its size does not fit, or it brings an image.
+        """
+        if prompt.image_path is not None:
+            raise DataError(
+                Problem(
+                    f"the prompt {prompt.caption!r} has an image_path",
+                    allowed="text prompts: this family does Wan 2.1 text-to-video",
+                    fix="remove image_path",
+                )
+            )
+        size = self._size_of(prompt)
+        GEOMETRY.check(height=size.height, width=size.width, num_frames=size.num_frames)
+
+    def sample(self, request: ValidationRequest, prompt: ValidationPrompt, generator: torch.Generator) -> SampledVideo:
+        """One video at 16 frames per second.
+
+        Raises:
+            DataError: as `check_prompt`.
+            ConfigError: the request asks for what Wan's sampling cannot do.
+        """
+        frames = decode_frames(self._autoencoder(), self.sample_latents(request, prompt, generator), self._folder)[0]
+        return SampledVideo(frames=(frames * 255).round().to(torch.uint8), fps=FPS)
+
+    def sample_latents(
+        self, request: ValidationRequest, prompt: ValidationPrompt, generator: torch.Generator
+    ) -> Tensor:
+        """Normalised latents [1, 16, T, H, W], float32; arguments and errors as `sample`."""
+        self.check_prompt(prompt)
+        if request.guidance_scale < 1:
+            raise ConfigError(
+                Problem(
+                    f"guidance scale {request.guidance_scale} is below 1, where WanPipeline does not guide",
+                    allowed="1 (no guidance) or more",
+                )
+            )
+        scheduler, steps = self._scheduler(request, prompt, generator)
+        size = self._size_of(prompt)
+        shape = latent_shape(self._folder, num_frames=size.num_frames, height=size.height, width=size.width)
+        noise = torch.randn(1, *shape, generator=generator, device=generator.device)
+        transformer = request.sample_handle.modules[TRANSFORMER]
+        guided = request.guidance_scale > 1
+        pipeline = WanPipeline(
+            tokenizer=None,
+            text_encoder=None,
+            vae=None,
+            scheduler=scheduler,
+            transformer=_Autocast(transformer) if self._autocast else transformer,
+        )
+        pipeline.set_progress_bar_config(disable=True)
+        with torch.no_grad(), _evaluating(transformer):
+            latents: Tensor = pipeline(
+                prompt_embeds=self._text(prompt.caption),
+                negative_prompt_embeds=self._text(self._config.negative_prompt) if guided else None,
+                height=size.height,
+                width=size.width,
+                num_frames=size.num_frames,
+                num_inference_steps=steps,
+                guidance_scale=request.guidance_scale,
+                latents=noise,
+                output_type="latent",
+                return_dict=False,
+            )[0]
+        return latents.float()
+
+    def shift_and_clamp_timestep(self, t: Tensor) -> Tensor:
+        """As the adapter's."""
+        axis = self._folder.num_train_timesteps
+        return shift_and_clamp(t, flow_shift=self._flow_shift, num_train_timesteps=axis)
+
+    def _scheduler(
+        self, request: ValidationRequest, prompt: ValidationPrompt, generator: torch.Generator
+    ) -> tuple[Any, int]:
+        if request.sampling_timesteps is not None:
+            schedule = FewStepSchedule(tuple(request.sampling_timesteps), self._folder.num_train_timesteps)
+            kind = request.sampler_kind or self._config.sampler_kind
+            return FewStepScheduler(schedule, kind=kind, generator=generator), len(schedule)
+        if request.sampler_kind == "sde":
+            raise ConfigError(
+                Problem(
+                    "sampler_kind sde without timesteps",
+                    allowed="sde on the timesteps of a few-step student; many-step sampling is the pipeline's own ode",
+                )
+            )
+        steps = prompt.num_inference_steps or request.sampling_steps
+        if steps is None:
+            raise ConfigError(
+                Problem("neither a number of steps nor timesteps to sample on", fix="give one of the two")
+            )
+        return many_step_scheduler(self._folder, self._flow_shift), steps
+
+    def _size_of(self, prompt: ValidationPrompt) -> DefaultSize:
+        return DefaultSize(
+            height=self._size.height if prompt.height is None else prompt.height,
+            width=self._size.width if prompt.width is None else prompt.width,
+            num_frames=self._size.num_frames if prompt.num_frames is None else prompt.num_frames,
+        )
+
+    def _text(self, caption: str) -> Tensor:
+        return pad_text(self._prompts.get(caption)[None]).to(self._device)
+
+    def _autoencoder(self) -> AutoencoderKLWan:
+        if self._vae is None:
+            self._vae = load_vae(self._folder.path, device=self._device)
+        return self._vae
+
+
+@dataclass(frozen=True)
+class WanPathSampler:
+    """A transformer from a folder or hub id, and the sampler that uses it.
+
+    Args:
+        handle: the transformer as the role "student".
+        sampler: samples with any role.
+    """
+
+    handle: RoleHandle
+    sampler: WanSampler
+
+    def sample(self, request: ValidationRequest, prompt: ValidationPrompt, generator: torch.Generator) -> SampledVideo:
+        """One video, as `WanSampler.sample`."""
+        return self.sampler.sample(request, prompt, generator)
+
+    def shift_and_clamp_timestep(self, t: Tensor) -> Tensor:
+        """As the adapter's: for schedules that a method warps by the flow shift."""
+        return self.sampler.shift_and_clamp_timestep(t)
+
+
+def build_sampler(
+    model_path: str, pipeline_config: WanConfig, *, device: torch.device, dtype: torch.dtype = torch.float32
+) -> WanPathSampler:
+    """A sampler for the pipeline at `model_path`; videos are 480 x 832 and 81 frames unless a prompt says otherwise.
+
+    Args:
+        model_path: folder or hub id.
+        pipeline_config: flow shift, sampler kind, negative prompt.
+        device: where everything runs.
+        dtype: of transformer and text encoder; the VAE is float32.
+
+    Raises:
+        ConfigError: the path holds no Wan 2.1 text-to-video pipeline.
+    """
+    folder = open_folder(model_path, where="model path")
+    transformer = load_transformer(model_path, dtype=dtype, device=device, where="model path").requires_grad_(False)
+    encoder = TextEncoder(model_path, device=device, dtype=dtype, where="model path")
+    sampler = WanSampler(
+        folder,
+        config=pipeline_config,
+        flow_shift=resolve_flow_shift(folder, pipeline_config),
+        device=device,
+        prompts=PromptEmbeddings(encoder, [pipeline_config.negative_prompt], keep_encoder=True),
+        size=DefaultSize(),
+        autocast=False,
+    )
+    return WanPathSampler(RoleHandle("student", {TRANSFORMER: transformer}, family="wan"), sampler)
+
+
+class _Autocast(nn.Module):
+    """A transformer under bfloat16 autocast. Only its own call is: the scheduler's arithmetic stays in float32."""
+
+    def __init__(self, transformer: WanTransformer3DModel) -> None:
+        super().__init__()
+        self._transformer = transformer
+
+    @property
+    def config(self) -> Any:
+        return self._transformer.config
+
+    @property
+    def dtype(self) -> torch.dtype:
+        dtype: torch.dtype = self._transformer.dtype
+        return dtype
+
+    @property
+    def device(self) -> torch.device:
+        device: torch.device = self._transformer.device
+        return device
+
+    def cache_context(self, *args: Any, **kwargs: Any) -> Any:
+        return self._transformer.cache_context(*args, **kwargs)
+
+    def forward(self, hidden_states: Tensor, **kwargs: Any) -> Any:
+        enabled = self.dtype == torch.float32
+        with torch.autocast(hidden_states.device.type, dtype=torch.bfloat16, enabled=enabled):
+            return self._transformer(hidden_states=hidden_states, **kwargs)
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    training = module.training
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(training)

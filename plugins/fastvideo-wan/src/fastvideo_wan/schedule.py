@@ -1,0 +1,121 @@
+"""Noise schedules of sampling: the pipeline's own with the run's one flow shift, and the few steps of a student."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from typing import Any
+
+import diffusers
+import torch
+from torch import Tensor
+
+from fastvideo_core.diffusion import flow
+from fastvideo_core.diffusion.rollout import FewStepSchedule, SamplerKind, transition
+from fastvideo_core.errors import ConfigError, Problem
+from fastvideo_wan.config import WanConfig
+from fastvideo_wan.folder import MARKER, WanFolder
+
+SHIFT_KEYS = ("flow_shift", "shift")
+
+
+def resolve_flow_shift(folder: WanFolder, config: WanConfig) -> float:
+    """The one flow shift of a run: pipeline_config's, else that of the pipeline's scheduler.
+
+    Raises:
+        ConfigError: neither states one.
+    """
+    if config.flow_shift is not None:
+        return config.flow_shift
+    marked = folder.scheduler.get(MARKER, {})
+    for source in (marked, folder.scheduler):
+        for key in SHIFT_KEYS:
+            if source.get(key) is not None and not folder.scheduler.get("use_dynamic_shifting"):
+                return float(source[key])
+    raise ConfigError(
+        Problem(
+            f"{folder.scheduler.get('_class_name', 'the scheduler')} states no fixed shift",
+            where=f"{folder.path}/scheduler/scheduler_config.json",
+            fix="set pipeline_config.flow_shift (Wan 2.1: 5.0, or 3.0 for 480p)",
+        )
+    )
+
+
+def shift_and_clamp(t: Tensor, *, flow_shift: float, num_train_timesteps: int) -> Tensor:
+    """Unshifted t to shifted t, held inside [0, num_train_timesteps]; same shape."""
+    u = (t / num_train_timesteps).clamp(0, 1)
+    return flow.shift_sigma(u, flow_shift) * num_train_timesteps
+
+
+def many_step_scheduler(folder: WanFolder, flow_shift: float) -> Any:
+    """A fresh scheduler of the pipeline's own class, with `flow_shift`.
+
+    Raises:
+        ConfigError: diffusers has no such scheduler, or it takes no shift.
+    """
+    config = dict(folder.scheduler)
+    if MARKER in config:  # an exported student's schedule is no many-step schedule
+        config = {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": folder.num_train_timesteps}
+    name = str(config.get("_class_name"))
+    kind = getattr(diffusers, name, None)
+    parameters = inspect.signature(kind).parameters if isinstance(kind, type) else {}
+    key = next((key for key in SHIFT_KEYS if key in parameters), None)
+    if kind is None or key is None:
+        raise ConfigError(
+            Problem(
+                f"is a {name}",
+                where=f"{folder.path}/scheduler",
+                allowed="a flow-matching scheduler of diffusers, as FlowMatchEulerDiscreteScheduler or "
+                "UniPCMultistepScheduler",
+            )
+        )
+    return kind.from_config(config, **{key: flow_shift})
+
+
+@dataclass(frozen=True)
+class _NoiseAxis:
+    num_train_timesteps: int
+
+
+class FewStepScheduler:
+    """A student's schedule behind the interface that WanPipeline asks of a scheduler.
+
+    Its step is core's `transition`, so that a video made through the pipeline is the rollout of training.
+
+    Args:
+        schedule: the noise levels of the network's calls.
+        kind: how x moves from one level to the next.
+        generator: for the fresh noise of `sde`; the noise is drawn where the generator lives.
+    """
+
+    order = 1
+
+    def __init__(self, schedule: FewStepSchedule, *, kind: SamplerKind, generator: torch.Generator) -> None:
+        self.schedule = schedule
+        self.config = _NoiseAxis(schedule.num_train_timesteps)
+        self.timesteps = torch.tensor(schedule.timesteps, dtype=torch.float32)
+        self.sigmas = torch.tensor([schedule.sigma(i) for i in range(len(schedule) + 1)], dtype=torch.float32)
+        self._kind = kind
+        self._generator = generator
+        self._index = 0
+
+    def set_timesteps(self, num_inference_steps: int, device: torch.device | str | None = None) -> None:
+        """Starts over; the number of steps is the schedule's."""
+        if num_inference_steps != len(self.schedule):
+            raise ValueError(f"the schedule has {len(self.schedule)} steps, not {num_inference_steps}")
+        self.timesteps = self.timesteps.to(device)
+        self._index = 0
+
+    def set_begin_index(self, begin_index: int = 0) -> None:
+        """The step from which the pipeline starts."""
+        self._index = begin_index
+
+    def step(self, model_output: Tensor, timestep: Tensor, sample: Tensor, return_dict: bool = False) -> tuple[Tensor]:
+        """x [B, ...] at the next level, from the velocity at this one."""
+        x0 = flow.x0_from_velocity(sample, model_output, timestep / self.schedule.num_train_timesteps)
+        sigma, next_sigma = self.schedule.sigma(self._index), self.schedule.sigma(self._index + 1)
+        self._index += 1
+        # Noise of a CPU generator is the same for every device; so small a tensor may travel.
+        home = self._generator.device if self._kind == "sde" else sample.device
+        moved = transition(sample.to(home), x0.to(home), sigma, next_sigma, kind=self._kind, generator=self._generator)
+        return (moved.to(sample.device),)

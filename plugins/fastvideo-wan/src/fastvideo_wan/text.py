@@ -1,0 +1,112 @@
+"""Captions to UMT5 embeddings, as WanPipeline makes them."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Sequence
+
+import torch
+from diffusers.pipelines.wan.pipeline_wan import prompt_clean
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
+
+from fastvideo_wan.loading import load_text_encoder
+
+TEXT_LENGTH = 512
+"""Tokens that the network attends to. It has no text mask, so that the zeros behind a short caption count."""
+
+
+class TextEncoder:
+    """The text encoder of a pipeline; its weights are loaded at the first caption and can be let go of.
+
+    Args:
+        path: folder or hub id of the pipeline.
+        device: where the encoder runs.
+        dtype: of its weights.
+        where: how errors name the place that gave the path.
+    """
+
+    def __init__(self, path: str, *, device: torch.device, dtype: torch.dtype, where: str = "path") -> None:
+        self._path = path
+        self._device = device
+        self._dtype = dtype
+        self._where = where
+        self._loaded: tuple[PreTrainedTokenizerBase, UMT5EncoderModel] | None = None
+
+    def encode(self, captions: Sequence[str]) -> list[Tensor]:
+        """Per caption its embedding [L, D], L <= 512, without padding, on the encoder's device.
+
+        One caption at a time, so that an embedding does not depend on which others are encoded with it.
+        """
+        tokenizer, encoder = self._models()
+        return [self._encode_one(tokenizer, encoder, caption) for caption in captions]
+
+    def module(self) -> UMT5EncoderModel:
+        """The text encoder itself."""
+        return self._models()[1]
+
+    def free(self) -> None:
+        """Lets go of the weights; the next `encode` loads them again."""
+        self._loaded = None
+        gc.collect()
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _models(self) -> tuple[PreTrainedTokenizerBase, UMT5EncoderModel]:
+        if self._loaded is None:
+            self._loaded = load_text_encoder(self._path, dtype=self._dtype, device=self._device, where=self._where)
+        return self._loaded
+
+    @torch.no_grad()
+    def _encode_one(self, tokenizer: PreTrainedTokenizerBase, encoder: UMT5EncoderModel, caption: str) -> Tensor:
+        tokens = tokenizer(
+            [prompt_clean(caption)],
+            padding="max_length",
+            max_length=TEXT_LENGTH,
+            truncation=True,
+            add_special_tokens=True,
+            return_attention_mask=True,
+            return_tensors="pt",
+        )
+        mask = tokens.attention_mask.to(self._device)
+        hidden: Tensor = encoder(tokens.input_ids.to(self._device), mask).last_hidden_state[0]
+        return hidden[: int(mask.sum())]
+
+
+def pad_text(embedding: Tensor, lengths: Tensor | None = None) -> Tensor:
+    """[B, L, D] as [B, 512, D]: cut behind 512 tokens, zero behind each sample's own length [B]."""
+    batch, length, width = embedding.shape
+    kept = min(length, TEXT_LENGTH)
+    padded = embedding.new_zeros(batch, TEXT_LENGTH, width)
+    padded[:, :kept] = embedding[:, :kept]
+    if lengths is not None:
+        positions = torch.arange(TEXT_LENGTH, device=embedding.device)
+        padded.masked_fill_((positions >= lengths.to(embedding.device)[:, None])[..., None], 0)
+    return padded
+
+
+class PromptEmbeddings:
+    """Embeddings of captions on the CPU, each encoded once.
+
+    Args:
+        encoder: encodes what is missing.
+        expected: captions that will be asked for; they are encoded together with the first one that is.
+        keep_encoder: whether the encoder's weights stay loaded between captions.
+    """
+
+    def __init__(self, encoder: TextEncoder, expected: Sequence[str] = (), *, keep_encoder: bool) -> None:
+        self._encoder = encoder
+        self._expected = tuple(expected)
+        self._keep_encoder = keep_encoder
+        self._embeddings: dict[str, Tensor] = {}
+
+    def get(self, caption: str) -> Tensor:
+        """The embedding [L, D] of a caption, L <= 512, without padding."""
+        if caption not in self._embeddings:
+            wanted = dict.fromkeys([caption, *self._expected])
+            missing = [text for text in wanted if text not in self._embeddings]
+            for text, embedding in zip(missing, self._encoder.encode(missing), strict=True):
+                self._embeddings[text] = embedding.cpu()
+            if not self._keep_encoder:
+                self._encoder.free()
+        return self._embeddings[caption]

@@ -1,0 +1,79 @@
+"""A tiny pipeline, and run configurations over it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fastvideo_core.components import ModelComponents
+from fastvideo_core.config.run import RecipeConfig, RoleConfig, RunConfig
+from fastvideo_core.config.sections import MethodConfig
+from fastvideo_core.config.training import TrainingArgs
+from fastvideo_wan.components import build_wan_components
+from fastvideo_wan.config import WanConfig
+from fastvideo_wan.tiny import write_tiny_pipeline
+
+MakeConfig = Callable[..., RunConfig]
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A tiny Wan; read only."""
+    path = tmp_path_factory.mktemp("tiny") / "wan"
+    write_tiny_pipeline(path, seed=0)
+    return str(path)
+
+
+@pytest.fixture
+def run_config(tiny: str, tmp_path: Path) -> MakeConfig:
+    """A run over the tiny pipeline: roles by name as {name: trainable}, training and pipeline settings."""
+
+    def make(
+        roles: dict[str, bool] | None = None,
+        *,
+        paths: dict[str, str] | None = None,
+        pipeline: dict[str, Any] | None = None,
+        attn_kind: str = "dense",
+        **training: Any,
+    ) -> RunConfig:
+        given = roles or {"student": True}
+        return RunConfig(
+            recipe=RecipeConfig(family="wan", method="any"),
+            roles={
+                name: RoleConfig(path=(paths or {}).get(name, tiny), trainable=trainable)
+                for name, trainable in given.items()
+            },
+            training=TrainingArgs(output_dir=str(tmp_path), max_train_steps=1, **training),
+            pipeline_config=WanConfig(**(pipeline or {})),
+            method_config=MethodConfig.model_validate({"attn_kind": attn_kind}),
+            callbacks={},
+            raw={},
+            source="run.yaml",
+        )
+
+    return make
+
+
+@pytest.fixture
+def components(run_config: MakeConfig) -> ModelComponents:
+    """A frozen teacher and a trainable student, negative prompt encoded."""
+    built = build_wan_components(run_config({"student": True, "teacher": False}))
+    built.adapter.on_train_start()
+    return built
+
+
+@pytest.fixture
+def raw_batch() -> dict[str, Any]:
+    """Two samples as core's loader gives them."""
+    generator = torch.Generator().manual_seed(5)
+    return {
+        "vae_latent": torch.randn(2, 16, 2, 4, 6, generator=generator),
+        "text_embedding": torch.randn(2, 9, 32, generator=generator),
+        "text_embedding_length": torch.tensor([9, 4]),
+        "info": [{"id": "one"}, {"id": "two"}],
+        "latents_normalised": False,
+    }

@@ -1,0 +1,170 @@
+"""Which folders are accepted, and in which dtype their weights arrive."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import WanTransformer3DModel
+
+from fastvideo_core.errors import ConfigError
+from fastvideo_wan.components import build_wan_components
+from fastvideo_wan.config import WanConfig
+from fastvideo_wan.folder import open_folder
+from fastvideo_wan.loading import load_text_encoder, load_transformer, load_vae
+from fastvideo_wan.schedule import many_step_scheduler, resolve_flow_shift
+from fastvideo_wan.tiny import write_tiny_pipeline
+
+CPU = torch.device("cpu")
+ISLANDS = ("time_embedder", "scale_shift_table", "norm1", "norm2", "norm3")
+
+
+@pytest.fixture
+def copy(tiny, tmp_path) -> Path:
+    return Path(shutil.copytree(tiny, tmp_path / "copy"))
+
+
+def _edit(path: Path, **changes) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def _refusal(path: Path) -> str:
+    with pytest.raises(ConfigError) as error:
+        open_folder(str(path), where="roles.student.path")
+    assert f"roles.student.path ({path})" in str(error.value)
+    return str(error.value)
+
+
+def test_a_folder_without_model_index(tmp_path):
+    (tmp_path / "x").mkdir()
+    assert "without model_index.json" in _refusal(tmp_path / "x")
+
+
+def test_a_path_that_is_neither_folder_nor_reachable(tmp_path):
+    assert "cannot read the configuration of a pipeline" in _refusal(tmp_path / "nothing")
+
+
+def test_another_pipeline(copy):
+    _edit(copy / "model_index.json", _class_name="LTXPipeline")
+    assert "is a LTXPipeline" in _refusal(copy)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"transformer_2": ["diffusers", "WanTransformer3DModel"]}, "two transformers (Wan 2.2 A14B)"),
+        ({"boundary_ratio": 0.875}, "two transformers (Wan 2.2 A14B)"),
+        ({"expand_timesteps": True}, "Wan 2.2 TI2V"),
+    ],
+)
+def test_wan_2_2(copy, change, message):
+    _edit(copy / "model_index.json", **change)
+    text = _refusal(copy)
+    assert message in text
+    assert "Wan 2.1 text-to-video" in text
+
+
+def test_an_absent_second_transformer_is_fine(copy):
+    _edit(copy / "model_index.json", transformer_2=[None, None], boundary_ratio=None, expand_timesteps=False)
+    assert open_folder(str(copy), where="x").text_dim == 32
+
+
+def test_image_to_video(copy):
+    _edit(copy / "transformer" / "config.json", in_channels=36)
+    assert "takes 36 channels" in _refusal(copy)
+
+
+def test_a_missing_subfolder(copy):
+    shutil.rmtree(copy / "vae")
+    assert "has no subfolder vae/" in _refusal(copy)
+
+
+def test_a_missing_shard(copy, tiny):
+    shutil.rmtree(copy / "transformer")
+    WanTransformer3DModel.from_pretrained(tiny, subfolder="transformer").save_pretrained(
+        copy / "transformer", max_shard_size="40KB"
+    )
+    shards = sorted((copy / "transformer").glob("*.safetensors"))
+    assert len(shards) > 1
+    loaded = load_transformer(str(copy), dtype=torch.float32, device=CPU)
+    original = load_transformer(tiny, dtype=torch.float32, device=CPU)
+    assert all(torch.equal(a, b) for a, b in zip(loaded.parameters(), original.parameters(), strict=True))
+    shards[0].unlink()
+    assert f"transformer/{shards[0].name} is missing" in _refusal(copy)
+
+
+def test_damaged_weights(copy):
+    file = copy / "transformer" / "diffusion_pytorch_model.safetensors"
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(ConfigError, match="cannot load transformer/"):
+        load_transformer(str(copy), dtype=torch.float32, device=CPU)
+
+
+def test_weights_that_do_not_fit_the_config(copy):
+    _edit(copy / "transformer" / "config.json", num_layers=3)
+    with pytest.raises(ConfigError, match=r"missing tensors: blocks\.2\."):
+        load_transformer(str(copy), dtype=torch.float32, device=CPU)
+
+
+def test_roles_must_share_the_latent_space(run_config, copy):
+    config = json.loads((copy / "vae" / "config.json").read_text())
+    _edit(copy / "vae" / "config.json", latents_mean=[v + 1 for v in config["latents_mean"]])
+    cfg = run_config({"student": True, "teacher": False}, paths={"teacher": str(copy)})
+    with pytest.raises(
+        ConfigError, match=r"roles\.teacher\.path .*latents or text embeddings differ from those of student"
+    ):
+        build_wan_components(cfg)
+
+
+def test_bf16_keeps_the_sensitive_modules_in_float32(tiny):
+    transformer = load_transformer(tiny, dtype=torch.bfloat16, device=CPU)
+    for name, parameter in transformer.named_parameters():
+        island = any(part in ISLANDS for part in name.split("."))
+        assert parameter.dtype == (torch.float32 if island else torch.bfloat16), name
+    assert transformer.rope.freqs_cos.dtype == torch.float32
+    assert transformer.dtype == torch.bfloat16
+
+
+def test_trainable_roles_are_float32_and_frozen_ones_follow_mixed_precision(run_config):
+    built = build_wan_components(run_config({"student": True, "teacher": False}, mixed_precision="bf16"))
+    assert {p.dtype for p in built.bundle["student"].modules["transformer"].parameters()} == {torch.float32}
+    assert built.bundle["teacher"].modules["transformer"].dtype == torch.bfloat16
+    built = build_wan_components(run_config({"student": True, "teacher": False}))
+    assert {p.dtype for p in built.bundle["teacher"].modules["transformer"].parameters()} == {torch.float32}
+
+
+def test_vae_is_float32_and_loading_leaves_the_random_state_alone(tiny):
+    before = torch.get_rng_state()
+    assert load_vae(tiny, device=CPU).dtype == torch.float32
+    load_text_encoder(tiny, dtype=torch.bfloat16, device=CPU)
+    load_transformer(tiny, dtype=torch.bfloat16, device=CPU)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_roles_of_one_folder_share_no_weights_with_each_other_or_the_file(components, tiny):
+    student, teacher = (components.bundle[name].modules["transformer"] for name in ("student", "teacher"))
+    before = [p.clone() for p in teacher.parameters()]
+    with torch.no_grad():
+        for parameter in student.parameters():
+            parameter.add_(1)
+    again = load_transformer(tiny, dtype=torch.float32, device=CPU)
+    assert all(torch.equal(a, b) for a, b in zip(teacher.parameters(), before, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(again.parameters(), before, strict=True))
+
+
+@pytest.mark.parametrize(("scheduler", "key"), [("euler", "shift"), ("unipc", "flow_shift")])
+def test_flow_shift_comes_from_the_scheduler_unless_configured(tmp_path, scheduler, key):
+    write_tiny_pipeline(tmp_path / "w", scheduler=scheduler, flow_shift=7.0)
+    folder = open_folder(str(tmp_path / "w"), where="x")
+    assert resolve_flow_shift(folder, WanConfig()) == 7.0
+    assert resolve_flow_shift(folder, WanConfig(flow_shift=2.5)) == 2.5
+    assert many_step_scheduler(folder, 2.5).config[key] == 2.5
+
+
+def test_a_scheduler_without_fixed_shift_asks_for_one(copy):
+    _edit(copy / "scheduler" / "scheduler_config.json", use_dynamic_shifting=True)
+    with pytest.raises(ConfigError, match=r"set pipeline_config\.flow_shift"):
+        resolve_flow_shift(open_folder(str(copy), where="x"), WanConfig())
