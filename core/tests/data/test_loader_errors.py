@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,16 @@ def test_embeddings_of_different_width_cannot_be_stacked(tmp_path: Path) -> None
     text = error_while_reading(tmp_path, batch_size=2)
     assert "text_embedding has shape [2, " in text
     assert "keep such samples in separate folders" in text
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_file_that_is_cut_during_the_run_is_an_error(tmp_path: Path, workers: int) -> None:
+    write_file(tmp_path / "a.parquet", [sample_row(n) for n in range(40)], group=1)
+    loader = ParquetLoader(tmp_path, batch_size=1, seed=0, num_workers=workers, window_bytes=1)
+    next(loader)
+    os.truncate(tmp_path / "a.parquet", 100)
+    with pytest.raises(DataError, match=r"a.parquet, row group \d+: changed since the run started"):
+        list(itertools.islice(loader, 39))
 
 
 def test_the_same_error_comes_again_when_asked_again(tmp_path: Path) -> None:

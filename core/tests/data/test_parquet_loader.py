@@ -11,7 +11,8 @@ import pytest
 import torch
 from tiny_data import foreign_row, ids, sample_row, write_file, write_numbered
 
-from fastvideo_core.data.folder import ParquetFolder
+from fastvideo_core.data.collate import decode_rows
+from fastvideo_core.data.folder import ParquetFolder, open_folder
 from fastvideo_core.data.loader import ParquetLoader
 from fastvideo_core.errors import CheckpointError, DataError
 
@@ -170,6 +171,15 @@ def test_memory_is_bounded_by_windows_not_by_rows(tmp_path: Path, monkeypatch: p
     for done in range(1, 41):
         next(source)
         assert reads <= done + 2 * rows_per_window
+
+
+def test_rows_that_outlive_their_row_group_do_not_hold_its_memory(tmp_path: Path) -> None:
+    write_file(tmp_path / "a.parquet", [sample_row(n) for n in range(2)])
+    folder = open_folder(tmp_path)
+    view, copy = (row.tensors["vae_latent"].data for row in decode_rows(folder, 0, [0, 1], [False, True]))
+    assert not view.flags.owndata
+    assert copy.flags.owndata
+    assert copy.tobytes() == np.ones(16, np.float32).tobytes()
 
 
 def test_dtypes_are_honoured_and_mixed_ones_promoted_exactly(tmp_path: Path) -> None:

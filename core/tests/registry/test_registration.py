@@ -43,12 +43,11 @@ class Mine:
 
 
 def test_a_decorated_class_is_found_and_left_as_it_is(registry: PluginRegistry) -> None:
-    @register_method("local", config=Config, roles=("student", "teacher"), primitives=("add_noise",))
+    @register_method("local", config=Config, roles=("student", "teacher"))
     class Local: ...
 
     plugin = registry.get("methods", "local")
     assert plugin.spec.roles == ("student", "teacher")
-    assert plugin.spec.primitives == ("add_noise",)
     assert registry.resolve(plugin, "impl") is Local
     assert registry.config_class(plugin) is Config
     assert plugin.provenance.distribution == "test_registration.py"

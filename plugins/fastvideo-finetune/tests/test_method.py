@@ -18,13 +18,13 @@ def run_of(folder, *, method=None, training=None, trainable=True):
         "roles": {"student": {"path": "org/base", "trainable": trainable}},
         "training": {
             "output_dir": str(folder / "out"),
-            "max_train_steps": 300,
-            "train_batch_size": 64,
+            "max_train_steps": 400,
+            "train_batch_size": 256,
             "learning_rate": 1e-2,
             **(training or {}),
         },
         "method_config": method or {},
-        "pipeline_config": {"num_samples": 4096},
+        "pipeline_config": {"num_samples": 65536, "width": 32},
     }
 
 
@@ -59,7 +59,7 @@ def test_training_on_gaussian_data_approaches_the_floor(tmp_path):
 
     lines = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
     losses = [line["total_loss"] for line in lines]
-    assert len(losses) == 300
+    assert len(losses) == 400
     floor = torch.pi * 0.6 / 2
     assert sum(losses[:5]) / 5 > 2 * floor
     assert floor * 0.9 < sum(losses[-50:]) / 50 < floor * 1.1

@@ -14,7 +14,7 @@ from fastvideo_core.errors import ConfigError
 from fastvideo_wan.components import build_wan_components
 from fastvideo_wan.config import WanConfig
 from fastvideo_wan.folder import open_folder
-from fastvideo_wan.loading import load_text_encoder, load_transformer, load_vae
+from fastvideo_wan.loading import load_text_encoder, load_transformer, load_vae, outline_role
 from fastvideo_wan.schedule import many_step_scheduler, resolve_flow_shift
 from fastvideo_wan.tiny import write_tiny_pipeline
 
@@ -43,8 +43,18 @@ def test_a_folder_without_model_index(tmp_path):
     assert "without model_index.json" in _refusal(tmp_path / "x")
 
 
-def test_a_path_that_is_neither_folder_nor_reachable(tmp_path):
-    assert "cannot read the configuration of a pipeline" in _refusal(tmp_path / "nothing")
+def test_a_path_that_cannot_be_a_hub_id_is_not_looked_up(tmp_path):
+    assert "there is no such folder" in _refusal(tmp_path / "nothing")
+
+
+def test_a_hub_id_that_cannot_be_read(monkeypatch):
+    def offline(path, subfolder=None):
+        raise OSError("We couldn't connect to the hub\nsecond line")
+
+    monkeypatch.setattr("diffusers.WanPipeline.load_config", offline)
+    text = _refusal(Path("org/name"))
+    assert "(it is no folder here, so it was looked up on the hub): We couldn't connect to the hub" in text
+    assert "second line" not in text
 
 
 def test_another_pipeline(copy):
@@ -134,6 +144,17 @@ def test_trainable_roles_are_float32_and_frozen_ones_follow_mixed_precision(run_
     assert built.bundle["teacher"].modules["transformer"].dtype == torch.bfloat16
     built = build_wan_components(run_config({"student": True, "teacher": False}))
     assert {p.dtype for p in built.bundle["teacher"].modules["transformer"].parameters()} == {torch.float32}
+
+
+def test_the_outline_has_the_networks_shapes_and_no_weights(tiny, tmp_path):
+    outline = outline_role(tiny)
+    loaded = load_transformer(tiny, dtype=torch.float32, device=CPU)
+    assert set(outline) == {"transformer"}
+    shapes = {name: p.shape for name, p in outline["transformer"].named_parameters()}
+    assert shapes == {name: p.shape for name, p in loaded.named_parameters()}
+    assert {p.device.type for p in outline["transformer"].parameters()} == {"meta"}
+    with pytest.raises(ConfigError, match=r"without model_index\.json"):
+        outline_role(str(tmp_path))
 
 
 def test_vae_is_float32_and_loading_leaves_the_random_state_alone(tiny):

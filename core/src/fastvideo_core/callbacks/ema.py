@@ -35,7 +35,8 @@ class _RoleAverage:
 
     def restart(self) -> None:
         """The averages become the weights of this moment."""
-        torch._foreach_copy_(self.shadows, [p.detach() for p in self.parameters])
+        for shadow, parameter in zip(self.shadows, self.parameters, strict=True):
+            shadow.copy_(parameter.detach())
 
     def update(self, decay: float) -> None:
         """shadow = decay * shadow + (1 - decay) * weight."""
@@ -68,7 +69,8 @@ class _RoleAverage:
             )
         if problems:
             raise CheckpointError(problems)
-        torch._foreach_copy_(self.shadows, [stored[name] for name in self.names])
+        for name, shadow in zip(self.names, self.shadows, strict=True):
+            shadow.copy_(stored[name])
 
 
 class EMACallback(Callback):

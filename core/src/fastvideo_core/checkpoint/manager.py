@@ -108,6 +108,9 @@ class CheckpointManager:
             CheckpointError: there is none.
         """
         if str(which) == "latest":
+            if context.is_main_process():
+                storage.put_back_replaced(self.output_dir)
+            context.barrier()
             return storage.latest_checkpoint(self.output_dir)
         return storage.resolve_checkpoint(which)
 

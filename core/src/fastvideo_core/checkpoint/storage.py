@@ -23,7 +23,7 @@ FORMAT = 1
 TENSORS, DOCUMENT, RUN_CONFIG = "state", "state.json", "run.yaml"
 
 _NAME = re.compile(r"checkpoint-(\d+)")
-_ASIDE = re.compile(r"\.(checkpoint-\d+)\.(tmp|replaced|removed)")
+_ASIDE = re.compile(r"\.checkpoint-\d+\.(tmp|replaced|removed)")
 
 
 class CheckpointWriteError(FastVideoError):
@@ -125,18 +125,19 @@ def remove_oldest(output_dir: Path, keep: int, newest: Path) -> None:
             logger.warning("the old checkpoint %s could not be removed: %s", path, error.strerror)
 
 
-def clean_leftovers(output_dir: Path) -> None:
-    """Removes what a killed save left behind, and puts back a checkpoint that was just being replaced."""
-    if not output_dir.is_dir():
-        return
-    for path in sorted(output_dir.iterdir()):
-        match = _ASIDE.fullmatch(path.name)
-        if match is None:
-            continue
-        original = output_dir / match[1]
-        if match[2] == "replaced" and not original.exists():
+def put_back_replaced(output_dir: Path) -> None:
+    """Puts back a checkpoint that a killed save was just replacing."""
+    for path in output_dir.glob(".checkpoint-*.replaced"):
+        original = output_dir / path.name[1:].removesuffix(".replaced")
+        if not original.exists():
             os.rename(path, original)
-        else:
+
+
+def clean_leftovers(output_dir: Path) -> None:
+    """Removes what a killed save left behind; no other process may be saving here."""
+    put_back_replaced(output_dir)
+    for path in output_dir.glob(".checkpoint-*"):
+        if _ASIDE.fullmatch(path.name):
             shutil.rmtree(path, ignore_errors=True)
 
 

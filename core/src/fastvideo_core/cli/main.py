@@ -1,8 +1,8 @@
 """`fastvideo-distill`: find the command, run it, turn errors into messages and exit codes.
 
-Every command is a module of this package with `add_arguments(parser)` and `run(args) -> int`, imported only when
-it is the one. `run` finds in `args`, besides its own arguments: `registry` (PluginRegistry, with the files of --plugin loaded),
-`plugin` (those files' paths, to hand on to other processes) and `debug`.
+Every command is a module of this package with `add_arguments(parser)` and `run(args) -> int`; only the one that is asked
+for is imported. `run` finds in `args`, besides its own arguments: `registry` (PluginRegistry, with the files of --plugin
+loaded), `plugin` (those files' paths, to hand on to other processes) and `debug`.
 """
 
 from __future__ import annotations

@@ -100,7 +100,7 @@ class TrainingArgs(StrictModel):
         1, ge=1, description="Forward and backward passes whose gradients are averaged before one optimizer step."
     )
     dataloader_num_workers: int = Field(
-        0, ge=0, description="Processes that read data ahead; 0 reads in the training process."
+        0, ge=0, description="Threads that read data ahead; 0 reads when a batch is asked for. Never changes the order."
     )
     num_gpus: int = Field(1, ge=1, description="Processes of the run, one per GPU (on CPU: just processes).")
 
@@ -110,7 +110,7 @@ class TrainingArgs(StrictModel):
     weight_decay: float = Field(0.0, ge=0, description="AdamW's decoupled weight decay.")
     lr_scheduler: LRSchedulerName = Field("constant", description="How the learning rate moves over the run.")
     lr_warmup_steps: int = Field(
-        0, ge=0, description="Optimizer steps in which the learning rate rises linearly from 0; not for `constant`."
+        0, ge=0, description="Optimizer steps in which the learning rate rises linearly; not for `constant`."
     )
     lr_num_cycles: int = Field(1, ge=1, description="Number of restarts' cycles of `cosine_with_restarts`.")
     lr_power: float = Field(1.0, gt=0, description="Exponent of `polynomial`.")

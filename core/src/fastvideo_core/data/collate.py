@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -55,13 +56,14 @@ def decode_rows(folder: ParquetFolder, group: int, rows: Sequence[int], keep: Se
     """
     table = folder.read(group)
     sparse = 2 * len(rows) < table.num_rows
-    infos = table.select([name for name in folder.metadata if name in table.column_names]).take(pa.array(rows))
+    info = {name: table.column(name) for name in folder.metadata if name in table.column_names}
     decoded = []
     payloads = {name: _Payloads(table, name) for name in folder.tensors}
-    for row, kept, info in zip(rows, keep, infos.to_pylist(), strict=True):
+    for row, kept in zip(rows, keep, strict=True):
         where = folder.where(group, row)
         tensors = {name: payload.get(row, copy=sparse or kept, where=where) for name, payload in payloads.items()}
-        decoded.append(Row(tensors, {name: info.get(name) for name in folder.metadata}, where))
+        values = {name: info[name][row].as_py() if name in info else None for name in folder.metadata}
+        decoded.append(Row(tensors, values, where))
     return decoded
 
 
@@ -85,27 +87,27 @@ def stack(name: str, rows: Sequence[Row]) -> dict[str, Tensor]:
             raise _cannot_stack(f"{name} has dtype {payload.dtype}, but {first.dtype} in", row, rows[0])
     lengths = [payload.shape[0] for payload in payloads] if ragged else []
     shape = (max(lengths), first.shape[1]) if ragged else first.shape
-    out = _stacked(payloads, shape, padded=len(set(lengths)) > 1)
+    out = _stacked(payloads, shape)
     return {name: out, f"{name}_length": torch.tensor(lengths)} if ragged else {name: out}
 
 
-def _stacked(payloads: Sequence[Payload], shape: tuple[int, ...], *, padded: bool) -> Tensor:
-    dtypes = [DTYPES[payload.dtype] for payload in payloads]
-    dtype = dtypes[0]
-    for other in dtypes:
-        dtype = torch.promote_types(dtype, other)
-    out = torch.empty((len(payloads), *shape), dtype=dtype)
-    if padded:
-        out.zero_()
-    if len(set(dtypes)) > 1:
-        for i, payload in enumerate(payloads):
-            tensor = payload.to_tensor()
-            out[i, : len(tensor)] = tensor
-    elif out.numel():
-        target = bytes_of(out).reshape(len(payloads), -1)
-        for i, payload in enumerate(payloads):
-            target[i, : len(payload.data)] = payload.data
-    return out
+def _stacked(payloads: Sequence[Payload], shape: tuple[int, ...]) -> Tensor:
+    dtype = DTYPES[payloads[0].dtype]
+    if any(payload.dtype != payloads[0].dtype for payload in payloads):
+        for payload in payloads:
+            dtype = torch.promote_types(dtype, DTYPES[payload.dtype])
+        payloads = [_converted(payload, dtype) for payload in payloads]
+    row_bytes = math.prod(shape) * dtype.itemsize
+    # numpy's memory rather than torch's: numpy asks for huge pages, and its copies never wake torch's thread pool.
+    out = np.empty((len(payloads), row_bytes), np.uint8)
+    for target, payload in zip(out, payloads, strict=True):
+        target[: len(payload.data)] = payload.data
+        target[len(payload.data) :] = 0
+    return torch.from_numpy(out.reshape(-1)).view(dtype).reshape(len(payloads), *shape)
+
+
+def _converted(payload: Payload, dtype: torch.dtype) -> Payload:
+    return Payload(bytes_of(payload.to_tensor().to(dtype)), payload.shape, payload.dtype)
 
 
 def _both_floating(a: str, b: str) -> bool:
@@ -147,7 +149,7 @@ class _BinaryChunk:
         _, offsets, data = array.buffers()
         self._offsets = np.frombuffer(offsets, np.int64)[array.offset : array.offset + len(array) + 1]
         self._data = np.frombuffer(data, np.uint8) if data is not None else np.empty(0, np.uint8)
-        self._valid = array.is_valid().to_numpy(zero_copy_only=False)
+        self._valid = array.is_valid().to_pylist() if array.null_count else [True] * len(array)
 
     def __len__(self) -> int:
         return len(self._valid)

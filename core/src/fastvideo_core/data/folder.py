@@ -21,11 +21,12 @@ from fastvideo_core.data.plan import IntArray, Layout
 from fastvideo_core.data.schema import METADATA_TYPES, TENSOR_NAMES, latents_normalised, tensor_columns
 from fastvideo_core.errors import DataError, Problem
 
-_OPEN_FILES = 32
+_OPEN_FILES = 8
 _SCANNERS = 8
 _NEVER_BY_DEFAULT = frozenset({"pil_image"})
 _BUCKETED = ("vae_latent", "trajectory_latents")
 _FIX_EMPTY = "write a data set with: fastvideo-distill preprocess, or correct the path"
+_FIX_CHANGED = "do not change a data set while it is in use; start the run again"
 _FIX_DAMAGED = "copy the file again, or delete it and preprocess its samples again"
 
 
@@ -37,6 +38,7 @@ class ParquetFolder:
         root: the folder (or the one file).
         names: relative names of its files, sorted.
         file_rows: rows of each file.
+        file_bytes: size of each file.
         layout: row groups and latent shapes, numbered through all files.
         group_file: for each row group, the number of its file.
         group_index: for each row group, its number inside its file.
@@ -48,6 +50,7 @@ class ParquetFolder:
     root: Path
     names: tuple[str, ...]
     file_rows: tuple[int, ...]
+    file_bytes: tuple[int, ...]
     layout: Layout
     group_file: IntArray
     group_index: IntArray
@@ -78,15 +81,14 @@ class ParquetFolder:
         path = self.path(int(self.group_file[group]))
         columns = [column for name in self.tensors for column in tensor_columns(name)] + list(self.metadata)
         try:
+            if path.stat().st_size != self.file_bytes[self.group_file[group]]:  # a mapped file must not shrink
+                raise DataError(Problem("changed since the run started", self.where(group), fix=_FIX_CHANGED))
             handle = self._handles.take(path)
             table = handle.read_row_group(int(self.group_index[group]), columns=columns, use_threads=False)
         except (pa.ArrowException, OSError) as error:
             fix = _FIX_DAMAGED
             raise DataError(Problem(f"cannot be read: {error}", self.where(group), fix=fix)) from error
         self._handles.give(path, handle)
-        if table.num_rows != self.layout.group_rows[group]:
-            found = f"holds {table.num_rows} rows, but had {self.layout.group_rows[group]} when the run started"
-            raise DataError(Problem(found, self.where(group), fix="do not change a data set while it is in use"))
         return table
 
     @cached_property
@@ -127,6 +129,7 @@ def open_folder(path: Path, tensors: Sequence[str] | None = None) -> ParquetFold
         root=path,
         names=tuple(names),
         file_rows=tuple(len(file.buckets) for file in files),
+        file_bytes=tuple(file.size for file in files),
         layout=Layout(
             group_rows=_joined([file.group_rows for file in files]),
             group_bytes=_joined([file.group_bytes for file in files]),
@@ -143,6 +146,7 @@ def open_folder(path: Path, tensors: Sequence[str] | None = None) -> ParquetFold
 @dataclass(frozen=True)
 class _File:
     path: Path
+    size: int
     columns: frozenset[str]
     group_rows: list[int]
     group_bytes: list[int]
@@ -164,7 +168,7 @@ class _Handles:
                 if name == path:
                     del self._free[key]
                     return handle
-        return pq.ParquetFile(path)
+        return pq.ParquetFile(path, memory_map=True)  # saves a copy of every byte
 
     def give(self, path: Path, handle: pq.ParquetFile) -> None:
         with self._lock:
@@ -216,6 +220,7 @@ def _describe(path: Path, handle: pq.ParquetFile) -> _File:
     shapes, buckets = _bucket(path, handle, columns)
     return _File(
         path=path,
+        size=path.stat().st_size,
         columns=columns,
         group_rows=[group.num_rows for group in groups],
         group_bytes=[group.total_byte_size for group in groups],

@@ -41,7 +41,7 @@ def load_run_config(
         ConfigError: with everything that is wrong, in the order of the file.
     """
     document = read_document(path)
-    raw = deepcopy(document.data)
+    raw = document.data
     if not isinstance(document.data, dict):
         found = "the file is empty" if document.data is None else f"found {show(document.data)} at the top"
         allowed = f"a mapping with {', '.join(REQUIRED_SECTIONS)}"

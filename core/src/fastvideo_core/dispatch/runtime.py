@@ -24,6 +24,7 @@ from fastvideo_core.distributed.shard import shard_roles
 from fastvideo_core.errors import ConfigError, PluginError, Problem
 from fastvideo_core.method import DistillMethod
 from fastvideo_core.registry.registry import PluginRegistry
+from fastvideo_core.rng import stream_seed
 from fastvideo_core.roles import RoleManager
 from fastvideo_core.trainer import DistillTrainer
 
@@ -66,13 +67,9 @@ def build_runtime_from_config(cfg: RunConfig, registry: PluginRegistry) -> Disti
         UserError: whatever does not fit, before anything is trained or written.
     """
     args = cfg.training
-    checkpoint_manager = CheckpointManager(
-        Path(args.output_dir),
-        every=args.training_state_checkpointing_steps,
-        keep=args.checkpoints_total_limit,
-        config_yaml=cfg.to_yaml(),
-        versions=plugin_versions(cfg, registry),
-    )
+    # Nothing of ours draws from torch's global generator, but dropout layers and third parties' code do.
+    torch.manual_seed(stream_seed(args.seed, "global", context.rank()))
+    checkpoint_manager = build_checkpoint_manager(cfg, registry)
     start_step = checkpoint_manager.prepare_resume(args.resume_from_checkpoint)
     if start_step >= args.max_train_steps:
         raise ConfigError(
@@ -102,10 +99,21 @@ def build_runtime_from_config(cfg: RunConfig, registry: PluginRegistry) -> Disti
         cfg=cfg,
         training_args=args,
         method=method,
-        dataloader=components.dataloader if components.dataloader is not None else _parquet_loader(cfg),
+        dataloader=components.dataloader if components.dataloader is not None else parquet_loader(cfg),
         start_step=start_step,
         callbacks=_build_callbacks(cfg, registry),
         checkpoint_manager=checkpoint_manager,
+    )
+
+
+def build_checkpoint_manager(cfg: RunConfig, registry: PluginRegistry) -> CheckpointManager:
+    """Checkpoints as `training` asks for them."""
+    return CheckpointManager(
+        Path(cfg.training.output_dir),
+        every=cfg.training.training_state_checkpointing_steps,
+        keep=cfg.training.checkpoints_total_limit,
+        config_yaml=cfg.to_yaml(),
+        versions=plugin_versions(cfg, registry),
     )
 
 
@@ -147,7 +155,13 @@ def _build_callbacks(cfg: RunConfig, registry: PluginRegistry) -> CallbackManage
     return CallbackManager(callbacks)
 
 
-def _parquet_loader(cfg: RunConfig) -> ParquetLoader:
+def parquet_loader(cfg: RunConfig) -> ParquetLoader:
+    """Core's loader over `training.data_path`.
+
+    Raises:
+        ConfigError: there is no data_path.
+        DataError: the data set cannot be used.
+    """
     args = cfg.training
     if args.data_path is None:
         raise ConfigError(

@@ -62,13 +62,14 @@ def register_model(
     export: Callable[..., object] | str | None = None,
     sample: Callable[..., object] | str | None = None,
     tiny: Callable[..., object] | str | None = None,
+    outline: Callable[..., object] | str | None = None,
     api: tuple[int, int] = API_VERSION,
 ) -> Callable[[Decorated], Decorated]:
     """Register the decorated function as a family's `build`; see ModelPlugin. Targets are objects or `module:attr`."""
 
     def register(build: Decorated) -> Decorated:
         given: dict[str, object] = {"build": build, "config": config, "preprocess": preprocess}
-        given |= {"export": export, "sample": sample, "tiny": tiny}
+        given |= {"export": export, "sample": sample, "tiny": tiny, "outline": outline}
         names = {field: _target(value) for field, value in given.items()}
         spec = ModelPlugin(
             name=name,
@@ -79,6 +80,7 @@ def register_model(
             export=names["export"],
             sample=names["sample"],
             tiny=names["tiny"],
+            outline=names["outline"],
         )
         _register("models", spec, given, "build")
         return build
@@ -91,13 +93,12 @@ def register_method(
     *,
     config: type | str,
     roles: tuple[str, ...],
-    primitives: tuple[str, ...] = (),
     api: tuple[int, int] = API_VERSION,
 ) -> Callable[[ClassType], ClassType]:
     """Register the decorated DistillMethod class; see MethodPlugin."""
 
     def register(impl: ClassType) -> ClassType:
-        spec = MethodPlugin(name, api, _target(impl) or "", _target(config) or "", roles, primitives)
+        spec = MethodPlugin(name, api, _target(impl) or "", _target(config) or "", roles)
         _register("methods", spec, {"impl": impl, "config": config}, "impl")
         return impl
 

@@ -48,6 +48,9 @@ class Spec:
         return found
 
 
+_FAMILY_OFFERS = ("preprocess", "export", "sample", "tiny", "outline")
+
+
 @dataclass(frozen=True)
 class ModelPlugin(Spec):
     """A model family.
@@ -61,6 +64,7 @@ class ModelPlugin(Spec):
         export: writes a trained role as a folder of the family's own format.
         sample: generates videos from a checkpoint or folder.
         tiny: writes a small random-weight pipeline in the family's real format.
+        outline: function path -> a role's networks on the meta device, from configs alone, for `check`.
     """
 
     build: str
@@ -69,13 +73,14 @@ class ModelPlugin(Spec):
     export: str | None = None
     sample: str | None = None
     tiny: str | None = None
+    outline: str | None = None
 
-    targets: ClassVar[tuple[str, ...]] = ("build", "config", "preprocess", "export", "sample", "tiny")
+    targets: ClassVar[tuple[str, ...]] = ("build", "config", *_FAMILY_OFFERS)
 
     @property
     def capabilities(self) -> tuple[str, ...]:
         """Which of the optional targets the family offers."""
-        return tuple(name for name in ("preprocess", "export", "sample", "tiny") if self.target(name) is not None)
+        return tuple(name for name in _FAMILY_OFFERS if self.target(name) is not None)
 
 
 @dataclass(frozen=True)
@@ -88,23 +93,20 @@ class MethodPlugin(Spec):
         impl: DistillMethod subclass.
         config: PluginConfig subclass of `method_config`.
         roles: the roles that run.yaml must name, no more and no fewer.
-        primitives: the adapter primitives that the method calls.
     """
 
     impl: str
     config: str
     roles: tuple[str, ...]
-    primitives: tuple[str, ...] = ()
 
     targets: ClassVar[tuple[str, ...]] = ("impl", "config")
 
     def flaws(self) -> list[str]:
         found = super().flaws()
-        for field, names in (("roles", self.roles), ("primitives", self.primitives)):
-            if not isinstance(names, tuple) or not all(isinstance(name, str) and name for name in names):
-                found.append(f"{field} is {names!r}, not a tuple of names")
-            elif len(set(names)) != len(names):
-                found.append(f"{field} names something twice: {names!r}")
+        if not isinstance(self.roles, tuple) or not all(isinstance(name, str) and name for name in self.roles):
+            found.append(f"roles is {self.roles!r}, not a tuple of names")
+        elif len(set(self.roles)) != len(self.roles):
+            found.append(f"roles names something twice: {self.roles!r}")
         return found
 
 

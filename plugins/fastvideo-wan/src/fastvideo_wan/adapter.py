@@ -14,13 +14,12 @@ from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.diffusion import flow
 from fastvideo_core.errors import ConfigError, DataError, Problem
 from fastvideo_core.roles import RoleHandle
-from fastvideo_wan.folder import WanFolder
+from fastvideo_wan.folder import TRANSFORMER, WanFolder
 from fastvideo_wan.latents import latent_shape, normalise
 from fastvideo_wan.network import predict_velocity
 from fastvideo_wan.schedule import shift_and_clamp
-from fastvideo_wan.text import TEXT_LENGTH, pad_text
+from fastvideo_wan.text import pad_text
 
-TRANSFORMER = "transformer"
 TEXT = "text"
 
 
@@ -307,4 +306,4 @@ def _place(raw_batch: Mapping[str, Any]) -> str:
     return f"training.data_path, batch with sample {name}" if name else "training.data_path"
 
 
-__all__ = ["TEXT", "TEXT_LENGTH", "TRANSFORMER", "WanAdapter"]
+__all__ = ["TEXT", "WanAdapter"]

@@ -12,9 +12,9 @@ from fastvideo_core.distributed import context
 from fastvideo_core.errors import ConfigError, Problem
 from fastvideo_core.roles import RoleHandle, RoleManager
 from fastvideo_core.validator import SamplingValidator
-from fastvideo_wan.adapter import TRANSFORMER, WanAdapter
+from fastvideo_wan.adapter import WanAdapter
 from fastvideo_wan.config import WanConfig
-from fastvideo_wan.folder import check_same_latent_space, open_folder
+from fastvideo_wan.folder import TRANSFORMER, check_same_latent_space, open_folder
 from fastvideo_wan.loading import load_transformer
 from fastvideo_wan.sampler import DefaultSize, WanSampler
 from fastvideo_wan.schedule import resolve_flow_shift

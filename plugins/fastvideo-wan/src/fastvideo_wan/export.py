@@ -10,16 +10,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import torch
 from diffusers import WanTransformer3DModel
 from torch import Tensor
 
 from fastvideo_core.diffusion.rollout import FewStepSchedule
 from fastvideo_core.errors import CheckpointError, ConfigError, Problem
-from fastvideo_wan.adapter import TRANSFORMER
 from fastvideo_wan.config import WanConfig
 from fastvideo_wan.export_schedule import TOLERANCE, few_step_scheduler_config, fit_schedule
-from fastvideo_wan.folder import WanFolder, open_folder
+from fastvideo_wan.folder import TRANSFORMER, WanFolder, open_folder
+from fastvideo_wan.loading import outline_transformer
 from fastvideo_wan.quiet import no_progress_bars
 from fastvideo_wan.schedule import many_step_scheduler, resolve_flow_shift, shift_and_clamp
 
@@ -88,9 +87,7 @@ def _transformer(folder: WanFolder, modules: dict[str, dict[str, Tensor]]) -> Wa
         raise CheckpointError(
             Problem(f"holds the modules {', '.join(modules) or 'none'}", where="export", allowed=TRANSFORMER)
         )
-    config = WanTransformer3DModel.load_config(folder.path, subfolder=TRANSFORMER)
-    with torch.device("meta"):
-        transformer = WanTransformer3DModel.from_config(config)
+    transformer = outline_transformer(folder.path)
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in modules[TRANSFORMER].items()}
     try:
         transformer.load_state_dict(state, strict=True, assign=True)

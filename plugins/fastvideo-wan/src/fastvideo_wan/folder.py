@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,12 @@ from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanPipe
 from fastvideo_core.errors import ConfigError, Problem
 
 SUPPORTED = "Wan 2.1 text-to-video in diffusers format (for example Wan-AI/Wan2.1-T2V-1.3B-Diffusers)"
-COMPONENTS = ("transformer", "vae", "text_encoder", "tokenizer", "scheduler")
+TRANSFORMER = "transformer"
+"""The name of a role's only module, and of its folder."""
+
+COMPONENTS = (TRANSFORMER, "vae", "text_encoder", "tokenizer", "scheduler")
 LATENT_CHANNELS = 16
+HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
 MARKER = "_fastvideo"
 """Key of scheduler_config.json under which an exported few-step student keeps its flow_shift and schedule. diffusers
 ignores keys that begin with an underscore."""
@@ -67,6 +72,10 @@ def open_folder(path: str, *, where: str) -> WanFolder:
     """
     where = f"{where} ({path})"
     local = Path(path) if Path(path).is_dir() else None
+    if local is None and not HUB_ID.fullmatch(path):
+        raise ConfigError(
+            Problem("there is no such folder", where, allowed=f"a folder or hub id that holds {SUPPORTED}")
+        )
     if local is not None and not (local / "model_index.json").is_file():
         raise ConfigError(Problem("is a folder without model_index.json", where, allowed=SUPPORTED))
     index = _config(WanPipeline, path, None, where)
@@ -118,6 +127,7 @@ def _config(kind: Any, path: str, subfolder: str | None, where: str) -> dict[str
         config = kind.load_config(path, subfolder=subfolder)
     except (OSError, ValueError) as error:
         what = f"{subfolder}/" if subfolder else "a pipeline"
+        what += "" if Path(path).is_dir() else " (it is no folder here, so it was looked up on the hub)"
         raise ConfigError(
             Problem(
                 f"cannot read the configuration of {what}: {str(error).splitlines()[0]}",

@@ -8,9 +8,11 @@ from contextlib import contextmanager
 import torch
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from safetensors import SafetensorError
+from torch import nn
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, UMT5EncoderModel
 
 from fastvideo_core.errors import ConfigError, Problem
+from fastvideo_wan.folder import TRANSFORMER, open_folder
 from fastvideo_wan.network import keep_time_embedder_in_float32
 from fastvideo_wan.quiet import no_progress_bars
 
@@ -38,6 +40,23 @@ def load_transformer(
     _check_complete(report, f"{where} ({path}/transformer)")
     keep_time_embedder_in_float32(transformer)
     return transformer.to(device).eval()
+
+
+def outline_transformer(path: str) -> WanTransformer3DModel:
+    """The denoising network on the meta device: names, shapes and architecture without weights."""
+    config = WanTransformer3DModel.load_config(path, subfolder="transformer")
+    with torch.device("meta"):
+        return WanTransformer3DModel.from_config(config)
+
+
+def outline_role(path: str) -> dict[str, nn.Module]:
+    """A role's networks on the meta device, by module name.
+
+    Raises:
+        ConfigError: the path holds no complete Wan 2.1 text-to-video pipeline.
+    """
+    open_folder(path, where="path")
+    return {TRANSFORMER: outline_transformer(path)}
 
 
 def load_vae(path: str, *, device: torch.device, where: str = "path") -> AutoencoderKLWan:

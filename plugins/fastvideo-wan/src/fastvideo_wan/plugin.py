@@ -13,4 +13,5 @@ PLUGIN = ModelPlugin(
     export="fastvideo_wan.export:export_pipeline",
     sample="fastvideo_wan.sampler:build_sampler",
     tiny="fastvideo_wan.tiny:write_tiny_pipeline",
+    outline="fastvideo_wan.loading:outline_role",
 )

@@ -17,9 +17,8 @@ from fastvideo_core.diffusion.rollout import FewStepSchedule
 from fastvideo_core.errors import ConfigError, DataError, Problem
 from fastvideo_core.roles import RoleHandle
 from fastvideo_core.validator import SampledVideo, ValidationRequest
-from fastvideo_wan.adapter import TRANSFORMER
 from fastvideo_wan.config import FRAMES_DIVISOR, SIZE_MULTIPLE, WanConfig
-from fastvideo_wan.folder import WanFolder, open_folder
+from fastvideo_wan.folder import TRANSFORMER, WanFolder, open_folder
 from fastvideo_wan.latents import decode_frames, latent_shape
 from fastvideo_wan.loading import load_transformer, load_vae
 from fastvideo_wan.schedule import FewStepScheduler, many_step_scheduler, resolve_flow_shift, shift_and_clamp

@@ -1,0 +1,119 @@
+"""`fastvideo-distill check run.yaml`: everything that can be known before weights are loaded."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # torch and pydantic are imported when a file is checked, not to show help
+    from fastvideo_core.config.run import RunConfig
+    from fastvideo_core.dispatch.estimate import RoleEstimate
+    from fastvideo_core.registry.registry import PluginRegistry
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `check`."""
+    parser.add_argument("config", help="the run's run.yaml")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Reports every problem at once, or what the run would be."""
+    from fastvideo_core.dispatch.load import load_run_config
+    from fastvideo_core.errors import ConfigError, Problem, UserError
+
+    registry: PluginRegistry = args.registry
+    cfg = load_run_config(args.config, registry)
+    problems: list[Problem] = []
+    lines: list[str] = []
+    for part in (_roles, _data, _prompts, _resume):
+        try:
+            lines += part(cfg, registry)
+        except UserError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(problems)
+    print(f"{args.config}: {cfg.recipe.method} of {cfg.recipe.family}, {cfg.training.max_train_steps} steps")
+    for line in lines:
+        print(f"  {line}")
+    print("ok")
+    return 0
+
+
+def _roles(cfg: RunConfig, registry: PluginRegistry) -> list[str]:
+    from fastvideo_core.dispatch.estimate import estimate_role
+    from fastvideo_core.dispatch.sources import role_source
+    from fastvideo_core.errors import Problem, UserError
+
+    averaged = getattr(cfg.callbacks.get("ema"), "roles", ())
+    lines, problems, estimates = [], [], []
+    for name, role in cfg.roles.items():
+        plugin = registry.get("models", cfg.role_family(name))
+        try:
+            source = role_source(name, role)
+            text = f"role {name}: {'trained' if role.trainable else 'frozen'}, {source}"
+            if plugin.spec.outline is not None:
+                outline: Any = registry.resolve(plugin, "outline")
+                estimate = estimate_role(cfg, name, outline(source.base), ema=name in averaged)
+                estimates.append(estimate)
+                text += f", {estimate.parameters / 1e6:,.2f} M parameters"
+            lines.append(text)
+        except UserError as error:
+            problems += [Problem(p.found, p.where or f"roles.{name}", p.allowed, p.fix) for p in error.problems]
+    if problems:
+        raise UserError(problems)
+    return lines + (_memory(cfg, estimates) if len(estimates) == len(cfg.roles) else [])
+
+
+def _memory(cfg: RunConfig, estimates: list[RoleEstimate]) -> list[str]:
+    gpus = cfg.training.num_gpus
+    parts = {
+        part: sum(getattr(estimate, part) for estimate in estimates)
+        for part in ("weights", "gradients", "optimizer", "ema")
+    }
+    shown = ", ".join(f"{part} {_size(value / gpus)}" for part, value in parts.items() if value)
+    total = sum(estimate.total for estimate in estimates)
+    return [
+        f"memory per GPU, {gpus} GPU{'s' if gpus > 1 else ''}: {_size(total / gpus)} without activations ({shown})",
+        f"checkpoint: {_size(sum(estimate.checkpoint for estimate in estimates))}",
+    ]
+
+
+def _data(cfg: RunConfig, registry: PluginRegistry) -> list[str]:
+    if cfg.training.data_path is None:
+        return ["data: the family's own"]
+    from fastvideo_core.dispatch.runtime import parquet_loader
+
+    loader = parquet_loader(cfg)
+    try:
+        return [
+            f"data: {loader.num_samples} samples in {cfg.training.data_path} ({', '.join(loader.tensor_names)}), "
+            f"{loader.batches_per_epoch} batches per epoch and process"
+        ]
+    finally:
+        loader.close()
+
+
+def _prompts(cfg: RunConfig, registry: PluginRegistry) -> list[str]:
+    if not cfg.training.log_validation or cfg.training.validation_dataset_file is None:
+        return []
+    from fastvideo_core.data.validation import read_validation_prompts
+
+    prompts = read_validation_prompts(cfg.training.validation_dataset_file)
+    return [f"validation: {len(prompts)} prompts every {cfg.training.validation_steps} steps"]
+
+
+def _resume(cfg: RunConfig, registry: PluginRegistry) -> list[str]:
+    if cfg.training.resume_from_checkpoint is None:
+        return []
+    from fastvideo_core.dispatch.runtime import build_checkpoint_manager
+
+    manager = build_checkpoint_manager(cfg, registry)
+    return [f"resume: after step {manager.prepare_resume(cfg.training.resume_from_checkpoint)}"]
+
+
+def _size(size: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024 or unit == "GiB":
+            return f"{size:.2f} {unit}"
+        size /= 1024
+    raise AssertionError("unreachable")

@@ -1,0 +1,222 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
+
+from fastvideo_core.callbacks.config import EMAConfig
+from fastvideo_core.callbacks.ema import EMACallback
+from fastvideo_core.checkpoint.weights import describe, read_role_weights
+from fastvideo_core.errors import CheckpointError
+
+from .toy_run import Counter, ToyRun, assert_same, network, toy_run
+
+
+def resumed(folder, path=None, **options) -> ToyRun:
+    run = toy_run(folder, seed=100, **options)
+    torch.manual_seed(999)
+    run.manager.load(path or run.manager.resolve("latest"))
+    return run
+
+
+@pytest.mark.parametrize("saved_at", [1, 2, 5])  # 1: the student's optimizer has not stepped yet
+def test_a_resumed_run_continues_bit_identically(tmp_path, saved_at):
+    straight = toy_run(tmp_path / "a").steps(1, saved_at)
+    straight.manager.save(saved_at)
+    at_save = straight.fingerprint()
+    before = {key: value.clone() for key, value in straight.method.state_dict().items()}
+    torch.manual_seed(3)
+    straight.manager.save(saved_at)  # not saved again: the seed just set is not in the checkpoint
+
+    again = resumed(tmp_path / "a")
+    assert_same(dict(again.method.state_dict()) | teacher(before), before)
+    torch_state = torch.get_rng_state()
+    assert_same(again.fingerprint() | {"rng": at_save["rng"]}, at_save)
+
+    torch.set_rng_state(torch_state)
+    straight_end = straight.steps(saved_at + 1, 9).fingerprint()
+    torch.set_rng_state(torch_state)
+    assert_same(again.steps(saved_at + 1, 9).fingerprint(), straight_end)
+
+
+def teacher(state):
+    return {key: value for key, value in state.items() if "teacher" in key}
+
+
+def test_an_optimizer_that_never_stepped_loses_what_it_had(tmp_path):
+    toy_run(tmp_path).steps(1, 1).manager.save(1)
+    run = toy_run(tmp_path).steps(1, 4)
+    optimizer = run.method.bundle["student"].optimizers["adamw"]
+    assert optimizer.state
+    run.manager.load(tmp_path / "checkpoint-000001")
+    assert not optimizer.state
+
+
+def test_step_counters_and_moments_keep_their_dtype(tmp_path):
+    nets = {"student": network().bfloat16()}
+    run = toy_run(tmp_path, networks=nets)
+    optimizer = run.method.bundle["student"].optimizers["adamw"]
+    for index, parameter in enumerate(optimizer.param_groups[1]["params"]):
+        if index % 2:  # partially filled: the others were never stepped
+            optimizer.state[parameter] = {
+                "step": torch.tensor(3.0),
+                "exp_avg": torch.randn(parameter.shape),  # float32 moments of bfloat16 weights
+                "row": torch.randn(2),
+                "count": 4,
+            }
+    run.manager.save(3)
+    again = resumed(tmp_path, networks={"student": network(seed=9).bfloat16()})
+    assert_same(again.fingerprint()["optimizers"], run.fingerprint()["optimizers"])
+
+
+def test_random_state_is_restored_last_and_once_more_on_request(tmp_path):
+    run = toy_run(tmp_path).steps(1, 3)
+    run.manager.save(3)
+    expected = (
+        torch.rand(2),
+        torch.rand(2, generator=run.method.adapter.generator),
+        run.method.rng.local("noise").get_state(),
+    )
+    again = resumed(tmp_path)
+    torch.rand(5)  # as a dataloader's iterator does
+    torch.rand(5, generator=again.method.rng.local("noise"))
+    again.manager.restore_rng()
+    actual = (
+        torch.rand(2),
+        torch.rand(2, generator=again.method.adapter.generator),
+        again.method.rng.local("noise").get_state(),
+    )
+    assert_same(actual, expected)
+
+
+def test_wrappers_leave_no_trace_in_names(tmp_path):
+    wrapped = network()
+    wrapped[0] = checkpoint_wrapper(wrapped[0])
+    toy_run(tmp_path, networks={"student": wrapped}).steps(1, 2).manager.save(2)
+    assert "0.weight" in read_role_weights(tmp_path, "student", ema=False)["net"]
+    resumed(tmp_path).steps(3, 4)
+
+
+def test_weights_are_loaded_in_place(tmp_path):
+    toy_run(tmp_path).steps(1, 2).manager.save(2)
+    run = toy_run(tmp_path)
+    before = [parameter.data_ptr() for parameter in run.method.parameters()]
+    run.manager.load(tmp_path / "checkpoint-000002")
+    assert [parameter.data_ptr() for parameter in run.method.parameters()] == before
+
+
+def fails(run: ToyRun, path, *messages: str) -> None:
+    with pytest.raises(CheckpointError) as error:
+        run.manager.load(path)
+    for message in messages:
+        assert message in str(error.value)
+
+
+def test_what_does_not_fit_is_named(tmp_path):
+    path = toy_run(tmp_path).steps(1, 2).manager.save(2)
+    fails(
+        toy_run(tmp_path, width=4),
+        path,
+        "role 'student', module 'net': '0.weight' is float32[3, 3] in the checkpoint and float32[4, 3] in this run",
+        "role 'critic', module 'net'",
+        "fix: resume with the run.yaml that lies in the checkpoint, or start a new run from its weights",
+    )
+    fails(
+        toy_run(tmp_path, networks={"student": torch.nn.Sequential(network(), torch.nn.Linear(1, 1))}),
+        path,
+        "role 'student', module 'net': it has no parameter 0.0.weight, 0.0.bias,",
+        "and 6 more",
+        "it has the parameter 0.weight",
+        "optimizer 'adamw' of role 'student', group 0: it has no parameter student.net.0.0.weight",
+    )
+    fails(
+        toy_run(tmp_path, networks={"student": network().bfloat16()}),
+        path,
+        "is float32[3, 3] in the checkpoint and bfloat16",
+    )
+
+
+def test_missing_and_unexpected_roles_and_optimizers_are_named(tmp_path):
+    path = toy_run(tmp_path).manager.save(2)
+    frozen = toy_run(tmp_path)
+    frozen.method.bundle["critic"].trainable = False
+    fails(frozen, path, "it has the trainable role critic, which this run has not", "this run has: student")
+    more = toy_run(tmp_path)
+    more.method.bundle["teacher"].trainable = True
+    fails(more, path, "it has no trainable role teacher, which this run has", "the checkpoint has: student, critic")
+    other = toy_run(tmp_path)
+    student = other.method.bundle["student"]
+    student.optimizers["muon"] = student.optimizers.pop("adamw")
+    fails(other, path, "role 'student': it has no optimizer muon", "it has the optimizer adamw")
+
+
+def test_callbacks_must_be_those_of_the_checkpoint(tmp_path):
+    path = toy_run(tmp_path).manager.save(2)
+    ema = EMACallback(EMAConfig())
+    fails(
+        toy_run(tmp_path, callbacks={"ema": ema}),
+        path,
+        "holds the state of callback 'counter', which this run does not have",
+    )
+    more = {"ema": EMACallback(EMAConfig()), "counter": Counter(), "second": Counter()}
+    fails(
+        toy_run(tmp_path, callbacks=more), path, "holds no state of callback 'second'", "it holds that of: ema, counter"
+    )
+
+
+def test_a_dataloader_that_cannot_resume_is_an_error(tmp_path):
+    path = toy_run(tmp_path).manager.save(2)
+    run = toy_run(tmp_path)
+    run.manager.attach(run.method, run.callbacks, [torch.zeros(2, 3)])
+    fails(run, path, "it holds the position in the data, but this run's dataloader cannot resume")
+
+
+def test_a_method_that_refuses_its_state_is_named(tmp_path):
+    path = toy_run(tmp_path).manager.save(2)
+    run = toy_run(tmp_path)
+    run.method.load_checkpoint_state = lambda state: state["nothing"]
+    fails(run, path, "the method did not take back the stored state: KeyError: 'nothing'")
+
+
+def test_other_optimizer_settings_in_the_configuration_are_reported(tmp_path, caplog):
+    path = toy_run(tmp_path).manager.save(2)
+    run = toy_run(tmp_path)
+    run.method.bundle["student"].optimizers["adamw"].param_groups[0]["weight_decay"] = 0.7
+    run.manager.load(path)
+    assert "weight_decay is 0.7 in this run's configuration and 0.1 in the checkpoint, which is used" in caplog.text
+
+
+def test_role_weights_can_be_read_without_the_run(tmp_path):
+    run = toy_run(tmp_path).steps(1, 4)
+    run.manager.save(4)
+    raw = read_role_weights(tmp_path, "student", ema=False)
+    assert_same(raw, {"net": dict(run.method.bundle["student"].modules["net"].state_dict())})
+    averaged = read_role_weights(tmp_path, "student", "net", ema=True)["net"]
+    run.callbacks.hook.validation_start(method=run.method, step=4)
+    assert_same(averaged, dict(run.method.bundle["student"].modules["net"].state_dict()))
+    assert not torch.equal(averaged["0.weight"], raw["net"]["0.weight"])
+
+
+def test_a_checkpoint_describes_itself(tmp_path):
+    run = toy_run(tmp_path).steps(1, 2)
+    path = run.manager.save(2)
+    info = describe(tmp_path)
+    assert (info.path, info.step, info.ema_roles) == (path, 2, ("student",))
+    assert info.roles == {"student": ("net",), "critic": ("net",)}
+    assert info.families == {"student": "toy", "critic": "toy"}
+    assert info.config["recipe"] == {"family": "toy", "method": "toy"}
+    assert info.versions["toy"] == "1.2"
+    assert info.versions["torch"] == torch.__version__
+
+
+def test_ema_weights_that_had_not_started_are_not_there(tmp_path):
+    toy_run(tmp_path, ema_start=10).steps(1, 2).manager.save(2)
+    assert describe(tmp_path).ema_roles == ()
+    with pytest.raises(CheckpointError, match="there are no EMA weights of role 'student'"):
+        read_role_weights(tmp_path, "student", ema=True)
+
+
+def test_an_unknown_role_is_named(tmp_path):
+    toy_run(tmp_path).manager.save(2)
+    with pytest.raises(CheckpointError, match=r"no role 'teacher' in the checkpoint\n.*student, critic \(frozen roles"):
+        read_role_weights(tmp_path, "teacher", ema=False)

@@ -1,0 +1,258 @@
+from __future__ import annotations
+
+import errno
+import json
+import os
+import resource
+import shutil
+import signal
+
+import pytest
+import torch
+
+from fastvideo_core.callbacks.base import Callback
+from fastvideo_core.callbacks.hooks import hookimpl
+from fastvideo_core.checkpoint import storage
+from fastvideo_core.checkpoint.manager import CheckpointManager
+from fastvideo_core.checkpoint.storage import CheckpointWriteError
+from fastvideo_core.checkpoint.weights import read_role_weights
+from fastvideo_core.config import PluginConfig
+from fastvideo_core.errors import CheckpointError, UserError
+
+from .toy_run import toy_run
+
+
+def steps_in(folder) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_the_folder_of_a_checkpoint(tmp_path):
+    path = toy_run(tmp_path).steps(1, 2).manager.save(2)
+    assert steps_in(tmp_path) == ["checkpoint-000002"]
+    document = json.loads((path / "state.json").read_text())
+    assert document["format"] == 1
+    assert document["step"] == 2
+    assert document["world_size"] == 1
+    assert set(document["versions"]) == {"fastvideo-core", "torch", "toy"}
+    files = {"state/.metadata", "state/__0_0.distcp", "rng/rank-00000.safetensors", "run.yaml"}
+    assert document["files"] == {name: (path / name).stat().st_size for name in files}
+
+
+def test_saves_when_due_and_a_step_only_once(tmp_path):
+    seen = []
+
+    class Watcher(Callback):
+        @hookimpl
+        def checkpoint_saved(self, path, step):
+            seen.append((path.name, step))
+
+    run = toy_run(tmp_path, every=3, callbacks={"watcher": Watcher(PluginConfig())})
+    assert [run.manager.maybe_save(step) is not None for step in range(1, 7)] == [False, False, True] * 2
+    run.manager.save(6)
+    assert seen == [("checkpoint-000003", 3), ("checkpoint-000006", 6)]
+    assert toy_run(tmp_path / "never", every=0).manager.maybe_save(5) is None
+
+
+def test_rotation_keeps_the_newest_and_never_removes_the_one_just_written(tmp_path):
+    run = toy_run(tmp_path, keep=2)
+    for step in (1, 2, 3):
+        run.manager.save(step)
+    assert steps_in(tmp_path) == ["checkpoint-000002", "checkpoint-000003"]
+    other = toy_run(tmp_path, keep=2)
+    other.manager.save(1)  # a run that went on from an earlier step
+    assert steps_in(tmp_path) == ["checkpoint-000001", "checkpoint-000003"]
+
+
+def test_nothing_is_removed_before_the_new_checkpoint_is_complete(tmp_path, monkeypatch):
+    run = toy_run(tmp_path, keep=1)
+    run.manager.save(1)
+    monkeypatch.setattr(storage, "write_document", lambda *_: fail(errno.ENOSPC))
+    with pytest.raises(CheckpointWriteError, match="could not be written: No space left on device"):
+        run.manager.save(2)
+    assert steps_in(tmp_path) == ["checkpoint-000001"]
+
+
+def fail(number: int) -> None:
+    raise OSError(number, os.strerror(number))
+
+
+@pytest.mark.parametrize("saved_before", [False, True])
+def test_a_kill_at_any_moment_of_a_save_leaves_latest_whole(tmp_path, saved_before):
+    """Kills a forked process at its n-th sync or rename, for every n, until one gets through."""
+    for moment in range(1, 40):
+        folder = tmp_path / str(moment)
+        run = toy_run(folder, keep=1).steps(1, 1)
+        run.manager.save(1)
+        if saved_before:  # step 2 is replaced
+            run.manager.keep = 0
+            run.manager.save(2)
+        torch.manual_seed(moment)
+        run.steps(2, 2)
+        run.manager._saved_step = None
+        expected = {
+            key: value.clone() for key, value in run.method.bundle["critic"].modules["net"].state_dict().items()
+        }
+        before = read_role_weights(folder, "critic", ema=False)["net"]
+        status = forked(lambda run=run, moment=moment: (kill_at(moment), run.manager.save(2)))
+
+        restarted = CheckpointManager(folder, every=1, keep=0, config_yaml="", versions={})
+        latest = restarted.resolve("latest")  # before anything is cleaned up
+        assert restarted.prepare_resume("latest") == int(latest.name[-6:])
+        assert not saved_before or latest.name == "checkpoint-000002"
+        again = toy_run(folder)
+        assert all(name.startswith("checkpoint-") for name in steps_in(folder))
+        weights = read_role_weights(latest, "critic", ema=False)["net"]
+        assert same(weights, before) or same(weights, expected)
+        again.manager.load(latest)
+        if status == 0:
+            assert latest.name == "checkpoint-000002"
+            assert same(weights, expected)
+            break
+        assert status == -signal.SIGKILL
+    assert status == 0
+    assert moment > 8
+
+
+def same(one, other) -> bool:
+    return all(torch.equal(one[key], other[key]) for key in other)
+
+
+def forked(act) -> int:
+    pid = os.fork()
+    if pid == 0:
+        try:
+            act()
+        except BaseException:
+            os._exit(1)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def kill_at(moment: int) -> None:
+    calls = 0
+
+    def counted(function):
+        def call(*args, **kwargs):
+            nonlocal calls
+            calls += 1
+            if calls == moment:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*args, **kwargs)
+
+        return call
+
+    for name in ("fsync", "rename", "rmdir", "mkdir"):
+        setattr(os, name, counted(getattr(os, name)))
+
+
+def test_a_full_disk_is_one_clear_error_and_costs_no_earlier_checkpoint(tmp_path):
+    run = toy_run(tmp_path)
+    run.manager.save(1)
+
+    def save_with_little_space() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))  # bytes per file
+        with pytest.raises(CheckpointWriteError) as error:
+            run.manager.save(2)
+        assert "the checkpoint could not be written: File too large" in str(error.value)
+        assert "free space or make the folder writable; earlier checkpoints are intact" in str(error.value)
+        assert error.value.exit_code == 1
+        assert not isinstance(error.value, UserError)
+
+    assert forked(save_with_little_space) == 0
+    assert steps_in(tmp_path) == ["checkpoint-000001"]
+    toy_run(tmp_path).manager.load(tmp_path / "checkpoint-000001")
+
+
+def test_a_refused_rename_brings_the_replaced_checkpoint_back(tmp_path, monkeypatch):
+    toy_run(tmp_path).manager.save(1)
+    run = toy_run(tmp_path)
+    rename = os.rename
+    monkeypatch.setattr(os, "rename", lambda a, b: fail(errno.EROFS) if str(a).endswith(".tmp") else rename(a, b))
+    with pytest.raises(CheckpointWriteError, match="Read-only file system"):
+        run.manager.save(1)
+    assert steps_in(tmp_path) == ["checkpoint-000001"]
+    assert storage.flaw(tmp_path / "checkpoint-000001") == ""
+
+
+@pytest.mark.parametrize("missing", ["state.json", "state/__0_0.distcp", "run.yaml", "rng/rank-00000.safetensors"])
+def test_latest_passes_over_an_incomplete_checkpoint_with_a_warning(tmp_path, missing, caplog):
+    run = toy_run(tmp_path)
+    run.manager.save(1)
+    run.manager.save(2)
+    (tmp_path / "checkpoint-000002" / missing).unlink()
+    assert run.manager.resolve("latest").name == "checkpoint-000001"
+    assert "checkpoint-000002 is passed over: it is incomplete" in caplog.text
+    assert missing in caplog.text
+    with pytest.raises(CheckpointError, match="the checkpoint is incomplete"):
+        run.manager.resolve(tmp_path / "checkpoint-000002")
+
+
+def test_a_truncated_file_is_noticed(tmp_path):
+    path = toy_run(tmp_path).manager.save(1)
+    os.truncate(path / "state" / "__0_0.distcp", 10)
+    with pytest.raises(CheckpointError, match=r"__0_0\.distcp has 10 bytes instead of \d+"):
+        toy_run(tmp_path).manager.load(path)
+
+
+def test_what_is_not_a_checkpoint_is_refused(tmp_path):
+    run = toy_run(tmp_path / "run")
+    with pytest.raises(CheckpointError, match=r"(?s)no complete checkpoint to resume from.*start without resuming"):
+        run.manager.resolve("latest")
+    with pytest.raises(CheckpointError, match="there is no such folder"):
+        run.manager.resolve(tmp_path / "nowhere")
+    (tmp_path / "other").mkdir()
+    with pytest.raises(CheckpointError, match=r"(?s)this is not a checkpoint, and holds none.*checkpoint-<step>"):
+        run.manager.resolve(tmp_path / "other")
+
+
+def test_a_run_folder_means_its_newest_checkpoint(tmp_path):
+    run = toy_run(tmp_path)
+    run.manager.save(9)
+    run.manager.save(10)
+    assert run.manager.resolve(tmp_path).name == "checkpoint-000010"
+    assert storage.is_checkpoint(tmp_path)
+    assert storage.is_checkpoint(tmp_path / "checkpoint-000009")
+    assert not storage.is_checkpoint(tmp_path / "checkpoint-000009" / "state")
+
+
+def rewrite(path, **changes) -> None:
+    document = json.loads((path / "state.json").read_text())
+    (path / "state.json").write_text(json.dumps({**document, **changes}))
+
+
+def test_another_format_names_the_version_that_reads_it(tmp_path):
+    path = toy_run(tmp_path).manager.save(1)
+    rewrite(path, format=9, versions={"fastvideo-core": "7.1"})
+    with pytest.raises(CheckpointError, match=r"(?s)format 9, written by fastvideo-core 7\.1.*fastvideo-core==7\.1"):
+        toy_run(tmp_path).manager.load(path)
+
+
+def test_another_number_of_processes_is_refused(tmp_path):
+    path = toy_run(tmp_path).manager.save(1)
+    rewrite(path, world_size=8)
+    with pytest.raises(CheckpointError, match=r"(?s)saved by 8 processes, and this run has 1.*num_gpus: 8"):
+        toy_run(tmp_path).manager.load(path)
+
+
+@pytest.mark.parametrize("state", [{}, [], {"$tensor": "x"}, {"roles": {}, "optimizers": 3}])
+def test_a_damaged_document_is_a_clear_error(tmp_path, state):
+    path = toy_run(tmp_path).manager.save(1)
+    rewrite(path, state=state)
+    with pytest.raises(CheckpointError, match="its content cannot be understood"):
+        toy_run(tmp_path).manager.load(path)
+
+
+def test_later_checkpoints_of_another_attempt_are_pointed_out(tmp_path, caplog):
+    run = toy_run(tmp_path)
+    for step in (1, 2):
+        run.manager.save(step)
+    toy_run(tmp_path).manager.load(tmp_path / "checkpoint-000001")
+    assert "going on from step 1" in caplog.text
+    assert "later checkpoints (checkpoint-000002)" in caplog.text
+
+
+def test_a_checkpoint_may_be_moved(tmp_path):
+    path = toy_run(tmp_path / "a").steps(1, 2).manager.save(2)
+    shutil.move(path, tmp_path / "elsewhere")
+    assert toy_run(tmp_path / "b").manager.load(tmp_path / "elsewhere") == 2

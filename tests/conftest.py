@@ -1,0 +1,63 @@
+"""What the cross-package tests share: a tiny Wan pipeline, a small latent data set, and running the real command."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+import yaml
+from fastvideo_core.data.schema import encode_tensor
+
+TEXT_DIM = 32
+
+
+@pytest.fixture(scope="session")
+def tiny_wan(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small random-weight Wan pipeline in the real format."""
+    from fastvideo_wan.tiny import write_tiny_pipeline
+
+    out = tmp_path_factory.mktemp("tiny") / "wan"
+    write_tiny_pipeline(out, seed=0)
+    return out
+
+
+@pytest.fixture(scope="session")
+def latent_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 latents [16, 3, 4, 4] with captions' embeddings, in two files of several row groups."""
+    out = tmp_path_factory.mktemp("latents")
+    generator = torch.Generator().manual_seed(0)
+    for file in range(2):
+        rows = []
+        for number in range(file * 12, file * 12 + 12):
+            row: dict[str, Any] = {"id": f"s{number}", "caption": f"clip {number}", "media_type": "video"}
+            row |= {"file_name": f"{number}.mp4", "width": 32, "height": 32, "num_frames": 3, "duration_sec": 0.6}
+            row |= {"fps": 16.0, **encode_tensor("vae_latent", torch.randn(16, 3, 4, 4, generator=generator))}
+            row |= encode_tensor("text_embedding", torch.randn(3 + number % 4, TEXT_DIM, generator=generator))
+            rows.append(row)
+        pq.write_table(pa.Table.from_pylist(rows), out / f"part-{file}.parquet", row_group_size=4)
+    return out
+
+
+def write_run(path: Path, run: dict[str, Any]) -> Path:
+    path.write_text(yaml.safe_dump(run, sort_keys=False), encoding="utf-8")
+    return path
+
+
+def distill(*arguments: str | Path, cwd: Path, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+    """Runs `fastvideo-distill ARGUMENTS` as a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "fastvideo_core", *map(str, arguments)],
+        cwd=cwd,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )

