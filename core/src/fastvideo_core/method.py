@@ -18,7 +18,7 @@ from fastvideo_core.config.run import RunConfig
 from fastvideo_core.distributed import context
 from fastvideo_core.rng import RandomStreams
 from fastvideo_core.roles import RoleHandle, RoleManager
-from fastvideo_core.tracking.base import NullTracker, Tracker
+from fastvideo_core.tracker import NullTracker, Tracker
 from fastvideo_core.validator import DistillValidator
 
 LossMap: TypeAlias = dict[str, Tensor]

@@ -15,7 +15,7 @@ from fastvideo_core.errors import NonFiniteError, Problem
 from fastvideo_core.method import DistillMethod
 from fastvideo_core.tracking.metrics import MetricMeans, to_floats
 from fastvideo_core.optim.clip import clip_gradients
-from fastvideo_core.tracking.base import Tracker
+from fastvideo_core.tracker import Tracker
 from fastvideo_core.tracking.build import build_tracker
 from fastvideo_core.tracking.progress import Progress
 

@@ -16,7 +16,7 @@ from fastvideo_core.diffusion.rollout import SamplerKind
 from fastvideo_core.distributed.context import device, is_main_process
 from fastvideo_core.rng import stream_seed
 from fastvideo_core.roles import RoleHandle
-from fastvideo_core.tracking.base import NullTracker, Tracker
+from fastvideo_core.tracker import NullTracker, Tracker
 
 
 @dataclass(frozen=True)

@@ -97,6 +97,14 @@ def test_wrappers_leave_no_trace_in_names(tmp_path):
     resumed(tmp_path).steps(3, 4)
 
 
+def test_compiling_leaves_no_trace_in_names(tmp_path):
+    compiled = network()
+    compiled[0] = torch.compile(compiled[0])  # compiles nothing before it is called
+    toy_run(tmp_path, networks={"student": compiled}).manager.save(2)
+    assert "0.weight" in read_role_weights(tmp_path, "student", ema=True)["net"]
+    assert list(read_role_weights(tmp_path, "student", ema=False)["net"])[:2] == ["0.weight", "0.bias"]
+
+
 def test_weights_are_loaded_in_place(tmp_path):
     toy_run(tmp_path).steps(1, 2).manager.save(2)
     run = toy_run(tmp_path)

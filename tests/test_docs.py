@@ -1,0 +1,111 @@
+"""The documentation's examples run as they stand."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from fastvideo_core.data.media import write_video
+from fastvideo_core.dispatch.load import load_run_config
+from fastvideo_core.registry import PluginRegistry
+from fastvideo_core.registry.registration import isolated_registrations
+from fastvideo_core.testing.runs import build_run, toy_family
+
+ROOT = Path(__file__).parents[1]
+BLOCK = re.compile(r"(?:<!-- example: (?P<name>\S+) -->\n)?```(?P<language>\w+)\n(?P<text>.*?)```", re.DOTALL)
+
+
+def blocks(page: str, language: str) -> list[str]:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return [match["text"] for match in BLOCK.finditer(text) if match["language"] == language]
+
+
+def example(page: str, name: str) -> str:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return next(match["text"] for match in BLOCK.finditer(text) if match["name"] == name)
+
+
+def write_clips(folder: Path) -> None:
+    folder.mkdir()
+    for number in range(4):
+        frames = np.random.default_rng(number).integers(0, 255, (20, 48, 64, 3), dtype=np.uint8)
+        write_video(folder / f"{number}.mp4", frames, 16)
+        (folder / f"{number}.txt").write_text(f"clip number {number}")
+
+
+def test_the_readme_s_run_yaml_is_valid_with_local_paths(tmp_path, tiny_wan, latent_data, monkeypatch):
+    run = yaml.safe_load(example("README.md", "run.yaml"))
+    prompts = tmp_path / "prompts.json"
+    prompts.write_text('{"data": [{"caption": "a cat"}]}')
+    for role in run["roles"].values():
+        role["path"] = str(tiny_wan)
+    run["training"] |= {"data_path": str(latent_data), "validation_dataset_file": str(prompts)}
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump(run))
+    cfg = load_run_config(path, PluginRegistry())
+    assert cfg.training.num_gpus == 8
+    assert cfg.training.validation_sampling_steps == (8,)
+
+
+@pytest.mark.slow
+def test_the_quickstart_runs_from_its_first_command_to_plain_diffusers(tmp_path):
+    write_clips(tmp_path / "clips")
+    commands = tmp_path / "bin"
+    commands.mkdir()
+    (commands / "fastvideo-distill").write_text(f'#!/bin/sh\nexec {sys.executable} -m fastvideo_core "$@"\n')
+    (commands / "fastvideo-distill").chmod(0o755)
+    environment = {**os.environ, "PATH": f"{commands}:{os.environ['PATH']}", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    for script in blocks("docs/quickstart.md", "bash"):
+        done = subprocess.run(
+            ["bash", "-e", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "samples" / "00.mp4").stat().st_size > 0
+    check = blocks("docs/quickstart.md", "python")[0] + "\nassert video.shape == (9, 32, 32, 3)\n"
+    done = subprocess.run(
+        [sys.executable, "-c", check], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_plug_in_guide_s_method_and_callback_train(tmp_path):
+    for name in ("my_method.py", "my_callback.py"):
+        (tmp_path / name).write_text(example("docs/plugins.md", name))
+    run = {
+        "recipe": {"family": "toy", "method": "velocity"},
+        "roles": {
+            "student": {"path": "org/student", "trainable": True},
+            "teacher": {"path": "org/teacher", "trainable": False},
+        },
+        "training": {
+            "output_dir": str(tmp_path / "out"),
+            "max_train_steps": 200,
+            "train_batch_size": 32,
+            "learning_rate": 1e-2,
+        },
+        "callbacks": {"count": {}},
+    }
+    with isolated_registrations(), toy_family():
+        registry = PluginRegistry()
+        for name in ("my_method.py", "my_callback.py"):
+            registry.load_plugin_file(tmp_path / name)
+        runtime = build_run(tmp_path, run)
+        runtime.train()
+        assert runtime.callbacks.callbacks["count"].state_dict() == {"steps": 200}
+    losses = [
+        yaml.safe_load(line)["total_loss"] for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()
+    ]
+    assert sum(losses[-20:]) < 0.2 * sum(losses[:20])
+
+
+@pytest.mark.parametrize("page", sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md")))
+def test_links_between_pages_lead_somewhere(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#:]+)\)", text):
+        assert ((ROOT / page).parent / target).exists(), target
