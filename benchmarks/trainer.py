@@ -23,6 +23,8 @@ from typing import Any
 import torch
 import yaml
 from diffusers import WanTransformer3DModel
+from torch import Tensor
+
 from fastvideo_core.data.loader import ParquetLoader
 from fastvideo_core.data.schema import encode_tensor, key_value_metadata, t2v_schema, write_part
 from fastvideo_core.dispatch.load import load_run_config
@@ -32,7 +34,6 @@ from fastvideo_core.rng import RandomStreams
 from fastvideo_core.tracking.memory import InMemoryTracker
 from fastvideo_core.trainer import DistillTrainer
 from fastvideo_wan.tiny import write_tiny_pipeline
-from torch import Tensor
 
 TARGET = 1.05
 SEED = 0
@@ -253,7 +254,9 @@ def main() -> int:
         ratio = report("no logging", measure(quiet, other, batch, args.rounds, args.steps))
         report("a line at every step", measure(spoken, other, batch, args.rounds, args.steps))
     met = ratio <= TARGET and math.isclose(difference, 0, abs_tol=1e-5)
-    print(f"\nthe trainer's step costs at most {TARGET} of the hand-written one, with the same losses: {'yes' if met else 'NO'}")
+    print(
+        f"\nthe trainer's step costs at most {TARGET} of the hand-written one, with the same losses: {'yes' if met else 'NO'}"
+    )
     return 0 if met else 1
 
 

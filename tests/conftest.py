@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
+
 from fastvideo_core.data.schema import encode_tensor
 
 TEXT_DIM = 32

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+
 from fastvideo_core.data.media import write_video
 from fastvideo_core.dispatch.load import load_run_config
 from fastvideo_core.registry import PluginRegistry
@@ -60,7 +61,12 @@ def test_the_quickstart_runs_from_its_first_command_to_plain_diffusers(tmp_path)
     commands.mkdir()
     (commands / "fastvideo-distill").write_text(f'#!/bin/sh\nexec {sys.executable} -m fastvideo_core "$@"\n')
     (commands / "fastvideo-distill").chmod(0o755)
-    environment = {**os.environ, "PATH": f"{commands}:{os.environ['PATH']}", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    environment = {
+        **os.environ,
+        "PATH": f"{commands}:{os.environ['PATH']}",
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+    }
     for script in blocks("docs/quickstart.md", "bash"):
         done = subprocess.run(
             ["bash", "-e", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+
 from fastvideo_core.checkpoint.storage import TENSORS
 from fastvideo_core.checkpoint.tensors import read_index, read_tensors
-
 from tests.conftest import distill, write_run
 
-KILLER = '''
+KILLER = """
 import os, signal
 from fastvideo_core import Callback, PluginConfig, hookimpl, register_callback
 
@@ -27,7 +27,7 @@ class Killer(Callback):
     def step_end(self, step):
         if step == self.config.at:
             os.kill(os.getpid(), signal.SIGKILL)
-'''
+"""
 TIMINGS = {"seconds_per_step", "samples_per_second", "peak_memory_bytes"}
 
 
@@ -76,7 +76,9 @@ def losses_of(output_dir: Path) -> list[dict[str, float]]:
 @pytest.mark.parametrize("accumulation", [1, 2])
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("method", ["finetune", "dmd2"])
-def test_ten_steps_kill_resume_ten_steps_are_twenty_steps(tmp_path, tiny_wan, latent_data, method, workers, accumulation):
+def test_ten_steps_kill_resume_ten_steps_are_twenty_steps(
+    tmp_path, tiny_wan, latent_data, method, workers, accumulation
+):
     run = run_yaml(method, tiny_wan, latent_data, workers=workers, accumulation=accumulation)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     plugin = tmp_path / "killer.py"

@@ -12,7 +12,9 @@ from fastvideo_core.errors import ConfigError, ContractError, Problem
 
 def test_missing_roles_are_named_all_at_once_with_those_that_exist():
     bundle = RoleManager({"student": RoleHandle("student", {"net": nn.Linear(1, 1)})})
-    with pytest.raises(ContractError, match=r"roles: missing roles teacher, critic\n    allowed: this run has: student"):
+    with pytest.raises(
+        ContractError, match=r"roles: missing roles teacher, critic\n    allowed: this run has: student"
+    ):
         bundle.require_roles(["student", "teacher", "critic"])
 
 
@@ -28,7 +30,9 @@ def test_dropped_samples_get_the_negative_conditioning():
 
 def test_local_streams_differ_by_rank_and_shared_ones_do_not():
     first, second = RandomStreams(0, rank=0), RandomStreams(0, rank=1)
-    assert not torch.equal(torch.rand(4, generator=first.local("noise")), torch.rand(4, generator=second.local("noise")))
+    assert not torch.equal(
+        torch.rand(4, generator=first.local("noise")), torch.rand(4, generator=second.local("noise"))
+    )
     assert torch.equal(torch.rand(4, generator=first.shared("exit")), torch.rand(4, generator=second.shared("exit")))
 
 
@@ -71,7 +75,8 @@ def test_all_missing_and_misshapen_primitives_are_reported_at_once():
     text = str(caught.value)
     assert "(3 problems)" in text
     assert "family 'near', NearlyAnAdapter: 'add_noise' cannot be called as the contract says" in text
-    assert "'predict_x0' cannot be called as the contract says" in text and "attn_kind" in text
+    assert "'predict_x0' cannot be called as the contract says" in text
+    assert "attn_kind" in text
     assert "lacks the primitive 'prediction_target', which method 'dmd2' needs" in text
     assert "allowed: prediction_target(clean_latents, noise, t)" in text
 

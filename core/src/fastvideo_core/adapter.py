@@ -164,9 +164,7 @@ def check_primitives(adapter: Any, needed: Iterable[str], *, method: str, family
         elif not isinstance(reference, property):
             mismatch = _signature_mismatch(getattr(adapter, name), reference)
             if mismatch:
-                problems.append(
-                    Problem(found=f"'{name}' {mismatch}", where=where, allowed=_render(name, reference))
-                )
+                problems.append(Problem(found=f"'{name}' {mismatch}", where=where, allowed=_render(name, reference)))
     if problems:
         raise ContractError(problems)
 

@@ -88,7 +88,11 @@ class FlowMatchingAdapter(ABC):
         if guidance_scale == 1:
             return self.predict_x0(handle, noisy_latents, t, batch, conditional=True)
         both = self.predict_x0(
-            handle, torch.cat([noisy_latents] * 2), torch.cat([t] * 2), batch.with_both_conditionings(), conditional=True
+            handle,
+            torch.cat([noisy_latents] * 2),
+            torch.cat([t] * 2),
+            batch.with_both_conditionings(),
+            conditional=True,
         )
         conditional, unconditional = both.chunk(2)
         return flow.guided(conditional, unconditional, guidance_scale)

@@ -18,7 +18,9 @@ class Tracker(Protocol):
         """Numbers of one step, plain floats."""
         ...
 
-    def log_video(self, name: str, path: Path, step: int, *, caption: str = "", contact_sheet: Path | None = None) -> None:
+    def log_video(
+        self, name: str, path: Path, step: int, *, caption: str = "", contact_sheet: Path | None = None
+    ) -> None:
         """A finished mp4, with a PNG of some of its frames for trackers that cannot play it."""
         ...
 
@@ -36,7 +38,9 @@ class NullTracker:
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         return
 
-    def log_video(self, name: str, path: Path, step: int, *, caption: str = "", contact_sheet: Path | None = None) -> None:
+    def log_video(
+        self, name: str, path: Path, step: int, *, caption: str = "", contact_sheet: Path | None = None
+    ) -> None:
         return
 
     def finish(self) -> None:

@@ -13,10 +13,10 @@ from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.distributed import context
 from fastvideo_core.errors import NonFiniteError, Problem
 from fastvideo_core.method import DistillMethod
-from fastvideo_core.tracking.metrics import MetricMeans, to_floats
 from fastvideo_core.optim.clip import clip_gradients
 from fastvideo_core.tracker import Tracker
 from fastvideo_core.tracking.build import build_tracker
+from fastvideo_core.tracking.metrics import MetricMeans, to_floats
 from fastvideo_core.tracking.progress import Progress
 
 
@@ -55,8 +55,10 @@ class DistillTrainer:
             if checkpoint_manager is not None:
                 checkpoint_manager.attach(method, callbacks, dataloader)
                 checkpoint_manager.resume()
-            self.tracker.resume_after(start_step)
             batches = endless(dataloader)
+            if checkpoint_manager is not None:
+                checkpoint_manager.restore_rng()  # making a dataloader's iterator may have drawn random numbers
+            self.tracker.resume_after(start_step)
             progress = self._progress(max_steps, start_step)
 
             for step in range(start_step + 1, max_steps + 1):
@@ -84,9 +86,7 @@ class DistillTrainer:
         rounds = self.training_args.gradient_accumulation_steps
         means = MetricMeans()
         for _ in range(rounds):
-            result = method.single_train_step(
-                next(batches), step, current_vsa_sparsity=self.training_args.VSA_sparsity
-            )
+            result = method.single_train_step(next(batches), step, current_vsa_sparsity=self.training_args.VSA_sparsity)
             phases = iter([result]) if isinstance(result, tuple) else result
             for loss_map, outputs, metrics in phases:
                 method.backward(loss_map, outputs, grad_accum_rounds=rounds)
@@ -132,18 +132,23 @@ class DistillTrainer:
 
 
 def endless(dataloader: Iterable[Any]) -> Iterator[Any]:
-    """The batches of a dataloader, starting over when it ends.
+    """The batches of a dataloader, starting over when it ends; its first iterator is made at once.
 
     Raises:
         ValueError: when the dataloader gives no batch at all.
     """
+    return _start_over(dataloader, iter(dataloader))
+
+
+def _start_over(dataloader: Iterable[Any], iterator: Iterator[Any]) -> Iterator[Any]:
     while True:
         empty = True
-        for batch in dataloader:
+        for batch in iterator:
             empty = False
             yield batch
         if empty:
             raise ValueError(f"{type(dataloader).__name__} gave no batch")
+        iterator = iter(dataloader)
 
 
 def require_finite(values: Mapping[str, float], step: int) -> None:
@@ -153,9 +158,7 @@ def require_finite(values: Mapping[str, float], step: int) -> None:
         NonFiniteError: naming the step and every such value.
     """
     bad = [
-        name
-        for name, value in values.items()
-        if ("loss" in name or "grad_norm" in name) and not math.isfinite(value)
+        name for name, value in values.items() if ("loss" in name or "grad_norm" in name) and not math.isfinite(value)
     ]
     if bad:
         raise NonFiniteError(

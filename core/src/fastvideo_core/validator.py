@@ -55,9 +55,7 @@ class SampledVideo:
 class VideoSampler(Protocol):
     """A family's way from a prompt to a video with any one of its roles."""
 
-    def sample(
-        self, request: ValidationRequest, prompt: ValidationPrompt, generator: torch.Generator
-    ) -> SampledVideo:
+    def sample(self, request: ValidationRequest, prompt: ValidationPrompt, generator: torch.Generator) -> SampledVideo:
         """One video. Every draw comes from `generator` (on the CPU), so that equal seeds give equal videos."""
         ...
 
@@ -114,7 +112,9 @@ class SamplingValidator:
         request.output_dir.mkdir(parents=True, exist_ok=True)
         stem = f"{request.label}-{index:02d}" if request.label else f"{index:02d}"
         mp4, png = request.output_dir / f"{stem}.mp4", request.output_dir / f"{stem}.png"
-        write_video(mp4, video.frames, video.fps, audio=video.audio, sample_rate=video.sample_rate)
-        write_contact_sheet(png, video.frames)
+        frames = video.frames.cpu().numpy()
+        audio = None if video.audio is None else video.audio.cpu().numpy()
+        write_video(mp4, frames, video.fps, audio=audio, sample_rate=video.sample_rate)
+        write_contact_sheet(png, frames)
         (request.output_dir / f"{stem}.txt").write_text(prompt.caption + "\n", encoding="utf-8")
         self._tracker.log_video(f"validation/{stem}", mp4, step, caption=prompt.caption, contact_sheet=png)

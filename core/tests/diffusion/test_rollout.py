@@ -27,9 +27,7 @@ def test_a_closing_zero_costs_no_call_and_999_is_pure_noise():
 
 
 def test_warping_moves_the_levels_through_the_shift():
-    schedule = FewStepSchedule.from_denoising_steps(
-        [1000, 500], warp=lambda t: shift_sigma(t / 1000, 3.0) * 1000
-    )
+    schedule = FewStepSchedule.from_denoising_steps([1000, 500], warp=lambda t: shift_sigma(t / 1000, 3.0) * 1000)
     assert schedule.timesteps == (1000.0, 750.0)
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from fastvideo_dmd2.losses import NORMALISER_FLOOR, critic_loss, dmd_gradient, dmd_loss
 
 X = torch.tensor([[3.0, 1.0]], dtype=torch.float64)
@@ -39,7 +40,8 @@ def test_no_gradient_flows_through_the_scores():
     real, fake = REAL.clone().requires_grad_(), FAKE.clone().requires_grad_()
     x = X.clone().requires_grad_()
     dmd_loss(x, dmd_gradient(x, real, fake).value).backward()
-    assert real.grad is None and fake.grad is None
+    assert real.grad is None
+    assert fake.grad is None
 
 
 def test_identical_scores_and_a_perfect_sample_stay_finite_through_the_floor():

@@ -4,6 +4,7 @@ from collections import Counter
 
 import pytest
 import torch
+
 from fastvideo_core.errors import ConfigError
 from fastvideo_core.testing.runs import build_run, load_config, toy_family
 
@@ -79,9 +80,7 @@ def test_each_phase_gives_gradients_to_its_own_role_only(tmp_path):
 
 @pytest.mark.parametrize(("guidance", "teacher_calls"), [(1.0, 1), (3.5, 1)])
 def test_a_student_iteration_makes_one_rollout_and_one_call_of_each_score(tmp_path, guidance, teacher_calls):
-    method, batches = built(
-        tmp_path, method={"dmd_denoising_steps": [1000], "real_score_guidance_scale": guidance}
-    )
+    method, batches = built(tmp_path, method={"dmd_denoising_steps": [1000], "real_score_guidance_scale": guidance})
     calls = count_calls(method)
     list(phases(method, next(batches), 2))
     assert calls == {
@@ -106,7 +105,8 @@ def test_only_the_steps_up_to_the_exit_are_run(tmp_path):
         calls = count_calls(method)
         list(phases(method, next(batches), iteration))
         exit_index = method.exit_index(iteration)
-        assert calls[("student", False)] == exit_index and calls[("student", True)] == 1
+        assert calls[("student", False)] == exit_index
+        assert calls[("student", True)] == 1
         seen.add(exit_index)
     assert seen == {0, 1, 2, 3}
 
@@ -119,7 +119,8 @@ def test_all_accumulation_rounds_of_an_iteration_share_the_exit_step(tmp_path):
 def test_score_timesteps_are_per_sample_and_inside_the_bounds(tmp_path):
     method, _ = built(tmp_path, method={"min_timestep_ratio": 0.1, "max_timestep_ratio": 0.2})
     t = method.score_timesteps(1000, "critic")
-    assert 100 <= t.min() and t.max() <= 200
+    assert t.min() >= 100
+    assert t.max() <= 200
     assert len(t.unique()) > 50
 
 

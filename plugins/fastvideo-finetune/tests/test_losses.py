@@ -1,6 +1,7 @@
 """The flow-matching loss by hand."""
 
 import torch
+
 from fastvideo_finetune.losses import flow_matching_loss
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from fastvideo_core.errors import ConfigError
 from fastvideo_core.testing.runs import build_run, load_config, toy_family
 

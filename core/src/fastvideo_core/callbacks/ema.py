@@ -64,8 +64,10 @@ class _RoleAverage:
                 problems.append(Problem(f"'{'.'.join(name)}' {shapes}", where))
         for name in stored.keys() - set(self.names):
             problems.append(
-                Problem(f"'{'.'.join(name)}' is in the checkpoint, but not trained in this run",
-                        f"EMA weights of role '{self.handle.name}'")
+                Problem(
+                    f"'{'.'.join(name)}' is in the checkpoint, but not trained in this run",
+                    f"EMA weights of role '{self.handle.name}'",
+                )
             )
         if problems:
             raise CheckpointError(problems)

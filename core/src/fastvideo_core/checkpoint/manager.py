@@ -18,7 +18,7 @@ from fastvideo_core.checkpoint.rng_state import collect_rng, restore_rng
 from fastvideo_core.checkpoint.storage import CheckpointDocument
 from fastvideo_core.checkpoint.tensors import write_tensors
 from fastvideo_core.checkpoint.training_state import RunCallbacks, RunState, damaged
-from fastvideo_core.checkpoint.tree import split
+from fastvideo_core.checkpoint.tree import Json, split
 from fastvideo_core.distributed import context
 from fastvideo_core.errors import CheckpointError, Problem
 from fastvideo_core.method import DistillMethod
@@ -84,20 +84,25 @@ class CheckpointManager:
             write_tensors(folder / storage.TENSORS, tensors)
             storage.write_file(storage.rng_path(folder, context.rank()), safetensors.torch.save(rng))
             context.barrier()
-            storage.write_file(folder / storage.RUN_CONFIG, self._config_yaml.encode())
-            document = CheckpointDocument(
-                format=storage.FORMAT,
-                step=step,
-                world_size=context.world_size(),
-                versions=self._versions,
-                files=storage.file_sizes(folder),
-                state=skeleton,
-            )
-            storage.write_document(folder, document)
-        storage.remove_oldest(self.output_dir, self.keep, target)
+            if context.is_main_process():
+                self._write_document(folder, step, skeleton)
         self._saved_step = step
-        run.callbacks.hook.checkpoint_saved(path=target, step=step)
+        if context.is_main_process():
+            storage.remove_oldest(self.output_dir, self.keep, target)
+            run.callbacks.hook.checkpoint_saved(path=target, step=step)
         return target
+
+    def _write_document(self, folder: Path, step: int, skeleton: Json) -> None:
+        storage.write_file(folder / storage.RUN_CONFIG, self._config_yaml.encode())
+        document = CheckpointDocument(
+            format=storage.FORMAT,
+            step=step,
+            world_size=context.world_size(),
+            versions=self._versions,
+            files=storage.file_sizes(folder),
+            state=skeleton,
+        )
+        storage.write_document(folder, document)
 
     # --- loading ------------------------------------------------------------------------------------------------------
 
@@ -157,7 +162,9 @@ class CheckpointManager:
             logger.warning(
                 "going on from step %d, but %s has later checkpoints (%s): `latest` means those until this run passes "
                 "them; remove them if they are not needed",
-                document.step, self.output_dir, ", ".join(one.name for one in later),
+                document.step,
+                self.output_dir,
+                ", ".join(one.name for one in later),
             )
         return document.step
 

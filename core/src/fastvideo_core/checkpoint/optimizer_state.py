@@ -57,7 +57,10 @@ def restore_optimizer(optimizer: Optimizer, stored: dict[str, Any], names: Mappi
             if key != "lr" and key in group and not _same(group[key], value):
                 logger.warning(
                     "%s: %s is %s in this run's configuration and %s in the checkpoint, which is used",
-                    where, key, group[key], value,
+                    where,
+                    key,
+                    group[key],
+                    value,
                 )
         group.update(options)
 

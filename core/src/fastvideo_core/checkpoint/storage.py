@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from fastvideo_core.checkpoint.tree import Json
+from fastvideo_core.distributed import context
 from fastvideo_core.errors import CheckpointError, FastVideoError, Problem
 
 logger = logging.getLogger(__name__)
@@ -68,18 +69,25 @@ def rng_path(folder: Path, rank: int) -> Path:
 def written_aside(target: Path) -> Iterator[Path]:
     """A temporary folder beside `target` that becomes it, synced to disk, when the block ends without an error.
 
+    Collective: the main process makes, syncs and renames the folder, all write into it.
+
     Raises:
         CheckpointWriteError: the system refused to write; nothing of the attempt is left, and `target` is as it was.
     """
     aside = target.with_name(f".{target.name}.tmp")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir()
+        if context.is_main_process():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(aside, ignore_errors=True)
+            aside.mkdir()
+        context.barrier()
         yield aside
-        for folder, _, _ in os.walk(aside):
-            _sync_folder(Path(folder))
-        _replace(aside, target)
+        context.barrier()
+        if context.is_main_process():
+            for folder, _, _ in os.walk(aside):
+                _sync_folder(Path(folder))
+            _replace(aside, target)
+        context.barrier()
     except (OSError, RuntimeError) as error:
         if isinstance(error, OSError) and error.strerror:
             found = f"the checkpoint could not be written: {error.strerror}"
@@ -88,7 +96,8 @@ def written_aside(target: Path) -> Iterator[Path]:
         fix = "free space or make the folder writable; earlier checkpoints are intact"
         raise CheckpointWriteError(Problem(found, where=str(target), fix=fix)) from error
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        if context.is_main_process():
+            shutil.rmtree(aside, ignore_errors=True)
 
 
 def write_file(path: Path, content: bytes) -> None:

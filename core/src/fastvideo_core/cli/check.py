@@ -86,8 +86,10 @@ def _data(cfg: RunConfig, registry: PluginRegistry) -> list[str]:
     loader = parquet_loader(cfg)
     try:
         return [
-            f"data: {loader.num_samples} samples in {cfg.training.data_path} ({', '.join(loader.tensor_names)}), "
-            f"{loader.batches_per_epoch} batches per epoch and process"
+            (
+                f"data: {loader.num_samples} samples in {cfg.training.data_path} ({', '.join(loader.tensor_names)}), "
+                f"{loader.batches_per_epoch} batches per epoch and process"
+            )
         ]
     finally:
         loader.close()

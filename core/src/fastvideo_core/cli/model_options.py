@@ -7,7 +7,9 @@ import argparse
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """MODEL, --family, --role, --weights."""
-    parser.add_argument("model", help="a checkpoint folder, a run's folder (its newest checkpoint), or a diffusers folder")
+    parser.add_argument(
+        "model", help="a checkpoint folder, a run's folder (its newest checkpoint), or a diffusers folder"
+    )
     parser.add_argument("--family", help="the model family; a checkpoint knows its own")
     parser.add_argument("--role", help="which role of a checkpoint (default: student, or its only role)")
     parser.add_argument(

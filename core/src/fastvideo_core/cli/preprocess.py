@@ -22,7 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a folder with x.mp4 beside x.txt, or with metadata.csv|json|jsonl, or with videos.txt and prompts.txt; a "
         "metadata file; or a .txt of prompts alone",
     )
-    parser.add_argument("--output", required=True, type=Path, help="folder of the data set; called again, it goes on there")
+    parser.add_argument(
+        "--output", required=True, type=Path, help="folder of the data set; called again, it goes on there"
+    )
     parser.add_argument("--height", type=int, help="pixels (not for prompts alone)")
     parser.add_argument("--width", type=int, help="pixels (not for prompts alone)")
     parser.add_argument("--num-frames", type=int, help="frames of a clip (not for prompts alone)")
@@ -64,7 +66,9 @@ def _options(args: argparse.Namespace, has_videos: bool) -> PreprocessOptions:
     missing = [name for name, value in sizes.items() if value is None]
     if has_videos and missing:
         found = f"{args.input} holds videos, and {', '.join(missing)} is not given"
-        raise ConfigError(Problem(found, fix="say the size of a clip, for example --height 480 --width 832 --num-frames 77"))
+        raise ConfigError(
+            Problem(found, fix="say the size of a clip, for example --height 480 --width 832 --num-frames 77")
+        )
     if not has_videos and len(missing) < len(sizes):
         raise ConfigError(Problem(f"{args.input} holds prompts alone, which have no size", fix="leave the sizes out"))
     return PreprocessOptions(

@@ -21,7 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `sample`."""
     add_model_options(parser)
     parser.add_argument("--prompt", action="append", default=[], help="what to show (repeatable)")
-    parser.add_argument("--prompts", type=Path, metavar="FILE", help="validation JSON, or a text file with a prompt a line")
+    parser.add_argument(
+        "--prompts", type=Path, metavar="FILE", help="validation JSON, or a text file with a prompt a line"
+    )
     parser.add_argument("--out", type=Path, default=Path("samples"), help="folder for the videos (default: samples)")
     parser.add_argument("--steps", type=int, help="sample in so many steps with the family's own sampler")
     parser.add_argument("--timesteps", help="sample in few steps at exactly these levels, for example 1000,750,500,250")
@@ -30,7 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--height", type=int, help="pixels")
     parser.add_argument("--width", type=int, help="pixels")
     parser.add_argument("--num-frames", type=int, help="frames")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the first prompt, the next ones count up (default: 0)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of the first prompt, the next ones count up (default: 0)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -16,7 +16,9 @@ if TYPE_CHECKING:  # torch and pydantic are imported when a run starts, not to s
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `train`."""
     parser.add_argument("config", help="the run's run.yaml")
-    parser.add_argument("--resume", metavar="latest|PATH", help="go on from the newest checkpoint of output_dir, or from PATH")
+    parser.add_argument(
+        "--resume", metavar="latest|PATH", help="go on from the newest checkpoint of output_dir, or from PATH"
+    )
     parser.add_argument("--dry-run", action="store_true", help="build everything, weights too, then stop before step 1")
 
 

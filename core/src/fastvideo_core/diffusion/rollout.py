@@ -127,4 +127,3 @@ def rollout(
     x = roll_to(predict_x0, noise, schedule, exit_index=last, kind=kind, generator=generator)
     with torch.no_grad():
         return predict_x0(x, schedule.timestep_tensor(last, x.shape[0], x.device))
-

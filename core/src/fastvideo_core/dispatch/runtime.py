@@ -13,6 +13,7 @@ import torch
 from fastvideo_core.adapter import check_primitives
 from fastvideo_core.callbacks.base import Callback
 from fastvideo_core.callbacks.manager import CallbackManager
+from fastvideo_core.checkpoint import storage
 from fastvideo_core.checkpoint.manager import CheckpointManager
 from fastvideo_core.components import ModelComponents
 from fastvideo_core.config.run import RunConfig
@@ -71,6 +72,15 @@ def build_runtime_from_config(cfg: RunConfig, registry: PluginRegistry) -> Disti
     torch.manual_seed(stream_seed(args.seed, "global", context.rank()))
     checkpoint_manager = build_checkpoint_manager(cfg, registry)
     start_step = checkpoint_manager.prepare_resume(args.resume_from_checkpoint)
+    if args.resume_from_checkpoint is None and (earlier := storage.later_checkpoints(Path(args.output_dir), 0)):
+        raise ConfigError(
+            Problem(
+                found=f"training.output_dir {args.output_dir} already holds {earlier[-1].name}",
+                where=cfg.source,
+                allowed="a new folder for a new run",
+                fix="go on with --resume latest, name another output_dir, or remove the old run",
+            )
+        )
     if start_step >= args.max_train_steps:
         raise ConfigError(
             Problem(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
@@ -16,6 +18,8 @@ def shard_roles(bundle: RoleManager) -> None:
     """
     if context.world_size() == 1:
         return
+    # Said of every network whose output is a view; nothing here changes a network's output in place.
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
     mesh = init_device_mesh(context.device().type, (context.world_size(),), mesh_dim_names=("shard",))
     for handle in bundle:
         for module in handle.modules.values():
@@ -24,4 +28,3 @@ def shard_roles(bundle: RoleManager) -> None:
             for block in [m for m in module.modules() if isinstance(m, handle.block_classes)]:
                 fully_shard(block, mesh=mesh)
             fully_shard(module, mesh=mesh)
-

@@ -45,5 +45,7 @@ class MultiTracker:
                     self._failed.add(name)
                     logger.error(
                         "tracker '%s' failed: %s: %s (it is still tried; further failures are not shown)",
-                        name, type(error).__name__, error,
+                        name,
+                        type(error).__name__,
+                        error,
                     )

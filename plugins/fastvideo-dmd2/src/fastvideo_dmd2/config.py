@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
+from pydantic import Field, ValidationInfo, field_validator
+
 from fastvideo_core.config.base import FloatTuple
 from fastvideo_core.config.run import RunConfig
 from fastvideo_core.config.sections import MethodConfig
 from fastvideo_core.diffusion.steps import denoising_steps_problem
 from fastvideo_core.errors import Problem
-from pydantic import Field, ValidationInfo, field_validator
 
 if TYPE_CHECKING:  # the schedule needs torch, which reading a configuration does not
     from fastvideo_core.diffusion.rollout import FewStepSchedule
@@ -89,4 +90,3 @@ class DMD2Config(MethodConfig):
         return FewStepSchedule.from_denoising_steps(
             self.dmd_denoising_steps, warp=warp if self.warp_denoising_step else None
         )
-

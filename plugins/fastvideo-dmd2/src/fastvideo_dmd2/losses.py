@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
+
 from fastvideo_core.diffusion.flow import expand_to
 from fastvideo_core.diffusion.reduce import mean_per_sample
-from torch import Tensor
 
 NORMALISER_FLOOR = 1e-6
 

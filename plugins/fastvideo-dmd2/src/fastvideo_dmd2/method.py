@@ -6,6 +6,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
+
+from fastvideo_core.adapter import LatentsSource
 from fastvideo_core.batch import TrainingBatch
 from fastvideo_core.config.run import RunConfig
 from fastvideo_core.config.sections import PipelineConfig
@@ -14,8 +17,6 @@ from fastvideo_core.method import DistillMethod, StepResult
 from fastvideo_core.optim import build_lr_scheduler, build_optimizer
 from fastvideo_core.roles import RoleHandle, RoleManager
 from fastvideo_core.validator import DistillValidator, ValidationRequest
-from torch import Tensor
-
 from fastvideo_dmd2.config import DMD2Config
 from fastvideo_dmd2.losses import critic_loss, dmd_gradient, dmd_loss
 
@@ -61,7 +62,7 @@ class DMD2Method(DistillMethod):
     def single_train_step(
         self, batch: Any, iteration: int, *, current_vsa_sparsity: float = 0.0
     ) -> Iterator[StepResult]:
-        source = "zeros" if self.config.rollout_mode == "simulate" else "data"
+        source: LatentsSource = "zeros" if self.config.rollout_mode == "simulate" else "data"
         prepared = self.prepare_batch(batch, latents_source=source, current_vsa_sparsity=current_vsa_sparsity)
         noisy, t = self.student_input(prepared, iteration)
         if self.student_is_due(iteration):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
 from fastvideo_core.config.run import RunConfig
 from fastvideo_core.config.sections import MethodConfig
 from fastvideo_core.errors import Problem
-from pydantic import Field
 
 
 class FinetuneConfig(MethodConfig):
@@ -28,4 +29,6 @@ class FinetuneConfig(MethodConfig):
     def check_run(self, cfg: RunConfig) -> list[tuple[str, Problem]]:
         if cfg.roles["student"].trainable:
             return []
-        return [("roles.student.trainable", Problem(found="the student of finetune is not trainable", fix="set it to true"))]
+        return [
+            ("roles.student.trainable", Problem(found="the student of finetune is not trainable", fix="set it to true"))
+        ]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from fastvideo_core.diffusion.reduce import mean_per_sample
 from torch import Tensor
+
+from fastvideo_core.diffusion.reduce import mean_per_sample
 
 
 def flow_matching_loss(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch import Tensor
+
 from fastvideo_core.batch import TrainingBatch
 from fastvideo_core.config.run import RunConfig
 from fastvideo_core.diffusion.timesteps import loss_weight, sample_u
@@ -11,8 +13,6 @@ from fastvideo_core.method import DistillMethod, StepResult
 from fastvideo_core.optim import build_lr_scheduler, build_optimizer
 from fastvideo_core.roles import RoleManager
 from fastvideo_core.validator import DistillValidator, ValidationRequest
-from torch import Tensor
-
 from fastvideo_finetune.config import FinetuneConfig
 from fastvideo_finetune.losses import flow_matching_loss
 

@@ -1,0 +1,40 @@
+"""Samples an exported folder with diffusers alone: `plain_diffusers.py PIPELINE FOLDER OUT.npz PROMPT H W FRAMES STEPS SEEDS...`
+
+Nothing of this project is imported, and the end of the script makes sure of it.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import diffusers
+import numpy as np
+import torch
+
+
+def main(arguments: list[str]) -> int:
+    """Writes float frames [T, H, W, 3] in [0, 1] of every seed, by the seed's name."""
+    pipeline_class, folder, out, prompt = arguments[:4]
+    height, width, num_frames, steps, *seeds = map(int, arguments[4:])
+    pipeline = getattr(diffusers, pipeline_class).from_pretrained(folder)
+    pipeline.to("cuda" if torch.cuda.is_available() else "cpu").set_progress_bar_config(disable=True)
+    videos = {}
+    for seed in seeds:
+        videos[str(seed)] = pipeline(
+            prompt=prompt,
+            height=height,
+            width=width,
+            num_frames=num_frames,
+            num_inference_steps=steps,
+            guidance_scale=1.0,
+            generator=torch.Generator().manual_seed(seed),
+            output_type="np",
+        ).frames[0]
+    np.savez(out, **videos)
+    ours = sorted(name for name in sys.modules if name.startswith("fastvideo"))
+    print(f"modules of this project that were imported: {ours or 'none'}")
+    return 1 if ours else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
