@@ -49,7 +49,9 @@ def wan_frames(
     from fastvideo_wan.loading import load_vae
 
     latents = sampler.sampler.sample_latents(request, prompt, generator)
-    frames: FloatFrames = decode_frames(load_vae(base, device=context.device()), latents, open_folder(base))[0].numpy()
+    frames: FloatFrames = decode_frames(
+        load_vae(base, device=context.device()), latents, open_folder(base, where="base")
+    )[0].numpy()
     return frames
 
 

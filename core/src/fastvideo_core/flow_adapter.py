@@ -15,16 +15,16 @@ from fastvideo_core.roles import RoleHandle
 
 
 class FlowMatchingAdapter(ABC):
-    """An adapter whose networks regress the velocity v = noise - x0 and are conditioned on t = 1000 sigma.
+    """An adapter whose networks regress the velocity v = noise - x0 and are conditioned on t = num_train_timesteps * sigma.
 
     Args:
         flow_shift: the one timestep shift of training, sampling and export; above 0, 1 is none.
+        num_train_timesteps: the length of the noise axis.
     """
 
-    num_train_timesteps = 1000
-
-    def __init__(self, flow_shift: float) -> None:
+    def __init__(self, flow_shift: float, num_train_timesteps: int = 1000) -> None:
         self.flow_shift = flow_shift
+        self.num_train_timesteps = num_train_timesteps
 
     @abstractmethod
     def prepare_batch(
@@ -52,8 +52,8 @@ class FlowMatchingAdapter(ABC):
 
     def shift_and_clamp_timestep(self, t: Tensor) -> Tensor:
         """Unshifted t to shifted t, in [0, num_train_timesteps]; same shape and dtype."""
-        u = t / self.num_train_timesteps
-        return (flow.shift_sigma(u, self.flow_shift) * self.num_train_timesteps).clamp(0, self.num_train_timesteps)
+        u = (t / self.num_train_timesteps).clamp(0, 1)
+        return flow.shift_sigma(u, self.flow_shift) * self.num_train_timesteps
 
     def sigma(self, t: Tensor) -> Tensor:
         """The noise level of shifted t, computed, never looked up; float32 at least."""
@@ -96,3 +96,7 @@ class FlowMatchingAdapter(ABC):
         )
         conditional, unconditional = both.chunk(2)
         return flow.guided(conditional, unconditional, guidance_scale)
+
+    def backward(self, loss: Tensor, ctx: Any, grad_accum_rounds: int = 1) -> None:
+        """Accumulates the gradient of loss / grad_accum_rounds; the forward leaves no context."""
+        (loss / grad_accum_rounds).backward()  # type: ignore[no-untyped-call]

@@ -81,7 +81,7 @@ class ParquetFolder:
         path = self.path(int(self.group_file[group]))
         columns = [column for name in self.tensors for column in tensor_columns(name)] + list(self.metadata)
         try:
-            if path.stat().st_size != self.file_bytes[self.group_file[group]]:  # a mapped file must not shrink
+            if path.stat().st_size != self.file_bytes[self.group_file[group]]:
                 raise DataError(Problem("changed since the run started", self.where(group), fix=_FIX_CHANGED))
             handle = self._handles.take(path)
             table = handle.read_row_group(int(self.group_index[group]), columns=columns, use_threads=False)
@@ -168,7 +168,7 @@ class _Handles:
                 if name == path:
                     del self._free[key]
                     return handle
-        return pq.ParquetFile(path, memory_map=True)  # saves a copy of every byte
+        return pq.ParquetFile(path)  # not memory-mapped: a mapped file that shrinks ends the process
 
     def give(self, path: Path, handle: pq.ParquetFile) -> None:
         with self._lock:

@@ -11,20 +11,19 @@ from torch import Tensor
 from fastvideo_core.adapter import AttentionKind, LatentsSource
 from fastvideo_core.batch import TrainingBatch
 from fastvideo_core.config.training import TrainingArgs
-from fastvideo_core.diffusion import flow
 from fastvideo_core.errors import ConfigError, DataError, Problem
+from fastvideo_core.flow_adapter import FlowMatchingAdapter
 from fastvideo_core.roles import RoleHandle
 from fastvideo_wan.folder import TRANSFORMER, WanFolder
 from fastvideo_wan.latents import latent_shape, normalise
 from fastvideo_wan.network import predict_velocity
-from fastvideo_wan.schedule import shift_and_clamp
 from fastvideo_wan.text import pad_text
 
 TEXT = "text"
 
 
-class WanAdapter:
-    """Every primitive, over latents [B, 16, T, H, W] and the conditioning {"text": [B, 512, D]}.
+class WanAdapter(FlowMatchingAdapter):
+    """Every primitive, over latents [B, 16, T, H, W] and the conditioning {"text": [B, 512, D]}; t is [B].
 
     Args:
         folder: the base pipeline's facts.
@@ -48,8 +47,8 @@ class WanAdapter:
         autocast: bool,
         encode_negative: Callable[[], Tensor],
     ) -> None:
+        super().__init__(flow_shift, folder.num_train_timesteps)
         self._folder = folder
-        self._flow_shift = flow_shift
         self._device = device
         self._training = training
         self._autocast = autocast
@@ -181,33 +180,6 @@ class WanAdapter:
         assert frames is not None
         return latent_shape(self._folder, num_frames=frames, height=size.num_height, width=size.num_width)
 
-    # --- noise ------------------------------------------------------------------------------------------------------
-
-    @property
-    def num_train_timesteps(self) -> int:
-        """The length of the noise axis."""
-        return self._folder.num_train_timesteps
-
-    @property
-    def flow_shift(self) -> float:
-        """The run's one flow shift."""
-        return self._flow_shift
-
-    def shift_and_clamp_timestep(self, t: Tensor) -> Tensor:
-        """Unshifted t to t shifted by flow_shift, inside [0, num_train_timesteps]; same shape."""
-        return shift_and_clamp(t, flow_shift=self._flow_shift, num_train_timesteps=self.num_train_timesteps)
-
-    def add_noise(self, clean_latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """x_t = (1 - sigma) x0 + sigma noise."""
-        return flow.add_noise(clean_latents, noise, self._sigma(t))
-
-    def prediction_target(self, clean_latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """The velocity noise - x0, whatever t."""
-        return flow.velocity(clean_latents, noise)
-
-    def _sigma(self, t: Tensor) -> Tensor:
-        return t / self.num_train_timesteps
-
     # --- the network ------------------------------------------------------------------------------------------------
 
     def predict_noise(
@@ -232,42 +204,8 @@ class WanAdapter:
         if attn_kind not in self.supported_attention:
             raise _dense_only(f"attn_kind '{attn_kind}'")
         text = batch.conditioning[TEXT] if conditional else self._negative(batch)
-        return self._velocity(handle, noisy_latents, t, text)
-
-    def predict_x0(
-        self,
-        handle: RoleHandle,
-        noisy_latents: Tensor,
-        t: Tensor,
-        batch: TrainingBatch,
-        *,
-        conditional: bool,
-        attn_kind: AttentionKind = "dense",
-    ) -> Tensor:
-        """x0 = x_t - sigma v of the role's network, float32 at least; arguments as `predict_noise`."""
-        v = self.predict_noise(handle, noisy_latents, t, batch, conditional=conditional, attn_kind=attn_kind)
-        return flow.x0_from_velocity(noisy_latents, v, self._sigma(t))
-
-    def predict_x0_guided(
-        self, handle: RoleHandle, noisy_latents: Tensor, t: Tensor, batch: TrainingBatch, *, guidance_scale: float
-    ) -> Tensor:
-        """x0 under guidance u + w (c - u), both halves in one call; without the unconditional half at scale 1."""
-        if guidance_scale == 1:
-            return self.predict_x0(handle, noisy_latents, t, batch, conditional=True)
-        text = torch.cat([batch.conditioning[TEXT], self._negative(batch)])
         levels = _one_per_sample(t, noisy_latents)
-        both = self._velocity(handle, torch.cat([noisy_latents, noisy_latents]), torch.cat([levels, levels]), text)
-        conditional, unconditional = both.to(torch.promote_types(both.dtype, torch.float32)).chunk(2)
-        v = flow.guided(conditional, unconditional, guidance_scale)
-        return flow.x0_from_velocity(noisy_latents, v, self._sigma(t))
-
-    def backward(self, loss: Tensor, ctx: Any, grad_accum_rounds: int = 1) -> None:
-        """Accumulates the gradient of loss / grad_accum_rounds; Wan's forward leaves no context."""
-        (loss / grad_accum_rounds).backward()  # type: ignore[no-untyped-call]
-
-    def _velocity(self, handle: RoleHandle, noisy: Tensor, t: Tensor, text: Tensor) -> Tensor:
-        levels = _one_per_sample(t, noisy)
-        return predict_velocity(handle.modules[TRANSFORMER], noisy, levels, text, autocast=self._autocast)
+        return predict_velocity(handle.modules[TRANSFORMER], noisy_latents, levels, text, autocast=self._autocast)
 
     @staticmethod
     def _negative(batch: TrainingBatch) -> Tensor:

@@ -1,0 +1,158 @@
+"""Do the installed packages work where there is no repository? Run it in an empty folder: `python -P .../smoke.py`.
+
+The light commands and one training run as processes of their own, through the installed console script; the other ones
+share this process, because most of a heavy command's time is spent on imports.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import sysconfig
+import time
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+PROGRAM = "fastvideo-distill"
+EXPECTED = {"models": {"wan"}, "methods": {"finetune", "dmd2"}, "callbacks": {"ema", "grad_norm"}}
+HEIGHT, WIDTH, FRAMES, CLIPS = 32, 48, 9, 3
+LIMIT_SECONDS = 90
+
+
+class SmokeError(Exception):
+    """Something that an installed package must do does not work."""
+
+
+def require(holds: bool, message: str) -> None:
+    """Raises SmokeError with the message when something does not hold."""
+    if not holds:
+        raise SmokeError(message)
+
+
+def process(*arguments: str) -> str:
+    """The output of the installed console script."""
+    print(f"$ {PROGRAM} {' '.join(arguments)}", flush=True)
+    script = shutil.which(PROGRAM, path=sysconfig.get_path("scripts"))
+    require(script is not None, f"there is no {PROGRAM} beside {sys.executable}")
+    done = subprocess.run([str(script), *arguments], text=True, capture_output=True)
+    ending = f"{done.stdout[-1500:]}{done.stderr[-1500:]}"
+    require(done.returncode == 0, f"`{PROGRAM} {' '.join(arguments)}` ended with {done.returncode}:\n{ending}")
+    return done.stdout
+
+
+def command(*arguments: str) -> None:
+    """The same command in this process."""
+    from fastvideo_core.cli.main import main as run
+
+    print(f"$ {PROGRAM} {' '.join(arguments)}", flush=True)
+    code = run(arguments)
+    require(code == 0, f"`{PROGRAM} {' '.join(arguments)}` ended with {code}; its message is above")
+
+
+def check_that_wheels_are_used() -> None:
+    """Neither the current folder nor an import comes from the repository."""
+    import fastvideo_core
+
+    here = Path.cwd()
+    require(not any(here.iterdir()), f"{here} is not empty: run this in an empty folder")
+    inside = [path for path in sys.path if path and _below(Path(path), REPOSITORY) and "site-packages" not in path]
+    require(not inside, f"the repository is on sys.path: {inside}; run with `python -P`")
+    location = str(fastvideo_core.__file__)
+    require("site-packages" in location, f"fastvideo_core is imported from {location}, not from an installed wheel")
+
+
+def check_plugins() -> None:
+    """Every first-party plug-in is there and healthy."""
+    process("plugins")
+    listed: list[dict[str, Any]] = json.loads(process("plugins", "--json"))
+    broken = [plugin for plugin in listed if plugin.get("status", "ok") != "ok"]
+    require(not broken, f"plug-ins are broken: {broken}")
+    for kind, names in EXPECTED.items():
+        found = {plugin["name"] for plugin in listed if plugin["kind"] == kind}
+        require(names <= found, f"of {kind}, {sorted(names - found)} is missing; found {sorted(found)}")
+    for subject in ("training", "wan", "finetune", "dmd2"):
+        require(len(process("schema", subject).splitlines()) > 3, f"schema {subject} says next to nothing")
+
+
+def write_clips(folder: Path) -> None:
+    """Squares that move over a gradient, with captions."""
+    import numpy as np
+
+    from fastvideo_core.data.media import write_video
+
+    for number in range(CLIPS):
+        frames = np.zeros((2 * FRAMES, HEIGHT, WIDTH, 3), np.uint8)
+        frames[..., number % 3] = np.linspace(0, 200, WIDTH, dtype=np.uint8)
+        for index, frame in enumerate(frames):
+            frame[8:20, index : index + 12] = 255
+        write_video(folder / f"{number}.mp4", frames, 16.0)
+        (folder / f"{number}.txt").write_text(f"a white square on gradient {number}\n", encoding="utf-8")
+
+
+def write_run(path: Path, method: str, roles: dict[str, dict[str, Any]], method_config: dict[str, Any]) -> None:
+    """A run.yaml of two steps."""
+    import yaml
+
+    training = {"output_dir": method, "data_path": "data", "max_train_steps": 2, "train_batch_size": 2}
+    training |= {"num_height": HEIGHT, "num_width": WIDTH, "num_frames": FRAMES, "learning_rate": 1e-3}
+    run = {"recipe": {"family": "wan", "method": method}, "roles": roles, "training": training}
+    run |= {"method_config": method_config, "callbacks": {"ema": {"decay": 0.5}}}
+    path.write_text(yaml.safe_dump(run), encoding="utf-8")
+
+
+def check_the_path_from_clips_to_an_exported_student() -> None:
+    """tiny, preprocess, finetune, dmd2, sample, export."""
+    size = ("--height", str(HEIGHT), "--width", str(WIDTH), "--num-frames", str(FRAMES))
+    command("tiny", "wan", "base")
+    write_clips(Path("clips"))
+    command("preprocess", "--family", "wan", "--model", "base", "--input", "clips", "--output", "data", *size)
+    require(json.loads(Path("data/report.json").read_text())["samples"] == CLIPS, "preprocess lost clips")
+
+    write_run(Path("finetune.yaml"), "finetune", {"student": {"path": "base", "trainable": True}}, {})
+    process("finetune.yaml")
+    roles: dict[str, dict[str, Any]] = {
+        name: {"path": "finetune", "trainable": name != "teacher", "checkpoint_role": "student"}
+        for name in ("student", "teacher", "critic")
+    }
+    steps = {"dmd_denoising_steps": [1000, 500], "generator_update_interval": 1}
+    write_run(Path("dmd2.yaml"), "dmd2", roles, steps)
+    command("dmd2.yaml")
+    for method, losses in (("finetune", ("total_loss",)), ("dmd2", ("student_loss", "critic_loss"))):
+        lines = [json.loads(line) for line in Path(method, "metrics.jsonl").read_text().splitlines()]
+        require(len(lines) == 2, f"{method} logged {len(lines)} steps instead of 2")
+        require(all(name in line for line in lines for name in losses), f"{method} did not log {losses}: {lines}")
+
+    command("sample", "dmd2", "--prompt", "a white square", "--out", "samples", *size)
+    from fastvideo_core.data.media import read_frames
+
+    shape = read_frames("samples/00.mp4").shape
+    require(shape == (FRAMES, HEIGHT, WIDTH, 3), f"samples/00.mp4 holds frames {shape}")
+    command("export", "dmd2", "exported")
+    require(Path("exported/model_index.json").is_file(), "the exported folder has no model_index.json")
+
+
+def _below(path: Path, folder: Path) -> bool:
+    return path.resolve().is_relative_to(folder)
+
+
+def main() -> int:
+    """0 when everything works; else 1 and one message."""
+    started = time.perf_counter()
+    try:
+        check_that_wheels_are_used()
+        check_plugins()
+        check_the_path_from_clips_to_an_exported_student()
+    except SmokeError as error:
+        print(f"\nsmoke test failed: {error}", file=sys.stderr)
+        return 1
+    seconds = time.perf_counter() - started
+    late = f" (more than the {LIMIT_SECONDS} s it should take at most)" if seconds > LIMIT_SECONDS else ""
+    print(f"\nsmoke test passed in {seconds:.0f} s{late}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
