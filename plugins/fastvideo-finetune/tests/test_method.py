@@ -5,6 +5,7 @@ import torch
 
 from fastvideo_core.errors import ConfigError
 from fastvideo_core.testing.runs import build_run, load_config, toy_family
+from fastvideo_core.testing.toy import ExactNetwork, Mixture
 
 
 @pytest.fixture(autouse=True)
@@ -38,16 +39,7 @@ def test_the_exact_velocity_of_gaussian_data_reaches_the_known_floor(tmp_path):
     noise = torch.randn(200_000, 1, generator=generator)
     t = 1000 * torch.rand(200_000, generator=generator)
 
-    class Exact(torch.nn.Module):
-        def forward(self, x, sigma, condition):
-            s = sigma[:, None]
-            gain = (1 - s) * std**2 / ((1 - s) ** 2 * std**2 + s**2)
-            x0 = mean + gain * (x - (1 - s) * mean)
-            # v = e - x0, and e = (x - (1 - s) x0) / s; both conditional means, without dividing by small s
-            e = s / ((1 - s) ** 2 * std**2 + s**2) * (x - (1 - s) * mean)
-            return e - x0
-
-    method.student.modules["transformer"] = Exact()
+    method.student.modules["transformer"] = ExactNetwork(Mixture(means=((mean,),), std=std))
     batch = method.prepare_batch({"vae_latent": clean})
     loss = method.loss_at(batch, noise, t).item()
     assert loss == pytest.approx(torch.pi * std / 2, rel=0.01)

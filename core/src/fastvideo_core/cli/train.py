@@ -38,10 +38,10 @@ def run(args: argparse.Namespace) -> int:
     launch.join_process_group()
     try:
         _train(cfg, registry, dry_run=args.dry_run)
+        if context.is_main_process() and not args.dry_run:
+            print(f"done: {Path(cfg.training.output_dir)}")
     finally:
         launch.leave_process_group()
-    if context.is_main_process() and not args.dry_run:
-        print(f"done: {Path(cfg.training.output_dir)}")
     return 0
 
 

@@ -27,4 +27,6 @@ def shard_roles(bundle: RoleManager) -> None:
             module.requires_grad_(handle.trainable)
             for block in [m for m in module.modules() if isinstance(m, handle.block_classes)]:
                 fully_shard(block, mesh=mesh)
-            fully_shard(module, mesh=mesh)
+            # The root too gives its gathered parameters back after a forward: a pass without a backward (a frozen
+            # role, validation) would otherwise leave them in place of the sharded ones that the optimizer knows.
+            fully_shard(module, mesh=mesh, reshard_after_forward=True)

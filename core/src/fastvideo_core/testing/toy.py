@@ -1,4 +1,4 @@
-"""The toy family: vectors instead of videos, a small MLP instead of a transformer, every primitive real."""
+"""The toy family: vectors instead of videos, an MLP or the exact velocity instead of a transformer, every primitive real."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from fastvideo_core.adapter import AttentionKind, LatentsSource
 from fastvideo_core.batch import TrainingBatch
 from fastvideo_core.components import ModelComponents
+from fastvideo_core.config.base import FloatTuple, StrictModel
 from fastvideo_core.config.run import RunConfig
 from fastvideo_core.config.sections import PipelineConfig
 from fastvideo_core.distributed import context
@@ -20,26 +21,82 @@ from fastvideo_core.rng import stream_seed
 from fastvideo_core.roles import RoleHandle, RoleManager
 
 
+class Mixture(StrictModel):
+    """An isotropic Gaussian mixture in any number of dimensions; one component is a Gaussian."""
+
+    masses: FloatTuple = Field(default=(1.0,), description="Probability of each component; they sum to 1")
+    means: tuple[FloatTuple, ...] = Field(
+        default=((1.7, 1.7),), strict=False, description="Mean of each component, one number per dimension"
+    )
+    std: float = Field(default=0.6, gt=0, description="Standard deviation of every component and dimension")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Mixture:
+        if abs(sum(self.masses) - 1) > 1e-9 or min(self.masses) <= 0:
+            raise ValueError(f"masses {list(self.masses)} must be positive and sum to 1")
+        if len(self.means) != len(self.masses) or len({len(mean) for mean in self.means}) != 1:
+            raise ValueError(f"means must be {len(self.masses)} lists of equal length, one for each mass")
+        return self
+
+    @property
+    def dim(self) -> int:
+        """Dimensions of a sample."""
+        return len(self.means[0])
+
+    def sample(self, size: int, generator: torch.Generator) -> Tensor:
+        """Samples [size, D]."""
+        component = torch.multinomial(torch.tensor(self.masses), size, replacement=True, generator=generator)
+        return torch.tensor(self.means)[component] + self.std * torch.randn(size, self.dim, generator=generator)
+
+
 class ToyConfig(PipelineConfig):
     """The toy family's `pipeline_config`."""
 
-    dim: int = Field(default=2, ge=1, description="Dimensions of a sample")
-    width: int = Field(default=16, ge=1, description="Hidden width of the network")
+    data: Mixture = Field(default=Mixture(), description="The distribution of the data, and of the exact network")
     num_samples: int = Field(default=64, ge=1, description="Samples of the toy data set")
-    mean: float = Field(default=1.7, description="Mean of the toy data")
-    std: float = Field(default=0.6, ge=0, description="Standard deviation of the toy data")
+    width: int = Field(default=16, ge=1, description="Hidden width of a learned network")
+    depth: int = Field(default=1, ge=1, description="Hidden layers of a learned network")
 
 
 class ToyNetwork(nn.Module):
-    """v(x_t, sigma, condition) of vectors: [B, D], [B], [B, 1] -> [B, D]."""
+    """A learned velocity of vectors: x_t [B, D], sigma [B], condition [B, 1] -> v [B, D]."""
 
-    def __init__(self, dim: int, width: int) -> None:
+    def __init__(self, dim: int, width: int, depth: int) -> None:
         super().__init__()
-        self.net = nn.Sequential(nn.Linear(dim + 2, width), nn.SiLU(), nn.Linear(width, dim))
+        layers: list[nn.Module] = [nn.Linear(dim + 2, width), nn.SiLU()]
+        for _ in range(depth - 1):
+            layers += [nn.Linear(width, width), nn.SiLU()]
+        self.net = nn.Sequential(*layers, nn.Linear(width, dim))
 
     def forward(self, x: Tensor, sigma: Tensor, condition: Tensor) -> Tensor:
         out: Tensor = self.net(torch.cat([x, sigma[:, None], condition], dim=1))
         return out
+
+
+class ExactNetwork(nn.Module):
+    """The exact velocity E[noise - x0 | x_t] of a Gaussian mixture, whatever the condition; nothing to train.
+
+    With x_t | component k ~ N((1 - s) m_k, (1 - s)^2 std^2 + s^2), the velocity is the posterior mean over components of
+    (s - (1 - s) std^2) / var * (x_t - (1 - s) m_k) - m_k.
+    """
+
+    masses: Tensor
+    means: Tensor
+
+    def __init__(self, mixture: Mixture) -> None:
+        super().__init__()
+        self.std = mixture.std
+        self.register_buffer("masses", torch.tensor(mixture.masses))
+        self.register_buffer("means", torch.tensor(mixture.means))
+
+    def forward(self, x: Tensor, sigma: Tensor, condition: Tensor) -> Tensor:
+        s = sigma[:, None]  # [B, 1]
+        variance = (1 - s) ** 2 * self.std**2 + s**2
+        offset = x[:, None] - (1 - s)[:, None] * self.means  # [B, K, D]
+        log_posterior = self.masses.log() - (offset**2).sum(-1) / (2 * variance)
+        posterior = torch.softmax(log_posterior, dim=1)[..., None]  # [B, K, 1]
+        gain = ((s - (1 - s) * self.std**2) / variance)[:, None]
+        return (posterior * (gain * offset - self.means)).sum(1)
 
 
 class ToyAdapter(FlowMatchingAdapter):
@@ -76,18 +133,17 @@ class ToyAdapter(FlowMatchingAdapter):
 
 
 class ToyData:
-    """An endless, resumable stream of Gaussian samples; a pure function of (seed, position, rank)."""
+    """An endless, resumable stream of the mixture's samples; a pure function of (seed, position, rank)."""
 
     def __init__(self, config: ToyConfig, *, seed: int, batch_size: int) -> None:
         generator = torch.Generator().manual_seed(stream_seed(seed, "toy data"))
-        self._samples = config.mean + config.std * torch.randn(config.num_samples, config.dim, generator=generator)
+        self._samples = config.data.sample(config.num_samples, generator)
         self._batch_size = batch_size
         self._position = 0
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         while True:
-            world = context.world_size()
-            start = (self._position * world + context.rank()) * self._batch_size
+            start = (self._position * context.world_size() + context.rank()) * self._batch_size
             index = torch.arange(start, start + self._batch_size) % len(self._samples)
             self._position += 1
             yield {"vae_latent": self._samples[index]}
@@ -99,21 +155,30 @@ class ToyData:
         self._position = state["position"]
 
 
+EXACT = "toy/exact"
+"""The `path` of a role whose network is the exact velocity of the data; any other path names a learned one."""
+
+
 def build_toy_components(cfg: RunConfig) -> ModelComponents:
-    """A network per role (equal weights for equal `path`s), the adapter, and Gaussian data."""
+    """A network per role (equal weights for equal `path`s), the adapter, and the mixture's samples."""
     config = cfg.pipeline_config
     assert isinstance(config, ToyConfig)
     roles = {}
     for name in cfg.family_roles(cfg.recipe.family):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(stream_seed(cfg.training.seed, cfg.roles[name].path))
-            network = ToyNetwork(config.dim, config.width).to(context.device())
         roles[name] = RoleHandle(
             name,
-            {"transformer": network},
+            {"transformer": _network(cfg.roles[name].path, config, cfg.training.seed).to(context.device())},
             family=cfg.recipe.family,
             trainable=cfg.roles[name].trainable,
             block_classes=(nn.Linear,),
         )
     data = ToyData(config, seed=cfg.training.seed, batch_size=cfg.training.train_batch_size)
     return ModelComponents(RoleManager(roles), ToyAdapter(config.flow_shift or 1.0), dataloader=data)
+
+
+def _network(path: str, config: ToyConfig, seed: int) -> nn.Module:
+    if path == EXACT:
+        return ExactNetwork(config.data)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(stream_seed(seed, path))
+        return ToyNetwork(config.data.dim, config.width, config.depth)
