@@ -122,9 +122,15 @@ def build_checkpoint_manager(cfg: RunConfig, registry: PluginRegistry) -> Checkp
         Path(cfg.training.output_dir),
         every=cfg.training.training_state_checkpointing_steps,
         keep=cfg.training.checkpoints_total_limit,
-        config_yaml=cfg.to_yaml(),
+        config_yaml=saved_config(cfg),
         versions=plugin_versions(cfg, registry),
     )
+
+
+def saved_config(cfg: RunConfig) -> str:
+    """The resolved run.yaml as it is stored: local role paths absolute, so that a checkpoint is usable from anywhere."""
+    local = {name: role.path for name, role in cfg.roles.items() if Path(role.path).exists()}
+    return cfg.with_role_paths({name: str(Path(path).resolve()) for name, path in local.items()}).to_yaml()
 
 
 def build_components(cfg: RunConfig, registry: PluginRegistry) -> ModelComponents:
