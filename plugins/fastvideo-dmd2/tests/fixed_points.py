@@ -9,9 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
+
 from fastvideo_core.diffusion.flow import add_noise, shift_sigma
 from fastvideo_dmd2.losses import dmd_gradient, dmd_loss
-from torch import Tensor
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from fastvideo_core.diffusion.reduce import mean_per_sample
 from fastvideo_dmd2.losses import dmd_loss
 
