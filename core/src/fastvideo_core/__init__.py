@@ -26,6 +26,7 @@ _EXPORTS = {
     "WeightSource": "roles",
     "TrainingBatch": "batch",
     "DistillAdapter": "adapter",
+    "capture_outputs": "features",
     "FlowMatchingAdapter": "flow_adapter",
     "ModelComponents": "components",
     "RandomStreams": "rng",

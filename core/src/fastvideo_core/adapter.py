@@ -107,6 +107,20 @@ class PredictX0Guided(Protocol):
         ...
 
 
+class ExtractFeatures(Protocol):
+    def extract_features(
+        self, handle: RoleHandle, noisy_latents: Tensor, t: Tensor, batch: TrainingBatch, *, conditional: bool
+    ) -> list[Tensor]:
+        """Hidden states of the role's network at x_t, each [B, tokens, channels], with their graph, shallow to deep."""
+        ...
+
+
+class FeatureChannels(Protocol):
+    def feature_channels(self, handle: RoleHandle) -> tuple[int, ...]:
+        """The channels of each feature map that `extract_features` gives for this role."""
+        ...
+
+
 class Backward(Protocol):
     def backward(self, loss: Tensor, ctx: Any, grad_accum_rounds: int = 1) -> None:
         """Back-propagates loss / grad_accum_rounds in whatever context the forward left in `ctx`."""
@@ -135,6 +149,8 @@ PRIMITIVES: Mapping[str, type] = {
     "predict_noise": PredictNoise,
     "prediction_target": PredictionTarget,
     "predict_x0_guided": PredictX0Guided,
+    "extract_features": ExtractFeatures,
+    "feature_channels": FeatureChannels,
     "backward": Backward,
 }
 

@@ -96,7 +96,7 @@ class DistillMethod(nn.Module):
     def max_grad_norm(self, optimizer: Optimizer) -> float:
         """The clipping threshold of an optimizer's gradients: its role's own, else training's; 0 is no clipping."""
         for handle in self.bundle:
-            if optimizer in handle.optimizers.values():
+            if optimizer in handle.optimizers.values() and handle.name in self.cfg.roles:
                 own = self.cfg.roles[handle.name].max_grad_norm
                 return self.cfg.training.max_grad_norm if own is None else own
         return self.cfg.training.max_grad_norm

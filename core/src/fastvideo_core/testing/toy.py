@@ -16,6 +16,8 @@ from fastvideo_core.config.base import FloatTuple, StrictModel
 from fastvideo_core.config.run import RunConfig
 from fastvideo_core.config.sections import PipelineConfig
 from fastvideo_core.distributed import context
+from fastvideo_core.errors import ContractError
+from fastvideo_core.features import capture_outputs
 from fastvideo_core.flow_adapter import FlowMatchingAdapter
 from fastvideo_core.rng import stream_seed
 from fastvideo_core.roles import RoleHandle, RoleManager
@@ -131,6 +133,21 @@ class ToyAdapter(FlowMatchingAdapter):
         out: Tensor = handle.modules["transformer"](noisy_latents, self.sigma(t), conditioning["condition"])
         return out
 
+    def extract_features(
+        self, handle: RoleHandle, noisy_latents: Tensor, t: Tensor, batch: TrainingBatch, *, conditional: bool
+    ) -> list[Tensor]:
+        """The last hidden layer of a learned network, [B, 1, width]."""
+        network = _learned(handle)
+        with capture_outputs([network.net[-2]]) as outputs:
+            self.predict_noise(handle, noisy_latents, t, batch, conditional=conditional)
+        return [hidden[:, None] for hidden in outputs]
+
+    def feature_channels(self, handle: RoleHandle) -> tuple[int, ...]:
+        """The width of a learned network."""
+        last = _learned(handle).net[-1]
+        assert isinstance(last, nn.Linear)
+        return (last.in_features,)
+
 
 class ToyData:
     """An endless, resumable stream of the mixture's samples; a pure function of (seed, position, rank)."""
@@ -153,6 +170,13 @@ class ToyData:
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         self._position = state["position"]
+
+
+def _learned(handle: RoleHandle) -> ToyNetwork:
+    network = handle.modules["transformer"]
+    if not isinstance(network, ToyNetwork):
+        raise ContractError(f"role '{handle.name}' has the exact network, which has no features")
+    return network
 
 
 EXACT = "toy/exact"

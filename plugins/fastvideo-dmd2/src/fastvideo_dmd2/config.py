@@ -41,6 +41,20 @@ class DMD2Config(MethodConfig):
     )
     min_timestep_ratio: float = Field(default=0.02, ge=0, lt=1, description="Lowest noise level of the scores")
     max_timestep_ratio: float = Field(default=0.98, gt=0, le=1, description="Highest noise level of the scores")
+    adversarial_weight: float = Field(
+        default=0.0,
+        ge=0,
+        description="Weight of the adversarial term in the student's loss; needs videos; 0 leaves it out",
+    )
+    adversarial_features: Literal["critic", "teacher"] = Field(
+        default="critic",
+        description="Whose features the discriminator's heads see; the critic is trained along with them, the teacher is not",
+    )
+    discriminator_learning_rate: float | None = Field(
+        default=None, ge=0, description="Learning rate of the heads; null takes the critic's"
+    )
+    r1_weight: float = Field(default=0.0, ge=0, description="Weight of the heads' approximate R1 penalty")
+    r1_sigma: float = Field(default=0.01, gt=0, description="Size of the perturbation in the R1 penalty")
     validate_teacher: bool = Field(
         default=True,
         description="At the first validation also sample the teacher, with training.validation_sampling_steps and "
@@ -82,6 +96,16 @@ class DMD2Config(MethodConfig):
             )
             fix = "raise training.max_train_steps or lower generator_update_interval"
             problems.append(("method_config.generator_update_interval", Problem(found=found, fix=fix)))
+        if self.adversarial_weight == 0:
+            unused = ("adversarial_features", "discriminator_learning_rate", "r1_weight", "r1_sigma")
+            problems += [
+                (
+                    f"method_config.{name}",
+                    Problem("does nothing without adversarial_weight", fix="set it, or remove this"),
+                )
+                for name in unused
+                if name in self.model_fields_set and getattr(self, name) != type(self).model_fields[name].default
+            ]
         return problems
 
     def student_schedule(self, warp: Callable[[Any], Any]) -> FewStepSchedule:

@@ -6,17 +6,21 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from fastvideo_core.adapter import LatentsSource
+from fastvideo_core.adapter import LatentsSource, check_primitives
 from fastvideo_core.batch import TrainingBatch
 from fastvideo_core.config.run import RunConfig
 from fastvideo_core.config.sections import PipelineConfig
 from fastvideo_core.diffusion.rollout import roll_to
+from fastvideo_core.distributed import context
+from fastvideo_core.distributed.shard import shard_roles
 from fastvideo_core.method import DistillMethod, StepResult
 from fastvideo_core.optim import build_lr_scheduler, build_optimizer
+from fastvideo_core.rng import stream_seed
 from fastvideo_core.roles import RoleHandle, RoleManager
 from fastvideo_core.validator import DistillValidator, ValidationRequest
+from fastvideo_dmd2.adversarial import AdversarialTerm, DiscriminatorHeads
 from fastvideo_dmd2.config import DMD2Config
 from fastvideo_dmd2.losses import critic_loss, dmd_gradient, dmd_loss
 
@@ -54,15 +58,46 @@ class DMD2Method(DistillMethod):
             optimizer = build_optimizer(handle, cfg)
             handle.optimizers["adamw"] = optimizer
             handle.lr_schedulers["adamw"] = build_lr_scheduler(optimizer, cfg, handle.name, num_updates=updates)
+        self.adversarial = self._adversarial_term() if self.config.adversarial_weight > 0 else None
         self._exit = (0, 0)  # (iteration, exit index): all accumulation rounds of an iteration leave at the same step
         self._teacher_was_sampled = False
+
+    def _adversarial_term(self) -> AdversarialTerm:
+        """The heads as a role of their own: optimized, sharded and checkpointed like any other."""
+        check_primitives(
+            self.adapter, AdversarialTerm.primitives, method=self.cfg.recipe.method, family=self.cfg.recipe.family
+        )
+        scorer = self.critic if self.config.adversarial_features == "critic" else self.teacher
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(stream_seed(self.cfg.training.seed, "discriminator"))
+            heads = DiscriminatorHeads(self.adapter.feature_channels(scorer)).to(context.device())
+        handle = RoleHandle("discriminator", {"heads": heads}, family=scorer.family, trainable=True)
+        shard_roles(RoleManager({handle.name: handle}))
+        self.bundle.roles[handle.name] = handle
+        self.role_modules[handle.name] = nn.ModuleDict(handle.modules)
+        rate = self.config.discriminator_learning_rate
+        handle.optimizers["adamw"] = build_optimizer(handle, self.cfg, like="critic", learning_rate=rate)
+        handle.lr_schedulers["adamw"] = build_lr_scheduler(
+            handle.optimizers["adamw"], self.cfg, "critic", num_updates=self.cfg.training.max_train_steps
+        )
+        return AdversarialTerm(
+            adapter=self.adapter,
+            scorer=scorer,
+            heads=handle,
+            trains_scorer=scorer is self.critic,
+            sample_timesteps=self.score_timesteps,
+            noise_like=self.noise_like,
+            r1_weight=self.config.r1_weight,
+            r1_sigma=self.config.r1_sigma,
+        )
 
     # --- one iteration --------------------------------------------------------------------------------------------
 
     def single_train_step(
         self, batch: Any, iteration: int, *, current_vsa_sparsity: float = 0.0
     ) -> Iterator[StepResult]:
-        source: LatentsSource = "zeros" if self.config.rollout_mode == "simulate" else "data"
+        data_free = self.config.rollout_mode == "simulate" and self.adversarial is None
+        source: LatentsSource = "zeros" if data_free else "data"
         prepared = self.prepare_batch(batch, latents_source=source, current_vsa_sparsity=current_vsa_sparsity)
         noisy, t = self.student_input(prepared, iteration)
         if self.student_is_due(iteration):
@@ -73,13 +108,16 @@ class DMD2Method(DistillMethod):
             with torch.no_grad():
                 x = self.student_sample(noisy, t, prepared)
         yield self.critic_phase(x, prepared)
+        if self.adversarial is not None:
+            yield self.discriminator_phase(x, prepared)
 
     def student_is_due(self, iteration: int) -> bool:
         """Whether this iteration (1-based) updates the student."""
         return iteration % self.config.generator_update_interval == 0
 
     def due_roles(self, iteration: int) -> Sequence[RoleHandle]:
-        return [self.student, self.critic] if self.student_is_due(iteration) else [self.critic]
+        due = [self.student, self.critic] if self.student_is_due(iteration) else [self.critic]
+        return due if self.adversarial is None else [*due, self.adversarial.heads]
 
     # --- the student's sample -------------------------------------------------------------------------------------
 
@@ -127,6 +165,11 @@ class DMD2Method(DistillMethod):
             )
         gradient = dmd_gradient(x, real, fake, batch.loss_weight)
         loss = dmd_loss(x, gradient.value, batch.loss_weight)
+        losses = {"student_loss": loss.detach()}
+        if self.adversarial is not None:
+            losses["generator_loss"], direction = self.adversarial.generator(x, batch)
+            # linear in x with the term's gradient as its slope; its own value is of no interest
+            loss = loss + self.config.adversarial_weight * (x * direction).sum()
         samples = x.detach()
         metrics = {
             "dmd/score_distance": gradient.distance.mean(),
@@ -134,7 +177,7 @@ class DMD2Method(DistillMethod):
             "student_x0/mean": samples.mean(),
             "student_x0/std": samples.std(),
         }
-        return {"total_loss": loss, "student_loss": loss.detach()}, {}, metrics
+        return {"total_loss": loss, **losses}, {}, metrics
 
     def critic_phase(self, x: Tensor, batch: TrainingBatch) -> StepResult:
         """The critic's regression on the student's detached sample x [B, ...]."""
@@ -144,6 +187,12 @@ class DMD2Method(DistillMethod):
         prediction = self.adapter.predict_noise(self.critic, noisy, t, batch, conditional=True)
         loss = critic_loss(prediction, self.adapter.prediction_target(x, noise, t), batch.loss_weight)
         return {"total_loss": loss, "critic_loss": loss.detach()}, {}, {}
+
+    def discriminator_phase(self, x: Tensor, batch: TrainingBatch) -> StepResult:
+        """The heads' loss on the student's detached sample x [B, ...] and the batch's data."""
+        assert self.adversarial is not None
+        loss, metrics = self.adversarial.discriminator(x, batch)
+        return {"total_loss": loss, "discriminator_loss": loss.detach()}, {}, metrics
 
     def score_timesteps(self, batch_size: int, stream: str) -> Tensor:
         """Noise levels of the scores, one per sample [B]: uniform, shifted, then held inside the configured range."""

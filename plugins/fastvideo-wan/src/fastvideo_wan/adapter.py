@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fastvideo_core.adapter import AttentionKind, LatentsSource
 from fastvideo_core.batch import TrainingBatch
 from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.errors import ConfigError, DataError, Problem
+from fastvideo_core.features import capture_outputs
 from fastvideo_core.flow_adapter import FlowMatchingAdapter
 from fastvideo_core.roles import RoleHandle
 from fastvideo_wan.folder import TRANSFORMER, WanFolder
@@ -207,6 +208,19 @@ class WanAdapter(FlowMatchingAdapter):
         levels = _one_per_sample(t, noisy_latents)
         return predict_velocity(handle.modules[TRANSFORMER], noisy_latents, levels, text, autocast=self._autocast)
 
+    def extract_features(
+        self, handle: RoleHandle, noisy_latents: Tensor, t: Tensor, batch: TrainingBatch, *, conditional: bool
+    ) -> list[Tensor]:
+        """The outputs [B, tokens, channels] of the blocks at a third, two thirds and the end of the transformer."""
+        with capture_outputs(_feature_blocks(handle)) as outputs:
+            self.predict_noise(handle, noisy_latents, t, batch, conditional=conditional)
+        return outputs
+
+    def feature_channels(self, handle: RoleHandle) -> tuple[int, ...]:
+        """The transformer's width, once per feature map."""
+        config: Any = handle.modules[TRANSFORMER].config
+        return (config.num_attention_heads * config.attention_head_dim,) * len(_feature_blocks(handle))
+
     @staticmethod
     def _negative(batch: TrainingBatch) -> Tensor:
         if batch.negative_conditioning is None:
@@ -215,6 +229,12 @@ class WanAdapter(FlowMatchingAdapter):
                 "must run before prepare_batch()"
             )
         return batch.negative_conditioning[TEXT]
+
+
+def _feature_blocks(handle: RoleHandle) -> list[nn.Module]:
+    transformer: Any = handle.modules[TRANSFORMER]
+    blocks = list(transformer.blocks)
+    return [blocks[i] for i in sorted({len(blocks) // 3, 2 * len(blocks) // 3, len(blocks) - 1})]
 
 
 def _one_per_sample(t: Tensor, latents: Tensor) -> Tensor:
