@@ -99,8 +99,15 @@ def real(session: nox.Session) -> None:
 
 
 @nox.session
+def mutations(session: nox.Session) -> None:
+    """Breaks the methods in every known way and requires that a named test fails."""
+    install_project(session, "pytest-timeout")
+    session.run("python", "tests/mutations/run_mutations.py", *session.posargs, env=test_environment())
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """The benchmarks; prints their tables."""
     install_project(session)
-    for script in ("trainer.py", "loader.py"):
+    for script in ("trainer.py", "loader.py", "dmd2_step.py"):
         session.run("python", f"benchmarks/{script}", *session.posargs)

@@ -67,9 +67,13 @@ def state_of(checkpoint: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any],
     return tensors, json.loads((checkpoint / "state.json").read_text())["state"], rng
 
 
+def is_timing(key: str) -> bool:
+    return key in TIMINGS or key.startswith("seconds/")
+
+
 def losses_of(output_dir: Path) -> list[dict[str, float]]:
     lines = [json.loads(line) for line in (output_dir / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key not in TIMINGS} for line in lines]
+    return [{key: value for key, value in line.items() if not is_timing(key)} for line in lines]
 
 
 @pytest.mark.slow

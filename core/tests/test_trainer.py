@@ -334,4 +334,10 @@ def test_a_validation_that_fails_still_calls_its_end(tmp_path):
 
 def test_a_checkpoint_is_written_when_due_and_at_the_end(tmp_path):
     run(Linear(config_of(tmp_path)), numbers(1), 5, every=2)
-    assert [storage.checkpoint_path(tmp_path, step).exists() for step in range(1, 6)] == [False, True, False, True, True]
+    assert [storage.checkpoint_path(tmp_path, step).exists() for step in range(1, 6)] == [
+        False,
+        True,
+        False,
+        True,
+        True,
+    ]

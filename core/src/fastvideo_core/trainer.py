@@ -16,7 +16,8 @@ from fastvideo_core.method import DistillMethod
 from fastvideo_core.optim.clip import clip_gradients
 from fastvideo_core.tracker import Tracker
 from fastvideo_core.tracking.build import build_tracker
-from fastvideo_core.tracking.metrics import MetricMeans, to_floats
+from fastvideo_core.tracking.metrics import MetricMeans, phase_name, to_floats
+from fastvideo_core.tracking.phases import phase_timer
 from fastvideo_core.tracking.progress import Progress
 
 
@@ -31,6 +32,8 @@ class DistillTrainer:
     def __init__(self, training_args: TrainingArgs, config: Mapping[str, Any]) -> None:
         self.training_args = training_args
         self.tracker: Tracker = build_tracker(training_args, dict(config))
+        self._timer = phase_timer(context.device())
+        self._logged_step = 0
 
     def run(
         self,
@@ -47,7 +50,7 @@ class DistillTrainer:
             NonFiniteError: when a logged loss or gradient norm is NaN or infinite.
         """
         callbacks = callbacks or CallbackManager({})
-        step = start_step
+        step = self._logged_step = start_step
         try:
             method.set_tracker(self.tracker)
             method.on_train_start()
@@ -88,9 +91,12 @@ class DistillTrainer:
         for _ in range(rounds):
             result = method.single_train_step(next(batches), step, current_vsa_sparsity=self.training_args.VSA_sparsity)
             phases = iter([result]) if isinstance(result, tuple) else result
+            self._timer.start()
             for loss_map, outputs, metrics in phases:
                 method.backward(loss_map, outputs, grad_accum_rounds=rounds)
                 means.add(loss_map, metrics)
+                self._timer.stop(phase_name(loss_map))
+                self._timer.start()
         return means.result()
 
     def _update(self, method: DistillMethod, callbacks: CallbackManager, step: int, metrics: dict[str, Any]) -> None:
@@ -101,7 +107,9 @@ class DistillTrainer:
         if squares:
             metrics["grad_norm"] = sum(squares[1:], squares[0]) ** 0.5
         metrics.update(method.learning_rates())
+        self._timer.start()
         method.optimizers_schedulers_step(step)
+        self._timer.stop("optimizer")
         callbacks.hook.after_optimizer_step(method=method, step=step, optimizers=optimizers)
         method.optimizers_zero_grad(step)
 
@@ -110,7 +118,10 @@ class DistillTrainer:
     ) -> None:
         if step % self.training_args.logging_steps and step != max_steps:
             return
-        values = {**to_floats(metrics), **progress.measure(step)}
+        steps = step - self._logged_step
+        seconds = {f"seconds/{name}": value / steps for name, value in self._timer.take().items()}
+        self._logged_step = step
+        values = {**to_floats(metrics), **seconds, **progress.measure(step)}
         self.tracker.log(values, step)
         progress.show(step, values)
         require_finite(values, step)

@@ -112,6 +112,7 @@ def test_the_finished_training_rollout_is_the_sampler_s(tmp_path, monkeypatch, k
     x, batch = training_sample(method, calls - 1, monkeypatch)
     assert torch.equal(x, sampler_s_outputs(method, batch)[-1])
     torch.testing.assert_close(x, by_hand(method, batch, steps, kind, warp), rtol=1e-5, atol=1e-5)
+    assert len({tuple(sample) for sample in x.tolist()}) == BATCH
 
 
 @pytest.mark.parametrize("exit_index", [0, 1, 2, 3])
@@ -122,30 +123,3 @@ def test_a_rollout_that_leaves_early_is_the_sampler_s_up_to_there(tmp_path, monk
     outputs = sampler_s_outputs(method, batch)
     assert torch.equal(x, outputs[exit_index])
     assert not any(torch.equal(x, other) for index, other in enumerate(outputs) if index != exit_index)
-
-
-@pytest.mark.parametrize("kind", ["ode", "sde"])
-def test_the_samples_of_a_batch_differ_and_are_the_same_alone(tmp_path, monkeypatch, kind):
-    method = built(tmp_path, [1000, 500], kind, False)
-    x, batch = training_sample(method, 1, monkeypatch)
-    assert len({tuple(row) for row in x.tolist()}) == BATCH
-    alone = []
-    for row in range(BATCH):
-        streams = RandomStreams(SEED)
-        noise = torch.randn(BATCH, 2, generator=streams.local("student_noise"))[row : row + 1]
-        first = method.adapter.predict_x0(method.student, noise, torch.tensor([1000.0]), batch_row(batch), conditional=True)
-        fresh = torch.randn(BATCH, 2, generator=streams.local("rollout_noise"))[row : row + 1]
-        noisy = 0.5 * first + 0.5 * (fresh if kind == "sde" else noise)
-        alone.append(method.adapter.predict_x0(method.student, noisy, torch.tensor([500.0]), batch_row(batch), conditional=True))
-    torch.testing.assert_close(x, torch.cat(alone))
-
-
-def batch_row(batch):
-    from dataclasses import replace
-
-    return replace(
-        batch,
-        latents=batch.latents[:1],
-        conditioning={key: value[:1] for key, value in batch.conditioning.items()},
-        negative_conditioning=None,
-    )

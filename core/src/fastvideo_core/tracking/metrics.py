@@ -14,6 +14,12 @@ from fastvideo_core.distributed import context
 TOTAL = "total_loss"
 
 
+def phase_name(loss_map: Mapping[str, Tensor]) -> str:
+    """What a phase is called in the log: after its first named loss (`student` of student_loss), else `step`."""
+    named = [name.removesuffix("_loss") for name in loss_map if name != TOTAL]
+    return named[0] if named else "step"
+
+
 class MetricMeans:
     """The mean of each metric over a step's accumulation rounds; no value leaves its device."""
 
@@ -38,14 +44,27 @@ class MetricMeans:
 def to_floats(metrics: Mapping[str, Any]) -> dict[str, float]:
     """Plain numbers, averaged over all processes: one transfer from the device, whatever the number of metrics.
 
-    Every process must hold the same names.
+    A tensor [N] becomes N numbers, `name/0` to `name/N-1`. Every process must hold the same names.
     """
-    tensors = {name: value for name, value in metrics.items() if isinstance(value, Tensor)}
-    values = {name: float(value) for name, value in metrics.items() if name not in tensors}
-    if tensors:
-        stacked = torch.stack([value.detach().to(context.device(), torch.float64) for value in tensors.values()])
-        if context.world_size() > 1:
-            dist.all_reduce(stacked, op=dist.ReduceOp.SUM)
-            stacked = stacked / context.world_size()
-        values.update(zip(tensors, stacked.tolist(), strict=True))
-    return {name: values[name] for name in metrics}
+    tensors = {name: value.detach() for name, value in metrics.items() if isinstance(value, Tensor)}
+    fetched = iter(_fetch([value.flatten() for value in tensors.values()]))
+    floats: dict[str, float] = {}
+    for name, value in metrics.items():
+        if name not in tensors:
+            floats[name] = float(value)
+        elif tensors[name].ndim == 0:
+            floats[name] = next(fetched)
+        else:
+            floats.update({f"{name}/{index}": next(fetched) for index in range(tensors[name].numel())})
+    return floats
+
+
+def _fetch(values: list[Tensor]) -> list[float]:
+    if not values:
+        return []
+    together = torch.cat([value.to(context.device(), torch.float64) for value in values])
+    if context.world_size() > 1:
+        dist.all_reduce(together, op=dist.ReduceOp.SUM)
+        together = together / context.world_size()
+    fetched: list[float] = together.tolist()
+    return fetched

@@ -175,7 +175,9 @@ class DMD2Method(DistillMethod):
             "dmd/score_distance": gradient.distance.mean(),
             "dmd/normaliser": gradient.normaliser.mean(),
             "student_x0/mean": samples.mean(),
-            "student_x0/std": samples.std(),
+            # inside each sample: falls towards 0 when the student collapses to solid colours
+            "student_x0/std": samples.flatten(1).std(dim=1).mean(),
+            "student_timestep": self.timestep_fractions(t),
         }
         return {"total_loss": loss, **losses}, {}, metrics
 
@@ -186,7 +188,8 @@ class DMD2Method(DistillMethod):
         noisy = self.adapter.add_noise(x, noise, t)
         prediction = self.adapter.predict_noise(self.critic, noisy, t, batch, conditional=True)
         loss = critic_loss(prediction, self.adapter.prediction_target(x, noise, t), batch.loss_weight)
-        return {"total_loss": loss, "critic_loss": loss.detach()}, {}, {}
+        metrics = {"critic_timestep": self.timestep_fractions(t)}
+        return {"total_loss": loss, "critic_loss": loss.detach()}, {}, metrics
 
     def discriminator_phase(self, x: Tensor, batch: TrainingBatch) -> StepResult:
         """The heads' loss on the student's detached sample x [B, ...] and the batch's data."""
@@ -201,6 +204,10 @@ class DMD2Method(DistillMethod):
         u = torch.rand(batch_size, generator=generator, device=generator.device)
         t: Tensor = self.adapter.shift_and_clamp_timestep(u * total)
         return t.clamp(self.config.min_timestep_ratio * total, self.config.max_timestep_ratio * total)
+
+    def timestep_fractions(self, t: Tensor) -> Tensor:
+        """The fraction of timesteps [B] in each tenth of the noise axis, [10]: a histogram for the log."""
+        return torch.histc(t.float(), bins=10, min=0, max=self.adapter.num_train_timesteps) / len(t)
 
     # --- validation -----------------------------------------------------------------------------------------------
 
