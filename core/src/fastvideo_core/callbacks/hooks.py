@@ -25,7 +25,7 @@ class RunHooks:
 
     @hookspec
     def train_start(self, method: DistillMethod, start_step: int) -> None:
-        """Once, after weights, optimizers and (when resuming) their states are in place, before the first step."""
+        """Once, before the first step; when resuming, before the checkpoint is restored: a callback's state comes after."""
 
     @hookspec
     def before_optimizer_step(

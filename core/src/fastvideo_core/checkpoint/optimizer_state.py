@@ -45,24 +45,31 @@ def collect_optimizer(optimizer: Optimizer, names: Mapping[int, str], where: str
 def restore_optimizer(optimizer: Optimizer, stored: dict[str, Any], names: Mapping[int, str], where: str) -> None:
     """Puts the state of `collect_optimizer` into an optimizer over the same parameter names.
 
-    `Optimizer.load_state_dict` is not used: it goes by position and casts moments to the parameters' dtype.
+    Options that the run's configuration changed since (learning rate, betas, weight decay, ...) keep their new value, and
+    the log says so; a scheduled learning rate keeps its place in the schedule. `Optimizer.load_state_dict` is not used:
+    it goes by position and casts moments to the parameters' dtype.
     """
     optimizer.state.clear()
     for group, saved in zip(optimizer.param_groups, stored["param_groups"], strict=True):
         for parameter in group["params"]:
             if names[id(parameter)] in stored["state"]:
                 optimizer.state[parameter] = stored["state"][names[id(parameter)]]
-        options = {key: value for key, value in saved.items() if key != "params"}
-        for key, value in options.items():
-            if key != "lr" and key in group and not _same(group[key], value):
-                logger.warning(
-                    "%s: %s is %s in this run's configuration and %s in the checkpoint, which is used",
-                    where,
-                    key,
-                    group[key],
-                    value,
-                )
-        group.update(options)
+        base = "initial_lr" if "initial_lr" in group and "initial_lr" in saved else "lr"
+        for key, value in saved.items():
+            if key in group and key not in ("params", "lr") and not _same(group[key], value):
+                _log_change(where, key, value, group[key])
+        if _same(group[base], saved[base]):
+            group["lr"] = saved["lr"]
+        elif base == "initial_lr":
+            group["lr"] = saved["lr"] / saved[base] * group[base] if saved[base] else group[base]
+        else:
+            _log_change(where, "lr", saved["lr"], group["lr"])
+        group.update({key: value for key, value in saved.items() if key not in group})
+
+
+def _log_change(where: str, key: str, then: Any, now: Any) -> None:
+    name = "learning rate" if key in ("lr", "initial_lr") else key
+    logger.warning("%s: %s was %s in the checkpoint; this run's configuration says %s, and counts", where, name, then, now)
 
 
 def allocate_state(

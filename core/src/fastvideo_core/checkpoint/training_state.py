@@ -113,11 +113,14 @@ class RunState:
         state = join(skeleton, targets)
         names = parameter_names(self.method)
         for handle in _trainable(self.method):
-            for name, scheduler in handle.lr_schedulers.items():
-                scheduler.load_state_dict(state["lr_schedulers"][handle.name][name])
             for name, optimizer in handle.optimizers.items():
                 place = _optimizer(handle.name, name)
                 restore_optimizer(optimizer, state["optimizers"][handle.name][name], names, place)
+            for name, scheduler in handle.lr_schedulers.items():
+                scheduler.load_state_dict(state["lr_schedulers"][handle.name][name])
+                if name in handle.optimizers:  # the run's configuration counts, as in restore_optimizer
+                    groups = handle.optimizers[name].param_groups
+                    scheduler.base_lrs = [group["initial_lr"] for group in groups]
         _hand_over("the method", self.method.load_checkpoint_state, state["method"], where)
         _hand_over("callbacks", self.callbacks.load_state_dict, state["callbacks"], where)
         if isinstance(self.dataloader, ResumableLoader):

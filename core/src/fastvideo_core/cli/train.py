@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _train(cfg: RunConfig, registry: PluginRegistry, *, dry_run: bool) -> None:
-    from fastvideo_core.dispatch.runtime import build_runtime_from_config, saved_config
+    from fastvideo_core.dispatch.runtime import build_runtime_from_config
     from fastvideo_core.distributed import context
 
     logging.basicConfig(level=logging.INFO if context.is_main_process() else logging.ERROR, format="%(message)s")
@@ -58,5 +58,5 @@ def _train(cfg: RunConfig, registry: PluginRegistry, *, dry_run: bool) -> None:
     if context.is_main_process():
         output_dir = Path(cfg.training.output_dir)
         output_dir.mkdir(parents=True, exist_ok=True)
-        (output_dir / "run.yaml").write_text(saved_config(cfg), encoding="utf-8")
+        (output_dir / "run.yaml").write_text(runtime.cfg.to_yaml(), encoding="utf-8")
     runtime.train()

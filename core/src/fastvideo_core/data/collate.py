@@ -67,6 +67,20 @@ def decode_rows(folder: ParquetFolder, group: int, rows: Sequence[int], keep: Se
     return decoded
 
 
+def assemble(folder: ParquetFolder, rows: Sequence[Row]) -> dict[str, Any]:
+    """The raw batch of some rows: every tensor stacked, `info` and `latents_normalised`.
+
+    Raises:
+        DataError: the rows cannot go into one batch.
+    """
+    batch: dict[str, Any] = {}
+    for name in folder.tensors:
+        batch.update(stack(name, rows))
+    batch["info"] = [row.info for row in rows]
+    batch["latents_normalised"] = folder.latents_normalised
+    return batch
+
+
 def stack(name: str, rows: Sequence[Row]) -> dict[str, Tensor]:
     """Stack tensor `name` of all rows into [B, ...].
 

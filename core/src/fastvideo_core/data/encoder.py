@@ -27,8 +27,11 @@ class VideoGeometry:
     size_multiple: int
     fps: float
 
-    def check(self, *, height: int, width: int, num_frames: int) -> None:
+    def check(self, *, height: int, width: int, num_frames: int, where: str = "") -> None:
         """Check a clip's size.
+
+        Args:
+            where: how the error names what has the size.
 
         Raises:
             DataError: for each of height, width and num_frames that does not fit, with the nearest values that do.
@@ -36,6 +39,7 @@ class VideoGeometry:
         problems = [
             Problem(
                 f"{name} is {value}",
+                where,
                 allowed=f"positive multiples of {self.size_multiple}",
                 fix=f"use {_either(self._nearest(value, self.size_multiple, 0))}",
             )
@@ -45,7 +49,7 @@ class VideoGeometry:
         if num_frames <= 0 or num_frames % self.frames_divisor != self.frames_remainder % self.frames_divisor:
             near = self._nearest(num_frames, self.frames_divisor, self.frames_remainder)
             allowed = f"multiples of {self.frames_divisor} plus {self.frames_remainder}"
-            problems.append(Problem(f"num_frames is {num_frames}", allowed=allowed, fix=f"use {_either(near)}"))
+            problems.append(Problem(f"num_frames is {num_frames}", where, allowed=allowed, fix=f"use {_either(near)}"))
         if problems:
             raise DataError(problems)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from fastvideo_core.data.encoder import LatentEncoder
 from fastvideo_core.data.media import Frames, iter_frames, probe
+from fastvideo_core.data.output import check_writable_folder
 from fastvideo_core.data.parts import PartsFolder, VideoRecord
 from fastvideo_core.data.progress import progress
 from fastvideo_core.data.schema import TEXT_METADATA, VIDEO_METADATA, arrow_schema, encode_tensor
@@ -105,8 +107,10 @@ def preprocess(
     Raises:
         DataError: sizes that the model cannot encode, a source that cannot be understood, an output folder that holds
             something else, or not one usable sample.
+        ConfigError: the output folder cannot be written.
     """
     started = time.monotonic()
+    check_writable_folder(output_dir)
     found = discover(source)
     if found.has_videos:
         encoder.geometry.check(height=options.height, width=options.width, num_frames=options.num_frames)
@@ -269,9 +273,9 @@ def _check_options(options: PreprocessOptions) -> None:
     for name, (value, allowed) in choices.items():
         if value not in allowed:
             problems.append(Problem(f"{name} is {value!r}", allowed=", ".join(allowed)))
-    if options.fps is not None and (options.fps_policy == "keep" or options.fps <= 0):
+    if options.fps is not None and (options.fps_policy == "keep" or not 0 < options.fps < math.inf):
         found = f"fps is {options.fps:g} with fps_policy {options.fps_policy}"
-        problems.append(Problem(found, allowed='fps above 0 with "resample", no fps with "keep"'))
+        problems.append(Problem(found, allowed='a number above 0 with "resample", no fps with "keep"'))
     if problems:
         raise DataError(problems)
 

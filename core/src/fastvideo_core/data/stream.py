@@ -9,7 +9,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
-from fastvideo_core.data.collate import Row, decode_rows, stack
+from fastvideo_core.data.collate import Row, assemble, decode_rows
 from fastvideo_core.data.folder import ParquetFolder
 from fastvideo_core.data.plan import EpochPlan, IntArray
 
@@ -146,10 +146,4 @@ def _decode(folder: ParquetFolder, piece: _Piece) -> _Rows:
 
 
 def _assemble(folder: ParquetFolder, slots: Sequence[tuple[_Result[_Rows], int]]) -> dict[str, Any]:
-    rows = [result.result().take(index) for result, index in slots]
-    batch: dict[str, Any] = {}
-    for name in folder.tensors:
-        batch.update(stack(name, rows))
-    batch["info"] = [row.info for row in rows]
-    batch["latents_normalised"] = folder.latents_normalised
-    return batch
+    return assemble(folder, [result.result().take(index) for result, index in slots])

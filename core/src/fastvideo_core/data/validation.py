@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ class ValidationPrompt:
         num_inference_steps: sampling steps, > 0.
         image_path: first frame for image-to-video, an existing file.
         seed: seed of the sample's noise, >= 0.
+        where: how an error names the prompt: file, entry and caption; empty for one from the command line.
     """
 
     caption: str
@@ -36,6 +37,7 @@ class ValidationPrompt:
     num_inference_steps: int | None = None
     image_path: Path | None = None
     seed: int | None = None
+    where: str = field(default="", compare=False)
 
 
 def read_validation_prompts(path: str | Path) -> tuple[ValidationPrompt, ...]:
@@ -54,7 +56,8 @@ def read_validation_prompts(path: str | Path) -> tuple[ValidationPrompt, ...]:
     except UnicodeDecodeError as error:
         raise DataError(Problem(f"is not UTF-8 text: {error}", str(path), fix="save it as UTF-8")) from error
     if path.suffix == ".txt":
-        prompts = [ValidationPrompt(line.strip()) for line in text.splitlines() if line.strip()]
+        lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1)]
+        prompts = [ValidationPrompt(line, where=_where(f"{path}, line {n}", line)) for n, line in lines if line]
         if not prompts:
             raise DataError(Problem("the file holds no prompt", str(path), fix=_NO_PROMPTS))
         return tuple(prompts)
@@ -82,7 +85,7 @@ def _prompt(entry: object, where: str, root: Path, problems: list[Problem]) -> V
     if not isinstance(entry, dict):
         problems.append(Problem(f"is {_kind(entry)}", where, allowed='an object {"caption": "...", ...}'))
         return None
-    known = tuple(field.name for field in fields(ValidationPrompt))
+    known = tuple(known.name for known in fields(ValidationPrompt) if known.name != "where")
     values: dict[str, Any] = {}
     for key, value in entry.items():
         if key not in known:
@@ -96,7 +99,11 @@ def _prompt(entry: object, where: str, root: Path, problems: list[Problem]) -> V
     if "caption" not in values:
         problems.append(Problem("has no caption", where, allowed='a text under "caption"'))
         return None
-    return ValidationPrompt(**values)
+    return ValidationPrompt(**values, where=_where(where, values["caption"]))
+
+
+def _where(place: str, caption: object) -> str:
+    return f"{place} ({_kind(caption)})"
 
 
 def _check(key: str, value: object, root: Path) -> tuple[str, str] | None:

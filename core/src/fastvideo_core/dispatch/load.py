@@ -84,6 +84,7 @@ class _Reader:
         family = self._plugin("models", ("recipe", "family"))
         method = self._plugin("methods", ("recipe", "method"))
         self._role_families(roles)
+        self._used_family(roles)
         self._required_roles(method)
         pipeline_config = self._pipeline_config(family)
         method_config = self._plugin_section(("method_config",), method)
@@ -148,6 +149,20 @@ class _Reader:
         for name, role in roles.items():
             if role.family is not None:
                 self._plugin("models", ("roles", name, "family"))
+
+    def _used_family(self, roles: Mapping[str, RoleConfig]) -> None:
+        """The recipe's family gives the adapter, so that at least one role must be of it, under the same name."""
+        family = self._at(("recipe", "family"))
+        if not isinstance(family, str) or not roles or self.findings.touches(("roles",)):
+            return
+        for name, role in roles.items():
+            if role.family is not None and role.family != family and _short(role.family) == _short(family):
+                found = f"found {show(role.family)}, and recipe.family is {show(family)}"
+                self._note(("roles", name, "family"), Problem(found, fix="write both alike, or remove this one"))
+        if all(role.family is not None and _short(role.family) != _short(family) for role in roles.values()):
+            found = f"no role is of the family {show(family)}"
+            fix = "name the family of the roles as recipe.family"
+            self._note(("recipe", "family"), Problem(found, fix=fix))
 
     def _required_roles(self, method: Plugin[Spec] | None) -> None:
         names = self.data.get("roles")
@@ -283,6 +298,11 @@ class _Reader:
     def _note_plugin(self, path: KeyPath, error: PluginError) -> None:
         for problem in error.problems:
             self._note(path, _nested(problem))
+
+
+def _short(family: str) -> str:
+    """The name without the distribution of `distribution:name`."""
+    return family.rpartition(":")[2]
 
 
 def _nested(problem: Problem) -> Problem:

@@ -15,11 +15,12 @@ from fastvideo_core.callbacks.base import Callback
 from fastvideo_core.callbacks.manager import CallbackManager
 from fastvideo_core.checkpoint import storage
 from fastvideo_core.checkpoint.manager import CheckpointManager
+from fastvideo_core.checkpoint.weights import describe
 from fastvideo_core.components import ModelComponents
 from fastvideo_core.config.run import RunConfig
 from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.data.loader import ParquetLoader
-from fastvideo_core.dispatch.sources import load_role, role_source
+from fastvideo_core.dispatch.sources import load_role, pin_role_paths, role_source
 from fastvideo_core.distributed import context
 from fastvideo_core.distributed.shard import shard_roles
 from fastvideo_core.errors import ConfigError, PluginError, Problem
@@ -37,6 +38,7 @@ class DistillRuntime:
     """Everything that a run needs, built and checked; `train` runs it.
 
     Args:
+        cfg: the run's configuration, with role paths that mean the same whenever and from wherever they are read.
         start_step: the step that the resumed checkpoint was taken after; 0 for a new run.
     """
 
@@ -70,8 +72,10 @@ def build_runtime_from_config(cfg: RunConfig, registry: PluginRegistry) -> Disti
     args = cfg.training
     # Nothing of ours draws from torch's global generator, but dropout layers and third parties' code do.
     torch.manual_seed(stream_seed(args.seed, "global", context.rank()))
+    resumed = resumed_checkpoint(cfg)
+    cfg = pin_role_paths(cfg, None if resumed is None else describe(resumed).config)
     checkpoint_manager = build_checkpoint_manager(cfg, registry)
-    start_step = checkpoint_manager.prepare_resume(args.resume_from_checkpoint)
+    start_step = checkpoint_manager.prepare_resume(resumed)
     if args.resume_from_checkpoint is None and (earlier := storage.later_checkpoints(Path(args.output_dir), 0)):
         raise ConfigError(
             Problem(
@@ -122,15 +126,23 @@ def build_checkpoint_manager(cfg: RunConfig, registry: PluginRegistry) -> Checkp
         Path(cfg.training.output_dir),
         every=cfg.training.training_state_checkpointing_steps,
         keep=cfg.training.checkpoints_total_limit,
-        config_yaml=saved_config(cfg),
+        config_yaml=cfg.to_yaml(),
         versions=plugin_versions(cfg, registry),
     )
 
 
-def saved_config(cfg: RunConfig) -> str:
-    """The resolved run.yaml as it is stored: local role paths absolute, so that a checkpoint is usable from anywhere."""
-    local = {name: role.path for name, role in cfg.roles.items() if Path(role.path).exists()}
-    return cfg.with_role_paths({name: str(Path(path).resolve()) for name, path in local.items()}).to_yaml()
+def resumed_checkpoint(cfg: RunConfig) -> Path | None:
+    """The checkpoint that the run goes on from, None for a new run.
+
+    Raises:
+        CheckpointError: there is no such checkpoint.
+    """
+    which = cfg.training.resume_from_checkpoint
+    if which is None:
+        return None
+    if which == "latest":
+        return storage.latest_checkpoint(Path(cfg.training.output_dir))
+    return storage.resolve_checkpoint(which)
 
 
 def build_components(cfg: RunConfig, registry: PluginRegistry) -> ModelComponents:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from fastvideo_core.checkpoint import storage
 from fastvideo_core.checkpoint.weights import CheckpointInfo, describe, read_role_weights
-from fastvideo_core.config.run import RoleConfig
+from fastvideo_core.config.run import RoleConfig, RunConfig
 from fastvideo_core.errors import CheckpointError, ConfigError, Problem
 from fastvideo_core.roles import RoleHandle
 
@@ -100,6 +102,42 @@ def _saved_role(name: str, wanted: str | None, contents: CheckpointInfo, where: 
             fix="name one of them as checkpoint_role",
         )
     )
+
+
+def pin_role_paths(cfg: RunConfig, earlier: Mapping[str, Any] | None = None) -> RunConfig:
+    """The run with role paths that always mean the same: absolute, and the one checkpoint of a run's folder.
+
+    Args:
+        earlier: the stored configuration of the checkpoint that the run goes on from. Where a role's path is a run's
+            folder, it goes on with the checkpoint that it started from, not with one that came since.
+
+    Raises:
+        CheckpointError: that checkpoint is gone.
+    """
+    paths = {}
+    for name, role in cfg.roles.items():
+        before = ((earlier or {}).get("roles") or {}).get(name, {}).get("path")
+        checkpoint = find_checkpoint(role.path)
+        if checkpoint is not None:
+            paths[name] = str(_started_from(name, role.path, before) or checkpoint.resolve())
+        elif Path(role.path).exists():
+            paths[name] = str(Path(role.path).resolve())
+    return cfg.with_role_paths(paths)
+
+
+def _started_from(name: str, path: str, before: str | None) -> Path | None:
+    itself = (Path(path) / storage.DOCUMENT).is_file()
+    if before is None or itself or Path(before).parent != Path(path).resolve():
+        return None
+    if not (Path(before) / storage.DOCUMENT).is_file():
+        raise CheckpointError(
+            Problem(
+                found=f"the run started with {before}, which is gone",
+                where=f"roles.{name}.path",
+                fix=f"restore it, or name the checkpoint to go on with instead of {path}",
+            )
+        )
+    return Path(before)
 
 
 def load_role(handle: RoleHandle, source: RoleSource) -> None:

@@ -38,7 +38,8 @@ def build_tracker(training_args: TrainingArgs, config: Mapping[str, Any]) -> Tra
         from fastvideo_core.tracking.wandb import WandbTracker
 
         project, run_name = training_args.tracker_project_name, training_args.wandb_run_name
-        trackers["wandb"] = WandbTracker(project, run_name, config, folder)
+        resuming = training_args.resume_from_checkpoint is not None
+        trackers["wandb"] = WandbTracker(project, run_name, config, folder, resuming=resuming)
     return MultiTracker(trackers)
 
 

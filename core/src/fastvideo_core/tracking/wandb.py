@@ -28,16 +28,25 @@ class WandbTracker:
         run_name: None lets wandb choose.
         config: shown with the run; values of keys such as `token` or `password`, and credentials in URLs, are masked.
         output_dir: the run's folder.
+        resuming: whether this process goes on with an earlier training; a new one is a new wandb run.
 
     Raises:
         UserError: wandb refuses to start (no API key, no network).
     """
 
-    def __init__(self, project: str, run_name: str | None, config: Mapping[str, Any], output_dir: str | Path) -> None:
+    def __init__(
+        self,
+        project: str,
+        run_name: str | None,
+        config: Mapping[str, Any],
+        output_dir: str | Path,
+        *,
+        resuming: bool = False,
+    ) -> None:
         folder = Path(output_dir)
         id_file = folder / "wandb" / _ID_FILE
         id_file.parent.mkdir(parents=True, exist_ok=True)
-        run_id = id_file.read_text().strip() if id_file.exists() else secrets.token_hex(4)
+        run_id = id_file.read_text().strip() if resuming and id_file.exists() else secrets.token_hex(4)
         try:
             self._run = wandb.init(
                 project=project,

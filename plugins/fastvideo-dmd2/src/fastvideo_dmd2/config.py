@@ -96,6 +96,20 @@ class DMD2Config(MethodConfig):
             )
             fix = "raise training.max_train_steps or lower generator_update_interval"
             problems.append(("method_config.generator_update_interval", Problem(found=found, fix=fix)))
+        student = cfg.roles["student"]
+        warmup = cfg.training.lr_warmup_steps if student.lr_warmup_steps is None else student.lr_warmup_steps
+        updates = cfg.training.max_train_steps // self.generator_update_interval
+        if warmup > updates > 0:
+            found = f"the student is updated {updates} times in this run, and its warm-up takes {warmup} updates"
+            key = "training" if student.lr_warmup_steps is None else "roles.student"
+            fix = f"give it {updates} or fewer, for example with roles.student.lr_warmup_steps"
+            problems.append((f"{key}.lr_warmup_steps", Problem(found, fix=fix)))
+        if cfg.training.log_validation and not self.validate_teacher:
+            problems += [
+                (f"training.{name}", Problem("nothing is sampled with it: validate_teacher is false", fix="remove it"))
+                for name in ("validation_sampling_steps", "validation_guidance_scale")
+                if name in cfg.training.model_fields_set
+            ]
         if self.adversarial_weight == 0:
             unused = ("adversarial_features", "discriminator_learning_rate", "r1_weight", "r1_sigma")
             problems += [

@@ -19,6 +19,7 @@ from fastvideo_core.method import DistillMethod, StepResult
 from fastvideo_core.optim import build_lr_scheduler, build_optimizer
 from fastvideo_core.rng import stream_seed
 from fastvideo_core.roles import RoleHandle, RoleManager
+from fastvideo_core.validation_requests import many_step_requests
 from fastvideo_core.validator import DistillValidator, ValidationRequest
 from fastvideo_dmd2.adversarial import AdversarialTerm, DiscriminatorHeads
 from fastvideo_dmd2.config import DMD2Config
@@ -226,15 +227,8 @@ class DMD2Method(DistillMethod):
             ),
         )
         if self.config.validate_teacher and not self._teacher_was_sampled:
-            training = self.cfg.training
-            reference = ValidationRequest(
-                sample_handle=self.teacher,
-                output_dir=output_dir,
-                sampling_steps=training.validation_sampling_steps[0],
-                guidance_scale=training.validation_guidance_scale[0],
-                label="teacher",
-            )
-            self.validator.log_validation(iteration, reference)
+            for reference in many_step_requests(self.cfg.training, self.teacher, output_dir, label="teacher"):
+                self.validator.log_validation(iteration, reference)
             self._teacher_was_sampled = True
 
     def checkpoint_state(self) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from fastvideo_core.diffusion.timesteps import loss_weight, sample_u
 from fastvideo_core.method import DistillMethod, StepResult
 from fastvideo_core.optim import build_lr_scheduler, build_optimizer
 from fastvideo_core.roles import RoleManager
-from fastvideo_core.validator import DistillValidator, ValidationRequest
+from fastvideo_core.validation_requests import many_step_requests
+from fastvideo_core.validator import DistillValidator
 from fastvideo_finetune.config import FinetuneConfig
 from fastvideo_finetune.losses import flow_matching_loss
 
@@ -68,15 +69,5 @@ class FinetuneMethod(DistillMethod):
     def log_validation(self, iteration: int) -> None:
         if self.validator is None:
             return
-        training = self.cfg.training
-        for steps in training.validation_sampling_steps:
-            for scale in training.validation_guidance_scale:
-                several = len(training.validation_sampling_steps) * len(training.validation_guidance_scale) > 1
-                request = ValidationRequest(
-                    sample_handle=self.student,
-                    output_dir=self.validation_dir(iteration),
-                    sampling_steps=steps,
-                    guidance_scale=scale,
-                    label=f"steps{steps}-cfg{scale:g}" if several else "",
-                )
-                self.validator.log_validation(iteration, request)
+        for request in many_step_requests(self.cfg.training, self.student, self.validation_dir(iteration)):
+            self.validator.log_validation(iteration, request)

@@ -1,0 +1,34 @@
+"""Whether results can be written, asked before the work that makes them."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from fastvideo_core.errors import ConfigError, Problem
+
+
+def check_writable_folder(path: str | Path, where: str = "") -> None:
+    """Fails for a folder that can neither be made nor written; leaves nothing behind.
+
+    Args:
+        path: the folder, there already or not.
+        where: how the error names the place that gave the path; empty for the path itself.
+
+    Raises:
+        ConfigError: a file is in the way, or the file system refuses.
+    """
+    folder = Path(path).absolute()
+    while not os.path.lexists(folder):
+        folder = folder.parent
+    if folder.is_dir():
+        try:
+            os.rmdir(tempfile.mkdtemp(prefix=".fastvideo-", dir=folder))
+            return
+        except OSError as error:
+            found = f"cannot write into {folder}: {error.strerror}"
+    else:
+        found = f"{folder} is a file"
+    place = f"{where} ({path})" if where else str(path)
+    raise ConfigError(Problem(found, place, allowed="a folder that can be written", fix="name another folder"))

@@ -1,0 +1,134 @@
+"""What a resumed run keeps, what it takes from run.yaml, and what must never be saved."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from fastvideo_core.checkpoint.weights import read_role_weights
+from fastvideo_core.errors import CheckpointError, ConfigError, NonFiniteError
+from fastvideo_core.testing.runs import build_run, toy_family
+
+
+@pytest.fixture(autouse=True)
+def _toy():
+    with toy_family():
+        yield
+
+
+def finetune(folder: Path, steps: int, **training: Any) -> dict[str, Any]:
+    return {
+        "recipe": {"family": "toy", "method": "finetune"},
+        "roles": {"student": {"path": "toy/base", "trainable": True}},
+        "training": {"output_dir": str(folder), "max_train_steps": steps, "learning_rate": 1e-2, **training},
+    }
+
+
+def distil(folder: Path, teacher: Path, steps: int, **training: Any) -> dict[str, Any]:
+    return {
+        "recipe": {"family": "toy", "method": "dmd2"},
+        "roles": {
+            "student": {"path": "toy/base", "trainable": True},
+            "teacher": {"path": str(teacher), "trainable": False},
+            "critic": {"path": "toy/base", "trainable": True},
+        },
+        "training": {"output_dir": str(folder), "max_train_steps": steps, "learning_rate": 1e-2, **training},
+        "method_config": {"generator_update_interval": 1},
+    }
+
+
+def weights(path: Path, role: str = "student") -> torch.Tensor:
+    state = read_role_weights(path, role, ema=False)["transformer"]
+    return torch.cat([value.flatten() for value in state.values()])
+
+
+def test_a_resumed_distillation_keeps_the_teacher_that_it_started_with(tmp_path):
+    teacher, run = tmp_path / "teacher", tmp_path / "run"
+    build_run(tmp_path, finetune(teacher, 2)).train()
+    first = build_run(tmp_path, distil(run, teacher, 2))
+    first.train()
+    build_run(tmp_path, finetune(teacher, 4, resume_from_checkpoint="latest")).train()
+
+    resumed = build_run(tmp_path, distil(run, teacher, 3, resume_from_checkpoint="latest"))
+    for (name, before), (_, now) in zip(
+        first.method.teacher.named_parameters(), resumed.method.teacher.named_parameters(), strict=True
+    ):
+        assert torch.equal(before, now), name
+    assert resumed.cfg.roles["teacher"].path == str((teacher / "checkpoint-000002").resolve())
+
+    shutil.rmtree(teacher / "checkpoint-000002")
+    with pytest.raises(CheckpointError, match=r"roles\.teacher\.path: the run started with .*checkpoint-000002, which is gone"):
+        build_run(tmp_path, distil(run, teacher, 3, resume_from_checkpoint="latest"))
+
+
+def test_a_checkpoint_can_be_used_from_another_folder(tmp_path, monkeypatch):
+    (tmp_path / "a").mkdir()
+    monkeypatch.chdir(tmp_path / "a")
+    build_run(tmp_path, finetune(Path("teacher"), 2)).train()
+    monkeypatch.chdir(tmp_path)
+    run = finetune(tmp_path / "second", 1)
+    run["roles"]["student"]["path"] = "a/teacher"
+    runtime = build_run(tmp_path, run)
+    started = torch.cat([p.detach().flatten() for _, p in runtime.method.student.named_parameters()])
+    assert torch.equal(started, weights(tmp_path / "a" / "teacher"))
+    runtime.train()
+    saved = yaml.safe_load((tmp_path / "second" / "checkpoint-000001" / "run.yaml").read_text())
+    assert saved["roles"]["student"]["path"] == str(tmp_path / "a" / "teacher" / "checkpoint-000002")
+
+
+@pytest.mark.parametrize(("schedule", "rate"), [("constant", 1e-3), ("linear", 1e-3 * 8 / 10)])
+def test_a_learning_rate_that_was_lowered_for_the_rest_of_the_run_counts(tmp_path, caplog, schedule, rate):
+    run = finetune(tmp_path / "run", 10, lr_scheduler=schedule, training_state_checkpointing_steps=2)
+    run["training"]["max_train_steps"] = 10
+    build_run(tmp_path, run).train()
+    for step in (4, 6, 8, 10):
+        shutil.rmtree(tmp_path / "run" / f"checkpoint-{step:06d}")
+    run["training"] |= {"learning_rate": 1e-3, "resume_from_checkpoint": "latest"}
+    build_run(tmp_path, run).train()
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(1, 11))
+    assert lines[2]["lr/student"] == pytest.approx(rate)
+    assert "learning rate was 0.01 in the checkpoint; this run's configuration says 0.001, and counts" in caplog.text
+
+
+def test_gradients_that_are_not_finite_are_never_saved_even_without_clipping(tmp_path, monkeypatch):
+    runtime = build_run(tmp_path, finetune(tmp_path / "run", 3, max_grad_norm=0, logging_steps=100))
+    original = runtime.method.backward
+
+    def poisoned(loss_map, outputs, *, grad_accum_rounds=1):
+        original(loss_map, outputs, grad_accum_rounds=grad_accum_rounds)
+        for parameter in runtime.method.student.trainable_parameters():
+            parameter.grad.fill_(float("nan"))
+
+    monkeypatch.setattr(runtime.method, "backward", poisoned)
+    with pytest.raises(NonFiniteError, match="grad_norm is nan"):
+        runtime.train()
+    assert not list((tmp_path / "run").glob("checkpoint-*"))
+
+
+def test_a_new_run_does_not_write_over_an_old_one(tmp_path):
+    build_run(tmp_path, finetune(tmp_path / "run", 1)).train()
+    before = weights(tmp_path / "run")
+    with pytest.raises(ConfigError, match="already holds checkpoint-000001"):
+        build_run(tmp_path, finetune(tmp_path / "run", 1))
+    assert torch.equal(weights(tmp_path / "run"), before)
+
+
+def test_a_run_that_is_done_says_so_when_resumed(tmp_path):
+    build_run(tmp_path, finetune(tmp_path / "run", 1)).train()
+    with pytest.raises(ConfigError, match=r"the checkpoint is at step 1, and training\.max_train_steps is 1"):
+        build_run(tmp_path, finetune(tmp_path / "run", 1, resume_from_checkpoint="latest"))
+
+
+def test_a_recipe_family_that_no_role_uses_is_refused(tmp_path):
+    run = finetune(tmp_path / "run", 1)
+    run["recipe"]["family"] = "wan"
+    run["roles"]["student"]["family"] = "toy"
+    with pytest.raises(ConfigError, match="no role is of the family 'wan'"):
+        build_run(tmp_path, run)
