@@ -51,7 +51,7 @@ def write_run(path: Path, run: dict[str, Any]) -> Path:
     return path
 
 
-def distill(*arguments: str | Path, cwd: Path, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+def distill(*arguments: str | Path, cwd: Path, timeout: float = 600) -> subprocess.CompletedProcess[str]:
     """Runs `fastvideo-distill ARGUMENTS` as a process of its own."""
     return subprocess.run(
         [sys.executable, "-m", "fastvideo_core", *map(str, arguments)],

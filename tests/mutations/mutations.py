@@ -69,7 +69,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         f"{DMD2}/losses.py",
         "normaliser = mean_per_sample((x - real).abs(), loss_weight)",
         "normaliser = mean_per_sample((x - fake).abs(), loss_weight)",
-        (f"{LOSSES}::test_the_hand_computed_sample", STUDENT_BY_HAND),
+        (STUDENT_BY_HAND,),
     ),
     Mutation(
         "no floor under the normaliser",
@@ -90,6 +90,13 @@ MUTATIONS: tuple[Mutation, ...] = (
         f"{CORE}/flow_adapter.py",
         "flow.guided(conditional, unconditional, guidance_scale)",
         "flow.guided(unconditional, conditional, guidance_scale)",
+        (STUDENT_BY_HAND,),
+    ),
+    Mutation(
+        "the fake score asked of the teacher",
+        f"{DMD2}/method.py",
+        "fake = self.adapter.predict_x0(self.critic,",
+        "fake = self.adapter.predict_x0(self.teacher,",
         (STUDENT_BY_HAND,),
     ),
     Mutation(
@@ -119,7 +126,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         f"{DMD2}/method.py",
         "noisy = self.adapter.add_noise(x, noise, t)\n        prediction",
         "noisy = self.adapter.add_noise(batch.latents, noise, t)\n        prediction",
-        (f"{METHOD}::test_simulate_mode_does_not_look_at_the_data",),
+        (CRITIC_BY_HAND,),
     ),
     # --- noise levels
     Mutation(
@@ -336,6 +343,20 @@ MUTATIONS: tuple[Mutation, ...] = (
         (f"{UPDATES}::test_every_optimizer_setting_is_the_role_s_own_else_training_s",),
     ),
     Mutation(
+        "a role's own betas ignored",
+        f"{CORE}/optim/optimizer.py",
+        "betas=training.betas if role.betas is None else role.betas",
+        "betas=training.betas",
+        (f"{UPDATES}::test_every_optimizer_setting_is_the_role_s_own_else_training_s",),
+    ),
+    Mutation(
+        "a role's own weight decay ignored",
+        f"{CORE}/optim/optimizer.py",
+        "weight_decay=training.weight_decay if role.weight_decay is None else role.weight_decay",
+        "weight_decay=training.weight_decay",
+        (f"{UPDATES}::test_every_optimizer_setting_is_the_role_s_own_else_training_s",),
+    ),
+    Mutation(
         "a role's own max_grad_norm ignored",
         f"{CORE}/method.py",
         "return self.cfg.training.max_grad_norm if own is None else own",
@@ -388,5 +409,19 @@ MUTATIONS: tuple[Mutation, ...] = (
         "phases = iter([result]) if isinstance(result, tuple) else result",
         "phases = [result] if isinstance(result, tuple) else list(result)",
         (f"{TRAINER}::test_each_phase_is_back_propagated_before_the_next_is_made",),
+    ),
+    Mutation(
+        "metrics summed over the rounds",
+        f"{CORE}/tracking/metrics.py",
+        "total / self._counts[name]",
+        "total",
+        (f"{TRAINER}::test_metrics_are_averaged_over_the_rounds",),
+    ),
+    Mutation(
+        "validation's end not told when sampling fails",
+        f"{CORE}/trainer.py",
+        "finally:\n            callbacks.hook.validation_end",
+        "except ZeroDivisionError:\n            callbacks.hook.validation_end",
+        (f"{TRAINER}::test_a_validation_that_fails_still_calls_its_end",),
     ),
 )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from fastvideo_core.data.media import write_contact_sheet, write_video
 from fastvideo_core.data.validation import ValidationPrompt
 from fastvideo_core.diffusion.rollout import SamplerKind
 from fastvideo_core.distributed.context import device, is_main_process
+from fastvideo_core.errors import DataError
 from fastvideo_core.rng import stream_seed
 from fastvideo_core.roles import RoleHandle
 from fastvideo_core.tracker import NullTracker, Tracker
@@ -27,6 +28,7 @@ class ValidationRequest:
         sample_handle: the role that makes the videos.
         sampler_kind: `ode` or `sde` for few-step sampling on `sampling_timesteps`; None for the family's own sampler.
         sampling_steps: number of steps of many-step sampling; None with `sampling_timesteps`.
+        fixed_steps: whether sampling_steps holds for every prompt; else a prompt's own num_inference_steps replaces it.
         sampling_timesteps: the exact levels of few-step sampling, in (0, num_train_timesteps]; None for many-step.
         guidance_scale: w of u + w (c - u); 1 is no guidance.
         output_dir: where the videos go.
@@ -37,9 +39,16 @@ class ValidationRequest:
     output_dir: Path
     sampler_kind: SamplerKind | None = None
     sampling_steps: int | None = None
+    fixed_steps: bool = False
     sampling_timesteps: tuple[float, ...] | None = None
     guidance_scale: float = 1.0
     label: str = ""
+
+    def for_prompt(self, prompt: ValidationPrompt) -> ValidationRequest:
+        """The request with the number of steps that this prompt is sampled in; few-step levels always hold."""
+        if self.sampling_steps is None or self.fixed_steps or prompt.num_inference_steps is None:
+            return self
+        return replace(self, sampling_steps=prompt.num_inference_steps)
 
 
 @dataclass(frozen=True)
@@ -57,6 +66,19 @@ class VideoSampler(Protocol):
 
     def sample(self, request: ValidationRequest, prompt: ValidationPrompt, generator: torch.Generator) -> SampledVideo:
         """One video. Every draw comes from `generator` (on the CPU), so that equal seeds give equal videos."""
+        ...
+
+
+@runtime_checkable
+class FitsPrompts(Protocol):
+    """A sampler that knows, before any work, what it would make of a prompt."""
+
+    def fit_prompt(self, prompt: ValidationPrompt) -> ValidationPrompt:
+        """The prompt with every size filled in: its own, else the sampler's default.
+
+        Raises:
+            DataError: the family cannot sample it.
+        """
         ...
 
 
@@ -78,11 +100,14 @@ class SamplingValidator:
         sampler: the family's sampler.
         prompts: what to sample.
         seed: the run's seed.
+
+    Raises:
+        DataError: the sampler fits prompts (`FitsPrompts`) and cannot sample some of these; all are named at once.
     """
 
     def __init__(self, sampler: VideoSampler, prompts: Sequence[ValidationPrompt], *, seed: int) -> None:
         self._sampler = sampler
-        self._prompts = tuple(prompts)
+        self.prompts = fit_prompts(sampler, prompts)
         self._seed = seed
         self._tracker: Tracker = NullTracker()
 
@@ -97,9 +122,10 @@ class SamplingValidator:
             for module, _ in module_modes:
                 module.eval()
             with torch.no_grad(), torch.random.fork_rng(devices=devices):
-                for index, prompt in enumerate(self._prompts):
+                for index, prompt in enumerate(self.prompts):
+                    asked = request.for_prompt(prompt)
                     seed = prompt.seed if prompt.seed is not None else stream_seed(self._seed, f"validation/{index}")
-                    video = self._sampler.sample(request, prompt, torch.Generator().manual_seed(seed))
+                    video = self._sampler.sample(asked, prompt, torch.Generator().manual_seed(seed))
                     if is_main_process():
                         self._write(step, request, index, prompt, video)
         finally:
@@ -118,3 +144,22 @@ class SamplingValidator:
         write_contact_sheet(png, frames)
         (request.output_dir / f"{stem}.txt").write_text(prompt.caption + "\n", encoding="utf-8")
         self._tracker.log_video(f"validation/{stem}", mp4, step, caption=prompt.caption, contact_sheet=png)
+
+
+def fit_prompts(sampler: object, prompts: Sequence[ValidationPrompt]) -> tuple[ValidationPrompt, ...]:
+    """The prompts as the sampler would sample them; unchanged when it does not say.
+
+    Raises:
+        DataError: naming every prompt that it cannot sample.
+    """
+    if not isinstance(sampler, FitsPrompts):
+        return tuple(prompts)
+    fitted, problems = [], []
+    for prompt in prompts:
+        try:
+            fitted.append(sampler.fit_prompt(prompt))
+        except DataError as error:
+            problems += error.problems
+    if problems:
+        raise DataError(problems)
+    return tuple(fitted)

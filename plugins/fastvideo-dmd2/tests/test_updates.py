@@ -90,7 +90,7 @@ def fixed_run(folder, monkeypatch, guidance, loss_weight):
     method = built(folder, method={"real_score_guidance_scale": guidance}).method
     monkeypatch.setattr(method, "noise_like", lambda latents, stream: NOISE)
     monkeypatch.setattr(method, "score_timesteps", lambda batch_size, stream: T)
-    return method, replace(method.prepare_batch({"vae_latent": X}), loss_weight=loss_weight)
+    return method, replace(method.prepare_batch({"vae_latent": X + 100}), loss_weight=loss_weight)
 
 
 def velocity(handle, x_t, condition):

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from fastvideo_core.data.collate import assemble, decode_rows
 from fastvideo_core.data.folder import ParquetFolder, open_folder
 from fastvideo_core.data.plan import EpochOrder, EpochPlan, Segment
 from fastvideo_core.data.stream import InlineExecutor, Ticket, stream_batches
@@ -96,6 +99,20 @@ class ParquetLoader:
         """
         segment = self._position.segments[-1]
         return self._order(self._position.epoch, ()).num_batches(segment.world_size, segment.batch_size)
+
+    def examples(self) -> list[dict[str, Any]]:
+        """A raw batch of one for every latent shape of the data set: the first row with it. The position stays.
+
+        Raises:
+            DataError: such a row cannot be read.
+        """
+        _, first_rows = np.unique(self._folder.layout.buckets, return_index=True)
+        return [self._example(int(row)) for row in sorted(first_rows)]
+
+    def _example(self, row: int) -> dict[str, Any]:
+        starts = self._folder.layout.group_starts
+        group = int(np.searchsorted(starts, row, side="right")) - 1
+        return assemble(self._folder, decode_rows(self._folder, group, [row - int(starts[group])], [True]))
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return self

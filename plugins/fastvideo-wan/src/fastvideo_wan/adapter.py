@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from fastvideo_core.adapter import AttentionKind, LatentsSource
 from fastvideo_core.batch import TrainingBatch
 from fastvideo_core.config.training import TrainingArgs
-from fastvideo_core.errors import ConfigError, DataError, Problem
+from fastvideo_core.errors import ConfigError, Problem
 from fastvideo_core.features import capture_outputs
 from fastvideo_core.flow_adapter import FlowMatchingAdapter
 from fastvideo_core.roles import RoleHandle
+from fastvideo_wan.batches import data_free_shape, stored_latents, stored_text
 from fastvideo_wan.folder import TRANSFORMER, WanFolder
-from fastvideo_wan.latents import latent_shape, normalise
+from fastvideo_wan.latents import normalise
 from fastvideo_wan.network import predict_velocity
 from fastvideo_wan.text import pad_text
 
@@ -30,7 +31,8 @@ class WanAdapter(FlowMatchingAdapter):
         folder: the base pipeline's facts.
         flow_shift: the run's one flow shift.
         device: where batches go.
-        training: its sizes crop the latents of the data, and shape those of data-free training.
+        training: its sizes crop the latents of the data, and shape those of data-free training; where it names none, the
+            data's latents do.
         autocast: compute in bfloat16 where a network's weights are float32.
         encode_negative: gives the embedding [L, D] of the negative prompt; called once, on_train_start.
     """
@@ -86,7 +88,8 @@ class WanAdapter(FlowMatchingAdapter):
             raise _dense_only(f"a VSA sparsity of {current_vsa_sparsity}")
         text = self._text(raw_batch)
         if latents_source == "zeros":
-            latents = torch.zeros(text.shape[0], *self._zeros_shape(), device=self._device)
+            shape = data_free_shape(raw_batch, self._folder, self._training)
+            latents = torch.zeros(text.shape[0], *shape, device=self._device)
         else:
             latents = self._latents(raw_batch)
         negative = self._negative_text
@@ -98,88 +101,13 @@ class WanAdapter(FlowMatchingAdapter):
         )
 
     def _text(self, raw_batch: Mapping[str, Any]) -> Tensor:
-        if "text_embedding" not in raw_batch:
-            raise DataError(Problem("the data holds no text_embedding", _place(raw_batch)))
-        stored: Tensor = raw_batch["text_embedding"]
-        if stored.ndim != 3 or stored.shape[-1] != self._folder.text_dim:
-            raise DataError(
-                Problem(
-                    f"text_embedding has shape {list(stored.shape[1:])}",
-                    _place(raw_batch),
-                    allowed=f"[tokens, {self._folder.text_dim}], the width that {self._folder.path} takes",
-                    fix="preprocess the captions with this pipeline's text encoder",
-                )
-            )
-        text = stored.to(self._device, torch.float32, non_blocking=True)
+        text = stored_text(raw_batch, self._folder).to(self._device, torch.float32, non_blocking=True)
         return pad_text(text, raw_batch.get("text_embedding_length"))
 
     def _latents(self, raw_batch: Mapping[str, Any]) -> Tensor:
-        if "vae_latent" not in raw_batch:
-            raise DataError(
-                Problem(
-                    "the data holds captions but no vae_latent",
-                    _place(raw_batch),
-                    fix="preprocess videos, or choose a method setting that trains without data latents",
-                )
-            )
-        stored: Tensor = raw_batch["vae_latent"]
-        channels = len(self._folder.latents_mean)
-        _, height, width = self._folder.patch_size
-        fits = (
-            stored.ndim == 5
-            and stored.shape[1] == channels
-            and stored.shape[3] % height == 0
-            and stored.shape[4] % width == 0
-        )
-        if not fits:
-            raise DataError(
-                Problem(
-                    f"vae_latent has shape {list(stored.shape[1:])}",
-                    _place(raw_batch),
-                    allowed=f"[{channels}, T, H, W] with H a multiple of {height} and W of {width}",
-                    fix="preprocess the videos with this pipeline's VAE, at sizes that are multiples of 16 pixels",
-                )
-            )
-        latents = stored[:, :, : self._training.num_latent_t].to(self._device, torch.float32, non_blocking=True)
+        stored = stored_latents(raw_batch, self._folder, self._training)
+        latents = stored.to(self._device, torch.float32, non_blocking=True)
         return latents if raw_batch.get("latents_normalised", False) else normalise(latents, self._folder)
-
-    def _zeros_shape(self) -> tuple[int, int, int, int]:
-        size, factor = self._training, self._folder.temporal_factor
-        problems = [
-            Problem(
-                "training without data latents needs a size", f"training.{name}", fix=f"set training.{name} in pixels"
-            )
-            for name, value in (("num_height", size.num_height), ("num_width", size.num_width))
-            if value is None
-        ]
-        problems += [
-            Problem(f"is {value}", f"training.{name}", allowed="multiples of 16 pixels")
-            for name, value in (("num_height", size.num_height), ("num_width", size.num_width))
-            if value is not None and value % 16
-        ]
-        frames = size.num_frames
-        if frames is not None and frames % factor != 1:
-            problems.append(Problem(f"is {frames}", "training.num_frames", allowed="multiples of 4 plus 1"))
-        elif frames is None and size.num_latent_t is None:
-            problems.append(
-                Problem("training without data latents needs a length", "training.num_latent_t", fix="set it")
-            )
-        elif frames is not None and size.num_latent_t not in (None, (frames - 1) // factor + 1):
-            problems.append(
-                Problem(
-                    f"{frames} frames are {(frames - 1) // factor + 1} latent frames, not {size.num_latent_t}",
-                    "training.num_frames",
-                    fix="give training.num_latent_t and training.num_frames the same length, or only one of them",
-                )
-            )
-        if problems:
-            raise ConfigError(problems)
-        assert size.num_height is not None
-        assert size.num_width is not None
-        if size.num_latent_t is not None:
-            frames = (size.num_latent_t - 1) * factor + 1
-        assert frames is not None
-        return latent_shape(self._folder, num_frames=frames, height=size.num_height, width=size.num_width)
 
     # --- the network ------------------------------------------------------------------------------------------------
 
@@ -256,12 +184,6 @@ def _dense_only(asked: str) -> ConfigError:
             allowed="attn_kind: dense with VSA sparsity 0; this family has dense attention only",
         )
     )
-
-
-def _place(raw_batch: Mapping[str, Any]) -> str:
-    info = raw_batch.get("info") or [{}]
-    name = info[0].get("id") or info[0].get("file_name")
-    return f"training.data_path, batch with sample {name}" if name else "training.data_path"
 
 
 __all__ = ["TEXT", "WanAdapter"]

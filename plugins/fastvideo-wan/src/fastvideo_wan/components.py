@@ -14,13 +14,13 @@ from fastvideo_core.roles import RoleHandle, RoleManager
 from fastvideo_core.validator import SamplingValidator
 from fastvideo_wan.adapter import WanAdapter
 from fastvideo_wan.config import WanConfig
-from fastvideo_wan.folder import TRANSFORMER, check_same_latent_space, open_folder
+from fastvideo_wan.folder import TRANSFORMER
 from fastvideo_wan.loading import load_transformer
-from fastvideo_wan.sampler import DefaultSize, WanSampler
+from fastvideo_wan.run import open_roles
+from fastvideo_wan.sampler import WanSampler
 from fastvideo_wan.schedule import resolve_flow_shift
+from fastvideo_wan.sizes import DefaultSize
 from fastvideo_wan.text import PromptEmbeddings, TextEncoder
-
-FAMILY = "wan"
 
 
 def build_wan_components(cfg: RunConfig) -> ModelComponents:
@@ -33,11 +33,8 @@ def build_wan_components(cfg: RunConfig) -> ModelComponents:
         ConfigError: a role's path holds no Wan 2.1 text-to-video pipeline, or roles do not fit each other.
         DataError: the validation prompts cannot be used.
     """
-    names = [name for name in cfg.roles if cfg.role_family(name).rpartition(":")[2] == FAMILY]
-    folders = {name: open_folder(cfg.roles[name].path, where=f"roles.{name}.path") for name in names}
-    check_same_latent_space(folders)
-    base_role = next((name for name in names if cfg.roles[name].trainable), names[0])
-    base = folders[base_role]
+    roles = open_roles(cfg)
+    base = roles.base
     config = cfg.pipeline_config if isinstance(cfg.pipeline_config, WanConfig) else WanConfig()
     flow_shift = resolve_flow_shift(base, config)
     device = context.device()
@@ -50,7 +47,7 @@ def build_wan_components(cfg: RunConfig) -> ModelComponents:
         base.path,
         device=device,
         dtype=torch.bfloat16 if bf16 else torch.float32,
-        where=f"roles.{base_role}.path",
+        where=f"roles.{roles.base_role}.path",
     )
     prompts = PromptEmbeddings(encoder, captions, keep_encoder=False)
 
@@ -62,11 +59,9 @@ def build_wan_components(cfg: RunConfig) -> ModelComponents:
             flow_shift=flow_shift,
             device=device,
             prompts=prompts,
-            size=_default_size(cfg),
+            size=DefaultSize.of_run(cfg.training),
             autocast=bf16,
         )
-        for prompt in validation:
-            sampler.check_prompt(prompt)
         validator = SamplingValidator(sampler, validation, seed=cfg.training.seed)
 
     adapter = WanAdapter(
@@ -77,7 +72,7 @@ def build_wan_components(cfg: RunConfig) -> ModelComponents:
         autocast=bf16,
         encode_negative=lambda: prompts.get(config.negative_prompt),
     )
-    handles = {name: _role(cfg, name, device, bf16) for name in names}
+    handles = {name: _role(cfg, name, device, bf16) for name in roles.folders}
     return ModelComponents(bundle=RoleManager(handles), adapter=adapter, validator=validator)
 
 
@@ -109,12 +104,3 @@ def _validation_prompts(cfg: RunConfig) -> tuple[ValidationPrompt, ...]:
             )
         )
     return read_validation_prompts(cfg.training.validation_dataset_file)
-
-
-def _default_size(cfg: RunConfig) -> DefaultSize:
-    given = {
-        "height": cfg.training.num_height,
-        "width": cfg.training.num_width,
-        "num_frames": cfg.training.num_frames,
-    }
-    return DefaultSize(**{name: value for name, value in given.items() if value is not None})

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
@@ -10,7 +11,9 @@ from fastvideo_core.config.sections import MethodConfig, PipelineConfig
 from fastvideo_core.errors import Problem
 
 if TYPE_CHECKING:
+    from fastvideo_core.adapter import LatentsSource
     from fastvideo_core.config.run import RunConfig
+    from fastvideo_core.data.validation import ValidationPrompt
 
 SIZE_MULTIPLE = 16
 FRAMES_DIVISOR = 4
@@ -26,12 +29,26 @@ class WanConfig(PipelineConfig):
     )
 
     def check_run(self, cfg: RunConfig) -> list[tuple[str, Problem]]:
-        """Sizes, guidance scales and attention that Wan cannot do."""
+        """Sizes, guidance scales and attention that Wan cannot do, and the data that it needs."""
         problems = []
         if isinstance(cfg.method_config, MethodConfig) and cfg.method_config.attn_kind != "dense":
             problem = Problem("the family 'wan' has dense attention only", allowed="dense", fix="remove attn_kind")
             problems.append(("method_config.attn_kind", problem))
         training = cfg.training
+        if training.VSA_sparsity > 0:
+            problem = Problem(
+                f"found {training.VSA_sparsity}, but the family 'wan' has dense attention only",
+                allowed="0",
+                fix="remove VSA_sparsity",
+            )
+            problems.append(("training.VSA_sparsity", problem))
+        if training.data_path is None:
+            problem = Problem(
+                "missing; the family 'wan' brings no data loader of its own",
+                allowed="a parquet data set",
+                fix="make one with `fastvideo-distill preprocess`, then set training.data_path",
+            )
+            problems.append(("training.data_path", problem))
         for name in ("num_height", "num_width"):
             size = getattr(training, name)
             if size is not None and size % SIZE_MULTIPLE:
@@ -52,6 +69,19 @@ class WanConfig(PipelineConfig):
                     )
                     problems.append((f"training.validation_guidance_scale[{index}]", problem))
         return problems
+
+    def preflight(
+        self,
+        cfg: RunConfig,
+        *,
+        prompts: Sequence[ValidationPrompt],
+        rows: Sequence[Mapping[str, Any]],
+        latents_source: LatentsSource | None,
+    ) -> list[Problem]:
+        """Prompts that Wan cannot sample, roles that do not share a latent space, data that does not fit them."""
+        from fastvideo_wan.run import input_problems
+
+        return input_problems(cfg, prompts=prompts, rows=rows, latents_source=latents_source)
 
 
 def _neighbours(value: int, multiple: int, remainder: int) -> str:

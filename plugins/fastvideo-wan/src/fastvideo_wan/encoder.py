@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fastvideo_core.data.encoder import VideoGeometry
 from fastvideo_wan.folder import open_folder
 from fastvideo_wan.loading import load_vae
-from fastvideo_wan.sampler import GEOMETRY
+from fastvideo_wan.sizes import GEOMETRY
 from fastvideo_wan.text import TextEncoder
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import inspect
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanPipeline, WanTransformer3DModel
+from safetensors import SafetensorError, safe_open
 
 from fastvideo_core.errors import ConfigError, Problem
 
@@ -18,6 +19,7 @@ SUPPORTED = "Wan 2.1 text-to-video in diffusers format (for example Wan-AI/Wan2.
 TRANSFORMER = "transformer"
 """The name of a role's only module, and of its folder."""
 
+DAMAGED = "download or copy the pipeline again"
 COMPONENTS = (TRANSFORMER, "vae", "text_encoder", "tokenizer", "scheduler")
 LATENT_CHANNELS = 16
 HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
@@ -85,12 +87,12 @@ def open_folder(path: str, *, where: str) -> WanFolder:
     transformer = _config(WanTransformer3DModel, path, "transformer", where)
     vae = _config(AutoencoderKLWan, path, "vae", where)
     scheduler = _config(FlowMatchEulerDiscreteScheduler, path, "scheduler", where)
+    _check_values(transformer, vae, scheduler, where)
     _check_variant(transformer, vae, where)
-    t, h, w = transformer["patch_size"]
     return WanFolder(
         path=path,
         text_dim=int(transformer["text_dim"]),
-        patch_size=(t, h, w),
+        patch_size=tuple(transformer["patch_size"]),
         latents_mean=tuple(vae["latents_mean"]),
         latents_std=tuple(vae["latents_std"]),
         temporal_factor=int(vae["scale_factor_temporal"]),
@@ -155,6 +157,44 @@ def _check_index(index: Mapping[str, Any], where: str) -> None:
         raise ConfigError(problems)
 
 
+def _check_values(
+    transformer: Mapping[str, Any], vae: Mapping[str, Any], scheduler: Mapping[str, Any], where: str
+) -> None:
+    expected = (
+        (TRANSFORMER, transformer, "patch_size", "3 whole numbers", _numbers(int, 3)),
+        (TRANSFORMER, transformer, "text_dim", "a whole number", _number(int)),
+        ("vae", vae, "latents_mean", f"{LATENT_CHANNELS} numbers", _numbers((int, float), LATENT_CHANNELS)),
+        ("vae", vae, "latents_std", f"{LATENT_CHANNELS} numbers", _numbers((int, float), LATENT_CHANNELS)),
+        ("vae", vae, "scale_factor_temporal", "a whole number", _number(int)),
+        ("vae", vae, "scale_factor_spatial", "a whole number", _number(int)),
+        (
+            "scheduler",
+            {"num_train_timesteps": 1000, **scheduler},
+            "num_train_timesteps",
+            "a whole number",
+            _number(int),
+        ),
+    )
+    problems = [
+        Problem(f"{key} in {component}/ is {config.get(key)!r}", where, allowed=allowed, fix=DAMAGED)
+        for component, config, key, allowed, good in expected
+        if not good(config.get(key))
+    ]
+    if problems:
+        raise ConfigError(problems)
+
+
+def _number(kind: type | tuple[type, ...]) -> Callable[[object], bool]:
+    return lambda value: isinstance(value, kind) and not isinstance(value, bool) and value > 0
+
+
+def _numbers(kind: type | tuple[type, ...], count: int) -> Callable[[object], bool]:
+    def good(values: object) -> bool:
+        return isinstance(values, list | tuple) and len(values) == count and all(isinstance(v, kind) for v in values)
+
+    return good
+
+
 def _check_variant(transformer: Mapping[str, Any], vae: Mapping[str, Any], where: str) -> None:
     problems = []
     if transformer["in_channels"] != LATENT_CHANNELS or transformer["image_dim"] is not None:
@@ -180,14 +220,9 @@ def _check_files(folder: Path, where: str) -> None:
         if not (folder / name).is_dir()
     ]
     for index in sorted(folder.glob("*/*.safetensors.index.json")):
-        shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
         problems += [
-            Problem(
-                f"{index.parent.name}/{shard} is missing, which {index.name} names",
-                where,
-                fix="download or copy the folder again",
-            )
-            for shard in shards
+            Problem(f"{index.parent.name}/{shard} is missing, which {index.name} names", where, fix=DAMAGED)
+            for shard in _shards(index, where)
             if not (index.parent / shard).is_file()
         ]
     for name in ("transformer", "vae", "text_encoder"):
@@ -195,3 +230,42 @@ def _check_files(folder: Path, where: str) -> None:
             problems.append(Problem(f"{name}/ holds no safetensors file", where, fix="convert the weights first"))
     if problems:
         raise ConfigError(problems)
+
+
+def check_undamaged(path: str, *, where: str) -> None:
+    """Reads every JSON file and the header of every weights file of a pipeline's folder; nothing to do for a hub id.
+
+    Raises:
+        ConfigError: naming each file that is damaged.
+    """
+    problems = []
+    for name in COMPONENTS:
+        for file in sorted((Path(path) / name).glob("*.json")):
+            try:
+                json.loads(file.read_text(encoding="utf-8"))
+            except (OSError, ValueError) as error:
+                problems.append(
+                    Problem(f"{name}/{file.name} is no valid JSON: {error}", f"{where} ({path})", fix=DAMAGED)
+                )
+        for file in sorted((Path(path) / name).glob("*.safetensors")):
+            try:
+                with safe_open(file, framework="pt"):
+                    pass
+            except (OSError, SafetensorError) as error:
+                found = f"{name}/{file.name} is no whole safetensors file: {error}"
+                problems.append(Problem(found, f"{where} ({path})", fix=DAMAGED))
+    if problems:
+        raise ConfigError(problems)
+
+
+def _shards(index: Path, where: str) -> list[str]:
+    try:
+        content = json.loads(index.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        found = f"{index.parent.name}/{index.name} is no valid JSON: {error}"
+        raise ConfigError(Problem(found, where, fix=DAMAGED)) from error
+    names = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(names, dict) or not all(isinstance(shard, str) for shard in names.values()):
+        found = f"{index.parent.name}/{index.name} has no weight_map"
+        raise ConfigError(Problem(found, where, allowed="a mapping from tensors to files", fix=DAMAGED))
+    return sorted(set(names.values()))

@@ -12,7 +12,7 @@ from torch import nn
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, UMT5EncoderModel
 
 from fastvideo_core.errors import ConfigError, Problem
-from fastvideo_wan.folder import TRANSFORMER, open_folder
+from fastvideo_wan.folder import TRANSFORMER, check_undamaged, open_folder
 from fastvideo_wan.network import keep_time_embedder_in_float32
 from fastvideo_wan.quiet import no_progress_bars
 
@@ -53,9 +53,10 @@ def outline_role(path: str) -> dict[str, nn.Module]:
     """A role's networks on the meta device, by module name.
 
     Raises:
-        ConfigError: the path holds no complete Wan 2.1 text-to-video pipeline.
+        ConfigError: the path holds no complete Wan 2.1 text-to-video pipeline, or a damaged one.
     """
     open_folder(path, where="path")
+    check_undamaged(path, where="path")
     return {TRANSFORMER: outline_transformer(path)}
 
 

@@ -11,30 +11,18 @@ import torch
 from diffusers import AutoencoderKLWan, WanPipeline, WanTransformer3DModel
 from torch import Tensor, nn
 
-from fastvideo_core.data.encoder import VideoGeometry
 from fastvideo_core.data.validation import ValidationPrompt
 from fastvideo_core.diffusion.rollout import FewStepSchedule
-from fastvideo_core.errors import ConfigError, DataError, Problem
+from fastvideo_core.errors import ConfigError, Problem
 from fastvideo_core.roles import RoleHandle
 from fastvideo_core.validator import SampledVideo, ValidationRequest
-from fastvideo_wan.config import FRAMES_DIVISOR, SIZE_MULTIPLE, WanConfig
+from fastvideo_wan.config import WanConfig
 from fastvideo_wan.folder import TRANSFORMER, WanFolder, open_folder
 from fastvideo_wan.latents import decode_frames, latent_shape
 from fastvideo_wan.loading import load_transformer, load_vae
 from fastvideo_wan.schedule import FewStepScheduler, many_step_scheduler, resolve_flow_shift, shift_and_clamp
+from fastvideo_wan.sizes import FPS, DefaultSize, fit_prompt
 from fastvideo_wan.text import PromptEmbeddings, TextEncoder, pad_text
-
-FPS = 16.0
-GEOMETRY = VideoGeometry(frames_divisor=FRAMES_DIVISOR, frames_remainder=1, size_multiple=SIZE_MULTIPLE, fps=FPS)
-
-
-@dataclass(frozen=True)
-class DefaultSize:
-    """The video size of prompts that name none: pixels and frames."""
-
-    height: int = 480
-    width: int = 832
-    num_frames: int = 81
 
 
 class WanSampler:
@@ -72,28 +60,19 @@ class WanSampler:
         self._autocast = autocast
         self._vae: AutoencoderKLWan | None = None
 
-    def check_prompt(self, prompt: ValidationPrompt) -> None:
-        """Fails before any work for a prompt that Wan 2.1 text-to-video cannot sample.
+    def fit_prompt(self, prompt: ValidationPrompt) -> ValidationPrompt:
+        """The prompt with its video's size, before any work.
 
         Raises:
             DataError: its size does not fit, or it brings an image.
         """
-        if prompt.image_path is not None:
-            raise DataError(
-                Problem(
-                    f"the prompt {prompt.caption!r} has an image_path",
-                    allowed="text prompts: this family does Wan 2.1 text-to-video",
-                    fix="remove image_path",
-                )
-            )
-        size = self._size_of(prompt)
-        GEOMETRY.check(height=size.height, width=size.width, num_frames=size.num_frames)
+        return fit_prompt(prompt, self._size)
 
     def sample(self, request: ValidationRequest, prompt: ValidationPrompt, generator: torch.Generator) -> SampledVideo:
         """One video at 16 frames per second.
 
         Raises:
-            DataError: as `check_prompt`.
+            DataError: as `fit_prompt`.
             ConfigError: the request asks for what Wan's sampling cannot do.
         """
         frames = decode_frames(self._autoencoder(), self.sample_latents(request, prompt, generator), self._folder)[0]
@@ -103,7 +82,10 @@ class WanSampler:
         self, request: ValidationRequest, prompt: ValidationPrompt, generator: torch.Generator
     ) -> Tensor:
         """Normalised latents [1, 16, T, H, W], float32; arguments and errors as `sample`."""
-        self.check_prompt(prompt)
+        prompt = self.fit_prompt(prompt)
+        assert prompt.height is not None
+        assert prompt.width is not None
+        assert prompt.num_frames is not None
         if request.guidance_scale < 1:
             raise ConfigError(
                 Problem(
@@ -111,9 +93,8 @@ class WanSampler:
                     allowed="1 (no guidance) or more",
                 )
             )
-        scheduler, steps = self._scheduler(request, prompt, generator)
-        size = self._size_of(prompt)
-        shape = latent_shape(self._folder, num_frames=size.num_frames, height=size.height, width=size.width)
+        scheduler, steps = self._scheduler(request, generator)
+        shape = latent_shape(self._folder, num_frames=prompt.num_frames, height=prompt.height, width=prompt.width)
         noise = torch.randn(1, *shape, generator=generator, device=generator.device)
         transformer = request.sample_handle.modules[TRANSFORMER]
         guided = request.guidance_scale > 1
@@ -129,9 +110,9 @@ class WanSampler:
             latents: Tensor = pipeline(
                 prompt_embeds=self._text(prompt.caption),
                 negative_prompt_embeds=self._text(self._config.negative_prompt) if guided else None,
-                height=size.height,
-                width=size.width,
-                num_frames=size.num_frames,
+                height=prompt.height,
+                width=prompt.width,
+                num_frames=prompt.num_frames,
                 num_inference_steps=steps,
                 guidance_scale=request.guidance_scale,
                 latents=noise,
@@ -145,9 +126,7 @@ class WanSampler:
         axis = self._folder.num_train_timesteps
         return shift_and_clamp(t, flow_shift=self._flow_shift, num_train_timesteps=axis)
 
-    def _scheduler(
-        self, request: ValidationRequest, prompt: ValidationPrompt, generator: torch.Generator
-    ) -> tuple[Any, int]:
+    def _scheduler(self, request: ValidationRequest, generator: torch.Generator) -> tuple[Any, int]:
         if request.sampling_timesteps is not None:
             schedule = FewStepSchedule(tuple(request.sampling_timesteps), self._folder.num_train_timesteps)
             kind = request.sampler_kind or self._config.sampler_kind
@@ -159,19 +138,11 @@ class WanSampler:
                     allowed="sde on the timesteps of a few-step student; many-step sampling is the pipeline's own ode",
                 )
             )
-        steps = prompt.num_inference_steps or request.sampling_steps
-        if steps is None:
+        if request.sampling_steps is None:
             raise ConfigError(
                 Problem("neither a number of steps nor timesteps to sample on", fix="give one of the two")
             )
-        return many_step_scheduler(self._folder, self._flow_shift), steps
-
-    def _size_of(self, prompt: ValidationPrompt) -> DefaultSize:
-        return DefaultSize(
-            height=self._size.height if prompt.height is None else prompt.height,
-            width=self._size.width if prompt.width is None else prompt.width,
-            num_frames=self._size.num_frames if prompt.num_frames is None else prompt.num_frames,
-        )
+        return many_step_scheduler(self._folder, self._flow_shift), request.sampling_steps
 
     def _text(self, caption: str) -> Tensor:
         return pad_text(self._prompts.get(caption)[None]).to(self._device)
@@ -197,6 +168,10 @@ class WanPathSampler:
     def sample(self, request: ValidationRequest, prompt: ValidationPrompt, generator: torch.Generator) -> SampledVideo:
         """One video, as `WanSampler.sample`."""
         return self.sampler.sample(request, prompt, generator)
+
+    def fit_prompt(self, prompt: ValidationPrompt) -> ValidationPrompt:
+        """As `WanSampler.fit_prompt`."""
+        return self.sampler.fit_prompt(prompt)
 
     def shift_and_clamp_timestep(self, t: Tensor) -> Tensor:
         """As the adapter's: for schedules that a method warps by the flow shift."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -64,7 +65,9 @@ def write_tiny_pipeline(
         ConfigError: for options that make no Wan, or a folder that is not empty.
     """
     out = Path(out)
-    _check(out, head_dim=head_dim, text_dim=text_dim, scheduler=scheduler)
+    counts = {"num_layers": num_layers, "num_heads": num_heads, "ffn_dim": ffn_dim}
+    counts |= {"text_layers": text_layers, "vae_dim": vae_dim}
+    _check(out, counts, head_dim=head_dim, text_dim=text_dim, scheduler=scheduler)
     out.mkdir(parents=True, exist_ok=True)
     tokenizer = _byte_tokenizer()
     with torch.random.fork_rng(devices=[]):
@@ -152,10 +155,11 @@ def _save_tokenizer(tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
     config_file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def _check(out: Path, *, head_dim: int, text_dim: int, scheduler: str) -> None:
+def _check(out: Path, counts: Mapping[str, int], *, head_dim: int, text_dim: int, scheduler: str) -> None:
     problems = []
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         problems.append(Problem("is not an empty folder", where=str(out), fix="name a new folder"))
+    problems += [Problem(f"is {value}", where=name, allowed="1 or more") for name, value in counts.items() if value < 1]
     if head_dim < 6 or head_dim % 2:
         problems.append(Problem(f"is {head_dim}", where="head_dim", allowed="even numbers from 6 on"))
     if text_dim < 8 or text_dim % 8:

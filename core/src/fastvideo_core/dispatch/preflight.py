@@ -1,0 +1,157 @@
+"""What is wrong with a run although run.yaml itself is fine: its folder, its data and its prompts.
+
+Nothing here loads weights. `check` reports all of it; training asks the same questions before it builds anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from fastvideo_core.adapter import LatentsSource
+from fastvideo_core.checkpoint import storage
+from fastvideo_core.config.run import RunConfig
+from fastvideo_core.data.loader import ParquetLoader
+from fastvideo_core.data.output import check_writable_folder
+from fastvideo_core.data.validation import ValidationPrompt, read_validation_prompts
+from fastvideo_core.dispatch.sources import role_source
+from fastvideo_core.errors import ConfigError, Problem, UserError
+
+
+@runtime_checkable
+class Preflight(Protocol):
+    """What a family's `pipeline_config` class may offer: a look at the inputs of a run before weights are loaded."""
+
+    def preflight(
+        self,
+        cfg: RunConfig,
+        *,
+        prompts: Sequence[ValidationPrompt],
+        rows: Sequence[Mapping[str, Any]],
+        latents_source: LatentsSource | None,
+    ) -> list[Problem]:
+        """What the family cannot use.
+
+        Args:
+            cfg: the run; every role's path is the pipeline that it rests on, also for roles from our checkpoints.
+            prompts: of validation.
+            rows: raw batches of one, one for each latent shape of the data; none when the family brings its own data.
+            latents_source: what the method will ask of prepare_batch; None when only running it can tell.
+        """
+        ...
+
+
+@runtime_checkable
+class DeclaresLatents(Protocol):
+    """What a method's `method_config` class may offer: whether the method trains on the data's latents."""
+
+    def latents_source(self) -> LatentsSource:
+        """The `latents_source` of the method's prepare_batch calls."""
+        ...
+
+
+def check_run(cfg: RunConfig) -> None:
+    """Everything that can be known of a run before weights are loaded.
+
+    Raises:
+        ConfigError: with all that is wrong.
+    """
+    problems = output_problems(cfg)
+    rows: list[dict[str, Any]] = []
+    prompts: Sequence[ValidationPrompt] = ()
+    try:
+        prompts = validation_prompts(cfg)
+        if cfg.training.data_path is not None:
+            rows = ParquetLoader(cfg.training.data_path, batch_size=1, seed=0).examples()
+    except UserError as error:
+        problems += error.problems
+    problems += input_problems(cfg, prompts, rows)
+    if problems:
+        raise ConfigError(problems)
+
+
+def output_problems(cfg: RunConfig) -> list[Problem]:
+    """An output_dir that cannot be written, or that a new run would share with an earlier one."""
+    problems: list[Problem] = []
+    try:
+        check_writable_folder(cfg.training.output_dir, "training.output_dir")
+    except ConfigError as error:
+        problems += error.problems
+    try:
+        check_fresh(cfg)
+    except ConfigError as error:
+        problems += error.problems
+    return problems
+
+
+def check_fresh(cfg: RunConfig) -> None:
+    """A new run does not write among the checkpoints of an earlier one.
+
+    Raises:
+        ConfigError: it would.
+    """
+    args = cfg.training
+    if args.resume_from_checkpoint is not None:
+        return
+    if earlier := storage.later_checkpoints(Path(args.output_dir), 0):
+        raise ConfigError(
+            Problem(
+                found=f"training.output_dir {args.output_dir} already holds {earlier[-1].name}",
+                where=cfg.source,
+                allowed="a new folder for a new run",
+                fix="go on with --resume latest, name another output_dir, or remove the old run",
+            )
+        )
+
+
+def check_steps_left(cfg: RunConfig, start_step: int) -> None:
+    """There is something to train after the checkpoint.
+
+    Raises:
+        ConfigError: the checkpoint is at or behind max_train_steps.
+    """
+    steps = cfg.training.max_train_steps
+    if start_step >= steps:
+        raise ConfigError(
+            Problem(
+                found=f"the checkpoint is at step {start_step}, and training.max_train_steps is {steps}",
+                where=cfg.source,
+                fix="raise max_train_steps to train on",
+            )
+        )
+
+
+def validation_prompts(cfg: RunConfig) -> Sequence[ValidationPrompt]:
+    """The prompts that the run will sample; none when it does not validate.
+
+    Raises:
+        DataError: the file cannot be used.
+    """
+    if not cfg.training.log_validation or cfg.training.validation_dataset_file is None:
+        return ()
+    return read_validation_prompts(cfg.training.validation_dataset_file)
+
+
+def latents_source(cfg: RunConfig) -> LatentsSource | None:
+    """Whether the method trains on the data's latents; None when it does not say."""
+    config = cfg.method_config
+    return config.latents_source() if isinstance(config, DeclaresLatents) else None
+
+
+def input_problems(
+    cfg: RunConfig, prompts: Sequence[ValidationPrompt], rows: Sequence[Mapping[str, Any]]
+) -> list[Problem]:
+    """What the recipe's family finds wrong with prompts and data, if it looks.
+
+    Args:
+        prompts: of `validation_prompts`.
+        rows: of `ParquetLoader.examples`.
+    """
+    if not isinstance(cfg.pipeline_config, Preflight):
+        return []
+    try:
+        based = cfg.with_role_paths({name: role_source(name, role).base for name, role in cfg.roles.items()})
+        return cfg.pipeline_config.preflight(based, prompts=prompts, rows=rows, latents_source=latents_source(cfg))
+    except UserError as error:
+        return list(error.problems)
