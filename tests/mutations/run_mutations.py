@@ -3,7 +3,7 @@
     python tests/mutations/run_mutations.py [WORDS ...]
 
 With words, only mutations whose name contains one of them. Exit status 1 when a mutation survives, when the tests do not
-pass without it, or when its text is not found any more (then bring `mutations.py` up to date). The working tree is only
+pass without it, or when its text is not found any more (then bring this folder up to date). The working tree is only
 read.
 
 Every run of pytest is a forked process of its own: it imports the packages afresh from its copy, while torch and other
@@ -26,7 +26,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from mutations import MUTATIONS, Mutation
+from mathematics import MATHEMATICS
+from mutation import Mutation
+from updates import UPDATES_AND_LOOP
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("core", *(f"plugins/{folder.name}" for folder in sorted((ROOT / "plugins").iterdir()) if folder.is_dir()))
@@ -34,6 +36,7 @@ COPIED = (*(f"{package}/{part}" for package in PACKAGES for part in ("src", "tes
 LIBRARIES = ("torch._dynamo", "torch.distributed.checkpoint", "torch.distributed.fsdp", "torch.distributed.tensor")
 LIBRARIES += ("av", "importlib_metadata", "pluggy", "pyarrow.parquet", "pydantic", "safetensors.torch", "yaml")
 PROCESSES = 2
+MUTATIONS = (*MATHEMATICS, *UPDATES_AND_LOOP)
 
 
 @dataclass
@@ -95,7 +98,7 @@ def verdict(mutation: Mutation, outcome: Outcome) -> str:
     return "caught" if set(mutation.tests) <= outcome.failed else "SURVIVED"
 
 
-Job = tuple["Mutation | None", Sequence[str], Path]
+Job = tuple[Mutation | None, Sequence[str], Path]
 
 
 def verdicts_of(jobs: Iterable[Job]) -> Iterator[Outcome]:
