@@ -14,6 +14,7 @@ EMA = "core/tests/callbacks/test_ema.py"
 LOSSES = "plugins/fastvideo-dmd2/tests/test_losses.py"
 METHOD = "plugins/fastvideo-dmd2/tests/test_method.py"
 UPDATES = "plugins/fastvideo-dmd2/tests/test_updates.py"
+ADVERSARIAL = "plugins/fastvideo-dmd2/tests/test_adversarial.py"
 ROLLOUT = "plugins/fastvideo-dmd2/tests/test_rollout_equals_sampler.py"
 FINETUNE_METHOD = "plugins/fastvideo-finetune/tests/test_method.py"
 

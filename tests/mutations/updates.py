@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mutation import CORE, DMD2, EMA, FINETUNE_METHOD, METHOD, TRAINER, UPDATES, Mutation
+from mutation import ADVERSARIAL, CORE, DMD2, EMA, FINETUNE_METHOD, METHOD, TRAINER, UPDATES, Mutation
 
 UPDATES_AND_LOOP: tuple[Mutation, ...] = (
     # --- captions
@@ -146,6 +146,42 @@ UPDATES_AND_LOOP: tuple[Mutation, ...] = (
             f"{TRAINER}::test_what_a_role_got_while_it_was_not_due_reaches_no_later_update",
             f"{UPDATES}::test_a_student_gradient_left_from_elsewhere_does_not_reach_its_next_update",
         ),
+    ),
+    # --- the adversarial term
+    Mutation(
+        "the adversarial term's sign",
+        f"{DMD2}/adversarial.py",
+        "return softplus(-fake_logits).mean()",
+        "return softplus(fake_logits).mean()",
+        (f"{ADVERSARIAL}::test_the_generator_wants_high_logits_and_the_discriminator_low_ones_on_fakes",),
+    ),
+    Mutation(
+        "R1 divided by sigma instead of its square",
+        f"{DMD2}/adversarial.py",
+        ".mean() / sigma**2",
+        ".mean() / sigma",
+        (f"{ADVERSARIAL}::test_the_approximate_r1_is_the_squared_gradient_norm_whatever_sigma_is",),
+    ),
+    Mutation(
+        "the adversarial weight ignored",
+        f"{DMD2}/method.py",
+        "loss + self.config.adversarial_weight * (x * direction).sum()",
+        "loss + (x * direction).sum()",
+        (f"{ADVERSARIAL}::test_the_student_s_gradient_is_that_of_the_weighted_sum_of_both_terms",),
+    ),
+    Mutation(
+        "the teacher's features trained",
+        f"{DMD2}/method.py",
+        "trains_scorer=scorer is self.critic",
+        "trains_scorer=False",
+        (f"{ADVERSARIAL}::test_each_phase_trains_its_own_roles",),
+    ),
+    Mutation(
+        "the heads never stepped",
+        f"{DMD2}/method.py",
+        "return due if self.adversarial is None else [*due, self.adversarial.heads]",
+        "return due",
+        (f"{ADVERSARIAL}::test_the_heads_move_in_every_iteration",),
     ),
     # --- the loop
     Mutation(

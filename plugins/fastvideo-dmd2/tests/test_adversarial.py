@@ -128,6 +128,11 @@ def test_the_heads_are_trained_checkpointed_and_resumed(tmp_path):
         assert torch.equal(a, b), name
 
 
+def test_the_heads_move_in_every_iteration(tmp_path):
+    method, _ = built(tmp_path)
+    assert [method.adversarial.heads in method.due_roles(iteration) for iteration in (1, 2)] == [True, True]
+
+
 @pytest.mark.parametrize(("weight", "source"), [(0.0, "zeros"), (0.1, "data")])
 def test_simulate_needs_data_latents_only_with_the_term(tmp_path, monkeypatch, weight, source):
     method, batches = built(tmp_path, adversarial_weight=weight)
