@@ -1,6 +1,6 @@
 """What an iteration of DMD2 costs: network evaluations, time and activation memory, against what the algorithm needs.
 
-    python benchmarks/dmd2_step.py [--iterations 80] [--threads 1]
+    python benchmarks/dmd2_step.py [--iterations 160] [--threads 1]
 
 The whole of method and trainer runs, on a tiny Wan. The least that the algorithm needs is computed here on its own: by
 formula for the evaluations, by networks that are called one at a time for time and memory.
@@ -113,13 +113,17 @@ def count_evaluations(runtime: DistillRuntime, batch: Any, guidance: float, iter
                     made.append(shown([of(calls, role, graph) for calls in took]))
                     least.append(shown([of(needed, role, graph)]))
                 cells += ["/".join(made), "/".join(least)]
-            print(f"{guidance:<10g}{KINDS[is_due]:<13}{role:<9}{cells[0]:>21}{cells[1]:>21}{cells[2]:>13}{cells[3]:>13}")
+            print(
+                f"{guidance:<10g}{KINDS[is_due]:<13}{role:<9}{cells[0]:>21}{cells[1]:>21}{cells[2]:>13}{cells[3]:>13}"
+            )
     return met
 
 
 def of(calls: Counter[Evaluation], role: str, graph: bool) -> str:
     """A role's calls as `2`, or `1x2B` where one call holds two batches."""
-    found = [(kind.samples, number) for kind, number in sorted(calls.items()) if (kind.role, kind.graph) == (role, graph)]
+    found = [
+        (kind.samples, number) for kind, number in sorted(calls.items()) if (kind.role, kind.graph) == (role, graph)
+    ]
     return "+".join(f"{number}x{samples}B" if samples > 1 else str(number) for samples, number in found) or "0"
 
 
@@ -164,7 +168,9 @@ class Parts:
         load = functools.partial(WanTransformer3DModel.from_pretrained, pipeline, subfolder="transformer")
         self.networks: dict[str, nn.Module] = {role: load() for role in ROLES}
         self.networks["teacher"].requires_grad_(False)
-        self.optimizers = {role: torch.optim.AdamW(self.networks[role].parameters(), 1e-6) for role in ("student", "critic")}
+        self.optimizers = {
+            role: torch.optim.AdamW(self.networks[role].parameters(), 1e-6) for role in ("student", "critic")
+        }
         generator = torch.Generator().manual_seed(SEED)
         padded = torch.zeros(1, TEXT_LENGTH, text.shape[-1])
         padded[0, : len(text)] = text
@@ -318,7 +324,9 @@ def measure_memory(runtime: DistillRuntime, batch: Any, parts: Parts, iterations
         peak = max(peaks[is_due])
         print(f"{f'iteration, {KINDS[is_due]}':<34}{peak / 2**20:>10.3f}{peak / larger:>10.3f}")
     print(f"{'left after an iteration':<34}{max(left) / 2**20:>10.3f}")
-    print(f"{'if both graphs lived at once':<34}{sum(alone.values()) / 2**20:>10.3f}{sum(alone.values()) / larger:>10.3f}")
+    print(
+        f"{'if both graphs lived at once':<34}{sum(alone.values()) / 2**20:>10.3f}{sum(alone.values()) / larger:>10.3f}"
+    )
     return max(peaks[True] + peaks[False]) <= MEMORY_TARGET * larger and max(left) == 0
 
 
@@ -399,7 +407,7 @@ def networks_of(runtime: DistillRuntime) -> dict[str, nn.Module]:
 def main() -> int:
     """Run the benchmark; 0 when the targets are met, 1 when not."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--iterations", type=int, default=80, help="timed iterations (default: 80)")
+    parser.add_argument("--iterations", type=int, default=160, help="timed iterations (default: 160)")
     parser.add_argument("--threads", type=int, default=1, help="torch's threads (default: 1)")
     args, _ = parser.parse_known_args()  # `nox -s bench -- ...` gives every benchmark the same arguments
     logging.basicConfig(level=logging.ERROR)
@@ -414,7 +422,9 @@ def main() -> int:
         parts = Parts(pipeline, batch["text_embedding"][0, : TEXT[0]])
         size = sum(p.numel() for p in parts.networks["student"].parameters())
         print(f"tiny Wan, {size:,} parameters, latents {[1, *LATENT]}, text {list(TEXT)} padded to {TEXT_LENGTH}")
-        print(f"student of {len(STEPS)} steps, simulate, due every {STUDENT_EVERY} iterations; {args.threads} thread(s)\n")
+        print(
+            f"student of {len(STEPS)} steps, simulate, due every {STUDENT_EVERY} iterations; {args.threads} thread(s)\n"
+        )
 
         print("network evaluations of an iteration, by exit step 1/2/3/4 of the rollout (2B: both halves in one call)")
         print(f"{'':<32}{'forward':>21}{'least':>21}{'with gradient':>13}{'least':>13}")

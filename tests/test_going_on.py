@@ -63,7 +63,9 @@ def test_a_resumed_distillation_keeps_the_teacher_that_it_started_with(tmp_path)
     assert resumed.cfg.roles["teacher"].path == str((teacher / "checkpoint-000002").resolve())
 
     shutil.rmtree(teacher / "checkpoint-000002")
-    with pytest.raises(CheckpointError, match=r"roles\.teacher\.path: the run started with .*checkpoint-000002, which is gone"):
+    with pytest.raises(
+        CheckpointError, match=r"roles\.teacher\.path: the run started with .*checkpoint-000002, which is gone"
+    ):
         build_run(tmp_path, distil(run, teacher, 3, resume_from_checkpoint="latest"))
 
 

@@ -25,4 +25,5 @@ def many_step_requests(
             sampling_steps=steps,
             guidance_scale=scale,
             label="-".join(parts),
+            fixed_steps=len(pairs) > 1,
         )

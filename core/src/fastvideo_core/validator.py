@@ -14,7 +14,7 @@ from fastvideo_core.data.media import write_contact_sheet, write_video
 from fastvideo_core.data.validation import ValidationPrompt
 from fastvideo_core.diffusion.rollout import SamplerKind
 from fastvideo_core.distributed.context import device, is_main_process
-from fastvideo_core.errors import DataError
+from fastvideo_core.errors import DataError, Problem
 from fastvideo_core.rng import stream_seed
 from fastvideo_core.roles import RoleHandle
 from fastvideo_core.tracker import NullTracker, Tracker
@@ -154,7 +154,8 @@ def fit_prompts(sampler: object, prompts: Sequence[ValidationPrompt]) -> tuple[V
     """
     if not isinstance(sampler, FitsPrompts):
         return tuple(prompts)
-    fitted, problems = [], []
+    fitted: list[ValidationPrompt] = []
+    problems: list[Problem] = []
     for prompt in prompts:
         try:
             fitted.append(sampler.fit_prompt(prompt))

@@ -61,6 +61,17 @@ def test_a_batch_holds_tensors_lengths_and_metadata_of_the_same_rows(numbered: P
     assert set(batch) == {"vae_latent", "text_embedding", "text_embedding_length", "info", "latents_normalised"}
 
 
+def test_examples_are_the_first_row_of_every_latent_shape_and_move_nothing(tmp_path: Path) -> None:
+    rows = [sample_row(n, shape=(2, 2, 2, 2) if n < 3 else (2, 1, 2, 4)) for n in range(6)]
+    write_file(tmp_path / "a.parquet", rows, group=2)
+    source, untouched = loader(tmp_path), loader(tmp_path)
+    examples = source.examples()
+    assert [ids(example) for example in examples] == [[0], [3]]
+    assert [tuple(example["vae_latent"].shape) for example in examples] == [(1, 2, 2, 2, 2), (1, 2, 1, 2, 4)]
+    assert examples[1]["latents_normalised"] is False
+    assert take(source, 3) == take(untouched, 3)
+
+
 def test_every_epoch_sees_every_row_in_another_order(numbered: Path) -> None:
     source = loader(numbered)
     assert (source.num_samples, source.batches_per_epoch) == (24, 12)

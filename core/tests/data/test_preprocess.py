@@ -18,7 +18,7 @@ from tiny_data import OPTIONS, FakeEncoder, write_clip
 from fastvideo_core.data.loader import ParquetLoader
 from fastvideo_core.data.media import read_frames
 from fastvideo_core.data.preprocess import PreprocessOptions, preprocess
-from fastvideo_core.errors import DataError
+from fastvideo_core.errors import ConfigError, DataError
 
 
 @pytest.fixture
@@ -201,6 +201,20 @@ def test_options_that_contradict_are_refused(clips: Path, tmp_path: Path) -> Non
         preprocess(FakeEncoder(), clips, tmp_path / "out", wrong)
     for text in ("fps is 8 with fps_policy keep", "batch_size is 0", "clips is 'some'", "allowed: first, all"):
         assert text in str(caught.value)
+
+
+@pytest.mark.parametrize("fps", [float("nan"), float("inf"), 0.0])
+def test_frame_rates_that_are_none(clips: Path, tmp_path: Path, fps: float) -> None:
+    with pytest.raises(DataError, match=f"fps is {fps:g} with fps_policy resample"):
+        preprocess(FakeEncoder(), clips, tmp_path / "out", replace(OPTIONS, fps=fps))
+
+
+def test_an_output_folder_that_cannot_be_made_fails_before_anything_is_encoded(clips: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    encoder = FakeEncoder()
+    with pytest.raises(ConfigError, match="file is a file"):
+        preprocess(encoder, clips, tmp_path / "file" / "out", OPTIONS)
+    assert (encoder.videos, encoder.texts) == (0, 0)
 
 
 def test_no_usable_sample_is_an_error_that_says_why(tmp_path: Path) -> None:

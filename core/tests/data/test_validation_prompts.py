@@ -32,6 +32,14 @@ def test_all_keys_are_read_and_images_are_relative_to_the_file(tmp_path: Path) -
     )
 
 
+def test_a_prompt_knows_its_place(tmp_path: Path) -> None:
+    path = write(tmp_path, {"data": [{"caption": "a"}, {"caption": "a cat"}]})
+    assert read_validation_prompts(path)[1].where == f'{path}, data[1] ("a cat")'
+    (tmp_path / "p.txt").write_text("\none\n")
+    assert read_validation_prompts(tmp_path / "p.txt")[0].where == f'{tmp_path / "p.txt"}, line 2 ("one")'
+    assert "data[0]: unknown key 'where'" in error(write(tmp_path, {"data": [{"caption": "a", "where": "x"}]}))
+
+
 def test_a_text_file_holds_one_prompt_a_line(tmp_path: Path) -> None:
     (tmp_path / "p.txt").write_text("one\n\n two\n")
     assert read_validation_prompts(tmp_path / "p.txt") == (ValidationPrompt("one"), ValidationPrompt("two"))

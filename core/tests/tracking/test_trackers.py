@@ -130,8 +130,14 @@ sys.modules["moviepy"] = None  # a video must not need it
 from fastvideo_core.config import TrainingArgs
 from fastvideo_core.tracking.build import build_tracker
 from pathlib import Path
-folder, mp4, png, step = sys.argv[1:]
-args = TrainingArgs(output_dir=folder, max_train_steps=1, trackers=("wandb",), tracker_project_name="proj")
+folder, mp4, png, step, resume = sys.argv[1:]
+args = TrainingArgs(
+    output_dir=folder,
+    max_train_steps=1,
+    trackers=("wandb",),
+    tracker_project_name="proj",
+    resume_from_checkpoint=resume or None,
+)
 config = {"training": {"seed": 0}, "hf_token": "hush-1", "path": "https://me:hush-2@example.org/x"}
 tracker = build_tracker(args, config)
 tracker.log({"loss": 0.5}, int(step))
@@ -148,17 +154,19 @@ def offline(tmp_path):
     return environment | quiet | {"WANDB_MODE": "offline", "HOME": str(tmp_path)}
 
 
+@pytest.mark.slow
 def test_wandb_works_offline_keeps_its_run_and_no_secrets(tmp_path, clip, offline):
     pytest.importorskip("wandb")
     folder = tmp_path / "run"
     ids = []
-    for step in ("1", "2"):
-        command = [sys.executable, "-c", OFFLINE, str(folder), str(clip[0]), str(clip[1]), step]
+    for step, resume in (("1", ""), ("2", "latest"), ("3", "")):
+        command = [sys.executable, "-c", OFFLINE, str(folder), str(clip[0]), str(clip[1]), step, resume]
         result = subprocess.run(command, env=offline, capture_output=True, text=True, check=True)
         outcome, run_id = result.stdout.split()[-2:]
         assert outcome == "fine", result.stderr
         ids.append(run_id)
-    assert ids[0] == ids[1] == (folder / "wandb" / "run-id.txt").read_text().strip()
+    assert ids[0] == ids[1] != ids[2]  # going on is the same wandb run, a new training is a new one
+    assert ids[2] == (folder / "wandb" / "run-id.txt").read_text().strip()
     media = list((folder / "wandb").rglob("*.mp4"))
     assert media
     assert media[0].read_bytes() == clip[0].read_bytes()

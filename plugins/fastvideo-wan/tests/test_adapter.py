@@ -90,6 +90,14 @@ def test_zeros_need_no_latents_in_the_data(run_config, raw_batch, length):
     assert batch.latents.abs().sum() == 0
 
 
+@pytest.mark.parametrize(("training", "frames"), [({}, 2), ({"num_latent_t": 1}, 1)])
+def test_zeros_take_the_size_of_the_data_s_latents_when_the_run_names_none(run_config, raw_batch, training, frames):
+    adapter = build_wan_components(run_config(**training)).adapter
+    batch = adapter.prepare_batch(raw_batch, latents_source="zeros")
+    assert batch.latents.shape == (2, 16, frames, 4, 6)
+    assert batch.latents.abs().sum() == 0
+
+
 @pytest.mark.parametrize(
     ("training", "messages"),
     [
@@ -103,6 +111,8 @@ def test_zeros_need_no_latents_in_the_data(run_config, raw_batch, length):
     ],
 )
 def test_zeros_without_a_usable_size(run_config, raw_batch, training, messages):
+    if not training:
+        del raw_batch["vae_latent"]
     adapter = build_wan_components(run_config(**training)).adapter
     with pytest.raises(ConfigError) as error:
         adapter.prepare_batch(raw_batch, latents_source="zeros")
@@ -116,6 +126,8 @@ def test_zeros_without_a_usable_size(run_config, raw_batch, training, messages):
         ("vae_latent", None, "captions but no vae_latent"),
         ("vae_latent", torch.zeros(2, 8, 2, 4, 6), r"vae_latent has shape \[8, 2, 4, 6\]"),
         ("vae_latent", torch.zeros(2, 16, 2, 5, 6), "H a multiple of 2"),
+        ("vae_latent", torch.zeros(2, 16, 2, 4, 6, dtype=torch.int64), "vae_latent has dtype int64"),
+        ("text_embedding", torch.zeros(2, 9, 32, dtype=torch.uint8), "text_embedding has dtype uint8"),
         ("text_embedding", None, "no text_embedding"),
         ("text_embedding", torch.zeros(2, 9, 64), r"text_embedding has shape \[9, 64\]"),
     ],

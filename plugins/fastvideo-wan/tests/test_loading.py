@@ -106,6 +106,50 @@ def test_a_missing_shard(copy, tiny):
     assert f"transformer/{shards[0].name} is missing" in _refusal(copy)
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{}", "transformer/model.safetensors.index.json has no weight_map"),
+        ('{"weight_map": [1]}', "has no weight_map"),
+        ("{oops", "transformer/model.safetensors.index.json is no valid JSON: Expecting property name"),
+    ],
+)
+def test_a_damaged_index_of_shards(copy, content, message):
+    (copy / "transformer" / "model.safetensors.index.json").write_text(content)
+    assert message in _refusal(copy)
+
+
+@pytest.mark.parametrize(
+    ("component", "changes", "message"),
+    [
+        ("transformer", {"patch_size": 2}, "patch_size in transformer/ is 2\n    allowed: 3 whole numbers"),
+        ("transformer", {"patch_size": [1, 2]}, "patch_size in transformer/ is [1, 2]"),
+        ("transformer", {"text_dim": "wide"}, "text_dim in transformer/ is 'wide'"),
+        ("vae", {"latents_mean": [0.0]}, "latents_mean in vae/ is [0.0]\n    allowed: 16 numbers"),
+    ],
+)
+def test_values_that_no_pipeline_has(copy, component, changes, message):
+    _edit(copy / component / "config.json", **changes)
+    assert message in _refusal(copy)
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        ("tokenizer/tokenizer.json", "tokenizer/tokenizer.json is no valid JSON"),
+        ("text_encoder/config.json", "text_encoder/config.json is no valid JSON"),
+        ("transformer/diffusion_pytorch_model.safetensors", "model.safetensors is no whole safetensors file"),
+        ("vae/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.safetensors is no whole"),
+    ],
+)
+def test_an_outline_finds_damaged_files_without_reading_weights(copy, file, message):
+    (copy / file).write_bytes((copy / file).read_bytes()[:-20])
+    with pytest.raises(ConfigError) as error:
+        outline_role(str(copy))
+    assert f"path ({copy}): " in str(error.value)
+    assert message in str(error.value)
+
+
 def test_damaged_weights(copy):
     file = copy / "transformer" / "diffusion_pytorch_model.safetensors"
     file.write_bytes(file.read_bytes()[:1000])

@@ -41,19 +41,24 @@ def test_sizes_and_guidance_that_wan_cannot_do_are_all_reported_with_their_keys(
         log_validation=True,
         validation_guidance_scale=[5.0, 0.5],
         attn_kind="vsa",
+        VSA_sparsity=0.5,
     )
     problems = dict(cfg.pipeline_config.check_run(cfg))
     assert set(problems) == {
         "method_config.attn_kind",
+        "training.VSA_sparsity",
+        "training.data_path",
         "training.num_height",
         "training.num_frames",
         "training.validation_guidance_scale[1]",
     }
     assert problems["training.num_height"].fix == "use 480 or 496"
     assert problems["training.num_frames"].fix == "use 77 or 81"
+    assert "brings no data loader of its own" in problems["training.data_path"].found
+    assert "found 0.5, but the family 'wan' has dense" in problems["training.VSA_sparsity"].found
     assert "dense attention only" in problems["method_config.attn_kind"].found
 
 
 def test_a_run_that_wan_can_do_has_no_problems(run_config):
-    cfg = run_config(num_height=480, num_width=832, num_frames=81, log_validation=True)
+    cfg = run_config(num_height=480, num_width=832, num_frames=81, log_validation=True, data_path="latents")
     assert cfg.pipeline_config.check_run(cfg) == []

@@ -105,14 +105,13 @@ def test_equal_seeds_give_equal_videos_and_others_do_not(student, tmp_path):
     assert not torch.equal(one, other)
 
 
-def test_the_prompts_own_number_of_steps_wins(student, tmp_path):
+def test_the_request_s_number_of_steps_holds_and_core_puts_the_prompt_s_own_into_it(student, tmp_path):
     request = ValidationRequest(student.handle, tmp_path, sampling_steps=2)
     three = ValidationPrompt("a cat", height=32, width=48, num_frames=5, num_inference_steps=3)
     direct = ValidationRequest(student.handle, tmp_path, sampling_steps=3)
-    assert torch.equal(
-        student.sampler.sample_latents(request, three, _seeded()),
-        student.sampler.sample_latents(direct, PROMPT, _seeded()),
-    )
+    latents = student.sampler.sample_latents
+    assert torch.equal(latents(request, three, _seeded()), latents(request, PROMPT, _seeded()))
+    assert torch.equal(latents(request.for_prompt(three), three, _seeded()), latents(direct, PROMPT, _seeded()))
 
 
 @pytest.mark.parametrize(
@@ -149,7 +148,7 @@ def test_requests_that_wan_cannot_serve(student, tmp_path, settings, message):
 
 
 def test_the_default_size_is_480_by_832_and_81_frames(student):
-    size = student.sampler._size_of(ValidationPrompt("x"))
+    size = student.fit_prompt(ValidationPrompt("x"))
     assert (size.height, size.width, size.num_frames) == (480, 832, 81)
 
 
@@ -190,7 +189,7 @@ def test_validation_writes_videos_and_leaves_training_as_it_was(run_config, tmp_
 
 def test_a_validation_prompt_that_does_not_fit_fails_before_training(run_config, tmp_path):
     cfg = run_config(log_validation=True, validation_dataset_file=_prompts_file(tmp_path, num_frames=10))
-    with pytest.raises(DataError, match="num_frames is 10"):
+    with pytest.raises(DataError, match=r'prompts.json, data\[0\] \("a dog"\): num_frames is 10'):
         build_wan_components(cfg)
 
 

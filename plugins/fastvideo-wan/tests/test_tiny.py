@@ -61,8 +61,10 @@ def test_impossible_options_are_all_reported(tmp_path):
     (tmp_path / "w").mkdir()
     (tmp_path / "w" / "file").touch()
     with pytest.raises(ConfigError) as error:
-        write_tiny_pipeline(tmp_path / "w", head_dim=5, text_dim=20)
+        write_tiny_pipeline(tmp_path / "w", head_dim=5, text_dim=20, num_layers=0, vae_dim=-1)
     text = str(error.value)
     assert "is not an empty folder" in text
+    assert "num_layers: is 0\n      allowed: 1 or more" in text
+    assert "vae_dim: is -1" in text
     assert "head_dim: is 5" in text
     assert "text_dim: is 20" in text

@@ -69,7 +69,9 @@ def restore_optimizer(optimizer: Optimizer, stored: dict[str, Any], names: Mappi
 
 def _log_change(where: str, key: str, then: Any, now: Any) -> None:
     name = "learning rate" if key in ("lr", "initial_lr") else key
-    logger.warning("%s: %s was %s in the checkpoint; this run's configuration says %s, and counts", where, name, then, now)
+    logger.warning(
+        "%s: %s was %s in the checkpoint; this run's configuration says %s, and counts", where, name, then, now
+    )
 
 
 def allocate_state(

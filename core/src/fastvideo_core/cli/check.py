@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # torch and pydantic are imported when a file is checked, not to show help
     from fastvideo_core.config.run import RunConfig
+    from fastvideo_core.data.validation import ValidationPrompt
     from fastvideo_core.dispatch.estimate import RoleEstimate
     from fastvideo_core.registry.registry import PluginRegistry
 
@@ -14,22 +17,28 @@ if TYPE_CHECKING:  # torch and pydantic are imported when a file is checked, not
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `check`."""
     parser.add_argument("config", help="the run's run.yaml")
+    parser.add_argument("--resume", metavar="latest|PATH", help="check it as a run that goes on, as with train")
 
 
 def run(args: argparse.Namespace) -> int:
     """Reports every problem at once, or what the run would be."""
+    from fastvideo_core.dispatch import preflight
     from fastvideo_core.dispatch.load import load_run_config
     from fastvideo_core.errors import ConfigError, Problem, UserError
 
     registry: PluginRegistry = args.registry
-    cfg = load_run_config(args.config, registry)
-    problems: list[Problem] = []
+    overrides = {"training.resume_from_checkpoint": args.resume} if args.resume is not None else {}
+    cfg = load_run_config(args.config, registry, overrides)
+    problems: list[Problem] = preflight.output_problems(cfg)
     lines: list[str] = []
+    inputs = _Inputs()
     for part in (_roles, _data, _prompts, _resume):
         try:
-            lines += part(cfg, registry)
+            lines += part(cfg, registry, inputs)
         except UserError as error:
             problems += error.problems
+    if inputs.roles_are_fine:
+        problems += preflight.input_problems(cfg, inputs.prompts, inputs.rows)
     if problems:
         raise ConfigError(problems)
     print(f"{args.config}: {cfg.recipe.method} of {cfg.recipe.family}, {cfg.training.max_train_steps} steps")
@@ -39,7 +48,16 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _roles(cfg: RunConfig, registry: PluginRegistry) -> list[str]:
+@dataclass
+class _Inputs:
+    """What the parts leave for the family to look at."""
+
+    roles_are_fine: bool = False
+    prompts: Sequence[ValidationPrompt] = ()
+    rows: Sequence[Mapping[str, Any]] = ()
+
+
+def _roles(cfg: RunConfig, registry: PluginRegistry, inputs: _Inputs) -> list[str]:
     from fastvideo_core.dispatch.estimate import estimate_role
     from fastvideo_core.dispatch.sources import role_source
     from fastvideo_core.errors import Problem, UserError
@@ -58,10 +76,16 @@ def _roles(cfg: RunConfig, registry: PluginRegistry) -> list[str]:
                 text += f", {estimate.parameters / 1e6:,.2f} M parameters"
             lines.append(text)
         except UserError as error:
-            problems += [Problem(p.found, p.where or f"roles.{name}", p.allowed, p.fix) for p in error.problems]
+            problems += [Problem(p.found, _role_place(name, p.where), p.allowed, p.fix) for p in error.problems]
     if problems:
         raise UserError(problems)
+    inputs.roles_are_fine = True
     return lines + (_memory(cfg, estimates) if len(estimates) == len(cfg.roles) else [])
+
+
+def _role_place(name: str, where: str) -> str:
+    """An outline knows the path, not whose it is."""
+    return where if where.startswith("roles.") else f"roles.{name}.{where}" if where else f"roles.{name}"
 
 
 def _memory(cfg: RunConfig, estimates: list[RoleEstimate]) -> list[str]:
@@ -78,13 +102,14 @@ def _memory(cfg: RunConfig, estimates: list[RoleEstimate]) -> list[str]:
     ]
 
 
-def _data(cfg: RunConfig, registry: PluginRegistry) -> list[str]:
+def _data(cfg: RunConfig, registry: PluginRegistry, inputs: _Inputs) -> list[str]:
     if cfg.training.data_path is None:
-        return ["data: the family's own"]
+        return ["data: of the family's own loader, as there is no training.data_path"]
     from fastvideo_core.dispatch.runtime import parquet_loader
 
     loader = parquet_loader(cfg)
     try:
+        inputs.rows = loader.examples()
         return [
             (
                 f"data: {loader.num_samples} samples in {cfg.training.data_path} ({', '.join(loader.tensor_names)}), "
@@ -95,22 +120,24 @@ def _data(cfg: RunConfig, registry: PluginRegistry) -> list[str]:
         loader.close()
 
 
-def _prompts(cfg: RunConfig, registry: PluginRegistry) -> list[str]:
+def _prompts(cfg: RunConfig, registry: PluginRegistry, inputs: _Inputs) -> list[str]:
     if not cfg.training.log_validation or cfg.training.validation_dataset_file is None:
         return []
-    from fastvideo_core.data.validation import read_validation_prompts
+    from fastvideo_core.dispatch.preflight import validation_prompts
 
-    prompts = read_validation_prompts(cfg.training.validation_dataset_file)
-    return [f"validation: {len(prompts)} prompts every {cfg.training.validation_steps} steps"]
+    inputs.prompts = validation_prompts(cfg)
+    return [f"validation: {len(inputs.prompts)} prompts every {cfg.training.validation_steps} steps"]
 
 
-def _resume(cfg: RunConfig, registry: PluginRegistry) -> list[str]:
+def _resume(cfg: RunConfig, registry: PluginRegistry, inputs: _Inputs) -> list[str]:
     if cfg.training.resume_from_checkpoint is None:
         return []
-    from fastvideo_core.dispatch.runtime import build_checkpoint_manager
+    from fastvideo_core.dispatch.preflight import check_steps_left
+    from fastvideo_core.dispatch.runtime import build_checkpoint_manager, resumed_checkpoint
 
-    manager = build_checkpoint_manager(cfg, registry)
-    return [f"resume: after step {manager.prepare_resume(cfg.training.resume_from_checkpoint)}"]
+    step = build_checkpoint_manager(cfg, registry).prepare_resume(resumed_checkpoint(cfg))
+    check_steps_left(cfg, step)
+    return [f"resume: after step {step}"]
 
 
 def _size(size: float) -> str:

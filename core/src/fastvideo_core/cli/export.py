@@ -20,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Writes the folder and says what is in it."""
+    from fastvideo_core.data.output import check_new_folder
     from fastvideo_core.dispatch.trained import open_trained_model
     from fastvideo_core.errors import ConfigError, Problem
 
@@ -28,6 +29,7 @@ def run(args: argparse.Namespace) -> int:
     if model.source.checkpoint is None:
         fix = "give the path of a checkpoint"
         raise ConfigError(Problem("this is a diffusers folder already", where=args.model, fix=fix))
+    check_new_folder(args.out)
     export: Any = registry.resolve(registry.get("models", model.family), "export")
     notes = export(
         model.source.base,

@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fastvideo_core.cli.numbers import finite
+
 if TYPE_CHECKING:  # torch is imported when encoding starts, not to show help
     from fastvideo_core.data.preprocess import PreprocessOptions
     from fastvideo_core.registry.registry import PluginRegistry
@@ -31,14 +33,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--fps-policy",
         choices=("resample", "keep"),
-        default="resample",
         help="bring videos to the model's frame rate (default), or take their frames as they are",
     )
-    parser.add_argument("--fps", type=float, help="frame rate for resample (default: the model's)")
+    parser.add_argument("--fps", type=finite, help="frame rate for resample (default: the model's)")
     parser.add_argument(
         "--clips",
         choices=("first", "all"),
-        default="first",
         help="one clip from each video's start (default), or all consecutive clips of it",
     )
     parser.add_argument("--samples-per-file", type=int, default=32, help="samples in a parquet file (default: 32)")
@@ -47,10 +47,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Encodes what is not encoded yet and reports what was skipped."""
+    from fastvideo_core.data.output import check_writable_folder
     from fastvideo_core.data.preprocess import preprocess
     from fastvideo_core.data.sources import discover
     from fastvideo_core.distributed import context
 
+    check_writable_folder(args.output)
     options = _options(args, discover(args.input).has_videos)
     registry: PluginRegistry = args.registry
     make_encoder: Any = registry.resolve(registry.get("models", args.family), "preprocess")
@@ -69,15 +71,18 @@ def _options(args: argparse.Namespace, has_videos: bool) -> PreprocessOptions:
         raise ConfigError(
             Problem(found, fix="say the size of a clip, for example --height 480 --width 832 --num-frames 77")
         )
-    if not has_videos and len(missing) < len(sizes):
-        raise ConfigError(Problem(f"{args.input} holds prompts alone, which have no size", fix="leave the sizes out"))
+    of_videos = {**sizes, "--fps-policy": args.fps_policy, "--fps": args.fps, "--clips": args.clips}
+    given = [name for name, value in of_videos.items() if value is not None]
+    if not has_videos and given:
+        found = f"{args.input} holds prompts alone; {', '.join(given)} {'are' if len(given) > 1 else 'is'} for videos"
+        raise ConfigError(Problem(found, fix=f"leave {', '.join(given)} out"))
     return PreprocessOptions(
         height=args.height or 0,
         width=args.width or 0,
         num_frames=args.num_frames or 0,
-        fps_policy=args.fps_policy,
+        fps_policy=args.fps_policy or "resample",
         fps=args.fps,
-        clips=args.clips,
+        clips=args.clips or "first",
         samples_per_file=args.samples_per_file,
         batch_size=args.batch_size,
     )

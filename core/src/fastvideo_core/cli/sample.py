@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastvideo_core.cli.model_options import add_model_options
+from fastvideo_core.cli.numbers import finite, seed
 
 if TYPE_CHECKING:  # torch is imported when sampling starts, not to show help
     from fastvideo_core.data.validation import ValidationPrompt
@@ -15,6 +17,10 @@ if TYPE_CHECKING:  # torch is imported when sampling starts, not to show help
     from fastvideo_core.validator import ValidationRequest
 
 PLAIN_STEPS, PLAIN_GUIDANCE = 50, 5.0
+RUN_SIZES = {"height": "num_height", "width": "num_width", "num_frames": "num_frames"}
+"""Sizes of a prompt, and what `training` calls them."""
+
+SIZES = tuple(RUN_SIZES)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,37 +31,46 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--prompts", type=Path, metavar="FILE", help="validation JSON, or a text file with a prompt a line"
     )
     parser.add_argument("--out", type=Path, default=Path("samples"), help="folder for the videos (default: samples)")
-    parser.add_argument("--steps", type=int, help="sample in so many steps with the family's own sampler")
+    parser.add_argument(
+        "--steps", type=int, help="sample in so many steps with the family's own sampler, also prompts that name others"
+    )
     parser.add_argument("--timesteps", help="sample in few steps at exactly these levels, for example 1000,750,500,250")
     parser.add_argument("--sampler", choices=("ode", "sde"), help="how few-step sampling moves between levels")
-    parser.add_argument("--guidance-scale", type=float, help="w of u + w (c - u); 1 is none")
-    parser.add_argument("--height", type=int, help="pixels")
-    parser.add_argument("--width", type=int, help="pixels")
-    parser.add_argument("--num-frames", type=int, help="frames")
+    parser.add_argument("--guidance-scale", type=finite, help="w of u + w (c - u); 1 is none")
+    parser.add_argument("--height", type=int, help="pixels (default: of the prompt, the run, the family)")
+    parser.add_argument("--width", type=int, help="pixels (default: likewise)")
+    parser.add_argument("--num-frames", type=int, help="frames (default: likewise)")
     parser.add_argument(
-        "--seed", type=int, default=0, help="seed of the first prompt, the next ones count up (default: 0)"
+        "--seed", type=seed, default=0, help="seed of the first prompt, the next ones count up (default: 0)"
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Writes an mp4 and a contact sheet per prompt, and says where."""
+    """Writes an mp4 and a contact sheet per prompt, and says where and how."""
+    from fastvideo_core.data.output import check_writable_folder
     from fastvideo_core.dispatch.sources import load_role
     from fastvideo_core.dispatch.trained import open_trained_model
     from fastvideo_core.distributed import context
     from fastvideo_core.validator import SamplingValidator
 
-    prompts = _prompts(args)
+    asked = _prompts(args)
+    check_writable_folder(args.out, "--out")
     registry: PluginRegistry = args.registry
     model = open_trained_model(args.model, registry, family=args.family, role=args.role, weights=args.weights)
+    prompts = [_sized(prompt, model.training) for prompt in asked]
     build: Any = registry.resolve(registry.get("models", model.family), "sample")
     sampler = build(model.source.base, model.pipeline_config, device=context.device())
-    load_role(sampler.handle, model.source)
     request = _request(args, model, sampler)
     validator = SamplingValidator(sampler, prompts, seed=args.seed)
-    validator.log_validation(0, request)
     print(f"{model.source}: {_describe(request)}")
-    for index in range(len(prompts)):
-        print(args.out / f"{index:02d}.mp4")
+    for line in _sizes(asked, prompts, validator.prompts):
+        print(line)
+    load_role(sampler.handle, model.source)
+    validator.log_validation(0, request)
+    for index, prompt in enumerate(validator.prompts):
+        steps = request.for_prompt(prompt).sampling_steps
+        own = "" if steps == request.sampling_steps else f" ({steps} steps, as its prompt says)"
+        print(f"{args.out / f'{index:02d}.mp4'}{own}")
     return 0
 
 
@@ -65,17 +80,51 @@ def _prompts(args: argparse.Namespace) -> list[ValidationPrompt]:
     from fastvideo_core.data.validation import ValidationPrompt, read_validation_prompts
     from fastvideo_core.errors import ConfigError, Problem
 
+    if any(not text.strip() for text in args.prompt):
+        raise ConfigError(Problem("the prompt is empty", where="--prompt", allowed="a text that is not empty"))
     prompts = [ValidationPrompt(caption=text) for text in args.prompt]
     if args.prompts is not None:
         prompts += read_validation_prompts(args.prompts)
     if not prompts:
         raise ConfigError(Problem("there is no prompt", fix='add --prompt "..." or --prompts FILE'))
-    given = {"height": args.height, "width": args.width, "num_frames": args.num_frames}
-    given = {key: value for key, value in given.items() if value is not None}
+    given = {name: getattr(args, name) for name in SIZES if getattr(args, name) is not None}
     return [
         replace(prompt, seed=args.seed + index if prompt.seed is None else prompt.seed, **given)
         for index, prompt in enumerate(prompts)
     ]
+
+
+def _sized(prompt: ValidationPrompt, training: Mapping[str, Any]) -> ValidationPrompt:
+    """The prompt with the run's sizes where neither it nor the command line names one."""
+    from dataclasses import replace
+
+    missing = [name for name in SIZES if getattr(prompt, name) is None]
+    of_run: dict[str, Any] = {name: training.get(RUN_SIZES[name]) for name in missing}
+    return replace(prompt, **of_run)
+
+
+def _sizes(
+    asked: Sequence[ValidationPrompt],
+    sized: Sequence[ValidationPrompt],
+    fitted: Sequence[ValidationPrompt],
+) -> list[str]:
+    """Which sizes the videos have, and where they come from; every distinct one once."""
+    lines = []
+    for before, of_run, prompt in zip(asked, sized, fitted, strict=True):
+        size = f"videos of {prompt.num_frames} frames, {prompt.height} x {prompt.width} pixels (height x width)"
+        if None in (prompt.num_frames, prompt.height, prompt.width):
+            size = "videos of the family's own size"
+        elif _unnamed(of_run):
+            names = ", ".join(f"--{name.replace('_', '-')}" for name in _unnamed(of_run))
+            size += f"; not named by prompt or run, so the family's default: {names}"
+        elif _unnamed(before):
+            size += ", as the run was configured"
+        lines.append(size)
+    return list(dict.fromkeys(lines))
+
+
+def _unnamed(prompt: ValidationPrompt) -> list[str]:
+    return [name for name in SIZES if getattr(prompt, name) is None]
 
 
 def _request(args: argparse.Namespace, model: TrainedModel, sampler: Any) -> ValidationRequest:
@@ -104,7 +153,8 @@ def _request(args: argparse.Namespace, model: TrainedModel, sampler: Any) -> Val
     steps = args.steps or training.get("validation_sampling_steps", [PLAIN_STEPS])[0]
     guidance = training.get("validation_guidance_scale", [PLAIN_GUIDANCE])[0]
     guidance = guidance if args.guidance_scale is None else args.guidance_scale
-    return ValidationRequest(sampler.handle, args.out, sampling_steps=steps, guidance_scale=guidance)
+    fixed = args.steps is not None
+    return ValidationRequest(sampler.handle, args.out, sampling_steps=steps, fixed_steps=fixed, guidance_scale=guidance)
 
 
 def _levels(args: argparse.Namespace, model: TrainedModel, sampler: Any) -> tuple[float, ...] | None:
@@ -113,8 +163,8 @@ def _levels(args: argparse.Namespace, model: TrainedModel, sampler: Any) -> tupl
 
     if args.timesteps is not None:
         try:
-            return FewStepSchedule.from_denoising_steps([float(t) for t in args.timesteps.split(",")]).timesteps
-        except ValueError as error:
+            return FewStepSchedule.from_denoising_steps([finite(t) for t in args.timesteps.split(",")]).timesteps
+        except (ValueError, argparse.ArgumentTypeError) as error:
             where = f"--timesteps {args.timesteps}"
             raise ConfigError(Problem(str(error), where=where, allowed="numbers such as 1000,750,500,250")) from None
     if args.steps is not None or model.method_config is None:

@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fastvideo_core.cli.numbers import seed
+
 if TYPE_CHECKING:
     from fastvideo_core.registry.registry import PluginRegistry
 
@@ -14,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `tiny`."""
     parser.add_argument("family", help="an installed model family")
     parser.add_argument("out", type=Path, help="folder to write; must not hold anything yet")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the random weights (default: 0)")
+    parser.add_argument("--seed", type=seed, default=0, help="seed of the random weights (default: 0)")
     parser.add_argument(
         "--set",
         metavar="NAME=NUMBER",
@@ -26,10 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Writes the folder and says where."""
-    from fastvideo_core.errors import ConfigError, Problem
+    from fastvideo_core.data.output import check_new_folder
 
-    if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
-        raise ConfigError(Problem("there is something already", where=str(args.out), fix="name a new folder"))
+    check_new_folder(args.out)
     registry: PluginRegistry = args.registry
     write: Any = registry.resolve(registry.get("models", args.family), "tiny")
     write(args.out, seed=args.seed, **_sizes(write, args.set))

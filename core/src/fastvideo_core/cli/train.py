@@ -8,8 +8,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fastvideo_core.errors import DataError
+
 if TYPE_CHECKING:  # torch and pydantic are imported when a run starts, not to show help
     from fastvideo_core.config.run import RunConfig
+    from fastvideo_core.dispatch.runtime import DistillRuntime
     from fastvideo_core.registry.registry import PluginRegistry
 
 
@@ -19,7 +22,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resume", metavar="latest|PATH", help="go on from the newest checkpoint of output_dir, or from PATH"
     )
-    parser.add_argument("--dry-run", action="store_true", help="build everything, weights too, then stop before step 1")
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="build everything, weights too, and prepare one batch; then stop before step 1",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -27,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     from fastvideo_core.dispatch.load import load_run_config
 
     registry: PluginRegistry = args.registry
-    overrides = {"training.resume_from_checkpoint": args.resume} if args.resume else {}
+    overrides = {"training.resume_from_checkpoint": args.resume} if args.resume is not None else {}
     cfg = load_run_config(args.config, registry, overrides)
 
     from fastvideo_core.distributed import context, launch
@@ -52,11 +59,29 @@ def _train(cfg: RunConfig, registry: PluginRegistry, *, dry_run: bool) -> None:
     logging.basicConfig(level=logging.INFO if context.is_main_process() else logging.ERROR, format="%(message)s")
     runtime = build_runtime_from_config(cfg, registry)
     if dry_run:
+        tried = _try_batch(runtime)
         if context.is_main_process():
-            print(f"dry run: everything was built; training would start at step {runtime.start_step + 1}")
+            print(f"dry run: everything was built{tried}; training would start at step {runtime.start_step + 1}")
         return
     if context.is_main_process():
         output_dir = Path(cfg.training.output_dir)
         output_dir.mkdir(parents=True, exist_ok=True)
         (output_dir / "run.yaml").write_text(runtime.cfg.to_yaml(), encoding="utf-8")
     runtime.train()
+
+
+def _try_batch(runtime: DistillRuntime) -> str:
+    """Takes one batch as far as the method's networks, and says so."""
+    from fastvideo_core.dispatch.preflight import latents_source
+
+    raw_batch = next(iter(runtime.dataloader), None)
+    if raw_batch is None:
+        raise DataError("the data loader gives no batch")
+    source = latents_source(runtime.cfg)
+    if source is None:
+        return " and a batch read"
+    runtime.method.on_train_start()
+    runtime.method.prepare_batch(
+        raw_batch, latents_source=source, current_vsa_sparsity=runtime.training_args.VSA_sparsity
+    )
+    return " and a batch prepared"

@@ -20,6 +20,10 @@ class MethodConfig(PluginConfig):
         default="dense", description="Attention of the trained networks; vsa (sparse) only where the family offers it"
     )
 
+    def latents_source(self) -> Literal["data", "zeros"]:
+        """Whether training reads latents from the data (`data`) or only their shape counts (`zeros`)."""
+        return "data"
+
     def student_schedule(self, warp: Callable[[Any], Any]) -> FewStepSchedule | None:
         """The few-step schedule that this method trains its student for; None when it is sampled in many steps.
 

@@ -9,6 +9,18 @@ from pathlib import Path
 from fastvideo_core.errors import ConfigError, Problem
 
 
+def check_new_folder(path: str | Path) -> None:
+    """Fails for a folder that holds something already, or that `check_writable_folder` refuses.
+
+    Raises:
+        ConfigError: as said.
+    """
+    folder = Path(path)
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+        raise ConfigError(Problem("there is something already", where=str(path), fix="name a new folder"))
+    check_writable_folder(path)
+
+
 def check_writable_folder(path: str | Path, where: str = "") -> None:
     """Fails for a folder that can neither be made nor written; leaves nothing behind.
 

@@ -20,6 +20,7 @@ from fastvideo_core.components import ModelComponents
 from fastvideo_core.config.run import RunConfig
 from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.data.loader import ParquetLoader
+from fastvideo_core.dispatch import preflight
 from fastvideo_core.dispatch.sources import load_role, pin_role_paths, role_source
 from fastvideo_core.distributed import context
 from fastvideo_core.distributed.shard import shard_roles
@@ -69,6 +70,7 @@ def build_runtime_from_config(cfg: RunConfig, registry: PluginRegistry) -> Disti
     Raises:
         UserError: whatever does not fit, before anything is trained or written.
     """
+    preflight.check_run(cfg)
     args = cfg.training
     # Nothing of ours draws from torch's global generator, but dropout layers and third parties' code do.
     torch.manual_seed(stream_seed(args.seed, "global", context.rank()))
@@ -76,23 +78,7 @@ def build_runtime_from_config(cfg: RunConfig, registry: PluginRegistry) -> Disti
     cfg = pin_role_paths(cfg, None if resumed is None else describe(resumed).config)
     checkpoint_manager = build_checkpoint_manager(cfg, registry)
     start_step = checkpoint_manager.prepare_resume(resumed)
-    if args.resume_from_checkpoint is None and (earlier := storage.later_checkpoints(Path(args.output_dir), 0)):
-        raise ConfigError(
-            Problem(
-                found=f"training.output_dir {args.output_dir} already holds {earlier[-1].name}",
-                where=cfg.source,
-                allowed="a new folder for a new run",
-                fix="go on with --resume latest, name another output_dir, or remove the old run",
-            )
-        )
-    if start_step >= args.max_train_steps:
-        raise ConfigError(
-            Problem(
-                found=f"the checkpoint is at step {start_step}, and training.max_train_steps is {args.max_train_steps}",
-                where=cfg.source,
-                fix="raise max_train_steps to train on",
-            )
-        )
+    preflight.check_steps_left(cfg, start_step)
 
     components = build_components(cfg, registry)
     method_plugin = registry.get("methods", cfg.recipe.method)

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from fastvideo_core.checkpoint.weights import describe, read_role_weights
+from fastvideo_core.checkpoint.weights import CheckpointInfo, describe, read_role_weights
 from fastvideo_core.config.base import PluginConfig
 from fastvideo_core.config.run import RoleConfig
 from fastvideo_core.config.sections import MethodConfig
 from fastvideo_core.dispatch.sources import RoleSource, find_checkpoint, role_source
-from fastvideo_core.errors import ConfigError, Problem
+from fastvideo_core.errors import CheckpointError, ConfigError, Problem
 from fastvideo_core.registry.registry import PluginRegistry
+
+_HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
 
 
 @dataclass(frozen=True)
@@ -58,11 +62,20 @@ def open_trained_model(
         weights: `auto` (EMA where there is one), `raw` or `ema`.
 
     Raises:
-        ConfigError: no family for a plain folder, or another one than the checkpoint's.
-        CheckpointError: the checkpoint lacks the role or its EMA weights.
+        ConfigError: nothing there, role or weights of a plain folder, no family for it, or another one than the
+            checkpoint's.
+        CheckpointError: the checkpoint is damaged, or lacks the role or its EMA weights.
     """
+    if not Path(path).exists() and not _HUB_ID.fullmatch(path):
+        allowed = "a checkpoint folder, a run's folder, a diffusers folder, or a hub id (org/name)"
+        fix = f"check the path; relative ones count from {Path.cwd()}"
+        raise ConfigError(Problem("there is no such path", where=path, allowed=allowed, fix=fix))
     checkpoint = find_checkpoint(path)
     options: dict[str, Any] = {"checkpoint_role": role, "weights": weights}
+    if checkpoint is None:
+        _check_plain_options(path, role, weights)
+    else:
+        options["checkpoint_role"] = _checked_role(describe(checkpoint), role, weights)
     source = role_source("student", RoleConfig(path=path, trainable=False, **options))
     if checkpoint is None:
         if family is None:
@@ -86,3 +99,31 @@ def open_trained_model(
         method_config if isinstance(method_config, MethodConfig) else None,
         config["training"],
     )
+
+
+def _check_plain_options(path: str, role: str | None, weights: str) -> None:
+    given = (("--role", role, None), ("--weights", weights, "auto"))
+    problems = [
+        Problem(f"is for checkpoints, and {path} is none", f"{option} {value}", fix=f"leave {option} out")
+        for option, value, absent in given
+        if value != absent
+    ]
+    if problems:
+        raise ConfigError(problems)
+
+
+def _checked_role(contents: CheckpointInfo, wanted: str | None, weights: str) -> str:
+    """The role that is meant, which has the weights that are asked for."""
+    roles = tuple(contents.roles)
+    role = wanted or ("student" if "student" in roles or len(roles) > 1 else roles[0])
+    if role not in roles:
+        found = f"{contents.path} holds no role '{role}'"
+        where = f"--role {wanted}" if wanted else ""
+        raise CheckpointError(Problem(found, where, allowed=", ".join(roles), fix="name one of them with --role"))
+    if weights == "ema" and role not in contents.ema_roles:
+        found = f"{contents.path} has no EMA weights of role '{role}'"
+        allowed = f"roles with EMA weights: {', '.join(contents.ema_roles) or 'none'}"
+        raise CheckpointError(
+            Problem(found, "--weights ema", allowed=allowed, fix="use --weights raw, or leave it out")
+        )
+    return role

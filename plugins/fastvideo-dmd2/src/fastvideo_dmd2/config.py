@@ -122,6 +122,10 @@ class DMD2Config(MethodConfig):
             ]
         return problems
 
+    def latents_source(self) -> Literal["data", "zeros"]:
+        data_free = self.rollout_mode == "simulate" and self.adversarial_weight == 0
+        return "zeros" if data_free else "data"
+
     def student_schedule(self, warp: Callable[[Any], Any]) -> FewStepSchedule:
         from fastvideo_core.diffusion.rollout import FewStepSchedule
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastvideo_core.adapter import LatentsSource, check_primitives
+from fastvideo_core.adapter import check_primitives
 from fastvideo_core.batch import TrainingBatch
 from fastvideo_core.config.run import RunConfig
 from fastvideo_core.config.sections import PipelineConfig
@@ -97,9 +97,9 @@ class DMD2Method(DistillMethod):
     def single_train_step(
         self, batch: Any, iteration: int, *, current_vsa_sparsity: float = 0.0
     ) -> Iterator[StepResult]:
-        data_free = self.config.rollout_mode == "simulate" and self.adversarial is None
-        source: LatentsSource = "zeros" if data_free else "data"
-        prepared = self.prepare_batch(batch, latents_source=source, current_vsa_sparsity=current_vsa_sparsity)
+        prepared = self.prepare_batch(
+            batch, latents_source=self.config.latents_source(), current_vsa_sparsity=current_vsa_sparsity
+        )
         noisy, t = self.student_input(prepared, iteration)
         if self.student_is_due(iteration):
             x = self.student_sample(noisy, t, prepared)

@@ -162,17 +162,17 @@ def _check_values(
 ) -> None:
     expected = (
         (TRANSFORMER, transformer, "patch_size", "3 whole numbers", _numbers(int, 3)),
-        (TRANSFORMER, transformer, "text_dim", "a whole number", _number(int)),
+        (TRANSFORMER, transformer, "text_dim", "a whole number", _whole_number),
         ("vae", vae, "latents_mean", f"{LATENT_CHANNELS} numbers", _numbers((int, float), LATENT_CHANNELS)),
         ("vae", vae, "latents_std", f"{LATENT_CHANNELS} numbers", _numbers((int, float), LATENT_CHANNELS)),
-        ("vae", vae, "scale_factor_temporal", "a whole number", _number(int)),
-        ("vae", vae, "scale_factor_spatial", "a whole number", _number(int)),
+        ("vae", vae, "scale_factor_temporal", "a whole number", _whole_number),
+        ("vae", vae, "scale_factor_spatial", "a whole number", _whole_number),
         (
             "scheduler",
             {"num_train_timesteps": 1000, **scheduler},
             "num_train_timesteps",
             "a whole number",
-            _number(int),
+            _whole_number,
         ),
     )
     problems = [
@@ -184,8 +184,8 @@ def _check_values(
         raise ConfigError(problems)
 
 
-def _number(kind: type | tuple[type, ...]) -> Callable[[object], bool]:
-    return lambda value: isinstance(value, kind) and not isinstance(value, bool) and value > 0
+def _whole_number(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def _numbers(kind: type | tuple[type, ...], count: int) -> Callable[[object], bool]:
