@@ -81,15 +81,20 @@ class ParquetFolder:
         path = self.path(int(self.group_file[group]))
         columns = [column for name in self.tensors for column in tensor_columns(name)] + list(self.metadata)
         try:
-            if path.stat().st_size != self.file_bytes[self.group_file[group]]:
-                raise DataError(Problem("changed since the run started", self.where(group), fix=_FIX_CHANGED))
+            self._check_unchanged(path, group)
             handle = self._handles.take(path)
             table = handle.read_row_group(int(self.group_index[group]), columns=columns, use_threads=False)
         except (pa.ArrowException, OSError) as error:
+            self._check_unchanged(path, group)  # it may have changed while it was read
             fix = _FIX_DAMAGED
             raise DataError(Problem(f"cannot be read: {error}", self.where(group), fix=fix)) from error
         self._handles.give(path, handle)
         return table
+
+    def _check_unchanged(self, path: Path, group: int) -> None:
+        size = path.stat().st_size if path.exists() else None
+        if size != self.file_bytes[self.group_file[group]]:
+            raise DataError(Problem("changed since the run started", self.where(group), fix=_FIX_CHANGED))
 
     @cached_property
     def digest(self) -> str:
