@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import json
 import threading
 from pathlib import Path
@@ -324,3 +325,17 @@ def test_foreign_rows_with_an_empty_text_are_padded(tmp_path: Path) -> None:
     assert batch["text_embedding_length"][empty] == 0
     assert not batch["text_embedding"][empty].any()
     assert batch["text_embedding"][1 - empty].all()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_a_consumer_keeps_of_a_batch_is_never_written_again(tmp_path: Path, workers: int) -> None:
+    write_numbered(tmp_path, [40], group=4)
+    loader = ParquetLoader(tmp_path, batch_size=2, seed=0, num_workers=workers)
+    kept = []
+    for batch in itertools.islice(loader, 60):
+        if len(kept) % 3 == 0:  # a view of a view, while the batch itself is dropped
+            kept.append((ids(batch)[1], batch["vae_latent"][1].flatten()[:3]))
+        else:
+            kept.append((ids(batch)[1], batch["vae_latent"][1].clone()))
+    assert all(bool((values == number).all()) for number, values in kept)
+    loader.close()
