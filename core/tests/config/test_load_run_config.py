@@ -126,12 +126,13 @@ def test_optional_sections_may_be_absent_or_empty(registry: PluginRegistry) -> N
     assert cfg.callbacks["toycallback"].decay == 0.9  # type: ignore[attr-defined]
 
 
-def test_home_is_expanded_in_paths(registry: PluginRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", "/home/someone")
-    assert (
-        load(registry, RUN_YAML.replace("output_dir: out", "output_dir: ~/out")).training.output_dir
-        == "/home/someone/out"
-    )
+def test_home_is_expanded_in_paths(
+    registry: PluginRegistry, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    home = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("HOME", str(home))
+    cfg = load(registry, RUN_YAML.replace("output_dir: out", "output_dir: ~/out"))
+    assert cfg.training.output_dir == str(home / "out")
 
 
 def test_overrides_replace_what_the_file_says(registry: PluginRegistry) -> None:

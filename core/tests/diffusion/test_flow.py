@@ -62,13 +62,12 @@ def test_guidance_moves_away_from_the_unconditional_prediction():
     assert flow.guided(torch.tensor(2.0), torch.tensor(1.0), 3.0).item() == 4.0
 
 
-def test_shift_keeps_the_ends_raises_the_middle_and_inverts():
+def test_shift_keeps_the_ends_and_raises_the_middle():
     u = torch.linspace(0, 1, 11, dtype=torch.float64)
     shifted = flow.shift_sigma(u, 3.0)
     assert shifted[0] == 0
     assert shifted[-1] == 1
     assert shifted[5].item() == pytest.approx(0.75)
-    torch.testing.assert_close(flow.unshift_sigma(shifted, 3.0), u)
 
 
 def test_sigma_may_be_given_per_element_of_the_latents():

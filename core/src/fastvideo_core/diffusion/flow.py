@@ -44,11 +44,6 @@ def shift_sigma(u: Tensor, shift: float) -> Tensor:
     return shift * u / (1 + (shift - 1) * u)
 
 
-def unshift_sigma(sigma: Tensor, shift: float) -> Tensor:
-    """The inverse of `shift_sigma`."""
-    return sigma / (shift - (shift - 1) * sigma)
-
-
 def expand_to(values: Tensor, like: Tensor) -> Tensor:
     """[B] as [B, 1, ...] so that it broadcasts against `like` [B, ...]; other shapes are returned as they are."""
     if values.ndim == 1:

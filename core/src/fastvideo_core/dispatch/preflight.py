@@ -12,6 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 from fastvideo_core.adapter import LatentsSource
 from fastvideo_core.checkpoint import storage
 from fastvideo_core.config.run import RunConfig
+from fastvideo_core.config.sections import MethodConfig
 from fastvideo_core.data.loader import ParquetLoader
 from fastvideo_core.data.output import check_writable_folder
 from fastvideo_core.data.validation import ValidationPrompt, read_validation_prompts
@@ -39,15 +40,6 @@ class Preflight(Protocol):
             rows: raw batches of one, one for each latent shape of the data; none when the family brings its own data.
             latents_source: what the method will ask of prepare_batch; None when only running it can tell.
         """
-        ...
-
-
-@runtime_checkable
-class DeclaresLatents(Protocol):
-    """What a method's `method_config` class may offer: whether the method trains on the data's latents."""
-
-    def latents_source(self) -> LatentsSource:
-        """The `latents_source` of the method's prepare_batch calls."""
         ...
 
 
@@ -136,7 +128,7 @@ def validation_prompts(cfg: RunConfig) -> Sequence[ValidationPrompt]:
 def latents_source(cfg: RunConfig) -> LatentsSource | None:
     """Whether the method trains on the data's latents; None when it does not say."""
     config = cfg.method_config
-    return config.latents_source() if isinstance(config, DeclaresLatents) else None
+    return config.latents_source() if isinstance(config, MethodConfig) else None
 
 
 def input_problems(
