@@ -12,9 +12,11 @@ import pytest
 import torch
 from tiny_data import foreign_row, ids, sample_row, write_file, write_numbered
 
-from fastvideo_core.data.collate import decode_rows
+from fastvideo_core.data import folder as folder_module
+from fastvideo_core.data.collate import assemble, decode_rows
 from fastvideo_core.data.folder import ParquetFolder, open_folder
 from fastvideo_core.data.loader import ParquetLoader
+from fastvideo_core.data.memory import BatchMemory, MemoryPool
 from fastvideo_core.errors import CheckpointError, DataError
 
 
@@ -151,8 +153,8 @@ def test_shards_are_disjoint(numbered: Path) -> None:
 
 def test_resuming_reads_only_row_groups_that_are_still_needed(numbered: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[int] = []
-    real = ParquetFolder.read
-    monkeypatch.setattr(ParquetFolder, "read", lambda self, group: (read.append(group), real(self, group))[1])
+    real = ParquetFolder.payloads
+    monkeypatch.setattr(ParquetFolder, "payloads", lambda self, group: (read.append(group), real(self, group))[1])
     source = loader(numbered)
     take(source, 12)
     groups = 3 + 2 + 4 + 4
@@ -175,8 +177,8 @@ def test_memory_is_bounded_by_windows_not_by_rows(tmp_path: Path, monkeypatch: p
         reads += 1
         return real(self, group)
 
-    real = ParquetFolder.read
-    monkeypatch.setattr(ParquetFolder, "read", counting)
+    real = ParquetFolder.payloads
+    monkeypatch.setattr(ParquetFolder, "payloads", counting)
     rows_per_window = 4
     size = loader(tmp_path)._folder.layout.group_bytes[0]
     source = loader(tmp_path, batch_size=1, window_bytes=int(size) * rows_per_window)
@@ -185,13 +187,27 @@ def test_memory_is_bounded_by_windows_not_by_rows(tmp_path: Path, monkeypatch: p
         assert reads <= done + 2 * rows_per_window
 
 
-def test_rows_that_outlive_their_row_group_do_not_hold_its_memory(tmp_path: Path) -> None:
-    write_file(tmp_path / "a.parquet", [sample_row(n) for n in range(2)])
+def test_a_row_group_is_read_no_further_than_its_last_wanted_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folder_module, "_PIECE_BYTES", 1)
+    write_numbered(tmp_path, [8], group=8)
+    pieces = []
+
+    def counting(self: ParquetFolder, group: int) -> Any:
+        for piece in real(self, group):
+            pieces.append(piece.num_rows)
+            yield piece
+
+    real = ParquetFolder.payloads
+    monkeypatch.setattr(ParquetFolder, "payloads", counting)
     folder = open_folder(tmp_path)
-    view, copy = (row.tensors["vae_latent"].data for row in decode_rows(folder, 0, [0, 1], [False, True]))
-    assert not view.flags.owndata
-    assert copy.flags.owndata
-    assert copy.tobytes() == np.ones(16, np.float32).tobytes()
+    memory = BatchMemory(MemoryPool(keep_bytes=0), batch_size=2)
+    rows = decode_rows(folder, 0, [1, 1, 3], [0, 2, 1], memory)
+    assert pieces == [1, 1, 1, 1]
+    assert [row.info["id"] for row in rows] == ["s1", "s1", "s3"]
+    batch = assemble(folder, [rows[0], rows[2]], 0, memory)
+    assert batch["vae_latent"].flatten(1).float().mean(1).tolist() == [1.0, 3.0]
 
 
 def test_dtypes_are_honoured_and_mixed_ones_promoted_exactly(tmp_path: Path) -> None:
@@ -231,7 +247,7 @@ def test_only_named_tensors_are_read_and_pil_image_only_when_named(tmp_path: Pat
         rows.append(sample_row(n) | extra)
     write_file(tmp_path / "a.parquet", rows)
     assert loader(tmp_path).tensor_names == ("vae_latent", "text_embedding")
-    assert "pil_image_bytes" not in loader(tmp_path)._folder.read(0).column_names
+    assert "pil_image_bytes" not in next(loader(tmp_path)._folder.payloads(0)).schema.names
     batch = next(loader(tmp_path, tensors=["pil_image"]))
     assert batch["pil_image"][:, 0, 0, 0].tolist() == ids(batch)
     assert "vae_latent" not in batch

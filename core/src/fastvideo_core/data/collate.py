@@ -1,28 +1,29 @@
-"""From arrow rows to a batch: rows stay views on arrow's memory until they are copied, once, into the batch."""
+"""From arrow rows to a batch: every row is checked and copied, once, from arrow's memory to its place in the batch."""
 
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import torch
 from torch import Tensor
 
 from fastvideo_core.data.folder import ParquetFolder
+from fastvideo_core.data.memory import BatchMemory, Bytes
 from fastvideo_core.data.schema import DTYPES, bytes_of, check_payload, tensor_columns
 from fastvideo_core.errors import DataError, Problem
 
 
 @dataclass(frozen=True)
 class Payload:
-    """A stored tensor: its bytes (a view on arrow's memory, or a copy), shape and dtype name."""
+    """A stored tensor: its bytes (in the memory of its batch, or still in arrow's), shape and dtype name."""
 
-    data: npt.NDArray[np.uint8]
+    data: Bytes
     shape: tuple[int, ...]
     dtype: str
 
@@ -34,55 +35,84 @@ class Payload:
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where a row is stored, written out only for an error."""
+
+    folder: ParquetFolder
+    group: int
+    row: int
+
+    def __str__(self) -> str:
+        return self.folder.where(self.group, self.row)
+
+
+@dataclass(frozen=True)
 class Row:
     """One decoded sample: its tensors, its metadata, and how an error names it."""
 
     tensors: dict[str, Payload]
     info: dict[str, Any]
-    where: str
+    where: Place
 
 
-def decode_rows(folder: ParquetFolder, group: int, rows: Sequence[int], keep: Sequence[bool]) -> list[Row]:
+def decode_rows(
+    folder: ParquetFolder, group: int, rows: Sequence[int], slots: Sequence[int], memory: BatchMemory
+) -> list[Row]:
     """Read a row group and decode some of its rows.
 
     Args:
         folder: the data set.
         group: number of the row group.
-        rows: numbers inside the row group; repeats are allowed.
-        keep: whether a row outlives its neighbours, and so must not hold on to the row group's memory.
+        rows: numbers inside the row group, ascending; repeats are allowed.
+        slots: where each row goes: batch * batch_size + place in the batch.
+        memory: of the batches.
 
     Raises:
         DataError: the row group cannot be read, or a row's bytes, shape and dtype do not fit together.
     """
-    table = folder.read(group)
-    sparse = 2 * len(rows) < table.num_rows
-    info = {name: table.column(name) for name in folder.metadata if name in table.column_names}
-    decoded = []
-    payloads = {name: _Payloads(table, name) for name in folder.tensors}
-    for row, kept in zip(rows, keep, strict=True):
-        where = folder.where(group, row)
-        tensors = {name: payload.get(row, copy=sparse or kept, where=where) for name, payload in payloads.items()}
-        values = {name: info[name][row].as_py() if name in info else None for name in folder.metadata}
-        decoded.append(Row(tensors, values, where))
+    decoded: list[Row] = []
+    details = folder.details(group)
+    start = 0
+    for piece in folder.payloads(group):
+        end = start + piece.num_rows
+        first, last = bisect_left(rows, start), bisect_left(rows, end)
+        payloads = {name: _Binary(piece.column(tensor_columns(name)[0])) for name in folder.tensors}
+        for row, slot in zip(rows[first:last], slots[first:last], strict=True):
+            where = Place(folder, group, row)
+            tensors = {
+                name: _payload(name, payload.view(row - start), details, row, slot, memory, where)
+                for name, payload in payloads.items()
+            }
+            info = {name: details[name][row] if name in details else None for name in folder.metadata}
+            decoded.append(Row(tensors, info, where))
+        if last == len(rows):
+            break
+        start = end
     return decoded
 
 
-def assemble(folder: ParquetFolder, rows: Sequence[Row]) -> dict[str, Any]:
-    """The raw batch of some rows: every tensor stacked, `info` and `latents_normalised`.
+def assemble(folder: ParquetFolder, rows: Sequence[Row], batch: int, memory: BatchMemory) -> dict[str, Any]:
+    """The raw batch of its rows: every tensor stacked, `info` and `latents_normalised`.
+
+    Args:
+        folder: the data set.
+        rows: of the batch, in the order of their slots.
+        batch: its number.
+        memory: which the rows were decoded into; the batch's memory is the batch's own from now on.
 
     Raises:
         DataError: the rows cannot go into one batch.
     """
-    batch: dict[str, Any] = {}
+    made: dict[str, Any] = {}
     for name in folder.tensors:
-        batch.update(stack(name, rows))
-    batch["info"] = [row.info for row in rows]
-    batch["latents_normalised"] = folder.latents_normalised
-    return batch
+        made.update(stack(name, rows, batch, memory))
+    made["info"] = [row.info for row in rows]
+    made["latents_normalised"] = folder.latents_normalised
+    return made
 
 
-def stack(name: str, rows: Sequence[Row]) -> dict[str, Tensor]:
-    """Stack tensor `name` of all rows into [B, ...].
+def stack(name: str, rows: Sequence[Row], batch: int, memory: BatchMemory) -> dict[str, Tensor]:
+    """Stack tensor `name` of all rows of a batch into [B, ...]; rows of equal size lie there already.
 
     A 2-D tensor [L, D] is zero-padded to the longest L and comes with `{name}_length`, int64 [B]. Floating dtypes that
     differ give the smallest dtype that holds them all exactly.
@@ -101,19 +131,25 @@ def stack(name: str, rows: Sequence[Row]) -> dict[str, Tensor]:
             raise _cannot_stack(f"{name} has dtype {payload.dtype}, but {first.dtype} in", row, rows[0])
     lengths = [payload.shape[0] for payload in payloads] if ragged else []
     shape = (max(lengths), first.shape[1]) if ragged else first.shape
-    out = _stacked(payloads, shape)
+    out = _stacked(payloads, shape, memory.take(batch, name), memory)
     return {name: out, f"{name}_length": torch.tensor(lengths)} if ragged else {name: out}
 
 
-def _stacked(payloads: Sequence[Payload], shape: tuple[int, ...]) -> Tensor:
+def _stacked(payloads: Sequence[Payload], shape: tuple[int, ...], placed: Bytes | None, memory: BatchMemory) -> Tensor:
     dtype = DTYPES[payloads[0].dtype]
+    row_bytes = math.prod(shape) * dtype.itemsize
+    # `BatchMemory` took exactly the rows of the memory's own row size.
+    if placed is not None and all(
+        payload.dtype == payloads[0].dtype and len(payload.data) == placed.shape[1] for payload in payloads
+    ):
+        return torch.from_numpy(placed.reshape(-1)).view(dtype).reshape(len(payloads), *shape)
     if any(payload.dtype != payloads[0].dtype for payload in payloads):
         for payload in payloads:
             dtype = torch.promote_types(dtype, DTYPES[payload.dtype])
         payloads = [_converted(payload, dtype) for payload in payloads]
     row_bytes = math.prod(shape) * dtype.itemsize
-    # numpy's memory rather than torch's: numpy asks for huge pages, and its copies never wake torch's thread pool.
-    out = np.empty((len(payloads), row_bytes), np.uint8)
+    # numpy rather than torch: its copies never wake torch's thread pool.
+    out = memory.fresh(row_bytes) if row_bytes else np.empty((len(payloads), 0), np.uint8)
     for target, payload in zip(out, payloads, strict=True):
         target[: len(payload.data)] = payload.data
         target[len(payload.data) :] = 0
@@ -130,43 +166,32 @@ def _both_floating(a: str, b: str) -> bool:
 
 def _cannot_stack(what: str, row: Row, first: Row) -> DataError:
     fix = "one batch needs equal sizes: keep such samples in separate folders, or preprocess them alike"
-    return DataError(Problem(f"{what} {first.where}", row.where, fix=fix))
+    return DataError(Problem(f"{what} {first.where}", str(row.where), fix=fix))
 
 
-class _Payloads:
-    """The three columns of one tensor in one row group; bytes are viewed in place."""
-
-    def __init__(self, table: pa.Table, name: str) -> None:
-        data, shape, dtype = tensor_columns(name)
-        self._name = name
-        self._chunks = [
-            _BinaryChunk(chunk) for chunk in table.column(data).cast(pa.large_binary()).chunks if len(chunk)
-        ]
-        self._ends = np.cumsum([len(chunk) for chunk in self._chunks])
-        self._shapes = table.column(shape).to_pylist()
-        self._dtypes = table.column(dtype).to_pylist()
-
-    def get(self, row: int, *, copy: bool, where: str) -> Payload:
-        at = int(np.searchsorted(self._ends, row, side="right"))
-        chunk = self._chunks[at]
-        view = chunk.view(row - int(self._ends[at]) + len(chunk))
-        shape, dtype = self._shapes[row], self._dtypes[row]
-        check_payload(self._name, None if view is None else len(view), shape, dtype, where=where)
-        assert view is not None
-        return Payload(view.copy() if copy else view, tuple(shape), dtype)
+def _payload(
+    name: str, view: Bytes | None, details: dict[str, list[Any]], row: int, slot: int, memory: BatchMemory, where: Place
+) -> Payload:
+    _, shape_column, dtype_column = tensor_columns(name)
+    shape, dtype = details[shape_column][row], details[dtype_column][row]
+    check_payload(name, None if view is None else len(view), shape, dtype, where=where)
+    assert view is not None
+    place = memory.row(slot, name, len(view)) if len(view) else None
+    if place is None:
+        return Payload(view, tuple(shape), dtype)
+    place[:] = view
+    return Payload(place, tuple(shape), dtype)
 
 
-class _BinaryChunk:
-    """One contiguous arrow array of byte strings (arrow's own scalars would copy every one of them)."""
+class _Binary:
+    """A contiguous arrow array of byte strings (arrow's own scalars would copy every one of them)."""
 
-    def __init__(self, array: pa.LargeBinaryArray) -> None:
+    def __init__(self, array: pa.BinaryArray | pa.LargeBinaryArray) -> None:
         _, offsets, data = array.buffers()
-        self._offsets = np.frombuffer(offsets, np.int64)[array.offset : array.offset + len(array) + 1]
+        width = np.int64 if pa.types.is_large_binary(array.type) else np.int32
+        self._offsets = np.frombuffer(offsets, width)[array.offset : array.offset + len(array) + 1].tolist()
         self._data = np.frombuffer(data, np.uint8) if data is not None else np.empty(0, np.uint8)
         self._valid = array.is_valid().to_pylist() if array.null_count else [True] * len(array)
 
-    def __len__(self) -> int:
-        return len(self._valid)
-
-    def view(self, row: int) -> npt.NDArray[np.uint8] | None:
+    def view(self, row: int) -> Bytes | None:
         return self._data[self._offsets[row] : self._offsets[row + 1]] if self._valid[row] else None

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +22,9 @@ from fastvideo_core.data.plan import IntArray, Layout
 from fastvideo_core.data.schema import METADATA_TYPES, TENSOR_NAMES, latents_normalised, tensor_columns
 from fastvideo_core.errors import DataError, Problem
 
-_OPEN_FILES = 8
+_OPEN_FILES = 32
+_BUFFER_BYTES = 64 << 10
+_PIECE_BYTES = 3 << 20
 _SCANNERS = 8
 _NEVER_BY_DEFAULT = frozenset({"pil_image"})
 _BUCKETED = ("vae_latent", "trajectory_latents")
@@ -72,24 +75,45 @@ class ParquetFolder:
         first_row = self.layout.group_starts[group] - self.layout.group_starts[first_group]
         return f"{path}, row {int(first_row) + row}"
 
-    def read(self, group: int) -> pa.Table:
-        """The columns of `tensors` and `metadata` of one row group; safe to call from several threads.
+    def details(self, group: int) -> dict[str, list[Any]]:
+        """One row group's small columns as lists: shape and dtype of each of `tensors`, and `metadata` as far as it is there.
 
         Raises:
             DataError: the row group cannot be read.
         """
+        columns = [column for name in self.tensors for column in tensor_columns(name)[1:]] + list(self.metadata)
+        with self._opened(group) as (handle, index):
+            table = handle.read_row_group(index, columns=columns, use_threads=False)
+            return {name: table.column(name).to_pylist() for name in table.column_names}
+
+    def payloads(self, group: int) -> Iterator[pa.RecordBatch]:
+        """The bytes columns of `tensors` of one row group, in order, a few rows at a time.
+
+        The pieces are small, so that arrow uses the same memory for each of them. Safe to call from several threads.
+
+        Raises:
+            DataError: the row group cannot be read.
+        """
+        columns = [tensor_columns(name)[0] for name in self.tensors]
+        rows, size = int(self.layout.group_rows[group]), int(self.layout.group_bytes[group])
+        with self._opened(group) as (handle, index):
+            yield from handle.iter_batches(
+                max(1, _PIECE_BYTES * rows // max(size, 1)), [index], columns, use_threads=False
+            )
+
+    @contextmanager
+    def _opened(self, group: int) -> Iterator[tuple[pq.ParquetFile, int]]:
         path = self.path(int(self.group_file[group]))
-        columns = [column for name in self.tensors for column in tensor_columns(name)] + list(self.metadata)
         try:
             self._check_unchanged(path, group)
             handle = self._handles.take(path)
-            table = handle.read_row_group(int(self.group_index[group]), columns=columns, use_threads=False)
+            try:
+                yield handle, int(self.group_index[group])
+            finally:
+                self._handles.give(path, handle)
         except (pa.ArrowException, OSError) as error:
             self._check_unchanged(path, group)  # it may have changed while it was read
-            fix = _FIX_DAMAGED
-            raise DataError(Problem(f"cannot be read: {error}", self.where(group), fix=fix)) from error
-        self._handles.give(path, handle)
-        return table
+            raise DataError(Problem(f"cannot be read: {error}", self.where(group), fix=_FIX_DAMAGED)) from error
 
     def _check_unchanged(self, path: Path, group: int) -> None:
         size = path.stat().st_size if path.exists() else None
@@ -173,7 +197,8 @@ class _Handles:
                 if name == path:
                     del self._free[key]
                     return handle
-        return pq.ParquetFile(path)  # not memory-mapped: a mapped file that shrinks ends the process
+        # Not memory-mapped: a mapped file that shrinks ends the process.
+        return pq.ParquetFile(path, buffer_size=_BUFFER_BYTES, pre_buffer=False)
 
     def give(self, path: Path, handle: pq.ParquetFile) -> None:
         with self._lock:

@@ -14,6 +14,7 @@ import numpy as np
 
 from fastvideo_core.data.collate import assemble, decode_rows
 from fastvideo_core.data.folder import ParquetFolder, open_folder
+from fastvideo_core.data.memory import BatchMemory, MemoryPool
 from fastvideo_core.data.plan import EpochOrder, EpochPlan, Segment
 from fastvideo_core.data.stream import InlineExecutor, Ticket, stream_batches
 from fastvideo_core.errors import CheckpointError, DataError, Problem
@@ -69,6 +70,7 @@ class ParquetLoader:
         self._num_workers = num_workers
         self._window_bytes = window_bytes
         self._position = _Position(0, (Segment(world_size, batch_size, 0),))
+        self._pool = MemoryPool(keep_bytes=2 * window_bytes)
         self._running: _Running | None = None
 
     @property
@@ -112,14 +114,16 @@ class ParquetLoader:
     def _example(self, row: int) -> dict[str, Any]:
         starts = self._folder.layout.group_starts
         group = int(np.searchsorted(starts, row, side="right")) - 1
-        return assemble(self._folder, decode_rows(self._folder, group, [row - int(starts[group])], [True]))
+        memory = BatchMemory(MemoryPool(keep_bytes=0), batch_size=1)
+        rows = decode_rows(self._folder, group, [row - int(starts[group])], [0], memory)
+        return assemble(self._folder, rows, 0, memory)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return self
 
     def __next__(self) -> dict[str, Any]:
         if self._running is None:
-            self._running = _Running(self._num_workers, self._folder, self._plans(self._position))
+            self._running = _Running(self._num_workers, self._folder, self._plans(self._position), self._pool)
         try:
             batch, position = self._running.next()
         except BaseException:
@@ -213,22 +217,28 @@ class _PlannedEpoch:
 class _Running:
     """Batches on their way: read and assembled ahead of the consumer by threads, or on demand without any."""
 
-    def __init__(self, num_workers: int, folder: ParquetFolder, epochs: Iterator[_PlannedEpoch]) -> None:
+    def __init__(
+        self, num_workers: int, folder: ParquetFolder, epochs: Iterator[_PlannedEpoch], pool: MemoryPool
+    ) -> None:
         self._ahead = 2 * num_workers
         self._executor: InlineExecutor | ThreadPoolExecutor = InlineExecutor()
         if num_workers:
             self._executor = ThreadPoolExecutor(num_workers, thread_name_prefix="fastvideo-loader")
         # A loader that is dropped without close() leaves no threads: nothing in here refers back to it.
         self._stop = weakref.finalize(self, self._executor.shutdown, wait=False, cancel_futures=True)
-        self._tickets = self._submit_all(folder, epochs, self._executor)
+        self._tickets = self._submit_all(folder, epochs, self._executor, pool)
         self._waiting: deque[tuple[Ticket, _Position]] = deque()
 
     @staticmethod
     def _submit_all(
-        folder: ParquetFolder, epochs: Iterator[_PlannedEpoch], executor: InlineExecutor | ThreadPoolExecutor
+        folder: ParquetFolder,
+        epochs: Iterator[_PlannedEpoch],
+        executor: InlineExecutor | ThreadPoolExecutor,
+        pool: MemoryPool,
     ) -> Iterator[tuple[Ticket, _Position]]:
         for epoch in epochs:
-            for i, ticket in enumerate(stream_batches(folder, epoch.plan, epoch.start, executor), epoch.start + 1):
+            tickets = stream_batches(folder, epoch.plan, epoch.start, executor, pool)
+            for i, ticket in enumerate(tickets, epoch.start + 1):
                 yield ticket, epoch.position.after(i)
 
     def next(self) -> tuple[dict[str, Any], _Position]:

@@ -137,24 +137,28 @@ def decode_tensor(name: str, row: Mapping[str, Any], *, where: str = "") -> Tens
     return out
 
 
-def check_payload(name: str, size: int | None, shape: Sequence[int] | None, dtype: str | None, *, where: str) -> None:
+def check_payload(
+    name: str, size: int | None, shape: Sequence[int] | None, dtype: str | None, *, where: object
+) -> None:
     """Check that `size` bytes can be a tensor of `shape` and `dtype`.
+
+    `where` names the row in an error; it is written out only then.
 
     Raises:
         DataError: one of them is null (None), the dtype is unknown, or size, shape and dtype contradict each other.
     """
-    if size is None or shape is None or dtype is None or any(n is None for n in shape):
+    if size is None or shape is None or dtype is None or None in shape:
         missing = [part is None for part in (size, None if shape and None in shape else shape, dtype)]
         column = tensor_columns(name)[missing.index(True)]
-        raise DataError(Problem(f"{column} is null", where, fix="remove the row or preprocess the sample again"))
+        raise DataError(Problem(f"{column} is null", str(where), fix="remove the row or preprocess the sample again"))
     if dtype not in DTYPES:
-        raise DataError(Problem(f"{name}_dtype is {dtype!r}, which is no known dtype", where, ", ".join(DTYPES)))
+        raise DataError(Problem(f"{name}_dtype is {dtype!r}, which is no known dtype", str(where), ", ".join(DTYPES)))
     expected = math.prod(shape) * DTYPES[dtype].itemsize
-    if size != expected or any(n < 0 for n in shape):
+    if size != expected or min(shape, default=0) < 0:
         raise DataError(
             Problem(
                 f"{name}_bytes holds {size} bytes, but shape {list(shape)} of {dtype} needs {expected}",
-                where,
+                str(where),
                 fix="the row is damaged or was written with another dtype: preprocess the sample again",
             )
         )

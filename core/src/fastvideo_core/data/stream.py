@@ -11,6 +11,7 @@ import numpy as np
 
 from fastvideo_core.data.collate import Row, assemble, decode_rows
 from fastvideo_core.data.folder import ParquetFolder
+from fastvideo_core.data.memory import BatchMemory, MemoryPool
 from fastvideo_core.data.plan import EpochPlan, IntArray
 
 T = TypeVar("T")
@@ -67,12 +68,11 @@ class _Rows:
 
 @dataclass(frozen=True)
 class _Piece:
-    """What a unit needs of one row group: for each slot (a place in a batch), a row, and whether to keep it."""
+    """What a unit needs of one row group: for each slot (a place in a batch), a row."""
 
     group: int
     slots: list[int]
     rows: list[int]
-    keep: list[bool]
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class _Unit:
 
 
 def stream_batches(
-    folder: ParquetFolder, plan: EpochPlan, start: int, executor: InlineExecutor | ThreadPoolExecutor
+    folder: ParquetFolder, plan: EpochPlan, start: int, executor: InlineExecutor | ThreadPoolExecutor, pool: MemoryPool
 ) -> Iterator[Ticket]:
     """The batches of `plan` from number `start` on, in order; nothing is read for batches before it.
 
@@ -91,9 +91,10 @@ def stream_batches(
     """
     batch_size = plan.rows.shape[1]
     where: dict[int, tuple[_Result[_Rows], int]] = {}
+    memory = BatchMemory(pool, batch_size)
 
     def submit(piece: _Piece) -> None:
-        rows = executor.submit(_decode, folder, piece)
+        rows = executor.submit(_decode, folder, piece, memory)
         where.update({slot: (rows, i) for i, slot in enumerate(piece.slots)})
 
     units = _units(folder, plan, start)
@@ -106,7 +107,7 @@ def stream_batches(
         per_batch = -(-len(waiting) // max(len(unit.batches), 1))
         for batch in unit.batches:
             slots = range(batch * batch_size, (batch + 1) * batch_size)
-            yield executor.submit(_assemble, folder, [where.pop(slot) for slot in slots])
+            yield executor.submit(_assemble, folder, [where.pop(slot) for slot in slots], batch, memory)
             for piece in waiting[:per_batch]:
                 submit(piece)
             del waiting[:per_batch]
@@ -129,7 +130,6 @@ def _units(folder: ParquetFolder, plan: EpochPlan, start: int) -> Iterator[_Unit
                 group=(group := int(np.searchsorted(starts, rows[some[0]], side="right")) - 1),
                 slots=(some + start * batch_size).tolist(),
                 rows=(rows[some] - starts[group]).tolist(),
-                keep=(ready[some // batch_size] > unit).tolist(),
             )
             for some in _runs(slots, groups)
         ]
@@ -141,9 +141,11 @@ def _runs(values: IntArray, keys: IntArray) -> list[IntArray]:
     return np.split(values, np.flatnonzero(np.diff(keys)) + 1)
 
 
-def _decode(folder: ParquetFolder, piece: _Piece) -> _Rows:
-    return _Rows(decode_rows(folder, piece.group, piece.rows, piece.keep))
+def _decode(folder: ParquetFolder, piece: _Piece, memory: BatchMemory) -> _Rows:
+    return _Rows(decode_rows(folder, piece.group, piece.rows, piece.slots, memory))
 
 
-def _assemble(folder: ParquetFolder, slots: Sequence[tuple[_Result[_Rows], int]]) -> dict[str, Any]:
-    return assemble(folder, [result.result().take(index) for result, index in slots])
+def _assemble(
+    folder: ParquetFolder, slots: Sequence[tuple[_Result[_Rows], int]], batch: int, memory: BatchMemory
+) -> dict[str, Any]:
+    return assemble(folder, [result.result().take(index) for result, index in slots], batch, memory)
