@@ -1,6 +1,6 @@
 """Does DMD2 help: how far 4-step samples are from the 50-step teacher's, before and after distillation.
 
-    python benchmarks/few_step_distance.py [--keep DIR]
+    python benchmarks/few_step_distance.py [--training-seeds 0 1] [--sampling-seeds 0 1 2] [--keep DIR]
 
 From one tiny Wan and one procedural data set of captioned latents: `fastvideo-distill` trains a teacher (finetune), then
 distils 4-step students from it (dmd2, one for each training seed). Printed is the sliced Wasserstein distance, within
@@ -43,7 +43,6 @@ MARGIN = 0.8
 must be smaller than that of the teacher's 4 steps on the student's levels."""
 
 TEACHER_STEPS, STUDENT_STEPS = 50, (1000, 750, 500, 250)
-TRAINING_SEEDS, SAMPLING_SEEDS = (0, 1), (0, 1, 2)
 ROWS, PER_CAPTION, PROJECTIONS = 3072, 192, 512
 LATENT = (16, 1, 4, 4)
 FLOW_SHIFT = 3.0
@@ -241,11 +240,13 @@ def sliced_wasserstein(ours: Sequence[Tensor], theirs: Sequence[Tensor], seed: i
     return sum(distances) / len(distances)
 
 
-def compare(folder: Path, texts: Sequence[Tensor]) -> bool:
+def compare(
+    folder: Path, texts: Sequence[Tensor], training_seeds: Sequence[int], sampling_seeds: Sequence[int]
+) -> bool:
     """Prints the table; True when every student is closer by the margin on every seed."""
     with _inside(folder):
         teacher = Model.open("teacher")
-        students = {seed: Model.open(f"student-{seed}") for seed in TRAINING_SEEDS}
+        students = {seed: Model.open(f"student-{seed}") for seed in training_seeds}
     own = next(iter(students.values())).few_steps
     assert own is not None
     count = len(own)
@@ -258,7 +259,7 @@ def compare(folder: Path, texts: Sequence[Tensor]) -> bool:
     ours = [f"student of seed {seed}, {count} steps" for seed in students]
     ways |= {name: (student, own) for name, student in zip(ours, students.values(), strict=True)}
     distances: dict[str, list[float]] = {name: [] for name in ("the data", *ways)}
-    for seed in SAMPLING_SEEDS:
+    for seed in sampling_seeds:
 
         def drawn(name: str, noise_seed: int) -> list[Tensor]:
             model, schedule = ways[name]
@@ -271,7 +272,7 @@ def compare(folder: Path, texts: Sequence[Tensor]) -> bool:
         for name in ways:
             distances[name].append(sliced_wasserstein(drawn(name, 3000 + seed), reference, seed))
     print(f"\nsliced Wasserstein distance to the teacher's {TEACHER_STEPS}-step samples, by sampling seed")
-    print(f"{'':<40}" + "".join(f"{seed:>9}" for seed in SAMPLING_SEEDS))
+    print(f"{'':<40}" + "".join(f"{seed:>9}" for seed in sampling_seeds))
     for name, values in distances.items():
         print(f"{name:<40}" + "".join(f"{value:>9.4f}" for value in values))
     worst = [
@@ -300,6 +301,8 @@ def _inside(folder: Path) -> Iterator[None]:
 def main() -> int:
     """Run the benchmark; 0 when the students are closer, 1 when not."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--training-seeds", type=int, nargs="+", default=[0, 1], help="of the students (default: 0 1)")
+    parser.add_argument("--sampling-seeds", type=int, nargs="+", default=[0, 1, 2], help="(default: 0 1 2)")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="a new folder that keeps runs and checkpoints")
     parser.add_argument("--threads", type=int, default=2, help="of all processes together (default: 2)")
     args, _ = parser.parse_known_args()  # `nox -s bench -- ...` gives every benchmark the same arguments
@@ -311,8 +314,8 @@ def main() -> int:
         texts = encode_captions(folder / "base")
         write_data(folder / "data", texts)
         train(folder, {"teacher": teacher_run(800)}, args.threads)
-        train(folder, {f"student-{seed}": student_run(seed, 600) for seed in TRAINING_SEEDS}, args.threads)
-        return 0 if compare(folder, texts) else 1
+        train(folder, {f"student-{seed}": student_run(seed, 600) for seed in args.training_seeds}, args.threads)
+        return 0 if compare(folder, texts, args.training_seeds, args.sampling_seeds) else 1
 
 
 if __name__ == "__main__":
