@@ -34,7 +34,7 @@ class SavedBytes:
     _holders: Counter[int] = field(default_factory=Counter)
 
     def _pack(self, tensor: Tensor) -> _Packed:
-        packed = _Packed(tensor)
+        packed = _Packed(tensor.detach())  # an output's own graph would hold itself where no backward passes through it
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in self.weights:
             self._hold(storage.data_ptr(), storage.nbytes(), 1)

@@ -17,6 +17,7 @@ from fastvideo_core.dispatch.load import load_run_config
 from fastvideo_core.registry import PluginRegistry
 from fastvideo_core.registry.registration import isolated_registrations
 from fastvideo_core.testing.runs import build_run, toy_family
+from fastvideo_dmd2.config import DMD2Config
 
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"(?:<!-- example: (?P<name>\S+) -->\n)?```(?P<language>\w+)\n(?P<text>.*?)```", re.DOTALL)
@@ -108,6 +109,14 @@ def test_the_plug_in_guide_s_method_and_callback_train(tmp_path):
         yaml.safe_load(line)["total_loss"] for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()
     ]
     assert sum(losses[-20:]) < 0.2 * sum(losses[:20])
+
+
+def test_the_adversarial_options_of_the_dmd2_page_are_valid():
+    options = yaml.safe_load(example("docs/dmd2.md", "adversarial.yaml"))["method_config"]
+    assert DMD2Config.model_validate(options).adversarial_weight == 0.005
+    page = (ROOT / "docs/dmd2.md").read_text(encoding="utf-8")
+    named = [name for name in DMD2Config.model_fields if name.startswith(("adversarial", "discriminator", "r1"))]
+    assert [name for name in named if f"`{name}`" not in page] == []
 
 
 @pytest.mark.parametrize("page", sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md")))

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fastvideo_core.testing.runs import build_run
+from fastvideo_core.optim.clip import clip_gradients
+from fastvideo_core.testing.runs import build_run, toy_family
 
 WAITING = {"_local_scalar_dense", "nonzero", "is_nonzero", "equal", "unique", "masked_select"}
 
@@ -28,24 +29,73 @@ class CountWaits(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("method", ["finetune", "dmd2"])
-def test_a_step_of_wan_reads_no_tensor_s_value_but_the_exit_step_s(tmp_path, tiny_wan, latent_data, method):
+TERM = {"adversarial_weight": 0.1, "r1_weight": 1.0}
+CASES: dict[str, tuple[str, dict[str, Any], str]] = {
+    "finetune": ("finetune", {}, "ode"),
+    "dmd2 on data": ("dmd2", {"rollout_mode": "data_latent"}, "ode"),
+    "dmd2 simulate ode": ("dmd2", {}, "ode"),
+    "dmd2 simulate sde": ("dmd2", {"warp_denoising_step": True}, "sde"),
+    "dmd2 with the term": ("dmd2", TERM, "sde"),
+    "dmd2 with the term on the teacher": ("dmd2", {**TERM, "adversarial_features": "teacher"}, "ode"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_step_of_wan_reads_no_tensor_s_value_but_the_exit_step_s(tmp_path, tiny_wan, latent_data, case):
+    """From the batch to the optimizers' step, clipping included."""
+    method, options, sampler_kind = CASES[case]
     names = {"finetune": ["student"], "dmd2": ["student", "teacher", "critic"]}[method]
     run = {
         "recipe": {"family": "wan", "method": method},
         "roles": {name: {"path": str(tiny_wan), "trainable": name != "teacher"} for name in names},
-        "training": {"output_dir": str(tmp_path / "out"), "data_path": str(latent_data), "max_train_steps": 5},
-        "method_config": {} if method == "finetune" else {"rollout_mode": "data_latent"},
+        "training": {
+            "output_dir": str(tmp_path / "out"),
+            "data_path": str(latent_data),
+            "max_train_steps": 5,
+            "max_grad_norm": 0.01,
+            "num_height": 32,
+            "num_width": 32,
+            "num_latent_t": 3,
+        },
+        "pipeline_config": {"sampler_kind": sampler_kind},
+        "method_config": options,
     }
     runtime = build_run(tmp_path, run)
-    runtime.method.on_train_start()
+    trained: Any = runtime.method
+    trained.on_train_start()
     batch = next(iter(runtime.dataloader))
+    if method == "dmd2":
+        trained.exit_index = lambda iteration: int(torch.randint(3, 4, ()))  # the longest rollout; read like any other
     with CountWaits() as waits:
-        result = runtime.method.single_train_step(batch, 5)
+        result = trained.single_train_step(batch, 5)
         for loss_map, outputs, _ in [result] if isinstance(result, tuple) else result:
-            runtime.method.backward(loss_map, outputs)
-    # the exit step is drawn on the CPU, where its value costs no waiting
-    assert waits.seen == ({} if method == "finetune" else {"_local_scalar_dense": 1})
+            trained.backward(loss_map, outputs)
+        norms = [clip_gradients(optimizer, trained.max_grad_norm(optimizer)) for optimizer in trained.get_optimizers(5)]
+    assert all(norm is not None and norm.ndim == 0 for norm in norms)
+    # the exit step is drawn on the CPU, where its value costs no waiting: for the rollout and for the log
+    assert waits.seen == ({} if method == "finetune" else {"_local_scalar_dense": 2})
+
+
+@pytest.mark.parametrize("method", ["finetune", "dmd2"])
+def test_an_optimizer_s_step_reads_nothing_but_its_own_counters(tmp_path, method):
+    """AdamW keeps its counters on the host where weights are on the CPU; nothing else of a step is read."""
+    run = {
+        "recipe": {"family": "toy", "method": method},
+        "roles": {
+            name: {"path": f"org/{name}", "trainable": name != "teacher"}
+            for name in {"finetune": ["student"], "dmd2": ["student", "teacher", "critic"]}[method]
+        },
+        "training": {"output_dir": str(tmp_path / "out"), "max_train_steps": 5, "lr_scheduler": "cosine"},
+    }
+    with toy_family():
+        trained: Any = build_run(tmp_path, run).method
+    for parameter in trained.student.trainable_parameters():
+        parameter.grad = torch.ones_like(parameter)
+    count = len(trained.student.trainable_parameters())
+    with CountWaits() as waits:
+        trained.optimizers_schedulers_step(5)
+    assert waits.seen["_local_scalar_dense"] <= count
+    assert set(waits.seen) <= {"_local_scalar_dense"}
 
 
 def test_the_counter_counts():

@@ -11,11 +11,15 @@ from mutation import (
     FLOW,
     LOSSES,
     METHOD,
+    METRICS,
     ROLLOUT,
     ROLLOUT_BY_HAND,
     STUDENT_BY_HAND,
     Mutation,
 )
+
+STUDENT_METRICS = f"{METRICS}::test_the_student_s_metrics_are_those_of_its_scores_and_samples"
+FINETUNE_METRICS = f"{FINETUNE_METHOD}::test_the_log_tells_the_noise_levels_and_the_latents"
 
 MATHEMATICS: tuple[Mutation, ...] = (
     # --- the student's loss
@@ -125,6 +129,73 @@ MATHEMATICS: tuple[Mutation, ...] = (
         "return t.clamp(self.config.min_timestep_ratio * total, self.config.max_timestep_ratio * total)",
         "return t",
         (f"{METHOD}::test_score_timesteps_are_per_sample_and_inside_the_bounds",),
+    ),
+    Mutation(
+        "scores' timesteps clamped before they are shifted",
+        f"{DMD2}/method.py",
+        "t: Tensor = self.adapter.shift_and_clamp_timestep(u * total)\n"
+        "        return t.clamp(self.config.min_timestep_ratio * total, self.config.max_timestep_ratio * total)",
+        "bounded = (u * total).clamp(self.config.min_timestep_ratio * total, self.config.max_timestep_ratio * total)\n"
+        "        return self.adapter.shift_and_clamp_timestep(bounded)",
+        (f"{METHOD}::test_score_timesteps_are_shifted_first_and_clamped_then",),
+    ),
+    Mutation(
+        "scores' timesteps squeezed into their bounds",
+        f"{DMD2}/method.py",
+        "return t.clamp(self.config.min_timestep_ratio * total, self.config.max_timestep_ratio * total)",
+        "low, high = self.config.min_timestep_ratio, self.config.max_timestep_ratio\n"
+        "        return low * total + (high - low) * t",
+        (f"{METHOD}::test_score_timesteps_are_shifted_first_and_clamped_then",),
+    ),
+    # --- metrics
+    Mutation(
+        "the distance of the scores taken from the sample",
+        f"{DMD2}/losses.py",
+        "distance = mean_per_sample(difference.abs(), loss_weight)",
+        "distance = mean_per_sample((x - real).abs(), loss_weight)",
+        (STUDENT_METRICS,),
+    ),
+    Mutation(
+        "a deviation logged as the samples' mean",
+        f"{DMD2}/method.py",
+        '"student_x0/mean": samples.mean()',
+        '"student_x0/mean": samples.std()',
+        (STUDENT_METRICS,),
+    ),
+    Mutation(
+        "a mean logged as the samples' deviation",
+        f"{DMD2}/method.py",
+        "samples.flatten(1).std(dim=1, correction=0).mean()",
+        "samples.flatten(1).mean(dim=1).mean()",
+        (STUDENT_METRICS,),
+    ),
+    Mutation(
+        "the difference between channels hides a collapse",
+        f"{CORE}/diffusion/reduce.py",
+        ".sort(dim=0).values[-2]",
+        ".sort(dim=0).values[-1]",
+        (f"{METRICS}::test_a_collapse_to_solid_colours_shows_in_the_variation_whichever_dim_the_channels_are_in",),
+    ),
+    Mutation(
+        "the histogram of timesteps over another range",
+        f"{CORE}/diffusion/timesteps.py",
+        "t.float() * bins / num_train_timesteps",
+        "t.float() * bins",
+        (STUDENT_METRICS, f"{METRICS}::test_the_critic_s_metrics_tell_its_timesteps", FINETUNE_METRICS),
+    ),
+    Mutation(
+        "the exit step told one too low",
+        f"{DMD2}/method.py",
+        '"rollout/exit_step": index + 1',
+        '"rollout/exit_step": index',
+        (f"{METRICS}::test_every_iteration_tells_where_its_rollout_ended",),
+    ),
+    Mutation(
+        "critic loss in the dtype of the prediction",
+        f"{DMD2}/losses.py",
+        "return mean_per_sample((prediction.to(wide) - target.to(wide)) ** 2",
+        "return mean_per_sample((prediction - target.to(prediction.dtype)) ** 2",
+        (f"{LOSSES}::test_the_critic_loss_of_a_bfloat16_prediction_is_in_float32",),
     ),
     # --- the rollout
     Mutation(

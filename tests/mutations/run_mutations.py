@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from adversarial import ADVERSARIAL_TERM
 from mathematics import MATHEMATICS
 from mutation import Mutation
 from updates import UPDATES_AND_LOOP
@@ -36,7 +37,7 @@ COPIED = (*(f"{package}/{part}" for package in PACKAGES for part in ("src", "tes
 LIBRARIES = ("torch._dynamo", "torch.distributed.checkpoint", "torch.distributed.fsdp", "torch.distributed.tensor")
 LIBRARIES += ("av", "importlib_metadata", "pluggy", "pyarrow.parquet", "pydantic", "safetensors.torch", "yaml")
 PROCESSES = 2
-MUTATIONS = (*MATHEMATICS, *UPDATES_AND_LOOP)
+MUTATIONS = (*MATHEMATICS, *UPDATES_AND_LOOP, *ADVERSARIAL_TERM)
 
 
 @dataclass

@@ -27,6 +27,7 @@ _EXPORTS = {
     "TrainingBatch": "batch",
     "DistillAdapter": "adapter",
     "capture_outputs": "features",
+    "features_of": "features",
     "FlowMatchingAdapter": "flow_adapter",
     "ModelComponents": "components",
     "RandomStreams": "rng",

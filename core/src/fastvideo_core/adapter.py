@@ -111,7 +111,11 @@ class ExtractFeatures(Protocol):
     def extract_features(
         self, handle: RoleHandle, noisy_latents: Tensor, t: Tensor, batch: TrainingBatch, *, conditional: bool
     ) -> list[Tensor]:
-        """Hidden states of the role's network at x_t, each [B, tokens, channels], with their graph, shallow to deep."""
+        """Hidden states of the role's network at x_t, each [B, tokens, channels], with their graph, shallow to deep.
+
+        They must depend on the network's output as well, with a gradient of 0: a network that is sharded over several
+        processes cannot be back-propagated from inner outputs alone. `features.features_of` sees to it.
+        """
         ...
 
 

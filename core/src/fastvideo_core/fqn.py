@@ -14,6 +14,16 @@ def clean_fqn(name: str) -> str:
     return name
 
 
+def is_adapter(name: str) -> bool:
+    """Whether a parameter's name is that of a low-rank adapter, as peft names them."""
+    return ".lora_A." in name or ".lora_B." in name
+
+
+def base_fqn(name: str) -> str:
+    """A clean name as it was before adapters were added: peft moves a layer's own weights one level down."""
+    return name.replace(".base_layer.", ".")
+
+
 def trainable_by_fqn(modules: dict[str, nn.Module]) -> dict[str, dict[str, nn.Parameter]]:
     """The parameters that require a gradient as module name -> clean parameter name -> parameter, in a stable order."""
     return {

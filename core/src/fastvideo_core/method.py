@@ -53,8 +53,7 @@ class DistillMethod(nn.Module):
         self.rng = RandomStreams(cfg.training.seed, context.rank(), context.device())
         self.role_modules = nn.ModuleDict({handle.name: nn.ModuleDict(handle.modules) for handle in bundle})
         for handle in bundle:
-            for module in handle.modules.values():
-                module.requires_grad_(handle.trainable).train(handle.trainable)
+            handle.set_trainable()
 
     @classmethod
     def build(

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from fastvideo_core.errors import ContractError, Problem
+from fastvideo_core.fqn import is_adapter
+
+if TYPE_CHECKING:
+    from fastvideo_core.config.run import LoraConfig
 
 
 class WeightSource(Protocol):
@@ -25,6 +29,22 @@ class WeightSource(Protocol):
         ...
 
 
+@runtime_checkable
+class RowSource(WeightSource, Protocol):
+    """A WeightSource that can read a part of a tensor, so that a rank reads no more than its own shard."""
+
+    def read_rows(self, module: str, name: str, start: int, stop: int) -> Tensor:
+        """`read(module, name)[start:stop]`; the tensor has at least one dimension."""
+        ...
+
+
+def rows_of(source: WeightSource, module: str, name: str, rows: slice) -> Tensor:
+    """Rows of a stored tensor of at least one dimension, read alone where the source can."""
+    if isinstance(source, RowSource):
+        return source.read_rows(module, name, rows.start, rows.stop)
+    return source.read(module, name)[rows]
+
+
 @dataclass
 class RoleHandle:
     """One role's networks and what trains them.
@@ -37,7 +57,11 @@ class RoleHandle:
         lr_schedulers: written by the method, under the name of the optimizer that each drives.
         trainable: whether the role's parameters may change in this run.
         block_classes: the classes that are the unit of sharding, activation checkpointing and compiling.
-        weights: None when the modules are materialised; else they are on meta and core loads them from here.
+        weights: None when the modules are materialised; else parameters and persistent buffers are on meta, non-persistent
+            buffers hold their values, and core loads the rest from here, in the parameters' own dtypes.
+        bfloat16_classes: the classes inside of blocks whose float32 parameters the family computes with in bfloat16
+            (by autocast): they are gathered in bfloat16, and reduced and kept in float32.
+        lora: set by core when the role trains adapters instead of its own weights.
     """
 
     name: str
@@ -48,12 +72,22 @@ class RoleHandle:
     trainable: bool = False
     block_classes: tuple[type[nn.Module], ...] = ()
     weights: WeightSource | None = None
+    bfloat16_classes: tuple[type[nn.Module], ...] = ()
+    lora: LoraConfig | None = None
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """All parameters as (`module.parameter`, parameter), in a stable order."""
         for module_name, module in self.modules.items():
             for name, parameter in module.named_parameters():
                 yield f"{module_name}.{name}", parameter
+
+    def set_trainable(self) -> None:
+        """Lets exactly what this role trains require a gradient: all, its adapters, or nothing; and sets train or eval."""
+        for module in self.modules.values():
+            module.requires_grad_(self.trainable).train(self.trainable)
+        if self.lora is not None:
+            for name, parameter in self.named_parameters():
+                parameter.requires_grad_(self.trainable and is_adapter(name))
 
     def trainable_parameters(self) -> list[nn.Parameter]:
         """The parameters that an optimizer of this role owns: those that require a gradient."""

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import math
 import sys
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
 
 from fastvideo_core.callbacks.manager import CallbackManager
 from fastvideo_core.checkpoint.manager import CheckpointManager
 from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.distributed import context
-from fastvideo_core.errors import NonFiniteError, Problem
+from fastvideo_core.distributed.shard import set_gradient_sync
+from fastvideo_core.distributed.signals import SAVE, STOPPED_BY, RunSignals
+from fastvideo_core.errors import RunStopped
 from fastvideo_core.method import DistillMethod
 from fastvideo_core.optim.clip import clip_gradients
 from fastvideo_core.tracker import Tracker
@@ -19,6 +23,16 @@ from fastvideo_core.tracking.build import build_tracker
 from fastvideo_core.tracking.metrics import MetricMeans, phase_name, to_floats
 from fastvideo_core.tracking.phases import phase_timer
 from fastvideo_core.tracking.progress import Progress
+from fastvideo_core.updates import Updates
+
+
+@runtime_checkable
+class CountsSkippedRows(Protocol):
+    """A dataloader that goes on when a row cannot be read."""
+
+    def take_skipped_rows(self) -> int | None:
+        """Rows replaced in the batches that were handed out since the last time; None when it never replaces any."""
+        ...
 
 
 class DistillTrainer:
@@ -34,6 +48,7 @@ class DistillTrainer:
         self.tracker: Tracker = build_tracker(training_args, dict(config))
         self._timer = phase_timer(context.device())
         self._logged_step = 0
+        self._unlogged = MetricMeans()
 
     def run(
         self,
@@ -47,89 +62,149 @@ class DistillTrainer:
         """Trains from `start_step` (already done) to `max_steps`.
 
         Raises:
-            NonFiniteError: when a logged loss or gradient norm is NaN or infinite.
+            NonFiniteError: when more than `max_skipped_steps` steps in a row had a loss or gradient that is not finite;
+                a checkpoint with the weights from before them is written.
+            RunStopped: when SIGTERM or SIGINT came; the step was finished and a checkpoint is written.
         """
         callbacks = callbacks or CallbackManager({})
         step = self._logged_step = start_step
         try:
-            method.set_tracker(self.tracker)
-            method.on_train_start()
-            callbacks.hook.train_start(method=method, start_step=start_step)
-            if checkpoint_manager is not None:
-                checkpoint_manager.attach(method, callbacks, dataloader)
-                checkpoint_manager.resume()
-            batches = endless(dataloader)
-            if checkpoint_manager is not None:
-                checkpoint_manager.restore_rng()  # making a dataloader's iterator may have drawn random numbers
-            self.tracker.resume_after(start_step)
-            progress = self._progress(max_steps, start_step)
+            with RunSignals() as signals:
+                method.set_tracker(self.tracker)
+                method.on_train_start()
+                callbacks.hook.train_start(method=method, start_step=start_step)
+                if checkpoint_manager is not None:
+                    checkpoint_manager.attach(method, callbacks, dataloader)
+                    checkpoint_manager.resume()
+                batches = endless(dataloader)
+                if checkpoint_manager is not None:
+                    checkpoint_manager.restore_rng()  # making a dataloader's iterator may have drawn random numbers
+                self.tracker.resume_after(start_step)
+                progress = self._progress(max_steps, start_step)
+                updates = Updates(self.training_args.max_skipped_steps)
 
-            for step in range(start_step + 1, max_steps + 1):
-                metrics = self._accumulate_gradients(method, batches, step)
-                self._update(method, callbacks, step, metrics)
-                callbacks.hook.step_end(method=method, step=step, metrics=metrics)
-                self._log(method, step, max_steps, metrics, progress)
-                self._validate(method, callbacks, step)
-                if checkpoint_manager is not None and (checkpoint_manager.is_due(step) or step == max_steps):
-                    require_finite(to_floats(metrics), step)
-                    checkpoint_manager.save(step)
+                for step in range(start_step + 1, max_steps + 1):
+                    metrics, losses = self._accumulate_gradients(method, batches, step)
+                    self._update(method, callbacks, updates, step, metrics, losses, signals.take())
+                    callbacks.hook.step_end(method=method, step=step, metrics=metrics)
+                    last = step == max_steps or callbacks.stops(step)
+                    if self.training_args.logging_steps > 1:
+                        self._unlogged.add({}, metrics)
+                    if last or step % self.training_args.logging_steps == 0:
+                        self._log(step, {**metrics, **self._skipped(updates, dataloader)}, progress)
+                    self._validate(method, callbacks, updates, step)
+                    self._save(checkpoint_manager, updates, step, is_last=last)
+                    if last:
+                        break
 
-            callbacks.hook.train_end(method=method, step=step)
-            progress.close()
+                if checkpoint_manager is not None:
+                    checkpoint_manager.finish()
+                callbacks.hook.train_end(method=method, step=step)
+                progress.close()
         except BaseException as error:
             callbacks.hook.exception(method=method, step=step, error=error)
+            if checkpoint_manager is not None:
+                checkpoint_manager.abandon()
             raise
         finally:
             self.tracker.finish()
 
     # --- the parts of a step --------------------------------------------------------------------------------------
 
-    def _accumulate_gradients(self, method: DistillMethod, batches: Iterator[Any], step: int) -> dict[str, Any]:
-        """All rounds of one step: each phase is back-propagated before the next is computed."""
+    def _accumulate_gradients(
+        self, method: DistillMethod, batches: Iterator[Any], step: int
+    ) -> tuple[dict[str, Any], list[Tensor]]:
+        """All rounds of one step, each phase back-propagated before the next is computed; metrics, and all losses."""
         rounds = self.training_args.gradient_accumulation_steps
-        means = MetricMeans()
-        for _ in range(rounds):
-            result = method.single_train_step(next(batches), step, current_vsa_sparsity=self.training_args.VSA_sparsity)
-            phases = iter([result]) if isinstance(result, tuple) else result
+        means, losses = MetricMeans(), []
+        for round_number in range(1, rounds + 1):
+            if rounds > 1 and not self.training_args.sync_gradients_every_round:
+                set_gradient_sync(method.bundle, enabled=round_number == rounds)
+            batch = next(batches)
             self._timer.start()
+            result = method.single_train_step(batch, step, current_vsa_sparsity=self.training_args.VSA_sparsity)
+            phases = iter([result]) if isinstance(result, tuple) else result
             for loss_map, outputs, metrics in phases:
                 method.backward(loss_map, outputs, grad_accum_rounds=rounds)
                 means.add(loss_map, metrics)
+                losses += [loss.detach() for loss in loss_map.values()]
                 self._timer.stop(phase_name(loss_map))
                 self._timer.start()
-        return means.result()
+        return means.result(), losses
 
-    def _update(self, method: DistillMethod, callbacks: CallbackManager, step: int, metrics: dict[str, Any]) -> None:
+    def _update(
+        self,
+        method: DistillMethod,
+        callbacks: CallbackManager,
+        updates: Updates,
+        step: int,
+        metrics: dict[str, Any],
+        losses: list[Tensor],
+        request: int,
+    ) -> None:
         optimizers = method.get_optimizers(step)
         callbacks.hook.before_optimizer_step(method=method, step=step, optimizers=optimizers, metrics=metrics)
-        norms = [clip_gradients(optimizer, method.max_grad_norm(optimizer)) for optimizer in optimizers]
-        squares = [norm**2 for norm in norms if norm is not None]
-        if squares:
-            metrics["grad_norm"] = sum(squares[1:], squares[0]) ** 0.5
+        clipped = [clip_gradients(optimizer, method.max_grad_norm(optimizer)) for optimizer in optimizers]
+        norms = [norm for norm in clipped if norm is not None]
+        if norms:
+            metrics["grad_norm"] = _joint(norms)
+        for handle in method.bundle:
+            stepped = [n for o, n in zip(optimizers, clipped, strict=True) if o in handle.optimizers.values()]
+            if own := [norm for norm in stepped if norm is not None]:
+                metrics[f"grad_norm/{handle.name}"] = _joint(own)
+        updates.settle()  # before learning rates are logged: a skipped update takes its schedule's step back
         metrics.update(method.learning_rates())
         self._timer.start()
-        method.optimizers_schedulers_step(step)
+        updates.make(method, callbacks, step, [*losses, *norms], metrics, request)
         self._timer.stop("optimizer")
-        callbacks.hook.after_optimizer_step(method=method, step=step, optimizers=optimizers)
         method.optimizers_zero_grad(step)
 
-    def _log(
-        self, method: DistillMethod, step: int, max_steps: int, metrics: Mapping[str, Any], progress: Progress
-    ) -> None:
-        if step % self.training_args.logging_steps and step != max_steps:
-            return
+    def _log(self, step: int, metrics: Mapping[str, Any], progress: Progress) -> None:
+        """The last step's metrics; those that only earlier ones since the last log made are the mean over these."""
+        means, self._unlogged = self._unlogged.result(), MetricMeans()
+        metrics = {**means, **metrics}
         steps = step - self._logged_step
         seconds = {f"seconds/{name}": value / steps for name, value in self._timer.take().items()}
         self._logged_step = step
         values = {**to_floats(metrics), **seconds, **progress.measure(step)}
         self.tracker.log(values, step)
         progress.show(step, values)
-        require_finite(values, step)
 
-    def _validate(self, method: DistillMethod, callbacks: CallbackManager, step: int) -> None:
+    def _skipped(self, updates: Updates, dataloader: Iterable[Any]) -> dict[str, Any]:
+        """Steps, and rows of data over all processes, that were skipped since the last logged step."""
+        updates.settle()
+        counts: dict[str, Any] = {"skipped_steps": updates.take_skipped()}
+        rows = dataloader.take_skipped_rows() if isinstance(dataloader, CountsSkippedRows) else None
+        if rows is not None:  # a tensor is logged as the mean over processes
+            counts["skipped_rows"] = torch.tensor(float(rows * context.world_size()))
+        return counts
+
+    def _save(self, manager: CheckpointManager | None, updates: Updates, step: int, *, is_last: bool) -> None:
+        """Saves when it is due, asked for or the last chance; ends the run when it must not go on."""
+        signal = STOPPED_BY.get(updates.request)
+        ends = signal is not None or updates.failure is not None
+        if manager is not None:
+            manager.poll()
+            if ends or is_last or updates.request == SAVE or manager.is_due(step):
+                updates.settle()
+                manager.save(step)
+        if updates.request == SAVE:
+            updates.request = 0
+        if updates.failure is not None:
+            if manager is not None:
+                manager.finish()
+            raise updates.failure
+        if signal is not None and not is_last:
+            if manager is not None:
+                manager.finish()
+            saved = f", and saved as checkpoint-{step:06d}" if manager is not None else ""
+            raise RunStopped(f"stopped by {signal.name} after step {step}{saved}", 128 + signal)
+
+    def _validate(self, method: DistillMethod, callbacks: CallbackManager, updates: Updates, step: int) -> None:
         args = self.training_args
         if not args.log_validation or step % args.validation_steps:
             return
+        updates.settle()
         callbacks.hook.validation_start(method=method, step=step)
         try:
             method.log_validation(step)
@@ -140,6 +215,11 @@ class DistillTrainer:
         args = self.training_args
         samples = args.train_batch_size * args.gradient_accumulation_steps * context.world_size()
         return Progress(max_steps, start_step, samples, sys.stdout if context.is_main_process() else None)
+
+
+def _joint(norms: Sequence[Tensor]) -> Tensor:
+    """The norm of everything that each of `norms` is the norm of a part of."""
+    return norms[0] if len(norms) == 1 else torch.stack(list(norms)).square().sum().sqrt()
 
 
 def endless(dataloader: Iterable[Any]) -> Iterator[Any]:
@@ -160,25 +240,3 @@ def _start_over(dataloader: Iterable[Any], iterator: Iterator[Any]) -> Iterator[
         if empty:
             raise ValueError(f"{type(dataloader).__name__} gave no batch")
         iterator = iter(dataloader)
-
-
-def require_finite(values: Mapping[str, float], step: int) -> None:
-    """Stops the run when a loss or a gradient norm is no number any more; nothing after it could be trusted.
-
-    Raises:
-        NonFiniteError: naming the step and every such value.
-    """
-    bad = [
-        name for name, value in values.items() if ("loss" in name or "grad_norm" in name) and not math.isfinite(value)
-    ]
-    if bad:
-        raise NonFiniteError(
-            [
-                Problem(
-                    found=f"{name} is {values[name]}",
-                    where=f"step {step}",
-                    fix="resume from the last checkpoint with a lower learning rate, or look at this step's data",
-                )
-                for name in bad
-            ]
-        )

@@ -30,7 +30,7 @@ def test_the_folder_of_a_checkpoint(tmp_path):
     path = toy_run(tmp_path).steps(1, 2).manager.save(2)
     assert steps_in(tmp_path) == ["checkpoint-000002"]
     document = json.loads((path / "state.json").read_text())
-    assert document["format"] == 1
+    assert document["format"] == 2
     assert document["step"] == 2
     assert document["world_size"] == 1
     assert set(document["versions"]) == {"fastvideo-core", "torch", "toy"}
@@ -228,11 +228,22 @@ def test_another_format_names_the_version_that_reads_it(tmp_path):
         toy_run(tmp_path).manager.load(path)
 
 
-def test_another_number_of_processes_is_refused(tmp_path):
-    path = toy_run(tmp_path).manager.save(1)
+def test_another_number_of_processes_draws_new_noise_and_keeps_shared_streams(tmp_path, caplog):
+    run = toy_run(tmp_path)
+    run.method.rng.shared("exit_step")
+    before = run.steps(1, 1).method.rng.state_dict()
+    path = run.manager.save(1)
     rewrite(path, world_size=8)
-    with pytest.raises(CheckpointError, match=r"(?s)saved by 8 processes, and this run has 1.*num_gpus: 8"):
-        toy_run(tmp_path).manager.load(path)
+    states = []
+    for _ in range(2):
+        other = toy_run(tmp_path)
+        other.method.rng.shared("exit_step")
+        assert other.manager.load(path) == 1
+        states.append(other.method.rng.state_dict())
+        assert torch.equal(states[-1]["shared/exit_step"], before["shared/exit_step"])
+        assert not torch.equal(states[-1]["local/noise"], before["local/noise"])
+    assert torch.equal(states[0]["local/noise"], states[1]["local/noise"])
+    assert "written by 8 processes and this run has 1" in caplog.text
 
 
 @pytest.mark.parametrize("state", [{}, [], {"$tensor": "x"}, {"roles": {}, "optimizers": 3}])

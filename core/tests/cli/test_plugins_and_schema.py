@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from fastvideo_core.cli import main as cli
-from fastvideo_core.cli.plugins import as_text
+from fastvideo_core.cli.plugins import as_details, as_text
 from fastvideo_core.cli.table import render_table
 from fastvideo_core.errors import FastVideoError
-from fastvideo_core.registry import PluginRegistry, isolated_registrations
+from fastvideo_core.registry import PluginRegistry, PluginStatus, Provenance, isolated_registrations
 
 MINE = """\
 from typing import Literal
@@ -254,3 +254,21 @@ def test_schema_of_installed_plug_ins_loads_no_torch() -> None:
     pytest.importorskip("fastvideo_dmd2")
     for name in ("dmd2", "finetune", "wan", "ema"):
         assert "torch" not in modules_after(COMMAND.format(["schema", name])), name
+
+
+def test_verbose_shows_provenance_and_slow_imports(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["plugins", "--verbose", "--plugin", "mine.py"]) == 0
+    out = capsys.readouterr().out
+    assert ":Mine registered by mine.py" in out
+    assert "SLOW" not in out
+    slow = PluginStatus(Provenance("methods", "x", "x-dist", "1", "x:PLUGIN"), None, None, 1.5)
+    assert as_details([slow]) == (
+        "  1.500 s  method x-dist 1 (entry point fastvideo.methods: x = x:PLUGIN)  SLOW: its spec's module should import "
+        "nothing but fastvideo_core"
+    )
+
+
+def test_an_allow_list_is_mentioned(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FASTVIDEO_DISTILL_PLUGINS", "")
+    assert cli.main(["plugins"]) == 0
+    assert "FASTVIDEO_DISTILL_PLUGINS hides the plug-ins of: " in capsys.readouterr().out

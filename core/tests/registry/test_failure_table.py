@@ -303,3 +303,33 @@ def test_a_spec_of_another_kind_is_an_error(site: Path, package: str) -> None:
 def test_a_spec_with_wrong_fields_is_an_error(site: Path, package: str, change: dict[str, str], said: str) -> None:
     install_fancy(site, package, plugin=method_spec(package=package, **change))
     assert f"its MethodPlugin is wrong: {said}" in failure(here(site))
+
+
+# FASTVIDEO_DISTILL_PLUGINS
+
+
+def test_an_empty_allow_list_loads_none_and_says_so(site: Path, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    install_fancy(site, package, plugin="raise SystemExit('imported')")
+    monkeypatch.setenv("FASTVIDEO_DISTILL_PLUGINS", "")
+    assert find_installed() == ()
+    assert PluginRegistry().list() == ()
+    assert failure(PluginRegistry()) == (
+        "the method 'fancy' of fancy-dist is hidden by FASTVIDEO_DISTILL_PLUGINS (seen: none)\n"
+        "    fix: unset FASTVIDEO_DISTILL_PLUGINS, or add fancy-dist to it"
+    )
+
+
+def test_an_allow_list_names_distributions(site: Path, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    install_fancy(site, package)
+    install_fancy(site, f"{package}b", "other-dist")
+    monkeypatch.setenv("FASTVIDEO_DISTILL_PLUGINS", "Other_Dist, surely-absent")
+    assert [item.distribution for item in find_installed()] == ["other-dist"]
+    assert PluginRegistry().get("methods", "fancy").provenance.distribution == "other-dist"
+
+
+# slow imports
+
+
+def test_the_list_knows_how_long_a_spec_takes_to_load(site: Path, package: str) -> None:
+    install_fancy(site, package, plugin="import time\ntime.sleep(0.25)\n" + method_spec(package=package))
+    assert 0.25 <= status(here(site)).seconds < 5

@@ -72,3 +72,10 @@ def test_elements_of_weight_zero_take_no_part():
 def test_the_critic_loss_is_the_mean_squared_error_per_sample():
     prediction, target = torch.tensor([[1.0, 3.0], [0.0, 0.0]]), torch.zeros(2, 2)
     assert critic_loss(prediction, target).item() == 2.5
+
+
+def test_the_critic_loss_of_a_bfloat16_prediction_is_in_float32():
+    prediction, target = torch.full((1, 1), 1.0, dtype=torch.bfloat16), torch.full((1, 1), 0.999)
+    loss = critic_loss(prediction, target)
+    assert loss.dtype is torch.float32
+    assert loss.item() == pytest.approx(1e-6, rel=1e-3)  # in bfloat16 both are 1

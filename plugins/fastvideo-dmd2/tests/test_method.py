@@ -130,6 +130,17 @@ def test_score_timesteps_go_through_the_family_s_shift(tmp_path):
     assert shifted.score_timesteps(20_000, "critic").mean() > plain.score_timesteps(20_000, "critic").mean() + 200
 
 
+def test_score_timesteps_are_shifted_first_and_clamped_then(tmp_path):
+    method, _ = built(tmp_path, pipeline_config={"flow_shift": 5.0}, method={"max_timestep_ratio": 0.9})
+    state = method.rng.state_dict()
+    u = torch.rand(2000, generator=method.rng.local("critic_timestep"))
+    method.rng.load_state_dict(state)
+    t = method.score_timesteps(2000, "critic")
+    torch.testing.assert_close(t, (1000 * 5 * u / (1 + 4 * u)).clamp(20, 900))
+    # what lies beyond a bound is held at it: shifted u is above 0.9 where u is above 0.9 / 1.4
+    assert (t == 900).float().mean().item() == pytest.approx(1 - 0.9 / 1.4, abs=0.04)
+
+
 def test_data_latent_mode_noises_the_data_at_the_exit_step(tmp_path):
     method, batches = built(tmp_path, method={"rollout_mode": "data_latent", "dmd_denoising_steps": [1000, 1]})
     batch = next(batches)

@@ -165,6 +165,9 @@ class Tables:
         method.score_timesteps = lambda size, stream: self.take(
             f"{stream} t", size, lambda g: 20 + 960 * torch.rand(64, generator=g)
         )
+        if method.adversarial is not None:
+            own = {"noise_like": method.noise_like, "sample_timesteps": method.score_timesteps}
+            method.adversarial = replace(method.adversarial, **own)
 
     def take(self, stream, count, make):
         table, start = self.rows.get(stream, (None, 0))
@@ -174,11 +177,18 @@ class Tables:
         return table[start : start + count]
 
 
-@pytest.mark.parametrize("rollout_mode", ["simulate", "data_latent"])
+TERM = {"adversarial_weight": 0.5, "discriminator_weight": 0.5, "r1_weight": 0.1, "r1_sigma": 0.1}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"rollout_mode": "data_latent"}, TERM, {**TERM, "adversarial_features": "teacher"}],
+    ids=["simulate", "data_latent", "adversarial", "adversarial_teacher"],
+)
 @pytest.mark.parametrize(("rounds", "batch"), [(2, 2), (4, 1)])
-def test_accumulated_rounds_give_the_gradients_of_one_large_batch(tmp_path, rollout_mode, rounds, batch):
+def test_accumulated_rounds_give_the_gradients_of_one_large_batch(tmp_path, options, rounds, batch):
     def gradients_of(name, **training):
-        runtime = built(tmp_path / name, method={"rollout_mode": rollout_mode}, training=training)
+        runtime = built(tmp_path / name, method=options, training=training)
         Tables(runtime.method)
         return trained(runtime, 4).raw
 
@@ -187,7 +197,13 @@ def test_accumulated_rounds_give_the_gradients_of_one_large_batch(tmp_path, roll
     for one, other, due in zip(accumulated, at_once, (False, True, False, True), strict=True):
         assert (one["student"] is not None) is due
         assert one["teacher"] is None
-        for role in ("student", "critic") if due else ("critic",):
+        trained_now = (
+            {"critic"}
+            | ({"student"} if due else set())
+            | ({"discriminator"} if TERM.keys() <= options.keys() else set())
+        )
+        assert {role for role, gradient in other.items() if gradient is not None} == trained_now
+        for role in trained_now:
             assert one[role].norm() > 1e-3
             torch.testing.assert_close(one[role], other[role], rtol=1e-4, atol=1e-6)
 

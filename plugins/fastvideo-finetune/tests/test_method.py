@@ -75,6 +75,16 @@ def test_the_loss_weighting_is_separate_from_the_sampling(tmp_path):
     assert weighted.loss_at(batch, noise, t).item() == pytest.approx(4 * plain.loss_at(batch, noise, t).item())
 
 
+def test_the_log_tells_the_noise_levels_and_the_latents(tmp_path, monkeypatch):
+    method = build_run(tmp_path, run_of(tmp_path)).method
+    monkeypatch.setattr(method, "sample_timesteps", lambda size: torch.tensor([0.0, 120.0, 950.0, 1000.0]))
+    raw = {"vae_latent": torch.tensor([[0.0, 2.0], [1.0, 5.0], [-1.0, 1.0], [3.0, 3.0]])}
+    _, _, metrics = method.single_train_step(raw, 1)
+    assert metrics["timestep"].tolist() == [0.25, 0.25, 0, 0, 0, 0, 0, 0, 0, 0.5]
+    assert metrics["data_x0/mean"].item() == 1.75
+    assert metrics["data_x0/std"].item() == 1.0
+
+
 def test_a_frozen_student_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"roles\.student\.trainable: the student of finetune is not trainable"):
         load_config(tmp_path, run_of(tmp_path, trainable=False))

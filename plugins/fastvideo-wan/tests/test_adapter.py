@@ -8,7 +8,9 @@ from diffusers import WanPipeline
 from torch import Tensor
 
 from fastvideo_core.adapter import PRIMITIVES, DistillAdapter, HasRngGenerators, OnTrainStart, check_primitives
+from fastvideo_core.distributed.shard import shard_roles
 from fastvideo_core.errors import ConfigError, DataError
+from fastvideo_core.fqn import clean_fqn
 from fastvideo_wan.components import build_wan_components
 from fastvideo_wan.network import Float32TimestepEmbedding
 from fastvideo_wan.tiny import LATENTS_MEAN, LATENTS_STD
@@ -288,23 +290,26 @@ def test_gradients_reach_the_trained_role_only(components, raw_batch):
         torch.testing.assert_close(half * 2, parameter.grad)
 
 
+@pytest.mark.parametrize("kind", ["full", "ops", "block_skip"])
 @pytest.mark.parametrize("mixed_precision", ["no", "bf16"])
-def test_gradient_checkpointing_changes_no_gradient(run_config, raw_batch, mixed_precision):
+def test_gradient_checkpointing_changes_no_gradient(run_config, raw_batch, mixed_precision, kind):
     gradients = []
-    for kind in (None, "full"):
-        built = build_wan_components(
-            run_config(enable_gradient_checkpointing_type=kind, mixed_precision=mixed_precision)
-        )
+    for chosen in (None, kind):
+        cfg = run_config(enable_gradient_checkpointing_type=chosen, mixed_precision=mixed_precision)
+        built = build_wan_components(cfg)
         student = built.bundle["student"]
-        assert student.modules["transformer"].is_gradient_checkpointing == (kind == "full")
+        first, second = student.modules["transformer"].blocks
+        calls = [_count_calls(block) for block in (first, second)]
+        shard_roles(built.bundle, cfg.training)
         batch = built.adapter.prepare_batch(raw_batch)
         noisy, t = _noisy(batch)
-        calls = _count_block_calls(student.modules["transformer"])
         v = built.adapter.predict_noise(student, noisy, t, batch, conditional=True)
         built.adapter.backward((v.float() ** 2).mean(), None)
-        assert calls == [2 if kind == "full" else 1]
-        gradients.append([p.grad for p in student.trainable_parameters()])
-    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+        again = {None: [1, 1], "block_skip": [2, 1]}.get(chosen, [2, 2])
+        assert [len(seen) for seen in calls] == again
+        gradients.append({clean_fqn(name): p.grad for name, p in student.named_parameters()})
+    assert gradients[0].keys() == gradients[1].keys()
+    assert [name for name, value in gradients[0].items() if not torch.equal(value, gradients[1][name])] == []
 
 
 def test_mixed_precision_computes_in_bf16_around_float32_islands(run_config, raw_batch):
@@ -355,13 +360,9 @@ def test_the_time_embedder_stays_the_same_module_to_checkpoints(components):
     assert set(embedder.state_dict()) == {"linear_1.weight", "linear_1.bias", "linear_2.weight", "linear_2.bias"}
 
 
-def _count_block_calls(transformer) -> list[int]:
-    calls = [0]
-
-    def count(module, args):
-        calls[0] += 1
-
-    transformer.blocks[0].attn1.to_q.register_forward_pre_hook(count)
+def _count_calls(block) -> list[int]:
+    calls: list[int] = []
+    block.attn1.to_q.register_forward_pre_hook(lambda module, args: calls.append(1))
     return calls
 
 

@@ -17,7 +17,7 @@ def test_the_spec_is_sound_and_its_targets_exist():
     assert isinstance(PLUGIN, ModelPlugin)
     assert PLUGIN.name == "wan"
     assert PLUGIN.flaws() == []
-    assert PLUGIN.capabilities == ("preprocess", "export", "sample", "tiny", "outline")
+    assert PLUGIN.capabilities == ("preprocess", "export", "sample", "tiny", "outline", "export_lora")
     for name in PLUGIN.targets:
         module, _, attribute = PLUGIN.target(name).partition(":")
         assert callable(getattr(__import__(module, fromlist=[attribute]), attribute))

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from fastvideo_core.callbacks.base import Callback
@@ -38,10 +39,15 @@ class _RoleAverage:
         for shadow, parameter in zip(self.shadows, self.parameters, strict=True):
             shadow.copy_(parameter.detach())
 
-    def update(self, decay: float) -> None:
-        """shadow = decay * shadow + (1 - decay) * weight."""
-        weights = [p.detach().to(torch.float32) for p in self.parameters]
-        torch._foreach_lerp_(self.shadows, weights, 1 - decay)
+    def update(self, decay: float, skipped: Tensor | None) -> None:
+        """shadow = decay * shadow + (1 - decay) * weight; nothing where `skipped` is 1."""
+        shadows = [_local(shadow) for shadow in self.shadows]
+        weights = [_local(p.detach()).to(torch.float32) for p in self.parameters]
+        if skipped is None:
+            torch._foreach_lerp_(shadows, weights, 1 - decay)
+        else:
+            weight = (1 - decay) * (1 - skipped)
+            torch._foreach_lerp_(shadows, weights, [weight] * len(shadows))
 
     def stepped_by(self, optimizers: Sequence[Optimizer]) -> bool:
         return any(own is stepped for own in self.handle.optimizers.values() for stepped in optimizers)
@@ -75,6 +81,11 @@ class _RoleAverage:
             shadow.copy_(stored[name])
 
 
+def _local(tensor: Tensor) -> Tensor:
+    """This process's shard of a tensor that may be sharded."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
 class EMACallback(Callback):
     """Averages the weights of `roles`, and lends the averages to the networks while a validation samples.
 
@@ -105,7 +116,9 @@ class EMACallback(Callback):
         self._started = start_step >= self._start_step
 
     @hookimpl
-    def after_optimizer_step(self, method: DistillMethod, step: int, optimizers: Sequence[Optimizer]) -> None:
+    def after_optimizer_step(
+        self, method: DistillMethod, step: int, optimizers: Sequence[Optimizer], skipped: Tensor | None
+    ) -> None:
         if not self._started:
             if step >= self._start_step:
                 for average in self._averages.values():
@@ -114,7 +127,7 @@ class EMACallback(Callback):
             return
         for average in self._averages.values():
             if average.stepped_by(optimizers):
-                average.update(self._decay)
+                average.update(self._decay, skipped)
 
     @hookimpl
     def validation_start(self, method: DistillMethod, step: int) -> None:

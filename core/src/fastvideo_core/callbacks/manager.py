@@ -6,7 +6,7 @@ import difflib
 import functools
 import inspect
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, cast
 
 import pluggy
@@ -34,6 +34,8 @@ class CallbackManager:
 
     Args:
         callbacks: by the unique name under which run.yaml has them. Lower `order` runs first, equal ones by name.
+        waived: names whose state need not be the same at resume: what the checkpoint holds for one that this run has
+            not is dropped, and one that the checkpoint does not know starts afresh.
 
     Raises:
         PluginError: listing hooks that do not exist, take arguments that do not exist, or lack `@hookimpl`.
@@ -41,11 +43,12 @@ class CallbackManager:
 
     hook: RunHooks
 
-    def __init__(self, callbacks: Mapping[str, Callback]) -> None:
+    def __init__(self, callbacks: Mapping[str, Callback], waived: Collection[str] = ()) -> None:
         problems = [problem for name, callback in callbacks.items() for problem in _problems(name, callback)]
         if problems:
             raise PluginError(problems)
         ordered = sorted(callbacks, key=lambda name: (callbacks[name].order, name))
+        self.waived = frozenset(waived)
         self.callbacks: dict[str, Callback] = {name: callbacks[name] for name in ordered}
         plugins = pluggy.PluginManager(PROJECT)
         plugins.add_hookspecs(RunHooks)
@@ -65,23 +68,23 @@ class CallbackManager:
         Raises:
             CheckpointError: the checkpoint holds the state of a callback that this run has not, or lacks one's.
         """
-        own = self.state_dict()
+        own = {name: held for name, held in self.state_dict().items() if name in state or name not in self.waived}
         problems = [
             Problem(
                 found=f"the checkpoint holds the state of callback '{name}', which this run does not have",
                 where="callbacks",
                 allowed=f"this run has: {', '.join(self.callbacks) or 'no callbacks'}",
-                fix=f"add '{name}' to the callbacks section of run.yaml",
+                fix=f"add '{name}' to the callbacks section of run.yaml, or {_waiver(name)} to drop its state",
             )
             for name in state
-            if name not in self.callbacks
+            if name not in self.callbacks and name not in self.waived
         ]
         problems += [
             Problem(
                 found=f"the checkpoint holds no state of callback '{name}'",
                 where="callbacks",
                 allowed=f"it holds that of: {', '.join(state) or 'no callback'}",
-                fix=f"remove '{name}' from the callbacks section of run.yaml, or start a new run from these weights",
+                fix=f"remove '{name}' from the callbacks section of run.yaml, or {_waiver(name)} to start it afresh",
             )
             for name in own
             if name not in state
@@ -89,7 +92,16 @@ class CallbackManager:
         if problems:
             raise CheckpointError(problems)
         for name, callback in self.callbacks.items():
-            callback.load_state_dict(state.get(name, {}))
+            if name in state or name not in self.waived:
+                callback.load_state_dict(state.get(name, {}))
+
+    def stops(self, step: int) -> bool:
+        """Whether a callback asks for the run to end with this step."""
+        return any(cast("list[bool | None]", self.hook.stop_requested(step=step)))
+
+
+def _waiver(name: str) -> str:
+    return f"set training.resume_without_callbacks: [{name}]"
 
 
 class _Guarded:
@@ -102,18 +114,18 @@ class _Guarded:
                 setattr(self, hook, _guard(name, hook, implementation))
 
 
-def _guard(name: str, hook: str, implementation: Callable[..., Any]) -> Callable[..., None]:
+def _guard(name: str, hook: str, implementation: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(implementation)
-    def call(*args: Any, **kwargs: Any) -> None:
+    def call(*args: Any, **kwargs: Any) -> Any:
         try:
-            implementation(*args, **kwargs)
+            return implementation(*args, **kwargs)
         except FastVideoError:
             raise  # says itself what is wrong and where
         except Exception as error:
             message = f"callback '{name}' failed in its hook '{hook}': {type(error).__name__}: {error}"
             if hook == "exception":  # must not hide the error that the run ends with
                 logger.error(message, exc_info=error)
-                return
+                return None
             raise CallbackError(message) from error
 
     return call

@@ -17,3 +17,24 @@ GRAD_NORM = CallbackPlugin(
     impl="fastvideo_core.callbacks.grad_norm:GradNormCallback",
     config="fastvideo_core.callbacks.config:GradNormConfig",
 )
+
+THROUGHPUT = CallbackPlugin(
+    name="throughput",
+    api=(1, 0),
+    impl="fastvideo_core.callbacks.throughput:ThroughputCallback",
+    config="fastvideo_core.callbacks.config:ThroughputConfig",
+)
+
+PROFILER = CallbackPlugin(
+    name="profiler",
+    api=(1, 0),
+    impl="fastvideo_core.callbacks.profiler:ProfilerCallback",
+    config="fastvideo_core.callbacks.config:ProfilerConfig",
+)
+
+EARLY_STOP = CallbackPlugin(
+    name="early_stop",
+    api=(1, 0),
+    impl="fastvideo_core.callbacks.early_stop:EarlyStopCallback",
+    config="fastvideo_core.callbacks.config:EarlyStopConfig",
+)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,40 @@ from torch import Tensor
 
 from fastvideo_core import __version__
 from fastvideo_core.checkpoint import storage
-from fastvideo_core.checkpoint.rng_state import collect_rng, restore_rng
-from fastvideo_core.checkpoint.storage import CheckpointDocument
+from fastvideo_core.checkpoint.background import Background
+from fastvideo_core.checkpoint.rng_state import collect_rng, restore_rng, rng_of_other_world
+from fastvideo_core.checkpoint.snapshot import HostCopies
+from fastvideo_core.checkpoint.storage import CheckpointDocument, CheckpointWriteError
 from fastvideo_core.checkpoint.tensors import write_tensors
 from fastvideo_core.checkpoint.training_state import RunCallbacks, RunState, damaged
 from fastvideo_core.checkpoint.tree import Json, split
 from fastvideo_core.distributed import context
-from fastvideo_core.errors import CheckpointError, Problem
+from fastvideo_core.distributed.agreement import Crew
 from fastvideo_core.method import DistillMethod
 
 logger = logging.getLogger(__name__)
+
+_PATIENCE = 60.0
+"""Seconds for which a failing process waits for a checkpoint that it writes together with others."""
+
+
+@dataclass(frozen=True)
+class _Snapshot:
+    """What one checkpoint holds; `tensors` stay as they are until it is written."""
+
+    step: int
+    tensors: Mapping[str, Tensor]
+    skeleton: Json
+    rng: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class _Writing:
+    """A checkpoint on its way to the disk."""
+
+    target: Path
+    step: int
+    work: Background
 
 
 class CheckpointManager:
@@ -35,17 +60,33 @@ class CheckpointManager:
         keep: how many of the newest stay; 0 keeps all.
         config_yaml: the resolved run.yaml, stored beside the state.
         versions: of the plug-ins by distribution; those of fastvideo-core and torch are added.
+        background: write from a copy in host memory while training goes on; one checkpoint at a time.
+        skip_errors: when a checkpoint cannot be written, log it and go on; only the run's last one must be there.
     """
 
     def __init__(
-        self, output_dir: str | Path, *, every: int, keep: int, config_yaml: str, versions: Mapping[str, str]
+        self,
+        output_dir: str | Path,
+        *,
+        every: int,
+        keep: int,
+        config_yaml: str,
+        versions: Mapping[str, str],
+        background: bool = False,
+        skip_errors: bool = False,
     ) -> None:
         self.output_dir = Path(output_dir)
         self.every = every
         self.keep = keep
         self._config_yaml = config_yaml
         self._versions = {"fastvideo-core": __version__, "torch": str(torch.__version__), **versions}
+        self._background = background
+        self._skip_errors = skip_errors
         self._run: RunState | None = None
+        self._crew: Crew | None = None
+        self._copies = HostCopies()
+        self._writing: _Writing | None = None
+        self._failures = 0
         self._saved_step: int | None = None
         self._resume_path: Path | None = None
         self._rng: dict[str, Tensor] | None = None
@@ -54,6 +95,7 @@ class CheckpointManager:
     def attach(self, method: DistillMethod, callbacks: RunCallbacks, dataloader: Iterable[Any]) -> None:
         """The live objects that `save` reads and `load` writes; also clears away what a killed save left."""
         self._run = RunState(method, callbacks, dataloader)
+        self._crew = self._crew or Crew()
         if context.is_main_process():
             storage.clean_leftovers(self.output_dir)
         context.barrier()
@@ -71,36 +113,105 @@ class CheckpointManager:
     def save(self, step: int) -> Path:
         """Saves the state after `step` steps; once saved, a step is not saved again. Collective.
 
+        In the background the checkpoint is complete some time later: at the latest when the next one is saved or
+        `finish` returns, which is also where its errors appear.
+
         Raises:
             CheckpointWriteError: the disk is full or read-only; earlier checkpoints are intact.
         """
         target = storage.checkpoint_path(self.output_dir, step)
         if step == self._saved_step:
             return target
-        run = self._attached()
+        self._end_writing()
+        run, crew = self._attached(), self._crew
+        assert crew is not None
         tensors, skeleton = split(run.collect())
-        rng = collect_rng(run.method)
-        with storage.written_aside(target) as folder:
-            write_tensors(folder / storage.TENSORS, tensors)
-            storage.write_file(storage.rng_path(folder, context.rank()), safetensors.torch.save(rng))
-            context.barrier()
-            if context.is_main_process():
-                self._write_document(folder, step, skeleton)
+        if self._background:
+            tensors = self._copies.take(tensors)
+        snapshot = _Snapshot(step, tensors, skeleton, collect_rng(run.method))
         self._saved_step = step
-        if context.is_main_process():
-            storage.remove_oldest(self.output_dir, self.keep, target)
-            run.callbacks.hook.checkpoint_saved(path=target, step=step)
+        try:
+            work = Background(lambda: self._write(target, snapshot, crew), threaded=self._background)
+        except CheckpointWriteError as error:
+            self._failed(error)
+            return target
+        self._writing = _Writing(target, step, work)
+        if not self._background:
+            self._end_writing()
         return target
 
-    def _write_document(self, folder: Path, step: int, skeleton: Json) -> None:
+    def poll(self) -> None:
+        """Tells the callbacks of a checkpoint that was completed meanwhile."""
+        if self._writing is not None and self._writing.work.succeeded():
+            self._end_writing()
+
+    def finish(self) -> None:
+        """Waits for the checkpoint that is being written. Collective.
+
+        Raises:
+            CheckpointWriteError: the last checkpoint could not be written, whatever `skip_errors` says.
+        """
+        self._skip_errors, skip_errors = False, self._skip_errors
+        try:
+            self._end_writing()
+        finally:
+            self._skip_errors = skip_errors
+
+    def abandon(self) -> None:
+        """Lets the checkpoint that is being written be completed if that is possible, after an error elsewhere."""
+        writing, self._writing = self._writing, None
+        if writing is None:
+            return
+        try:
+            if not writing.work.wait(None if context.world_size() == 1 else _PATIENCE):
+                logger.error("%s is not complete: other processes are gone", writing.target)
+        except Exception as error:
+            logger.error("%s", error)
+
+    def _end_writing(self) -> None:
+        writing, self._writing = self._writing, None
+        if writing is None:
+            return
+        try:
+            writing.work.wait()
+        except CheckpointWriteError as error:
+            self._failed(error)
+            return
+        if context.is_main_process():
+            self._attached().callbacks.hook.checkpoint_saved(path=writing.target, step=writing.step)
+
+    def _failed(self, error: CheckpointWriteError) -> None:
+        self._saved_step = None
+        if not self._skip_errors:
+            raise error
+        self._failures += 1
+        if context.is_main_process():
+            logger.error(
+                "%s\n    training goes on (training.on_checkpoint_error: skip); checkpoints that could not be written: %d",
+                error,
+                self._failures,
+            )
+
+    def _write(self, target: Path, snapshot: _Snapshot, crew: Crew) -> None:
+        def write(folder: Path) -> None:
+            self._copies.wait()
+            write_tensors(folder / storage.TENSORS, snapshot.tensors, crew.group)
+            rng = safetensors.torch.save(snapshot.rng)
+            storage.write_file(storage.rng_path(folder, context.rank()), rng)
+
+        storage.write_aside(target, crew, write, lambda folder: self._seal(folder, snapshot))
+        if context.is_main_process():
+            storage.remove_oldest(self.output_dir, self.keep, target)
+
+    def _seal(self, folder: Path, snapshot: _Snapshot) -> None:
         storage.write_file(folder / storage.RUN_CONFIG, self._config_yaml.encode())
         document = CheckpointDocument(
             format=storage.FORMAT,
-            step=step,
+            step=snapshot.step,
             world_size=context.world_size(),
             versions=self._versions,
             files=storage.file_sizes(folder),
-            state=skeleton,
+            state=snapshot.skeleton,
         )
         storage.write_document(folder, document)
 
@@ -140,19 +251,20 @@ class CheckpointManager:
         step (the start of a dataloader's iterator, say) is undone by `restore_rng`.
 
         Raises:
-            CheckpointError: it is incomplete, damaged, of another format, of another run or of another world size.
+            CheckpointError: it is incomplete, damaged, of another format or of another run.
         """
         run, folder = self._attached(), Path(path)
         document = storage.read_document(folder)
-        if document.world_size != context.world_size():
-            raise CheckpointError(
-                Problem(
-                    found=f"it was saved by {document.world_size} processes, and this run has {context.world_size()}",
-                    where=str(folder),
-                    fix=f"resume with training.num_gpus: {document.world_size}",
-                )
+        if document.world_size == context.world_size():
+            rng = _read_rng(storage.rng_path(folder, context.rank()))
+        else:
+            rng = rng_of_other_world(run.method, _read_rng(storage.rng_path(folder, 0)), document.step)
+            logger.warning(
+                "the checkpoint was written by %d processes and this run has %d: weights, moments and data go on; noise is "
+                "drawn anew, so that the run is not the same to the bit",
+                document.world_size,
+                context.world_size(),
             )
-        rng = _read_rng(storage.rng_path(folder, context.rank()))
         run.restore(document.state, folder / storage.TENSORS)
         self._rng, self._rng_source = rng, str(folder)
         self.restore_rng()

@@ -9,6 +9,7 @@ from fastvideo_core.adapter import HasRngGenerators
 from fastvideo_core.distributed import context
 from fastvideo_core.errors import CheckpointError, Problem
 from fastvideo_core.method import DistillMethod
+from fastvideo_core.rng import stream_seed
 
 _METHOD, _ADAPTER, _CPU, _CUDA = "method/", "adapter/", "torch/cpu", "torch/cuda"
 
@@ -47,6 +48,36 @@ def restore_rng(method: DistillMethod, state: dict[str, Tensor], where: str) -> 
     torch.set_rng_state(state[_CPU])
     if _CUDA in state and context.device().type == "cuda":
         torch.cuda.set_rng_state(state[_CUDA], context.device())
+
+
+def rng_of_other_world(method: DistillMethod, rank_0: dict[str, Tensor], step: int) -> dict[str, Tensor]:
+    """The random state of this process for a checkpoint that another number of processes wrote, for `restore_rng`.
+
+    Shared streams go on where they were. Everything that differs by rank starts anew from (seed, step, number of
+    processes, rank, name): no numbers of before are drawn again, and resuming twice gives the same run.
+
+    Args:
+        rank_0: what the checkpoint's rank 0 had.
+        step: of the checkpoint.
+    """
+    generators = _generators(method)
+    state = {}
+    for name, value in rank_0.items():
+        if name.startswith(f"{_METHOD}shared/"):
+            state[name] = value
+            continue
+        device = torch.device("cpu")
+        if name.startswith(_METHOD):
+            device = method.rng.device
+        elif name.startswith(_ADAPTER) and name.removeprefix(_ADAPTER) in generators:
+            device = generators[name.removeprefix(_ADAPTER)].device
+        elif name == _CUDA:
+            device = context.device()
+        source = f"{name} from step {step} with {context.world_size()} processes"
+        generator = torch.Generator(device)
+        generator.manual_seed(stream_seed(method.rng.seed, source, context.rank()))
+        state[name] = generator.get_state()
+    return state
 
 
 def _generators(method: DistillMethod) -> dict[str, torch.Generator]:

@@ -7,18 +7,18 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from fastvideo_core.checkpoint.tree import Json
 from fastvideo_core.distributed import context
+from fastvideo_core.distributed.agreement import Crew, PartError
 from fastvideo_core.errors import CheckpointError, FastVideoError, Problem
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 """Version of the layout of a checkpoint folder; a reader refuses any other."""
 
 TENSORS, DOCUMENT, RUN_CONFIG = "state", "state.json", "run.yaml"
@@ -65,36 +65,39 @@ def rng_path(folder: Path, rank: int) -> Path:
 # --- writing ----------------------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def written_aside(target: Path) -> Iterator[Path]:
-    """A temporary folder beside `target` that becomes it, synced to disk, when the block ends without an error.
+def write_aside(target: Path, crew: Crew, write: Callable[[Path], None], seal: Callable[[Path], None]) -> None:
+    """Writes a folder beside `target` that becomes it, synced to disk, when all is well. Collective.
 
-    Collective: the main process makes, syncs and renames the folder, all write into it.
+    Args:
+        write: done by every process: its part of the folder's files.
+        seal: done by the main process after all have written.
 
     Raises:
-        CheckpointWriteError: the system refused to write; nothing of the attempt is left, and `target` is as it was.
+        CheckpointWriteError: on every process; nothing of the attempt is left, and `target` is as it was.
     """
     aside = target.with_name(f".{target.name}.tmp")
+
+    def make() -> None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir()
+
+    def publish() -> None:
+        seal(aside)
+        for folder, _, _ in os.walk(aside):
+            _sync_folder(Path(folder))
+        _replace(aside, target)
+
     try:
-        if context.is_main_process():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.rmtree(aside, ignore_errors=True)
-            aside.mkdir()
-        context.barrier()
-        yield aside
-        context.barrier()
-        if context.is_main_process():
-            for folder, _, _ in os.walk(aside):
-                _sync_folder(Path(folder))
-            _replace(aside, target)
-        context.barrier()
-    except (OSError, RuntimeError) as error:
-        if isinstance(error, OSError) and error.strerror:
-            found = f"the checkpoint could not be written: {error.strerror}"
-        else:
-            found = f"the checkpoint could not be written: {type(error).__name__}: {error}"
+        crew.do(make, main_only=True)
+        crew.do(lambda: write(aside))
+        crew.do(publish, main_only=True)
+    except PartError as error:
+        where = str(target) if context.world_size() == 1 else f"{target} (process {error.failure.rank})"
         fix = "free space or make the folder writable; earlier checkpoints are intact"
-        raise CheckpointWriteError(Problem(found, where=str(target), fix=fix)) from error
+        found = f"the checkpoint could not be written: {error.failure.text}"
+        problem = Problem(found, where, fix=fix if error.failure.by_system else "earlier checkpoints are intact")
+        raise CheckpointWriteError(problem) from (error.__cause__ or error)
     finally:
         if context.is_main_process():
             shutil.rmtree(aside, ignore_errors=True)

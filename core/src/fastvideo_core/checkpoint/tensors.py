@@ -5,6 +5,7 @@ DCP keeps its index in a pickle. It is read here by an unpickler that knows only
 
 from __future__ import annotations
 
+import os
 import pickle
 import warnings
 from collections.abc import Iterator, Mapping
@@ -12,14 +13,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
+import torch.distributed as dist
 from torch import Tensor
+from torch.distributed._shard._utils import narrow_tensor_by_index
 from torch.distributed.checkpoint import filesystem
 from torch.distributed.checkpoint import metadata as dcp_metadata
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import Metadata, StorageMeta, TensorStorageMetadata
+from torch.distributed.checkpoint.planner import LoadPlan, LoadPlanner, ReadItem, SavePlan, SavePlanner
 from torch.distributed.checkpoint.state_dict_loader import load as dcp_load
 from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
+from torch.distributed.checkpoint.storage import WriteResult
+from torch.futures import Future
 
 from fastvideo_core.distributed.context import world_size
 from fastvideo_core.errors import CheckpointError, Problem
@@ -40,8 +48,11 @@ _CLASSES = {
 }
 
 
-def write_tensors(folder: Path, tensors: Mapping[str, Tensor]) -> None:
+def write_tensors(folder: Path, tensors: Mapping[str, Tensor], group: dist.ProcessGroup | None = None) -> None:
     """Writes tensors (also DTensors, each rank its shards) into `folder` and syncs the files. Collective.
+
+    Args:
+        group: the processes that write together; None is all of the run.
 
     Raises:
         OSError: the disk is full or read-only, or whatever else the system says.
@@ -49,7 +60,7 @@ def write_tensors(folder: Path, tensors: Mapping[str, Tensor]) -> None:
     writer = _Writer(str(folder), single_file_per_rank=True, sync_files=True)
     try:
         with _quiet():
-            dcp_save(dict(tensors), storage_writer=writer, no_dist=world_size() == 1)
+            dcp_save(dict(tensors), storage_writer=writer, process_group=group, no_dist=world_size() == 1)
     except CheckpointException as error:
         raise _first_failure(error) from error
 
@@ -106,6 +117,26 @@ def _quiet() -> Iterator[None]:
 
 
 class _Writer(filesystem.FileSystemWriter):
+    """Writes the bytes of tensors one after another into a file per process; DCP's own serialises each with torch.save,
+    which takes twice as long and holds up Python meanwhile."""
+
+    def write_data(self, plan: SavePlan, planner: SavePlanner) -> Future[list[WriteResult]]:
+        name = f"{plan.storage_data.prefix}0{filesystem.DEFAULT_SUFFIX}"
+        results, offset = [], 0
+        with (Path(self.path) / name).open("wb", buffering=0) as file:
+            for item in plan.items:
+                value = planner.resolve_data(item)
+                assert isinstance(value, Tensor), f"{item.index.fqn} is not a tensor"
+                data = _bytes_of(value).data
+                results.append(WriteResult(item.index, len(data), filesystem._StorageInfo(name, offset, len(data))))
+                offset += len(data)
+                while data:
+                    data = data[file.write(data) :]
+            os.fsync(file.fileno())
+        done: Future[list[WriteResult]] = Future()
+        done.set_result(results)
+        return done
+
     def storage_meta(self) -> StorageMeta:
         return StorageMeta(save_id=self.save_id)  # DCP's own holds the absolute path
 
@@ -114,6 +145,7 @@ class _Reader(filesystem.FileSystemReader):
     def __init__(self, folder: Path) -> None:
         super().__init__(str(folder))
         self._folder = folder
+        self._entries: dict[str, Any] = {}
 
     def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
         path = self._folder / ".metadata"
@@ -121,6 +153,45 @@ class _Reader(filesystem.FileSystemReader):
             metadata = _checked(_IndexUnpickler(file).load(), path)
         metadata.storage_meta = StorageMeta(load_id=self.load_id)
         return metadata
+
+    def set_up_storage_reader(self, metadata: Metadata, *args: Any, **kwargs: Any) -> None:
+        super().set_up_storage_reader(metadata, *args, **kwargs)
+        self._entries = metadata.state_dict_metadata
+
+    def read_data(self, plan: LoadPlan, planner: LoadPlanner) -> Future[None]:
+        by_file: dict[str, list[ReadItem]] = {}
+        for item in plan.items:
+            by_file.setdefault(self.storage_data[item.storage_index].relative_path, []).append(item)
+        for name, items in by_file.items():
+            with (self._folder / name).open("rb") as file:
+                for item in items:
+                    stored = narrow_tensor_by_index(self._read(file, item), item.storage_offsets, item.lengths)
+                    target = planner.resolve_tensor(item).detach()
+                    target.copy_(stored)
+                    planner.commit_tensor(item, target)
+        done: Future[None] = Future()
+        done.set_result(None)
+        return done
+
+    def _read(self, file: IO[bytes], item: ReadItem) -> Tensor:
+        """The stored chunk that `item` is a part of."""
+        index, info = item.storage_index, self.storage_data[item.storage_index]
+        entry = self._entries[index.fqn]
+        chunk = next(chunk for chunk in entry.chunks if index.offset is None or chunk.offsets == index.offset)
+        tensor = torch.empty(chunk.sizes, dtype=entry.properties.dtype)
+        data = _bytes_of(tensor)
+        if len(data) != info.length:
+            raise ValueError(f"'{index.fqn}' has {info.length} bytes instead of {len(data)}")
+        file.seek(info.offset)
+        if file.readinto(data.data) != len(data):  # type: ignore[attr-defined]
+            raise ValueError(f"the file ends inside of '{index.fqn}'")
+        return tensor
+
+
+def _bytes_of(tensor: Tensor) -> npt.NDArray[np.uint8]:
+    """The bytes of a tensor; they share its memory when it lies on the CPU without gaps."""
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    return flat.view(torch.uint8).numpy()
 
 
 class _IndexUnpickler(pickle.Unpickler):

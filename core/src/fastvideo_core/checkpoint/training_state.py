@@ -14,7 +14,7 @@ from fastvideo_core.checkpoint.optimizer_state import allocate_state, collect_op
 from fastvideo_core.checkpoint.tensors import read_index, read_tensors
 from fastvideo_core.checkpoint.tree import Json, join, references, split
 from fastvideo_core.errors import CheckpointError, FastVideoError, Problem
-from fastvideo_core.fqn import clean_fqn
+from fastvideo_core.fqn import clean_fqn, is_adapter
 from fastvideo_core.method import DistillMethod
 from fastvideo_core.roles import RoleHandle
 
@@ -67,7 +67,7 @@ class RunState:
         names = parameter_names(self.method)
         return {
             "roles": {
-                handle.name: {name: module_tensors(module) for name, module in handle.modules.items()}
+                handle.name: {name: stored_tensors(handle, module) for name, module in handle.modules.items()}
                 for handle in roles
             },
             "families": {handle.name: handle.family for handle in roles},
@@ -165,6 +165,14 @@ class RunState:
                             }
                 tree[handle.name][name] = {"state": states}
         return split({"optimizers": tree})[0]
+
+
+def stored_tensors(handle: RoleHandle, module: nn.Module) -> dict[str, Tensor]:
+    """What of a role's module goes into a checkpoint: all of it, or its adapters where it trains nothing else."""
+    tensors = module_tensors(module)
+    if handle.lora is None:
+        return tensors
+    return {name: tensor for name, tensor in tensors.items() if is_adapter(name)}
 
 
 def module_tensors(module: nn.Module) -> dict[str, Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,11 +77,61 @@ def read_role_weights(
         CheckpointError: role, module or EMA weights are not in it.
     """
     folder = storage.resolve_checkpoint(path)
+    wanted = _stored_weights(folder, role, ema=ema)
+    if module is not None:
+        _require("module", module, list(wanted), folder)
+        wanted = {module: wanted[module]}
+    targets = {
+        stored.key: torch.empty(stored.size, dtype=stored.dtype)
+        for tensors in wanted.values()
+        for stored in tensors.values()
+    }
+    read_tensors(folder / storage.TENSORS, targets, every_rank_alone=True)
+    trained = _stored_weights(folder, role, ema=False) if ema else wanted
+    return {
+        name: {fqn: targets[stored.key].to(trained[name][fqn].dtype) for fqn, stored in tensors.items()}
+        for name, tensors in wanted.items()
+    }
+
+
+class CheckpointWeights:
+    """A WeightSource: a role's whole networks out of a checkpoint, one tensor in memory at a time.
+
+    Args:
+        path, role, ema: as `read_role_weights`.
+
+    Raises:
+        CheckpointError: role or EMA weights are not in it.
+    """
+
+    def __init__(self, path: str | Path, role: str, *, ema: bool) -> None:
+        self._folder = storage.resolve_checkpoint(path)
+        self._stored = _stored_weights(self._folder, role, ema=ema)
+
+    def tensor_names(self, module: str) -> Sequence[str]:
+        """Names of the module's stored tensors."""
+        return list(self._stored.get(module, {}))
+
+    def read(self, module: str, name: str) -> Tensor:
+        """One tensor, read by this process alone."""
+        stored = self._stored[module][name]
+        target = torch.empty(stored.size, dtype=stored.dtype)
+        read_tensors(self._folder / storage.TENSORS, {stored.key: target}, every_rank_alone=True)
+        return target
+
+
+@dataclass(frozen=True)
+class _Stored:
+    key: str
+    size: torch.Size
+    dtype: torch.dtype
+
+
+def _stored_weights(folder: Path, role: str, *, ema: bool) -> dict[str, dict[str, _Stored]]:
+    """Where a role's tensors are, by module and name."""
     state, averages = _state(folder, storage.read_document(folder))
     modules = state["roles"]
     _require("role", role, list(modules), folder)
-    if module is not None:
-        _require("module", module, list(modules[role]), folder)
     if ema and role not in averages:
         raise CheckpointError(
             Problem(
@@ -91,28 +141,9 @@ def read_role_weights(
                 fix="use the raw weights",
             )
         )
-    wanted = {
-        name: {**tensors, **(averages[role].get(name, {}) if ema else {})}
-        for name, tensors in modules[role].items()
-        if module in (None, name)
-    }
-    targets = {
-        reference.key: torch.empty(reference.size, dtype=reference.dtype)
-        for tensors in wanted.values()
-        for reference in tensors.values()
-    }
-    read_tensors(folder / storage.TENSORS, targets, every_rank_alone=True)
     return {
-        name: {fqn: targets[reference.key].to(modules[role][name][fqn].dtype) for fqn, reference in tensors.items()}
-        for name, tensors in wanted.items()
+        name: {**tensors, **(averages[role].get(name, {}) if ema else {})} for name, tensors in modules[role].items()
     }
-
-
-@dataclass(frozen=True)
-class _Stored:
-    key: str
-    size: torch.Size
-    dtype: torch.dtype
 
 
 def _state(folder: Path, document: CheckpointDocument) -> tuple[dict[str, Any], dict[str, Any]]:

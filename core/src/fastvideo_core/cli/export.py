@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from fastvideo_core.cli.model_options import add_model_options
 
 if TYPE_CHECKING:
+    from fastvideo_core.dispatch.trained import TrainedModel
+    from fastvideo_core.registry import Plugin
     from fastvideo_core.registry.registry import PluginRegistry
 
 
@@ -16,6 +18,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `export`."""
     add_model_options(parser)
     parser.add_argument("out", type=Path, help="folder to write; must not hold anything yet")
+    parser.add_argument(
+        "--lora",
+        choices=("merged", "separate"),
+        help="of a role that trained adapters: a whole pipeline with them merged (default), or the adapters alone",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -29,16 +36,32 @@ def run(args: argparse.Namespace) -> int:
     if model.source.checkpoint is None:
         fix = "give the path of a checkpoint"
         raise ConfigError(Problem("this is a diffusers folder already", where=args.model, fix=fix))
+    if args.lora is not None and model.source.lora is None:
+        raise ConfigError(
+            Problem("is for roles that trained adapters", where=f"--lora {args.lora}", fix="leave it out")
+        )
     check_new_folder(args.out)
-    export: Any = registry.resolve(registry.get("models", model.family), "export")
-    notes = export(
-        model.source.base,
-        args.out,
-        model.weights(),
-        pipeline_config=model.pipeline_config,
-        student_schedule=model.method_config.student_schedule if model.method_config is not None else None,
-    )
+    plugin = registry.get("models", model.family)
+    if args.lora == "separate":
+        notes = _export_adapters(registry, plugin, model, args.out)
+    else:
+        export: Any = registry.resolve(plugin, "export")
+        notes = export(
+            model.source.base,
+            args.out,
+            model.whole_weights(registry),
+            pipeline_config=model.pipeline_config,
+            student_schedule=model.method_config.student_schedule if model.method_config is not None else None,
+        )
     print(f"{args.out}: {model.source}")
     for note in notes:
         print(f"note: {note}")
     return 0
+
+
+def _export_adapters(registry: PluginRegistry, plugin: Plugin[Any], model: TrainedModel, out: Path) -> list[str]:
+    export: Any = registry.resolve(plugin, "export_lora")
+    notes: list[str] = export(model.source.base, out, model.weights(), lora=model.source.lora)
+    if model.source.below is not None and model.source.below.checkpoint is not None:
+        notes = [f"the adapters were trained on {model.source.below}: they fit nothing else"]
+    return notes

@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Sequence
 from typing import Protocol, cast
 
-from fastvideo_core.errors import FastVideoError, UserError
+from fastvideo_core.errors import FastVideoError, RunStopped, UserError
 
 PROG = "fastvideo-distill"
 
@@ -29,6 +29,8 @@ COMMANDS = {
     "sample": "generate videos from a checkpoint or pipeline folder",
     "export": "write a checkpoint as a diffusers folder",
     "tiny": "write a small random-weight pipeline of a family",
+    "init": "write a commented run.yaml for a family and a method",
+    "new-plugin": "write a working plug-in package with tests",
 }
 """Command -> one line of help; the module has the command's name."""
 
@@ -40,7 +42,7 @@ examples:
   fastvideo-distill schema training               which options are there?
   fastvideo-distill COMMAND --help                arguments of one command
 
-exit codes: 0 done, 2 the input is wrong, 1 anything else, 130 interrupted
+exit codes: 0 done, 2 the input is wrong, 1 anything else, 130 interrupted, 143 terminated
 """
 
 
@@ -61,19 +63,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as error:  # argparse, after --help or a wrong argument
         return error.code if isinstance(error.code, int) else 0 if error.code is None else 1
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        _show("interrupted")
         return 130
     except BrokenPipeError:  # the reader of a pipe has gone, as in `plugins | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except RunStopped as stopped:
+        if os.environ.get("RANK", "0") == "0":
+            print(stopped, file=sys.stderr)
+        return stopped.exit_code
     except FastVideoError as error:
-        if debug:
-            traceback.print_exc()
-        print(f"error: {error}", file=sys.stderr)
+        _show(f"{traceback.format_exc() if debug else ''}error: {error}")
         return error.exit_code
     except Exception:
-        traceback.print_exc()
+        _show(traceback.format_exc().rstrip())
         return 1
+
+
+def _show(text: str) -> None:
+    """On the console; a process of a run started by `num_gpus` leaves that to the launcher, which shows one of all."""
+    if "RANK" in os.environ:
+        from fastvideo_core.distributed.siblings import report_error
+
+        if report_error(text):
+            return
+    print(text, file=sys.stderr)
 
 
 def _run(arguments: list[str]) -> int:
@@ -82,7 +96,7 @@ def _run(arguments: list[str]) -> int:
         _overall_parser().parse_args(rest)
         _overall_parser().print_help()
         return 0
-    command = cast(Command, importlib.import_module(f"fastvideo_core.cli.{name}"))
+    command = cast(Command, importlib.import_module(f"fastvideo_core.cli.{name.replace('-', '_')}"))
     parser = argparse.ArgumentParser(prog=f"{PROG} {name}", description=_sentence(COMMANDS[name]))
     command.add_arguments(parser)
     _add_common(parser)

@@ -8,11 +8,18 @@ from typing import Any
 
 from fastvideo_core.cli.table import render_table, terminal_width
 from fastvideo_core.registry import MethodPlugin, ModelPlugin, PluginRegistry, PluginStatus
+from fastvideo_core.registry.discovery import ALLOWED, hidden_by_environment
 from fastvideo_core.registry.specs import SINGULAR
+
+SLOW = 0.2
+"""Seconds of importing a spec from which on `--verbose` calls it slow."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "--verbose", action="store_true", help="also where each comes from, and how long loading its spec takes"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -24,6 +31,12 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps([as_data(status) for status in statuses], indent=2))
     else:
         print(as_text(statuses, terminal_width()))
+        if args.verbose:
+            print(f"\n{as_details(statuses)}")
+    hidden = hidden_by_environment()
+    if hidden and not args.json:
+        names = ", ".join(dict.fromkeys(item.distribution for item in hidden))
+        print(f"\n{ALLOWED} hides the plug-ins of: {names}")
     return 0
 
 
@@ -41,6 +54,7 @@ def as_data(status: PluginStatus) -> dict[str, Any]:
         "api": list(spec.api) if spec is not None else None,
         "roles": list(spec.roles) if isinstance(spec, MethodPlugin) else None,
         "offers": list(spec.capabilities) if isinstance(spec, ModelPlugin) else None,
+        "seconds": round(status.seconds, 4),
         "healthy": status.healthy,
         "reason": str(status.problem) if status.problem is not None else None,
     }
@@ -60,6 +74,15 @@ def as_text(statuses: Sequence[PluginStatus], width: int) -> str:
     if "methods" not in kinds:
         parts.append("No method is installed. Get one with: pip install fastvideo-finetune fastvideo-dmd2")
     return "\n\n".join(parts)
+
+
+def as_details(statuses: Sequence[PluginStatus]) -> str:
+    """Provenance and import time of every plug-in, the slowest first, and a word to those that are slow."""
+    lines = []
+    for status in sorted(statuses, key=lambda item: -item.seconds):
+        slow = "  SLOW: its spec's module should import nothing but fastvideo_core" if status.seconds > SLOW else ""
+        lines.append(f"{status.seconds:7.3f} s  {SINGULAR[status.provenance.kind]} {status.provenance}{slow}")
+    return "\n".join(lines)
 
 
 def _row(status: PluginStatus) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel
 
+from fastvideo_core.cli.run_schema import run_schema
 from fastvideo_core.cli.table import render_table, terminal_width
 from fastvideo_core.config.describe import json_schema, options
 from fastvideo_core.config.run import RecipeConfig, RoleConfig
@@ -23,6 +24,9 @@ SECTIONS: dict[str, tuple[str, type[BaseModel]]] = {
     "training": ("training", TrainingArgs),
 }
 """Core's own sections: name -> where it stands in run.yaml and its class."""
+
+WHOLE = "run"
+"""The name of the whole file."""
 
 _PLACES: dict[Kind, str] = {
     "models": "pipeline_config of family {name}",
@@ -41,18 +45,39 @@ class Section:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "name", help=f"{', '.join(SECTIONS)}, or a family, method or callback (DISTRIBUTION:NAME picks one)"
+        "name",
+        help=f"{WHOLE} (the whole file), {', '.join(SECTIONS)}, or a family, method or callback (DISTRIBUTION:NAME picks one)",
     )
     parser.add_argument("--json", action="store_true", help="print JSON schema, for editors")
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.name == WHOLE:
+        return _whole(args.registry, as_json=args.json)
     sections = find_sections(args.name, args.registry)
     if args.json:
         schemas = [{"title": section.title, **_named(section)} for section in sections]
         print(json.dumps(schemas[0] if len(schemas) == 1 else {"anyOf": schemas}, indent=2))
     else:
         print("\n\n".join(as_text(section, terminal_width()) for section in sections))
+    return 0
+
+
+def _whole(registry: PluginRegistry, *, as_json: bool) -> int:
+    """The file itself."""
+    if as_json:
+        print(json.dumps(run_schema(registry), indent=2))
+        return 0
+    rows = [
+        ("recipe", "required", "schema recipe"),
+        ("roles", "required", "schema roles"),
+        ("training", "required", "schema training"),
+        ("pipeline_config", "", "schema FAMILY, one of: " + (", ".join(registry.names("models")) or "none installed")),
+        ("pipeline_config_path", "", "a file with pipeline_config instead"),
+        ("method_config", "", "schema METHOD, one of: " + (", ".join(registry.names("methods")) or "none installed")),
+        ("callbacks", "", "schema CALLBACK, of: " + (", ".join(registry.names("callbacks")) or "none installed")),
+    ]
+    print(f"run.yaml\n\n{render_table(('SECTION', '', 'OPTIONS'), rows, terminal_width())}")
     return 0
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import logging
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fastvideo_core.errors import DataError
+from fastvideo_core.errors import DataError, RunStopped
 
 if TYPE_CHECKING:  # torch and pydantic are imported when a run starts, not to show help
     from fastvideo_core.config.run import RunConfig
@@ -42,13 +43,17 @@ def run(args: argparse.Namespace) -> int:
     if cfg.training.num_gpus > 1 and not launch.is_launched():
         return launch.start_processes(cfg.training.num_gpus, sys.argv[1:])
 
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # there is nothing to save yet
     launch.join_process_group()
     try:
         _train(cfg, registry, dry_run=args.dry_run)
         if context.is_main_process() and not args.dry_run:
             print(f"done: {Path(cfg.training.output_dir)}")
-    finally:
+    except RunStopped:
         launch.leave_process_group()
+        raise
+    # After an error the group is not left in good order: that would wait for processes that are not there any more.
+    launch.leave_process_group()
     return 0
 
 

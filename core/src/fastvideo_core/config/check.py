@@ -50,9 +50,12 @@ def training_contradictions(
     yield from _sizes(training)
     yield from _paths(training)
     yield from _trackers(training, is_installed or _is_installed)
+    yield from _processes(training, roles)
 
 
-def role_contradictions(name: str, role: RoleConfig, training: TrainingArgs) -> Iterator[Contradiction]:
+def role_contradictions(
+    name: str, role: RoleConfig, training: TrainingArgs, is_installed: Callable[[str], bool] | None = None
+) -> Iterator[Contradiction]:
     """Everything about one role that cannot be meant. Paths count from the top of run.yaml."""
     if not role.trainable:
         for key in OPTIMIZER_OVERRIDES:
@@ -67,6 +70,14 @@ def role_contradictions(name: str, role: RoleConfig, training: TrainingArgs) -> 
             )
         if role.lr_warmup_steps > training.max_train_steps:
             yield _role(name, "lr_warmup_steps", _long_warmup(role.lr_warmup_steps, training), "max_train_steps")
+    if role.lora is not None:
+        if not role.trainable:
+            found = "found adapters to train for a role that is not trained"
+            fix = "remove lora (a checkpoint of adapters as path brings its own), or set trainable: true"
+            yield _role(name, "lora", Problem(found, fix=fix))
+        elif not (is_installed or _is_installed)("peft"):
+            problem = Problem("peft is not installed, which adapters need", fix="pip install 'fastvideo-core[lora]'")
+            yield _role(name, "lora", problem)
     path = Path(role.path)
     if path.exists():
         return
@@ -162,6 +173,31 @@ def _trackers(training: TrainingArgs, is_installed: Callable[[str], bool]) -> It
         if not is_installed(tracker):
             problem = Problem(f"{tracker} is not installed", fix=f"pip install {tracker}, or take it off the list")
             yield Contradiction(("training", "trackers", index), problem, ("trackers",))
+
+
+def _processes(training: TrainingArgs, roles: Mapping[str, RoleConfig]) -> Iterator[Contradiction]:
+    gpus, shards, replicas = training.num_gpus, training.hsdp_shard_dim, training.hsdp_replicate_dim
+    given = {"hsdp_shard_dim": shards, "hsdp_replicate_dim": replicas}
+    asked = {key: value for key, value in given.items() if value is not None}
+    if len(asked) == 2 and (shards or 1) * (replicas or 1) != gpus:
+        found = f"hsdp_replicate_dim {replicas} x hsdp_shard_dim {shards} is not num_gpus {gpus}"
+        problem = Problem(found, fix="let their product be num_gpus, or leave one of them out")
+        yield _at("hsdp_shard_dim", problem, "hsdp_replicate_dim", "num_gpus")
+    elif len(asked) == 1:
+        ((key, value),) = asked.items()
+        if gpus % (value or 1):
+            allowed = f"a whole number that divides num_gpus {gpus}"
+            yield _at(key, Problem(f"found {value}", allowed=allowed), "num_gpus")
+    if training.frozen_cpu_offload:
+        if gpus == 1:
+            found = "found true, but roles are sharded, and so offloaded, only with several processes"
+            yield _at("frozen_cpu_offload", Problem(found, fix="remove it, or set num_gpus"), "num_gpus")
+        if roles and all(role.trainable for role in roles.values()):
+            problem = Problem("found true, but no role is frozen", fix="remove it")
+            yield _at("frozen_cpu_offload", problem)
+    if training.sync_gradients_every_round and training.gradient_accumulation_steps == 1:
+        problem = Problem("found true, but gradient_accumulation_steps is 1", fix="remove it")
+        yield _at("sync_gradients_every_round", problem, "gradient_accumulation_steps")
 
 
 def _is_installed(module: str) -> bool:

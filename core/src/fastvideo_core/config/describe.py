@@ -127,8 +127,8 @@ def _resolve(schema: dict[str, Any], root: dict[str, Any]) -> dict[str, Any]:
 
 
 def _range(schema: dict[str, Any]) -> str:
-    low, above = schema.get("minimum"), schema.get("exclusiveMinimum")
-    high, below = schema.get("maximum"), schema.get("exclusiveMaximum")
+    low, above = _limit(schema, "minimum"), _limit(schema, "exclusiveMinimum")
+    high, below = _limit(schema, "maximum"), _limit(schema, "exclusiveMaximum")
     if low is not None and high is not None:
         return f" from {low} to {high}"
     limits = [(">=", low), (">", above), ("<=", high), ("<", below)]
@@ -136,6 +136,12 @@ def _range(schema: dict[str, Any]) -> str:
         limits[-1] = ("<", f"2**{below.bit_length() - 1}")
     parts = [f"{sign} {limit}" for sign, limit in limits if limit is not None]
     return " " + " and ".join(parts) if parts else ""
+
+
+def _limit(schema: dict[str, Any], key: str) -> Any:
+    """A limit as it was declared: pydantic before 2.8 makes a 0 of a float field 0.0."""
+    limit = schema.get(key)
+    return int(limit) if isinstance(limit, float) and limit.is_integer() else limit
 
 
 def _text(schema: dict[str, Any]) -> str:

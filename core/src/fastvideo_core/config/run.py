@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -19,6 +19,27 @@ class RecipeConfig(StrictModel):
 
     family: str = Field(min_length=1, description="Model family, as `fastvideo-distill plugins` lists it.")
     method: str = Field(min_length=1, description="Training method, as `fastvideo-distill plugins` lists it.")
+
+
+class LoraConfig(StrictModel):
+    """Low-rank adapters (Hu et al. 2021) that are trained instead of the role's own weights: W + alpha / rank * B A."""
+
+    rank: int = Field(ge=1, description="Inner dimension of every adapter.")
+    alpha: float | None = Field(
+        None, gt=0, description="Adapters count with the factor alpha / rank; null is rank, a factor of 1."
+    )
+    targets: tuple[Annotated[str, Field(min_length=1)], ...] | None = Field(
+        None,
+        min_length=1,
+        strict=False,
+        description="Linear layers that get an adapter, by the end of their name (to_q, to_out.0); null is every linear "
+        "layer of the network's blocks.",
+    )
+
+    @property
+    def scale(self) -> float:
+        """The factor with which the product of the adapters counts."""
+        return 1.0 if self.alpha is None else self.alpha / self.rank
 
 
 class RoleConfig(StrictModel):
@@ -42,6 +63,9 @@ class RoleConfig(StrictModel):
     lr_scheduler: LRSchedulerName | None = Field(None, description="Instead of training.lr_scheduler.")
     lr_warmup_steps: int | None = Field(None, ge=0, description="Instead of training.lr_warmup_steps.")
     max_grad_norm: float | None = Field(None, ge=0, description="Instead of training.max_grad_norm.")
+    lora: LoraConfig | None = Field(
+        None, description="Train low-rank adapters, and leave the role's own weights as they are; null trains all."
+    )
 
 
 OPTIMIZER_OVERRIDES = ("learning_rate", "betas", "weight_decay", "lr_scheduler", "lr_warmup_steps", "max_grad_norm")

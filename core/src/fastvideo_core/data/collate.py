@@ -55,9 +55,38 @@ class Row:
     where: Place
 
 
-def decode_rows(
+@dataclass(frozen=True)
+class BadRow:
+    """A row that cannot be used, and why."""
+
+    error: DataError
+
+
+def decode_good_rows(
     folder: ParquetFolder, group: int, rows: Sequence[int], slots: Sequence[int], memory: BatchMemory
-) -> list[Row]:
+) -> list[Row | BadRow]:
+    """Like `decode_rows`, with a BadRow for every row that is damaged, all of them where the row group cannot be read.
+
+    Raises:
+        DataError: the file changed since the run started.
+    """
+    try:
+        return decode_rows(folder, group, rows, slots, memory, tolerant=True)
+    except DataError as error:
+        if not isinstance(error.__cause__, (pa.ArrowException, OSError)):
+            raise
+        return [BadRow(error)] * len(rows)
+
+
+def decode_rows(
+    folder: ParquetFolder,
+    group: int,
+    rows: Sequence[int],
+    slots: Sequence[int],
+    memory: BatchMemory,
+    *,
+    tolerant: bool = False,
+) -> list[Row | BadRow]:
     """Read a row group and decode some of its rows.
 
     Args:
@@ -66,11 +95,12 @@ def decode_rows(
         rows: numbers inside the row group, ascending; repeats are allowed.
         slots: where each row goes: batch * batch_size + place in the batch.
         memory: of the batches.
+        tolerant: give a BadRow for a row whose bytes, shape and dtype do not fit together.
 
     Raises:
-        DataError: the row group cannot be read, or a row's bytes, shape and dtype do not fit together.
+        DataError: the row group cannot be read, or a row is bad and `tolerant` is false.
     """
-    decoded: list[Row] = []
+    decoded: list[Row | BadRow] = []
     details = folder.details(group)
     start = 0
     for piece in folder.payloads(group):
@@ -79,10 +109,16 @@ def decode_rows(
         payloads = {name: _Binary(piece.column(tensor_columns(name)[0])) for name in folder.tensors}
         for row, slot in zip(rows[first:last], slots[first:last], strict=True):
             where = Place(folder, group, row)
-            tensors = {
-                name: _payload(name, payload.view(row - start), details, row, slot, memory, where)
-                for name, payload in payloads.items()
-            }
+            try:
+                tensors = {
+                    name: _payload(name, payload.view(row - start), details, row, slot, memory, where)
+                    for name, payload in payloads.items()
+                }
+            except DataError as error:
+                if not tolerant:
+                    raise
+                decoded.append(BadRow(error))
+                continue
             info = {name: details[name][row] if name in details else None for name in folder.metadata}
             decoded.append(Row(tensors, info, where))
         if last == len(rows):

@@ -16,8 +16,8 @@ class VideoGeometry:
     """The pixel sizes and frame counts that a video autoencoder encodes without loss.
 
     Args:
-        frames_divisor: num_frames % frames_divisor must be frames_remainder (Wan: 4; LTX: 8).
-        frames_remainder: see frames_divisor (Wan and LTX: 1).
+        frames_divisor: num_frames % frames_divisor must be frames_remainder.
+        frames_remainder: see frames_divisor.
         size_multiple: height and width are multiples of it, in pixels.
         fps: frames per second that the model was trained on.
     """
@@ -91,6 +91,27 @@ class LatentEncoder(Protocol):
 
         Returns:
             per caption, its embedding [L, D] without padding.
+        """
+        ...
+
+
+@runtime_checkable
+class AudioEncoder(Protocol):
+    """What a `LatentEncoder` offers besides when its family makes sound: `preprocess` then stores each clip's own sound."""
+
+    @property
+    def audio_sample_rate(self) -> int:
+        """Samples per second of the waveforms that encode_audio takes."""
+        ...
+
+    def encode_audio(self, waveforms: Sequence[Tensor]) -> list[Tensor]:
+        """Encode the sound of clips.
+
+        Args:
+            waveforms: per clip float32 [2, samples] in [-1, 1], exactly as long as the clip.
+
+        Returns:
+            per clip, its "audio_latent".
         """
         ...
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -12,12 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from fastvideo_core.data.collate import assemble, decode_rows
+from fastvideo_core.data.collate import BadRow, Row, assemble, decode_rows
 from fastvideo_core.data.folder import ParquetFolder, open_folder
 from fastvideo_core.data.memory import BatchMemory, MemoryPool
 from fastvideo_core.data.plan import EpochOrder, EpochPlan, Segment
-from fastvideo_core.data.stream import InlineExecutor, Ticket, stream_batches
+from fastvideo_core.data.stream import InlineExecutor, ReadBatch, Ticket, stream_batches
 from fastvideo_core.errors import CheckpointError, DataError, Problem
+
+logger = logging.getLogger(__name__)
 
 WINDOW_BYTES = 128 << 20
 """Rows are shuffled inside windows of about this size; a rank holds two windows at most."""
@@ -46,6 +49,8 @@ class ParquetLoader:
         num_workers: threads that read ahead; 0 reads when a batch is asked for. Never changes the order.
         tensors: names of the tensors to read; None for all known ones but pil_image.
         window_bytes: size of the windows in which rows are shuffled; bounds the memory.
+        skip_bad_rows: a damaged row is logged, and the next good one of the epoch with the same latent shape stands in
+            its place, always the same one; else it is an error.
 
     Raises:
         DataError: the data set cannot be used; damaged rows are found when they are read.
@@ -62,6 +67,7 @@ class ParquetLoader:
         num_workers: int = 0,
         tensors: Sequence[str] | None = None,
         window_bytes: int = WINDOW_BYTES,
+        skip_bad_rows: bool = False,
     ) -> None:
         _check_arguments(batch_size, seed, rank, world_size, num_workers, window_bytes)
         self._folder = open_folder(Path(path), tensors)
@@ -72,6 +78,9 @@ class ParquetLoader:
         self._position = _Position(0, (Segment(world_size, batch_size, 0),))
         self._pool = MemoryPool(keep_bytes=2 * window_bytes)
         self._running: _Running | None = None
+        self._skip_bad_rows = skip_bad_rows
+        self._skipped_rows = 0
+        self._told: set[str] = set()
 
     @property
     def num_samples(self) -> int:
@@ -116,21 +125,38 @@ class ParquetLoader:
         group = int(np.searchsorted(starts, row, side="right")) - 1
         memory = BatchMemory(MemoryPool(keep_bytes=0), batch_size=1)
         rows = decode_rows(self._folder, group, [row - int(starts[group])], [0], memory)
-        return assemble(self._folder, rows, 0, memory)
+        return assemble(self._folder, [row for row in rows if isinstance(row, Row)], 0, memory)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return self
 
     def __next__(self) -> dict[str, Any]:
         if self._running is None:
-            self._running = _Running(self._num_workers, self._folder, self._plans(self._position), self._pool)
+            epochs = self._plans(self._position)
+            self._running = _Running(
+                self._num_workers, self._folder, epochs, self._pool, skip_bad_rows=self._skip_bad_rows
+            )
         try:
             batch, position = self._running.next()
         except BaseException:
             self.close()
             raise
         self._position = position
-        return batch
+        if batch.bad_rows:
+            self._tell(batch.bad_rows)
+        return batch.data
+
+    def take_skipped_rows(self) -> int | None:
+        """Damaged rows of the batches handed out since the last call; None when they are errors."""
+        taken, self._skipped_rows = self._skipped_rows, 0
+        return taken if self._skip_bad_rows else None
+
+    def _tell(self, bad_rows: Sequence[BadRow]) -> None:
+        self._skipped_rows += len(bad_rows)
+        for row in bad_rows:
+            if str(row.error) not in self._told:
+                self._told.add(str(row.error))
+                logger.error("%s\n    another row is taken instead (training.on_bad_row: skip)", row.error)
 
     def state_dict(self) -> dict[str, Any]:
         """The position after the batch that was handed out last; plain JSON values, the same on all ranks."""
@@ -218,7 +244,13 @@ class _Running:
     """Batches on their way: read and assembled ahead of the consumer by threads, or on demand without any."""
 
     def __init__(
-        self, num_workers: int, folder: ParquetFolder, epochs: Iterator[_PlannedEpoch], pool: MemoryPool
+        self,
+        num_workers: int,
+        folder: ParquetFolder,
+        epochs: Iterator[_PlannedEpoch],
+        pool: MemoryPool,
+        *,
+        skip_bad_rows: bool,
     ) -> None:
         self._ahead = 2 * num_workers
         self._executor: InlineExecutor | ThreadPoolExecutor = InlineExecutor()
@@ -226,7 +258,7 @@ class _Running:
             self._executor = ThreadPoolExecutor(num_workers, thread_name_prefix="fastvideo-loader")
         # A loader that is dropped without close() leaves no threads: nothing in here refers back to it.
         self._stop = weakref.finalize(self, self._executor.shutdown, wait=False, cancel_futures=True)
-        self._tickets = self._submit_all(folder, epochs, self._executor, pool)
+        self._tickets = self._submit_all(folder, epochs, self._executor, pool, skip_bad_rows)
         self._waiting: deque[tuple[Ticket, _Position]] = deque()
 
     @staticmethod
@@ -235,13 +267,14 @@ class _Running:
         epochs: Iterator[_PlannedEpoch],
         executor: InlineExecutor | ThreadPoolExecutor,
         pool: MemoryPool,
+        skip_bad_rows: bool,
     ) -> Iterator[tuple[Ticket, _Position]]:
         for epoch in epochs:
-            tickets = stream_batches(folder, epoch.plan, epoch.start, executor, pool)
+            tickets = stream_batches(folder, epoch.plan, epoch.start, executor, pool, skip_bad_rows=skip_bad_rows)
             for i, ticket in enumerate(tickets, epoch.start + 1):
                 yield ticket, epoch.position.after(i)
 
-    def next(self) -> tuple[dict[str, Any], _Position]:
+    def next(self) -> tuple[ReadBatch, _Position]:
         while len(self._waiting) <= self._ahead:
             self._waiting.append(next(self._tickets))
         ticket, position = self._waiting.popleft()

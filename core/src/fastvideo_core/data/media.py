@@ -162,6 +162,7 @@ def write_video(
             samples = np.ascontiguousarray(audio, dtype=np.float32)
             piece = av.AudioFrame.from_ndarray(samples, format="fltp", layout=sound.layout.name)
             piece.sample_rate = int(sample_rate)
+            piece.pts, piece.time_base = 0, Fraction(1, int(sample_rate))  # else AAC's lead-in delays the sound
             container.mux(sound.encode(piece))
             container.mux(sound.encode())
     publish(aside, path)

@@ -1,4 +1,4 @@
-"""The output folder of preprocessing: complete part files, and what they already hold."""
+"""The output folders of preprocessing: complete part files, and what they already hold."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fastvideo_core.data.schema import SETTINGS_KEY, aside_path, key_value_metadata, publish, write_part
+from fastvideo_core.data.schema import SETTINGS_KEY, key_value_metadata, write_part
 from fastvideo_core.errors import DataError, Problem
+
+WITH_SOUND, WITHOUT_SOUND = "with_sound", "without_sound"
+"""Sub-folders of the data set of a family that makes sound: the loader reads samples of one kind."""
 
 _VIDEOS_KEY = b"fastvideo.videos"
 _OTHER_FOLDER = "use another output folder, or delete this one"
@@ -38,7 +41,7 @@ class PartsFolder:
     """Part files with equal settings in one folder: knows what is in them, and adds new ones.
 
     Args:
-        path: the folder; made when it is not there.
+        path: the folder; made when there is something to write.
         settings: what must be equal for samples to share the folder; stored in every file.
         normalised: whether the latents are normalised; stored in every file.
         samples_per_file: a part file is written when so many samples have come together.
@@ -57,7 +60,6 @@ class PartsFolder:
         self._rows: list[dict[str, Any]] = []
         self._row_videos: dict[str, VideoRecord] = {}
         self._schema: pa.Schema | None = None
-        path.mkdir(parents=True, exist_ok=True)
         for leftover in path.glob(".*.partial"):
             leftover.unlink()
         self._names = {file.name for file in path.glob("*.parquet")}
@@ -119,17 +121,12 @@ class PartsFolder:
         name = next(name for i in itertools.count() if (name := f"part-{i:06d}.parquet") not in self._names)
         records = {video: asdict(record) for video, record in self._row_videos.items()}
         metadata = key_value_metadata(normalised=self._normalised, settings=self._settings, videos=records)
+        self.path.mkdir(parents=True, exist_ok=True)
         write_part(self.path / name, self._rows, self._schema, metadata)
         self._names.add(name)
         self._captions.update((row["id"], row["caption"]) for row in self._rows)
         self.videos.update(self._row_videos)
         self._rows, self._row_videos = [], {}
-
-    def write_text(self, name: str, text: str) -> None:
-        """Write a text file beside the parts; complete or absent."""
-        path = self.path / name
-        aside_path(path).write_text(text, encoding="utf-8")
-        publish(aside_path(path), path)
 
     def _take_stock(self, path: Path) -> None:
         try:
@@ -158,3 +155,74 @@ class PartsFolder:
         if changes:
             found = f"was written with other settings: {'; '.join(changes)}"
             raise DataError(Problem(found, str(path), fix=_OTHER_FOLDER))
+
+
+class SampleFolders:
+    """The part files of a data set: one folder, or one for clips with sound and one for those without.
+
+    Args:
+        path: the data set.
+        settings: see `PartsFolder`.
+        normalised: see `PartsFolder`.
+        samples_per_file: see `PartsFolder`.
+        sound: whether samples with sound and without are to be told apart.
+
+    Raises:
+        DataError: as `PartsFolder`, or samples of videos were put there without telling them apart.
+    """
+
+    def __init__(
+        self, path: Path, *, settings: Mapping[str, Any], normalised: bool, samples_per_file: int, sound: bool
+    ) -> None:
+        if sound and any(path.glob("*.parquet")):
+            found = f"holds samples made without regard to sound, beside which {WITH_SOUND}/ and {WITHOUT_SOUND}/ would come"
+            raise DataError(Problem(found, str(path), fix=_OTHER_FOLDER))
+        self.path = path
+        self._folders = {
+            name: PartsFolder(path / name, settings=settings, normalised=normalised, samples_per_file=samples_per_file)
+            for name in ((WITH_SOUND, WITHOUT_SOUND) if sound else ("",))
+        }
+
+    @property
+    def samples(self) -> int:
+        """Samples in all files."""
+        return sum(folder.samples for folder in self._folders.values())
+
+    @property
+    def files(self) -> int:
+        """Number of part files."""
+        return sum(folder.files for folder in self._folders.values())
+
+    @property
+    def videos(self) -> dict[str, VideoRecord]:
+        """What is known of the videos that are used up."""
+        return {name: video for folder in self._folders.values() for name, video in folder.videos.items()}
+
+    @property
+    def without_sound(self) -> tuple[str, ...]:
+        """The used-up videos whose clips have no sound; none where the difference is not made."""
+        return tuple(sorted(self._folders[WITHOUT_SOUND].videos)) if WITHOUT_SOUND in self._folders else ()
+
+    def holds(self, sample: str) -> bool:
+        """Whether a sample with this id is in the files."""
+        return any(folder.holds(sample) for folder in self._folders.values())
+
+    def record(self, video: str) -> VideoRecord | None:
+        """How a video was used up; None while it is not."""
+        records = (folder.videos.get(video) for folder in self._folders.values())
+        return next((record for record in records if record is not None), None)
+
+    def check_captions(self, captions: Mapping[str, str]) -> None:
+        """As `PartsFolder.check_captions`."""
+        for folder in self._folders.values():
+            folder.check_captions(captions)
+
+    def add(self, row: dict[str, Any], schema: pa.Schema, videos: Mapping[str, VideoRecord], *, sound: bool) -> None:
+        """Add one sample, with sound or without; otherwise as `PartsFolder.add`."""
+        name = "" if "" in self._folders else WITH_SOUND if sound else WITHOUT_SOUND
+        self._folders[name].add(row, schema, videos)
+
+    def flush(self) -> None:
+        """Write all samples that are waiting."""
+        for folder in self._folders.values():
+            folder.flush()

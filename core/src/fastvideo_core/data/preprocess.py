@@ -7,6 +7,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,12 +16,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastvideo_core.data.encoder import LatentEncoder
+from fastvideo_core.data.audio import SoundTrack, Waveform
+from fastvideo_core.data.encoder import AudioEncoder, LatentEncoder
 from fastvideo_core.data.media import Frames, iter_frames, probe
 from fastvideo_core.data.output import check_writable_folder
-from fastvideo_core.data.parts import PartsFolder, VideoRecord
+from fastvideo_core.data.parts import WITHOUT_SOUND, SampleFolders, VideoRecord
 from fastvideo_core.data.progress import progress
-from fastvideo_core.data.schema import TEXT_METADATA, VIDEO_METADATA, arrow_schema, encode_tensor
+from fastvideo_core.data.schema import (
+    SOUND_METADATA,
+    TEXT_METADATA,
+    VIDEO_METADATA,
+    arrow_schema,
+    aside_path,
+    encode_tensor,
+    publish,
+)
 from fastvideo_core.data.sources import Source, SourceItem, discover
 from fastvideo_core.errors import DataError, Problem
 
@@ -72,6 +82,7 @@ class PreprocessReport:
         skipped: what did not become a sample, with the reason.
         unused_frames: for each video with frames after its last clip, how many (after resampling; clips "all" only).
         seconds: duration of this call.
+        without_sound: of a family that makes sound, the videos that have none; their clips are in WITHOUT_SOUND.
     """
 
     output_dir: Path
@@ -81,6 +92,7 @@ class PreprocessReport:
     skipped: tuple[Skipped, ...]
     unused_frames: dict[str, int]
     seconds: float
+    without_sound: tuple[str, ...] = ()
 
     def summary(self) -> str:
         """A few lines for the terminal: what was done, and what was skipped by reason."""
@@ -89,6 +101,9 @@ class PreprocessReport:
         if self.unused_frames:
             total = sum(self.unused_frames.values())
             lines.append(f"unused: {total} frames after the last whole clip of {len(self.unused_frames)} videos")
+        if self.without_sound:
+            where = self.output_dir / WITHOUT_SOUND
+            lines.append(f"without sound: {len(self.without_sound)} x, e.g. {self.without_sound[0]}; clips in {where}")
         lines.append(f"skipped: {len(self.skipped)}" + ("" if self.skipped else " (nothing)"))
         for reason, count in Counter(skip.reason.split(":")[0] for skip in self.skipped).most_common(_SHOWN_REASONS):
             example = next(skip.item for skip in self.skipped if skip.reason.split(":")[0] == reason)
@@ -104,6 +119,9 @@ def preprocess(
     May be called again after a kill, with the same source and options: what is there already is kept. Prints a
     progress bar and a summary, and writes report.json.
 
+    With an `AudioEncoder`, clips of videos with an audio track go with their sound into the sub-folder WITH_SOUND, those of
+    other videos into WITHOUT_SOUND.
+
     Raises:
         DataError: sizes that the model cannot encode, a source that cannot be understood, an output folder that holds
             something else, or not one usable sample.
@@ -115,11 +133,12 @@ def preprocess(
     if found.has_videos:
         encoder.geometry.check(height=options.height, width=options.width, num_frames=options.num_frames)
     _check_options(options)
-    parts = PartsFolder(
+    parts = SampleFolders(
         Path(output_dir),
         settings=_settings(encoder, options, found),
         normalised=encoder.describe().get("latents_normalised") == "true",
         samples_per_file=options.samples_per_file,
+        sound=found.has_videos and isinstance(encoder, AudioEncoder),
     )
     parts.check_captions({item.id: item.caption for item in found.items})
     resumed = parts.samples
@@ -137,10 +156,11 @@ def preprocess(
         skipped=tuple(skipped),
         unused_frames={name: video.unused_frames for name, video in parts.videos.items() if video.unused_frames},
         seconds=time.monotonic() - started,
+        without_sound=parts.without_sound,
     )
     content = {**asdict(report), "output_dir": str(report.output_dir)}
     content["reasons"] = dict(Counter(skip.reason for skip in skipped))
-    parts.write_text("report.json", json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    _write_text(parts.path / "report.json", json.dumps(content, indent=2, ensure_ascii=False) + "\n")
     print(report.summary(), flush=True)
     if not report.samples:
         shown = "; ".join(f"{skip.item}: {skip.reason}" for skip in skipped[:5]) or "the source is empty"
@@ -149,10 +169,16 @@ def preprocess(
 
 
 @dataclass(frozen=True)
+class _Clip:
+    frames: Frames
+    sound: Waveform | None
+
+
+@dataclass(frozen=True)
 class _Pending:
     id: str
     item: SourceItem
-    frames: Frames | None
+    clip: _Clip | None
     fps: float
     completes: dict[str, VideoRecord]
 
@@ -160,7 +186,7 @@ class _Pending:
 class _Run:
     """One pass over a source: cuts clips, encodes them, hands rows to the parts folder."""
 
-    def __init__(self, encoder: LatentEncoder, options: PreprocessOptions, parts: PartsFolder) -> None:
+    def __init__(self, encoder: LatentEncoder, options: PreprocessOptions, parts: SampleFolders) -> None:
         self._encoder = encoder
         self._options = options
         self._parts = parts
@@ -173,25 +199,38 @@ class _Run:
             if item.video is None:
                 if not self._parts.holds(item.id):
                     yield _Pending(item.id, item, None, 0.0, {})
-            elif item.id in self._parts.videos:
-                self._report(item, self._parts.videos[item.id].problem)
+            elif (record := self._parts.record(item.id)) is not None:
+                self._report(item, record.problem)
             else:
                 yield from self._clips(item, item.video)
 
     def encode(self, pending: Sequence[_Pending]) -> None:
         """Encode some clips or prompts together and keep the rows."""
         self._encode_captions([one.item.caption for one in pending])
-        clips = [one.frames for one in pending if one.frames is not None]
+        clips = [one.clip for one in pending if one.clip is not None]
         latents: list[dict[str, Tensor]] = [{} for _ in pending]
         if clips:
-            latents = self._encoder.encode_videos(torch.from_numpy(np.stack(clips)))
+            latents = self._encoder.encode_videos(torch.from_numpy(np.stack([clip.frames for clip in clips])))
+            latents = self._with_sound(clips, latents)
         for one, tensors in zip(pending, latents, strict=True):
             named = {**tensors, "text_embedding": self._embeddings[one.item.caption]}
+            sound = one.clip is not None and one.clip.sound is not None
             row: dict[str, Any] = self._metadata(one, tensors)
             for name, tensor in named.items():
                 row.update(encode_tensor(name, tensor))
-            schema = arrow_schema(tuple(named), VIDEO_METADATA if clips else TEXT_METADATA)
-            self._parts.add(row, schema, one.completes)
+            metadata = SOUND_METADATA if sound else VIDEO_METADATA if clips else TEXT_METADATA
+            self._parts.add(row, arrow_schema(tuple(named), metadata), one.completes, sound=sound)
+
+    def _with_sound(self, clips: Sequence[_Clip], latents: Sequence[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
+        waveforms = [torch.from_numpy(clip.sound) for clip in clips if clip.sound is not None]
+        if not waveforms:
+            return list(latents)
+        assert isinstance(self._encoder, AudioEncoder)
+        encoded = iter(self._encoder.encode_audio(waveforms))
+        return [
+            tensors if clip.sound is None else {**tensors, "audio_latent": next(encoded)}
+            for clip, tensors in zip(clips, latents, strict=True)
+        ]
 
     def _encode_captions(self, captions: Sequence[str]) -> None:
         # The clips of a video share its caption: what the last batch encoded is used again.
@@ -206,6 +245,8 @@ class _Run:
             size = self._options
             row.update(file_name=one.item.video.name, media_type="video", width=size.width, height=size.height)
             row.update(num_frames=tensors["vae_latent"].shape[1], fps=one.fps, duration_sec=size.num_frames / one.fps)
+            if "audio_latent" in tensors and isinstance(self._encoder, AudioEncoder):
+                row.update(audio_sample_rate=self._encoder.audio_sample_rate)
         return row
 
     def _report(self, item: SourceItem, problem: str) -> None:
@@ -216,22 +257,25 @@ class _Run:
         """The clips of one video that are not there yet; the last one completes the video."""
         length = self._options.num_frames
         fps = 0.0
-        held: Frames | None = None  # only the end of the video tells which clip is the last
+        held: _Clip | None = None  # only the end of the video tells which clip is the last
         rest: list[Frames] = []
         count = 0
         problem = ""
         try:
             fps = self._fps(video)
             resampled = fps if self._options.fps_policy == "resample" else None
-            for frame in iter_frames(video, height=self._options.height, width=self._options.width, fps=resampled):
-                rest.append(frame)
-                if len(rest) < length:
-                    continue
-                if held is not None and not self._parts.holds(_clip_id(item, count - 1)):
-                    yield _Pending(_clip_id(item, count - 1), item, held, fps, {})
-                held, rest, count = np.stack(rest), [], count + 1
-                if self._options.clips == "first":
-                    break
+            with ExitStack() as stack:
+                track = self._sound(video, stack)
+                for frame in iter_frames(video, height=self._options.height, width=self._options.width, fps=resampled):
+                    rest.append(frame)
+                    if len(rest) < length:
+                        continue
+                    if held is not None and not self._parts.holds(_clip_id(item, count - 1)):
+                        yield _Pending(_clip_id(item, count - 1), item, held, fps, {})
+                    sound = None if track is None else track.read(count * length / fps, length / fps)
+                    held, rest, count = _Clip(np.stack(rest), sound), [], count + 1
+                    if self._options.clips == "first":
+                        break
         except DataError as error:
             problem = f"{'partly ' if count else ''}unreadable: {error.problems[0].found}"
         if held is None:
@@ -242,6 +286,12 @@ class _Run:
         if not self._parts.holds(_clip_id(item, count - 1)):
             yield _Pending(_clip_id(item, count - 1), item, held, fps, {item.id: record})
 
+    def _sound(self, video: Path, stack: ExitStack) -> SoundTrack | None:
+        """The sound of a video, when it has any and the family makes some; closed with `stack`."""
+        if not isinstance(self._encoder, AudioEncoder) or not probe(video).has_audio:
+            return None
+        return stack.enter_context(SoundTrack(video, self._encoder.audio_sample_rate))
+
     def _fps(self, video: Path) -> float:
         if self._options.fps_policy == "resample":
             return self._encoder.geometry.fps if self._options.fps is None else self._options.fps
@@ -249,6 +299,13 @@ class _Run:
         if not fps:
             raise DataError(Problem("the file does not say its frame rate", str(video)))
         return fps
+
+
+def _write_text(path: Path, text: str) -> None:
+    """Complete or absent."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside_path(path).write_text(text, encoding="utf-8")
+    publish(aside_path(path), path)
 
 
 def _clip_id(item: SourceItem, clip: int) -> str:
@@ -287,4 +344,6 @@ def _settings(encoder: LatentEncoder, options: PreprocessOptions, source: Source
         fps = None if options.fps_policy == "keep" else options.fps or encoder.geometry.fps
         settings.update(height=options.height, width=options.width, num_frames=options.num_frames)
         settings.update(fps_policy=options.fps_policy, fps=fps, clips=options.clips)
+        if isinstance(encoder, AudioEncoder):
+            settings.update(audio_sample_rate=encoder.audio_sample_rate)
     return settings

@@ -65,6 +65,8 @@ METADATA_TYPES: dict[str, pa.DataType] = {
 
 TEXT_METADATA = ("id", "caption")
 VIDEO_METADATA = tuple(name for name in METADATA_TYPES if name != "audio_sample_rate")
+SOUND_METADATA = tuple(METADATA_TYPES)
+"""Of videos with sound."""
 
 NORMALISED_KEY = b"fastvideo.latents_normalised"
 SETTINGS_KEY = b"fastvideo.settings"

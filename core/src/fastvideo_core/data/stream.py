@@ -9,10 +9,11 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
-from fastvideo_core.data.collate import Row, assemble, decode_rows
+from fastvideo_core.data.collate import BadRow, Row, assemble, decode_good_rows, decode_rows
 from fastvideo_core.data.folder import ParquetFolder
 from fastvideo_core.data.memory import BatchMemory, MemoryPool
 from fastvideo_core.data.plan import EpochPlan, IntArray
+from fastvideo_core.data.repair import replace_bad_rows
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -25,9 +26,17 @@ class _Result(Protocol[T_co]):
 class Ticket(Protocol):
     """A batch that is being made."""
 
-    def result(self) -> dict[str, Any]:
+    def result(self) -> ReadBatch:
         """Wait for the batch; raises what making it raised."""
         ...
+
+
+@dataclass(frozen=True)
+class ReadBatch:
+    """A batch, and the rows for which others stand in it because they are damaged."""
+
+    data: dict[str, Any]
+    bad_rows: tuple[BadRow, ...]
 
 
 class InlineExecutor:
@@ -57,10 +66,10 @@ class _Deferred(Generic[T]):
 class _Rows:
     """Decoded rows of one row group, each of which is used once and forgotten."""
 
-    def __init__(self, rows: list[Row]) -> None:
-        self._rows: list[Row | None] = [*rows]
+    def __init__(self, rows: list[Row | BadRow]) -> None:
+        self._rows: list[Row | BadRow | None] = [*rows]
 
-    def take(self, index: int) -> Row:
+    def take(self, index: int) -> Row | BadRow:
         row, self._rows[index] = self._rows[index], None
         assert row is not None, "a decoded row was used twice"
         return row
@@ -82,9 +91,17 @@ class _Unit:
 
 
 def stream_batches(
-    folder: ParquetFolder, plan: EpochPlan, start: int, executor: InlineExecutor | ThreadPoolExecutor, pool: MemoryPool
+    folder: ParquetFolder,
+    plan: EpochPlan,
+    start: int,
+    executor: InlineExecutor | ThreadPoolExecutor,
+    pool: MemoryPool,
+    *,
+    skip_bad_rows: bool = False,
 ) -> Iterator[Ticket]:
     """The batches of `plan` from number `start` on, in order; nothing is read for batches before it.
+
+    With `skip_bad_rows` other rows stand in for damaged ones, see `repair`; else those are errors.
 
     While a unit's batches are asked for, the row groups of the next unit are submitted bit by bit, so that reading
     ahead neither delays a batch that is due nor holds more than two units in memory.
@@ -93,8 +110,10 @@ def stream_batches(
     where: dict[int, tuple[_Result[_Rows], int]] = {}
     memory = BatchMemory(pool, batch_size)
 
+    decode = decode_good_rows if skip_bad_rows else decode_rows
+
     def submit(piece: _Piece) -> None:
-        rows = executor.submit(_decode, folder, piece, memory)
+        rows = executor.submit(_decode, decode, folder, piece, memory)
         where.update({slot: (rows, i) for i, slot in enumerate(piece.slots)})
 
     units = _units(folder, plan, start)
@@ -107,7 +126,7 @@ def stream_batches(
         per_batch = -(-len(waiting) // max(len(unit.batches), 1))
         for batch in unit.batches:
             slots = range(batch * batch_size, (batch + 1) * batch_size)
-            yield executor.submit(_assemble, folder, [where.pop(slot) for slot in slots], batch, memory)
+            yield executor.submit(_assemble, folder, plan, [where.pop(slot) for slot in slots], batch, memory)
             for piece in waiting[:per_batch]:
                 submit(piece)
             del waiting[:per_batch]
@@ -141,11 +160,21 @@ def _runs(values: IntArray, keys: IntArray) -> list[IntArray]:
     return np.split(values, np.flatnonzero(np.diff(keys)) + 1)
 
 
-def _decode(folder: ParquetFolder, piece: _Piece, memory: BatchMemory) -> _Rows:
-    return _Rows(decode_rows(folder, piece.group, piece.rows, piece.slots, memory))
+_Decode = Callable[[ParquetFolder, int, Sequence[int], Sequence[int], BatchMemory], "list[Row | BadRow]"]
+
+
+def _decode(decode: _Decode, folder: ParquetFolder, piece: _Piece, memory: BatchMemory) -> _Rows:
+    return _Rows(decode(folder, piece.group, piece.rows, piece.slots, memory))
 
 
 def _assemble(
-    folder: ParquetFolder, slots: Sequence[tuple[_Result[_Rows], int]], batch: int, memory: BatchMemory
-) -> dict[str, Any]:
-    return assemble(folder, [result.result().take(index) for result, index in slots], batch, memory)
+    folder: ParquetFolder,
+    plan: EpochPlan,
+    slots: Sequence[tuple[_Result[_Rows], int]],
+    batch: int,
+    memory: BatchMemory,
+) -> ReadBatch:
+    rows = [result.result().take(index) for result, index in slots]
+    bad = tuple(row for row in rows if isinstance(row, BadRow))
+    good = replace_bad_rows(folder, plan, batch, rows, memory) if bad else [r for r in rows if isinstance(r, Row)]
+    return ReadBatch(assemble(folder, good, batch, memory), bad)

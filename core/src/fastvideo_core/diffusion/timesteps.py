@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-SAMPLINGS = ("uniform", "logit_normal", "mode")
+UNSHIFTED_SAMPLINGS = ("uniform", "logit_normal", "mode")
+"""Distributions of u, before the family's shift."""
+
+SHIFTED_LOGIT_NORMAL = "shifted_logit_normal"
+SAMPLINGS = (*UNSHIFTED_SAMPLINGS, SHIFTED_LOGIT_NORMAL)
 WEIGHTINGS = ("none", "sigma_sqrt", "cosmap")
+
+QUANTILE_005, QUANTILE_999 = -2.5758, 3.0902
+"""Of the standard normal distribution, at 0.5 % and 99.9 %: what the stretched logit-normal maps to 0 and to 1."""
+
+LOW = 1e-3
+"""Stretched levels below it are mirrored at it."""
 
 
 def sample_uniform(size: int, generator: torch.Generator) -> Tensor:
@@ -39,14 +50,71 @@ def sample_u(
     logit_std: float = 1.0,
     mode_scale: float = 1.29,
 ) -> Tensor:
-    """Unshifted noise levels u in [0, 1], [B], by the name of the distribution (one of SAMPLINGS)."""
+    """Unshifted noise levels u in [0, 1], [B], by the name of the distribution (one of UNSHIFTED_SAMPLINGS)."""
     if sampling == "uniform":
         return sample_uniform(size, generator)
     if sampling == "logit_normal":
         return sample_logit_normal(size, generator, mean=logit_mean, std=logit_std)
     if sampling == "mode":
         return sample_mode(size, generator, scale=mode_scale)
-    raise ValueError(f"unknown timestep sampling '{sampling}'; allowed: {', '.join(SAMPLINGS)}")
+    raise ValueError(f"unknown timestep sampling '{sampling}'; allowed: {', '.join(UNSHIFTED_SAMPLINGS)}")
+
+
+def sample_shifted_logit_normal(
+    size: int,
+    generator: torch.Generator,
+    *,
+    shift: Callable[[Tensor], Tensor],
+    mean: float = 0.0,
+    std: float = 1.0,
+    uniform_fraction: float = 0.1,
+) -> Tensor:
+    """Shifted noise levels in [0, 1], [B]: a logit-normal that is shifted first and stretched over the whole axis then.
+
+    With the shift s u / (1 + (s - 1) u) the levels are sigmoid(mean + log s + std z) before they are stretched, so that
+    their 0.5 % quantile becomes 0 and their 99.9 % quantile 1. What falls below LOW after that is mirrored at it, the rest
+    is clamped. Every sample is uniform in [LOW, 1] with probability `uniform_fraction` instead, so that no level is never
+    trained.
+
+    Args:
+        shift: the family's shift of u in [0, 1], same shape.
+    """
+    z = torch.randn(size, generator=generator, device=generator.device)
+    drawn = shift(torch.sigmoid(mean + std * z))
+    bounds = torch.tensor([QUANTILE_005, QUANTILE_999], dtype=torch.float64)
+    low, high = shift(torch.sigmoid(mean + std * bounds)).tolist()
+    stretched = (drawn - low) / (high - low)
+    stretched = torch.where(stretched < LOW, 2 * LOW - stretched, stretched).clamp(0, 1)
+    is_uniform = torch.rand(size, generator=generator, device=generator.device) < uniform_fraction
+    uniform = LOW + (1 - LOW) * torch.rand(size, generator=generator, device=generator.device)
+    return torch.where(is_uniform, uniform, stretched)
+
+
+def sample_timesteps(
+    sampling: str,
+    size: int,
+    generator: torch.Generator,
+    *,
+    shift: Callable[[Tensor], Tensor],
+    num_train_timesteps: int,
+    logit_mean: float = 0.0,
+    logit_std: float = 1.0,
+    mode_scale: float = 1.29,
+) -> Tensor:
+    """Shifted timesteps [B] by the name of the distribution (one of SAMPLINGS).
+
+    Args:
+        shift: the family's `shift_and_clamp_timestep`.
+    """
+    if sampling == SHIFTED_LOGIT_NORMAL:
+
+        def shifted(u: Tensor) -> Tensor:
+            return shift(u * num_train_timesteps) / num_train_timesteps
+
+        levels = sample_shifted_logit_normal(size, generator, shift=shifted, mean=logit_mean, std=logit_std)
+        return levels * num_train_timesteps
+    u = sample_u(sampling, size, generator, logit_mean=logit_mean, logit_std=logit_std, mode_scale=mode_scale)
+    return shift(u * num_train_timesteps)
 
 
 def loss_weight(weighting: str, sigma: Tensor) -> Tensor:
@@ -62,3 +130,9 @@ def loss_weight(weighting: str, sigma: Tensor) -> Tensor:
     if weighting == "cosmap":
         return 2 / (math.pi * (1 - 2 * sigma + 2 * sigma**2))
     raise ValueError(f"unknown loss weighting '{weighting}'; allowed: {', '.join(WEIGHTINGS)}")
+
+
+def timestep_fractions(t: Tensor, num_train_timesteps: int, bins: int = 10) -> Tensor:
+    """The fraction of timesteps [B] in each of `bins` equal parts of the noise axis, [bins]: a histogram for the log."""
+    part = (t.float() * bins / num_train_timesteps).long().clamp(0, bins - 1)
+    return (part.flatten()[:, None] == torch.arange(bins, device=t.device)).float().mean(dim=0)

@@ -16,7 +16,7 @@ from fastvideo_core.config.sections import MethodConfig
 from fastvideo_core.data.loader import ParquetLoader
 from fastvideo_core.data.output import check_writable_folder
 from fastvideo_core.data.validation import ValidationPrompt, read_validation_prompts
-from fastvideo_core.dispatch.sources import role_source
+from fastvideo_core.dispatch.sources import with_base_paths
 from fastvideo_core.errors import ConfigError, Problem, UserError
 
 
@@ -143,7 +143,7 @@ def input_problems(
     if not isinstance(cfg.pipeline_config, Preflight):
         return []
     try:
-        based = cfg.with_role_paths({name: role_source(name, role).base for name, role in cfg.roles.items()})
+        based = with_base_paths(cfg)
         return cfg.pipeline_config.preflight(based, prompts=prompts, rows=rows, latents_source=latents_source(cfg))
     except UserError as error:
         return list(error.problems)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,16 @@ from fastvideo_core.checkpoint.manager import CheckpointManager
 from fastvideo_core.checkpoint.weights import describe
 from fastvideo_core.components import ModelComponents
 from fastvideo_core.config.run import RunConfig
+from fastvideo_core.config.sections import PipelineConfig
 from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.data.loader import ParquetLoader
 from fastvideo_core.dispatch import preflight
-from fastvideo_core.dispatch.sources import load_role, pin_role_paths, role_source
+from fastvideo_core.dispatch.sources import layered, load_role, pin_role_paths, role_source, with_base_paths
 from fastvideo_core.distributed import context
-from fastvideo_core.distributed.shard import shard_roles
+from fastvideo_core.distributed.materialise import materialise
+from fastvideo_core.distributed.shard import is_offloaded, shard_roles
 from fastvideo_core.errors import ConfigError, PluginError, Problem
+from fastvideo_core.lora import add_adapters, initialise_adapters
 from fastvideo_core.method import DistillMethod
 from fastvideo_core.registry.registry import PluginRegistry
 from fastvideo_core.rng import stream_seed
@@ -75,7 +78,7 @@ def build_runtime_from_config(cfg: RunConfig, registry: PluginRegistry) -> Disti
     # Nothing of ours draws from torch's global generator, but dropout layers and third parties' code do.
     torch.manual_seed(stream_seed(args.seed, "global", context.rank()))
     resumed = resumed_checkpoint(cfg)
-    cfg = pin_role_paths(cfg, None if resumed is None else describe(resumed).config)
+    cfg = resolve_pipeline_config(pin_role_paths(cfg, None if resumed is None else describe(resumed).config))
     checkpoint_manager = build_checkpoint_manager(cfg, registry)
     start_step = checkpoint_manager.prepare_resume(resumed)
     preflight.check_steps_left(cfg, start_step)
@@ -93,7 +96,7 @@ def build_runtime_from_config(cfg: RunConfig, registry: PluginRegistry) -> Disti
         )
     check_primitives(components.adapter, method_class.primitives, method=cfg.recipe.method, family=cfg.recipe.family)
     components.bundle.require_roles(method_plugin.spec.roles)
-    shard_roles(components.bundle)
+    place_roles(components.bundle, cfg)
     method = method_class.build(cfg, components.bundle, components.adapter, components.validator)
     return DistillRuntime(
         cfg=cfg,
@@ -106,6 +109,13 @@ def build_runtime_from_config(cfg: RunConfig, registry: PluginRegistry) -> Disti
     )
 
 
+def resolve_pipeline_config(cfg: RunConfig) -> RunConfig:
+    """The run with its family's section as `PipelineConfig.resolve` gives it."""
+    if not isinstance(cfg.pipeline_config, PipelineConfig):
+        return cfg
+    return replace(cfg, pipeline_config=cfg.pipeline_config.resolve(with_base_paths(cfg)))
+
+
 def build_checkpoint_manager(cfg: RunConfig, registry: PluginRegistry) -> CheckpointManager:
     """Checkpoints as `training` asks for them."""
     return CheckpointManager(
@@ -114,6 +124,8 @@ def build_checkpoint_manager(cfg: RunConfig, registry: PluginRegistry) -> Checkp
         keep=cfg.training.checkpoints_total_limit,
         config_yaml=cfg.to_yaml(),
         versions=plugin_versions(cfg, registry),
+        background=cfg.training.async_checkpointing,
+        skip_errors=cfg.training.on_checkpoint_error == "skip",
     )
 
 
@@ -134,7 +146,7 @@ def resumed_checkpoint(cfg: RunConfig) -> Path | None:
 def build_components(cfg: RunConfig, registry: PluginRegistry) -> ModelComponents:
     """Every family of the run builds its own roles; adapter, validator and dataloader are those of the recipe's family."""
     sources = {name: role_source(name, role) for name, role in cfg.roles.items()}
-    based = cfg.with_role_paths({name: source.base for name, source in sources.items()})
+    based = with_base_paths(cfg)
     built = {}
     for family in cfg.families:
         build: Any = registry.resolve(registry.get("models", family), "build")
@@ -143,10 +155,29 @@ def build_components(cfg: RunConfig, registry: PluginRegistry) -> ModelComponent
     roles = {handle.name: handle for components in built.values() for handle in components.bundle}
     main.bundle = RoleManager({name: roles[name] for name in cfg.roles if name in roles})
     for handle in main.bundle:
-        load_role(handle, sources[handle.name])
+        if handle.weights is None:
+            load_role(handle, sources[handle.name])
+        else:
+            handle.weights = layered(handle.weights, sources[handle.name])
         if context.is_main_process():
             logger.info("role %s: %s", handle.name, sources[handle.name])
     return main
+
+
+def place_roles(bundle: RoleManager, cfg: RunConfig) -> None:
+    """Adds the roles' adapters, shards everything, and only then gives memory and weights to what is on meta.
+
+    Raises:
+        UserError: adapters, processes or weights do not fit the networks.
+    """
+    for handle in bundle:
+        if (lora := cfg.roles[handle.name].lora) is not None:
+            add_adapters(handle, lora)
+    shard_roles(bundle, cfg.training)
+    for handle in bundle:
+        materialise(handle, torch.device("cpu") if is_offloaded(handle, cfg.training) else context.device())
+        if handle.lora is not None:
+            initialise_adapters(handle, cfg.training.seed)
 
 
 def plugin_versions(cfg: RunConfig, registry: PluginRegistry) -> dict[str, str]:
@@ -166,7 +197,7 @@ def _build_callbacks(cfg: RunConfig, registry: PluginRegistry) -> CallbackManage
     for name, section in cfg.callbacks.items():
         implementation: Any = registry.resolve(registry.get("callbacks", name), "impl")
         callbacks[name] = implementation(section)
-    return CallbackManager(callbacks)
+    return CallbackManager(callbacks, waived=cfg.training.resume_without_callbacks)
 
 
 def parquet_loader(cfg: RunConfig) -> ParquetLoader:
@@ -193,4 +224,5 @@ def parquet_loader(cfg: RunConfig) -> ParquetLoader:
         rank=context.rank(),
         world_size=context.world_size(),
         num_workers=args.dataloader_num_workers,
+        skip_bad_rows=args.on_bad_row == "skip",
     )

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from fastvideo_core.checkpoint import storage
-from fastvideo_core.checkpoint.weights import CheckpointInfo, describe, read_role_weights
-from fastvideo_core.config.run import RoleConfig, RunConfig
+from fastvideo_core.checkpoint.weights import CheckpointInfo, CheckpointWeights, describe, read_role_weights
+from fastvideo_core.config.run import LoraConfig, RoleConfig, RunConfig
 from fastvideo_core.errors import CheckpointError, ConfigError, Problem
-from fastvideo_core.roles import RoleHandle
+from fastvideo_core.lora import LowRank, MergedWeights, low_rank_deltas
+from fastvideo_core.roles import RoleHandle, WeightSource
 
 
 @dataclass(frozen=True)
@@ -23,17 +26,22 @@ class RoleSource:
         checkpoint: one of our checkpoints whose weights replace the base's; None for the base's own.
         checkpoint_role: which of the checkpoint's roles.
         ema: whether its averaged weights are taken.
+        lora: how the adapters count that the checkpoint holds; None where it holds a whole network.
+        below: for adapters, what they were trained on.
     """
 
     base: str
     checkpoint: Path | None = None
     checkpoint_role: str = ""
     ema: bool = False
+    lora: LoraConfig | None = None
+    below: RoleSource | None = None
 
     def __str__(self) -> str:
         if self.checkpoint is None:
             return self.base
-        return f"{self.checkpoint} ({self.checkpoint_role}, {'EMA' if self.ema else 'raw'} weights) on {self.base}"
+        kind = f"{'EMA' if self.ema else 'raw'} {'weights' if self.lora is None else 'adapters'}"
+        return f"{self.checkpoint} ({self.checkpoint_role}, {kind}) on {self.below or self.base}"
 
 
 def find_checkpoint(path: str) -> Path | None:
@@ -82,8 +90,11 @@ def role_source(name: str, role: RoleConfig) -> RoleSource:
                 fix="use weights: raw",
             )
         )
-    base = role_source(saved, RoleConfig(**contents.config["roles"][saved])).base
-    return RoleSource(base, checkpoint, saved, ema)
+    trained = RoleConfig.model_validate(contents.config["roles"][saved])
+    below = role_source(saved, trained)
+    if trained.lora is None:
+        return RoleSource(below.base, checkpoint, saved, ema)
+    return RoleSource(below.base, checkpoint, saved, ema, trained.lora, below)
 
 
 def _saved_role(name: str, wanted: str | None, contents: CheckpointInfo, where: str) -> str:
@@ -102,6 +113,15 @@ def _saved_role(name: str, wanted: str | None, contents: CheckpointInfo, where: 
             fix="name one of them as checkpoint_role",
         )
     )
+
+
+def with_base_paths(cfg: RunConfig) -> RunConfig:
+    """The run whose role paths are the pipelines that the roles rest on, as families see it.
+
+    Raises:
+        UserError: as `role_source`.
+    """
+    return cfg.with_role_paths({name: role_source(name, role).base for name, role in cfg.roles.items()})
 
 
 def pin_role_paths(cfg: RunConfig, earlier: Mapping[str, Any] | None = None) -> RunConfig:
@@ -143,10 +163,16 @@ def _started_from(name: str, path: str, before: str | None) -> Path | None:
 def load_role(handle: RoleHandle, source: RoleSource) -> None:
     """Puts the checkpoint's weights, if the source has one, into the materialised modules of the handle.
 
+    Adapters are added to the weights that they were trained on.
+
     Raises:
         CheckpointError: naming every module or parameter that is missing, unexpected or of another shape.
     """
     if source.checkpoint is None:
+        return
+    if source.below is not None:
+        load_role(handle, source.below)
+        _merge(handle, source)
         return
     saved = read_role_weights(source.checkpoint, source.checkpoint_role, ema=source.ema)
     problems = []
@@ -166,3 +192,47 @@ def load_role(handle: RoleHandle, source: RoleSource) -> None:
             module.load_state_dict(found)
     if problems:
         raise CheckpointError(problems)
+
+
+def layered(base: WeightSource, source: RoleSource) -> WeightSource:
+    """The weights of a role whose networks are on meta: the base's own, a checkpoint's, adapters merged into either.
+
+    Raises:
+        CheckpointError: the checkpoint is damaged, or adapters are on no weight of the network.
+    """
+    if source.checkpoint is None:
+        return base
+    if source.below is None:
+        return CheckpointWeights(source.checkpoint, source.checkpoint_role, ema=source.ema)
+    below = layered(base, source.below)
+    deltas = _deltas(source)
+    for module, of_module in deltas.items():
+        _require_known(of_module, set(below.tensor_names(module)), source, module)
+    return MergedWeights(below, deltas)
+
+
+def _merge(handle: RoleHandle, source: RoleSource) -> None:
+    for module_name, deltas in _deltas(source).items():
+        if module_name not in handle.modules:
+            found = f"'{module_name}' is no module of role '{handle.name}'"
+            raise CheckpointError(Problem(found, str(source), allowed=", ".join(handle.modules)))
+        state = handle.modules[module_name].state_dict()
+        _require_known(deltas, set(state), source, module_name)
+        with torch.no_grad():
+            for name, delta in deltas.items():
+                state[name].copy_(delta.added_to(state[name], slice(None)))
+
+
+def _deltas(source: RoleSource) -> dict[str, dict[str, LowRank]]:
+    assert source.checkpoint is not None
+    assert source.lora is not None
+    stored = read_role_weights(source.checkpoint, source.checkpoint_role, ema=source.ema)
+    return {module: low_rank_deltas(tensors, source.lora.scale) for module, tensors in stored.items()}
+
+
+def _require_known(deltas: Mapping[str, LowRank], known: set[str], source: RoleSource, module: str) -> None:
+    unknown = sorted(set(deltas) - known)
+    if unknown:
+        found = f"the network has no weight {', '.join(unknown[:3])}{' ...' if len(unknown) > 3 else ''}"
+        where = f"adapters of {source.checkpoint}, role '{source.checkpoint_role}', module '{module}'"
+        raise CheckpointError(Problem(found, where, fix="put them on the network that they were trained on"))

@@ -8,15 +8,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from fastvideo_core.checkpoint.weights import CheckpointInfo, describe, read_role_weights
 from fastvideo_core.config.base import PluginConfig
 from fastvideo_core.config.run import RoleConfig
 from fastvideo_core.config.sections import MethodConfig
-from fastvideo_core.dispatch.sources import RoleSource, find_checkpoint, role_source
+from fastvideo_core.dispatch.sources import RoleSource, find_checkpoint, load_role, role_source
 from fastvideo_core.errors import CheckpointError, ConfigError, Problem
 from fastvideo_core.registry.registry import PluginRegistry
+from fastvideo_core.roles import RoleHandle
 
 _HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
 
@@ -40,10 +42,19 @@ class TrainedModel:
     training: Mapping[str, Any] = field(default_factory=dict)
 
     def weights(self) -> dict[str, dict[str, Tensor]]:
-        """The checkpoint's weights by module and name; empty for a plain folder."""
+        """What the checkpoint holds by module and name: weights, or adapters alone; empty for a plain folder."""
         if self.source.checkpoint is None:
             return {}
         return read_role_weights(self.source.checkpoint, self.source.checkpoint_role, ema=self.source.ema)
+
+    def whole_weights(self, registry: PluginRegistry) -> dict[str, dict[str, Tensor]]:
+        """As `weights`, with adapters merged into what they were trained on."""
+        if self.source.lora is None:
+            return self.weights()
+        build: Any = registry.resolve(registry.get("models", self.family), "sample")
+        handle: RoleHandle = build(self.source.base, self.pipeline_config, device=torch.device("cpu")).handle
+        load_role(handle, self.source)
+        return {name: module.state_dict() for name, module in handle.modules.items()}
 
 
 def open_trained_model(

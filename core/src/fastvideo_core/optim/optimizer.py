@@ -38,4 +38,6 @@ def build_optimizer(
         betas=training.betas if role.betas is None else role.betas,
         eps=training.adam_epsilon,
         weight_decay=training.weight_decay if role.weight_decay is None else role.weight_decay,
+        # one kernel per step; and a step that is skipped is skipped on the device, without waiting for it
+        fused=True if parameters[0].device.type == "cuda" else None,
     )

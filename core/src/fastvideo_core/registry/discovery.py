@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Iterable
@@ -38,8 +39,34 @@ class Provenance:
         return f"{self.distribution} {self.version} (entry point fastvideo.{self.kind}: {self.name} = {self.value})"
 
 
+ALLOWED = "FASTVIDEO_DISTILL_PLUGINS"
+"""Environment variable: the distributions whose plug-ins are seen, comma-separated; "" sees none, unset sees all."""
+
+
+def allowed_distributions() -> frozenset[str] | None:
+    """What the environment variable allows, as normalized names; None is everything."""
+    value = os.environ.get(ALLOWED)
+    return None if value is None else frozenset(normalized(name.strip()) for name in value.split(",") if name.strip())
+
+
+def hidden_by_environment() -> tuple[Provenance, ...]:
+    """What is installed, but not allowed by the environment variable."""
+    allowed = allowed_distributions()
+    if allowed is None:
+        return ()
+    return tuple(item for item in _every_entry_point() if normalized(item.distribution) not in allowed)
+
+
 def find_installed() -> tuple[Provenance, ...]:
-    """Every entry point of the three groups; the same distribution and value twice is one."""
+    """Every entry point of the three groups that FASTVIDEO_DISTILL_PLUGINS allows; the same distribution and value twice
+    is one."""
+    allowed = allowed_distributions()
+    if allowed is not None and not allowed:
+        return ()
+    return tuple(item for item in _every_entry_point() if allowed is None or normalized(item.distribution) in allowed)
+
+
+def _every_entry_point() -> tuple[Provenance, ...]:
     found: dict[tuple[str, str, str, str], Provenance] = {}
     entry_points = importlib_metadata.entry_points()
     for kind in KINDS:

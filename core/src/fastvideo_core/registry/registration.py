@@ -63,13 +63,14 @@ def register_model(
     sample: Callable[..., object] | str | None = None,
     tiny: Callable[..., object] | str | None = None,
     outline: Callable[..., object] | str | None = None,
+    export_lora: Callable[..., object] | str | None = None,
     api: tuple[int, int] = API_VERSION,
 ) -> Callable[[Decorated], Decorated]:
     """Register the decorated function as a family's `build`; see ModelPlugin. Targets are objects or `module:attr`."""
 
     def register(build: Decorated) -> Decorated:
         given: dict[str, object] = {"build": build, "config": config, "preprocess": preprocess}
-        given |= {"export": export, "sample": sample, "tiny": tiny, "outline": outline}
+        given |= {"export": export, "sample": sample, "tiny": tiny, "outline": outline, "export_lora": export_lora}
         names = {field: _target(value) for field, value in given.items()}
         spec = ModelPlugin(
             name=name,
@@ -81,6 +82,7 @@ def register_model(
             sample=names["sample"],
             tiny=names["tiny"],
             outline=names["outline"],
+            export_lora=names["export_lora"],
         )
         _register("models", spec, given, "build")
         return build

@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import importlib.util
 import sys
+import time
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +16,14 @@ from typing import TYPE_CHECKING, Generic, Literal, TypeVar, overload
 
 from fastvideo_core.errors import PluginError, Problem
 from fastvideo_core.registry import registration
-from fastvideo_core.registry.discovery import Provenance, find_installed, module_exists, normalized
+from fastvideo_core.registry.discovery import (
+    ALLOWED,
+    Provenance,
+    find_installed,
+    hidden_by_environment,
+    module_exists,
+    normalized,
+)
 from fastvideo_core.registry.registration import Registration, register_callback, register_method, register_model
 from fastvideo_core.registry.specs import (
     API_VERSION,
@@ -61,11 +69,16 @@ class Plugin(Generic[SpecType]):
 
 @dataclass(frozen=True)
 class PluginStatus:
-    """One line of `fastvideo-distill plugins`: `plugin` is None and `problem` says why when it is BROKEN."""
+    """One line of `fastvideo-distill plugins`: `plugin` is None and `problem` says why when it is BROKEN.
+
+    Attributes:
+        seconds: what loading its spec took; what other plug-ins had imported already counts for them.
+    """
 
     provenance: Provenance
     plugin: Plugin[Spec] | None
     problem: Problem | None = None
+    seconds: float = 0.0
 
     @property
     def healthy(self) -> bool:
@@ -204,21 +217,28 @@ class PluginRegistry:
         installed = self.names(kind)
         others = [(other, known) for other in KINDS if other != kind for known in self.names(other)]
         listed = ", ".join(installed) if installed else "none"
+        hidden = next((item for item in hidden_by_environment() if (item.kind, item.name) == (kind, name)), None)
+        if hidden is not None:
+            found = f"the {SINGULAR[kind]} {name!r} of {hidden.distribution} is hidden by {ALLOWED} (seen: {listed})"
+            return Problem(found, fix=f"unset {ALLOWED}, or add {hidden.distribution} to it")
         found = f"no {SINGULAR[kind]} {name!r} is installed (installed: {listed})"
         return Problem(found, fix=unknown_name(kind, name, installed, others))
 
     def _status(self, provenance: Provenance, local: Registration | None) -> PluginStatus:
-        twins = [item[0] for item in self._candidates(provenance.kind) if item[0].name == provenance.name]
+        start = time.perf_counter()
         try:
-            plugin = _load(provenance, local)
+            plugin: Plugin[Spec] | None = _load(provenance, local)
+            problem = None
         except PluginError as error:
-            return PluginStatus(provenance, None, error.problems[0])
-        missing = _missing_target(plugin)
-        if missing is not None:
-            return PluginStatus(provenance, None, missing)
-        if len(twins) > 1:
-            return PluginStatus(provenance, plugin, _ambiguous(provenance.kind, provenance.name, twins))
-        return PluginStatus(provenance, plugin)
+            plugin, problem = None, error.problems[0]
+        seconds = time.perf_counter() - start
+        if plugin is not None:
+            problem = _missing_target(plugin)
+            plugin = plugin if problem is None else None
+        twins = [item[0] for item in self._candidates(provenance.kind) if item[0].name == provenance.name]
+        if problem is None and len(twins) > 1:
+            problem = _ambiguous(provenance.kind, provenance.name, twins)
+        return PluginStatus(provenance, plugin, problem, seconds)
 
 
 def _load(provenance: Provenance, local: Registration | None) -> Plugin[Spec]:

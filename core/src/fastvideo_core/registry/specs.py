@@ -48,7 +48,7 @@ class Spec:
         return found
 
 
-_FAMILY_OFFERS = ("preprocess", "export", "sample", "tiny", "outline")
+_FAMILY_OFFERS = ("preprocess", "export", "sample", "tiny", "outline", "export_lora")
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,7 @@ class ModelPlugin(Spec):
         sample: generates videos from a checkpoint or folder.
         tiny: writes a small random-weight pipeline in the family's real format.
         outline: function path -> a role's networks on the meta device, from configs alone, for `check`.
+        export_lora: writes a trained role's adapters alone, in the form that the family's own pipeline loads.
     """
 
     build: str
@@ -74,6 +75,7 @@ class ModelPlugin(Spec):
     sample: str | None = None
     tiny: str | None = None
     outline: str | None = None
+    export_lora: str | None = None
 
     targets: ClassVar[tuple[str, ...]] = ("build", "config", *_FAMILY_OFFERS)
 

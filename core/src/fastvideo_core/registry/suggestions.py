@@ -10,7 +10,7 @@ from fastvideo_core.registry.specs import SINGULAR, Kind
 FIRST_PARTY: dict[Kind, dict[str, str]] = {
     "models": {"wan": "fastvideo-wan", "ltx": "fastvideo-ltx"},
     "methods": {"dmd2": "fastvideo-dmd2", "finetune": "fastvideo-finetune"},
-    "callbacks": {"ema": "fastvideo-core", "grad_norm": "fastvideo-core"},
+    "callbacks": dict.fromkeys(("ema", "grad_norm", "throughput", "profiler", "early_stop"), "fastvideo-core"),
 }
 """Distributions of this project by the name of what they give."""
 

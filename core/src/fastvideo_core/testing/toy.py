@@ -17,7 +17,7 @@ from fastvideo_core.config.run import RunConfig
 from fastvideo_core.config.sections import PipelineConfig
 from fastvideo_core.distributed import context
 from fastvideo_core.errors import ContractError
-from fastvideo_core.features import capture_outputs
+from fastvideo_core.features import features_of
 from fastvideo_core.flow_adapter import FlowMatchingAdapter
 from fastvideo_core.rng import stream_seed
 from fastvideo_core.roles import RoleHandle, RoleManager
@@ -130,7 +130,7 @@ class ToyAdapter(FlowMatchingAdapter):
     ) -> Tensor:
         conditioning = batch.conditioning if conditional else batch.negative_conditioning
         assert conditioning is not None
-        out: Tensor = handle.modules["transformer"](noisy_latents, self.sigma(t), conditioning["condition"])
+        out: Tensor = handle.modules["transformer"](noisy_latents, self.sigma(t).reshape(-1), conditioning["condition"])
         return out
 
     def extract_features(
@@ -138,9 +138,11 @@ class ToyAdapter(FlowMatchingAdapter):
     ) -> list[Tensor]:
         """The last hidden layer of a learned network, [B, 1, width]."""
         network = _learned(handle)
-        with capture_outputs([network.net[-2]]) as outputs:
-            self.predict_noise(handle, noisy_latents, t, batch, conditional=conditional)
-        return [hidden[:, None] for hidden in outputs]
+        features = features_of(
+            [network.net[-2]],
+            lambda: self.predict_noise(handle, noisy_latents, t, batch, conditional=conditional),
+        )
+        return [hidden[:, None] for hidden in features]
 
     def feature_channels(self, handle: RoleHandle) -> tuple[int, ...]:
         """The width of a learned network."""
@@ -150,26 +152,26 @@ class ToyAdapter(FlowMatchingAdapter):
 
 
 class ToyData:
-    """An endless, resumable stream of the mixture's samples; a pure function of (seed, position, rank)."""
+    """An endless, resumable stream of the mixture's samples; a pure function of (seed, samples consumed, rank)."""
 
     def __init__(self, config: ToyConfig, *, seed: int, batch_size: int) -> None:
         generator = torch.Generator().manual_seed(stream_seed(seed, "toy data"))
         self._samples = config.data.sample(config.num_samples, generator)
         self._batch_size = batch_size
-        self._position = 0
+        self._consumed = 0
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         while True:
-            start = (self._position * context.world_size() + context.rank()) * self._batch_size
+            start = self._consumed + context.rank() * self._batch_size
             index = torch.arange(start, start + self._batch_size) % len(self._samples)
-            self._position += 1
+            self._consumed += context.world_size() * self._batch_size
             yield {"vae_latent": self._samples[index]}
 
     def state_dict(self) -> dict[str, int]:
-        return {"position": self._position}
+        return {"consumed": self._consumed}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        self._position = state["position"]
+        self._consumed = state["consumed"]
 
 
 def _learned(handle: RoleHandle) -> ToyNetwork:

@@ -16,6 +16,9 @@ from fastvideo_core.errors import Problem
 if TYPE_CHECKING:  # the schedule needs torch, which reading a configuration does not
     from fastvideo_core.diffusion.rollout import FewStepSchedule
 
+NOISE_AXIS = 1000
+"""The scale of `dmd_denoising_steps`, and of every family that they can be given to."""
+
 
 class DMD2Config(MethodConfig):
     """The student's schedule, the update policy and the score networks' settings."""
@@ -50,11 +53,24 @@ class DMD2Config(MethodConfig):
         default="critic",
         description="Whose features the discriminator's heads see; the critic is trained along with them, the teacher is not",
     )
+    discriminator_weight: float = Field(
+        default=0.01,
+        gt=0,
+        description="Weight of the discriminator's loss, which with the critic's features adds to the critic's own loss; "
+        "DMD2's public recipes use 0.01",
+    )
     discriminator_learning_rate: float | None = Field(
         default=None, ge=0, description="Learning rate of the heads; null takes the critic's"
     )
-    r1_weight: float = Field(default=0.0, ge=0, description="Weight of the heads' approximate R1 penalty")
-    r1_sigma: float = Field(default=0.01, gt=0, description="Size of the perturbation in the R1 penalty")
+    r1_weight: float = Field(
+        default=0.0, ge=0, description="Weight of the approximate R1 penalty in the discriminator's loss"
+    )
+    r1_sigma: float = Field(
+        default=0.01,
+        gt=0,
+        description="Size of the perturbation in the R1 penalty; with mixed_precision bf16 rather 0.1, as rounding is "
+        "as large as 0.01",
+    )
     validate_teacher: bool = Field(
         default=True,
         description="At the first validation also sample the teacher, with training.validation_sampling_steps and "
@@ -64,7 +80,7 @@ class DMD2Config(MethodConfig):
     @field_validator("dmd_denoising_steps")
     @classmethod
     def _is_a_schedule(cls, steps: tuple[float, ...]) -> tuple[float, ...]:
-        problem = denoising_steps_problem(steps)
+        problem = denoising_steps_problem(steps, NOISE_AXIS)
         if problem:
             raise ValueError(problem)
         return steps
@@ -111,7 +127,8 @@ class DMD2Config(MethodConfig):
                 if name in cfg.training.model_fields_set
             ]
         if self.adversarial_weight == 0:
-            unused = ("adversarial_features", "discriminator_learning_rate", "r1_weight", "r1_sigma")
+            unused = ["adversarial_features", "discriminator_weight", "discriminator_learning_rate"]
+            unused += ["r1_weight", "r1_sigma"]
             problems += [
                 (
                     f"method_config.{name}",
@@ -130,5 +147,5 @@ class DMD2Config(MethodConfig):
         from fastvideo_core.diffusion.rollout import FewStepSchedule
 
         return FewStepSchedule.from_denoising_steps(
-            self.dmd_denoising_steps, warp=warp if self.warp_denoising_step else None
+            self.dmd_denoising_steps, num_train_timesteps=NOISE_AXIS, warp=warp if self.warp_denoising_step else None
         )

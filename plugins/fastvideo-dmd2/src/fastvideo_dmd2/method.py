@@ -7,22 +7,26 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from fastvideo_core.adapter import check_primitives
 from fastvideo_core.batch import TrainingBatch
 from fastvideo_core.config.run import RunConfig
 from fastvideo_core.config.sections import PipelineConfig
+from fastvideo_core.diffusion.reduce import variation_per_sample
 from fastvideo_core.diffusion.rollout import roll_to
+from fastvideo_core.diffusion.timesteps import timestep_fractions
 from fastvideo_core.distributed import context
 from fastvideo_core.distributed.shard import shard_roles
+from fastvideo_core.errors import ContractError, Problem
 from fastvideo_core.method import DistillMethod, StepResult
 from fastvideo_core.optim import build_lr_scheduler, build_optimizer
 from fastvideo_core.rng import stream_seed
 from fastvideo_core.roles import RoleHandle, RoleManager
 from fastvideo_core.validation_requests import many_step_requests
 from fastvideo_core.validator import DistillValidator, ValidationRequest
-from fastvideo_dmd2.adversarial import AdversarialTerm, DiscriminatorHeads
-from fastvideo_dmd2.config import DMD2Config
+from fastvideo_dmd2.adversarial import AdversarialGradient, AdversarialTerm, DiscriminatorHeads
+from fastvideo_dmd2.config import NOISE_AXIS, DMD2Config
 from fastvideo_dmd2.losses import critic_loss, dmd_gradient, dmd_loss
 
 
@@ -30,8 +34,8 @@ class DMD2Method(DistillMethod):
     """Student, teacher (real score) and critic (fake score).
 
     Every iteration: the student makes samples x. When the student is due, x is pushed along the difference of the two
-    scores. Then the critic learns the distribution of the same x, detached. The student's graph is gone before the
-    critic's is built.
+    scores. Then the critic learns the distribution of the same x, detached. One network's graph lives at a time: the
+    student's is gone before the critic's is built, and the adversarial term's come before the one and after the other.
     """
 
     primitives = (
@@ -48,6 +52,11 @@ class DMD2Method(DistillMethod):
         self, cfg: RunConfig, bundle: RoleManager, adapter: Any, validator: DistillValidator | None = None
     ) -> None:
         super().__init__(cfg, bundle, adapter, validator)
+        if adapter.num_train_timesteps != NOISE_AXIS:
+            where = f"family '{cfg.recipe.family}', {type(adapter).__name__}"
+            found = f"num_train_timesteps is {adapter.num_train_timesteps}; dmd_denoising_steps counts on {NOISE_AXIS}"
+            fix = f"let the family's primitives take timesteps in 0..{NOISE_AXIS}"
+            raise ContractError(Problem(found, where=where, allowed=str(NOISE_AXIS), fix=fix))
         assert isinstance(cfg.method_config, DMD2Config)
         assert isinstance(cfg.pipeline_config, PipelineConfig)
         self.config: DMD2Config = cfg.method_config
@@ -102,15 +111,16 @@ class DMD2Method(DistillMethod):
         )
         noisy, t = self.student_input(prepared, iteration)
         if self.student_is_due(iteration):
+            realism = self.realism_gradient(noisy, t, prepared)
             x = self.student_sample(noisy, t, prepared)
-            yield self.student_phase(x, prepared)
+            yield self.student_phase(x, prepared, realism)
             x = x.detach()
         else:
             with torch.no_grad():
                 x = self.student_sample(noisy, t, prepared)
-        yield self.critic_phase(x, prepared)
-        if self.adversarial is not None:
-            yield self.discriminator_phase(x, prepared)
+        losses, outputs, metrics = self.critic_phase(x, prepared)
+        yield losses, outputs, {**metrics, **self.exit_metrics(iteration)}
+        yield from self.discriminator_phases(x, prepared)
 
     def student_is_due(self, iteration: int) -> bool:
         """Whether this iteration (1-based) updates the student."""
@@ -120,6 +130,11 @@ class DMD2Method(DistillMethod):
         due = [self.student, self.critic] if self.student_is_due(iteration) else [self.critic]
         return due if self.adversarial is None else [*due, self.adversarial.heads]
 
+    def max_grad_norm(self, optimizer: Optimizer) -> float:
+        """Of each role's own; the heads are clipped as the critic is."""
+        is_heads = self.adversarial is not None and optimizer in self.adversarial.heads.optimizers.values()
+        return super().max_grad_norm(self.critic.optimizers["adamw"] if is_heads else optimizer)
+
     # --- the student's sample -------------------------------------------------------------------------------------
 
     def exit_index(self, iteration: int) -> int:
@@ -128,6 +143,11 @@ class DMD2Method(DistillMethod):
             drawn = torch.randint(len(self.schedule), (), generator=self.rng.shared("exit_step"))
             self._exit = (iteration, int(drawn))
         return self._exit[1]
+
+    def exit_metrics(self, iteration: int) -> dict[str, float]:
+        """Where this iteration's rollout ended: the number of its calls, and the last one's timestep."""
+        index = self.exit_index(iteration)
+        return {"rollout/exit_step": index + 1, "rollout/exit_timestep": self.schedule.timesteps[index]}
 
     def student_input(self, batch: TrainingBatch, iteration: int) -> tuple[Tensor, Tensor]:
         """The student's noisy input [B, ...] at the exit step, and its timestep [B]; no graph."""
@@ -155,8 +175,24 @@ class DMD2Method(DistillMethod):
 
     # --- the two losses -------------------------------------------------------------------------------------------
 
-    def student_phase(self, x: Tensor, batch: TrainingBatch) -> StepResult:
-        """The distribution matching loss on the student's sample x [B, ...]; no graph in either score network."""
+    def realism_gradient(self, noisy: Tensor, t: Tensor, batch: TrainingBatch) -> AdversarialGradient | None:
+        """The adversarial term's gradient at the student's sample; None without the term.
+
+        It takes a call of the student of its own, without a graph, so that the scorer's graph and the student's never
+        live together.
+        """
+        if self.adversarial is None:
+            return None
+        with torch.no_grad():
+            x = self.student_sample(noisy, t, batch)
+        return self.adversarial.generator(x, batch)
+
+    def student_phase(self, x: Tensor, batch: TrainingBatch, realism: AdversarialGradient | None = None) -> StepResult:
+        """The distribution matching loss on the student's sample x [B, ...]; no graph in either score network.
+
+        Args:
+            realism: the adversarial term's gradient with respect to x, which is added at its weight.
+        """
         with torch.no_grad():
             t = self.score_timesteps(batch.batch_size, "student_score").to(x.device)
             noisy = self.adapter.add_noise(x, self.noise_like(x, "student_score_noise"), t)
@@ -167,18 +203,19 @@ class DMD2Method(DistillMethod):
         gradient = dmd_gradient(x, real, fake, batch.loss_weight)
         loss = dmd_loss(x, gradient.value, batch.loss_weight)
         losses = {"student_loss": loss.detach()}
-        if self.adversarial is not None:
-            losses["generator_loss"], direction = self.adversarial.generator(x, batch)
+        if realism is not None:
+            losses["generator_loss"] = realism.loss
             # linear in x with the term's gradient as its slope; its own value is of no interest
-            loss = loss + self.config.adversarial_weight * (x * direction).sum()
+            loss = loss + self.config.adversarial_weight * (x * realism.value).sum()
         samples = x.detach()
         metrics = {
             "dmd/score_distance": gradient.distance.mean(),
             "dmd/normaliser": gradient.normaliser.mean(),
             "student_x0/mean": samples.mean(),
-            # inside each sample: falls towards 0 when the student collapses to solid colours
-            "student_x0/std": samples.flatten(1).std(dim=1).mean(),
-            "student_timestep": self.timestep_fractions(t),
+            "student_x0/std": samples.flatten(1).std(dim=1, correction=0).mean(),
+            # falls to 0 when the student collapses to solid colours, which still differ between channels
+            "student_x0/variation": variation_per_sample(samples).mean(),
+            "score_timestep": self.timestep_fractions(t),
         }
         return {"total_loss": loss, **losses}, {}, metrics
 
@@ -192,11 +229,12 @@ class DMD2Method(DistillMethod):
         metrics = {"critic_timestep": self.timestep_fractions(t)}
         return {"total_loss": loss, "critic_loss": loss.detach()}, {}, metrics
 
-    def discriminator_phase(self, x: Tensor, batch: TrainingBatch) -> StepResult:
-        """The heads' loss on the student's detached sample x [B, ...] and the batch's data."""
-        assert self.adversarial is not None
-        loss, metrics = self.adversarial.discriminator(x, batch)
-        return {"total_loss": loss, "discriminator_loss": loss.detach()}, {}, metrics
+    def discriminator_phases(self, x: Tensor, batch: TrainingBatch) -> Iterator[StepResult]:
+        """The discriminator's loss on the student's detached sample x [B, ...] and the batch's data; none without the term."""
+        if self.adversarial is None:
+            return
+        for part in self.adversarial.discriminator(x, batch):
+            yield {"total_loss": self.config.discriminator_weight * part.loss, **part.losses}, {}, part.metrics
 
     def score_timesteps(self, batch_size: int, stream: str) -> Tensor:
         """Noise levels of the scores, one per sample [B]: uniform, shifted, then held inside the configured range."""
@@ -207,8 +245,8 @@ class DMD2Method(DistillMethod):
         return t.clamp(self.config.min_timestep_ratio * total, self.config.max_timestep_ratio * total)
 
     def timestep_fractions(self, t: Tensor) -> Tensor:
-        """The fraction of timesteps [B] in each tenth of the noise axis, [10]: a histogram for the log."""
-        return torch.histc(t.float(), bins=10, min=0, max=self.adapter.num_train_timesteps) / len(t)
+        """The fraction of timesteps [B] in each tenth of the noise axis, [10]."""
+        return timestep_fractions(t, self.adapter.num_train_timesteps)
 
     # --- validation -----------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fastvideo_core.batch import TrainingBatch
 from fastvideo_core.config.run import RunConfig
-from fastvideo_core.diffusion.timesteps import loss_weight, sample_u
+from fastvideo_core.diffusion.timesteps import loss_weight, sample_timesteps, timestep_fractions
 from fastvideo_core.method import DistillMethod, StepResult
 from fastvideo_core.optim import build_lr_scheduler, build_optimizer
 from fastvideo_core.roles import RoleManager
@@ -41,20 +41,25 @@ class FinetuneMethod(DistillMethod):
         t = self.sample_timesteps(prepared.batch_size).to(prepared.latents.device)
         noise = self.noise_like(prepared.latents, "noise")
         loss = self.loss_at(prepared, noise, t)
-        return {"total_loss": loss}, {}, {}
+        metrics = {
+            "timestep": timestep_fractions(t, self.adapter.num_train_timesteps),
+            "data_x0/mean": prepared.latents.mean(),
+            "data_x0/std": prepared.latents.flatten(1).std(dim=1, correction=0).mean(),
+        }
+        return {"total_loss": loss}, {}, metrics
 
     def sample_timesteps(self, batch_size: int) -> Tensor:
         """Shifted timesteps of a micro-batch, [B]."""
-        u = sample_u(
+        return sample_timesteps(
             self.config.timestep_sampling,
             batch_size,
             self.rng.local("timestep"),
+            shift=self.adapter.shift_and_clamp_timestep,
+            num_train_timesteps=self.adapter.num_train_timesteps,
             logit_mean=self.config.logit_mean,
             logit_std=self.config.logit_std,
             mode_scale=self.config.mode_scale,
         )
-        shifted: Tensor = self.adapter.shift_and_clamp_timestep(u * self.adapter.num_train_timesteps)
-        return shifted
 
     def loss_at(self, batch: TrainingBatch, noise: Tensor, t: Tensor) -> Tensor:
         """The loss for given noise [B, ...] and timesteps [B]; a scalar."""

@@ -12,7 +12,7 @@ from fastvideo_core.adapter import AttentionKind, LatentsSource
 from fastvideo_core.batch import TrainingBatch
 from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.errors import ConfigError, Problem
-from fastvideo_core.features import capture_outputs
+from fastvideo_core.features import features_of
 from fastvideo_core.flow_adapter import FlowMatchingAdapter
 from fastvideo_core.roles import RoleHandle
 from fastvideo_wan.batches import data_free_shape, stored_latents, stored_text
@@ -140,9 +140,10 @@ class WanAdapter(FlowMatchingAdapter):
         self, handle: RoleHandle, noisy_latents: Tensor, t: Tensor, batch: TrainingBatch, *, conditional: bool
     ) -> list[Tensor]:
         """The outputs [B, tokens, channels] of the blocks at a third, two thirds and the end of the transformer."""
-        with capture_outputs(_feature_blocks(handle)) as outputs:
-            self.predict_noise(handle, noisy_latents, t, batch, conditional=conditional)
-        return outputs
+        return features_of(
+            _feature_blocks(handle),
+            lambda: self.predict_noise(handle, noisy_latents, t, batch, conditional=conditional),
+        )
 
     def feature_channels(self, handle: RoleHandle) -> tuple[int, ...]:
         """The transformer's width, once per feature map."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from diffusers.models.transformers.transformer_wan import WanTransformerBlock
+from torch import nn
 
 from fastvideo_core.components import ModelComponents
 from fastvideo_core.config.run import RunConfig
@@ -15,7 +16,7 @@ from fastvideo_core.validator import SamplingValidator
 from fastvideo_wan.adapter import WanAdapter
 from fastvideo_wan.config import WanConfig
 from fastvideo_wan.folder import TRANSFORMER
-from fastvideo_wan.loading import load_transformer
+from fastvideo_wan.loading import load_transformer, meta_transformer, transformer_weights
 from fastvideo_wan.run import open_roles
 from fastvideo_wan.sampler import WanSampler
 from fastvideo_wan.schedule import resolve_flow_shift
@@ -24,9 +25,10 @@ from fastvideo_wan.text import PromptEmbeddings, TextEncoder
 
 
 def build_wan_components(cfg: RunConfig) -> ModelComponents:
-    """The run's Wan roles with their weights on this process's device, the adapter and, when asked for, the validator.
+    """The run's Wan roles, the adapter and, when asked for, the validator.
 
-    Trainable roles are float32; frozen ones bfloat16 when training.mixed_precision is bf16. VAE, scheduler and text
+    With one process the roles' weights are on its device; with several their networks are on meta, to be read after
+    sharding. Trainable roles are float32; frozen ones bfloat16 when training.mixed_precision is bf16. VAE, scheduler and text
     encoder come from the first trainable role's pipeline.
 
     Raises:
@@ -79,16 +81,22 @@ def build_wan_components(cfg: RunConfig) -> ModelComponents:
 def _role(cfg: RunConfig, name: str, device: torch.device, bf16: bool) -> RoleHandle:
     role = cfg.roles[name]
     dtype = torch.bfloat16 if bf16 and not role.trainable else torch.float32
-    transformer = load_transformer(role.path, dtype=dtype, device=device, where=f"roles.{name}.path")
+    place = f"roles.{name}.path"
+    weights = None
+    if context.world_size() > 1:
+        transformer = meta_transformer(role.path, dtype=dtype, where=place)
+        weights = transformer_weights(role.path, where=place)
+    else:
+        transformer = load_transformer(role.path, dtype=dtype, device=device, where=place)
     transformer.requires_grad_(role.trainable).train(role.trainable)
-    if role.trainable and cfg.training.enable_gradient_checkpointing_type == "full":
-        transformer.enable_gradient_checkpointing()
     return RoleHandle(
         name=name,
         modules={TRANSFORMER: transformer},
         family=cfg.role_family(name),
         trainable=role.trainable,
         block_classes=(WanTransformerBlock,),
+        weights=weights,
+        bfloat16_classes=(nn.Linear,) if bf16 and role.trainable else (),
     )
 
 

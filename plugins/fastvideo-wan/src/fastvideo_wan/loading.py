@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
+from accelerate import init_empty_weights
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, UMT5EncoderModel
 
 from fastvideo_core.errors import ConfigError, Problem
+from fastvideo_core.safetensors_weights import SafetensorsWeights
 from fastvideo_wan.folder import TRANSFORMER, check_undamaged, open_folder
 from fastvideo_wan.network import keep_time_embedder_in_float32
 from fastvideo_wan.quiet import no_progress_bars
@@ -40,6 +43,40 @@ def load_transformer(
     _check_complete(report, f"{where} ({path}/transformer)")
     keep_time_embedder_in_float32(transformer)
     return transformer.to(device).eval()
+
+
+def meta_transformer(path: str, *, dtype: torch.dtype, where: str = "path") -> WanTransformer3DModel:
+    """The denoising network as `load_transformer` gives it, but with its parameters on meta; buffers hold their values.
+
+    Raises:
+        ConfigError: the configuration cannot be read.
+    """
+    with _readable(path, "transformer", where), init_empty_weights(include_buffers=False):
+        config = WanTransformer3DModel.load_config(path, subfolder="transformer")
+        transformer = WanTransformer3DModel.from_config(config)
+    islands = set(WanTransformer3DModel._keep_in_fp32_modules or ())
+    for name, parameter in list(transformer.named_parameters()):
+        if not islands.intersection(name.split(".")):
+            owner, _, own = name.rpartition(".")
+            cast = nn.Parameter(parameter.to(dtype), requires_grad=parameter.requires_grad)
+            setattr(transformer.get_submodule(owner), own, cast)
+    keep_time_embedder_in_float32(transformer)
+    return transformer.eval()
+
+
+def transformer_weights(path: str, *, where: str = "path") -> SafetensorsWeights:
+    """The stored weights of the denoising network, to be read in parts; of a hub id once they are downloaded.
+
+    Raises:
+        ConfigError: there are none, or they are damaged.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        from huggingface_hub import snapshot_download
+
+        with _readable(path, "transformer", where):
+            folder = Path(snapshot_download(path, allow_patterns=[f"{TRANSFORMER}/*"]))
+    return SafetensorsWeights({TRANSFORMER: folder / TRANSFORMER}, where=where)
 
 
 def outline_transformer(path: str) -> WanTransformer3DModel:

@@ -14,4 +14,5 @@ PLUGIN = ModelPlugin(
     sample="fastvideo_wan.sampler:build_sampler",
     tiny="fastvideo_wan.tiny:write_tiny_pipeline",
     outline="fastvideo_wan.loading:outline_role",
+    export_lora="fastvideo_wan.export_lora:export_lora",
 )

@@ -1,0 +1,67 @@
+"""Work that all processes share, part by part: when one fails, all know it, and none waits for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch.distributed as dist
+
+from fastvideo_core.distributed import context
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a process could not do its part.
+
+    Args:
+        rank: the process.
+        text: what went wrong.
+        by_system: whether the operating system refused (disk full, read-only, ...).
+    """
+
+    rank: int
+    text: str
+    by_system: bool
+
+
+class PartError(Exception):
+    """Raised on every process alike; `failure` is the first process's that failed."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.text)
+        self.failure = failure
+
+
+class Crew:
+    """The run's processes at shared work, apart from everything else that they tell each other.
+
+    The group is gloo's and its own, so that a background thread may use it beside the training. Making one is collective.
+    """
+
+    def __init__(self) -> None:
+        self.group: dist.ProcessGroup | None = dist.new_group(backend="gloo") if context.world_size() > 1 else None
+
+    def do(self, part: Callable[[], None], *, main_only: bool = False) -> None:
+        """Every process (or only the main one) does `part`, and all wait until it is done. Collective.
+
+        Raises:
+            PartError: on all processes, when it failed on any.
+        """
+        failure, cause = None, None
+        if not main_only or context.is_main_process():
+            try:
+                part()
+            except Exception as error:
+                by_system = isinstance(error, OSError) and bool(error.strerror)
+                text = (
+                    error.strerror if by_system and isinstance(error, OSError) else f"{type(error).__name__}: {error}"
+                )
+                failure, cause = Failure(context.rank(), str(text), by_system), error
+        failures: list[Failure | None] = [failure]
+        if self.group is not None:
+            failures = [None] * context.world_size()
+            dist.all_gather_object(failures, failure, group=self.group)
+        found = next((one for one in failures if one is not None), None)
+        if found is not None:
+            raise PartError(found) from cause

@@ -1,0 +1,74 @@
+"""What the system asks of a run while it trains: stop after this step, stop now, or save.
+
+SIGTERM and SIGINT ask for a stop, a second SIGINT ends the process at once, SIGUSR1 asks for a checkpoint.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+from fastvideo_core.distributed.siblings import ended_siblings, register_ready
+
+SAVE, INTERRUPT, TERMINATE = 1, 2, 3
+"""Requests; of several, the highest counts."""
+
+SIGNALS = {signal.SIGUSR1: SAVE, signal.SIGINT: INTERRUPT, signal.SIGTERM: TERMINATE}
+
+STOPPED_BY = {INTERRUPT: signal.SIGINT, TERMINATE: signal.SIGTERM}
+
+
+class RunSignals:
+    """Inside the context, signals become requests; outside of the main thread, where Python gives none, nothing happens.
+
+    A thread reads every signal as it comes, also while the main thread waits inside a collective: it ends the process at
+    the second SIGINT, and at a SIGTERM that comes because another process of the run is gone.
+    """
+
+    def __init__(self) -> None:
+        self._request = 0
+        self._before: dict[int, Any] = {}
+        self._wakeup = -1
+        self._pipe: tuple[int, int] | None = None
+
+    def __enter__(self) -> RunSignals:
+        if threading.current_thread() is not threading.main_thread():
+            return self
+        self._pipe = os.pipe()
+        os.set_blocking(self._pipe[1], False)
+        self._wakeup = signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
+        threading.Thread(target=_watch, args=(self._pipe[0],), name="fastvideo-signals", daemon=True).start()
+        self._before = {number: signal.signal(number, self._take_note) for number in SIGNALS}
+        register_ready()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pipe is None:
+            return
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(self._wakeup)
+        os.close(self._pipe[1])  # ends the thread
+        self._pipe = None
+
+    def _take_note(self, number: int, frame: FrameType | None) -> None:
+        self._request = max(self._request, SIGNALS[signal.Signals(number)])
+
+    def take(self) -> int:
+        """The request that came since the last time; 0 is none."""
+        request, self._request = self._request, 0
+        return request
+
+
+def _watch(pipe: int) -> None:
+    interrupts = 0
+    while byte := os.read(pipe, 1):
+        interrupts += byte[0] == signal.SIGINT
+        if interrupts > 1:
+            os._exit(128 + signal.SIGINT)
+        if byte[0] == signal.SIGTERM and ended_siblings():
+            os._exit(128 + signal.SIGTERM)
+    os.close(pipe)

@@ -1,0 +1,36 @@
+"""The rows (dim 0) of a parameter that this rank holds."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.distributed.tensor import DTensor, Shard
+
+
+def own_rows(parameter: Tensor) -> slice:
+    """Which rows of the whole parameter this rank holds: all of them when it is not sharded; maybe none.
+
+    Raises:
+        ValueError: the parameter is sharded otherwise than once along dim 0.
+    """
+    total = parameter.shape[0] if parameter.ndim else 1
+    if not isinstance(parameter, DTensor):
+        return slice(0, total)
+    sharded = [(dim, placed) for dim, placed in enumerate(parameter.placements) if not placed.is_replicate()]
+    if not sharded:
+        return slice(0, total)
+    dim, placed = sharded[0]
+    if len(sharded) > 1 or not isinstance(placed, Shard) or placed.dim != 0:
+        raise ValueError(f"a parameter of shape {list(parameter.shape)} is placed as {parameter.placements}")
+    rank = parameter.device_mesh.get_local_rank(dim)
+    size = -(-total // parameter.device_mesh.size(dim))  # as torch.chunk: the last ranks may hold less, or nothing
+    return slice(min(total, rank * size), min(total, (rank + 1) * size))
+
+
+@torch.no_grad()
+def write_own_rows(parameter: Tensor, rows: Tensor) -> None:
+    """Puts values into the rows that this rank holds, cast to the parameter's dtype."""
+    local = parameter.to_local() if isinstance(parameter, DTensor) else parameter
+    if local.shape != rows.shape:
+        raise ValueError(f"{list(rows.shape)} values for {list(local.shape)} of a parameter {list(parameter.shape)}")
+    local.copy_(rows)

@@ -1,0 +1,80 @@
+"""Weights in safetensors files, read tensor by tensor or row by row, for roles whose networks are on meta."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from fastvideo_core.errors import ConfigError, Problem
+
+_DAMAGED = "download or copy the weights again"
+
+
+class SafetensorsWeights:
+    """A RowSource over folders of safetensors files, as diffusers and transformers write them.
+
+    Nothing stays open or in memory between two reads.
+
+    Args:
+        folders: a folder by module; where an index file names several shards, it counts, else every file of the folder.
+        where: how errors name the place that gave the path, for example "roles.student.path".
+
+    Raises:
+        ConfigError: a folder holds no such files, or a damaged one.
+    """
+
+    def __init__(self, folders: Mapping[str, Path], *, where: str) -> None:
+        self._where = where
+        self._files = {module: self._located(Path(folder)) for module, folder in folders.items()}
+
+    def tensor_names(self, module: str) -> Sequence[str]:
+        """Names of the module's stored tensors."""
+        return list(self._files[module])
+
+    def read(self, module: str, name: str) -> Tensor:
+        """One tensor, on the CPU, as it is stored."""
+        path = self._files[module][name]
+        try:
+            with safe_open(path, framework="pt") as file:
+                tensor: Tensor = file.get_tensor(name)
+                return tensor
+        except (OSError, SafetensorError) as error:
+            raise self._damaged(path, error) from error
+
+    def read_rows(self, module: str, name: str, start: int, stop: int) -> Tensor:
+        """`read(module, name)[start:stop]`; the other rows are not read."""
+        path = self._files[module][name]
+        try:
+            with safe_open(path, framework="pt") as file:
+                rows: Tensor = file.get_slice(name)[start:stop]
+                return rows
+        except (OSError, SafetensorError) as error:
+            raise self._damaged(path, error) from error
+
+    def _located(self, folder: Path) -> dict[str, Path]:
+        index = next(iter(sorted(folder.glob("*.safetensors.index.json"))), None)
+        if index is not None:
+            try:
+                shards: dict[str, Any] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+                return {name: folder / shard for name, shard in shards.items()}
+            except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+                raise self._damaged(index, error) from error
+        files: dict[str, Path] = {}
+        for path in sorted(folder.glob("*.safetensors")):
+            try:
+                with safe_open(path, framework="pt") as file:
+                    files.update(dict.fromkeys(file.keys(), path))
+            except (OSError, SafetensorError) as error:
+                raise self._damaged(path, error) from error
+        if not files:
+            raise ConfigError(Problem("holds no safetensors file", where=f"{self._where} ({folder})", fix=_DAMAGED))
+        return files
+
+    def _damaged(self, path: Path, error: Exception) -> ConfigError:
+        why = (str(error).strip() or type(error).__name__).splitlines()[0]
+        return ConfigError(Problem(f"cannot be read: {why}", where=f"{self._where} ({path})", fix=_DAMAGED))

@@ -1,0 +1,245 @@
+"""Checkpoints that are written while training goes on."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from fastvideo_core.callbacks.base import Callback
+from fastvideo_core.callbacks.hooks import hookimpl
+from fastvideo_core.checkpoint import manager as manager_module
+from fastvideo_core.checkpoint import storage
+from fastvideo_core.checkpoint.manager import CheckpointManager
+from fastvideo_core.checkpoint.storage import CheckpointWriteError
+from fastvideo_core.config import PluginConfig
+
+from .toy_run import ToyRun, assert_same, toy_run
+
+
+def in_background(folder, *, skip_errors=False, keep=0, **options) -> ToyRun:
+    run = toy_run(folder, **options)
+    run.manager = CheckpointManager(
+        folder, every=1, keep=keep, config_yaml="", versions={}, background=True, skip_errors=skip_errors
+    )
+    run.manager.attach(run.method, run.callbacks, run.loader)
+    return run
+
+
+@pytest.fixture
+def gate(monkeypatch):
+    """Writing starts when the gate is opened."""
+    opened, writing = threading.Event(), threading.Lock()
+    original = manager_module.write_tensors
+
+    def gated(*args):
+        assert opened.wait(30)
+        assert writing.acquire(blocking=False), "two checkpoints at a time"
+        try:
+            return original(*args)
+        finally:
+            writing.release()
+
+    monkeypatch.setattr(manager_module, "write_tensors", gated)
+    yield opened
+    opened.set()
+
+
+def names(folder) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+
+
+def test_what_is_saved_is_the_state_of_that_step_whatever_is_trained_meanwhile(tmp_path, gate):
+    run = in_background(tmp_path).steps(1, 3)
+    run.manager.save(3)
+    expected = toy_run(tmp_path / "other").steps(1, 3)
+    run.steps(4, 6)
+    assert names(tmp_path) == []
+    gate.set()
+    run.manager.finish()
+    resumed = toy_run(tmp_path)
+    assert resumed.manager.load(tmp_path / "checkpoint-000003") == 3
+    assert_same(resumed.fingerprint(), expected.fingerprint())
+    assert_same(resumed.steps(4, 6).fingerprint(), run.fingerprint())
+
+
+def test_the_next_save_waits_for_the_one_before(tmp_path, gate):
+    run = in_background(tmp_path)
+    run.manager.save(1)
+    opener = threading.Timer(0.2, gate.set)
+    opener.start()
+    before = time.monotonic()
+    run.manager.save(2)
+    assert time.monotonic() - before > 0.15
+    assert "checkpoint-000001" in names(tmp_path)
+    run.manager.finish()
+    assert names(tmp_path) == ["checkpoint-000001", "checkpoint-000002"]
+
+
+def test_host_memory_is_used_again(tmp_path):
+    run = in_background(tmp_path)
+    addresses = []
+    for step in (1, 2, 3):
+        run.steps(step, step).manager.save(step)
+        run.manager.finish()
+        addresses.append({key: memory.data_ptr() for key, memory in run.manager._copies._memory.items()})
+    weights = [key for key in addresses[0] if key.startswith("roles.")]
+    assert weights
+    assert all(addresses[0][key] == addresses[2][key] for key in weights)
+
+
+def test_callbacks_hear_of_it_in_the_main_thread_once_it_is_complete(tmp_path, gate):
+    heard = []
+
+    class Watcher(Callback):
+        @hookimpl
+        def checkpoint_saved(self, path, step):
+            heard.append((step, storage.flaw(path), threading.current_thread() is threading.main_thread()))
+
+    run = in_background(tmp_path, callbacks={"watcher": Watcher(PluginConfig())})
+    run.manager.save(1)
+    run.manager.poll()
+    assert heard == []
+    gate.set()
+    end = time.monotonic() + 30
+    while not heard:
+        assert time.monotonic() < end
+        run.manager.poll()
+    run.manager.finish()
+    assert heard == [(1, "", True)]
+
+
+def test_rotation_comes_after_completion(tmp_path, gate):
+    gate.set()
+    run = in_background(tmp_path, keep=1)
+    run.manager.save(1)
+    run.manager.finish()
+    gate.clear()
+    run.manager.save(2)
+    assert names(tmp_path) == ["checkpoint-000001"]
+    gate.set()
+    run.manager.finish()
+    assert names(tmp_path) == ["checkpoint-000002"]
+
+
+def full_disk(monkeypatch, steps: set[int]) -> None:
+    original = storage.write_document
+
+    def write(folder, document):
+        if document.step in steps:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        original(folder, document)
+
+    monkeypatch.setattr(storage, "write_document", write)
+
+
+@pytest.mark.parametrize("ending", ["save", "finish"])
+def test_an_error_surfaces_at_the_next_save_or_at_the_end(tmp_path, monkeypatch, ending):
+    run = in_background(tmp_path)
+    run.manager.save(1)
+    run.manager.finish()
+    full_disk(monkeypatch, {2})
+    run.manager.save(2)
+    with pytest.raises(CheckpointWriteError, match=r"checkpoint-000002: the checkpoint could not be written: No space"):
+        run.manager.save(3) if ending == "save" else run.manager.finish()
+    assert os.listdir(tmp_path) == ["checkpoint-000001"]
+    toy_run(tmp_path).manager.load(tmp_path / "checkpoint-000001")
+
+
+def test_errors_may_be_skipped_with_a_count_but_not_the_last_one(tmp_path, monkeypatch, caplog):
+    run = in_background(tmp_path, skip_errors=True)
+    full_disk(monkeypatch, {1, 2, 4})
+    for step in (1, 2, 3, 4):
+        run.manager.save(step)
+    with pytest.raises(CheckpointWriteError, match="checkpoint-000004"):
+        run.manager.finish()
+    assert names(tmp_path) == ["checkpoint-000003"]
+    assert "checkpoints that could not be written: 2" in caplog.text
+    assert "training goes on (training.on_checkpoint_error: skip)" in caplog.text
+
+
+def test_a_step_whose_checkpoint_failed_is_saved_when_asked_for_again(tmp_path, monkeypatch):
+    run = toy_run(tmp_path)
+    run.manager = CheckpointManager(tmp_path, every=1, keep=0, config_yaml="", versions={}, skip_errors=True)
+    run.manager.attach(run.method, run.callbacks, run.loader)
+    with monkeypatch.context() as patch:
+        full_disk(patch, {1})
+        run.manager.save(1)
+        assert names(tmp_path) == []
+    run.manager.save(1)
+    assert names(tmp_path) == ["checkpoint-000001"]
+
+
+def test_a_read_only_folder_is_one_clear_error(tmp_path, monkeypatch):
+    run = in_background(tmp_path)
+
+    def refuse(path, *_, **__):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    run.manager.save(1)
+    with pytest.raises(CheckpointWriteError) as error:
+        run.manager.finish()
+    assert "checkpoint-000001: the checkpoint could not be written: Read-only file system" in str(error.value)
+    assert "fix: free space or make the folder writable; earlier checkpoints are intact" in str(error.value)
+
+
+def test_an_error_elsewhere_lets_the_checkpoint_be_completed(tmp_path, gate):
+    run = in_background(tmp_path)
+    run.manager.save(1)
+    threading.Timer(0.1, gate.set).start()
+    run.manager.abandon()
+    assert names(tmp_path) == ["checkpoint-000001"]
+
+
+@pytest.mark.slow
+def test_a_kill_at_thirty_random_moments_leaves_the_newest_complete_checkpoint_loadable(tmp_path):
+    """A forked run saves after every step; how far it had come is told through a pipe before each save."""
+    moments = random.Random(0)
+    killed_while_writing = 0
+    for attempt in range(30):
+        folder = tmp_path / str(attempt)
+        run = in_background(folder, keep=2, networks={"student": torch.nn.Linear(3, 40_000)})
+        reader, writer = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            _save_for_ever(run, writer)
+        os.close(writer)
+        os.read(reader, 1)  # the first checkpoint is complete
+        time.sleep(moments.uniform(0, 0.4))
+        os.kill(pid, signal.SIGKILL)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+        os.close(reader)
+        killed_while_writing += any(path.name.startswith(".") for path in folder.iterdir())
+        latest = storage.latest_checkpoint(folder)
+        step = storage.read_document(latest).step
+        again = toy_run(folder, networks={"student": torch.nn.Linear(3, 40_000)})
+        assert again.manager.load(again.manager.resolve("latest")) == step
+        assert again.loader.position == step
+        assert len(again.method.history) == step
+        assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+    assert killed_while_writing >= 10
+
+
+def _save_for_ever(run: ToyRun, pipe: int) -> None:
+    torch.set_num_threads(1)  # a forked process has none of the pool's threads
+    try:
+        batches = iter(run.loader)
+        for step in range(1, 10_000):
+            loss, outputs, _ = run.method.single_train_step(next(batches), step)
+            run.method.backward(loss, outputs)
+            run.method.optimizers_schedulers_step(step)
+            run.method.optimizers_zero_grad(step)
+            run.manager.save(step)
+            if step == 1:
+                run.manager.finish()
+                os.write(pipe, b"x")
+    finally:
+        os._exit(1)

@@ -1,0 +1,419 @@
+"""The suite for families passes the toy family, and for each of its checks there is a wrong family that it catches."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+
+from fastvideo_core.testing import ModelPluginSuite, Packing
+
+NO_FILES = "the toy family makes its data up and has no files"
+UNSUPPORTED = dict.fromkeys(("tiny", "preprocess", "export", "sample", "outline", "packing"), NO_FILES)
+
+
+class TestToy(ModelPluginSuite):
+    plugin = "toy"
+    path = "toy/learned"
+    config: ClassVar[dict[str, float]] = {"flow_shift": 3.0, "width": 8}
+    unsupported = UNSUPPORTED
+
+
+GOOD = """\
+from dataclasses import replace
+import json
+from pathlib import Path
+import torch
+from torch import nn
+from fastvideo_core import register_model
+from fastvideo_core.components import ModelComponents
+from fastvideo_core.data.encoder import VideoGeometry
+from fastvideo_core.errors import ConfigError
+from fastvideo_core.roles import RoleManager, RoleHandle
+from fastvideo_core.testing.toy import ToyAdapter, ToyConfig, ToyData, ToyNetwork
+from fastvideo_core.validator import SampledVideo
+
+SIZES = (2, 8, 1)
+
+
+def network(path):
+    if not (Path(path) / "net.pt").exists():
+        raise ConfigError(f"no network in {path}")
+    net = ToyNetwork(*SIZES)
+    net.load_state_dict(torch.load(Path(path) / "net.pt"))
+    return net
+
+
+def tiny(out, *, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    Path(out).mkdir()
+    state = ToyNetwork(*SIZES, **{}).state_dict() if False else {}
+    shapes = {"net.0.weight": (8, 4), "net.0.bias": (8,), "net.2.weight": (2, 8), "net.2.bias": (2,)}
+    state = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+    torch.save(state, Path(out) / "net.pt")
+
+
+def outline(path):
+    with torch.device("meta"):
+        return {"transformer": ToyNetwork(*SIZES)}
+
+
+def export(base, out, modules, *, pipeline_config, student_schedule):
+    Path(out).mkdir()
+    torch.save(modules["transformer"], Path(out) / "net.pt")
+    return []
+
+
+class Encoder:
+    geometry = VideoGeometry(2, 1, 16, 8.0)
+
+    def __init__(self, path, device):
+        pass
+
+    def describe(self):
+        return {"family": "mine", "latents_normalised": "true"}
+
+    def encode_videos(self, frames):
+        return [{"vae_latent": clip.float().mean((1, 2))[:, :2] / 255} for clip in frames]
+
+    def encode_texts(self, captions):
+        return [torch.tensor([[float(len(caption))]]) for caption in captions]
+
+
+class Sampler:
+    def __init__(self, path, config, device):
+        self.handle = RoleHandle("student", {"transformer": network(path)})
+
+    def sample(self, request, prompt, generator):
+        frames = torch.randint(0, 255, (prompt.num_frames, 8, 8, 3), generator=generator, dtype=torch.uint8)
+        return SampledVideo(frames, 8.0)
+
+
+class Adapter(ToyAdapter):
+    def prepare_batch(self, raw_batch, *, current_vsa_sparsity=0.0, latents_source="data", generator=None):
+        latents = raw_batch["vae_latent"][:, 0]
+        latents = torch.zeros_like(latents) if latents_source == "zeros" else latents
+        raw = {"vae_latent": latents}
+        batch = super().prepare_batch(raw, latents_source=latents_source)
+        return replace(batch, conditioning={"condition": raw_batch["text_embedding"][:, 0, :1] / 10})
+
+
+@register_model("mine", config=ToyConfig, tiny=tiny, preprocess=Encoder, export=export, sample=Sampler, outline=outline)
+def build(cfg):
+    roles = {
+        name: RoleHandle(name, {"transformer": network(role.path)}, "mine", trainable=role.trainable,
+                         block_classes=(nn.Linear,))
+        for name, role in cfg.roles.items()
+    }
+    return ModelComponents(RoleManager(roles), Adapter(3.0))
+""".replace("    state = ToyNetwork(*SIZES, **{}).state_dict() if False else {}\n", "")
+
+
+def suite_of(folder: Path, *changes: tuple[str, str], **attributes: Any) -> ModelPluginSuite:
+    source = GOOD
+    for old, new in changes:
+        assert old in source, old
+        source = source.replace(old, new)
+    file = folder / "mine.py"
+    file.write_text(source)
+    given = {"plugin": "mine", "plugin_file": file, "unsupported": {"packing": "its latents are not packed"}}
+    return type("Suite", (ModelPluginSuite,), given | attributes)()
+
+
+def run_check(suite: ModelPluginSuite, check: str, folder: Path) -> None:
+    with suite.world():
+        names = inspect.signature(getattr(suite, check)).parameters
+        arguments: dict[str, Any] = {}
+        if "prepared" in names:
+            (folder / "prepared").mkdir()
+            arguments["prepared"] = suite.prepare(folder / "prepared")
+        if "tmp_path" in names:
+            arguments["tmp_path"] = folder
+        getattr(suite, check)(**arguments)
+
+
+CHECKS = [name for name in dir(ModelPluginSuite) if name.startswith("test_")]
+
+
+@pytest.mark.parametrize("check", [name for name in CHECKS if "packing" not in name and "torch" not in name])
+def test_a_good_family_passes(tmp_path: Path, check: str) -> None:
+    run_check(suite_of(tmp_path), check, tmp_path)
+
+
+ADAPTER = "class Adapter(ToyAdapter):\n"
+
+
+def method(source: str) -> tuple[str, str]:
+    """One more method of the adapter."""
+    return ADAPTER, ADAPTER + "".join(f"    {line}\n" for line in source.splitlines())
+
+
+PREDICT = "def predict_noise(self, handle, noisy_latents, t, batch, *, conditional, attn_kind='dense'):\n"
+SUPER = "super().predict_noise(handle, noisy_latents, t, batch, conditional=conditional)"
+
+WRONG = [
+    ("test_it_is_healthy_in_the_list_of_plug_ins", [("tiny=tiny", 'tiny="surely_absent:tiny"')], "shows it as BROKEN"),
+    (
+        "test_every_option_says_what_it_means",
+        [("SIZES =", "class Config(ToyConfig):\n    speed: int = 1\n\nSIZES ="), ("config=ToyConfig", "config=Config")],
+        "Config has options without a meaning: speed",
+    ),
+    (
+        "test_the_config_survives_being_written_and_read",
+        [
+            ("SIZES =", "class Config(ToyConfig):\n    tags: frozenset[str] = frozenset({'a'})\n\nSIZES ="),
+            ("config=ToyConfig", "config=Config"),
+        ],
+        "Config does not survive the run.yaml",
+    ),
+    (
+        "test_an_unknown_option_is_refused_by_name",
+        [
+            ("SIZES =", "class Config(ToyConfig):\n    model_config = {'extra': 'ignore'}\n\nSIZES ="),
+            ("config=ToyConfig", "config=Config"),
+        ],
+        "Config accepts the unknown option",
+    ),
+    (
+        "test_roles_are_what_the_contract_says",
+        [("trainable=role.trainable", "trainable=True")],
+        "teacher.trainable is True",
+    ),
+    (
+        "test_roles_are_what_the_contract_says",
+        [("block_classes=(nn.Linear,)", "block_classes=(nn.Conv3d,)")],
+        "block_classes names Conv3d, and no module is one",
+    ),
+    ("test_roles_are_what_the_contract_says", [("(nn.Linear,)", "()")], "block_classes is empty: name the classes"),
+    (
+        "test_it_has_every_primitive",
+        [method("add_noise = None")],
+        r"'add_noise' is a NoneType, not a method",
+    ),
+    (
+        "test_it_has_every_primitive",
+        [method("def feature_channels(self):\n    return (8,)")],
+        r"feature_channels.*\n.*\n.*opt out of 'features'",
+    ),
+    (
+        "test_batches_are_what_the_contract_says",
+        [('raw_batch["vae_latent"][:, 0]', 'raw_batch["vae_latent"][:, 0].half()')],
+        "latents are torch.float16, not float32",
+    ),
+    (
+        "test_batches_are_what_the_contract_says",
+        [("[:, 0, :1] / 10})", "[:1, 0, :1] / 10})")],
+        r"conditioning\['condition'\] has shape \[1, 1\]; dim 0 is the batch, 2",
+    ),
+    (
+        "test_it_draws_nothing_from_the_global_generator",
+        [("        raw = {", "        torch.rand(1)\n        raw = {")],
+        "drew from torch's global generator",
+    ),
+    (
+        "test_zeros_have_the_shape_of_the_data",
+        [('torch.zeros_like(latents) if latents_source == "zeros"', 'latents[:, :1] if latents_source == "zeros"')],
+        r'latents_source="zeros" gives \[2, 1\], the data \[2, 2\]',
+    ),
+    ("test_captions_reach_the_conditioning", [("float(len(caption))", "1.0")], "two samples with other captions"),
+    (
+        "test_the_timestep_shift_keeps_order_and_range",
+        [method("def shift_and_clamp_timestep(self, t):\n    return t * 3 / (1 + 2 * t / 1000)")],
+        "shifted timesteps go from .* outside of 0 to 1000",
+    ),
+    (
+        "test_noise_is_added_as_the_contract_says",
+        [
+            method(
+                "def add_noise(self, clean_latents, noise, t):\n    s = self.sigma(t)[:, None]\n"
+                "    return s * clean_latents + (1 - s) * noise"
+            )
+        ],
+        r"add_noise \(x_t = \(1 - sigma\) x0 \+ sigma noise .* is off by",
+    ),
+    (
+        "test_x0_prediction_and_noisy_latents_belong_together",
+        [method("def prediction_target(self, clean_latents, noise, t):\n    return clean_latents - noise")],
+        "it must be what predict_noise gave: is a sign or a sigma wrong in one of the three",
+    ),
+    (
+        "test_x0_prediction_and_noisy_latents_belong_together",
+        [
+            method(
+                PREDICT.replace("predict_noise", "predict_x0")
+                + f"    return noisy_latents + self.sigma(t)[:, None] * {SUPER}"
+            )
+        ],
+        "is a sign or a sigma wrong",
+    ),
+    (
+        "test_the_handle_says_which_network_runs",
+        [
+            method(
+                PREDICT
+                + "    self.first = getattr(self, 'first', handle)\n    handle = self.first\n    return "
+                + SUPER
+            )
+        ],
+        "the adapter runs another network than the handle's",
+    ),
+    (
+        "test_a_call_changes_none_of_its_inputs",
+        [method(PREDICT + f"    out = {SUPER}\n    noisy_latents.mul_(2)\n    return out")],
+        "predicting changed its input noisy_latents in place",
+    ),
+    (
+        "test_timesteps_may_have_every_broadcastable_shape",
+        [method("def sigma(self, t):\n    return t.flatten() / 1000 if t.ndim == 1 else t.flatten() / 900")],
+        r"predict_x0 with t \[B, 1, \.\.\.\] instead of \[B\] is off by",
+    ),
+    (
+        "test_noise_levels_change_the_prediction",
+        [method(PREDICT + "    t = torch.full_like(t, 500.0)\n    return " + SUPER)],
+        "the prediction does not depend on t",
+    ),
+    (
+        "test_samples_of_a_batch_do_not_influence_each_other",
+        [method(PREDICT + f"    out = {SUPER}\n    return out - out.mean(0, keepdim=True)")],
+        "sample 0 predicted alone is off by .*leak between samples",
+    ),
+    (
+        "test_the_negative_conditioning_is_another_one",
+        [method(PREDICT + "    conditional = True\n    return " + SUPER)],
+        "conditional=False predicts the same as conditional=True",
+    ),
+    (
+        "test_the_negative_conditioning_is_another_one",
+        [("[:, 0, :1] / 10})", "[:, 0, :1] / 10}, negative_conditioning=None)")],
+        "after on_train_start, batches have no negative conditioning",
+    ),
+    (
+        "test_guidance_is_one_call_and_none_too_many",
+        [
+            method(
+                "def predict_x0_guided(self, handle, noisy_latents, t, batch, *, guidance_scale):\n"
+                "    c, u = (self.predict_x0(handle, noisy_latents, t, batch, conditional=k) for k in (True, False))\n"
+                "    return u + guidance_scale * (c - u)"
+            )
+        ],
+        "guidance at scale 3 runs the network 2 times, not once",
+    ),
+    (
+        "test_guidance_is_one_call_and_none_too_many",
+        [
+            method(
+                "def predict_x0_guided(self, handle, noisy_latents, t, batch, *, guidance_scale):\n"
+                "    return super().predict_x0_guided(handle, noisy_latents, t, batch, guidance_scale=1 + guidance_scale)"
+            )
+        ],
+        r"predict_x0_guided at scale 3 \(u \+ w \(c - u\)\) is off by",
+    ),
+    (
+        "test_gradients_reach_the_trained_role_only",
+        [
+            method(PREDICT + f"    return {SUPER} + (0 if handle.trainable else 0 * noisy_latents)"),
+            ("class Adapter", "def _detached(x):\n    return x.detach()\n\nclass Adapter"),
+            ("    return super().predict_noise", "    return _detached(super().predict_noise"),
+            ("conditional=conditional) +", "conditional=conditional)) +"),
+        ],
+        "predict_x0 of the trained student has no graph",
+    ),
+    (
+        "test_gradients_reach_the_trained_role_only",
+        [method("def backward(self, loss, ctx, grad_accum_rounds=1):\n    loss.backward()")],
+        r"backward\(\.\.\., grad_accum_rounds=2\) gives half of what 1 gives",
+    ),
+    (
+        "test_it_trains_and_resumes",
+        [
+            (
+                "        return replace(batch, cond",
+                (
+                    "        self.calls = getattr(self, 'calls', 0) + 1\n"
+                    "        batch = replace(batch, latents=batch.latents * self.calls)\n"
+                    "        return replace(batch, cond"
+                ),
+            )
+        ],
+        "a step, a resume and another step differ from two steps at once",
+    ),
+    (
+        "test_features_have_the_channels_that_are_announced",
+        [method("def feature_channels(self, handle):\n    return (7,)")],
+        r"feature_channels says \(7,\), the features have \(8,\)",
+    ),
+    (
+        "test_equal_seeds_write_equal_tiny_pipelines",
+        [("torch.randn(shape, generator=generator)", "torch.randn(shape)")],
+        "equal seeds write another net.pt",
+    ),
+    (
+        "test_the_outline_is_of_the_networks_that_are_built",
+        [
+            (
+                '    with torch.device("meta"):\n        return {"transformer": ToyNetwork(*SIZES)}',
+                '    with torch.device("meta"):\n        return {"transformer": ToyNetwork(2, 9, 1)}',
+            )
+        ],
+        "the outline of transformer has other parameters than the network that is built",
+    ),
+    (
+        "test_preprocessing_again_gives_the_same_latents",
+        [("clip.float().mean((1, 2))", "torch.rand(1) + clip.float().mean((1, 2))")],
+        "latents that are encoded twice differs",
+    ),
+    (
+        "test_an_exported_role_is_the_same_network",
+        [
+            (
+                'torch.save(modules["transformer"]',
+                'torch.save({k: v.half().float() for k, v in modules["transformer"].items()}',
+            )
+        ],
+        "the output of the exported role, opened again, differs",
+    ),
+    (
+        "test_equal_seeds_sample_equal_videos",
+        [("8, 8, 3), generator=generator,", "8, 8, 3),")],
+        "equal seeds give other videos",
+    ),
+    (
+        "test_a_path_without_a_model_is_the_user_s_error",
+        [("raise ConfigError", "raise RuntimeError")],
+        "a role whose path is an empty folder ends in RuntimeError: no network in .*; raise ConfigError",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("check", "changes", "message"), WRONG, ids=[f"{number}-{case[0][5:40]}" for number, case in enumerate(WRONG)]
+)
+def test_a_wrong_family_is_caught(tmp_path: Path, check: str, changes: list[tuple[str, str]], message: str) -> None:
+    suite = suite_of(tmp_path, *changes)
+    with pytest.raises(AssertionError, match=message):
+        run_check(suite, check, tmp_path)
+
+
+def test_a_packing_that_loses_something_is_caught(tmp_path: Path) -> None:
+    suite = suite_of(tmp_path, unsupported={})
+    parts = (torch.arange(6.0).reshape(1, 2, 3), torch.arange(3.0).reshape(1, 1, 3))
+
+    def unpack(packed: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return packed[:, :2], packed[:, 2:]
+
+    good = Packing(lambda both: torch.cat(both, 1), unpack, parts)
+    wrong = Packing(lambda both: torch.cat(both[::-1], 1), unpack, parts)
+    type(suite).packing = lambda self, components: good  # type: ignore[method-assign, assignment, misc]
+    run_check(suite, "test_packing_there_and_back_changes_nothing", tmp_path)
+    type(suite).packing = lambda self, components: wrong  # type: ignore[method-assign, assignment, misc]
+    (tmp_path / "again").mkdir()
+    with pytest.raises(AssertionError, match="part 0 after packing and unpacking differs"):
+        run_check(suite, "test_packing_there_and_back_changes_nothing", tmp_path / "again")
+
+
+def test_every_check_has_a_wrong_family_that_it_catches() -> None:
+    elsewhere = {"test_spec_and_config_load_without_torch", "test_packing_there_and_back_changes_nothing"}
+    assert set(CHECKS) - {case[0] for case in WRONG} == elsewhere

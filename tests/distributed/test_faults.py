@@ -1,0 +1,203 @@
+"""What happens to a run of two processes when it is asked to stop, or when one of them fails; with the real command."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fastvideo_core.checkpoint import storage
+from tests.conftest import write_run
+
+pytestmark = [pytest.mark.slow, pytest.mark.distributed]
+
+PLUGIN = '''
+import os, signal, time
+import torch
+from fastvideo_core.errors import DataError
+from fastvideo_core import Callback, PluginConfig, hookimpl, register_callback, register_model
+from fastvideo_core.testing.toy import ToyConfig, build_toy_components
+
+register_model("toy", config=ToyConfig)(build_toy_components)
+
+class FaultConfig(PluginConfig):
+    kind: str
+    at: int = 3
+    rank: int = 1
+
+@register_callback("fault", config=FaultConfig)
+class Fault(Callback):
+    """Something that happens to one rank after a step; the others go on."""
+
+    @hookimpl
+    def step_end(self, step):
+        time.sleep(0.05)
+        if step != self.config.at or int(os.environ.get("RANK", 0)) != self.config.rank:
+            return
+        if self.config.kind == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.config.kind == "raises":
+            raise DataError("the third step's data is missing")
+        if self.config.kind == "crashes":
+            raise RuntimeError("something is broken")
+        if self.config.kind == "terminated":
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    @hookimpl
+    def before_optimizer_step(self, method, step):
+        if self.config.kind == "nan" and step in (3, 4) and int(os.environ.get("RANK", 0)) == self.config.rank:
+            for parameter in method.bundle["student"].trainable_parameters():
+                local = parameter.grad.to_local() if hasattr(parameter.grad, "to_local") else parameter.grad
+                local.fill_(float("nan"))
+'''
+
+
+def run_yaml(folder: Path, fault: dict[str, Any], steps: int = 10_000, **training: Any) -> dict[str, Any]:
+    return {
+        "recipe": {"family": "toy", "method": "finetune"},
+        "roles": {"student": {"path": "toy/base", "trainable": True}},
+        "training": {
+            "output_dir": str(folder / "run"),
+            "max_train_steps": steps,
+            "learning_rate": 1e-2,
+            "num_gpus": 2,
+            **training,
+        },
+        "callbacks": {"fault": fault, "ema": {"decay": 0.9}},
+    }
+
+
+@contextmanager
+def started(folder: Path, run: dict[str, Any]) -> Iterator[subprocess.Popen[str]]:
+    plugin = folder / "plugin.py"
+    plugin.write_text(PLUGIN)
+    config = write_run(folder / "run.yaml", run)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fastvideo_core", str(config), "--plugin", str(plugin)],
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def steps_of(folder: Path) -> list[dict[str, Any]]:
+    path = folder / "run" / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def wait_for_step(folder: Path, step: int) -> None:
+    end = time.monotonic() + 120
+    while not any(line["step"] >= step for line in steps_of(folder)):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def workers(process: subprocess.Popen[str]) -> list[int]:
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return [int(pid) for pid in children]
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_stop_reaches_all_processes_at_the_same_step(tmp_path, number, status):
+    with started(tmp_path, run_yaml(tmp_path, {"kind": "none"})) as process:
+        wait_for_step(tmp_path, 2)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=120)
+    assert process.returncode == status, err
+    latest = storage.latest_checkpoint(tmp_path / "run")
+    last = steps_of(tmp_path)[-1]["step"]
+    assert latest.name == f"checkpoint-{last:06d}"
+    assert err.count(f"stopped by {number.name} after step {last}, and saved as {latest.name}") == 1
+    assert "Traceback" not in err
+
+
+def test_a_signal_to_one_process_stops_all_of_them(tmp_path):
+    with started(tmp_path, run_yaml(tmp_path, {"kind": "terminated"})) as process:
+        _, err = process.communicate(timeout=120)
+    assert process.returncode == 143, err
+    assert storage.latest_checkpoint(tmp_path / "run").name == "checkpoint-000004"
+    assert err.count("stopped by SIGTERM after step 4") == 1
+
+
+def test_sigusr1_saves_on_all_processes_and_the_run_goes_on(tmp_path):
+    with started(tmp_path, run_yaml(tmp_path, {"kind": "none"})) as process:
+        wait_for_step(tmp_path, 2)
+        process.send_signal(signal.SIGUSR1)
+        end = time.monotonic() + 60
+        while not list((tmp_path / "run").glob("checkpoint-*")):
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        saved = int(storage.latest_checkpoint(tmp_path / "run").name[-6:])
+        wait_for_step(tmp_path, saved + 3)
+        assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=120)
+    assert process.returncode == 143
+
+
+def test_a_second_interrupt_ends_the_run_at_once(tmp_path):
+    run = run_yaml(tmp_path, {"kind": "none"})
+    with started(tmp_path, run) as process:
+        wait_for_step(tmp_path, 2)
+        own = workers(process)
+        for pid in own:
+            os.kill(pid, signal.SIGSTOP)  # a step that does not end
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.3)
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.3)
+        for pid in own:
+            os.kill(pid, signal.SIGCONT)
+        before = time.monotonic()
+        process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert time.monotonic() - before < 20
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "text"),
+    [
+        ("raises", 2, "error: the third step's data is missing"),
+        ("crashes", 1, "callback 'fault' failed in its hook 'step_end': RuntimeError: something is broken"),
+        ("killed", 137, "error: process 1 of 2 (pid "),
+    ],
+)
+def test_the_first_error_is_shown_once_and_ends_the_others_quickly(tmp_path, kind, status, text):
+    with started(tmp_path, run_yaml(tmp_path, {"kind": kind})) as process:
+        wait_for_step(tmp_path, 2)  # it happens after step 3
+        before = time.monotonic()
+        _, err = process.communicate(timeout=120)
+    assert process.returncode == status, err
+    assert time.monotonic() - before < 15
+    assert err.count(text) == 1
+    assert "Connection" not in err, err  # what the other process noticed
+    assert "ChildFailedError" not in err
+    assert "torch/distributed/elastic" not in err
+    if kind == "killed":
+        assert "was killed by the system with SIGKILL; the others were ended" in err
+        assert "fewer dataloader_num_workers" in err
+
+
+def test_a_gradient_that_one_process_spoils_is_skipped_by_all(tmp_path):
+    run = run_yaml(tmp_path, {"kind": "nan"}, steps=6)
+    with started(tmp_path, run) as process:
+        _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert [line["skipped_steps"] for line in steps_of(tmp_path)] == [0, 0, 1, 1, 0, 0]
+    assert err.count("step 3 is skipped: grad_norm is nan, grad_norm/student is nan (1 in a row, 1 in all)") == 1

@@ -1,0 +1,315 @@
+"""What the ranks of the distributed tests do: `python workers.py NAME OUT [OPTIONS as JSON]`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.distributed.tensor import DTensor
+
+from fastvideo_core.distributed import context, launch
+from fastvideo_core.testing.runs import build_run, toy_family
+
+sys.path.insert(0, str(Path(__file__).parents[2]))  # this file is run as a script
+
+from tests.distributed.draws import GlobalDraws
+
+WORKERS: dict[str, Callable[..., None]] = {}
+
+
+def worker(function: Callable[..., None]) -> Callable[..., None]:
+    WORKERS[function.__name__] = function
+    return function
+
+
+def toy_run(method: str, output_dir: Path, **training: Any) -> dict[str, Any]:
+    names = {"finetune": ["student"], "dmd2": ["student", "teacher", "critic"]}[method]
+    settings = {"finetune": {}, "dmd2": {"generator_update_interval": 2, "dmd_denoising_steps": [1000, 750, 500]}}
+    return {
+        "recipe": {"family": "toy", "method": method},
+        "roles": {name: {"path": f"toy/{name}", "trainable": name != "teacher"} for name in names},
+        "training": {
+            "seed": 3,
+            "output_dir": str(output_dir),
+            "max_train_steps": 20,
+            "learning_rate": 1e-2,
+            "num_gpus": context.world_size(),
+            **training,
+        },
+        "method_config": settings[method],
+    }
+
+
+def full(tensor: torch.Tensor) -> torch.Tensor:
+    return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach().clone()
+
+
+def weights(method: Any) -> dict[str, torch.Tensor]:
+    return {
+        f"{handle.name}.{name}": full(parameter)
+        for handle in method.bundle
+        for name, parameter in handle.named_parameters()
+    }
+
+
+def losses(output_dir: Path) -> list[dict[str, float]]:
+    lines = [json.loads(line) for line in (output_dir / "metrics.jsonl").read_text().splitlines()]
+    return [{key: line[key] for key in sorted(line) if "loss" in key or key == "grad_norm"} for line in lines]
+
+
+@worker
+def equality(out: Path, *, method: str, batch_size: int, training: dict[str, Any] | None = None) -> None:
+    """Twenty steps with every sample's noise its own; the losses and the weights."""
+    run = toy_run(method, out, train_batch_size=batch_size, **(training or {}))
+    with toy_family():
+        runtime = build_run(own_folder(out), run)
+        with GlobalDraws(runtime.method, batch_size):
+            runtime.train()
+    save(out / "weights.pt", weights(runtime.method))
+
+
+@worker
+def runs(out: Path, *, runs: dict[str, dict[str, Any]], fixed: dict[str, int] | None = None) -> None:
+    """Builds and trains each run in turn; per run: what it started and ended with, in `<out>/<name>.pt`.
+
+    Args:
+        fixed: batches are samples of a fixed set, dealt out alike for every number of processes; by name their batch size.
+    """
+    for name, run in runs.items():
+        with toy_family():
+            runtime = build_run(own_folder(out / name), run)
+            seen = described(runtime.method)
+            if fixed and name in fixed:
+                runtime = replace(runtime, dataloader=FixedBatches(fixed[name]))
+                with GlobalDraws(runtime.method, fixed[name]):
+                    runtime.train()
+            else:
+                runtime.train()
+            seen["trained"] = weights(runtime.method)
+            save(out / f"{name}.pt", seen)
+
+
+@worker
+def accumulation(out: Path) -> None:
+    """Four steps of three rounds with gradients reduced in the last one and in all: weights and reductions."""
+    seen = {}
+    for every_round in (False, True):
+        folder = out / str(every_round)
+        options = {"max_train_steps": 4, "gradient_accumulation_steps": 3, "sync_gradients_every_round": every_round}
+        with toy_family():
+            runtime = build_run(own_folder(folder), toy_run("finetune", folder, **options))
+            with counted_reductions() as count:
+                runtime.train()
+        seen[every_round] = {"weights": weights(runtime.method), "reductions": len(count)}
+    save(out / "seen.pt", seen)
+
+
+@contextmanager
+def counted_reductions() -> Iterator[list[int]]:
+    """Inside, the list grows by one with every reduction of gradients."""
+    count: list[int] = []
+    name = "reduce_scatter_single" if hasattr(dist, "reduce_scatter_single") else "reduce_scatter_tensor"
+    original = getattr(dist, name)
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        count.append(1)
+        return original(*args, **kwargs)
+
+    setattr(dist, name, counted)
+    try:
+        yield count
+    finally:
+        setattr(dist, name, original)
+
+
+@worker
+def gathered(out: Path, *, run: dict[str, Any]) -> None:
+    """In which dtypes the parameters of a block are while it computes, and of what they are outside of that."""
+    runtime = build_run(own_folder(out), run)
+    block = runtime.method.bundle["student"].modules["transformer"].blocks[0]
+    inside: dict[str, str] = {}
+    for name, part in block.named_modules():
+        if not list(part.children()):
+            part.register_forward_pre_hook(
+                lambda part, args, name=name: inside.update(
+                    {f"{name}.{key}": str(p.dtype) for key, p in part.named_parameters()}
+                )
+            )
+    runtime.train()
+    outside = {name: str(p.dtype) for name, p in block.named_parameters()}
+    save(out / "seen.pt", {"inside": inside, "outside": outside})
+
+
+@worker
+def resumable(out: Path, *, runs: dict[str, dict[str, Any]]) -> None:
+    """Trains each run to its end, from `resume_from_checkpoint` where it says so.
+
+    Per run and rank, in `<out>/<name>-<rank>.pt`: state after loading and at the end, and the samples that were used.
+    """
+    for name, run in runs.items():
+        runtime = build_run(own_folder(out / name), run)
+        seen: dict[str, Any] = {}
+        if run["training"].get("resume_from_checkpoint"):
+            runtime.callbacks.hook.train_start(method=runtime.method, start_step=runtime.start_step)
+            runtime.checkpoint_manager.attach(runtime.method, runtime.callbacks, runtime.dataloader)
+            runtime.checkpoint_manager.resume()
+            seen["resumed"] = state_of(runtime)
+        recorded = Recorded(runtime.dataloader)
+        replace(runtime, dataloader=recorded).train()
+        seen |= {"end": state_of(runtime), "ids": recorded.ids, "start_step": runtime.start_step}
+        out.mkdir(parents=True, exist_ok=True)
+        torch.save(seen, out / f"{name}-{context.rank()}.pt")
+
+
+@worker
+def memory(out: Path, *, path: str) -> None:
+    """Loads a Wan transformer in parts; how much host memory that took at most, and what came of it."""
+    from diffusers.models.transformers.transformer_wan import WanTransformerBlock
+
+    from fastvideo_core.distributed.materialise import materialise
+    from fastvideo_core.distributed.shard import shard_roles
+    from fastvideo_core.roles import RoleHandle, RoleManager
+    from fastvideo_wan.loading import meta_transformer, transformer_weights
+
+    network = meta_transformer(path, dtype=torch.float32)
+    handle = RoleHandle("student", {"transformer": network}, trainable=True, block_classes=(WanTransformerBlock,))
+    handle.weights = transformer_weights(path)
+    shard_roles(RoleManager({"student": handle}))
+    before = peak_memory(reset=True)
+    materialise(handle, context.device())
+    local = [p.to_local() if isinstance(p, DTensor) else p for p in network.parameters()]
+    seen = {
+        "peak": peak_memory() - before,
+        "held": sum(p.numel() * p.element_size() for p in local),
+        "constants": {name: [v.item() for v in full(p).aminmax()] for name, p in network.named_parameters()},
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    torch.save(seen, out / f"{context.rank()}.pt")
+
+
+def peak_memory(*, reset: bool = False) -> int:
+    """The most host memory that this process has held, in bytes; of the time from now on with `reset`."""
+    if reset:
+        Path("/proc/self/clear_refs").write_text("5")
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+
+
+def state_of(runtime: Any) -> dict[str, Any]:
+    moments = {}
+    for handle in runtime.method.bundle:
+        names = {id(parameter): name for name, parameter in handle.named_parameters()}
+        for optimizer in handle.optimizers.values():
+            for parameter, state in optimizer.state.items():
+                for key, value in state.items():
+                    moments[f"{handle.name}.{names[id(parameter)]}.{key}"] = full(value)
+    ema = runtime.callbacks.state_dict().get("ema", {}).get("shadow", {})
+    averages = {
+        f"{r}.{n}": full(t) for r, modules in ema.items() for names in modules.values() for n, t in names.items()
+    }
+    return {
+        "weights": weights(runtime.method),
+        "moments": moments,
+        "ema": averages,
+        "rng": runtime.method.rng.state_dict(),
+    }
+
+
+class Recorded:
+    """A resumable loader that notes the samples that are used."""
+
+    def __init__(self, loader: Any) -> None:
+        self._loader = loader
+        self.ids: list[list[str]] = []
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for batch in self._loader:
+            self.ids.append([info["id"] for info in batch["info"]])
+            yield batch
+
+    def state_dict(self) -> dict[str, Any]:
+        return self._loader.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._loader.load_state_dict(state)
+
+
+def described(method: Any) -> dict[str, Any]:
+    """Weights, dtypes, buffers, and how many bytes of each role this rank holds."""
+    named = {f"{h.name}.{n}": p for h in method.bundle for n, p in h.named_parameters()}
+    held: dict[str, int] = {}
+    for handle in method.bundle:
+        local = (p.to_local() if isinstance(p, DTensor) else p for _, p in handle.named_parameters())
+        held[handle.name] = sum(p.numel() * p.element_size() for p in local)
+    return {
+        "start": weights(method),
+        "dtypes": {name: str(p.dtype) for name, p in named.items()},
+        "requires_grad": {name for name, p in named.items() if p.requires_grad},
+        "sharded": {name for name, p in named.items() if isinstance(p, DTensor)},
+        "buffers": {
+            f"{h.name}.{m}.{n}": full(b)
+            for h in method.bundle
+            for m, module in h.modules.items()
+            for n, b in module.named_buffers()
+        },
+        "held": held,
+    }
+
+
+class FixedBatches:
+    """Samples for the tiny Wan that are a function of their number, dealt out to the ranks in turn."""
+
+    def __init__(self, batch_size: int) -> None:
+        self._batch_size = batch_size
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        first = context.rank() * self._batch_size
+        while True:
+            samples = [self._sample(number) for number in range(first, first + self._batch_size)]
+            yield {
+                "vae_latent": torch.stack([latent for latent, _ in samples]),
+                "text_embedding": torch.stack([text for _, text in samples]),
+                "text_embedding_length": torch.full((self._batch_size,), 5),
+                "latents_normalised": True,
+            }
+            first += context.world_size() * self._batch_size
+
+    @staticmethod
+    def _sample(number: int) -> tuple[torch.Tensor, torch.Tensor]:
+        generator = torch.Generator().manual_seed(number)
+        return torch.randn(16, 3, 4, 4, generator=generator), torch.randn(5, 32, generator=generator)
+
+
+def own_folder(out: Path) -> Path:
+    """Where this rank writes its run.yaml."""
+    folder = out.parent / f"{out.name}-rank-{context.rank()}"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def save(path: Path, content: Any) -> None:
+    """Written by the main process."""
+    if context.is_main_process():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(content, path)
+    context.barrier()
+
+
+def main() -> None:
+    name, out, options = sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3] if len(sys.argv) > 3 else "{}")
+    launch.join_process_group()
+    try:
+        WORKERS[name](out, **options)
+    finally:
+        launch.leave_process_group()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""The authors' pages: their single files pass the suites that the pages show, and a planted sign error is caught as they say."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = ROOT / "docs" / "authors"
+EXAMPLE = re.compile(r"<!-- example: (?P<name>\S+) -->\n```\w+\n(?P<text>.*?)```", re.DOTALL)
+
+
+def examples(page: str) -> dict[str, str]:
+    text = (PAGES / page).read_text(encoding="utf-8")
+    return {match["name"]: match["text"] for match in EXAMPLE.finditer(text)}
+
+
+def suite_on_page(page: str, folder: Path, monkeypatch: pytest.MonkeyPatch, **changes: str) -> Any:
+    """The page's files written into `folder`, and an instance of the suite that its test file has."""
+    found = examples(page)
+    for name, text in found.items():
+        (folder / name).write_text(changes.get(name.partition(".")[0], text))
+    monkeypatch.chdir(folder)
+    test_file = next(name for name in found if name.startswith("test_"))
+    names: dict[str, Any] = {"__name__": "docs_example"}
+    exec(compile(found[test_file], test_file, "exec"), names)
+    return next(value for name, value in names.items() if name.startswith("Test"))()
+
+
+def checks(suite: Any) -> list[str]:
+    return [name for name in dir(suite) if name.startswith("test_") and "two_processes" not in name]
+
+
+@pytest.mark.parametrize("page", ["write-a-method.md", "write-a-callback.md"])
+def test_the_single_file_of_a_page_passes_its_suite(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    suite = suite_on_page(page, tmp_path, monkeypatch)
+    ran = 0
+    for number, name in enumerate(checks(suite)):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        function = getattr(suite, name)
+        with suite.world():
+            try:
+                function(*([folder] if "tmp_path" in _parameters(function) else []))
+                ran += 1
+            except pytest.skip.Exception:
+                continue
+    assert ran >= len(checks(suite)) - 2
+
+
+def test_the_planted_sign_error_is_caught_with_the_words_of_the_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = examples("write-a-method.md")
+    wrong = found["velocity.py"].replace("(prediction - target)", "(prediction + target)")
+    assert wrong != found["velocity.py"]
+    suite = suite_on_page("write-a-method.md", tmp_path, monkeypatch, velocity=wrong)
+    with suite.world(), pytest.raises(AssertionError, match=found["planted.txt"].strip()):
+        suite.test_the_student_comes_nearer_to_the_data(tmp_path)
+
+
+def test_the_kits_names_on_the_pages_exist() -> None:
+    import fastvideo_core.testing as kit
+
+    named = set(re.findall(r"`(\w+)(?:\(.*?\))?`", (PAGES / "conformance-kit.md").read_text(encoding="utf-8")))
+    offered = named & set(kit.__all__)
+    assert {"MethodPluginSuite", "take_step", "InMemoryTracker", "fake_process_group"} <= offered
+    for name in kit.__all__:
+        assert getattr(kit, name) is not None
+
+
+def _parameters(function: Any) -> list[str]:
+    import inspect
+
+    return list(inspect.signature(function).parameters)
+
+
+@pytest.mark.parametrize("page", sorted(path.name for path in PAGES.glob("*.md")))
+def test_links_between_the_pages_lead_somewhere(page: str) -> None:
+    for target in re.findall(r"\]\(([^)#:\n]+)\)", (PAGES / page).read_text(encoding="utf-8")):
+        assert (PAGES / target).exists(), target

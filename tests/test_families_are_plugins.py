@@ -1,0 +1,40 @@
+"""No family is known by name outside of its own package."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PIP_HINTS = "core/src/fastvideo_core/registry/suggestions.py"
+"""The one place that may name families: what to install for a first-party name that is not there."""
+
+PACKAGES = ("core", "plugins/fastvideo-finetune", "plugins/fastvideo-dmd2")
+
+
+def mentions(word: str, package: str) -> list[str]:
+    pattern = re.compile(rf"(?<![a-z]){word}", re.IGNORECASE)
+    return [
+        f"{path.relative_to(ROOT)}:{number}"
+        for path in sorted((ROOT / package / "src").rglob("*.py"))
+        if path != ROOT / PIP_HINTS
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if pattern.search(line)
+    ]
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_core_and_the_methods_never_name_the_second_family(package: str) -> None:
+    assert mentions("ltx", package) == []
+
+
+def test_the_search_would_find_it() -> None:
+    assert len(mentions("ltx", "plugins/fastvideo-ltx")) > 100
+
+
+def test_the_pip_hints_name_each_family_once() -> None:
+    text = (ROOT / PIP_HINTS).read_text(encoding="utf-8")
+    assert re.findall(r'"(wan|ltx)": "fastvideo-\1"', text) == ["wan", "ltx"]
+    assert len(re.findall("ltx", text, re.IGNORECASE)) == 2
