@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import nox
 
 ROOT = Path(__file__).parent
 CORE = "core"
-PLUGINS = ("plugins/fastvideo-wan", "plugins/fastvideo-finetune", "plugins/fastvideo-dmd2")
-SOURCES = ("core", "plugins", "tests", "benchmarks", "noxfile.py")
+PLUGINS = tuple(f"plugins/fastvideo-{name}" for name in ("wan", "ltx", "finetune", "dmd2"))
+EXAMPLES = ("fastvideo-velocity", "fastvideo-deadline")
+SOURCES = ("core", "plugins", "examples", "tests", "benchmarks", "noxfile.py")
 TEST_FOLDERS = ("core/tests", *(f"{plugin}/tests" for plugin in PLUGINS), "tests")
 CONSTRAINTS = ("-c", "constraints.txt")
 
@@ -31,7 +33,7 @@ def install_torch(session: nox.Session) -> None:
 def install_project(session: nox.Session, *extra: str) -> None:
     """All packages, editable."""
     install_torch(session)
-    editable = [argument for path in (f"{CORE}[wandb,tensorboard,testing]", *PLUGINS) for argument in ("-e", path)]
+    editable = [argument for path in (f"{CORE}[wandb,tensorboard,testing,lora]", *PLUGINS) for argument in ("-e", path)]
     session.install(*CONSTRAINTS, *editable, *extra)
 
 
@@ -42,7 +44,7 @@ def test_environment() -> dict[str, str]:
 @nox.session
 def tests(session: nox.Session) -> None:
     """The default suite; arguments go to pytest."""
-    install_project(session, "pytest-xdist", "pytest-timeout")
+    install_project(session, "pytest-xdist", "pytest-timeout", "jsonschema")
     arguments = session.posargs or ["-n", "2", "-m", "not slow", *TEST_FOLDERS]
     session.run("pytest", *arguments, env=test_environment())
 
@@ -52,6 +54,13 @@ def slow(session: nox.Session) -> None:
     """The tests marked slow (killed and resumed runs, several processes)."""
     install_project(session, "pytest-xdist", "pytest-timeout")
     session.run("pytest", "-n", "2", "-m", "slow", *session.posargs, *TEST_FOLDERS, env=test_environment())
+
+
+@nox.session
+def distributed(session: nox.Session) -> None:
+    """Every test that starts processes of its own: two ranks with gloo on the CPU."""
+    install_project(session, "pytest-timeout")
+    session.run("pytest", "-m", "distributed", *session.posargs, *TEST_FOLDERS, env=test_environment())
 
 
 @nox.session
@@ -90,6 +99,77 @@ def wheels(session: nox.Session) -> None:
     session.run("python", "-P", str(smoke), env=test_environment())
 
 
+def build_wheels(session: nox.Session, *projects: str) -> dict[str, str]:
+    """The wheels of the projects by folder, built without the network."""
+    session.install(*CONSTRAINTS, "build", "hatchling")
+    wheels = {}
+    for project in projects:
+        out = Path(session.create_tmp()).absolute() / "dist" / Path(project).name
+        session.run("python", "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), project, silent=True)
+        wheels[project] = str(max(out.glob("*.whl"), key=os.path.getmtime))
+    return wheels
+
+
+def copied_tests(session: nox.Session, project: str) -> Path:
+    """A project's tests alone, in a folder from which nothing of the repository can be imported."""
+    folder = Path(session.create_tmp()).absolute() / "tests" / Path(project).name
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(Path(project) / "tests", folder / "tests")
+    shutil.copy(ROOT / "pytest.ini", folder)
+    return folder
+
+
+@nox.session
+@nox.parametrize("plugin", PLUGINS)
+def isolated(session: nox.Session, plugin: str) -> None:
+    """One plug-in with core alone, both from wheels: its tests pass, and it imports nothing that it does not declare."""
+    wheels = build_wheels(session, CORE, plugin)
+    install_torch(session)
+    session.install(*CONSTRAINTS, f"{wheels[CORE]}[testing]", wheels[plugin], "pytest-timeout")
+    session.run("python", "-P", "tests/undeclared_imports.py", Path(plugin).name, f"{plugin}/src")
+    session.chdir(copied_tests(session, plugin))
+    arguments = session.posargs or ["-m", "not slow", "-q"]
+    session.run("python", "-P", "-m", "pytest", *arguments, "tests", env=test_environment())
+
+
+@nox.session
+def template(session: nox.Session) -> None:
+    """`new-plugin` of every kind, and the tutorial packages: to a wheel, into this fresh environment, their tests."""
+    session.install(*CONSTRAINTS, "build", "hatchling")
+    core = build_wheels(session, CORE)[CORE]
+    install_torch(session)
+    session.install(*CONSTRAINTS, f"{core}[testing]", "pytest-timeout")
+    made = Path(session.create_tmp()).absolute() / "made"
+    shutil.rmtree(made, ignore_errors=True)
+    projects = [f"examples/{name}" for name in EXAMPLES]
+    for kind in ("method", "model", "callback"):
+        out = made / kind
+        session.run("fastvideo-distill", "new-plugin", f"fresh-{kind}", "--kind", kind, "--out", str(out))
+        projects.append(str(out))
+    session.install(*CONSTRAINTS, *build_wheels(session, *projects).values())
+    for project in projects:
+        folder = copied_tests(session, project)
+        session.run("python", "-P", "-m", "pytest", "-q", str(folder), "--rootdir", str(folder), env=test_environment())
+
+
+@nox.session
+def floor(session: nox.Session) -> None:
+    """The default tests of the packages on the oldest versions that they allow of everything but torch."""
+    install_torch(session)
+    packages = [f"./{CORE}[testing]", *(f"./{plugin}" for plugin in PLUGINS)]
+    session.install("--resolution", "lowest-direct", "torch==2.13.0", *packages, "pytest-timeout==2.4.0")
+    folders = ["core/tests", *(f"{plugin}/tests" for plugin in PLUGINS)]
+    arguments = session.posargs or ["-m", "not slow", "-q", "-k", "not two_processes"]
+    session.run("pytest", *arguments, *folders, env=test_environment())
+
+
+@nox.session
+def matrix(session: nox.Session) -> None:
+    """Every method on every family, from a tiny pipeline and clips to trained steps, through the command line."""
+    install_project(session)
+    session.run("python", "-P", "tests/matrix.py", env=test_environment())
+
+
 @nox.session
 def real(session: nox.Session) -> None:
     """From real clips to a fine-tuned and a distilled Wan with the real commands; `-- --keep DIR` keeps what it makes."""
@@ -109,5 +189,5 @@ def mutations(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """The benchmarks; prints their tables."""
     install_project(session)
-    for script in ("trainer.py", "loader.py", "dmd2_step.py"):
+    for script in ("trainer.py", "loader.py", "dmd2_step.py", "checkpoint.py"):
         session.run("python", f"benchmarks/{script}", *session.posargs)

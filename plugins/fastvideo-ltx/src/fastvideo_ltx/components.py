@@ -1,0 +1,108 @@
+"""What the family `ltx` gives to a run."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from fastvideo_core.components import ModelComponents
+from fastvideo_core.config.run import RunConfig
+from fastvideo_core.data.validation import ValidationPrompt, read_validation_prompts
+from fastvideo_core.distributed import context
+from fastvideo_core.errors import ConfigError, Problem
+from fastvideo_core.roles import RoleHandle, RoleManager
+from fastvideo_core.validator import SamplingValidator
+from fastvideo_ltx.captions import PromptEmbeddings
+from fastvideo_ltx.folder import TRANSFORMER
+from fastvideo_ltx.generation import Generation
+from fastvideo_ltx.loading import stored_weights
+from fastvideo_ltx.run import open_roles, run_flow_shift, section
+
+
+def build_ltx_components(cfg: RunConfig) -> ModelComponents:
+    """The run's LTX roles, the adapter and, when asked for, the validator.
+
+    With one process the roles' weights are on its device; with several their networks are on meta, to be read after
+    sharding. Trainable roles are float32; frozen ones bfloat16 when training.mixed_precision is bf16. VAE, scheduler and text
+    encoder come from the first trainable role's pipeline, and the generation too.
+
+    Raises:
+        ConfigError: a role's path holds no LTX pipeline, or roles do not fit each other.
+        DataError: the validation prompts cannot be used.
+    """
+    roles = open_roles(cfg)
+    base, generation = roles.base, roles.generation
+    config = section(cfg)
+    device = context.device()
+    bf16 = cfg.training.mixed_precision == "bf16"
+
+    captions = [config.negative_prompt]
+    validation = _validation_prompts(cfg)
+    captions += [prompt.caption for prompt in validation]
+    encoder = generation.caption_encoder(
+        base,
+        device=device,
+        dtype=torch.bfloat16 if bf16 else torch.float32,
+        where=f"roles.{roles.base_role}.path",
+    )
+    prompts = PromptEmbeddings(encoder, captions, keep_encoder=False)
+
+    adapter = generation.adapter(
+        base,
+        config=config,
+        flow_shift=run_flow_shift(cfg, roles),
+        device=device,
+        training=cfg.training,
+        autocast=bf16,
+        encode_negative=lambda: prompts.get(config.negative_prompt),
+    )
+    validator = None
+    if cfg.training.log_validation:
+        sampler = generation.sampler(
+            base,
+            adapter=adapter,
+            config=config,
+            device=device,
+            prompts=prompts,
+            size=generation.size.of_run(cfg.training),
+            autocast=bf16,
+        )
+        validator = SamplingValidator(sampler, validation, seed=cfg.training.seed)
+    handles = {name: _role(cfg, name, generation, device, bf16) for name in roles.folders}
+    return ModelComponents(bundle=RoleManager(handles), adapter=adapter, validator=validator)
+
+
+def _role(cfg: RunConfig, name: str, generation: Generation, device: torch.device, bf16: bool) -> RoleHandle:
+    role = cfg.roles[name]
+    dtype = torch.bfloat16 if bf16 and not role.trainable else torch.float32
+    place = f"roles.{name}.path"
+    weights = None
+    if context.world_size() > 1:
+        transformer = generation.meta_transformer(role.path, dtype=dtype, where=place)
+        weights = stored_weights(role.path, TRANSFORMER, where=place)
+    else:
+        transformer = generation.load_transformer(role.path, dtype=dtype, device=device, where=place)
+    transformer.requires_grad_(role.trainable).train(role.trainable)
+    return RoleHandle(
+        name=name,
+        modules={TRANSFORMER: transformer},
+        family=cfg.role_family(name),
+        trainable=role.trainable,
+        block_classes=(generation.block,),
+        weights=weights,
+        bfloat16_classes=(nn.Linear,) if bf16 and role.trainable else (),
+    )
+
+
+def _validation_prompts(cfg: RunConfig) -> tuple[ValidationPrompt, ...]:
+    if not cfg.training.log_validation:
+        return ()
+    if cfg.training.validation_dataset_file is None:
+        raise ConfigError(
+            Problem(
+                "validation needs prompts",
+                where="training.validation_dataset_file",
+                fix="name a JSON file of prompts, or set training.log_validation: false",
+            )
+        )
+    return read_validation_prompts(cfg.training.validation_dataset_file)

@@ -1,0 +1,150 @@
+"""The `pipeline_config:` section of a run with LTX; never imports torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, Strict
+
+from fastvideo_core.config.sections import MethodConfig, PipelineConfig
+from fastvideo_core.errors import Problem
+
+if TYPE_CHECKING:
+    from fastvideo_core.adapter import LatentsSource
+    from fastvideo_core.config.run import RunConfig
+    from fastvideo_core.data.validation import ValidationPrompt
+
+SIZE_MULTIPLE = 32
+FRAMES_DIVISOR = 8
+
+Stream = Literal["video", "audio"]
+
+
+def _with_video(value: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(value)) != len(value):
+        raise ValueError("the same stream is named twice")
+    if "video" not in value:
+        raise ValueError("video must be among them")
+    return value
+
+
+Streams = Annotated[tuple[Stream, ...], Strict(False), AfterValidator(_with_video)]
+
+
+class LtxConfig(PipelineConfig):
+    """How LTX is trained and sampled; flow_shift and sampler_kind are those of every family.
+
+    Without flow_shift the shift follows the pipeline's scheduler: where it shifts dynamically, training takes the shift of
+    the run's number of tokens, and many-step sampling that of each video.
+    """
+
+    negative_prompt: str = Field(
+        "",
+        description="Prompt of the unconditional half of guidance, and of dropped captions: encoded as at inference. "
+        "The empty text is what the pipelines take when none is given.",
+    )
+    streams: Streams | None = Field(
+        None,
+        description="What is trained and sampled; null is everything that the pipeline makes (LTX-2: video, audio).",
+    )
+    audio_loss_weight: float = Field(
+        1.0,
+        ge=0,
+        description="Weight a of the sound in the loss (V + a A) / (1 + a), where V and A are the mean losses of video and "
+        "sound.",
+    )
+    first_frame_probability: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Probability, drawn anew for each sample, that its first latent frame is given (image-to-video "
+        "training): it stays clean and has no loss. Samples of one latent frame are never conditioned.",
+    )
+    fps: float | None = Field(
+        None,
+        gt=0,
+        description="Frames per second of clips whose data names none, and of sampled videos; null is the model's own.",
+    )
+    shift_tokens: int | None = Field(
+        None,
+        ge=1,
+        description="Number of video tokens whose dynamic shift is trained with; null counts those of the run's videos.",
+    )
+    decode_timestep: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Noise level at which a VAE with timestep conditioning (0.9.1 and later) decodes; others ignore it.",
+    )
+
+    def check_run(self, cfg: RunConfig) -> list[tuple[str, Problem]]:
+        """Sizes, guidance scales and attention that LTX cannot do, and the data that it needs."""
+        problems = []
+        if isinstance(cfg.method_config, MethodConfig) and cfg.method_config.attn_kind != "dense":
+            problem = Problem("the family 'ltx' has dense attention only", allowed="dense", fix="remove attn_kind")
+            problems.append(("method_config.attn_kind", problem))
+        training = cfg.training
+        if training.VSA_sparsity > 0:
+            problem = Problem(
+                f"found {training.VSA_sparsity}, but the family 'ltx' has dense attention only",
+                allowed="0",
+                fix="remove VSA_sparsity",
+            )
+            problems.append(("training.VSA_sparsity", problem))
+        if training.data_path is None:
+            problem = Problem(
+                "missing; the family 'ltx' brings no data loader of its own",
+                allowed="a parquet data set",
+                fix="make one with `fastvideo-distill preprocess`, then set training.data_path",
+            )
+            problems.append(("training.data_path", problem))
+        for name in ("num_height", "num_width"):
+            size = getattr(training, name)
+            if size is not None and size % SIZE_MULTIPLE:
+                near = _neighbours(size, SIZE_MULTIPLE, 0)
+                problem = Problem(f"{size} pixels do not fit LTX", allowed="multiples of 32", fix=f"use {near}")
+                problems.append((f"training.{name}", problem))
+        if training.num_frames is not None and training.num_frames % FRAMES_DIVISOR != 1:
+            near = _neighbours(training.num_frames, FRAMES_DIVISOR, 1)
+            problem = Problem(
+                f"{training.num_frames} frames do not fit LTX", allowed="multiples of 8 plus 1", fix=f"use {near}"
+            )
+            problems.append(("training.num_frames", problem))
+        if training.log_validation:
+            for index, scale in enumerate(training.validation_guidance_scale):
+                if scale < 1:
+                    problem = Problem(
+                        f"guidance scale {scale} is below 1, where LTX's pipelines do not guide", allowed="1 or more"
+                    )
+                    problems.append((f"training.validation_guidance_scale[{index}]", problem))
+        if self.shift_tokens is not None and self.flow_shift is not None:
+            problem = Problem(
+                "says where the dynamic shift is taken, but flow_shift replaces it", fix="remove one of them"
+            )
+            problems.append(("pipeline_config.shift_tokens", problem))
+        return problems
+
+    def preflight(
+        self,
+        cfg: RunConfig,
+        *,
+        prompts: Sequence[ValidationPrompt],
+        rows: Sequence[Mapping[str, Any]],
+        latents_source: LatentsSource | None,
+    ) -> list[Problem]:
+        """Prompts that LTX cannot sample, roles that do not share a latent space, data that does not fit them."""
+        from fastvideo_ltx.run import input_problems
+
+        return input_problems(cfg, self, prompts=prompts, rows=rows, latents_source=latents_source)
+
+    def resolve(self, cfg: RunConfig) -> LtxConfig:
+        """With shift_tokens, where the shift of the run depends on them."""
+        from fastvideo_ltx.run import resolve_shift_tokens
+
+        return self.model_copy(update={"shift_tokens": resolve_shift_tokens(cfg, self)})
+
+
+def _neighbours(value: int, multiple: int, remainder: int) -> str:
+    below = (value - remainder) // multiple * multiple + remainder
+    return " or ".join(str(n) for n in (below, below + multiple) if n > 0)

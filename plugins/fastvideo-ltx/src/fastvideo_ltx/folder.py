@@ -1,0 +1,214 @@
+"""What a pipeline's configuration files say, and the reading of them that both generations share."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError, safe_open
+
+from fastvideo_core.errors import ConfigError, Problem
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fastvideo_ltx.generation import Generation
+
+TRANSFORMER = "transformer"
+"""The name of a role's only module, and of its folder."""
+
+DAMAGED = "download or copy the pipeline again"
+HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
+MARKER = "_fastvideo"
+"""Key of scheduler_config.json under which an exported few-step student keeps its flow_shift and schedule, and the base's
+own scheduler. diffusers ignores keys that begin with an underscore."""
+
+
+@dataclass(frozen=True)
+class LtxFolder:
+    """A pipeline: where it is and the facts that its files state.
+
+    Args:
+        path: folder or hub id.
+        generation: what the folder's own index says it is.
+        pipeline: name of the diffusers pipeline class in its index.
+        text_dim: width of a stored text embedding.
+        text_length: tokens of text that the pipeline gives to the network.
+        latents_mean: of the video autoencoder, per channel.
+        latents_std: likewise.
+        temporal_factor: video frames per latent frame (8).
+        spatial_factor: pixels per latent pixel (32).
+        scheduler: the whole scheduler configuration.
+        facts: what only one generation has; part of the latent space.
+    """
+
+    path: str
+    generation: Generation
+    pipeline: str
+    text_dim: int
+    text_length: int
+    latents_mean: tuple[float, ...]
+    latents_std: tuple[float, ...]
+    temporal_factor: int
+    spatial_factor: int
+    scheduler: Mapping[str, Any]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def channels(self) -> int:
+        """Channels of a video token."""
+        return len(self.latents_mean)
+
+    @property
+    def num_train_timesteps(self) -> int:
+        return int(self.scheduler.get("num_train_timesteps", 1000))
+
+    @property
+    def latent_space(self) -> tuple[Any, ...]:
+        """What two roles must share to train on the same latents and text embeddings."""
+        facts = sorted(self.facts.items())
+        return self.generation.name, self.text_dim, self.text_length, self.latents_mean, self.latents_std, facts
+
+
+def check_same_latent_space(folders: Mapping[str, LtxFolder]) -> None:
+    """Roles of one run see the same latents and text embeddings.
+
+    Args:
+        folders: by role.
+
+    Raises:
+        ConfigError: naming the roles that do not fit the first one.
+    """
+    (first, reference), *others = folders.items()
+    problems = [
+        Problem(
+            f"latents or text embeddings differ from those of {first} ({reference.path})",
+            where=f"roles.{name}.path ({folder.path})",
+            allowed="pipelines of one generation with equal latents_mean and latents_std of the VAE and equal text",
+        )
+        for name, folder in others
+        if folder.latent_space != reference.latent_space
+    ]
+    if problems:
+        raise ConfigError(problems)
+
+
+# --- reading ------------------------------------------------------------------------------------------------------------
+
+
+def read_config(kind: Any, path: str, subfolder: str | None, *, supported: str, where: str) -> dict[str, Any]:
+    """A component's configuration with the defaults of its class `kind`, or the pipeline's index (subfolder None).
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    try:
+        config = kind.load_config(path, subfolder=subfolder)
+    except (OSError, ValueError) as error:
+        what = f"{subfolder}/" if subfolder else "a pipeline"
+        what += "" if Path(path).is_dir() else " (it is no folder here, so it was looked up on the hub)"
+        raise ConfigError(
+            Problem(
+                f"cannot read the configuration of {what}: {str(error).splitlines()[0]}",
+                where,
+                allowed=f"a folder or hub id that holds {supported}",
+            )
+        ) from error
+    defaults = {
+        name: parameter.default
+        for name, parameter in inspect.signature(kind.__init__).parameters.items()
+        if parameter.default is not inspect.Parameter.empty
+    }
+    return {**defaults, **config} if subfolder not in (None, "scheduler") else dict(config)
+
+
+def read_tensors(path: str, subfolder: str, names: Sequence[str], *, where: str) -> dict[str, Tensor]:
+    """Some small tensors of a component's weights; of a hub id the component is downloaded.
+
+    Raises:
+        ConfigError: they are not there, or the files are damaged.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        from huggingface_hub import snapshot_download
+
+        folder = Path(snapshot_download(path, allow_patterns=[f"{subfolder}/*"]))
+    found: dict[str, Tensor] = {}
+    for file in sorted((folder / subfolder).glob("*.safetensors")):
+        try:
+            with safe_open(file, framework="pt") as tensors:
+                found |= {name: tensors.get_tensor(name) for name in names if name in tensors.keys()}  # noqa: SIM118
+        except (OSError, SafetensorError) as error:
+            what = f"{subfolder}/{file.name} is no whole safetensors file: {error}"
+            raise ConfigError(Problem(what, where, fix=DAMAGED)) from error
+    if missing := [name for name in names if name not in found]:
+        raise ConfigError(Problem(f"{subfolder}/ holds no tensor {', '.join(missing)}", where, fix=DAMAGED))
+    return found
+
+
+def check_files(folder: Path, components: Sequence[str], weighted: Sequence[str], *, where: str) -> None:
+    """Every component has its sub-folder, and its weights are complete.
+
+    Raises:
+        ConfigError: naming everything that is missing.
+    """
+    problems = [
+        Problem(f"has no subfolder {name}/", where, allowed=f"all of {', '.join(components)}")
+        for name in components
+        if not (folder / name).is_dir()
+    ]
+    for index in sorted(folder.glob("*/*.safetensors.index.json")):
+        problems += [
+            Problem(f"{index.parent.name}/{shard} is missing, which {index.name} names", where, fix=DAMAGED)
+            for shard in _shards(index, where)
+            if not (index.parent / shard).is_file()
+        ]
+    for name in weighted:
+        if (folder / name).is_dir() and not any((folder / name).glob("*.safetensors")):
+            problems.append(Problem(f"{name}/ holds no safetensors file", where, fix="convert the weights first"))
+    if problems:
+        raise ConfigError(problems)
+
+
+def check_undamaged(path: str, components: Sequence[str], *, where: str) -> None:
+    """Reads every JSON file and the header of every weights file of a pipeline's folder; nothing to do for a hub id.
+
+    Raises:
+        ConfigError: naming each file that is damaged.
+    """
+    problems = []
+    for name in components:
+        for file in sorted((Path(path) / name).glob("*.json")):
+            try:
+                json.loads(file.read_text(encoding="utf-8"))
+            except (OSError, ValueError) as error:
+                problems.append(
+                    Problem(f"{name}/{file.name} is no valid JSON: {error}", f"{where} ({path})", fix=DAMAGED)
+                )
+        for file in sorted((Path(path) / name).glob("*.safetensors")):
+            try:
+                with safe_open(file, framework="pt"):
+                    pass
+            except (OSError, SafetensorError) as error:
+                found = f"{name}/{file.name} is no whole safetensors file: {error}"
+                problems.append(Problem(found, f"{where} ({path})", fix=DAMAGED))
+    if problems:
+        raise ConfigError(problems)
+
+
+def _shards(index: Path, where: str) -> list[str]:
+    try:
+        content = json.loads(index.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        found = f"{index.parent.name}/{index.name} is no valid JSON: {error}"
+        raise ConfigError(Problem(found, where, fix=DAMAGED)) from error
+    names = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(names, dict) or not all(isinstance(shard, str) for shard in names.values()):
+        found = f"{index.parent.name}/{index.name} has no weight_map"
+        raise ConfigError(Problem(found, where, allowed="a mapping from tensors to files", fix=DAMAGED))
+    return sorted(set(names.values()))

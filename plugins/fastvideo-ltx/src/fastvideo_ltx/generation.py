@@ -1,0 +1,151 @@
+"""What LTX-Video and LTX-2 each have of their own, in one interface; everything else is written once for both."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from fastvideo_core.config.training import TrainingArgs
+from fastvideo_core.data.encoder import LatentEncoder, VideoGeometry
+from fastvideo_ltx.batches import stored_video
+from fastvideo_ltx.captions import CaptionEncoder, PromptEmbeddings
+from fastvideo_ltx.config import LtxConfig
+from fastvideo_ltx.folder import TRANSFORMER, LtxFolder
+from fastvideo_ltx.loading import load_model, meta_model, outline_model
+from fastvideo_ltx.sizes import VideoSize
+
+if TYPE_CHECKING:
+    from fastvideo_ltx.adapter import LtxAdapter
+    from fastvideo_ltx.sampler import LtxSampler
+
+
+class Generation(ABC):
+    """A generation of LTX; its one instance has no state.
+
+    Attributes:
+        name: how messages call it.
+        supported: what errors about an unusable pipeline offer instead.
+        pipelines: the diffusers pipeline classes whose folders it reads.
+        components: the sub-folders of such a folder.
+        weighted: those of them that hold weights.
+        streams: what it makes: the values of pipeline_config.streams, which are all of them by default.
+        transformer: the diffusers class of its transformer.
+        block: the class of the transformer's blocks: the unit of sharding, checkpointing and compiling.
+        geometry: the videos that it encodes; its fps is the one of sampled videos where nothing else is said.
+        size: of sampled videos whose prompt and run name none.
+        unguided: the arguments that turn off every guidance of its pipelines.
+    """
+
+    name: ClassVar[str]
+    supported: ClassVar[str]
+    pipelines: ClassVar[tuple[str, ...]]
+    components: ClassVar[tuple[str, ...]]
+    weighted: ClassVar[tuple[str, ...]]
+    streams: ClassVar[tuple[str, ...]]
+    transformer: ClassVar[type[nn.Module]]
+    block: ClassVar[type[nn.Module]]
+    geometry: ClassVar[VideoGeometry]
+    size: ClassVar[VideoSize]
+    unguided: ClassVar[str] = "guidance_scale=1.0"
+
+    def chosen_streams(self, config: LtxConfig) -> tuple[str, ...]:
+        """What the run trains and samples."""
+        return self.streams if config.streams is None else config.streams
+
+    @abstractmethod
+    def read(self, path: str, index: Mapping[str, Any], *, where: str) -> LtxFolder:
+        """The facts of a folder whose sub-folders are complete.
+
+        Args:
+            index: its model_index.json.
+            where: how errors name the folder, its path included.
+
+        Raises:
+            ConfigError: it is damaged, or a variant that is not supported.
+        """
+
+    def check_latents(
+        self, row: Mapping[str, Any], folder: LtxFolder, config: LtxConfig, training: TrainingArgs
+    ) -> None:
+        """Whether a row of the data can be trained on.
+
+        Raises:
+            DataError: its latents are missing, or do not fit the pipeline.
+        """
+        stored_video(row, folder, training)
+
+    def outline(self, path: str) -> nn.Module:
+        """The transformer on the meta device; a diffusers ModelMixin."""
+        outline: nn.Module = outline_model(self.transformer, path, TRANSFORMER)
+        return outline
+
+    def load_transformer(self, path: str, *, dtype: torch.dtype, device: torch.device, where: str) -> nn.Module:
+        """The transformer, in eval mode, a module of its own at every call.
+
+        Raises:
+            ConfigError: the weights cannot be read, or do not fit the configuration.
+        """
+        transformer: nn.Module = load_model(
+            self.transformer, path, TRANSFORMER, dtype=dtype, device=device, where=where
+        )
+        return transformer
+
+    def meta_transformer(self, path: str, *, dtype: torch.dtype, where: str) -> nn.Module:
+        """As `load_transformer`, with its parameters on meta.
+
+        Raises:
+            ConfigError: the configuration cannot be read.
+        """
+        transformer: nn.Module = meta_model(self.transformer, path, TRANSFORMER, dtype=dtype, where=where)
+        return transformer
+
+    @abstractmethod
+    def caption_encoder(
+        self, folder: LtxFolder, *, device: torch.device, dtype: torch.dtype, where: str = "path"
+    ) -> CaptionEncoder:
+        """What makes the stored text embeddings of captions."""
+
+    @abstractmethod
+    def adapter(
+        self,
+        folder: LtxFolder,
+        *,
+        config: LtxConfig,
+        flow_shift: float,
+        device: torch.device,
+        training: TrainingArgs | None,
+        autocast: bool,
+        encode_negative: Callable[[], Tensor],
+    ) -> LtxAdapter:
+        """See `LtxAdapter`."""
+
+    @abstractmethod
+    def sampler(
+        self,
+        folder: LtxFolder,
+        *,
+        adapter: LtxAdapter,
+        config: LtxConfig,
+        device: torch.device,
+        prompts: PromptEmbeddings,
+        size: VideoSize,
+        autocast: bool,
+    ) -> LtxSampler:
+        """See `LtxSampler`."""
+
+    @abstractmethod
+    def encoder(self, folder: LtxFolder, device: torch.device, dtype: torch.dtype) -> LatentEncoder:
+        """What `preprocess` encodes with."""
+
+    def takes_timesteps(self, folder: LtxFolder) -> bool:
+        """Whether the folder's pipeline samples on the timesteps that it is given, rather than on its own levels."""
+        return False
+
+    @abstractmethod
+    def write_tiny(self, out: Path, *, seed: int, **sizes: int) -> None:
+        """A small random-weight pipeline in a new folder `out`; see `tiny.write_tiny_pipeline`."""

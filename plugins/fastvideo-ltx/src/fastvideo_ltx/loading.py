@@ -1,0 +1,129 @@
+"""Weights of a pipeline's components, through diffusers' and transformers' own loading code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import init_empty_weights
+from safetensors import SafetensorError
+from torch import nn
+
+from fastvideo_core.errors import ConfigError, Problem
+from fastvideo_core.safetensors_weights import SafetensorsWeights
+from fastvideo_ltx.folder import DAMAGED
+from fastvideo_ltx.quiet import no_progress_bars
+
+
+def load_model(kind: Any, path: str, subfolder: str, *, dtype: torch.dtype, device: torch.device, where: str) -> Any:
+    """A diffusers model of class `kind`, in eval mode, a module of its own at every call.
+
+    Raises:
+        ConfigError: the weights cannot be read, or do not fit the configuration.
+    """
+    with readable(path, subfolder, where):
+        model, report = kind.from_pretrained(
+            path,
+            subfolder=subfolder,
+            torch_dtype=dtype,
+            use_safetensors=True,
+            low_cpu_mem_usage=True,
+            output_loading_info=True,
+        )
+    check_complete(report, f"{where} ({path}/{subfolder})")
+    return model.to(device).eval()
+
+
+def meta_model(kind: Any, path: str, subfolder: str, *, dtype: torch.dtype, where: str) -> Any:
+    """The model as `load_model` gives it, but with its parameters on meta; buffers hold their values.
+
+    Raises:
+        ConfigError: the configuration cannot be read.
+    """
+    with readable(path, subfolder, where), init_empty_weights(include_buffers=False):
+        model = kind.from_config(kind.load_config(path, subfolder=subfolder))
+    islands = set(kind._keep_in_fp32_modules or ())
+    for name, parameter in list(model.named_parameters()):
+        if not islands.intersection(name.split(".")):
+            owner, _, own = name.rpartition(".")
+            cast = nn.Parameter(parameter.to(dtype), requires_grad=parameter.requires_grad)
+            setattr(model.get_submodule(owner), own, cast)
+    return model.eval()
+
+
+def stored_weights(path: str, subfolder: str, *, where: str) -> SafetensorsWeights:
+    """The stored weights of a component, to be read in parts; of a hub id once they are downloaded.
+
+    Raises:
+        ConfigError: there are none, or they are damaged.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        from huggingface_hub import snapshot_download
+
+        with readable(path, subfolder, where):
+            folder = Path(snapshot_download(path, allow_patterns=[f"{subfolder}/*"]))
+    return SafetensorsWeights({subfolder: folder / subfolder}, where=where)
+
+
+def outline_model(kind: Any, path: str, subfolder: str) -> Any:
+    """A diffusers model on the meta device: names, shapes and architecture without weights."""
+    config = kind.load_config(path, subfolder=subfolder)
+    with torch.device("meta"):
+        return kind.from_config(config)
+
+
+def load_text_model(
+    kind: Any, path: str, subfolder: str, *, dtype: torch.dtype, device: torch.device, where: str
+) -> Any:
+    """A transformers model of class `kind`, frozen, in eval mode.
+
+    Raises:
+        ConfigError: as `load_model`.
+    """
+    with readable(path, subfolder, where):
+        model, report = kind.from_pretrained(
+            path, subfolder=subfolder, dtype=dtype, use_safetensors=True, output_loading_info=True
+        )
+    check_complete(report, f"{where} ({path}/{subfolder})")
+    return model.to(device).eval().requires_grad_(False)
+
+
+@contextmanager
+def readable(path: str, subfolder: str, where: str) -> Iterator[None]:
+    """Inside, what cannot be read becomes a ConfigError that names the component; random state and output stay."""
+    try:
+        # diffusers draws initial values on the CPU before it overwrites them.
+        with no_progress_bars(), torch.random.fork_rng(devices=[]):
+            yield
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ConfigError(
+            Problem(f"cannot load {subfolder}/: {first_line}", where=f"{where} ({path})", fix=DAMAGED)
+        ) from error
+
+
+def check_complete(report: Mapping[str, Any], where: str) -> None:
+    """Weights and configuration name the same tensors.
+
+    Raises:
+        ConfigError: they differ.
+    """
+    problems = []
+    for kind in ("missing_keys", "mismatched_keys", "unexpected_keys"):
+        names = sorted(map(str, report.get(kind) or ()))
+        if names:
+            shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+            word = kind.removesuffix("_keys")
+            problems.append(
+                Problem(
+                    f"{len(names)} {word} tensors: {shown}",
+                    where,
+                    fix=f"weights and config.json differ: {DAMAGED}",
+                )
+            )
+    if problems:
+        raise ConfigError(problems)

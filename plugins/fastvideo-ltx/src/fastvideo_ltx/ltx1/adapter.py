@@ -1,0 +1,67 @@
+"""How training methods talk to LTX-Video."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fastvideo_core.config.training import TrainingArgs
+from fastvideo_core.roles import RoleHandle
+from fastvideo_ltx.adapter import FPS, TEXT, TEXT_MASK, LtxAdapter, PackedLatents
+from fastvideo_ltx.batches import data_free_video, stored_text, stored_video
+from fastvideo_ltx.captions import pad_text
+from fastvideo_ltx.folder import TRANSFORMER
+from fastvideo_ltx.layout import TokenLayout, pack_video
+from fastvideo_ltx.ltx1.latents import normalise
+from fastvideo_ltx.ltx1.network import predict_velocity, token_positions
+
+
+class LtxVideoAdapter(LtxAdapter):
+    """Video tokens [B, F H W, 128] and T5 text; see `LtxAdapter`."""
+
+    def text_conditioning(self, embeddings: Tensor, lengths: Tensor | None) -> dict[str, Tensor]:
+        text, mask = pad_text(embeddings, self.folder.text_length, lengths)
+        return {TEXT: text, TEXT_MASK: mask}
+
+    def stored_text(self, raw_batch: Mapping[str, Any]) -> Tensor:
+        return stored_text(raw_batch, self.folder)
+
+    def stored_latents(self, raw_batch: Mapping[str, Any], training: TrainingArgs) -> PackedLatents:
+        stored = stored_video(raw_batch, self.folder, training)
+        latents = stored.to(self.device, torch.float32, non_blocking=True)
+        if not raw_batch.get("latents_normalised", False):
+            latents = normalise(latents, self.folder)
+        return PackedLatents(pack_video(latents), TokenLayout(*latents.shape[2:]))
+
+    def data_free_layout(self, raw_batch: Mapping[str, Any], training: TrainingArgs) -> TokenLayout:
+        return data_free_video(raw_batch, self.folder, training)
+
+    def velocity(
+        self,
+        handle: RoleHandle,
+        noisy: Tensor,
+        t: Tensor,
+        conditioning: Mapping[str, Tensor],
+        layout: TokenLayout,
+    ) -> Tensor:
+        transformer: Any = handle.modules[TRANSFORMER]
+        positions = token_positions(
+            layout,
+            conditioning[FPS],
+            temporal_factor=self.folder.temporal_factor,
+            spatial_factor=self.folder.spatial_factor,
+            causal=self.folder.facts["causal_positions"],
+        )
+        text, mask = conditioning[TEXT], conditioning[TEXT_MASK]
+        return predict_velocity(transformer, noisy, t, text, mask, positions, autocast=self.autocast)
+
+    def blocks(self, handle: RoleHandle) -> list[nn.Module]:
+        transformer: Any = handle.modules[TRANSFORMER]
+        return list(transformer.transformer_blocks)
+
+    def width(self, handle: RoleHandle) -> int:
+        config: Any = handle.modules[TRANSFORMER].config
+        return int(config.num_attention_heads * config.attention_head_dim)

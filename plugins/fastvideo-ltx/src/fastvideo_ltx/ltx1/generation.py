@@ -1,0 +1,240 @@
+"""LTX-Video 0.9.x as a generation of LTX."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import (
+    AutoencoderKLLTXVideo,
+    FlowMatchEulerDiscreteScheduler,
+    LTXConditionPipeline,
+    LTXImageToVideoPipeline,
+    LTXPipeline,
+    LTXVideoTransformer3DModel,
+)
+from diffusers.models.transformers.transformer_ltx import LTXVideoTransformerBlock
+from torch import Tensor
+
+from fastvideo_core.config.training import TrainingArgs
+from fastvideo_core.data.encoder import VideoGeometry
+from fastvideo_core.errors import ConfigError, Problem
+from fastvideo_ltx.adapter import LtxAdapter
+from fastvideo_ltx.captions import PromptEmbeddings
+from fastvideo_ltx.config import FRAMES_DIVISOR, SIZE_MULTIPLE, LtxConfig
+from fastvideo_ltx.folder import DAMAGED, TRANSFORMER, LtxFolder, read_config, read_tensors
+from fastvideo_ltx.generation import Generation
+from fastvideo_ltx.ltx1.adapter import LtxVideoAdapter
+from fastvideo_ltx.ltx1.encoder import LtxVideoEncoder
+from fastvideo_ltx.ltx1.sampler import LtxVideoSampler
+from fastvideo_ltx.ltx1.text import T5Captions
+from fastvideo_ltx.ltx1.tiny import write_tiny
+from fastvideo_ltx.sampler import LtxSampler
+from fastvideo_ltx.sizes import VideoSize
+
+
+@dataclass(frozen=True)
+class Conventions:
+    """What the diffusers pipelines of LTX-Video do differently.
+
+    Args:
+        text_length: tokens of text that the network gets.
+        text_masked: whether T5 itself is kept from the padding.
+        causal_positions: whether the first latent frame stands for one frame, so that frame f starts at 8 f - 7.
+    """
+
+    text_length: int
+    text_masked: bool
+    causal_positions: bool
+
+
+PUBLISHED_FIRST = Conventions(text_length=128, text_masked=False, causal_positions=False)
+PIPELINES = {
+    LTXPipeline.__name__: PUBLISHED_FIRST,
+    LTXImageToVideoPipeline.__name__: PUBLISHED_FIRST,
+    LTXConditionPipeline.__name__: Conventions(text_length=256, text_masked=True, causal_positions=True),
+}
+
+SUPPORTED = "LTX-Video 0.9.x in diffusers format (for example Lightricks/LTX-Video)"
+
+
+class LtxVideo(Generation):
+    """LTX-Video 0.9.x: one stream, T5 text.
+
+    The folder's own index tells which conventions its transformer was trained with: LTXConditionPipeline is that of 0.9.5
+    and later.
+    """
+
+    name = "LTX-Video"
+    supported = SUPPORTED
+    pipelines = tuple(PIPELINES)
+    components = (TRANSFORMER, "vae", "text_encoder", "tokenizer", "scheduler")
+    weighted = (TRANSFORMER, "vae", "text_encoder")
+    streams = ("video",)
+    transformer = LTXVideoTransformer3DModel
+    block = LTXVideoTransformerBlock
+    geometry = VideoGeometry(frames_divisor=FRAMES_DIVISOR, frames_remainder=1, size_multiple=SIZE_MULTIPLE, fps=25.0)
+    size = VideoSize(height=512, width=704, num_frames=161)
+
+    def read(self, path: str, index: Mapping[str, Any], *, where: str) -> LtxFolder:
+        def config(kind: Any, subfolder: str) -> dict[str, Any]:
+            return read_config(kind, path, subfolder, supported=SUPPORTED, where=where)
+
+        transformer = config(LTXVideoTransformer3DModel, TRANSFORMER)
+        vae = config(AutoencoderKLLTXVideo, "vae")
+        scheduler = config(FlowMatchEulerDiscreteScheduler, "scheduler")
+        _check_values(transformer, vae, scheduler, where)
+        _check_variant(transformer, vae, scheduler, where)
+        statistics = read_tensors(path, "vae", ("latents_mean", "latents_std"), where=where)
+        pipeline = str(index["_class_name"])
+        conventions = PIPELINES[pipeline]
+        spatial, temporal = _compression(vae)
+        return LtxFolder(
+            path=path,
+            generation=self,
+            pipeline=pipeline,
+            text_dim=int(transformer["caption_channels"]),
+            text_length=conventions.text_length,
+            latents_mean=tuple(statistics["latents_mean"].float().tolist()),
+            latents_std=tuple(statistics["latents_std"].float().tolist()),
+            temporal_factor=temporal,
+            spatial_factor=spatial,
+            scheduler=scheduler,
+            facts={**asdict(conventions), "scaling_factor": float(vae["scaling_factor"])},
+        )
+
+    def caption_encoder(
+        self, folder: LtxFolder, *, device: torch.device, dtype: torch.dtype, where: str = "path"
+    ) -> T5Captions:
+        return T5Captions(
+            folder.path,
+            length=folder.text_length,
+            masked=folder.facts["text_masked"],
+            device=device,
+            dtype=dtype,
+            where=where,
+        )
+
+    def adapter(
+        self,
+        folder: LtxFolder,
+        *,
+        config: LtxConfig,
+        flow_shift: float,
+        device: torch.device,
+        training: TrainingArgs | None,
+        autocast: bool,
+        encode_negative: Callable[[], Tensor],
+    ) -> LtxAdapter:
+        return LtxVideoAdapter(
+            folder,
+            config=config,
+            flow_shift=flow_shift,
+            device=device,
+            training=training,
+            autocast=autocast,
+            encode_negative=encode_negative,
+        )
+
+    def sampler(
+        self,
+        folder: LtxFolder,
+        *,
+        adapter: LtxAdapter,
+        config: LtxConfig,
+        device: torch.device,
+        prompts: PromptEmbeddings,
+        size: VideoSize,
+        autocast: bool,
+    ) -> LtxSampler:
+        return LtxVideoSampler(
+            folder, adapter=adapter, config=config, device=device, prompts=prompts, size=size, autocast=autocast
+        )
+
+    def encoder(self, folder: LtxFolder, device: torch.device, dtype: torch.dtype) -> LtxVideoEncoder:
+        return LtxVideoEncoder(
+            folder.path,
+            geometry=self.geometry,
+            text=self.caption_encoder(folder, device=device, dtype=dtype, where="model path"),
+            text_settings={
+                "text_dtype": str(dtype).removeprefix("torch."),
+                "text_length": str(folder.text_length),
+                "text_masked": str(folder.facts["text_masked"]).lower(),
+            },
+            device=device,
+        )
+
+    def takes_timesteps(self, folder: LtxFolder) -> bool:
+        takes: bool = folder.pipeline == LTXConditionPipeline.__name__
+        return takes
+
+    def write_tiny(self, out: Path, *, seed: int, **sizes: int) -> None:
+        write_tiny(out, seed=seed, **sizes)
+
+
+def _compression(vae: Mapping[str, Any]) -> tuple[int, int]:
+    """Pixels per latent pixel and frames per latent frame, as the VAE itself computes them."""
+    halvings = 2 ** sum(vae["spatio_temporal_scaling"])
+    spatial = (
+        vae["patch_size"] * halvings if vae["spatial_compression_ratio"] is None else vae["spatial_compression_ratio"]
+    )
+    temporal = (
+        vae["patch_size_t"] * halvings
+        if vae["temporal_compression_ratio"] is None
+        else vae["temporal_compression_ratio"]
+    )
+    return int(spatial), int(temporal)
+
+
+def _check_values(
+    transformer: Mapping[str, Any], vae: Mapping[str, Any], scheduler: Mapping[str, Any], where: str
+) -> None:
+    numbers = (
+        (TRANSFORMER, transformer, "caption_channels"),
+        (TRANSFORMER, transformer, "in_channels"),
+        ("vae", vae, "latent_channels"),
+        ("vae", vae, "patch_size"),
+        ("vae", vae, "patch_size_t"),
+        ("scheduler", {"num_train_timesteps": 1000, **scheduler}, "num_train_timesteps"),
+    )
+    problems = [
+        Problem(f"{key} in {component}/ is {config.get(key)!r}", where, allowed="a whole number", fix=DAMAGED)
+        for component, config, key in numbers
+        if not isinstance(config.get(key), int) or isinstance(config.get(key), bool) or config[key] <= 0
+    ]
+    scaling = vae.get("spatio_temporal_scaling")
+    if not isinstance(scaling, list | tuple) or not all(isinstance(value, bool) for value in scaling):
+        found = f"spatio_temporal_scaling in vae/ is {scaling!r}"
+        problems.append(Problem(found, where, allowed="true or false for every block", fix=DAMAGED))
+    if problems:
+        raise ConfigError(problems)
+
+
+def _check_variant(
+    transformer: Mapping[str, Any], vae: Mapping[str, Any], scheduler: Mapping[str, Any], where: str
+) -> None:
+    problems = []
+    if transformer["in_channels"] != vae["latent_channels"]:
+        found = f"its transformer takes {transformer['in_channels']} channels, its VAE makes {vae['latent_channels']}"
+        problems.append(Problem(found, where, allowed=f"equal channels: {SUPPORTED}"))
+    patches = {key: transformer[key] for key in ("patch_size", "patch_size_t") if transformer[key] != 1}
+    if patches:
+        found = ", ".join(f"{key} {value}" for key, value in patches.items())
+        problems.append(Problem(f"its transformer has {found}", where, allowed=f"1: {SUPPORTED}"))
+    if not problems and _compression(vae) != (SIZE_MULTIPLE, FRAMES_DIVISOR):
+        spatial, temporal = _compression(vae)
+        found = f"its VAE makes one latent of {temporal} frames of {spatial} x {spatial} pixels"
+        problems.append(Problem(found, where, allowed=f"8 frames of 32 x 32: {SUPPORTED}"))
+    if scheduler.get("_class_name") != FlowMatchEulerDiscreteScheduler.__name__:
+        problems.append(
+            Problem(
+                f"its scheduler is a {scheduler.get('_class_name')}",
+                where,
+                allowed=FlowMatchEulerDiscreteScheduler.__name__,
+            )
+        )
+    if problems:
+        raise ConfigError(problems)

@@ -1,0 +1,106 @@
+"""From a prompt to a video with LTX-Video."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from diffusers import (
+    AutoencoderKLLTXVideo,
+    FlowMatchEulerDiscreteScheduler,
+    LTXConditionPipeline,
+    LTXPipeline,
+)
+from torch import Tensor, nn
+
+from fastvideo_core.validator import SampledVideo
+from fastvideo_ltx.batches import layout_of_video
+from fastvideo_ltx.captions import pad_text
+from fastvideo_ltx.layout import TokenLayout, pack_video, unpack_video
+from fastvideo_ltx.loading import load_model
+from fastvideo_ltx.ltx1.latents import decode_frames
+from fastvideo_ltx.sampler import Autocast, LtxSampler
+from fastvideo_ltx.schedule import many_step_scheduler
+from fastvideo_ltx.sizes import VideoSize
+
+
+class LtxVideoSampler(LtxSampler):
+    """Sampling through LTXPipeline, or LTXConditionPipeline where the folder's index names it; see `LtxSampler`."""
+
+    _vae: AutoencoderKLLTXVideo | None = None
+
+    def layout(self, size: VideoSize) -> TokenLayout:
+        return layout_of_video(self.folder, num_frames=size.num_frames, height=size.height, width=size.width)
+
+    def sample_many_steps(
+        self,
+        transformer: nn.Module,
+        text: Tensor,
+        negative: Tensor | None,
+        size: VideoSize,
+        *,
+        steps: int,
+        guidance_scale: float,
+        generator: torch.Generator,
+    ) -> Tensor:
+        network: Any = Autocast(transformer) if self.autocast else transformer
+        conditioned = self.folder.pipeline == LTXConditionPipeline.__name__
+        scheduler: Any = many_step_scheduler(self.folder, self.config, steps=steps)
+        timesteps = None
+        if conditioned and self.config.flow_shift is not None:
+            # The pipeline shifts none of the levels that it makes itself: they are given, and the scheduler keeps them.
+            u = torch.linspace(1, 1 / steps, steps) * self.folder.num_train_timesteps
+            timesteps = self.shift_and_clamp_timestep(u).tolist()
+            scheduler = FlowMatchEulerDiscreteScheduler(num_train_timesteps=self.folder.num_train_timesteps)
+        pipeline = (LTXConditionPipeline if conditioned else LTXPipeline)(
+            tokenizer=None,
+            text_encoder=None,
+            vae=self.autoencoder() if conditioned else None,  # asked for its dtype
+            scheduler=scheduler,
+            transformer=network,
+        )
+        pipeline.set_progress_bar_config(disable=True)
+        embeddings = self._embeddings("", text, network.dtype)
+        if negative is not None:
+            embeddings |= self._embeddings("negative_", negative, network.dtype)
+        latents: Tensor = pipeline(
+            **embeddings,
+            height=size.height,
+            width=size.width,
+            num_frames=size.num_frames,
+            frame_rate=self.adapter.frame_rate,
+            num_inference_steps=steps,
+            timesteps=timesteps,
+            guidance_scale=guidance_scale,
+            generator=generator,
+            output_type="latent",
+            return_dict=False,
+        )[0]
+        return (pack_video(latents) if latents.ndim == 5 else latents).float()
+
+    def decode(self, latents: Tensor, layout: TokenLayout, generator: torch.Generator) -> SampledVideo:
+        frames = decode_frames(
+            self.autoencoder(),
+            unpack_video(latents, layout),
+            self.folder,
+            decode_timestep=self.config.decode_timestep,
+            generator=generator,
+        )[0]
+        return SampledVideo(frames=(frames * 255).round().to(torch.uint8), fps=self.adapter.frame_rate)
+
+    def autoencoder(self) -> AutoencoderKLLTXVideo:
+        """The VAE, float32, frozen."""
+        if self._vae is None:
+            self._vae = load_model(
+                AutoencoderKLLTXVideo,
+                self.folder.path,
+                "vae",
+                dtype=torch.float32,
+                device=self.device,
+                where="path",
+            ).requires_grad_(False)
+        return self._vae
+
+    def _embeddings(self, prefix: str, embedding: Tensor, dtype: torch.dtype) -> dict[str, Tensor]:
+        text, mask = pad_text(embedding[None].to(self.device), self.folder.text_length)
+        return {f"{prefix}prompt_embeds": text.to(dtype), f"{prefix}prompt_attention_mask": mask}

@@ -1,0 +1,1 @@
+"""LTX-2: video and sound in two streams of one network."""

@@ -1,0 +1,136 @@
+"""How training methods talk to LTX-2."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fastvideo_core.config.training import TrainingArgs
+from fastvideo_core.errors import DataError, Problem
+from fastvideo_core.roles import RoleHandle
+from fastvideo_ltx.adapter import LtxAdapter, PackedLatents
+from fastvideo_ltx.batches import data_free_video, floating, frame_rates, place, stored_text, stored_video
+from fastvideo_ltx.config import LtxConfig
+from fastvideo_ltx.folder import TRANSFORMER, LtxFolder
+from fastvideo_ltx.layout import TokenLayout, pack_video
+from fastvideo_ltx.ltx2.latents import audio_length, audio_statistics, pack_audio, stream_weight, video_statistics
+from fastvideo_ltx.ltx2.network import predict_velocity
+from fastvideo_ltx.ltx2.text import Connectors, pad_left
+
+AUDIO = "audio"
+"""Of pipeline_config.streams."""
+
+
+class Ltx2Adapter(LtxAdapter):
+    """Video tokens, then audio tokens [B, S, 128], and Gemma's text behind the connectors; see `LtxAdapter`.
+
+    Training on video alone has no audio tokens, and no gradient reaches a parameter of the audio stream.
+    """
+
+    def __init__(
+        self,
+        folder: LtxFolder,
+        *,
+        config: LtxConfig,
+        flow_shift: float,
+        device: torch.device,
+        training: TrainingArgs | None,
+        autocast: bool,
+        encode_negative: Callable[[], Tensor],
+    ) -> None:
+        super().__init__(
+            folder,
+            config=config,
+            flow_shift=flow_shift,
+            device=device,
+            training=training,
+            autocast=autocast,
+            encode_negative=encode_negative,
+        )
+        dtype = torch.bfloat16 if autocast else torch.float32
+        self.connectors = Connectors(folder.path, device=device, dtype=dtype)
+        self._has_audio = AUDIO in folder.generation.chosen_streams(config)
+
+    def text_conditioning(self, embeddings: Tensor, lengths: Tensor | None) -> dict[str, Tensor]:
+        return self.connectors.connect(*pad_left(embeddings, lengths))
+
+    def stored_text(self, raw_batch: Mapping[str, Any]) -> Tensor:
+        return stored_text(raw_batch, self.folder)
+
+    def stored_latents(self, raw_batch: Mapping[str, Any], training: TrainingArgs) -> PackedLatents:
+        stored = stored_video(raw_batch, self.folder, training)
+        normalised = raw_batch.get("latents_normalised", False)
+        tokens = pack_video(stored).to(self.device, torch.float32, non_blocking=True)
+        streams = [tokens if normalised else video_statistics(self.folder).normalise(tokens)]
+        layout = TokenLayout(*stored.shape[2:])
+        if self._has_audio:
+            sound = stored_audio(raw_batch, self.folder)[:, :, : self._audio_length(raw_batch, layout)]
+            tokens = pack_audio(sound).to(self.device, torch.float32, non_blocking=True)
+            streams.append(tokens if normalised else audio_statistics(self.folder).normalise(tokens))
+            layout = replace(layout, audio=tokens.shape[1])
+        return PackedLatents(torch.cat(streams, dim=1), layout, self.data_free_weight(layout))
+
+    def data_free_layout(self, raw_batch: Mapping[str, Any], training: TrainingArgs) -> TokenLayout:
+        layout = data_free_video(raw_batch, self.folder, training)
+        audio = self._audio_length(raw_batch, layout) if self._has_audio else 0
+        return replace(layout, audio=audio)
+
+    def data_free_weight(self, layout: TokenLayout) -> Tensor | None:
+        return stream_weight(layout.video, layout.audio, self.config.audio_loss_weight, self.device)
+
+    def velocity(
+        self,
+        handle: RoleHandle,
+        noisy: Tensor,
+        t: Tensor,
+        conditioning: Mapping[str, Tensor],
+        layout: TokenLayout,
+    ) -> Tensor:
+        transformer: Any = handle.modules[TRANSFORMER]
+        return predict_velocity(transformer, noisy, t, conditioning, layout, autocast=self.autocast)
+
+    def blocks(self, handle: RoleHandle) -> list[nn.Module]:
+        transformer: Any = handle.modules[TRANSFORMER]
+        return list(transformer.transformer_blocks)
+
+    def width(self, handle: RoleHandle) -> int:
+        config: Any = handle.modules[TRANSFORMER].config
+        return int(config.num_attention_heads * config.attention_head_dim)
+
+    def _audio_length(self, raw_batch: Mapping[str, Any], layout: TokenLayout) -> int:
+        """Audio tokens of the shortest clip of the batch: frame rates may differ, lengths may not."""
+        fastest = float(frame_rates(raw_batch, self.frame_rate, 1).max())
+        return audio_length(self.folder, (layout.frames - 1) * self.folder.temporal_factor + 1, fastest)
+
+
+def stored_audio(raw_batch: Mapping[str, Any], folder: LtxFolder) -> Tensor:
+    """`audio_latent` [B, C, T, M] as it is stored.
+
+    Raises:
+        DataError: there is none, or one that this pipeline cannot take.
+    """
+    if "audio_latent" not in raw_batch:
+        raise DataError(
+            Problem(
+                "the data holds no audio_latent",
+                place(raw_batch),
+                fix="train on the clips with sound (preprocess puts them into with_sound/), or set "
+                "pipeline_config.streams: [video]",
+            )
+        )
+    stored: Tensor = raw_batch["audio_latent"]
+    channels, mel_bins = folder.facts["audio_channels"], folder.facts["audio_mel_bins"]
+    if stored.ndim != 4 or (stored.shape[1], stored.shape[3]) != (channels, mel_bins) or not stored.shape[2]:
+        raise DataError(
+            Problem(
+                f"audio_latent has shape {list(stored.shape[1:])}",
+                place(raw_batch),
+                allowed=f"[{channels}, T, {mel_bins}]",
+                fix="preprocess the videos with this pipeline's audio VAE",
+            )
+        )
+    return floating(stored, "audio_latent", raw_batch)

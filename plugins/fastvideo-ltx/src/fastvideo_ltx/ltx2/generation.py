@@ -1,0 +1,251 @@
+"""LTX-2 as a generation of LTX."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import (
+    AutoencoderKLLTX2Audio,
+    AutoencoderKLLTX2Video,
+    FlowMatchEulerDiscreteScheduler,
+    LTX2VideoTransformer3DModel,
+)
+from diffusers.models.autoencoders.autoencoder_kl_ltx2_audio import LATENT_DOWNSAMPLE_FACTOR
+from diffusers.models.transformers.transformer_ltx2 import LTX2VideoTransformerBlock
+from diffusers.pipelines.ltx2 import LTX2TextConnectors
+from torch import Tensor
+
+from fastvideo_core.config.training import TrainingArgs
+from fastvideo_core.data.encoder import VideoGeometry
+from fastvideo_core.errors import ConfigError, Problem
+from fastvideo_ltx.adapter import LtxAdapter
+from fastvideo_ltx.captions import PromptEmbeddings
+from fastvideo_ltx.config import FRAMES_DIVISOR, SIZE_MULTIPLE, LtxConfig
+from fastvideo_ltx.folder import DAMAGED, TRANSFORMER, LtxFolder, read_config, read_tensors
+from fastvideo_ltx.generation import Generation
+from fastvideo_ltx.ltx2.adapter import AUDIO, Ltx2Adapter, stored_audio
+from fastvideo_ltx.ltx2.encoder import Ltx2Encoder
+from fastvideo_ltx.ltx2.loading import VOCODERS
+from fastvideo_ltx.ltx2.sampler import Ltx2Sampler
+from fastvideo_ltx.ltx2.text import TEXT_LENGTH, GemmaCaptions
+from fastvideo_ltx.ltx2.tiny import write_tiny
+from fastvideo_ltx.sampler import LtxSampler
+from fastvideo_ltx.sizes import VideoSize
+
+SUPPORTED = "LTX-2 in diffusers format (for example Lightricks/LTX-2)"
+TEXT_ENCODER = "Gemma3ForConditionalGeneration"
+STATISTICS = ("latents_mean", "latents_std")
+
+
+class Ltx2(Generation):
+    """LTX-2: video and sound in two streams that see each other, Gemma 3 text."""
+
+    name = "LTX-2"
+    supported = SUPPORTED
+    pipelines = ("LTX2Pipeline", "LTX2ImageToVideoPipeline", "LTX2ConditionPipeline")
+    components = (
+        TRANSFORMER, "vae", "audio_vae", "vocoder", "connectors", "text_encoder", "tokenizer", "scheduler",
+    )  # fmt: skip
+    weighted = (TRANSFORMER, "vae", "audio_vae", "vocoder", "connectors", "text_encoder")
+    streams = ("video", AUDIO)
+    unguided = (
+        "guidance_scale=1.0, audio_guidance_scale=1.0, stg_scale=0.0, audio_stg_scale=0.0, modality_scale=1.0, "
+        "audio_modality_scale=1.0, guidance_rescale=0.0, audio_guidance_rescale=0.0"
+    )
+    transformer = LTX2VideoTransformer3DModel
+    block = LTX2VideoTransformerBlock
+    geometry = VideoGeometry(frames_divisor=FRAMES_DIVISOR, frames_remainder=1, size_multiple=SIZE_MULTIPLE, fps=24.0)
+    size = VideoSize(height=512, width=768, num_frames=121)
+
+    def read(self, path: str, index: Mapping[str, Any], *, where: str) -> LtxFolder:
+        def config(kind: Any, subfolder: str) -> dict[str, Any]:
+            return read_config(kind, path, subfolder, supported=SUPPORTED, where=where)
+
+        vocoder = _class_name(index, "vocoder")
+        _check_index(index, vocoder, where)
+        transformer = config(LTX2VideoTransformer3DModel, TRANSFORMER)
+        vae = config(AutoencoderKLLTX2Video, "vae")
+        audio_vae = config(AutoencoderKLLTX2Audio, "audio_vae")
+        connectors = config(LTX2TextConnectors, "connectors")
+        sound = config(VOCODERS[vocoder], "vocoder")
+        scheduler = config(FlowMatchEulerDiscreteScheduler, "scheduler")
+        _check_values(transformer, vae, audio_vae, connectors, sound, where)
+        _check_variant(transformer, vae, audio_vae, where)
+        video_statistics = _statistics(path, "vae", where)
+        audio_statistics = _statistics(path, "audio_vae", where)
+        return LtxFolder(
+            path=path,
+            generation=self,
+            pipeline=str(index["_class_name"]),
+            text_dim=_text_width(connectors),
+            text_length=TEXT_LENGTH,
+            latents_mean=video_statistics[0],
+            latents_std=video_statistics[1],
+            temporal_factor=_compression(vae, "temporal"),
+            spatial_factor=_compression(vae, "spatial"),
+            scheduler=scheduler,
+            facts={
+                "scaling_factor": float(vae["scaling_factor"]),
+                "audio_latents_mean": audio_statistics[0],
+                "audio_latents_std": audio_statistics[1],
+                "audio_channels": audio_vae["latent_channels"],
+                "audio_mel_bins": audio_vae["mel_bins"] // LATENT_DOWNSAMPLE_FACTOR,
+                "audio_sample_rate": audio_vae["sample_rate"],
+                "audio_hop_length": audio_vae["mel_hop_length"],
+                "audio_compression": LATENT_DOWNSAMPLE_FACTOR,
+                "vocoder": vocoder,
+                "sound_sample_rate": sound["output_sampling_rate"],
+            },
+        )
+
+    def check_latents(
+        self, row: Mapping[str, Any], folder: LtxFolder, config: LtxConfig, training: TrainingArgs
+    ) -> None:
+        super().check_latents(row, folder, config, training)
+        if AUDIO in self.chosen_streams(config):
+            stored_audio(row, folder)
+
+    def caption_encoder(
+        self, folder: LtxFolder, *, device: torch.device, dtype: torch.dtype, where: str = "path"
+    ) -> GemmaCaptions:
+        return GemmaCaptions(folder.path, device=device, dtype=dtype, where=where)
+
+    def adapter(
+        self,
+        folder: LtxFolder,
+        *,
+        config: LtxConfig,
+        flow_shift: float,
+        device: torch.device,
+        training: TrainingArgs | None,
+        autocast: bool,
+        encode_negative: Callable[[], Tensor],
+    ) -> LtxAdapter:
+        return Ltx2Adapter(
+            folder,
+            config=config,
+            flow_shift=flow_shift,
+            device=device,
+            training=training,
+            autocast=autocast,
+            encode_negative=encode_negative,
+        )
+
+    def sampler(
+        self,
+        folder: LtxFolder,
+        *,
+        adapter: LtxAdapter,
+        config: LtxConfig,
+        device: torch.device,
+        prompts: PromptEmbeddings,
+        size: VideoSize,
+        autocast: bool,
+    ) -> LtxSampler:
+        assert isinstance(adapter, Ltx2Adapter)
+        return Ltx2Sampler(
+            folder,
+            adapter=adapter,
+            config=config,
+            device=device,
+            prompts=prompts,
+            size=size,
+            autocast=autocast,
+            connectors=adapter.connectors,
+        )
+
+    def encoder(self, folder: LtxFolder, device: torch.device, dtype: torch.dtype) -> Ltx2Encoder:
+        text = self.caption_encoder(folder, device=device, dtype=dtype, where="model path")
+        return Ltx2Encoder(folder, text=text, text_dtype=dtype, device=device)
+
+    def write_tiny(self, out: Path, *, seed: int, **sizes: int) -> None:
+        write_tiny(out, seed=seed, **sizes)
+
+
+def _class_name(index: Mapping[str, Any], component: str) -> str:
+    entry = index.get(component)
+    return str(entry[1]) if isinstance(entry, list | tuple) and len(entry) == 2 else "nothing"
+
+
+def _check_index(index: Mapping[str, Any], vocoder: str, where: str) -> None:
+    problems = []
+    text_encoder = _class_name(index, "text_encoder")
+    if text_encoder != TEXT_ENCODER:
+        found = f"its text encoder is {text_encoder} (LTX-2.5 or another variant)"
+        problems.append(Problem(found, where, allowed=f"{TEXT_ENCODER}: {SUPPORTED}"))
+    if vocoder not in VOCODERS:
+        problems.append(Problem(f"its vocoder is {vocoder}", where, allowed=", ".join(VOCODERS)))
+    if problems:
+        raise ConfigError(problems)
+
+
+def _statistics(path: str, subfolder: str, where: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    tensors = read_tensors(path, subfolder, STATISTICS, where=where)
+    mean, std = (tuple(tensors[name].float().tolist()) for name in STATISTICS)
+    return mean, std
+
+
+def _text_width(connectors: Mapping[str, Any]) -> int:
+    if connectors["per_modality_projections"]:
+        return int(connectors["video_hidden_dim"]) + int(connectors["audio_hidden_dim"])
+    return int(connectors["caption_channels"])
+
+
+def _compression(vae: Mapping[str, Any], axis: str) -> int:
+    """Pixels per latent pixel, or frames per latent frame, as the VAE itself computes them."""
+    given = vae[f"{axis}_compression_ratio"]
+    if given is not None:
+        return int(given)
+    patch = vae["patch_size" if axis == "spatial" else "patch_size_t"]
+    return int(patch * 2 ** sum(vae["spatio_temporal_scaling"]))
+
+
+def _check_values(
+    transformer: Mapping[str, Any],
+    vae: Mapping[str, Any],
+    audio_vae: Mapping[str, Any],
+    connectors: Mapping[str, Any],
+    vocoder: Mapping[str, Any],
+    where: str,
+) -> None:
+    numbers = (
+        (TRANSFORMER, transformer, ("in_channels", "audio_in_channels", "patch_size", "patch_size_t")),
+        ("vae", vae, ("latent_channels", "patch_size", "patch_size_t")),
+        ("audio_vae", audio_vae, ("latent_channels", "mel_bins", "sample_rate", "mel_hop_length")),
+        ("connectors", connectors, ("caption_channels", "video_hidden_dim", "audio_hidden_dim")),
+        ("vocoder", vocoder, ("output_sampling_rate",)),
+    )
+    problems = [
+        Problem(f"{key} in {component}/ is {config.get(key)!r}", where, allowed="a whole number", fix=DAMAGED)
+        for component, config, keys in numbers
+        for key in keys
+        if not isinstance(config.get(key), int) or isinstance(config.get(key), bool) or config[key] <= 0
+    ]
+    if problems:
+        raise ConfigError(problems)
+
+
+def _check_variant(
+    transformer: Mapping[str, Any], vae: Mapping[str, Any], audio_vae: Mapping[str, Any], where: str
+) -> None:
+    problems = []
+    audio_width = audio_vae["latent_channels"] * (audio_vae["mel_bins"] // LATENT_DOWNSAMPLE_FACTOR)
+    widths = {transformer["in_channels"], transformer["audio_in_channels"], vae["latent_channels"], audio_width}
+    if len(widths) != 1:
+        found = (
+            f"its transformer takes tokens of {transformer['in_channels']} (video) and "
+            f"{transformer['audio_in_channels']} (audio) channels, its autoencoders make {vae['latent_channels']} and "
+            f"{audio_width}"
+        )
+        problems.append(Problem(found, where, allowed=f"one number of channels everywhere: {SUPPORTED}"))
+    patches = ("patch_size", "patch_size_t", "audio_patch_size", "audio_patch_size_t")
+    others = ", ".join(f"{key} {transformer[key]}" for key in patches if transformer[key] != 1)
+    if others:
+        problems.append(Problem(f"its transformer has {others}", where, allowed=f"1: {SUPPORTED}"))
+    if vae["timestep_conditioning"]:
+        problems.append(Problem("its VAE decodes with timesteps", where, allowed=f"one that does not: {SUPPORTED}"))
+    if problems:
+        raise ConfigError(problems)

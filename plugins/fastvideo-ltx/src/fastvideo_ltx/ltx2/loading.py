@@ -1,0 +1,56 @@
+"""The models of an LTX-2 pipeline, frozen, in eval mode."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKLLTX2Audio, AutoencoderKLLTX2Video
+from diffusers.pipelines.ltx2 import LTX2TextConnectors, LTX2Vocoder, LTX2VocoderWithBWE
+from transformers import AutoTokenizer, Gemma3ForConditionalGeneration, PreTrainedTokenizerBase
+
+from fastvideo_ltx.loading import load_model, load_text_model, readable
+
+VOCODERS = {kind.__name__: kind for kind in (LTX2Vocoder, LTX2VocoderWithBWE)}
+"""By the name that a pipeline's index gives."""
+
+
+def load_vae(path: str, *, device: torch.device, where: str = "path") -> AutoencoderKLLTX2Video:
+    """The video autoencoder, float32.
+
+    Raises:
+        ConfigError: the weights cannot be read, or do not fit the configuration.
+    """
+    return _frozen(AutoencoderKLLTX2Video, path, "vae", torch.float32, device, where)
+
+
+def load_audio_vae(path: str, *, device: torch.device, where: str = "path") -> AutoencoderKLLTX2Audio:
+    """The audio autoencoder, float32; errors as `load_vae`."""
+    return _frozen(AutoencoderKLLTX2Audio, path, "audio_vae", torch.float32, device, where)
+
+
+def load_vocoder(path: str, kind: str, *, device: torch.device) -> LTX2Vocoder | LTX2VocoderWithBWE:
+    """The vocoder of the class named `kind`, float32; errors as `load_vae`."""
+    vocoder: LTX2Vocoder | LTX2VocoderWithBWE = _frozen(VOCODERS[kind], path, "vocoder", torch.float32, device, "path")
+    return vocoder
+
+
+def load_connectors(path: str, *, dtype: torch.dtype, device: torch.device, where: str = "path") -> LTX2TextConnectors:
+    """Projection and connectors of the text; errors as `load_vae`."""
+    return _frozen(LTX2TextConnectors, path, "connectors", dtype, device, where)
+
+
+def load_text_encoder(
+    path: str, *, dtype: torch.dtype, device: torch.device, where: str = "path"
+) -> tuple[PreTrainedTokenizerBase, Gemma3ForConditionalGeneration]:
+    """The tokenizer and Gemma 3; errors as `load_vae`."""
+    with readable(path, "tokenizer", where):
+        tokenizer = AutoTokenizer.from_pretrained(path, subfolder="tokenizer")
+    gemma = load_text_model(
+        Gemma3ForConditionalGeneration, path, "text_encoder", dtype=dtype, device=device, where=where
+    )
+    return tokenizer, gemma
+
+
+def _frozen(kind: Any, path: str, subfolder: str, dtype: torch.dtype, device: torch.device, where: str) -> Any:
+    return load_model(kind, path, subfolder, dtype=dtype, device=device, where=where).requires_grad_(False)

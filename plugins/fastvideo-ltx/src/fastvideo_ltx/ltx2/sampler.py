@@ -1,0 +1,219 @@
+"""From a prompt to a video with sound with any role's transformer, through diffusers' LTX2Pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKLLTX2Audio, AutoencoderKLLTX2Video, LTX2Pipeline
+from diffusers.pipelines.ltx2 import LTX2Vocoder, LTX2VocoderWithBWE
+from diffusers.video_processor import VideoProcessor
+from torch import Tensor, nn
+
+from fastvideo_core.validator import SampledVideo
+from fastvideo_ltx.adapter import TEXT, TEXT_MASK
+from fastvideo_ltx.batches import layout_of_video
+from fastvideo_ltx.folder import LtxFolder
+from fastvideo_ltx.layout import TokenLayout, pack_video, unpack_video
+from fastvideo_ltx.ltx2.adapter import AUDIO
+from fastvideo_ltx.ltx2.latents import audio_length, audio_statistics, pack_audio, unpack_audio, video_statistics
+from fastvideo_ltx.ltx2.loading import load_audio_vae, load_vae, load_vocoder
+from fastvideo_ltx.ltx2.network import AUDIO_TEXT
+from fastvideo_ltx.ltx2.text import Connectors, pad_left
+from fastvideo_ltx.sampler import LtxSampler
+from fastvideo_ltx.schedule import many_step_scheduler
+from fastvideo_ltx.sizes import VideoSize
+
+PLAIN_GUIDANCE: Mapping[str, Any] = {
+    "stg_scale": 0.0,
+    "audio_stg_scale": 0.0,
+    "modality_scale": 1.0,
+    "audio_modality_scale": 1.0,
+    "guidance_rescale": 0.0,
+    "audio_guidance_rescale": 0.0,
+    "spatio_temporal_guidance_blocks": None,
+}
+"""LTX2Pipeline with guidance u + w (c - u) alone, which training knows too."""
+
+
+class Ltx2Sampler(LtxSampler):
+    """Sampling through LTX2Pipeline; see `LtxSampler`. A run on video alone samples without sound."""
+
+    def __init__(self, folder: LtxFolder, *, connectors: Connectors, **settings: Any) -> None:
+        super().__init__(folder, **settings)
+        self._connectors = connectors
+        self._has_audio = AUDIO in self.folder.generation.chosen_streams(self.config)
+        self._vae: AutoencoderKLLTX2Video | None = None
+        self._audio_vae: AutoencoderKLLTX2Audio | None = None
+        self._vocoder: LTX2Vocoder | LTX2VocoderWithBWE | None = None
+
+    def layout(self, size: VideoSize) -> TokenLayout:
+        video = layout_of_video(self.folder, num_frames=size.num_frames, height=size.height, width=size.width)
+        if not self._has_audio:
+            return video
+        audio = audio_length(self.folder, size.num_frames, self.adapter.frame_rate)
+        return TokenLayout(video.frames, video.height, video.width, audio)
+
+    def initial_noise(self, layout: TokenLayout, generator: torch.Generator) -> Tensor:
+        video = super().initial_noise(layout, generator)
+        if not layout.audio:
+            return video
+        shape = (1, self.folder.facts["audio_channels"], layout.audio, self.folder.facts["audio_mel_bins"])
+        audio = torch.randn(shape, generator=generator, device=generator.device)
+        return torch.cat([video, pack_audio(audio)], dim=1)
+
+    def sample_many_steps(
+        self,
+        transformer: nn.Module,
+        text: Tensor,
+        negative: Tensor | None,
+        size: VideoSize,
+        *,
+        steps: int,
+        guidance_scale: float,
+        generator: torch.Generator,
+    ) -> Tensor:
+        network = _Network(transformer, autocast=self.autocast, isolated=not self._has_audio)
+        pipeline = _NormalisedPipeline(
+            scheduler=many_step_scheduler(self.folder, self.config, steps=steps),
+            vae=self.autoencoder(),
+            audio_vae=self.audio_autoencoder(),
+            text_encoder=None,
+            tokenizer=None,
+            connectors=_Ready(self._connectors),
+            transformer=network,
+            vocoder=None,
+        )
+        pipeline.set_progress_bar_config(disable=True)
+        embeddings = self._embeddings("", text, network.dtype)
+        if negative is not None:
+            embeddings |= self._embeddings("negative_", negative, network.dtype)
+        video, audio = pipeline(
+            **embeddings,
+            height=size.height,
+            width=size.width,
+            num_frames=size.num_frames,
+            frame_rate=self.adapter.frame_rate,
+            num_inference_steps=steps,
+            guidance_scale=guidance_scale,
+            audio_guidance_scale=guidance_scale,
+            **PLAIN_GUIDANCE,
+            generator=generator,
+            output_type="latent",
+            return_dict=False,
+        )
+        tokens = pack_video(video)
+        return torch.cat([tokens, pack_audio(audio)], dim=1) if self._has_audio else tokens
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor, layout: TokenLayout, generator: torch.Generator) -> SampledVideo:
+        video = video_statistics(self.folder).denormalise(latents[:, : layout.video].to(self.device))
+        pixels = self.autoencoder().decode(unpack_video(video, layout), None, return_dict=False)[0]
+        processor = VideoProcessor(vae_scale_factor=self.folder.spatial_factor)
+        frames = torch.from_numpy(processor.postprocess_video(pixels, output_type="np"))[0]
+        fps = self.adapter.frame_rate
+        shown = (frames * 255).round().to(torch.uint8)
+        if not layout.audio:
+            return SampledVideo(frames=shown, fps=fps)
+        sound = self._sound(latents[:, layout.video :].to(self.device), seconds=len(shown) / fps)
+        return SampledVideo(frames=shown, fps=fps, audio=sound, sample_rate=self.folder.facts["sound_sample_rate"])
+
+    def autoencoder(self) -> AutoencoderKLLTX2Video:
+        """The video VAE."""
+        if self._vae is None:
+            self._vae = load_vae(self.folder.path, device=self.device)
+        return self._vae
+
+    def audio_autoencoder(self) -> AutoencoderKLLTX2Audio:
+        """The audio VAE."""
+        if self._audio_vae is None:
+            self._audio_vae = load_audio_vae(self.folder.path, device=self.device)
+        return self._audio_vae
+
+    def _sound(self, tokens: Tensor, *, seconds: float) -> Tensor:
+        """The waveform [2, samples] of normalised audio tokens [1, T, 128], as long as the video: what the decoder leaves
+        out at the end is silence."""
+        if self._vocoder is None:
+            kind = self.folder.facts["vocoder"]
+            self._vocoder = load_vocoder(self.folder.path, kind, device=self.device)
+        latent = unpack_audio(audio_statistics(self.folder).denormalise(tokens), self.folder.facts["audio_channels"])
+        mel = self.audio_autoencoder().decode(latent, return_dict=False)[0]
+        waveform = self._vocoder(mel)[0].float().cpu().clamp(-1, 1)
+        length = round(seconds * self.folder.facts["sound_sample_rate"])
+        return nn.functional.pad(waveform[:, :length], (0, max(length - waveform.shape[1], 0)))
+
+    def _embeddings(self, prefix: str, features: Tensor, dtype: torch.dtype) -> dict[str, Tensor]:
+        padded, mask = pad_left(features[None].to(self.device))
+        return {f"{prefix}prompt_embeds": padded.to(dtype), f"{prefix}prompt_attention_mask": mask}
+
+
+class _NormalisedPipeline(LTX2Pipeline):  # type: ignore[misc]  # diffusers is untyped
+    """LTX2Pipeline whose latents come out normalised, as the network made them."""
+
+    @staticmethod
+    def _denormalize_latents(latents: Tensor, *statistics: Any) -> Tensor:
+        return latents
+
+    @staticmethod
+    def _denormalize_audio_latents(latents: Tensor, *statistics: Any) -> Tensor:
+        return latents
+
+
+class _Ready(nn.Module):
+    """Stands where the pipeline has its projection and connectors; takes text that is projected already."""
+
+    def __init__(self, connectors: Connectors) -> None:
+        super().__init__()
+        self._connectors = connectors
+
+    @property
+    def device(self) -> torch.device:
+        return self._connectors.device
+
+    def forward(self, features: Tensor, mask: Tensor, padding_side: str) -> tuple[Tensor, Tensor, Tensor]:
+        given = self._connectors.connect(features, mask)
+        return given[TEXT].to(features.dtype), given[AUDIO_TEXT].to(features.dtype), given[TEXT_MASK]
+
+
+class _Network(nn.Module):
+    """A transformer as training runs it: under bfloat16 autocast, or with a video stream that sees nothing of the sound.
+
+    Only its own call is under autocast: the scheduler's arithmetic stays in float32.
+    """
+
+    def __init__(self, transformer: nn.Module, *, autocast: bool, isolated: bool) -> None:
+        super().__init__()
+        self._transformer: Any = transformer
+        self._autocast = autocast and self.dtype == torch.float32
+        self._isolated = isolated
+
+    @property
+    def config(self) -> Any:
+        return self._transformer.config
+
+    @property
+    def dtype(self) -> torch.dtype:
+        dtype: torch.dtype = self._transformer.dtype
+        return dtype
+
+    @property
+    def device(self) -> torch.device:
+        device: torch.device = self._transformer.device
+        return device
+
+    @property
+    def rope(self) -> Any:
+        return self._transformer.rope
+
+    @property
+    def audio_rope(self) -> Any:
+        return self._transformer.audio_rope
+
+    def cache_context(self, *args: Any, **kwargs: Any) -> Any:
+        return self._transformer.cache_context(*args, **kwargs)
+
+    def forward(self, hidden_states: Tensor, **kwargs: Any) -> Any:
+        kwargs["isolate_modalities"] |= self._isolated
+        with torch.autocast(hidden_states.device.type, dtype=torch.bfloat16, enabled=self._autocast):
+            return self._transformer(hidden_states=hidden_states, **kwargs)

@@ -1,0 +1,84 @@
+"""Sampling with the transformer of a folder: what `sample` calls."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fastvideo_core.data.validation import ValidationPrompt
+from fastvideo_core.roles import RoleHandle
+from fastvideo_core.validator import SampledVideo, ValidationRequest
+from fastvideo_ltx.batches import layout_of_video
+from fastvideo_ltx.captions import PromptEmbeddings
+from fastvideo_ltx.config import LtxConfig
+from fastvideo_ltx.folder import TRANSFORMER
+from fastvideo_ltx.generations import open_folder
+from fastvideo_ltx.run import check_streams
+from fastvideo_ltx.sampler import LtxSampler
+from fastvideo_ltx.schedule import resolve_flow_shift
+
+
+@dataclass(frozen=True)
+class LtxPathSampler:
+    """A transformer from a folder or hub id, and the sampler that uses it.
+
+    Args:
+        handle: the transformer as the role "student".
+        sampler: samples with any role.
+    """
+
+    handle: RoleHandle
+    sampler: LtxSampler
+
+    def sample(self, request: ValidationRequest, prompt: ValidationPrompt, generator: torch.Generator) -> SampledVideo:
+        """One video, as `LtxSampler.sample`."""
+        return self.sampler.sample(request, prompt, generator)
+
+    def fit_prompt(self, prompt: ValidationPrompt) -> ValidationPrompt:
+        """As `LtxSampler.fit_prompt`."""
+        return self.sampler.fit_prompt(prompt)
+
+    def shift_and_clamp_timestep(self, t: Tensor) -> Tensor:
+        """As the adapter's: for schedules that a method warps by the timestep shift."""
+        return self.sampler.shift_and_clamp_timestep(t)
+
+
+def build_sampler(
+    model_path: str, pipeline_config: LtxConfig, *, device: torch.device, dtype: torch.dtype = torch.float32
+) -> LtxPathSampler:
+    """A sampler for the pipeline at `model_path`; videos have the generation's own size unless a prompt says otherwise.
+
+    Args:
+        model_path: folder or hub id.
+        pipeline_config: shift, sampler kind, negative prompt; of a run it names the tokens that its shift was taken at,
+            without them it is that of the generation's own size.
+        device: where everything runs.
+        dtype: of transformer and text encoder; the VAE is float32.
+
+    Raises:
+        ConfigError: the path holds no LTX pipeline, or not the streams that are asked for.
+    """
+    folder = open_folder(model_path, where="model path")
+    check_streams(pipeline_config, folder)
+    generation = folder.generation
+    transformer = generation.load_transformer(model_path, dtype=dtype, device=device, where="model path")
+    encoder = generation.caption_encoder(folder, device=device, dtype=dtype, where="model path")
+    prompts = PromptEmbeddings(encoder, [pipeline_config.negative_prompt], keep_encoder=True)
+    size = generation.size
+    layout = layout_of_video(folder, num_frames=size.num_frames, height=size.height, width=size.width)
+    adapter = generation.adapter(
+        folder,
+        config=pipeline_config,
+        flow_shift=resolve_flow_shift(folder, pipeline_config, tokens=layout.video),
+        device=device,
+        training=None,
+        autocast=False,
+        encode_negative=lambda: prompts.get(pipeline_config.negative_prompt),
+    )
+    sampler = generation.sampler(
+        folder, adapter=adapter, config=pipeline_config, device=device, prompts=prompts, size=size, autocast=False
+    )
+    handle = RoleHandle("student", {TRANSFORMER: transformer.requires_grad_(False)}, family="ltx")
+    return LtxPathSampler(handle, sampler)

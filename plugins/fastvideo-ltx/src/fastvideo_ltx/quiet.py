@@ -1,0 +1,22 @@
+"""Loading and saving without the progress bars of diffusers and transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from diffusers.utils import logging as diffusers_logging
+from transformers.utils import logging as transformers_logging
+
+
+@contextmanager
+def no_progress_bars() -> Iterator[None]:
+    """Switches both libraries' bars off, and afterwards back to what they were."""
+    libraries = [library for library in (diffusers_logging, transformers_logging) if library.is_progress_bar_enabled()]
+    for library in libraries:
+        library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for library in libraries:
+            library.enable_progress_bar()

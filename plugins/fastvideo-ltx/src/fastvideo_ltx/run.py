@@ -1,0 +1,170 @@
+"""A run as LTX sees it: its roles' pipelines, and what can be said of its data and prompts before weights are loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fastvideo_core.adapter import LatentsSource
+from fastvideo_core.config.run import RunConfig
+from fastvideo_core.config.sections import MethodConfig
+from fastvideo_core.data.loader import ParquetLoader
+from fastvideo_core.data.validation import ValidationPrompt
+from fastvideo_core.errors import ConfigError, Problem, UserError
+from fastvideo_ltx.batches import data_free_video, frame_rates, stored_text, stored_video
+from fastvideo_ltx.config import LtxConfig
+from fastvideo_ltx.folder import LtxFolder, check_same_latent_space
+from fastvideo_ltx.generation import Generation
+from fastvideo_ltx.generations import open_folder
+from fastvideo_ltx.schedule import is_dynamic, resolve_flow_shift
+from fastvideo_ltx.sizes import fit_prompt
+
+FAMILY = "ltx"
+
+
+@dataclass(frozen=True)
+class LtxRoles:
+    """The run's roles that are LTX pipelines, all of one generation.
+
+    Args:
+        folders: by role, in the order of run.yaml.
+        base_role: the first trainable one, which gives VAE, scheduler and text encoder.
+    """
+
+    folders: Mapping[str, LtxFolder]
+    base_role: str
+
+    @property
+    def base(self) -> LtxFolder:
+        """The pipeline of `base_role`."""
+        return self.folders[self.base_role]
+
+    @property
+    def generation(self) -> Generation:
+        """Of all of them."""
+        return self.base.generation
+
+
+def open_roles(cfg: RunConfig) -> LtxRoles:
+    """Reads the configuration files of every LTX role's pipeline.
+
+    Raises:
+        ConfigError: there is no such role, a role's path holds no LTX pipeline, roles do not share a latent space, or the
+            run asks for streams that the pipelines do not have.
+    """
+    names = [name for name in cfg.roles if cfg.role_family(name).rpartition(":")[2] == FAMILY]
+    if not names:
+        raise ConfigError(
+            Problem(f"no role is of family '{FAMILY}'", "roles", fix="set recipe.family to the family of the roles")
+        )
+    folders = {name: open_folder(cfg.roles[name].path, where=f"roles.{name}.path") for name in names}
+    check_same_latent_space(folders)
+    roles = LtxRoles(folders, next((name for name in names if cfg.roles[name].trainable), names[0]))
+    check_streams(section(cfg), roles.base)
+    return roles
+
+
+def section(cfg: RunConfig) -> LtxConfig:
+    """The run's pipeline_config; the defaults where another family's is in its place."""
+    return cfg.pipeline_config if isinstance(cfg.pipeline_config, LtxConfig) else LtxConfig()
+
+
+def check_streams(config: LtxConfig, folder: LtxFolder) -> None:
+    """The pipeline makes what is asked for.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    generation = folder.generation
+    problems = []
+    if lacking := [stream for stream in generation.chosen_streams(config) if stream not in generation.streams]:
+        problems.append(
+            Problem(
+                f"{', '.join(lacking)} is asked for, but {folder.path} is {generation.name}",
+                where="pipeline_config.streams",
+                allowed=", ".join(generation.streams),
+                fix="remove streams",
+            )
+        )
+    elif config.audio_loss_weight != 1 and "audio" not in generation.chosen_streams(config):
+        found = f"found {config.audio_loss_weight:g}, but no audio is trained"
+        problems.append(Problem(found, where="pipeline_config.audio_loss_weight", fix="remove it"))
+    if problems:
+        raise ConfigError(problems)
+
+
+def run_flow_shift(cfg: RunConfig, roles: LtxRoles) -> float:
+    """The run's one shift.
+
+    Raises:
+        UserError: it depends on the number of tokens, and neither run nor data name a size.
+    """
+    config = section(cfg)
+    tokens = resolve_shift_tokens(cfg, config, roles)
+    return resolve_flow_shift(roles.base, config, tokens=0 if tokens is None else tokens)
+
+
+def resolve_shift_tokens(cfg: RunConfig, config: LtxConfig, roles: LtxRoles | None = None) -> int | None:
+    """The number of video tokens that the run's shift is taken at: those of the videos that it trains on.
+
+    Data with several latent shapes counts with its longest. None where the shift does not depend on it.
+
+    Raises:
+        UserError: neither run nor data name a size.
+    """
+    if config.flow_shift is not None or config.shift_tokens is not None:
+        return config.shift_tokens
+    folder = (open_roles(cfg) if roles is None else roles).base
+    if not is_dynamic(folder):
+        return None
+    source = cfg.method_config.latents_source() if isinstance(cfg.method_config, MethodConfig) else "data"
+    training = cfg.training
+    sizes = (training.num_height, training.num_width, training.num_frames, training.num_latent_t)
+    if source == "zeros" and sizes[:2] != (None, None):
+        return data_free_video({}, folder, training).video
+    rows: list[dict[str, Any]] = []
+    if training.data_path is not None:
+        rows = ParquetLoader(training.data_path, batch_size=1, seed=training.seed).examples()
+    if rows and all("vae_latent" in row for row in rows):
+        shapes = [stored_video(row, folder, training).shape[2:] for row in rows]
+        return int(max(frames * height * width for frames, height, width in shapes))
+    return data_free_video({}, folder, training).video
+
+
+def input_problems(
+    cfg: RunConfig,
+    config: LtxConfig,
+    *,
+    prompts: Sequence[ValidationPrompt],
+    rows: Sequence[Mapping[str, Any]],
+    latents_source: LatentsSource | None,
+) -> list[Problem]:
+    """What is wrong with the run's roles together, its validation prompts and rows of its data; see LtxConfig.preflight."""
+    try:
+        roles = open_roles(cfg)
+    except UserError as error:
+        return list(error.problems)
+    problems: list[Problem] = []
+    size = roles.generation.size.of_run(cfg.training)
+    for prompt in prompts:
+        try:
+            fit_prompt(prompt, size, roles.generation.geometry)
+        except UserError as error:
+            problems += error.problems
+    for row in rows:
+        try:
+            stored_text(row, roles.base)
+            frame_rates(row, roles.generation.geometry.fps, 1)
+            if latents_source == "data" or config.first_frame_probability > 0:
+                roles.generation.check_latents(row, roles.base, config, cfg.training)
+            if latents_source == "zeros":
+                data_free_video(row, roles.base, cfg.training)
+        except UserError as error:
+            problems += error.problems
+    if not problems:
+        try:
+            run_flow_shift(cfg, roles)
+        except UserError as error:
+            problems += error.problems
+    return problems

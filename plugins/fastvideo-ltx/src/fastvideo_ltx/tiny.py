@@ -1,0 +1,65 @@
+"""A random-weight LTX pipeline, small enough for tests, in the real diffusers format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fastvideo_core.errors import ConfigError, Problem
+from fastvideo_ltx.generations import GENERATIONS
+
+
+def write_tiny_pipeline(
+    out: Path,
+    *,
+    seed: int = 0,
+    generation: int = 1,
+    num_layers: int = 2,
+    num_heads: int = 2,
+    head_dim: int = 16,
+    text_dim: int = 32,
+    text_layers: int = 2,
+    vae_dim: int = 8,
+) -> None:
+    """Writes a pipeline folder that the generation's plain diffusers pipeline loads; equal arguments give equal bytes.
+
+    Args:
+        out: the folder; created, must be empty or absent.
+        seed: of all weights; the global random state is left as it was.
+        generation: 1 (LTX-Video) or 2 (LTX-2).
+        num_layers: transformer blocks.
+        num_heads: attention heads of the transformer.
+        head_dim: width of a head; a multiple of 4, with num_heads at least 6 (rotary embedding over time, height, width).
+        text_dim: width of the text encoder; a multiple of 8.
+        text_layers: layers of the text encoder.
+        vae_dim: width of the video autoencoder; a multiple of 4.
+
+    Raises:
+        ConfigError: for options that make no LTX, or a folder that is not empty.
+    """
+    out = Path(out)
+    problems = []
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        problems.append(Problem("is not an empty folder", where=str(out), fix="name a new folder"))
+    if generation not in GENERATIONS:
+        allowed = ", ".join(str(number) for number in GENERATIONS)
+        problems.append(Problem(f"is {generation}", where="generation", allowed=allowed))
+    counts = {"num_layers": num_layers, "num_heads": num_heads, "text_layers": text_layers}
+    problems += [Problem(f"is {value}", where=name, allowed="1 or more") for name, value in counts.items() if value < 1]
+    for name, value, multiple in (("head_dim", head_dim, 4), ("text_dim", text_dim, 8), ("vae_dim", vae_dim, 4)):
+        if value < multiple or value % multiple:
+            problems.append(Problem(f"is {value}", where=name, allowed=f"multiples of {multiple}"))
+    if head_dim * num_heads < 6:
+        problems.append(Problem(f"make {head_dim * num_heads}", where="head_dim x num_heads", allowed="6 or more"))
+    if problems:
+        raise ConfigError(problems)
+    out.mkdir(parents=True, exist_ok=True)
+    GENERATIONS[generation].write_tiny(
+        out,
+        seed=seed,
+        num_layers=num_layers,
+        num_heads=num_heads,
+        head_dim=head_dim,
+        text_dim=text_dim,
+        text_layers=text_layers,
+        vae_dim=vae_dim,
+    )

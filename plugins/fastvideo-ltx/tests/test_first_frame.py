@@ -1,0 +1,148 @@
+"""First-frame conditioning: given tokens are clean, at t = 0, and without loss."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from fastvideo_core.diffusion.reduce import mean_per_sample
+from fastvideo_core.errors import ConfigError, DataError
+from fastvideo_ltx.adapter import CLEAN, GIVEN
+from fastvideo_ltx.components import build_ltx_components
+
+FIRST = 6
+"""Tokens of a frame of 2 x 3 latents."""
+
+
+@pytest.fixture
+def given(run_config):
+    """A run in which every first frame is given."""
+    built = build_ltx_components(
+        run_config({"student": True, "teacher": False}, pipeline={"first_frame_probability": 1.0})
+    )
+    built.adapter.on_train_start()
+    return built
+
+
+def _generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def _seen(handle) -> list[dict[str, torch.Tensor]]:
+    calls = []
+    handle.modules["transformer"].register_forward_pre_hook(
+        lambda module, args, kwargs: calls.append(kwargs), with_kwargs=True
+    )
+    return calls
+
+
+def test_without_it_nothing_is_drawn_and_every_token_counts(components, raw_batch):
+    generator = _generator()
+    before = generator.get_state()
+    batch = components.adapter.prepare_batch(raw_batch, generator=generator)
+    assert GIVEN not in batch.conditioning
+    assert batch.loss_weight is None
+    assert torch.equal(generator.get_state(), before)
+    calls = _seen(components.bundle["student"])
+    t = torch.tensor([100.0, 900.0])
+    components.adapter.predict_noise(components.bundle["student"], batch.latents, t, batch, conditional=True)
+    assert torch.equal(calls[0]["timestep"], t)
+
+
+def test_given_tokens_enter_clean_and_at_zero_and_the_others_as_they_are(given, raw_batch):
+    batch = given.adapter.prepare_batch(raw_batch)
+    noisy, t = torch.randn_like(batch.latents), torch.tensor([100.0, 900.0])
+    calls = _seen(given.bundle["student"])
+    given.adapter.predict_noise(given.bundle["student"], noisy, t, batch, conditional=True)
+    seen, levels = calls[0]["hidden_states"], calls[0]["timestep"]
+    assert torch.equal(seen[:, :FIRST], batch.latents[:, :FIRST])
+    assert torch.equal(seen[:, FIRST:], noisy[:, FIRST:])
+    assert levels.shape == (2, 18)
+    assert levels[:, :FIRST].abs().max() == 0
+    assert torch.equal(levels[:, FIRST:], t[:, None].expand(2, 12))
+
+
+def test_given_tokens_stay_clean_in_x0_also_under_guidance(given, raw_batch):
+    adapter, teacher = given.adapter, given.bundle["teacher"]
+    batch = adapter.prepare_batch(raw_batch)
+    noisy, t = torch.randn_like(batch.latents), torch.tensor([100.0, 900.0])
+    with torch.no_grad():
+        for x0 in (
+            adapter.predict_x0(teacher, noisy, t, batch, conditional=True),
+            adapter.predict_x0(teacher, noisy, t, batch, conditional=False),
+            adapter.predict_x0_guided(teacher, noisy, t, batch, guidance_scale=3.0),
+        ):
+            assert torch.allclose(x0[:, :FIRST], batch.latents[:, :FIRST], atol=1e-5)
+            assert (x0[:, FIRST:] - batch.latents[:, FIRST:]).abs().min() > 0
+    dropped = batch.with_conditioning_dropped(torch.tensor([True, False]))
+    assert torch.equal(dropped.conditioning[GIVEN], batch.conditioning[GIVEN])
+
+
+def test_the_loss_does_not_see_given_tokens(given, raw_batch):
+    batch = given.adapter.prepare_batch(raw_batch)
+    errors = torch.ones_like(batch.latents)
+    errors[:, :FIRST] = 1e6
+    assert mean_per_sample(errors, batch.loss_weight).tolist() == [1.0, 1.0]
+    assert batch.loss_weight.shape == (2, 18, 1)
+
+
+def test_no_gradient_flows_through_given_tokens(given, raw_batch):
+    batch = given.adapter.prepare_batch(raw_batch)
+    noisy = torch.randn_like(batch.latents).requires_grad_()
+    x0 = given.adapter.predict_x0(given.bundle["student"], noisy, torch.tensor([500.0]), batch, conditional=True)
+    x0.square().sum().backward()
+    assert noisy.grad[:, :FIRST].abs().max() == 0
+    assert noisy.grad[:, FIRST:].abs().max() > 0
+
+
+def test_it_is_drawn_per_sample_with_its_probability_from_the_generator(run_config):
+    adapter = build_ltx_components(run_config(pipeline={"first_frame_probability": 0.3})).adapter
+    raw = {"vae_latent": torch.zeros(4000, 128, 2, 1, 1), "text_embedding": torch.zeros(4000, 1, 32)}
+    batch = adapter.prepare_batch(raw, generator=_generator(1))
+    assert batch.conditioning[GIVEN].float().mean(0).tolist() == [pytest.approx(0.3, abs=0.03), 0.0]
+    again = adapter.prepare_batch(raw, generator=_generator(1))
+    assert torch.equal(batch.conditioning[GIVEN], again.conditioning[GIVEN])
+    other = adapter.prepare_batch(raw, generator=_generator(2))
+    assert not torch.equal(batch.conditioning[GIVEN], other.conditioning[GIVEN])
+    with pytest.raises(ValueError, match="needs a generator"):
+        adapter.prepare_batch(raw)
+
+
+def test_a_sample_without_it_is_treated_as_in_a_run_without_it(run_config, raw_batch):
+    velocities = []
+    for probability in (0.0, 1e-9):
+        built = build_ltx_components(run_config(pipeline={"first_frame_probability": probability}))
+        batch = built.adapter.prepare_batch(raw_batch, generator=_generator())
+        with torch.no_grad():
+            t = torch.tensor([100.0, 900.0])
+            velocities.append(
+                built.adapter.predict_noise(built.bundle["student"], batch.latents, t, batch, conditional=True)
+            )
+    torch.testing.assert_close(*velocities)
+
+
+def test_images_are_never_given_whole(given, raw_batch):
+    raw_batch["vae_latent"] = raw_batch["vae_latent"][:, :, :1]
+    batch = given.adapter.prepare_batch(raw_batch)
+    assert not batch.conditioning[GIVEN].any()
+    assert batch.loss_weight.min() == 1
+
+
+def test_data_free_training_takes_first_frames_from_the_data(run_config, raw_batch):
+    cfg = run_config(pipeline={"first_frame_probability": 1.0}, num_height=64, num_width=96, num_frames=33)
+    adapter = build_ltx_components(cfg).adapter
+    batch = adapter.prepare_batch(raw_batch, latents_source="zeros")
+    assert batch.latents.shape == (2, 30, 128)
+    assert torch.equal(batch.latents[:, :FIRST], adapter.prepare_batch(raw_batch).latents[:, :FIRST])
+    assert batch.latents[:, FIRST:].abs().max() == 0
+    assert torch.equal(batch.conditioning[CLEAN], batch.latents)
+
+
+def test_first_frames_of_another_size_or_none_at_all_are_refused(run_config, raw_batch):
+    cfg = run_config(pipeline={"first_frame_probability": 1.0}, num_height=64, num_width=64, num_frames=33)
+    adapter = build_ltx_components(cfg).adapter
+    with pytest.raises(ConfigError, match="asks for 2 x 2 latents, but the data's first frames are 2 x 3"):
+        adapter.prepare_batch(raw_batch, latents_source="zeros")
+    del raw_batch["vae_latent"]
+    with pytest.raises(DataError, match="captions but no vae_latent"):
+        adapter.prepare_batch(raw_batch, latents_source="zeros")

@@ -1,0 +1,103 @@
+"""LTX-2.3 and other folders of the generation: what is read, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from ltx2_pipeline import FRAMES, HEIGHT, WIDTH, generate, open_pipeline, write_ltx23
+
+from fastvideo_core.data.validation import ValidationPrompt
+from fastvideo_core.errors import ConfigError
+from fastvideo_core.validator import ValidationRequest
+from fastvideo_ltx.config import LtxConfig
+from fastvideo_ltx.generations import open_folder
+from fastvideo_ltx.path_sampler import build_sampler
+
+
+@pytest.fixture(scope="module")
+def ltx23(tiny_ltx2, tmp_path_factory) -> str:
+    return write_ltx23(tiny_ltx2, tmp_path_factory.mktemp("ltx23") / "tiny")
+
+
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+def test_ltx23_is_sampled_as_by_its_own_pipeline(ltx23, guidance):
+    frames, sound = generate(open_pipeline(ltx23), steps=2, guidance=guidance, output_type="np")
+    sampler = build_sampler(ltx23, LtxConfig(), device=torch.device("cpu"))
+    request = ValidationRequest(sampler.handle, Path("unused"), sampling_steps=2, guidance_scale=guidance)
+    prompt = ValidationPrompt("a cat", height=HEIGHT, width=WIDTH, num_frames=FRAMES)
+    ours = sampler.sample(request, prompt, torch.Generator().manual_seed(3))
+    assert np.abs(ours.frames.numpy().astype(int) - (frames[0] * 255).round()).max() <= 1
+    torch.testing.assert_close(ours.audio[:, : sound.shape[-1]], sound[0], rtol=0, atol=1e-4)
+
+
+def test_ltx23_trains_on_video_alone_too(ltx23, run_config):
+    from fastvideo_ltx.components import build_ltx_components
+
+    built = build_ltx_components(run_config(paths={"student": ltx23}, pipeline={"streams": ("video",)}))
+    built.adapter.on_train_start()
+    batch = built.adapter.prepare_batch(
+        {"vae_latent": torch.randn(1, 128, 2, 2, 3), "text_embedding": torch.randn(1, 5, 32 + 16)}
+    )
+    t = torch.full((1, 1, 1), 500.0)
+    student = built.bundle["student"]
+    built.adapter.predict_noise(student, batch.latents, t, batch, conditional=True).sum().backward()
+    with_gradient = {name for name, p in student.modules["transformer"].named_parameters() if p.grad is not None}
+    assert with_gradient
+    assert not any("audio" in name for name in with_gradient)
+
+
+def test_a_folder_says_what_it_holds(tiny_ltx2, ltx23):
+    folder = open_folder(tiny_ltx2, where="path")
+    assert (folder.generation.name, folder.channels, folder.temporal_factor, folder.spatial_factor) == (
+        "LTX-2",
+        128,
+        8,
+        32,
+    )
+    assert (folder.facts["audio_sample_rate"], folder.facts["sound_sample_rate"]) == (16000, 24000)
+    assert (folder.text_dim, open_folder(ltx23, where="path").text_dim) == (32, 32 + 16)
+
+
+def edited(tiny: str, out: Path, file: str, **changes: object) -> str:
+    shutil.copytree(tiny, out)
+    path = out / file
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    return str(out)
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "message"),
+    [
+        (
+            "model_index.json",
+            {"text_encoder": ["transformers", "Gemma4UnifiedForConditionalGeneration"]},
+            r"its text encoder is Gemma4UnifiedForConditionalGeneration \(LTX-2.5 or another variant\)",
+        ),
+        (
+            "model_index.json",
+            {"vocoder": ["ltx2", "Other"]},
+            r"its vocoder is Other\n    allowed: LTX2Vocoder, ",
+        ),
+        ("vae/config.json", {"timestep_conditioning": True}, "its VAE decodes with timesteps"),
+        ("transformer/config.json", {"patch_size": 2}, "its transformer has patch_size 2"),
+        ("audio_vae/config.json", {"mel_bins": "many"}, "mel_bins in audio_vae/ is 'many'"),
+        ("audio_vae/config.json", {"latent_channels": 4}, "its autoencoders make 128 and 64"),
+    ],
+)
+def test_other_variants_are_refused(tiny_ltx2, tmp_path, file, changes, message):
+    path = edited(tiny_ltx2, tmp_path / "other", file, **changes)
+    with pytest.raises(ConfigError, match=message):
+        open_folder(path, where="roles.student.path")
+
+
+@pytest.mark.parametrize("component", ["audio_vae", "connectors", "vocoder"])
+def test_a_missing_component_is_named(tiny_ltx2, tmp_path, component):
+    shutil.copytree(tiny_ltx2, tmp_path / "other")
+    shutil.rmtree(tmp_path / "other" / component)
+    with pytest.raises(ConfigError, match=f"has no subfolder {component}/"):
+        open_folder(str(tmp_path / "other"), where="path")
