@@ -1,0 +1,9 @@
+"""The callback keeps the contract: see `fastvideo_core.testing`."""
+
+from fastvideo_core.testing import CallbackPluginSuite
+
+
+class TestDeadline(CallbackPluginSuite):
+    plugin = "deadline"
+    config = {"minutes": 60}
+    unsupported = {"resume": "its state is a clock, which never shows the same twice"}

@@ -1,0 +1,30 @@
+"""`method_config` of method `velocity`; never imports torch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from fastvideo_core import MethodConfig
+from fastvideo_core.errors import Problem
+
+if TYPE_CHECKING:
+    from fastvideo_core import RunConfig
+
+
+class VelocityConfig(MethodConfig):
+    """Every option has a default or is required, and a meaning that `fastvideo-distill schema velocity` shows."""
+
+    guidance_scale: float = Field(default=3.0, ge=0, description="Guidance w of the teacher, u + w (c - u)")
+
+    def check_run(self, cfg: RunConfig) -> list[tuple[str, Problem]]:
+        """The student trains, the teacher does not."""
+        return [
+            (
+                f"roles.{role}.trainable",
+                Problem(f"the {role} of velocity must {'be' if wanted else 'not be'} trainable"),
+            )
+            for role, wanted in (("student", True), ("teacher", False))
+            if cfg.roles[role].trainable is not wanted
+        ]
