@@ -9,13 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 from PIL import Image
 from steps import StepFailedError
 
+from fastvideo_core.data.audio import SoundTrack
 from fastvideo_core.data.media import Frames, probe, read_frames
 
 SMOOTHED_OVER = 10
+SOUND_RATE = 24000
 LEAST_CONTRAST = 2.0
 """Standard deviation inside a frame, in levels of 255, below which a picture counts as one solid colour."""
 
@@ -79,6 +82,20 @@ def is_video(path: Path, size: Size) -> Frames:
     moves = np.abs(np.diff(frames.astype(np.float32), axis=0)).mean()
     require(moves > 0, f"{path} is a still picture")
     return frames
+
+
+def has_sound(path: Path) -> str:
+    """The mp4 has a sound track as long as its pictures, up to a piece of sound (1024 samples), that is no silence."""
+    with av.open(str(path)) as container:
+        stream = container.streams.audio[0]
+        seconds = float(stream.duration * stream.time_base)
+    info = probe(path)
+    pictures = info.frames / info.fps
+    require(abs(seconds - pictures) < 0.03, f"{path}: {seconds:.3f} s of sound for {pictures:.3f} s of pictures")
+    with SoundTrack(path, SOUND_RATE) as track:
+        loudest = float(np.abs(track.read(0, pictures)).max())
+    require(loudest > 0, f"{path}: its sound is silence")
+    return f"{seconds:.3f} s of sound for {pictures:.3f} s of pictures, at most {loudest:.2f} loud"
 
 
 def validation_was_shown(run: Path, steps: Sequence[int], size: Size) -> str:

@@ -1,10 +1,13 @@
-"""Samples an exported folder with diffusers alone: `plain_diffusers.py PIPELINE FOLDER OUT.npz PROMPT H W FRAMES STEPS SEEDS...`
+"""Samples an exported folder with diffusers alone: PIPELINE FOLDER OUT.npz PROMPT JSON H W FRAMES STEPS SEEDS...
+
+JSON: more arguments of the pipeline's call.
 
 Nothing of this project is imported, and the end of the script makes sure of it.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 
 import diffusers
@@ -14,8 +17,8 @@ import torch
 
 def main(arguments: list[str]) -> int:
     """Writes float frames [T, H, W, 3] in [0, 1] of every seed, by the seed's name."""
-    pipeline_class, folder, out, prompt = arguments[:4]
-    height, width, num_frames, steps, *seeds = map(int, arguments[4:])
+    pipeline_class, folder, out, prompt, more = arguments[:5]
+    height, width, num_frames, steps, *seeds = map(int, arguments[5:])
     pipeline = getattr(diffusers, pipeline_class).from_pretrained(folder)
     pipeline.to("cuda" if torch.cuda.is_available() else "cpu").set_progress_bar_config(disable=True)
     videos = {}
@@ -29,6 +32,7 @@ def main(arguments: list[str]) -> int:
             guidance_scale=1.0,
             generator=torch.Generator().manual_seed(seed),
             output_type="np",
+            **json.loads(more),
         ).frames[0]
     np.savez(out, **videos)
     ours = sorted(name for name in sys.modules if name.startswith("fastvideo"))
