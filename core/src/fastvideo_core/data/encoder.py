@@ -20,12 +20,14 @@ class VideoGeometry:
         frames_remainder: see frames_divisor.
         size_multiple: height and width are multiples of it, in pixels.
         fps: frames per second that the model was trained on.
+        least_size: height and width are at least so many pixels.
     """
 
     frames_divisor: int
     frames_remainder: int
     size_multiple: int
     fps: float
+    least_size: int = 1
 
     def check(self, *, height: int, width: int, num_frames: int, where: str = "") -> None:
         """Check a clip's size.
@@ -40,11 +42,12 @@ class VideoGeometry:
             Problem(
                 f"{name} is {value}",
                 where,
-                allowed=f"positive multiples of {self.size_multiple}",
-                fix=f"use {_either(self._nearest(value, self.size_multiple, 0))}",
+                allowed=f"positive multiples of {self.size_multiple}"
+                + (f" from {self.least_size} on" if self.least_size > self.size_multiple else ""),
+                fix=f"use {_either(self._nearest(max(value, self.least_size), self.size_multiple, 0))}",
             )
             for name, value in (("height", height), ("width", width))
-            if value <= 0 or value % self.size_multiple
+            if value < self.least_size or value % self.size_multiple
         ]
         if num_frames <= 0 or num_frames % self.frames_divisor != self.frames_remainder % self.frames_divisor:
             near = self._nearest(num_frames, self.frames_divisor, self.frames_remainder)

@@ -38,7 +38,7 @@ class Clip:
     def smallest(cls, geometry: VideoGeometry) -> Clip:
         """A small size that is not square, of more than one latent frame."""
         multiple = geometry.size_multiple
-        small = -(-32 // multiple)  # at least 32 pixels: smaller ones vanish in an autoencoder
+        small = -(-max(32, geometry.least_size) // multiple)  # below 32 pixels pictures vanish in an autoencoder
         frames = geometry.frames_divisor + geometry.frames_remainder
         return cls(small * multiple, (small + 1) * multiple, frames)
 

@@ -57,7 +57,13 @@ class Ltx2(Generation):
     )
     transformer = LTX2VideoTransformer3DModel
     block = LTX2VideoTransformerBlock
-    geometry = VideoGeometry(frames_divisor=FRAMES_DIVISOR, frames_remainder=1, size_multiple=SIZE_MULTIPLE, fps=24.0)
+    geometry = VideoGeometry(
+        frames_divisor=FRAMES_DIVISOR,
+        frames_remainder=1,
+        size_multiple=SIZE_MULTIPLE,
+        fps=24.0,
+        least_size=2 * SIZE_MULTIPLE,  # the decoder pads by reflection, which takes two latent rows and columns
+    )
     size = VideoSize(height=512, width=768, num_frames=121)
 
     def read(self, path: str, index: Mapping[str, Any], *, where: str) -> LtxFolder:
