@@ -53,7 +53,9 @@ def tests(session: nox.Session) -> None:
 def slow(session: nox.Session) -> None:
     """The tests marked slow (killed and resumed runs, several processes)."""
     install_project(session, "pytest-xdist", "pytest-timeout")
-    session.run("pytest", "-n", "2", "-m", "slow", *session.posargs, *TEST_FOLDERS, env=test_environment())
+    session.run(
+        "pytest", "-n", "2", "--dist", "loadfile", "-m", "slow", *session.posargs, *TEST_FOLDERS, env=test_environment()
+    )
 
 
 @nox.session
