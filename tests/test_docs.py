@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import yaml
 
+from fastvideo_core.cli.main import main
 from fastvideo_core.data.media import write_video
 from fastvideo_core.dispatch.load import load_run_config
 from fastvideo_core.registry import PluginRegistry
@@ -53,6 +54,25 @@ def test_the_readme_s_run_yaml_is_valid_with_local_paths(tmp_path, tiny_wan, lat
     cfg = load_run_config(path, PluginRegistry())
     assert cfg.training.num_gpus == 8
     assert cfg.training.validation_sampling_steps == (8,)
+
+
+def test_the_ltx_page_s_run_yaml_trains_on_a_tiny_pipeline(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["tiny", "ltx", "base", "--set", "generation=2"]) == 0
+    tone = np.sin(np.arange(24000) / 20)[None].astype(np.float32)
+    for number in range(2):
+        frames = np.random.default_rng(number).integers(0, 255, (12, 64, 64, 3), dtype=np.uint8)
+        write_video(tmp_path / "clips" / f"{number}.mp4", frames, 24, audio=0.3 * tone[:, :12000], sample_rate=24000)
+        (tmp_path / "clips" / f"{number}.txt").write_text(f"clip number {number}")
+    size = ["--height", "64", "--width", "64", "--num-frames", "9"]
+    where = ["--family", "ltx", "--model", "base", "--input", "clips", "--output", "data"]
+    assert main(["preprocess", *where, *size]) == 0
+    run = yaml.safe_load(example("docs/ltx.md", "ltx.yaml"))
+    run["roles"]["student"]["path"] = "base"
+    run["training"]["max_train_steps"] = 1
+    (tmp_path / "ltx.yaml").write_text(yaml.safe_dump(run))
+    assert main(["ltx.yaml"]) == 0
+    assert (tmp_path / "outputs/ltx/checkpoint-000001").is_dir()
 
 
 @pytest.mark.slow
