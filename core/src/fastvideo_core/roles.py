@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -61,6 +61,8 @@ class RoleHandle:
             buffers hold their values, and core loads the rest from here, in the parameters' own dtypes.
         bfloat16_classes: the classes inside of blocks whose float32 parameters the family computes with in bfloat16
             (by autocast): they are gathered in bfloat16, and reduced and kept in float32.
+        frozen: says of a parameter, by its name `module.parameter`, whether it stays as it is in a trainable role (a stream
+            that the run leaves out); None trains all of them.
         lora: set by core when the role trains adapters instead of its own weights.
     """
 
@@ -73,6 +75,7 @@ class RoleHandle:
     block_classes: tuple[type[nn.Module], ...] = ()
     weights: WeightSource | None = None
     bfloat16_classes: tuple[type[nn.Module], ...] = ()
+    frozen: Callable[[str], bool] | None = None
     lora: LoraConfig | None = None
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
@@ -88,6 +91,10 @@ class RoleHandle:
         if self.lora is not None:
             for name, parameter in self.named_parameters():
                 parameter.requires_grad_(self.trainable and is_adapter(name))
+        if self.frozen is not None:
+            for name, parameter in self.named_parameters():
+                if self.frozen(name):
+                    parameter.requires_grad_(False)
 
     def trainable_parameters(self) -> list[nn.Parameter]:
         """The parameters that an optimizer of this role owns: those that require a gradient."""

@@ -230,6 +230,19 @@ def test_batches_hold_one_latent_shape(tmp_path: Path) -> None:
     assert all(batch["vae_latent"].shape[1:] == shapes[ids(batch)[0] % 2] for batch in batches)
 
 
+def test_batches_hold_one_length_of_sound(tmp_path: Path) -> None:
+    rows = []
+    for n in range(10):
+        sound = np.full((2, 3 + n % 2, 1), n, np.float32)
+        extra = {"audio_latent_bytes": sound.tobytes(), "audio_latent_shape": list(sound.shape)}
+        rows.append(sample_row(n) | extra | {"audio_latent_dtype": "float32"})
+    write_file(tmp_path / "a.parquet", rows)
+    source = loader(tmp_path, batch_size=4)
+    batches = [next(source) for _ in range(source.batches_per_epoch)]
+    assert {n for batch in batches for n in ids(batch)} == set(range(10))
+    assert all(batch["audio_latent"].shape[2] == 3 + ids(batch)[0] % 2 for batch in batches)
+
+
 def test_a_data_set_in_nested_folders_with_many_files_loads(tmp_path: Path) -> None:
     for i in range(4):
         write_file(tmp_path / f"worker_{i}" / "data.parquet", [sample_row(3 * i + k) for k in range(3)], group=1)

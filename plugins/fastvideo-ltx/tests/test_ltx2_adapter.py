@@ -86,6 +86,8 @@ def test_given_first_frames_have_no_loss_whatever_the_stream_s_weight(build, raw
     batch = adapter.prepare_batch(raw)
     weight = batch.loss_weight.expand(2, 21, 1)[..., 0]
     assert (weight == 0).tolist() == [[True] * 6 + [False] * 15] * 2
+    # the video's part of the loss stays (V + a A) / (1 + a)'s
+    assert weight[:, :12].sum(1).tolist() == pytest.approx(weight[:, 12:].sum(1).tolist())
 
 
 @pytest.mark.parametrize("streams", STREAMS)

@@ -74,14 +74,20 @@ def test_a_sound_has_as_many_moments_as_the_pipeline_gives_to_its_video(encoder,
     assert moments == round(num_frames / FPS * 25)
 
 
+def test_a_sound_shorter_than_a_window_has_one_moment(encoder):
+    (latent,) = encoder.encode_audio([tone(440.0, 1 / 60).expand(2, -1)])
+    assert latent.shape == (8, 1, 16)
+    assert latent.isfinite().all()
+
+
 def test_video_latents_are_the_mode_of_the_pipeline_s_vae(encoder, tiny_ltx2):
-    frames = torch.randint(0, 256, (1, FRAMES, 32, 64, 3), dtype=torch.uint8)
+    frames = torch.randint(0, 256, (1, FRAMES, 64, 96, 3), dtype=torch.uint8)
     latent = encoder.encode_videos(frames)[0]["vae_latent"]
     with torch.no_grad():
         pixels = frames.permute(0, 4, 1, 2, 3).float() / 127.5 - 1
         expected = open_pipeline(tiny_ltx2).vae.encode(pixels).latent_dist.mode()[0]
     assert torch.equal(latent, expected)
-    assert latent.shape == (128, 2, 1, 2)
+    assert latent.shape == (128, 2, 2, 3)
 
 
 @pytest.mark.parametrize(
@@ -99,17 +105,17 @@ def test_other_weights_are_another_encoding(encoder, tiny_ltx2, tmp_path, compon
 
 def test_preprocess_stores_sound_beside_the_picture(encoder, tmp_path: Path):
     (tmp_path / "clips").mkdir()
-    frames = np.random.default_rng(0).integers(0, 256, (20, 32, 64, 3), np.uint8)
+    frames = np.random.default_rng(0).integers(0, 256, (20, 64, 96, 3), np.uint8)
     for name, sound in (("loud", tone(700, 20 / 24)[None].numpy()), ("mute", None)):
         write_video(
             tmp_path / "clips" / f"{name}.mp4", frames, FPS, audio=sound, sample_rate=RATE if name == "loud" else None
         )
         (tmp_path / "clips" / f"{name}.txt").write_text(f"a {name} clip")
-    options = PreprocessOptions(height=32, width=64, num_frames=9, clips="all", batch_size=2)
+    options = PreprocessOptions(height=64, width=96, num_frames=9, clips="all", batch_size=2)
     report = preprocess(encoder, tmp_path / "clips", tmp_path / "data", options)
     assert (report.samples, report.without_sound) == (4, ("mute.mp4",))
     batch = next(ParquetLoader(tmp_path / "data" / "with_sound", batch_size=2, seed=0))
-    assert batch["vae_latent"].shape == (2, 128, 2, 1, 2)
+    assert batch["vae_latent"].shape == (2, 128, 2, 2, 3)
     assert batch["audio_latent"].shape == (2, 8, 9, 16)
     assert batch["text_embedding"].shape == (2, 1 + len("a▁loud▁clip".encode()), 32)
     assert not batch["latents_normalised"]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +161,25 @@ def test_going_on_is_as_never_having_stopped(distill, tiny_ltx2, data, tmp_path,
         distill("export", tmp_path / run, tmp_path / f"{run}-exported")
     whole, parts = (transformer_weights(tmp_path / f"{run}-exported") for run in ("whole", "parts"))
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+@pytest.mark.slow
+@pytest.mark.distributed
+def test_video_alone_leaves_the_sound_s_parameters_on_two_processes_too(distill, tiny_ltx2, data, tmp_path):
+    settings = {"method": "finetune", "streams": ["video"], "steps": 2, "num_gpus": 2}
+    run = write_run(tmp_path / "run.yaml", tiny_ltx2, data, **settings)
+    done = subprocess.run(
+        [sys.executable, "-m", "fastvideo_core", str(run)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    distill("export", tmp_path / "run", tmp_path / "exported")
+    before, after = transformer_weights(tiny_ltx2), transformer_weights(tmp_path / "exported")
+    assert {name for name in before if torch.equal(before[name], after[name])} == set(filter(is_sound, before))
 
 
 def test_data_without_sound_trains_on_video_alone(distill, tiny_ltx2, data, tmp_path, capsys):

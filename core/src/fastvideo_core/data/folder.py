@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -27,7 +28,7 @@ _BUFFER_BYTES = 64 << 10
 _PIECE_BYTES = 3 << 20
 _SCANNERS = 8
 _NEVER_BY_DEFAULT = frozenset({"pil_image"})
-_BUCKETED = ("vae_latent", "trajectory_latents")
+_BUCKETED = ("vae_latent", "trajectory_latents", "audio_latent")
 _FIX_EMPTY = "write a data set with: fastvideo-distill preprocess, or correct the path"
 _FIX_CHANGED = "do not change a data set while it is in use; start the run again"
 _FIX_DAMAGED = "copy the file again, or delete it and preprocess its samples again"
@@ -266,10 +267,12 @@ def _bucket(path: Path, handle: pq.ParquetFile, columns: frozenset[str]) -> tupl
         return [()], np.zeros(handle.metadata.num_rows, np.int64)
     shapes: dict[tuple[int, ...], int] = {}
     buckets = []
-    for row, shape in enumerate(handle.read(columns=keys[:1]).column(keys[0]).to_pylist()):
-        if shape is None:
-            raise DataError(Problem(f"{keys[0]} is null", f"{path}, row {row}", fix="remove the row"))
-        buckets.append(shapes.setdefault(tuple(shape), len(shapes)))
+    table = handle.read(columns=keys)
+    stored = [table.column(key).to_pylist() for key in keys]
+    for row, of_row in enumerate(zip(*stored, strict=True)):
+        if None in of_row:
+            raise DataError(Problem(f"{keys[of_row.index(None)]} is null", f"{path}, row {row}", fix="remove the row"))
+        buckets.append(shapes.setdefault(tuple(itertools.chain(*of_row)), len(shapes)))
     return list(shapes), np.array(buckets, np.int64)
 
 

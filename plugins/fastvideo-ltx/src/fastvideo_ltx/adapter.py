@@ -190,7 +190,7 @@ class LtxAdapter(FlowMatchingAdapter):
             latents = torch.where(given[..., None], clean, latents)
             shared |= {GIVEN: given, CLEAN: clean}
             free = (~given)[..., None].float()
-            weight = free if weight is None else weight * free
+            weight = free if weight is None else weight * _free_of_stream(free, packed.layout)
         negative = self._negative_text
         return TrainingBatch(
             latents=latents,
@@ -332,6 +332,13 @@ class LtxAdapter(FlowMatchingAdapter):
             negative_conditioning={**texts[1], **rates} if negative is not None else None,
             extras={LAYOUT: layout},
         )
+
+
+def _free_of_stream(free: Tensor, layout: TokenLayout) -> Tensor:
+    """1 where a token has a loss, 0 where it is given, [B, S, 1]; scaled so that the video's tokens still sum to their number:
+    a given frame takes nothing from the stream's part of the loss."""
+    video, audio = free[:, : layout.video], free[:, layout.video :]
+    return torch.cat([video * (layout.video / video.sum(dim=1, keepdim=True).clamp(min=1)), audio], dim=1)
 
 
 def _for_batch(values: Mapping[str, Tensor], batch_size: int) -> dict[str, Tensor]:

@@ -13,6 +13,7 @@ from fastvideo_core.errors import ConfigError, Problem
 from fastvideo_core.roles import RoleHandle, RoleManager
 from fastvideo_core.validator import SamplingValidator
 from fastvideo_ltx.captions import PromptEmbeddings
+from fastvideo_ltx.config import LtxConfig
 from fastvideo_ltx.folder import TRANSFORMER
 from fastvideo_ltx.generation import Generation
 from fastvideo_ltx.loading import stored_weights
@@ -68,11 +69,13 @@ def build_ltx_components(cfg: RunConfig) -> ModelComponents:
             autocast=bf16,
         )
         validator = SamplingValidator(sampler, validation, seed=cfg.training.seed)
-    handles = {name: _role(cfg, name, generation, device, bf16) for name in roles.folders}
+    handles = {name: _role(cfg, name, generation, device, bf16, config) for name in roles.folders}
     return ModelComponents(bundle=RoleManager(handles), adapter=adapter, validator=validator)
 
 
-def _role(cfg: RunConfig, name: str, generation: Generation, device: torch.device, bf16: bool) -> RoleHandle:
+def _role(
+    cfg: RunConfig, name: str, generation: Generation, device: torch.device, bf16: bool, config: LtxConfig
+) -> RoleHandle:
     role = cfg.roles[name]
     dtype = torch.bfloat16 if bf16 and not role.trainable else torch.float32
     place = f"roles.{name}.path"
@@ -91,6 +94,7 @@ def _role(cfg: RunConfig, name: str, generation: Generation, device: torch.devic
         block_classes=(generation.block,),
         weights=weights,
         bfloat16_classes=(nn.Linear,) if bf16 and role.trainable else (),
+        frozen=generation.frozen(config),
     )
 
 

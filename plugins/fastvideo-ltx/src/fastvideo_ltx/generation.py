@@ -57,6 +57,10 @@ class Generation(ABC):
         """What the run trains and samples."""
         return self.streams if config.streams is None else config.streams
 
+    def frozen(self, config: LtxConfig) -> Callable[[str], bool] | None:
+        """Which parameters of a trained transformer, by name, the run leaves as they are; None where there are none."""
+        return None
+
     @abstractmethod
     def read(self, path: str, index: Mapping[str, Any], *, where: str) -> LtxFolder:
         """The facts of a folder whose sub-folders are complete.

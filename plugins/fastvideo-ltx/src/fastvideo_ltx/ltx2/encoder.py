@@ -13,7 +13,7 @@ from fastvideo_ltx.captions import CaptionEncoder
 from fastvideo_ltx.fingerprint import fingerprint
 from fastvideo_ltx.folder import LtxFolder
 from fastvideo_ltx.ltx2.loading import load_audio_vae, load_vae
-from fastvideo_ltx.ltx2.mel import log_mel
+from fastvideo_ltx.ltx2.mel import FFT_SIZE, log_mel
 
 
 class Ltx2Encoder:
@@ -101,15 +101,16 @@ class Ltx2Encoder:
 
     def _encode_sound(self, waveform: Tensor) -> Tensor:
         facts = self._folder.facts
+        silence = max(0, FFT_SIZE - waveform.shape[1])  # behind a sound that is shorter than a window
         mel = log_mel(
-            waveform[None],
+            torch.nn.functional.pad(waveform, (0, silence))[None],
             sample_rate=facts["audio_sample_rate"],
             hop_length=facts["audio_hop_length"],
             mel_bins=facts["audio_mel_bins"] * facts["audio_compression"],
         )
         latent: Tensor = self._audio_autoencoder().encode(mel).latent_dist.mode()[0]
         samples_per_moment = facts["audio_hop_length"] * facts["audio_compression"]
-        return latent[:, : round(waveform.shape[1] / samples_per_moment)].cpu()
+        return latent[:, : max(1, round(waveform.shape[1] / samples_per_moment))].cpu()
 
     def _autoencoder(self) -> AutoencoderKLLTX2Video:
         if self._vae is None:

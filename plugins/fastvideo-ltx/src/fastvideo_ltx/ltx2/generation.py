@@ -29,6 +29,7 @@ from fastvideo_ltx.generation import Generation
 from fastvideo_ltx.ltx2.adapter import AUDIO, Ltx2Adapter, stored_audio
 from fastvideo_ltx.ltx2.encoder import Ltx2Encoder
 from fastvideo_ltx.ltx2.loading import VOCODERS
+from fastvideo_ltx.ltx2.network import serves_sound
 from fastvideo_ltx.ltx2.sampler import Ltx2Sampler
 from fastvideo_ltx.ltx2.text import TEXT_LENGTH, GemmaCaptions
 from fastvideo_ltx.ltx2.tiny import write_tiny
@@ -65,6 +66,10 @@ class Ltx2(Generation):
         least_size=2 * SIZE_MULTIPLE,  # the decoder pads by reflection, which takes two latent rows and columns
     )
     size = VideoSize(height=512, width=768, num_frames=121)
+
+    def frozen(self, config: LtxConfig) -> Callable[[str], bool] | None:
+        """Whatever serves the sound, in a run on video alone: no decay and no gradient of zeros may move it."""
+        return None if AUDIO in self.chosen_streams(config) else serves_sound
 
     def read(self, path: str, index: Mapping[str, Any], *, where: str) -> LtxFolder:
         def config(kind: Any, subfolder: str) -> dict[str, Any]:

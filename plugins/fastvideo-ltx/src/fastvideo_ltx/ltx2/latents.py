@@ -57,7 +57,7 @@ def unpack_audio(tokens: Tensor, channels: int) -> Tensor:
 
 
 def audio_length(folder: LtxFolder, num_frames: int, fps: float) -> int:
-    """How many audio tokens LTX2Pipeline gives to a video: 25 per second with the published models.
+    """How many audio tokens LTX2Pipeline gives to a video: 25 per second with the published models, and at least one.
 
     Args:
         num_frames: of the video, in pixels' frames.
@@ -65,7 +65,7 @@ def audio_length(folder: LtxFolder, num_frames: int, fps: float) -> int:
     """
     facts = folder.facts
     per_second: float = facts["audio_sample_rate"] / facts["audio_hop_length"] / float(facts["audio_compression"])
-    return round(num_frames / fps * per_second)
+    return max(1, round(num_frames / fps * per_second))
 
 
 def stream_weight(video: int, audio: int, audio_weight: float, device: torch.device) -> Tensor | None:

@@ -103,3 +103,8 @@ def _audio_text_width(transformer: LTX2VideoTransformer3DModel) -> int:
     config = transformer.config
     width: int = config.caption_channels if config.use_prompt_embeddings else config.audio_cross_attention_dim
     return width
+
+
+def serves_sound(parameter: str) -> bool:
+    """Whether a parameter, by name, serves the sound or what the streams see of each other."""
+    return any(word in parameter for word in ("audio", "av_cross", "a2v_cross"))
