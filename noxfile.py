@@ -34,7 +34,7 @@ def install_project(session: nox.Session, *extra: str) -> None:
     """All packages, editable."""
     install_torch(session)
     editable = [argument for path in (f"{CORE}[wandb,tensorboard,testing,lora]", *PLUGINS) for argument in ("-e", path)]
-    session.install(*CONSTRAINTS, *editable, *extra)
+    session.install(*CONSTRAINTS, *editable, "jsonschema", *extra)  # jsonschema: of the tests of `schema --json`
 
 
 def test_environment() -> dict[str, str]:
@@ -44,7 +44,7 @@ def test_environment() -> dict[str, str]:
 @nox.session
 def tests(session: nox.Session) -> None:
     """The default suite; arguments go to pytest."""
-    install_project(session, "pytest-xdist", "pytest-timeout", "jsonschema")
+    install_project(session, "pytest-xdist", "pytest-timeout")
     arguments = session.posargs or ["-n", "2", "-m", "not slow", *TEST_FOLDERS]
     session.run("pytest", *arguments, env=test_environment())
 

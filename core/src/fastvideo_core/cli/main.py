@@ -63,8 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as error:  # argparse, after --help or a wrong argument
         return error.code if isinstance(error.code, int) else 0 if error.code is None else 1
     except KeyboardInterrupt:
-        _show("interrupted")
-        return 130
+        return _show("interrupted", 130)
     except BrokenPipeError:  # the reader of a pipe has gone, as in `plugins | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -73,21 +72,24 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(stopped, file=sys.stderr)
         return stopped.exit_code
     except FastVideoError as error:
-        _show(f"{traceback.format_exc() if debug else ''}error: {error}")
-        return error.exit_code
+        return _show(f"{traceback.format_exc() if debug else ''}error: {error}", error.exit_code)
     except Exception:
-        _show(traceback.format_exc().rstrip())
-        return 1
+        return _show(traceback.format_exc().rstrip(), 1)
 
 
-def _show(text: str) -> None:
-    """On the console; a process of a run started by `num_gpus` leaves that to the launcher, which shows one of all."""
+def _show(text: str, status: int) -> int:
+    """On the console; a process of a run started by `num_gpus` leaves that to the launcher, which shows one of all.
+
+    Returns:
+        The status.
+    """
     if "RANK" in os.environ:
         from fastvideo_core.distributed.siblings import report_error
 
-        if report_error(text):
-            return
+        if report_error(text, status):
+            return status
     print(text, file=sys.stderr)
+    return status
 
 
 def _run(arguments: list[str]) -> int:

@@ -114,8 +114,7 @@ def _status(
         return 128 + received[-1]
     if errors:
         print(errors[0].text, file=sys.stderr)
-        failed = failures.get(errors[0].rank)
-        return failed.exitcode if failed is not None and failed.exitcode > 0 else 1
+        return errors[0].status  # not the process's own: torch may have ended it while it was going
     if received:
         return 128 + received[0]
     statuses = [failure.exitcode for failure in failures.values()]

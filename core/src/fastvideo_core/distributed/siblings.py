@@ -22,11 +22,13 @@ class ProcessError:
         rank: the process.
         time: seconds since the epoch.
         text: as it is to be shown.
+        status: the exit status that it ends with, unless it is ended before.
     """
 
     rank: int
     time: float
     text: str
+    status: int
 
 
 def launcher_folder() -> Path | None:
@@ -56,13 +58,13 @@ def ended_siblings() -> list[int]:
     return [] if folder is None else [pid for pid in _registered(folder, "pid") if not _is_alive(pid)]
 
 
-def report_error(text: str) -> bool:
+def report_error(text: str, status: int) -> bool:
     """Leaves `text` for the launcher to show; False when there is none of ours, so that it must be shown here."""
     folder = launcher_folder()
     if folder is None or not folder.is_dir():
         return False
     rank = int(os.environ["RANK"])
-    _write(folder / f"error-{rank}", json.dumps(asdict(ProcessError(rank, time.time(), text))))
+    _write(folder / f"error-{rank}", json.dumps(asdict(ProcessError(rank, time.time(), text, status))))
     return True
 
 
