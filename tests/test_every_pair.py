@@ -1,4 +1,4 @@
-"""Every installed method on every installed family: two steps, going on, a sample. No pair is named here."""
+"""Every installed method on every installed family: two steps, going on, a sample. Pairs come from what is installed."""
 
 from __future__ import annotations
 
