@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
+import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 import yaml
 
 from fastvideo_core.data.schema import encode_tensor
+from fastvideo_core.testing import processes
 
 TEXT_DIM = 32
 
@@ -51,14 +52,36 @@ def write_run(path: Path, run: dict[str, Any]) -> Path:
     return path
 
 
-def distill(*arguments: str | Path, cwd: Path, timeout: float = 600) -> subprocess.CompletedProcess[str]:
+def pytest_configure() -> None:
+    processes.preload("fastvideo_wan.components", "fastvideo_wan.sampler")
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a command ended; a negative status is the signal that killed it."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def distill(*arguments: str | Path, cwd: Path, timeout: float = 600) -> Done:
     """Runs `fastvideo-distill ARGUMENTS` as a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", "fastvideo_core", *map(str, arguments)],
-        cwd=cwd,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    with tempfile.TemporaryDirectory() as folder:
+        output, error = Path(folder) / "output.txt", Path(folder) / "error.txt"
+        process = processes.start(
+            "fastvideo_core.cli.main:main",
+            {"argv": list(map(str, arguments))},
+            environment=environment,
+            output=output,
+            error=error,
+            folder=cwd,
+        )
+        process.join(timeout)
+        late = process.exitcode is None
+        process.kill()
+        process.join()
+        done = Done(process.exitcode, output.read_text(encoding="utf-8"), error.read_text(encoding="utf-8"))
+    assert not late, f"not done after {timeout:.0f} seconds:\n{done.stderr}"
+    return done

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import importlib
-import json
 import os
 import socket
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
 
+from fastvideo_core.testing import processes as forked
+
 _TIMEOUT = 300
-_CHILD = "import sys; from fastvideo_core.testing.ranks import _child; _child(*sys.argv[1:])"
 
 
 @contextmanager
@@ -42,7 +41,7 @@ def run_ranks(target: str, arguments: Mapping[str, Any], *, world_size: int = 2)
 
     Args:
         target: importable in a fresh interpreter.
-        arguments: plain JSON values; results go to files that they name.
+        arguments: picklable; results go to files that they name.
 
     Raises:
         AssertionError: a process failed; holds the end of what it printed.
@@ -52,7 +51,12 @@ def run_ranks(target: str, arguments: Mapping[str, Any], *, world_size: int = 2)
     with tempfile.TemporaryDirectory() as folder:
         files = [Path(folder) / f"rank-{rank}.txt" for rank in range(world_size)]
         processes = [
-            _start(file, target, arguments, {**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)})
+            forked.start(
+                f"{__name__}:_rank",
+                {"target": target, "arguments": dict(arguments)},
+                environment={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+                output=file,
+            )
             for rank, file in enumerate(files)
         ]
         try:
@@ -60,47 +64,35 @@ def run_ranks(target: str, arguments: Mapping[str, Any], *, world_size: int = 2)
         finally:
             for process in processes:
                 process.kill()
-                process.wait()
+                process.join()
         shown = "\n".join(f"--- process {rank} of {world_size}\n{_end(files[rank])}" for rank in failed)
     assert not failed, f"{target} failed or took more than {_TIMEOUT} s:\n{shown}"
 
 
-def _start(
-    file: Path, target: str, arguments: Mapping[str, Any], environment: dict[str, str]
-) -> subprocess.Popen[bytes]:
-    with file.open("wb") as output:
-        return subprocess.Popen(
-            [sys.executable, "-c", _CHILD, target, json.dumps(dict(arguments))],
-            env=environment,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-
-
-def _wait(processes: Sequence[subprocess.Popen[bytes]]) -> list[int]:
+def _wait(processes: Sequence[ForkServerProcess]) -> list[int]:
     """Ranks that failed first, or all that were still running at the end of the time; [] when all ended well."""
     deadline = time.monotonic() + _TIMEOUT
     while time.monotonic() < deadline:
-        codes = [process.poll() for process in processes]
+        codes = [process.exitcode for process in processes]
         if failed := [rank for rank, code in enumerate(codes) if code]:
             return failed
         if all(code == 0 for code in codes):
             return []
         time.sleep(0.05)
-    return [rank for rank, process in enumerate(processes) if process.poll() is None]
+    return [rank for rank, process in enumerate(processes) if process.exitcode is None]
 
 
 def _end(file: Path) -> str:
     return file.read_text(encoding="utf-8", errors="replace")[-3000:]
 
 
-def _child(target: str, arguments: str) -> None:
+def _rank(target: str, arguments: Mapping[str, Any]) -> None:
     from fastvideo_core.distributed import launch
 
     module, _, name = target.partition(":")
     launch.join_process_group()
     try:
-        getattr(importlib.import_module(module), name)(**json.loads(arguments))
+        getattr(importlib.import_module(module), name)(**arguments)
     finally:
         launch.leave_process_group()
 
