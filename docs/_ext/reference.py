@@ -1,0 +1,130 @@
+"""Writes docs/reference/run-yaml.md and commands.md from the config classes and the commands' own parsers.
+
+The pages are made anew by every build and are not in the repository, so that they cannot disagree with the code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+from sphinx.application import Sphinx
+
+from fastvideo_core.cli.main import COMMANDS, PROG
+from fastvideo_core.cli.schema import SECTIONS
+from fastvideo_core.config.describe import options
+from fastvideo_core.config.run import LoraConfig
+from fastvideo_core.registry import PluginRegistry
+
+PLUGIN_SECTIONS = (
+    ("models", "pipeline_config", "family"),
+    ("methods", "method_config", "method"),
+    ("callbacks", "callbacks", "callback"),
+)
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    app.connect("builder-inited", _write)
+    return {"parallel_read_safe": True}
+
+
+def _write(app: Sphinx) -> None:
+    folder = Path(app.srcdir) / "reference"
+    folder.mkdir(exist_ok=True)
+    for name, text in (("run-yaml.md", run_yaml_page()), ("commands.md", commands_page())):
+        path = folder / name
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
+
+
+def run_yaml_page() -> str:
+    """Every option of run.yaml: core's sections, then those of the installed plug-ins."""
+    lines = [
+        "# run.yaml",
+        "",
+        "Every option, from the classes that read it. `fastvideo-distill schema NAME` prints the same for what is installed",
+        "on your machine.",
+        "",
+    ]
+    for place, model in SECTIONS.values():
+        lines += _section(f"`{place}`", model)
+    lines += _section("`roles.<name>.lora`", LoraConfig)
+    registry = PluginRegistry()
+    for kind, section, noun in PLUGIN_SECTIONS:
+        for name in sorted(registry.names(kind)):
+            place = f"`{section}.{name}`" if kind == "callbacks" else f"`{section}` of {noun} `{name}`"
+            lines += _section(place, registry.config_class(registry.get(kind, name)))
+    return "\n".join(lines)
+
+
+def _section(title: str, model: type[BaseModel]) -> list[str]:
+    lines = [f"## {title}", ""]
+    if not model.model_fields:
+        return [*lines, "It has no options.", ""]
+    lines += ["| option | allowed | default | meaning |", "|---|---|---|---|"]
+    for option in options(model):
+        default = "**required**" if option.required else f"`{_yaml(option.default)}`"
+        lines.append(f"| `{option.name}` | {_cell(option.allowed)} | {default} | {_cell(option.meaning)} |")
+    return [*lines, ""]
+
+
+def _yaml(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(_yaml, value))}]"
+    return '""' if value == "" else str(value)
+
+
+def _cell(text: str, *, code: bool = False) -> str:
+    text = " ".join(text.split()).replace("|", "\\|")
+    return text if code else text.replace("<", "&lt;")
+
+
+def commands_page() -> str:
+    """Every command with its arguments, as --help shows them."""
+    lines = ["# Commands", "", "What `--help` prints, in one place.", ""]
+    for name, meaning in COMMANDS.items():
+        parser = argparse.ArgumentParser(prog=f"{PROG} {name}")
+        importlib.import_module(f"fastvideo_core.cli.{name.replace('-', '_')}").add_arguments(parser)
+        lines += [f"## {name}", "", f"{meaning[0].upper()}{meaning[1:]}.", "", *_arguments(parser), ""]
+    return "\n".join([*lines, *_exit_codes()])
+
+
+def _arguments(parser: argparse.ArgumentParser) -> Iterator[str]:
+    actions: Sequence[argparse.Action] = [action for action in parser._actions if action.dest != "help"]
+    if not actions:
+        yield "It takes no arguments."
+        return
+    yield "| argument | default | meaning |"
+    yield "|---|---|---|"
+    for action in actions:
+        value = action.metavar or ("" if action.nargs == 0 else action.dest.upper())
+        if action.choices:
+            value = "{" + ",".join(map(str, action.choices)) + "}"
+        name = _cell(" ".join([*action.option_strings[-1:], *([str(value)] if value else [])]), code=True)
+        shown = action.default not in (None, False, argparse.SUPPRESS, []) and action.option_strings
+        default = f"`{action.default}`" if shown else ""
+        yield f"| `{name}` | {default} | {_cell((action.help or '') % {'default': action.default, 'prog': parser.prog})} |"
+
+
+def _exit_codes() -> list[str]:
+    return [
+        "## Exit codes",
+        "",
+        "| code | meaning |",
+        "|---:|---|",
+        "| 0 | done |",
+        "| 2 | the input is wrong: one message says where, what was found, what is allowed |",
+        "| 1 | anything else |",
+        "| 130, 143 | interrupted, terminated; both after a checkpoint |",
+        "",
+        "`--debug` shows the traceback of an error, `--plugin FILE.py` loads plug-ins from a file; every command has both.",
+        "",
+    ]

@@ -1,0 +1,51 @@
+"""The recipes' run.yaml files are right as they stand, but for the paths."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+import yaml
+
+from fastvideo_core.cli.main import main
+from fastvideo_core.data.schema import encode_tensor
+from tests.test_docs import BLOCK, ROOT
+
+RECIPES = sorted((ROOT / "docs/recipes").glob("*.md"))
+RUNS = [(page, match["text"]) for page in RECIPES for match in BLOCK.finditer(page.read_text()) if match["name"]]
+
+
+def prompts_data(folder: Path) -> Path:
+    rows = [
+        {"id": str(number), "caption": "a cat", **encode_tensor("text_embedding", torch.randn(4, 32))}
+        for number in range(8)
+    ]
+    folder.mkdir()
+    pq.write_table(pa.Table.from_pylist(rows), folder / "part-0.parquet")
+    return folder
+
+
+@pytest.mark.parametrize(("page", "text"), RUNS, ids=[page.stem for page, _ in RUNS])
+def test_a_recipe_s_run_passes_check(page, text, tmp_path, tiny_wan, latent_data, capsys):
+    run = yaml.safe_load(text)
+    for role in run["roles"].values():
+        role["path"] = str(tiny_wan)
+    prompts = tmp_path / "prompts.json"
+    prompts.write_text('{"data": [{"caption": "a cat", "height": 32, "width": 32, "num_frames": 9}]}')
+    run["training"]["output_dir"] = str(tmp_path / "out")
+    run["training"]["data_path"] = str(prompts_data(tmp_path / "data") if "from-prompts" in page.stem else latent_data)
+    if "validation_dataset_file" in run["training"]:
+        run["training"]["validation_dataset_file"] = str(prompts)
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump(run))
+    status = main(["check", str(path)])
+    printed = capsys.readouterr()
+    assert status == 0, printed.err
+    assert printed.out.rstrip().endswith("ok")
+
+
+def test_every_recipe_with_a_run_is_checked():
+    assert {page.stem for page, _ in RUNS} == {page.stem for page in RECIPES} - {"moving-from-fastvideo"}
