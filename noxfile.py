@@ -11,10 +11,11 @@ import nox
 ROOT = Path(__file__).parent
 CORE = "core"
 PLUGINS = tuple(f"plugins/fastvideo-{name}" for name in ("wan", "ltx", "finetune", "dmd2"))
-EXAMPLES = ("fastvideo-velocity", "fastvideo-deadline")
+EXAMPLES = ("fastvideo-velocity", "fastvideo-deadline", "fastvideo-mochi")
 SOURCES = ("core", "plugins", "examples", "tests", "benchmarks", "noxfile.py")
 TEST_FOLDERS = ("core/tests", *(f"{plugin}/tests" for plugin in PLUGINS), "tests")
 CONSTRAINTS = ("-c", "constraints.txt")
+TRANSCRIPT_FAMILY = "wan"
 
 nox.needs_version = ">=2024.4.15"
 nox.options.default_venv_backend = "uv"
@@ -136,40 +137,70 @@ def isolated(session: nox.Session, plugin: str) -> None:
 
 @nox.session
 def template(session: nox.Session) -> None:
-    """`new-plugin` of every kind, and the tutorial packages: to a wheel, into this fresh environment, their tests."""
-    session.install(*CONSTRAINTS, "build", "hatchling")
+    """`new-plugin` of every kind, and the tutorial packages: each to a wheel, into this fresh environment, its tests."""
     core = build_wheels(session, CORE)[CORE]
     install_torch(session)
-    session.install(*CONSTRAINTS, f"{core}[testing]", "pytest-timeout")
+    session.install(*CONSTRAINTS, f"{core}[testing]", "pytest-timeout", "pytest-xdist")
     made = Path(session.create_tmp()).absolute() / "made"
     shutil.rmtree(made, ignore_errors=True)
-    projects = [f"examples/{name}" for name in EXAMPLES]
+    projects = []
     for kind in ("method", "model", "callback"):
         out = made / kind
         session.run("fastvideo-distill", "new-plugin", f"fresh-{kind}", "--kind", kind, "--out", str(out))
         projects.append(str(out))
-    session.install(*CONSTRAINTS, *build_wheels(session, *projects).values())
-    for project in projects:
+    # The tutorials' family comes last: what it brings (diffusers) is not there for the others.
+    projects += [f"examples/{name}" for name in EXAMPLES]
+    for project, wheel in build_wheels(session, *projects).items():
+        session.install(*CONSTRAINTS, wheel)
         folder = copied_tests(session, project)
-        session.run("python", "-P", "-m", "pytest", "-q", str(folder), "--rootdir", str(folder), env=test_environment())
+        arguments = ("-q", "-n", "2", str(folder), "--rootdir", str(folder))
+        session.run("python", "-P", "-m", "pytest", *arguments, env=test_environment())
+
+
+@nox.session
+def new_user(session: nox.Session) -> None:
+    """Types what the authors' transcript shows, with nothing but the wheels, and compares what is printed."""
+    session.install(*CONSTRAINTS, "uv")
+    wheels = build_wheels(session, CORE, f"plugins/fastvideo-{TRANSCRIPT_FAMILY}")
+    commands = Path(session.create_tmp()).absolute() / "commands"
+    commands.mkdir(exist_ok=True)
+    # `pip` as the page types it, by uv: seconds in place of minutes.
+    pip = commands / "pip"
+    pip.write_text('#!/bin/sh\ncommand="$1"; shift\nexec uv pip "$command" "$@"\n', encoding="utf-8")
+    pip.chmod(0o755)
+    found = [*os.environ.get("UV_FIND_LINKS", "").split(), *(str(Path(wheel).parent) for wheel in wheels.values())]
+    environment = {
+        **test_environment(),
+        "PATH": os.pathsep.join([str(commands), *session.bin_paths, os.environ["PATH"]]),
+        "VIRTUAL_ENV": str(session.virtualenv.location),
+        "UV_FIND_LINKS": ",".join(found),
+        "UV_CONSTRAINT": str(ROOT / "constraints.txt"),
+    }
+    session.run("python", "-P", "tests/new_user.py", "docs/authors/from-an-empty-folder.md", env=environment)
 
 
 @nox.session
 def floor(session: nox.Session) -> None:
-    """The default tests of the packages on the oldest versions that they allow of everything but torch."""
+    """The default tests of the packages on the oldest versions that they allow of everything but torch.
+
+    Without those that start processes of their own: what processes do among each other is torch's part.
+    """
     install_torch(session)
-    packages = [f"./{CORE}[testing]", *(f"./{plugin}" for plugin in PLUGINS)]
-    session.install("--resolution", "lowest-direct", "torch==2.13.0", *packages, "pytest-timeout==2.4.0")
+    packages = [f"./{CORE}[testing,lora]", *(f"./{plugin}" for plugin in PLUGINS)]
+    tools = ("pytest-timeout==2.4.0", "pytest-xdist==3.8.0", "jsonschema==4.26.0")
+    session.install("--resolution", "lowest-direct", "torch==2.13.0", *packages, *tools)
     folders = ["core/tests", *(f"{plugin}/tests" for plugin in PLUGINS)]
-    arguments = session.posargs or ["-m", "not slow", "-q", "-k", "not two_processes"]
+    arguments = session.posargs or ["-n", "2", "-q", "-m", "not slow and not distributed", "-k", "not two_processes"]
     session.run("pytest", *arguments, *folders, env=test_environment())
 
 
 @nox.session
 def matrix(session: nox.Session) -> None:
-    """Every method on every family, from a tiny pipeline and clips to trained steps, through the command line."""
-    install_project(session)
-    session.run("python", "-P", "tests/matrix.py", env=test_environment())
+    """Every method on every family, those of the tutorials too: from a tiny pipeline to trained steps and a sample."""
+    install_project(session, "pytest-timeout", "pytest-xdist")
+    session.install(*CONSTRAINTS, *[f"./examples/{name}" for name in EXAMPLES])
+    arguments = session.posargs or ["-n", "2", "-q"]
+    session.run("python", "-m", "pytest", *arguments, "tests/test_every_pair.py", env=test_environment())
 
 
 @nox.session

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 import pytest
@@ -70,6 +71,22 @@ def test_the_kits_names_on_the_pages_exist() -> None:
     assert {"MethodPluginSuite", "take_step", "InMemoryTracker", "fake_process_group"} <= offered
     for name in kit.__all__:
         assert getattr(kit, name) is not None
+
+
+SOURCE = re.compile(r"<!-- source: (?P<path>\S+) -->\n```python\n(?P<text>.*?)```", re.DOTALL)
+
+
+@pytest.mark.parametrize("page", sorted(path.name for path in PAGES.glob("*.md")))
+def test_code_of_the_tutorials_packages_stands_there_as_the_page_shows_it(page: str) -> None:
+    for match in SOURCE.finditer((PAGES / page).read_text(encoding="utf-8")):
+        source = (ROOT / match["path"]).read_text(encoding="utf-8")
+        margins = {line[: len(line) - len(line.lstrip())] for line in source.splitlines()}
+        assert any(indent(match["text"], margin) in source for margin in margins), f"{match['path']}:\n{match['text']}"
+
+
+def test_the_page_on_families_shows_code_of_its_package() -> None:
+    text = (PAGES / "write-a-family.md").read_text(encoding="utf-8")
+    assert len(SOURCE.findall(text)) == text.count("```python") >= 5
 
 
 def _parameters(function: Any) -> list[str]:

@@ -5,6 +5,7 @@ The toy family's teacher is the exact velocity of the data, so that nothing but 
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ from fastvideo_core.testing.toy import EXACT, Mixture, ToyConfig, ToyNetwork
 from fastvideo_dmd2 import method
 from fastvideo_dmd2.losses import dmd_gradient
 from tests.conftest import distill, write_run
+from tests.families import ALL_KINDS, tiny_family
+
+__all__ = ["tiny_family"]
 
 PLUGIN = """
 from fastvideo_core import register_model
@@ -109,6 +113,32 @@ def test_a_known_mistake_keeps_the_student_away_from_the_data(tmp_path, monkeypa
     if mistake == "wrong sign":
         monkeypatch.setattr(method, "dmd_gradient", lambda x, real, fake, weight: dmd_gradient(x, fake, real, weight))
     assert quick_distance(tmp_path, data, critic_rate=0.0 if mistake == "frozen critic" else None) > 1.0
+
+
+# --- on every installed family ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ALL_KINDS, ids=str)
+def test_a_critic_that_is_the_teacher_leaves_the_student_alone_and_guidance_does_not(tiny_family, tmp_path, kind):
+    """g = x0_critic - x0_teacher is 0 where both are one network and nothing guides the teacher: DMD's fixed point."""
+    tiny = tiny_family(kind)
+    losses = []
+    for scale in (1.0, 3.0):
+        folder = tmp_path / str(scale)
+        folder.mkdir()
+        run = run_of(GAUSSIAN, steps=1, width=8, depth=1, real_score_guidance_scale=scale, generator_update_interval=1)
+        run = {name: run[name] for name in ("roles", "training", "method_config")}
+        run |= {"recipe": {"family": tiny.family, "method": "dmd2"}}
+        for role in run["roles"].values():
+            role["path"] = str(tiny.base)
+        run["training"] |= {"output_dir": str(folder / "out"), "data_path": str(tiny.data), "train_batch_size": 2}
+        run["training"] |= {"logging_steps": 1}
+        build_run(folder, run).train()
+        line = json.loads((folder / "out" / "metrics.jsonl").read_text())
+        losses.append(line["student_loss"])
+        assert line["critic_loss"] > 0.1
+    assert losses[0] == pytest.approx(0, abs=1e-9)
+    assert losses[1] > 1e-6  # random weights hardly listen to the text
 
 
 # --- with the command, to the end ----------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""A run that is killed and resumed is, bit for bit, the run that was not."""
+"""A run that is killed and resumed is, bit for bit, the run that was not, on every installed family."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ import torch
 from fastvideo_core.checkpoint.storage import TENSORS
 from fastvideo_core.checkpoint.tensors import read_index, read_tensors
 from tests.conftest import distill, write_run
+from tests.families import ALL_KINDS, TinyFamily, tiny_family
+
+__all__ = ["tiny_family"]
 
 KILLER = """
 import os, signal
@@ -31,15 +34,15 @@ class Killer(Callback):
 TIMINGS = {"seconds_per_step", "samples_per_second", "peak_memory_bytes"}
 
 
-def run_yaml(method: str, wan: Path, data: Path, *, workers: int, accumulation: int) -> dict[str, Any]:
+def run_yaml(method: str, tiny: TinyFamily, *, workers: int, accumulation: int) -> dict[str, Any]:
     names = {"finetune": ["student"], "dmd2": ["student", "teacher", "critic"]}[method]
     settings: dict[str, Any] = {"finetune": {}, "dmd2": {"generator_update_interval": 3}}[method]
     return {
-        "recipe": {"family": "wan", "method": method},
-        "roles": {name: {"path": str(wan), "trainable": name != "teacher"} for name in names},
+        "recipe": {"family": tiny.family, "method": method},
+        "roles": {name: {"path": str(tiny.base), "trainable": name != "teacher"} for name in names},
         "training": {
             "seed": 7,
-            "data_path": str(data),
+            "data_path": str(tiny.data),
             "max_train_steps": 20,
             "train_batch_size": 2,
             "gradient_accumulation_steps": accumulation,
@@ -50,9 +53,9 @@ def run_yaml(method: str, wan: Path, data: Path, *, workers: int, accumulation: 
             "weight_decay": 0.01,
             "training_cfg_rate": 0.3,
             "training_state_checkpointing_steps": 10,
-            "num_height": 32,
-            "num_width": 32,
-            "num_frames": 9,
+            "num_height": tiny.clip.height,
+            "num_width": tiny.clip.width,
+            "num_frames": tiny.clip.num_frames,
         },
         "method_config": settings,
         "callbacks": {"ema": {"decay": 0.9}},
@@ -76,14 +79,17 @@ def losses_of(output_dir: Path) -> list[dict[str, float]]:
     return [{key: value for key, value in line.items() if not is_timing(key)} for line in lines]
 
 
+READING = [(0, 1), (0, 2), (2, 1), (2, 2)]
+"""Workers and accumulated rounds; how data is read does not depend on the family, so one of them has all of these."""
+
+CASES = [(kind, *reading) for kind in ALL_KINDS for reading in (READING if str(kind) == "wan" else READING[-1:])]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("accumulation", [1, 2])
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(("kind", "workers", "accumulation"), CASES, ids=str)
 @pytest.mark.parametrize("method", ["finetune", "dmd2"])
-def test_ten_steps_kill_resume_ten_steps_are_twenty_steps(
-    tmp_path, tiny_wan, latent_data, method, workers, accumulation
-):
-    run = run_yaml(method, tiny_wan, latent_data, workers=workers, accumulation=accumulation)
+def test_ten_steps_kill_resume_ten_steps_are_twenty_steps(tmp_path, tiny_family, method, kind, workers, accumulation):
+    run = run_yaml(method, tiny_family(kind), workers=workers, accumulation=accumulation)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     plugin = tmp_path / "killer.py"
     plugin.write_text(KILLER)

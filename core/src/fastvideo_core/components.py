@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from fastvideo_core.adapter import DistillAdapter
-from fastvideo_core.roles import RoleManager
+from torch import Tensor
+
+from fastvideo_core.adapter import DistillAdapter, LatentsSource
+from fastvideo_core.config.run import RunConfig
+from fastvideo_core.roles import RoleHandle, RoleManager
 
 if TYPE_CHECKING:  # the validator stands above this layer; only its type is named here
     from fastvideo_core.validator import DistillValidator
@@ -28,3 +31,42 @@ class ModelComponents:
     adapter: DistillAdapter
     validator: DistillValidator | None = None
     dataloader: Iterable[Any] | None = None
+
+
+@dataclass(frozen=True)
+class RoleOutline:
+    """A role without weights, from configurations alone: what `check` estimates its memory from.
+
+    Args:
+        handle: as `build` makes it, in the same dtypes, but with parameters on the meta device.
+        evaluate: calls the network once on so many samples of the run's size, made of `torch.empty`, in the run's precision,
+            and gives its output. It is called where tensors have shapes and no values, on the CPU.
+    """
+
+    handle: RoleHandle
+    evaluate: Callable[[int], Tensor]
+
+
+@runtime_checkable
+class OutlinesRoles(Protocol):
+    """What a family's `pipeline_config` class may offer: its roles' outlines, so that `check` knows of activations."""
+
+    def role_outline(
+        self,
+        cfg: RunConfig,
+        role: str,
+        *,
+        rows: Sequence[Mapping[str, Any]],
+        latents_source: LatentsSource | None,
+    ) -> RoleOutline:
+        """The outline of one role.
+
+        Args:
+            cfg: the run; every role's path is the pipeline that it rests on.
+            rows: raw batches of one, one for each latent shape of the data; none when the family brings its own data.
+            latents_source: what the method will ask of prepare_batch; None when only running it can tell.
+
+        Raises:
+            UserError: path, sizes or data do not fit.
+        """
+        ...

@@ -3,9 +3,11 @@ from __future__ import annotations
 import os
 import pickle
 
+import numpy as np
 import pytest
 import torch
 
+from fastvideo_core.checkpoint.checksums import checksum
 from fastvideo_core.checkpoint.tensors import read_index, read_tensors, write_tensors
 from fastvideo_core.errors import CheckpointError
 
@@ -93,3 +95,36 @@ def test_a_missing_shard_is_a_clear_error(tmp_path):
     (tmp_path / "state" / "__0_0.distcp").unlink()
     with pytest.raises(CheckpointError, match="the stored tensors cannot be read: FileNotFoundError"):
         read_tensors(tmp_path / "state", {"scalar": torch.zeros(())})
+
+
+@pytest.mark.parametrize("size", [0, 1, 7, 8, 9, 64, 1001])
+def test_a_checksum_changes_with_every_bit(size):
+    data = np.frombuffer(np.random.default_rng(size).bytes(size), np.uint8).copy()
+    before = checksum(data)
+    assert before == sum(int.from_bytes(data[at : at + 8].tobytes(), "little") for at in range(0, size, 8)) % 2**64
+    for bit in range(8 * size):
+        data[bit // 8] ^= 1 << bit % 8
+        assert checksum(data) != before
+        data[bit // 8] ^= 1 << bit % 8
+
+
+def test_a_flipped_bit_is_an_error_that_names_file_and_tensor(tmp_path):
+    write_tensors(tmp_path / "state", TENSORS)
+    path = tmp_path / "state" / "__0_0.distcp"
+    content = bytearray(path.read_bytes())
+    at = bytes(content).index(torch.tensor(2**60).numpy().tobytes())
+    content[at] ^= 4
+    path.write_bytes(content)
+    targets = {key: torch.zeros_like(value) for key, value in TENSORS.items()}
+    with pytest.raises(CheckpointError) as error:
+        read_tensors(tmp_path / "state", targets)
+    assert "__0_0.distcp was changed since it was written: the bytes of 'big' differ" in str(error.value)
+    assert "use another checkpoint; this one is damaged" in str(error.value)
+
+
+def test_tensors_that_were_written_without_sums_are_read(tmp_path):
+    write_tensors(tmp_path / "state", TENSORS)
+    (tmp_path / "state" / "__0_0.distcp.sums").unlink()
+    targets = {key: torch.zeros_like(value) for key, value in TENSORS.items()}
+    read_tensors(tmp_path / "state", targets)
+    assert_same(targets, TENSORS)

@@ -86,6 +86,14 @@ def test_a_broken_plug_in_is_shown_with_its_reason_and_exit_code_0(capsys: pytes
     assert "ok      roles: student, judge" in out
 
 
+def test_two_of_one_name_are_both_in_the_table_and_explained_once(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("again.py").write_text(MINE)
+    assert cli.main(["plugins", "--plugin", "mine.py", "--plugin", "again.py"]) == 0
+    out = capsys.readouterr().out
+    assert sum(line.startswith("method ") and " BROKEN" in line for line in out.splitlines()) == 2
+    assert out.count("BROKEN mine: 2 plug-ins are named 'mine': ") == 1
+
+
 def test_schema_of_a_method_shows_every_option(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["schema", "mine", "--plugin", "mine.py"]) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -194,8 +194,19 @@ def test_clips_without_sound_are_reported_and_kept_apart(clips: Path, tmp_path: 
 
 def test_sounding_and_silent_clips_are_never_mixed_silently(clips: Path, tmp_path: Path) -> None:
     preprocess(SoundingEncoder(), clips, tmp_path / "out", OPTIONS)
-    with pytest.raises(DataError, match=r"(?s)holds no tensor audio_latent, but other files do.*separate folders"):
+    with pytest.raises(DataError, match="holds no tensor audio_latent, but other files do") as error:
         ParquetLoader(tmp_path / "out", batch_size=1, seed=0)
+    folders = " or ".join(str(tmp_path / "out" / name) for name in ("with_sound", "without_sound"))
+    assert f"fix: give one of their folders as the data: {folders}" in str(error.value)
+
+
+def test_sounding_and_silent_clips_go_together_where_the_sound_is_not_read(clips: Path, tmp_path: Path) -> None:
+    preprocess(SoundingEncoder(), clips, tmp_path / "out", OPTIONS)
+    loader = ParquetLoader(tmp_path / "out", batch_size=5, seed=0, unread=("audio_latent",))
+    batch = next(loader)
+    assert loader.tensor_names == ("vae_latent", "text_embedding")
+    assert "audio_latent" not in batch
+    assert len({info["id"] for info in batch["info"]}) == 5
 
 
 def test_it_goes_on_where_it_was_cut_off(clips: Path, tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def test_video_latents_are_the_mode_of_the_pipeline_s_vae(encoder, tiny_ltx2):
 
 
 @pytest.mark.parametrize(
-    ("component", "changed"), [("vae", "vae"), ("audio_vae", "audio_vae"), ("connectors", "text_encoder")]
+    ("component", "changed"), [("vae", "vae"), ("audio_vae", "audio_vae"), ("connectors", "text_projection")]
 )
 def test_other_weights_are_another_encoding(encoder, tiny_ltx2, tmp_path, component, changed):
     shutil.copytree(tiny_ltx2, tmp_path / "other")

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from ltx2_pipeline import FRAMES, HEIGHT, WIDTH, generate, open_pipeline, write_ltx23
+from ltx2_pipeline import FPS, FRAMES, HEIGHT, WIDTH, generate, open_pipeline, write_ltx23
 
 from fastvideo_core.data.validation import ValidationPrompt
 from fastvideo_core.errors import ConfigError
@@ -32,7 +32,12 @@ def test_ltx23_is_sampled_as_by_its_own_pipeline(ltx23, guidance):
     prompt = ValidationPrompt("a cat", height=HEIGHT, width=WIDTH, num_frames=FRAMES)
     ours = sampler.sample(request, prompt, torch.Generator().manual_seed(3))
     assert np.abs(ours.frames.numpy().astype(int) - (frames[0] * 255).round()).max() <= 1
-    torch.testing.assert_close(ours.audio[:, : sound.shape[-1]], sound[0], rtol=0, atol=1e-4)
+    length = min(sound.shape[-1], ours.audio.shape[-1])
+    torch.testing.assert_close(ours.audio[:, :length], sound[0, :, :length], rtol=0, atol=1e-4)
+    assert ours.sample_rate == 48000
+    assert ours.audio.shape == (2, round(FRAMES / FPS * 48000))
+    assert length > 0.85 * ours.audio.shape[-1]
+    assert sound.std() > 1e-3
 
 
 def test_ltx23_trains_on_video_alone_too(ltx23, run_config):
@@ -60,7 +65,9 @@ def test_a_folder_says_what_it_holds(tiny_ltx2, ltx23):
         32,
     )
     assert (folder.facts["audio_sample_rate"], folder.facts["sound_sample_rate"]) == (16000, 24000)
-    assert (folder.text_dim, open_folder(ltx23, where="path").text_dim) == (32, 32 + 16)
+    later = open_folder(ltx23, where="path")
+    assert (folder.text_dim, later.text_dim) == (32, 32 + 16)
+    assert (later.facts["vocoder"], later.facts["sound_sample_rate"]) == ("LTX2VocoderWithBWE", 48000)
 
 
 def edited(tiny: str, out: Path, file: str, **changes: object) -> str:
@@ -82,6 +89,11 @@ def edited(tiny: str, out: Path, file: str, **changes: object) -> str:
             "model_index.json",
             {"vocoder": ["ltx2", "Other"]},
             r"its vocoder is Other\n    allowed: LTX2Vocoder, ",
+        ),
+        (
+            "model_index.json",
+            {"vocoder": ["ltx2", "LTX2VocoderWithBWE"]},
+            "vocoder/ is an LTX2Vocoder, but its index says LTX2VocoderWithBWE",
         ),
         ("vae/config.json", {"timestep_conditioning": True}, "its VAE decodes with timesteps"),
         ("transformer/config.json", {"patch_size": 2}, "its transformer has patch_size 2"),

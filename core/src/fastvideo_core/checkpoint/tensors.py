@@ -29,6 +29,7 @@ from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
 from torch.distributed.checkpoint.storage import WriteResult
 from torch.futures import Future
 
+from fastvideo_core.checkpoint.checksums import checksum, read_sums, write_sums
 from fastvideo_core.distributed.context import world_size
 from fastvideo_core.errors import CheckpointError, Problem
 
@@ -122,17 +123,20 @@ class _Writer(filesystem.FileSystemWriter):
 
     def write_data(self, plan: SavePlan, planner: SavePlanner) -> Future[list[WriteResult]]:
         name = f"{plan.storage_data.prefix}0{filesystem.DEFAULT_SUFFIX}"
-        results, offset = [], 0
+        results, offset, sums = [], 0, {}
         with (Path(self.path) / name).open("wb", buffering=0) as file:
             for item in plan.items:
                 value = planner.resolve_data(item)
                 assert isinstance(value, Tensor), f"{item.index.fqn} is not a tensor"
-                data = _bytes_of(value).data
+                content = _bytes_of(value)
+                sums[offset] = checksum(content)
+                data = content.data
                 results.append(WriteResult(item.index, len(data), filesystem._StorageInfo(name, offset, len(data))))
                 offset += len(data)
                 while data:
                     data = data[file.write(data) :]
             os.fsync(file.fileno())
+        write_sums(Path(self.path) / name, sums)
         done: Future[list[WriteResult]] = Future()
         done.set_result(results)
         return done
@@ -163,9 +167,11 @@ class _Reader(filesystem.FileSystemReader):
         for item in plan.items:
             by_file.setdefault(self.storage_data[item.storage_index].relative_path, []).append(item)
         for name, items in by_file.items():
+            sums = read_sums(self._folder / name)
             with (self._folder / name).open("rb") as file:
                 for item in items:
-                    stored = narrow_tensor_by_index(self._read(file, item), item.storage_offsets, item.lengths)
+                    whole = self._read(file, item, sums)
+                    stored = narrow_tensor_by_index(whole, item.storage_offsets, item.lengths)
                     target = planner.resolve_tensor(item).detach()
                     target.copy_(stored)
                     planner.commit_tensor(item, target)
@@ -173,8 +179,8 @@ class _Reader(filesystem.FileSystemReader):
         done.set_result(None)
         return done
 
-    def _read(self, file: IO[bytes], item: ReadItem) -> Tensor:
-        """The stored chunk that `item` is a part of."""
+    def _read(self, file: IO[bytes], item: ReadItem, sums: Mapping[int, int]) -> Tensor:
+        """The stored chunk that `item` is a part of, as it was written."""
         index, info = item.storage_index, self.storage_data[item.storage_index]
         entry = self._entries[index.fqn]
         chunk = next(chunk for chunk in entry.chunks if index.offset is None or chunk.offsets == index.offset)
@@ -184,7 +190,11 @@ class _Reader(filesystem.FileSystemReader):
             raise ValueError(f"'{index.fqn}' has {info.length} bytes instead of {len(data)}")
         file.seek(info.offset)
         if file.readinto(data.data) != len(data):  # type: ignore[attr-defined]
-            raise ValueError(f"the file ends inside of '{index.fqn}'")
+            raise ValueError(f"{info.relative_path} ends inside of '{index.fqn}'")
+        if info.offset in sums and sums[info.offset] != checksum(data):
+            raise ValueError(
+                f"{info.relative_path} was changed since it was written: the bytes of '{index.fqn}' differ"
+            )
         return tensor
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # torch and pydantic are imported when a file is checked, not to show help
     from fastvideo_core.config.run import RunConfig
+    from fastvideo_core.data.folder import EncodedBy
     from fastvideo_core.data.validation import ValidationPrompt
-    from fastvideo_core.dispatch.estimate import RoleEstimate
     from fastvideo_core.registry.registry import PluginRegistry
 
 
@@ -39,8 +39,13 @@ def run(args: argparse.Namespace) -> int:
             problems += error.problems
     if inputs.roles_are_fine:
         problems += preflight.input_problems(cfg, inputs.prompts, inputs.rows)
+    if not problems:
+        findings = preflight.compare_encoders(cfg, inputs.made_by, download=False)
+        problems += findings.problems
+        lines += [f"warning: {note}" for note in findings.notes]
     if problems:
         raise ConfigError(problems)
+    lines += _memory(cfg, registry, inputs)
     print(f"{args.config}: {cfg.recipe.method} of {cfg.recipe.family}, {cfg.training.max_train_steps} steps")
     for line in lines:
         print(f"  {line}")
@@ -55,15 +60,14 @@ class _Inputs:
     roles_are_fine: bool = False
     prompts: Sequence[ValidationPrompt] = ()
     rows: Sequence[Mapping[str, Any]] = ()
+    made_by: Sequence[EncodedBy] = ()
 
 
 def _roles(cfg: RunConfig, registry: PluginRegistry, inputs: _Inputs) -> list[str]:
-    from fastvideo_core.dispatch.estimate import estimate_role
     from fastvideo_core.dispatch.sources import role_source
     from fastvideo_core.errors import Problem, UserError
 
-    averaged = getattr(cfg.callbacks.get("ema"), "roles", ())
-    lines, problems, estimates = [], [], []
+    lines, problems = [], []
     for name, role in cfg.roles.items():
         plugin = registry.get("models", cfg.role_family(name))
         try:
@@ -71,16 +75,16 @@ def _roles(cfg: RunConfig, registry: PluginRegistry, inputs: _Inputs) -> list[st
             text = f"role {name}: {'trained' if role.trainable else 'frozen'}, {source}"
             if plugin.spec.outline is not None:
                 outline: Any = registry.resolve(plugin, "outline")
-                estimate = estimate_role(cfg, name, outline(source.base), ema=name in averaged)
-                estimates.append(estimate)
-                text += f", {estimate.parameters / 1e6:,.2f} M parameters"
+                modules = outline(source.base).values()
+                parameters = sum(p.numel() for module in modules for p in module.parameters())
+                text += f", {parameters / 1e6:,.2f} M parameters"
             lines.append(text)
         except UserError as error:
             problems += [Problem(p.found, _role_place(name, p.where), p.allowed, p.fix) for p in error.problems]
     if problems:
         raise UserError(problems)
     inputs.roles_are_fine = True
-    return lines + (_memory(cfg, estimates) if len(estimates) == len(cfg.roles) else [])
+    return lines
 
 
 def _role_place(name: str, where: str) -> str:
@@ -88,18 +92,28 @@ def _role_place(name: str, where: str) -> str:
     return where if where.startswith("roles.") else f"roles.{name}.{where}" if where else f"roles.{name}"
 
 
-def _memory(cfg: RunConfig, estimates: list[RoleEstimate]) -> list[str]:
-    gpus = cfg.training.num_gpus
-    parts = {
-        part: sum(getattr(estimate, part) for estimate in estimates)
-        for part in ("weights", "gradients", "optimizer", "ema")
-    }
-    shown = ", ".join(f"{part} {_size(value / gpus)}" for part, value in parts.items() if value)
-    total = sum(estimate.total for estimate in estimates)
-    return [
-        f"memory per GPU, {gpus} GPU{'s' if gpus > 1 else ''}: {_size(total / gpus)} without activations ({shown})",
-        f"checkpoint: {_size(sum(estimate.checkpoint for estimate in estimates))}",
+def _memory(cfg: RunConfig, registry: PluginRegistry, inputs: _Inputs) -> list[str]:
+    from fastvideo_core.dispatch.estimate import estimate_run
+    from fastvideo_core.dispatch.preflight import latents_source
+
+    estimate = estimate_run(cfg, registry, rows=inputs.rows, latents_source=latents_source(cfg))
+    if estimate is None:
+        return []
+    known = estimate.knows_activations
+    kinds = ("weights", "gradients", "optimizer", "ema", "gathered", *(["activations"] if known else []))
+    shown = [kind for kind in kinds if any(getattr(role, kind) for role in estimate.roles.values())]
+    gpus = estimate.processes
+    lines = [
+        f"memory per GPU, {gpus} GPU{'s' if gpus > 1 else ''}, at its peak: {_size(estimate.peak)}"
+        + ("" if known else ", without activations"),
+        "  " + " | ".join(f"{title:>11}" for title in ("role", *shown)),
     ]
+    for name, role in estimate.roles.items():
+        cells = [_size(getattr(role, kind)) if getattr(role, kind) else "-" for kind in shown]
+        lines.append("  " + " | ".join(f"{cell:>11}" for cell in (name, *cells)))
+    if estimate.host:
+        lines.append(f"memory of the host, per process: {_size(estimate.host)} of frozen weights")
+    return [*lines, f"checkpoint: {_size(estimate.checkpoint)}"]
 
 
 def _data(cfg: RunConfig, registry: PluginRegistry, inputs: _Inputs) -> list[str]:
@@ -109,7 +123,7 @@ def _data(cfg: RunConfig, registry: PluginRegistry, inputs: _Inputs) -> list[str
 
     loader = parquet_loader(cfg)
     try:
-        inputs.rows = loader.examples()
+        inputs.rows, inputs.made_by = loader.examples(), loader.encoders
         return [
             (
                 f"data: {loader.num_samples} samples in {cfg.training.data_path} ({', '.join(loader.tensor_names)}), "

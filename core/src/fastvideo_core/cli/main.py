@@ -29,7 +29,10 @@ COMMANDS = {
     "sample": "generate videos from a checkpoint or pipeline folder",
     "export": "write a checkpoint as a diffusers folder",
     "tiny": "write a small random-weight pipeline of a family",
+    "report": "write a page about a run: curves, validation videos, checkpoints, configuration",
+    "doctor": "is this machine ready? versions, GPU, plug-ins, video encoder, disk, logins",
     "init": "write a commented run.yaml for a family and a method",
+    "demo": "see it work: clips, a teacher, few-step students, and a page that compares them",
     "new-plugin": "write a working plug-in package with tests",
 }
 """Command -> one line of help; the module has the command's name."""
@@ -78,15 +81,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _show(text: str, status: int) -> int:
-    """On the console; a process of a run started by `num_gpus` leaves that to the launcher, which shows one of all.
+    """On the console; of several processes one says it: the launcher that `num_gpus` starts, else the first that fails.
 
     Returns:
         The status.
     """
-    if "RANK" in os.environ:
-        from fastvideo_core.distributed.siblings import report_error
+    if "RANK" in os.environ or "SLURM_STEP_ID" in os.environ:
+        from fastvideo_core.distributed.siblings import is_first_to_fail, report_error
 
-        if report_error(text, status):
+        if report_error(text, status) or not is_first_to_fail():
             return status
     print(text, file=sys.stderr)
     return status

@@ -66,8 +66,8 @@ def as_text(statuses: Sequence[PluginStatus], width: int) -> str:
     if statuses:
         header = ("KIND", "NAME", "PACKAGE", "API", "STATE", "DETAILS")
         parts.append(render_table(header, [_row(status) for status in statuses], width))
-    reasons = [f"BROKEN {item.provenance.name}: {item.problem}" for item in statuses if not item.healthy]
-    parts += reasons
+    reasons = (f"BROKEN {item.provenance.name}: {item.problem}" for item in statuses if not item.healthy)
+    parts += dict.fromkeys(reasons)  # two of one name have one reason
     kinds = {status.provenance.kind for status in statuses}
     if "models" not in kinds:
         parts.append("No model family is installed. Get one with: pip install fastvideo-wan")

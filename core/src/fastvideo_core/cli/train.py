@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fastvideo_core.errors import DataError, RunStopped
+from fastvideo_core.errors import ConfigError, DataError, Problem, RunStopped
 
 if TYPE_CHECKING:  # torch and pydantic are imported when a run starts, not to show help
     from fastvideo_core.config.run import RunConfig
@@ -45,6 +45,7 @@ def run(args: argparse.Namespace) -> int:
 
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # there is nothing to save yet
     launch.join_process_group()
+    _check_processes(cfg, context.world_size())
     try:
         _train(cfg, registry, dry_run=args.dry_run)
         if context.is_main_process() and not args.dry_run:
@@ -55,6 +56,15 @@ def run(args: argparse.Namespace) -> int:
     # After an error the group is not left in good order: that would wait for processes that are not there any more.
     launch.leave_process_group()
     return 0
+
+
+def _check_processes(cfg: RunConfig, world_size: int) -> None:
+    """What run.yaml says of processes is what another launcher started."""
+    wanted = cfg.training.num_gpus
+    if "num_gpus" in cfg.training.model_fields_set and wanted != world_size:
+        found = f"training.num_gpus is {wanted}, and the launcher started {world_size} processes"
+        fix = "make both alike (num_gpus counts the processes of all nodes), or leave num_gpus out"
+        raise ConfigError(Problem(found, where=cfg.source, fix=fix))
 
 
 def _train(cfg: RunConfig, registry: PluginRegistry, *, dry_run: bool) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
@@ -46,6 +46,10 @@ class PipelineConfig(PluginConfig):
         default="ode",
         description="How few-step sampling moves between noise levels: keep the noise (ode) or redraw it (sde)",
     )
+
+    def unread_tensors(self) -> Collection[str]:
+        """Names of stored tensors that a run with this section has no use for; data with and without them then go together."""
+        return ()
 
     def resolve(self, cfg: RunConfig) -> PipelineConfig:
         """This section with what it leaves to the pipelines and the data written out, as far as it must outlive the run.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -117,6 +117,21 @@ class AudioEncoder(Protocol):
             per clip, its "audio_latent".
         """
         ...
+
+
+@dataclass(frozen=True)
+class EncoderIdentity:
+    """The encoders that a run's own pipeline has, to be compared with those that made its data.
+
+    Args:
+        role: whose pipeline it is.
+        path: folder or hub id of the pipeline.
+        values: what tells the encoders apart, by the keys of `LatentEncoder.describe`: only what the run depends on.
+    """
+
+    role: str
+    path: str
+    values: Mapping[str, str]
 
 
 def _either(values: list[int]) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 import os
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fastvideo_core.data.plan import IntArray, Layout
-from fastvideo_core.data.schema import METADATA_TYPES, TENSOR_NAMES, latents_normalised, tensor_columns
+from fastvideo_core.data.schema import METADATA_TYPES, SETTINGS_KEY, TENSOR_NAMES, latents_normalised, tensor_columns
 from fastvideo_core.errors import DataError, Problem
 
 _OPEN_FILES = 32
@@ -32,6 +33,19 @@ _BUCKETED = ("vae_latent", "trajectory_latents", "audio_latent")
 _FIX_EMPTY = "write a data set with: fastvideo-distill preprocess, or correct the path"
 _FIX_CHANGED = "do not change a data set while it is in use; start the run again"
 _FIX_DAMAGED = "copy the file again, or delete it and preprocess its samples again"
+
+
+@dataclass(frozen=True)
+class EncodedBy:
+    """The encoders that made some files of a data set.
+
+    Args:
+        file: the first of these files.
+        encoder: the encoders, as `LatentEncoder.describe` says it; None where the files do not tell.
+    """
+
+    file: Path
+    encoder: Mapping[str, str] | None
 
 
 @dataclass(frozen=True)
@@ -49,6 +63,7 @@ class ParquetFolder:
         tensors: names of the tensors to read.
         metadata: names of the metadata columns that the files hold.
         latents_normalised: whether the stored latents are normalised.
+        encoders: every different description of encoders that the files hold.
     """
 
     root: Path
@@ -61,6 +76,7 @@ class ParquetFolder:
     tensors: tuple[str, ...]
     metadata: tuple[str, ...]
     latents_normalised: bool
+    encoders: tuple[EncodedBy, ...]
     _handles: _Handles = field(default_factory=lambda: _Handles(), repr=False, compare=False)
 
     def path(self, file: int) -> Path:
@@ -130,12 +146,13 @@ class ParquetFolder:
         return digest.hexdigest()
 
 
-def open_folder(path: Path, tensors: Sequence[str] | None = None) -> ParquetFolder:
+def open_folder(path: Path, tensors: Sequence[str] | None = None, *, unread: Collection[str] = ()) -> ParquetFolder:
     """Open all parquet files below a folder (or one file), sorted by relative name; reads footers and latent shapes.
 
     Args:
         path: folder or file.
         tensors: names of the tensors to read; None for all known ones that are there, but pil_image.
+        unread: names of tensors that are as if they were not there; files with and without them then go together.
 
     Raises:
         DataError: nothing there, no rows at all, a file that is damaged or no parquet, files that disagree, or missing
@@ -144,7 +161,7 @@ def open_folder(path: Path, tensors: Sequence[str] | None = None) -> ParquetFold
     names = _find(path)
     paths = [path if path.is_file() else path / name for name in names]
     with ThreadPoolExecutor(min(_SCANNERS, len(paths))) as pool:
-        results = list(pool.map(_scan, paths))
+        results = list(pool.map(lambda file: _scan(file, frozenset(unread)), paths))
     problems = [result for result in results if isinstance(result, Problem)]
     if problems:
         raise DataError(problems)
@@ -170,6 +187,7 @@ def open_folder(path: Path, tensors: Sequence[str] | None = None) -> ParquetFold
         tensors=chosen,
         metadata=tuple(name for name in METADATA_TYPES if any(name in file.columns for file in files)),
         latents_normalised=_agreed_normalisation(files),
+        encoders=_different_encoders(files),
     )
 
 
@@ -183,6 +201,7 @@ class _File:
     shapes: list[tuple[int, ...]]
     buckets: IntArray
     normalised: bool
+    encoder: Mapping[str, str] | None
 
 
 class _Handles:
@@ -225,19 +244,20 @@ def _find(path: Path) -> list[str]:
     return sorted(found)
 
 
-def _scan(path: Path) -> _File | Problem:
+def _scan(path: Path, unread: frozenset[str]) -> _File | Problem:
     try:
         with pq.ParquetFile(path) as handle:
-            return _describe(path, handle)
+            return _describe(path, handle, unread)
     except DataError as error:
         return error.problems[0]
     except (pa.ArrowException, OSError) as error:
         return Problem(f"is truncated, damaged or no parquet file: {error}", str(path), fix=_FIX_DAMAGED)
 
 
-def _describe(path: Path, handle: pq.ParquetFile) -> _File:
+def _describe(path: Path, handle: pq.ParquetFile, unread: frozenset[str]) -> _File:
     footer = handle.metadata
     columns = frozenset(handle.schema_arrow.names)
+    columns -= {column for name in unread for column in tensor_columns(name)}
     missing = [name for name in tensor_columns("text_embedding") if name not in columns]
     for name in TENSOR_NAMES:
         there = [column for column in tensor_columns(name) if column in columns]
@@ -258,7 +278,20 @@ def _describe(path: Path, handle: pq.ParquetFile) -> _File:
         shapes=shapes,
         buckets=buckets,
         normalised=latents_normalised(footer.metadata, where=str(path)),
+        encoder=_encoder(path, footer.metadata or {}),
     )
+
+
+def _encoder(path: Path, metadata: Mapping[bytes, bytes]) -> Mapping[str, str] | None:
+    """What `preprocess` stored of the encoders; None in files of other programs."""
+    if SETTINGS_KEY not in metadata:
+        return None
+    try:
+        encoder = dict(json.loads(metadata[SETTINGS_KEY]).get("encoder") or {})
+    except (ValueError, TypeError, AttributeError) as error:
+        found = f"{SETTINGS_KEY.decode()} in its footer cannot be read: {error}"
+        raise DataError(Problem(found, str(path), fix=_FIX_DAMAGED)) from error
+    return encoder or None
 
 
 def _bucket(path: Path, handle: pq.ParquetFile, columns: frozenset[str]) -> tuple[list[tuple[int, ...]], IntArray]:
@@ -290,11 +323,22 @@ def _choose_tensors(files: Sequence[_File], wanted: Sequence[str] | None) -> tup
         elif wanted is not None or len(without) < len(files):
             available = [n for n in TENSOR_NAMES if holds(without[0], n)]
             found = f"holds no tensor {name}" + ("" if len(without) == len(files) else ", but other files do")
+            having = [file.path.parent for file in files if holds(file, name)]
             fix = f"write {name} into every file, or keep files with and without it in separate folders"
+            if having and not set(having) & {file.path.parent for file in without}:
+                fix = f"give one of their folders as the data: {having[0]} or {without[0].path.parent}"
             problems.append(Problem(found, str(without[0].path), f"it holds {', '.join(available)}", fix))
     if problems:
         raise DataError(problems)
     return tuple(chosen)
+
+
+def _different_encoders(files: Sequence[_File]) -> tuple[EncodedBy, ...]:
+    found: list[EncodedBy] = []
+    for file in files:
+        if all(file.encoder != other.encoder for other in found):
+            found.append(EncodedBy(file.path, file.encoder))
+    return tuple(found)
 
 
 def _agreed_normalisation(files: Sequence[_File]) -> bool:

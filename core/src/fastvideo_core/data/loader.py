@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import weakref
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from fastvideo_core.data.collate import BadRow, Row, assemble, decode_rows
-from fastvideo_core.data.folder import ParquetFolder, open_folder
+from fastvideo_core.data.folder import EncodedBy, ParquetFolder, open_folder
 from fastvideo_core.data.memory import BatchMemory, MemoryPool
 from fastvideo_core.data.plan import EpochOrder, EpochPlan, Segment
 from fastvideo_core.data.stream import InlineExecutor, ReadBatch, Ticket, stream_batches
@@ -48,6 +48,7 @@ class ParquetLoader:
         world_size: number of data-parallel ranks.
         num_workers: threads that read ahead; 0 reads when a batch is asked for. Never changes the order.
         tensors: names of the tensors to read; None for all known ones but pil_image.
+        unread: names of tensors that are as if they were not there; files with and without them then go together.
         window_bytes: size of the windows in which rows are shuffled; bounds the memory.
         skip_bad_rows: a damaged row is logged, and the next good one of the epoch with the same latent shape stands in
             its place, always the same one; else it is an error.
@@ -66,11 +67,12 @@ class ParquetLoader:
         world_size: int = 1,
         num_workers: int = 0,
         tensors: Sequence[str] | None = None,
+        unread: Collection[str] = (),
         window_bytes: int = WINDOW_BYTES,
         skip_bad_rows: bool = False,
     ) -> None:
         _check_arguments(batch_size, seed, rank, world_size, num_workers, window_bytes)
-        self._folder = open_folder(Path(path), tensors)
+        self._folder = open_folder(Path(path), tensors, unread=unread)
         self._seed = seed
         self._rank = rank
         self._num_workers = num_workers
@@ -96,6 +98,11 @@ class ParquetLoader:
     def latents_normalised(self) -> bool:
         """Whether the stored latents are normalised."""
         return self._folder.latents_normalised
+
+    @property
+    def encoders(self) -> tuple[EncodedBy, ...]:
+        """Every different description of the encoders that made the data set."""
+        return self._folder.encoders
 
     @property
     def epoch(self) -> int:

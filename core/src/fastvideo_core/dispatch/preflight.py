@@ -5,19 +5,26 @@ Nothing here loads weights. `check` reports all of it; training asks the same qu
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from fastvideo_core.adapter import LatentsSource
 from fastvideo_core.checkpoint import storage
 from fastvideo_core.config.run import RunConfig
-from fastvideo_core.config.sections import MethodConfig
+from fastvideo_core.config.sections import MethodConfig, PipelineConfig
+from fastvideo_core.data.encoder import EncoderIdentity
+from fastvideo_core.data.folder import EncodedBy
 from fastvideo_core.data.loader import ParquetLoader
 from fastvideo_core.data.output import check_writable_folder
 from fastvideo_core.data.validation import ValidationPrompt, read_validation_prompts
 from fastvideo_core.dispatch.sources import with_base_paths
+from fastvideo_core.distributed import context
 from fastvideo_core.errors import ConfigError, Problem, UserError
+
+logger = logging.getLogger(__name__)
 
 
 @runtime_checkable
@@ -43,6 +50,26 @@ class Preflight(Protocol):
         ...
 
 
+@runtime_checkable
+class KnowsEncoders(Protocol):
+    """What a family's `pipeline_config` class may offer: the encoders of the run's own pipeline."""
+
+    def encoders(
+        self, cfg: RunConfig, *, latents_source: LatentsSource | None, download: bool
+    ) -> EncoderIdentity | None:
+        """The encoders whose output the run trains on, and its prompts go through.
+
+        Args:
+            cfg: as in `Preflight.preflight`.
+            latents_source: likewise.
+            download: whether weights may be fetched; those of a folder need not.
+
+        Returns:
+            None where their weights are not on this machine and may not be fetched.
+        """
+        ...
+
+
 def check_run(cfg: RunConfig) -> None:
     """Everything that can be known of a run before weights are loaded.
 
@@ -51,14 +78,21 @@ def check_run(cfg: RunConfig) -> None:
     """
     problems = output_problems(cfg)
     rows: list[dict[str, Any]] = []
+    made_by: Sequence[EncodedBy] = ()
     prompts: Sequence[ValidationPrompt] = ()
     try:
         prompts = validation_prompts(cfg)
         if cfg.training.data_path is not None:
-            rows = ParquetLoader(cfg.training.data_path, batch_size=1, seed=0).examples()
+            loader = ParquetLoader(cfg.training.data_path, batch_size=1, seed=0, unread=unread_tensors(cfg))
+            rows, made_by = loader.examples(), loader.encoders
     except UserError as error:
         problems += error.problems
     problems += input_problems(cfg, prompts, rows)
+    if not problems:
+        findings = compare_encoders(cfg, made_by, download=True)
+        problems += findings.problems
+        for note in findings.notes if context.is_main_process() else ():
+            logger.warning(note)
     if problems:
         raise ConfigError(problems)
 
@@ -131,6 +165,11 @@ def latents_source(cfg: RunConfig) -> LatentsSource | None:
     return config.latents_source() if isinstance(config, MethodConfig) else None
 
 
+def unread_tensors(cfg: RunConfig) -> Collection[str]:
+    """The stored tensors that the run has no use for."""
+    return cfg.pipeline_config.unread_tensors() if isinstance(cfg.pipeline_config, PipelineConfig) else ()
+
+
 def input_problems(
     cfg: RunConfig, prompts: Sequence[ValidationPrompt], rows: Sequence[Mapping[str, Any]]
 ) -> list[Problem]:
@@ -147,3 +186,60 @@ def input_problems(
         return cfg.pipeline_config.preflight(based, prompts=prompts, rows=rows, latents_source=latents_source(cfg))
     except UserError as error:
         return list(error.problems)
+
+
+@dataclass(frozen=True)
+class EncoderFindings:
+    """How the encoders that made a run's data compare with the run's own.
+
+    Args:
+        problems: data of other encoders.
+        notes: what could not be compared, one sentence each.
+    """
+
+    problems: tuple[Problem, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def compare_encoders(cfg: RunConfig, made_by: Sequence[EncodedBy], *, download: bool) -> EncoderFindings:
+    """Whether the run's data was made by the encoders of its own pipeline, if the family knows them.
+
+    Args:
+        made_by: of `ParquetLoader.encoders`.
+        download: whether the pipeline's weights may be fetched to tell.
+    """
+    if not made_by or not isinstance(cfg.pipeline_config, KnowsEncoders):
+        return EncoderFindings()
+    try:
+        based = with_base_paths(cfg)
+        own = cfg.pipeline_config.encoders(based, latents_source=latents_source(cfg), download=download)
+    except UserError as error:
+        return EncoderFindings(tuple(error.problems))
+    if own is None:
+        note = "the pipeline's encoders are not on this machine yet: training will compare them with the data's"
+        return EncoderFindings(notes=(note,))
+    problems = [problem for one in made_by if (problem := _made_by_others(cfg, one, own)) is not None]
+    notes = [
+        f"{one.file} does not say which encoders made it: training takes them to be those of roles.{own.role}.path "
+        f"({own.path})"
+        for one in made_by
+        if not own.values.keys() & (one.encoder or {}).keys()
+    ]
+    return EncoderFindings(tuple(problems), tuple(notes))
+
+
+def _made_by_others(cfg: RunConfig, made_by: EncodedBy, own: EncoderIdentity) -> Problem | None:
+    stored = made_by.encoder or {}
+    differences = [
+        f"{key} {stored[key]} made it, but roles.{own.role}.path ({own.path}) has {value}"
+        for key, value in own.values.items()
+        if key in stored and stored[key] != value
+    ]
+    if not differences:
+        return None
+    return Problem(
+        found="; ".join(differences),
+        where=f"training.data_path ({cfg.training.data_path}), as {made_by.file} says",
+        allowed="data that was preprocessed with the encoders of the run's own pipeline",
+        fix=f"preprocess it again with --model {own.path}, or train the pipeline that it was made with",
+    )

@@ -224,5 +224,6 @@ def parquet_loader(cfg: RunConfig) -> ParquetLoader:
         rank=context.rank(),
         world_size=context.world_size(),
         num_workers=args.dataloader_num_workers,
+        unread=preflight.unread_tensors(cfg),
         skip_bad_rows=args.on_bad_row == "skip",
     )

@@ -21,8 +21,15 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from fastvideo_core.distributed import context
-from fastvideo_core.distributed.siblings import FOLDER_VARIABLE, ready_processes, register_process, reported_errors
+from fastvideo_core.distributed import context, slurm
+from fastvideo_core.distributed.siblings import (
+    FOLDER_VARIABLE,
+    end_with_launcher,
+    ready_processes,
+    register_launcher,
+    register_process,
+    reported_errors,
+)
 from fastvideo_core.errors import Problem
 
 _AGENT_PATIENCE = 25.0
@@ -30,8 +37,8 @@ _AGENT_PATIENCE = 25.0
 
 
 def is_launched() -> bool:
-    """Whether a launcher (ours, torchrun, accelerate launch) started this process as one of several."""
-    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+    """Whether a launcher (ours, torchrun, accelerate launch, srun with several tasks) started this process as one of several."""
+    return ("RANK" in os.environ and "WORLD_SIZE" in os.environ) or slurm.is_task_of_several()
 
 
 def start_processes(count: int, arguments: Sequence[str]) -> int:
@@ -48,6 +55,7 @@ def start_processes(count: int, arguments: Sequence[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="fastvideo-") as name:
         folder = Path(name)
         os.environ[FOLDER_VARIABLE] = name
+        register_launcher(folder)
         config = LaunchConfig(
             min_nodes=1,
             max_nodes=1,
@@ -137,10 +145,16 @@ def _killed(rank: int, count: int, failure: ProcessFailure) -> Problem:
 
 
 def join_process_group() -> None:
-    """Makes this process one of the run's when a launcher started it; nothing to do alone."""
+    """Makes this process one of the run's when a launcher started it; nothing to do alone.
+
+    Raises:
+        ConfigError: Slurm started it, and nothing says where the processes meet.
+    """
     if dist.is_initialized() or not is_launched():
         return
+    slurm.name_process()
     register_process()
+    end_with_launcher()
     if torch.cuda.is_available():
         torch.cuda.set_device(context.device())
         dist.init_process_group("nccl", device_id=context.device())

@@ -1,17 +1,27 @@
-"""The processes that our launcher started for one run: they register in its folder, and leave their errors there.
+"""The processes that a launcher started for one run on this machine: they know of each other through a folder.
 
-The launcher shows one error, and hands signals on to those who can take them. Under other launchers there is no folder.
+Ours gives them one of its own: they register there and leave their errors, of which it shows one, and it hands signals on
+to those who can take them. Under other launchers the first process that fails says so, and the others leave it at that.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
+import tempfile
+import threading
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 FOLDER_VARIABLE = "FASTVIDEO_LAUNCHER_FOLDER"
+
+_LOOK_EVERY = 1.0
+"""Seconds between two looks at whether the launcher is there."""
+
+_LAST_STEP = 120.0
+"""Seconds that a process without its launcher has for ending in order."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +45,27 @@ def launcher_folder() -> Path | None:
     """Where the launcher of this process reads; None when it is not ours."""
     folder = os.environ.get(FOLDER_VARIABLE)
     return Path(folder) if folder and "RANK" in os.environ else None
+
+
+def register_launcher(folder: Path) -> None:
+    """Tells the processes that this one is their launcher."""
+    _write(folder / "launcher", str(os.getpid()))
+
+
+def end_with_launcher() -> None:
+    """Has this process end when our launcher is gone, as after a SIGTERM: with a checkpoint, if it is training."""
+    folder = launcher_folder()
+    if folder is not None:
+        launcher = int((folder / "launcher").read_text())
+        threading.Thread(target=_watch_launcher, args=(launcher,), name="fastvideo-launcher", daemon=True).start()
+
+
+def _watch_launcher(launcher: int) -> None:
+    while os.getppid() == launcher:
+        time.sleep(_LOOK_EVERY)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(_LAST_STEP)
+    os._exit(128 + signal.SIGTERM)
 
 
 def register_process() -> None:
@@ -66,6 +97,33 @@ def report_error(text: str, status: int) -> bool:
     rank = int(os.environ["RANK"])
     _write(folder / f"error-{rank}", json.dumps(asdict(ProcessError(rank, time.time(), text, status))))
     return True
+
+
+def is_first_to_fail() -> bool:
+    """Whether no other process of this machine has said that the run failed; asked once by each that has something to say.
+
+    True as well where the launcher gives its processes nothing in common.
+    """
+    place = _place_of_errors()
+    if place is None:
+        return True
+    try:
+        with place.open("x"):
+            return True
+    except FileExistsError:
+        return False
+    except OSError:
+        return True
+
+
+def _place_of_errors() -> Path | None:
+    """A file that only the processes of this launch and machine name."""
+    if (error_file := os.environ.get("TORCHELASTIC_ERROR_FILE")) is not None and "RANK" in os.environ:
+        return Path(error_file).parent.parent / "fastvideo-failed"  # torchrun: <attempt>/<local rank>/error.json
+    if {"SLURM_JOB_ID", "SLURM_STEP_ID"} <= os.environ.keys() and int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
+        parts = (os.environ.get(f"SLURM_{name}", "0") for name in ("JOB_ID", "STEP_ID", "RESTART_COUNT"))
+        return Path(tempfile.gettempdir()) / "-".join(["fastvideo-failed", str(os.getuid()), *parts])
+    return None
 
 
 def reported_errors(folder: Path) -> list[ProcessError]:

@@ -66,6 +66,7 @@ class ModelPlugin(Spec):
         tiny: writes a small random-weight pipeline in the family's real format.
         outline: function path -> a role's networks on the meta device, from configs alone, for `check`.
         export_lora: writes a trained role's adapters alone, in the form that the family's own pipeline loads.
+        demo: function (fast=) -> FamilyDemo, the family's part of the command `demo`.
     """
 
     build: str
@@ -76,8 +77,9 @@ class ModelPlugin(Spec):
     tiny: str | None = None
     outline: str | None = None
     export_lora: str | None = None
+    demo: str | None = None
 
-    targets: ClassVar[tuple[str, ...]] = ("build", "config", *_FAMILY_OFFERS)
+    targets: ClassVar[tuple[str, ...]] = ("build", "config", *_FAMILY_OFFERS, "demo")
 
     @property
     def capabilities(self) -> tuple[str, ...]:
@@ -95,13 +97,15 @@ class MethodPlugin(Spec):
         impl: DistillMethod subclass.
         config: PluginConfig subclass of `method_config`.
         roles: the roles that run.yaml must name, no more and no fewer.
+        demo: function (fast=) -> MethodDemo, the method's part of the command `demo`.
     """
 
     impl: str
     config: str
     roles: tuple[str, ...]
+    demo: str | None = None
 
-    targets: ClassVar[tuple[str, ...]] = ("impl", "config")
+    targets: ClassVar[tuple[str, ...]] = ("impl", "config", "demo")
 
     def flaws(self) -> list[str]:
         found = super().flaws()

@@ -17,7 +17,7 @@ _EXPORTS = {
     "MethodPluginSuite": "methods",
     "ModelPluginSuite": "models",
     "CallbackPluginSuite": "callbacks",
-    "Packing": "models",
+    "Packing": "family_suite",
     "toy_family": "runs",
     "toy_method": "runs",
     "toy_world": "runs",

@@ -24,6 +24,7 @@ from fastvideo_core.testing.runs import load_config
 from fastvideo_core.trainer import endless
 
 CAPTIONS = ("a red square moves to the right", "two blue circles, very slowly", "green", "nothing at all happens here")
+_SAMPLE_RATE = 48000
 
 
 @dataclass(frozen=True)
@@ -51,11 +52,13 @@ class PreparedFamily:
         folder: where new files of a check may go.
         run: run.yaml as data; student and teacher have the same path.
         clip: the size of the data's clips; None for a family that brings its own data.
+        sound: whether the clips have sound, which the family encodes.
     """
 
     folder: Path
     run: Mapping[str, Any]
     clip: Clip | None
+    sound: bool = False
 
     def components(self, **paths: str) -> ModelComponents:
         """Everything built anew, ready to train; roles may have other paths."""
@@ -76,12 +79,15 @@ class PreparedFamily:
         return next(iter(ParquetLoader(self.run["training"]["data_path"], batch_size=2, seed=0)))
 
 
-def write_clips(folder: Path, clip: Clip, fps: float) -> None:
-    """Small clips of noise with captions."""
+def write_clips(folder: Path, clip: Clip, fps: float, *, sound: bool = False) -> None:
+    """Small clips of noise with captions; their sound, where they have any, is noise too."""
     folder.mkdir(parents=True)
     for index, caption in enumerate(CAPTIONS):
-        shape = (clip.num_frames, clip.height, clip.width, 3)
-        write_video(folder / f"{index}.mp4", np.random.default_rng(index).integers(0, 255, shape, dtype=np.uint8), fps)
+        draws = np.random.default_rng(index)
+        frames = draws.integers(0, 255, (clip.num_frames, clip.height, clip.width, 3), dtype=np.uint8)
+        waveform = draws.uniform(-0.5, 0.5, (2, round(clip.num_frames / fps * _SAMPLE_RATE))).astype(np.float32)
+        audio, rate = (waveform, _SAMPLE_RATE) if sound else (None, None)
+        write_video(folder / f"{index}.mp4", frames, fps, audio=audio, sample_rate=rate)
         (folder / f"{index}.txt").write_text(caption + "\n", encoding="utf-8")
 
 

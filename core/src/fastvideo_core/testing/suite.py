@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -106,7 +107,7 @@ class PluginSuite:
 
     @pytest.fixture(autouse=True)
     def _world(self) -> Iterator[None]:
-        with self.world():
+        with self.world(), _without_debug_logs():
             yield
 
     def found(self) -> tuple[PluginRegistry, Plugin[Spec]]:
@@ -196,6 +197,17 @@ class PluginSuite:
     def called(self) -> str:
         """What messages call the plug-in."""
         return f"{SINGULAR[self.kind]} '{self.plugin}'"
+
+
+@contextmanager
+def _without_debug_logs() -> Iterator[None]:
+    # torch's checkpoints log every tensor, behind which pytest's report of a failed check would not be found.
+    before = logging.root.manager.disable
+    logging.disable(max(before, logging.DEBUG))
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def _of_the_kit(base: type) -> bool:

@@ -8,4 +8,5 @@ PLUGIN = MethodPlugin(
     impl="fastvideo_dmd2.method:DMD2Method",
     config="fastvideo_dmd2.config:DMD2Config",
     roles=("student", "teacher", "critic"),
+    demo="fastvideo_dmd2.demo:dmd2_demo",
 )

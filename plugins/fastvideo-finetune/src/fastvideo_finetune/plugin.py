@@ -8,4 +8,5 @@ PLUGIN = MethodPlugin(
     impl="fastvideo_finetune.method:FinetuneMethod",
     config="fastvideo_finetune.config:FinetuneConfig",
     roles=("student",),
+    demo="fastvideo_finetune.demo:finetune_demo",
 )

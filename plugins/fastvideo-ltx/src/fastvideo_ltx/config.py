@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, Strict
@@ -13,6 +13,7 @@ from fastvideo_core.errors import Problem
 if TYPE_CHECKING:
     from fastvideo_core.adapter import LatentsSource
     from fastvideo_core.config.run import RunConfig
+    from fastvideo_core.data.encoder import EncoderIdentity
     from fastvideo_core.data.validation import ValidationPrompt
 
 SIZE_MULTIPLE = 32
@@ -137,6 +138,18 @@ class LtxConfig(PipelineConfig):
         from fastvideo_ltx.run import input_problems
 
         return input_problems(cfg, self, prompts=prompts, rows=rows, latents_source=latents_source)
+
+    def encoders(
+        self, cfg: RunConfig, *, latents_source: LatentsSource | None, download: bool
+    ) -> EncoderIdentity | None:
+        """Text encoder, and VAEs where the data's latents are trained on, of the first trained role's pipeline."""
+        from fastvideo_ltx.run import encoders
+
+        return encoders(cfg, self, latents_source=latents_source, download=download)
+
+    def unread_tensors(self) -> Collection[str]:
+        """The sound, in a run on video alone."""
+        return () if self.streams is None or "audio" in self.streams else ("audio_latent",)
 
     def resolve(self, cfg: RunConfig) -> LtxConfig:
         """With shift_tokens, where the shift of the run depends on them."""

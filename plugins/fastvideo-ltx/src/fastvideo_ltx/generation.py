@@ -16,6 +16,7 @@ from fastvideo_ltx.batches import stored_video
 from fastvideo_ltx.captions import CaptionEncoder, PromptEmbeddings
 from fastvideo_ltx.config import LtxConfig
 from fastvideo_ltx.folder import TRANSFORMER, LtxFolder
+from fastvideo_ltx.identity import StoredEncoder
 from fastvideo_ltx.loading import load_model, meta_model, outline_model
 from fastvideo_ltx.sizes import VideoSize
 
@@ -33,6 +34,7 @@ class Generation(ABC):
         pipelines: the diffusers pipeline classes whose folders it reads.
         components: the sub-folders of such a folder.
         weighted: those of them that hold weights.
+        encoders: whose weights decide what `preprocess` stores.
         streams: what it makes: the values of pipeline_config.streams, which are all of them by default.
         transformer: the diffusers class of its transformer.
         block: the class of the transformer's blocks: the unit of sharding, checkpointing and compiling.
@@ -46,6 +48,7 @@ class Generation(ABC):
     pipelines: ClassVar[tuple[str, ...]]
     components: ClassVar[tuple[str, ...]]
     weighted: ClassVar[tuple[str, ...]]
+    encoders: ClassVar[tuple[StoredEncoder, ...]]
     streams: ClassVar[tuple[str, ...]]
     transformer: ClassVar[type[nn.Module]]
     block: ClassVar[type[nn.Module]]
@@ -82,6 +85,10 @@ class Generation(ABC):
             DataError: its latents are missing, or do not fit the pipeline.
         """
         stored_video(row, folder, training)
+
+    def text_settings(self, folder: LtxFolder) -> dict[str, str]:
+        """What a stored text embedding depends on besides weights, by the keys of the encoder's description."""
+        return {}
 
     def outline(self, path: str) -> nn.Module:
         """The transformer on the meta device; a diffusers ModelMixin."""

@@ -60,13 +60,39 @@ def stored_weights(path: str, subfolder: str, *, where: str) -> SafetensorsWeigh
     Raises:
         ConfigError: there are none, or they are damaged.
     """
+    folder = component_folder(path, subfolder, where=where)
+    assert folder is not None
+    return SafetensorsWeights({subfolder: folder}, where=where)
+
+
+def component_folder(path: str, subfolder: str, *, where: str, download: bool = True) -> Path | None:
+    """Where the stored weights of a component are; of a hub id in the hub's cache, once they are fetched.
+
+    Args:
+        download: whether they may be fetched.
+
+    Returns:
+        None where they are not on this machine and may not be fetched.
+
+    Raises:
+        ConfigError: they cannot be fetched.
+    """
     folder = Path(path)
     if not folder.is_dir():
         from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import LocalEntryNotFoundError
 
         with readable(path, subfolder, where):
-            folder = Path(snapshot_download(path, allow_patterns=[f"{subfolder}/*"]))
-    return SafetensorsWeights({subfolder: folder / subfolder}, where=where)
+            try:
+                wanted = [f"{subfolder}/*"]
+                folder = Path(snapshot_download(path, allow_patterns=wanted, local_files_only=not download))
+            except LocalEntryNotFoundError:
+                if download:
+                    raise
+                return None
+        if not download and not any((folder / subfolder).glob("*.safetensors")):
+            return None
+    return folder / subfolder
 
 
 def outline_model(kind: Any, path: str, subfolder: str) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 from fastvideo_core.adapter import LatentsSource
 from fastvideo_core.config.run import RunConfig
 from fastvideo_core.config.sections import MethodConfig
+from fastvideo_core.data.encoder import EncoderIdentity
 from fastvideo_core.data.loader import ParquetLoader
 from fastvideo_core.data.validation import ValidationPrompt
 from fastvideo_core.errors import ConfigError, Problem, UserError
@@ -17,6 +18,7 @@ from fastvideo_ltx.config import LtxConfig
 from fastvideo_ltx.folder import LtxFolder, check_same_latent_space
 from fastvideo_ltx.generation import Generation
 from fastvideo_ltx.generations import open_folder
+from fastvideo_ltx.identity import encoder_identity
 from fastvideo_ltx.schedule import is_dynamic, resolve_flow_shift
 from fastvideo_ltx.sizes import fit_prompt
 
@@ -125,11 +127,31 @@ def resolve_shift_tokens(cfg: RunConfig, config: LtxConfig, roles: LtxRoles | No
         return data_free_video({}, folder, training).video
     rows: list[dict[str, Any]] = []
     if training.data_path is not None:
-        rows = ParquetLoader(training.data_path, batch_size=1, seed=training.seed).examples()
+        unread = config.unread_tensors()
+        rows = ParquetLoader(training.data_path, batch_size=1, seed=training.seed, unread=unread).examples()
     if rows and all("vae_latent" in row for row in rows):
         shapes = [stored_video(row, folder, training).shape[2:] for row in rows]
         return int(max(frames * height * width for frames, height, width in shapes))
     return data_free_video({}, folder, training).video
+
+
+def encoders(
+    cfg: RunConfig, config: LtxConfig, *, latents_source: LatentsSource | None, download: bool
+) -> EncoderIdentity | None:
+    """What the run's data must have been encoded with; see LtxConfig.encoders."""
+    roles = open_roles(cfg)
+    unused = set()
+    if latents_source != "data" and config.first_frame_probability == 0:
+        unused.add("vae")
+    if latents_source != "data" or "audio" not in roles.generation.chosen_streams(config):
+        unused.add("audio_vae")
+    wanted = [encoder for encoder in roles.generation.encoders if encoder.name not in unused]
+    where = f"roles.{roles.base_role}.path"
+    identity = encoder_identity(roles.base.path, wanted, where=where, download=download)
+    if identity is None:
+        return None
+    values = {**identity, **roles.generation.text_settings(roles.base)}
+    return EncoderIdentity(roles.base_role, roles.base.path, values)
 
 
 def input_problems(
@@ -162,7 +184,7 @@ def input_problems(
                 data_free_video(row, roles.base, cfg.training)
         except UserError as error:
             problems += error.problems
-    if not problems:
+    if rows and not problems:  # without rows the data could not be read, which is told already
         try:
             run_flow_shift(cfg, roles)
         except UserError as error:

@@ -64,7 +64,7 @@ class WanAdapter(FlowMatchingAdapter):
         """Encodes the negative prompt, once."""
         if self._negative_text is None:
             embedding = self._encode_negative().to(self._device, torch.float32)
-            self._negative_text = pad_text(embedding[None])
+            self._negative_text = pad_text(embedding[None], text_length=self._folder.text_length)
 
     def prepare_batch(
         self,
@@ -102,7 +102,8 @@ class WanAdapter(FlowMatchingAdapter):
 
     def _text(self, raw_batch: Mapping[str, Any]) -> Tensor:
         text = stored_text(raw_batch, self._folder).to(self._device, torch.float32, non_blocking=True)
-        return pad_text(text, raw_batch.get("text_embedding_length"))
+        lengths = raw_batch.get("text_embedding_length")
+        return pad_text(text, lengths, text_length=self._folder.text_length)
 
     def _latents(self, raw_batch: Mapping[str, Any]) -> Tensor:
         stored = stored_latents(raw_batch, self._folder, self._training)

@@ -12,7 +12,9 @@ from fastvideo_core.errors import Problem
 
 if TYPE_CHECKING:
     from fastvideo_core.adapter import LatentsSource
+    from fastvideo_core.components import RoleOutline
     from fastvideo_core.config.run import RunConfig
+    from fastvideo_core.data.encoder import EncoderIdentity
     from fastvideo_core.data.validation import ValidationPrompt
 
 SIZE_MULTIPLE = 16
@@ -82,6 +84,22 @@ class WanConfig(PipelineConfig):
         from fastvideo_wan.run import input_problems
 
         return input_problems(cfg, prompts=prompts, rows=rows, latents_source=latents_source)
+
+    def role_outline(
+        self, cfg: RunConfig, role: str, *, rows: Sequence[Mapping[str, Any]], latents_source: LatentsSource | None
+    ) -> RoleOutline:
+        """A role's network on meta, and how it is called; see `fastvideo_core.components.OutlinesRoles`."""
+        from fastvideo_wan.outline import role_outline
+
+        return role_outline(cfg, role, rows=rows, latents_source=latents_source)
+
+    def encoders(
+        self, cfg: RunConfig, *, latents_source: LatentsSource | None, download: bool
+    ) -> EncoderIdentity | None:
+        """Text encoder, and VAE where the data's latents are trained on, of the first trained role's pipeline."""
+        from fastvideo_wan.run import encoders
+
+        return encoders(cfg, latents_source=latents_source, download=download)
 
 
 def _neighbours(value: int, multiple: int, remainder: int) -> str:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 
 import torch
 from diffusers import AutoencoderKLWan
-from torch import Tensor, nn
+from torch import Tensor
 
 from fastvideo_core.data.encoder import VideoGeometry
 from fastvideo_wan.folder import open_folder
+from fastvideo_wan.identity import encoder_identity
 from fastvideo_wan.loading import load_vae
 from fastvideo_wan.sizes import GEOMETRY
 from fastvideo_wan.text import TextEncoder
@@ -45,10 +45,11 @@ class WanEncoder:
     def describe(self) -> dict[str, str]:
         """The encoding's identity, taken from the weights themselves, so that a moved folder keeps it."""
         if self._description is None:
+            identity = encoder_identity(self._path, where="model path", download=True)
+            assert identity is not None
             self._description = {
                 "family": "wan",
-                "vae": _fingerprint(self._autoencoder()),
-                "text_encoder": _fingerprint(self._text.module()),
+                **identity,
                 "text_dtype": str(self._dtype).removeprefix("torch."),
                 "latents_normalised": "false",
             }
@@ -81,14 +82,3 @@ class WanEncoder:
         if self._vae is None:
             self._vae = load_vae(self._path, device=self._device, where="model path")
         return self._vae
-
-
-def _fingerprint(module: nn.Module) -> str:
-    """A hash over every tensor's name, shape and 64 values spread over it: cheap, and tells different weights apart."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        flat = tensor.reshape(-1)
-        sample = flat[:: max(1, flat.numel() // 64)].float().cpu()
-        digest.update(f"{name}{list(tensor.shape)}".encode())
-        digest.update(sample.numpy().tobytes())
-    return digest.hexdigest()[:16]

@@ -12,6 +12,7 @@ from typing import Any
 
 from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanPipeline, WanTransformer3DModel
 from safetensors import SafetensorError, safe_open
+from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
 from fastvideo_core.errors import ConfigError, Problem
 
@@ -22,6 +23,10 @@ TRANSFORMER = "transformer"
 DAMAGED = "download or copy the pipeline again"
 COMPONENTS = (TRANSFORMER, "vae", "text_encoder", "tokenizer", "scheduler")
 LATENT_CHANNELS = 16
+TEXT_LENGTH = 512
+"""Tokens that Wan's networks attend to. They have no text mask, so that the zeros behind a short caption count. A pipeline whose
+tokenizer takes fewer (its model_max_length) is one for so many."""
+
 HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
 MARKER = "_fastvideo"
 """Key of scheduler_config.json under which an exported few-step student keeps its flow_shift and schedule. diffusers
@@ -35,6 +40,7 @@ class WanFolder:
     Args:
         path: folder or hub id.
         text_dim: width of a text embedding.
+        text_length: tokens of a text that the network attends to, padding included: 512, or the tokenizer's limit below it.
         patch_size: (frames, height, width) of latents that become one token.
         latents_mean: of the autoencoder, per channel.
         latents_std: likewise.
@@ -45,6 +51,7 @@ class WanFolder:
 
     path: str
     text_dim: int
+    text_length: int
     patch_size: tuple[int, int, int]
     latents_mean: tuple[float, ...]
     latents_std: tuple[float, ...]
@@ -59,7 +66,7 @@ class WanFolder:
     @property
     def latent_space(self) -> tuple[Any, ...]:
         """What two roles must share to train on the same latents and text embeddings."""
-        return self.text_dim, self.patch_size, self.latents_mean, self.latents_std
+        return self.text_dim, self.text_length, self.patch_size, self.latents_mean, self.latents_std
 
 
 def open_folder(path: str, *, where: str) -> WanFolder:
@@ -92,6 +99,7 @@ def open_folder(path: str, *, where: str) -> WanFolder:
     return WanFolder(
         path=path,
         text_dim=int(transformer["text_dim"]),
+        text_length=_text_length(path),
         patch_size=tuple(transformer["patch_size"]),
         latents_mean=tuple(vae["latents_mean"]),
         latents_std=tuple(vae["latents_std"]),
@@ -99,6 +107,11 @@ def open_folder(path: str, *, where: str) -> WanFolder:
         spatial_factor=int(vae["scale_factor_spatial"]),
         scheduler=scheduler,
     )
+
+
+def _text_length(path: str) -> int:
+    limit = get_tokenizer_config(path, subfolder="tokenizer").get("model_max_length")
+    return min(TEXT_LENGTH, int(limit)) if isinstance(limit, int | float) and limit > 0 else TEXT_LENGTH
 
 
 def check_same_latent_space(folders: Mapping[str, WanFolder]) -> None:
@@ -115,7 +128,7 @@ def check_same_latent_space(folders: Mapping[str, WanFolder]) -> None:
         Problem(
             f"latents or text embeddings differ from those of {first} ({reference.path})",
             where=f"roles.{name}.path ({folder.path})",
-            allowed="pipelines with equal latents_mean and latents_std of the VAE, text_dim and patch_size",
+            allowed="pipelines with equal latents_mean and latents_std of the VAE, text_dim, text length and patch_size",
         )
         for name, folder in others
         if folder.latent_space != reference.latent_space

@@ -70,13 +70,39 @@ def transformer_weights(path: str, *, where: str = "path") -> SafetensorsWeights
     Raises:
         ConfigError: there are none, or they are damaged.
     """
+    folder = component_folder(path, TRANSFORMER, where=where)
+    assert folder is not None
+    return SafetensorsWeights({TRANSFORMER: folder}, where=where)
+
+
+def component_folder(path: str, subfolder: str, *, where: str, download: bool = True) -> Path | None:
+    """Where the stored weights of a component are; of a hub id in the hub's cache, once they are fetched.
+
+    Args:
+        download: whether they may be fetched.
+
+    Returns:
+        None where they are not on this machine and may not be fetched.
+
+    Raises:
+        ConfigError: they cannot be fetched.
+    """
     folder = Path(path)
     if not folder.is_dir():
         from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import LocalEntryNotFoundError
 
-        with _readable(path, "transformer", where):
-            folder = Path(snapshot_download(path, allow_patterns=[f"{TRANSFORMER}/*"]))
-    return SafetensorsWeights({TRANSFORMER: folder / TRANSFORMER}, where=where)
+        with _readable(path, subfolder, where):
+            try:
+                wanted = [f"{subfolder}/*"]
+                folder = Path(snapshot_download(path, allow_patterns=wanted, local_files_only=not download))
+            except LocalEntryNotFoundError:
+                if download:
+                    raise
+                return None
+        if not download and not any((folder / subfolder).glob("*.safetensors")):
+            return None
+    return folder / subfolder
 
 
 def outline_transformer(path: str) -> WanTransformer3DModel:

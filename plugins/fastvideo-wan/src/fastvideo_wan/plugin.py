@@ -15,4 +15,5 @@ PLUGIN = ModelPlugin(
     tiny="fastvideo_wan.tiny:write_tiny_pipeline",
     outline="fastvideo_wan.loading:outline_role",
     export_lora="fastvideo_wan.export_lora:export_lora",
+    demo="fastvideo_wan.demo.family:wan_demo",
 )

@@ -8,10 +8,12 @@ from typing import Any
 
 from fastvideo_core.adapter import LatentsSource
 from fastvideo_core.config.run import RunConfig
+from fastvideo_core.data.encoder import EncoderIdentity
 from fastvideo_core.data.validation import ValidationPrompt
 from fastvideo_core.errors import ConfigError, Problem, UserError
 from fastvideo_wan.batches import data_free_shape, stored_latents, stored_text
 from fastvideo_wan.folder import WanFolder, check_same_latent_space, open_folder
+from fastvideo_wan.identity import encoder_identity
 from fastvideo_wan.sizes import DefaultSize, fit_prompt
 
 FAMILY = "wan"
@@ -50,6 +52,18 @@ def open_roles(cfg: RunConfig) -> WanRoles:
     folders = {name: open_folder(cfg.roles[name].path, where=f"roles.{name}.path") for name in names}
     check_same_latent_space(folders)
     return WanRoles(folders, next((name for name in names if cfg.roles[name].trainable), names[0]))
+
+
+def encoders(cfg: RunConfig, *, latents_source: LatentsSource | None, download: bool) -> EncoderIdentity | None:
+    """What the run's data must have been encoded with; see WanConfig.encoders."""
+    roles = open_roles(cfg)
+    where = f"roles.{roles.base_role}.path"
+    identity = encoder_identity(roles.base.path, where=where, download=download)
+    if identity is None:
+        return None
+    if latents_source != "data":
+        del identity["vae"]
+    return EncoderIdentity(roles.base_role, roles.base.path, identity)
 
 
 def input_problems(

@@ -145,7 +145,7 @@ class WanSampler:
         return many_step_scheduler(self._folder, self._flow_shift), request.sampling_steps
 
     def _text(self, caption: str) -> Tensor:
-        return pad_text(self._prompts.get(caption)[None]).to(self._device)
+        return pad_text(self._prompts.get(caption)[None], text_length=self._folder.text_length).to(self._device)
 
     def _autoencoder(self) -> AutoencoderKLWan:
         if self._vae is None:

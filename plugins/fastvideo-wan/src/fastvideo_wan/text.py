@@ -10,10 +10,8 @@ from diffusers.pipelines.wan.pipeline_wan import prompt_clean
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
 
+from fastvideo_wan.folder import TEXT_LENGTH
 from fastvideo_wan.loading import load_text_encoder
-
-TEXT_LENGTH = 512
-"""Tokens that the network attends to. It has no text mask, so that the zeros behind a short caption count."""
 
 
 class TextEncoder:
@@ -34,7 +32,7 @@ class TextEncoder:
         self._loaded: tuple[PreTrainedTokenizerBase, UMT5EncoderModel] | None = None
 
     def encode(self, captions: Sequence[str]) -> list[Tensor]:
-        """Per caption its embedding [L, D], L <= 512, without padding, on the encoder's device.
+        """Per caption its embedding [L, D], L <= 512 (or the tokenizer's own limit), without padding, on the encoder's device.
 
         One caption at a time, so that an embedding does not depend on which others are encoded with it.
         """
@@ -62,7 +60,7 @@ class TextEncoder:
         tokens = tokenizer(
             [prompt_clean(caption)],
             padding="max_length",
-            max_length=TEXT_LENGTH,
+            max_length=min(TEXT_LENGTH, tokenizer.model_max_length),
             truncation=True,
             add_special_tokens=True,
             return_attention_mask=True,
@@ -73,14 +71,14 @@ class TextEncoder:
         return hidden[: int(mask.sum())]
 
 
-def pad_text(embedding: Tensor, lengths: Tensor | None = None) -> Tensor:
-    """[B, L, D] as [B, 512, D]: cut behind 512 tokens, zero behind each sample's own length [B]."""
+def pad_text(embedding: Tensor, lengths: Tensor | None = None, *, text_length: int = TEXT_LENGTH) -> Tensor:
+    """[B, L, D] as [B, text_length, D]: cut behind so many tokens, zero behind each sample's own length [B]."""
     batch, length, width = embedding.shape
-    kept = min(length, TEXT_LENGTH)
-    padded = embedding.new_zeros(batch, TEXT_LENGTH, width)
+    kept = min(length, text_length)
+    padded = embedding.new_zeros(batch, text_length, width)
     padded[:, :kept] = embedding[:, :kept]
     if lengths is not None:
-        positions = torch.arange(TEXT_LENGTH, device=embedding.device)
+        positions = torch.arange(text_length, device=embedding.device)
         padded.masked_fill_((positions >= lengths.to(embedding.device)[:, None])[..., None], 0)
     return padded
 

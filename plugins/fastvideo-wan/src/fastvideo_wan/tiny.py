@@ -106,11 +106,6 @@ def write_tiny_pipeline(
                 eos_token_id=tokenizer.eos_token_id,
             )
         )
-    with no_progress_bars():
-        transformer.save_pretrained(out / "transformer")
-        vae.save_pretrained(out / "vae")
-        text_encoder.save_pretrained(out / "text_encoder")
-    _save_tokenizer(tokenizer, out / "tokenizer")
     schedule = (
         FlowMatchEulerDiscreteScheduler(shift=flow_shift)
         if scheduler == "euler"
@@ -118,11 +113,36 @@ def write_tiny_pipeline(
             prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=flow_shift, num_train_timesteps=1000
         )
     )
-    schedule.save_pretrained(out / "scheduler")
+    save_pipeline(
+        out,
+        transformer=transformer,
+        vae=vae,
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        scheduler=schedule,
+    )
+
+
+def save_pipeline(
+    out: Path,
+    *,
+    transformer: WanTransformer3DModel,
+    vae: AutoencoderKLWan,
+    text_encoder: UMT5EncoderModel,
+    tokenizer: PreTrainedTokenizerFast,
+    scheduler: FlowMatchEulerDiscreteScheduler | UniPCMultistepScheduler,
+) -> None:
+    """Writes the parts as a folder that plain `WanPipeline.from_pretrained` loads, with transformers 4 and 5."""
+    with no_progress_bars():
+        transformer.save_pretrained(out / "transformer")
+        vae.save_pretrained(out / "vae")
+        text_encoder.save_pretrained(out / "text_encoder")
+    _save_tokenizer(tokenizer, out / "tokenizer")
+    scheduler.save_pretrained(out / "scheduler")
     index = {
         "_class_name": "WanPipeline",
         "_diffusers_version": diffusers.__version__,
-        "scheduler": ["diffusers", type(schedule).__name__],
+        "scheduler": ["diffusers", type(scheduler).__name__],
         "text_encoder": ["transformers", "UMT5EncoderModel"],
         "tokenizer": ["transformers", "PreTrainedTokenizerFast"],
         "transformer": ["diffusers", "WanTransformer3DModel"],

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fastvideo_core.data.encoder import VideoGeometry
 from fastvideo_ltx.captions import CaptionEncoder
-from fastvideo_ltx.fingerprint import fingerprint
+from fastvideo_ltx.identity import TEXT_ENCODER, VAE, encoder_identity
 from fastvideo_ltx.loading import load_model
 
 
@@ -50,10 +50,11 @@ class LtxVideoEncoder:
     def describe(self) -> dict[str, str]:
         """The encoding's identity, taken from the weights themselves, so that a moved folder keeps it."""
         if self._description is None:
+            identity = encoder_identity(self._path, (VAE, TEXT_ENCODER), where="model path", download=True)
+            assert identity is not None
             self._description = {
                 "family": "ltx",
-                "vae": fingerprint(self._autoencoder()),
-                "text_encoder": fingerprint(self._text.module()),
+                **identity,
                 **self._text_settings,
                 "latents_normalised": "false",
             }

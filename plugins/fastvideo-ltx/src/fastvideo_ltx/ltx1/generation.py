@@ -27,6 +27,7 @@ from fastvideo_ltx.captions import PromptEmbeddings
 from fastvideo_ltx.config import FRAMES_DIVISOR, SIZE_MULTIPLE, LtxConfig
 from fastvideo_ltx.folder import DAMAGED, TRANSFORMER, LtxFolder, read_config, read_tensors
 from fastvideo_ltx.generation import Generation
+from fastvideo_ltx.identity import TEXT_ENCODER, VAE
 from fastvideo_ltx.ltx1.adapter import LtxVideoAdapter
 from fastvideo_ltx.ltx1.encoder import LtxVideoEncoder
 from fastvideo_ltx.ltx1.sampler import LtxVideoSampler
@@ -73,6 +74,7 @@ class LtxVideo(Generation):
     pipelines = tuple(PIPELINES)
     components = (TRANSFORMER, "vae", "text_encoder", "tokenizer", "scheduler")
     weighted = (TRANSFORMER, "vae", "text_encoder")
+    encoders = (VAE, TEXT_ENCODER)
     streams = ("video",)
     transformer = LTXVideoTransformer3DModel
     block = LTXVideoTransformerBlock
@@ -154,16 +156,15 @@ class LtxVideo(Generation):
             folder, adapter=adapter, config=config, device=device, prompts=prompts, size=size, autocast=autocast
         )
 
+    def text_settings(self, folder: LtxFolder) -> dict[str, str]:
+        return {"text_length": str(folder.text_length), "text_masked": str(folder.facts["text_masked"]).lower()}
+
     def encoder(self, folder: LtxFolder, device: torch.device, dtype: torch.dtype) -> LtxVideoEncoder:
         return LtxVideoEncoder(
             folder.path,
             geometry=self.geometry,
             text=self.caption_encoder(folder, device=device, dtype=dtype, where="model path"),
-            text_settings={
-                "text_dtype": str(dtype).removeprefix("torch."),
-                "text_length": str(folder.text_length),
-                "text_masked": str(folder.facts["text_masked"]).lower(),
-            },
+            text_settings={"text_dtype": str(dtype).removeprefix("torch."), **self.text_settings(folder)},
             device=device,
         )
 

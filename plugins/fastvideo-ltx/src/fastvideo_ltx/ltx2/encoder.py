@@ -10,10 +10,18 @@ from torch import Tensor
 
 from fastvideo_core.data.encoder import VideoGeometry
 from fastvideo_ltx.captions import CaptionEncoder
-from fastvideo_ltx.fingerprint import fingerprint
 from fastvideo_ltx.folder import LtxFolder
+from fastvideo_ltx.identity import TEXT_ENCODER, VAE, StoredEncoder, encoder_identity
 from fastvideo_ltx.ltx2.loading import load_audio_vae, load_vae
 from fastvideo_ltx.ltx2.mel import FFT_SIZE, log_mel
+
+AUDIO_VAE = StoredEncoder("audio_vae", "audio_vae")
+TEXT_PROJECTION = StoredEncoder(
+    "text_projection", "connectors", lambda name: name.partition(".")[0].endswith("text_proj_in")
+)
+"""What of the connectors the stored text went through."""
+
+ENCODERS = (VAE, AUDIO_VAE, TEXT_ENCODER, TEXT_PROJECTION)
 
 
 class Ltx2Encoder:
@@ -49,16 +57,13 @@ class Ltx2Encoder:
         return rate
 
     def describe(self) -> dict[str, str]:
-        """The encoding's identity, taken from the weights themselves, so that a moved folder keeps it.
-
-        The text's includes the checkpoint's own projection, which the stored embeddings went through.
-        """
+        """The encoding's identity, taken from the weights themselves, so that a moved folder keeps it."""
         if self._description is None:
+            identity = encoder_identity(self._folder.path, ENCODERS, where="model path", download=True)
+            assert identity is not None
             self._description = {
                 "family": "ltx",
-                "vae": fingerprint(self._autoencoder()),
-                "audio_vae": fingerprint(self._audio_autoencoder()),
-                "text_encoder": fingerprint(self._text.module()),
+                **identity,
                 "text_dtype": str(self._text_dtype).removeprefix("torch."),
                 "latents_normalised": "false",
             }

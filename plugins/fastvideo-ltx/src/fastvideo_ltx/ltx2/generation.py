@@ -27,7 +27,7 @@ from fastvideo_ltx.config import FRAMES_DIVISOR, SIZE_MULTIPLE, LtxConfig
 from fastvideo_ltx.folder import DAMAGED, TRANSFORMER, LtxFolder, read_config, read_tensors
 from fastvideo_ltx.generation import Generation
 from fastvideo_ltx.ltx2.adapter import AUDIO, Ltx2Adapter, stored_audio
-from fastvideo_ltx.ltx2.encoder import Ltx2Encoder
+from fastvideo_ltx.ltx2.encoder import ENCODERS, Ltx2Encoder
 from fastvideo_ltx.ltx2.loading import VOCODERS
 from fastvideo_ltx.ltx2.network import serves_sound
 from fastvideo_ltx.ltx2.sampler import Ltx2Sampler
@@ -51,6 +51,7 @@ class Ltx2(Generation):
         TRANSFORMER, "vae", "audio_vae", "vocoder", "connectors", "text_encoder", "tokenizer", "scheduler",
     )  # fmt: skip
     weighted = (TRANSFORMER, "vae", "audio_vae", "vocoder", "connectors", "text_encoder")
+    encoders = ENCODERS
     streams = ("video", AUDIO)
     unguided = (
         "guidance_scale=1.0, audio_guidance_scale=1.0, stg_scale=0.0, audio_stg_scale=0.0, modality_scale=1.0, "
@@ -82,6 +83,9 @@ class Ltx2(Generation):
         audio_vae = config(AutoencoderKLLTX2Audio, "audio_vae")
         connectors = config(LTX2TextConnectors, "connectors")
         sound = config(VOCODERS[vocoder], "vocoder")
+        if (stated := sound.get("_class_name")) not in (None, vocoder):
+            found = f"vocoder/ is an {stated}, but its index says {vocoder}"
+            raise ConfigError(Problem(found, where, allowed="one class in both", fix=DAMAGED))
         scheduler = config(FlowMatchEulerDiscreteScheduler, "scheduler")
         _check_values(transformer, vae, audio_vae, connectors, sound, where)
         _check_variant(transformer, vae, audio_vae, where)

@@ -1,0 +1,203 @@
+"""Whether what needs a GPU works: one row for each check, ok or failed; on a CPU the same checks of the same code.
+
+    python benchmarks/gpu_checks.py [--tiny] [--leave-out compile,torchrun]
+
+Networks are small: this is about being right, not about cost. Kernels are torch's deterministic ones, without which two
+equal runs on a GPU differ in the last bits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import math
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from dmd2_step import networks_of
+from gpu_runs import CPU, Runs, Variant, build, train
+from saved_bytes import SavedBytes, weights_of
+from torch import Tensor
+
+from fastvideo_core.checkpoint.storage import checkpoint_path
+from fastvideo_core.checkpoint.weights import describe, read_role_weights
+
+SIZES = {"num_layers": 6, "num_heads": 4, "head_dim": 64, "ffn_dim": 1024, "text_dim": 64}
+SMALL = Variant("small Wan", SIZES, 17, 128, 128, None, 0)
+STEPS = 8
+
+Check = Callable[[Runs, Variant], str]
+CHECKS: dict[str, tuple[str, Check]] = {}
+
+
+def named(name: str, title: str) -> Callable[[Check], Check]:
+    """Adds a check: it returns what it found, or raises."""
+
+    def add(check: Check) -> Check:
+        CHECKS[name] = (title, check)
+        return check
+
+    return add
+
+
+@named("resume", "a resumed run of dmd2 is the uninterrupted one, to the bit")
+def resume(runs: Runs, variant: Variant) -> str:
+    options: dict[str, Any] = {"max_train_steps": STEPS, "training_state_checkpointing_steps": STEPS // 2}
+    whole = build(runs.write("dmd2", variant, rows=4, **options))
+    train(whole)
+    folder = Path(whole.training_args.output_dir)
+    start = checkpoint_path(folder, STEPS // 2)
+    again = build(runs.write("dmd2", variant, rows=4, **options, resume_from_checkpoint=str(start)))
+    train(again)
+    ends = [checkpoint_path(Path(run.training_args.output_dir), STEPS) for run in (whole, again)]
+    differing, count = [], 0
+    for role in describe(ends[0]).roles:
+        one, other = (flat(read_role_weights(end, role, ema=False)) for end in ends)
+        differing += [f"{role}.{name}" for name, value in one.items() if not torch.equal(value, other[name])]
+        count += len(one)
+    require(not differing, f"{len(differing)} of {count} tensors differ, first {differing[:1]}")
+    moved = flat(read_role_weights(start, "student", ema=False))
+    end = flat(read_role_weights(ends[1], "student", ema=False))
+    require(any(not torch.equal(value, end[name]) for name, value in moved.items()), "nothing was trained")
+    return f"{count} tensors, {STEPS // 2} + {STEPS // 2} steps"
+
+
+@named("bf16", "bfloat16: frozen weights, float32 trained ones, losses near float32's")
+def bfloat16(runs: Runs, variant: Variant) -> str:
+    losses = {}
+    for precision in ("no", "bf16"):
+        runtime = build(runs.write("dmd2", variant, max_train_steps=4, mixed_precision=precision))
+        losses[precision] = losses_of(train(runtime, saving=False), "critic_loss")
+        if precision == "bf16":
+            dtypes = {role: {p.dtype for p in network.parameters()} for role, network in networks_of(runtime).items()}
+            require(torch.bfloat16 in dtypes["teacher"], f"the teacher is {dtypes['teacher']}")
+            for role in ("student", "critic"):
+                require(dtypes[role] == {torch.float32}, f"the {role} is {dtypes[role]}")
+    return close(losses["bf16"], losses["no"], 0.05)
+
+
+@named("checkpointing", "activation checkpointing: full, ops and block_skip have the same losses in less memory")
+def checkpointing(runs: Runs, variant: Variant) -> str:
+    found = {}
+    for kind in (None, "full", "ops", "block_skip"):
+        options = {"max_train_steps": 3, "enable_gradient_checkpointing_type": kind}
+        runtime = build(runs.write("finetune", variant, **options))
+        network = {"student": runtime.method.bundle["student"].modules["transformer"]}
+        saved = SavedBytes(weights_of(network))
+        with saved.counting():
+            losses = losses_of(train(runtime, saving=False), "total_loss")
+        found[kind] = (losses, saved.peak)
+    for kind in ("full", "ops", "block_skip"):
+        close(found[kind][0], found[None][0], 1e-3)
+        require(found[kind][1] < found[None][1], f"{kind} saves {found[kind][1]} bytes of {found[None][1]}")
+    return ", ".join(f"{kind or 'none'} {saved / 2**20:.1f} MiB" for kind, (_, saved) in found.items())
+
+
+@named("compile", "compiled block by block: the losses of the same run without")
+def compiled(runs: Runs, variant: Variant) -> str:
+    losses = {}
+    for compiling in (False, True):
+        options = {"max_train_steps": 3, "enable_torch_compile": compiling, "mixed_precision": "no"}
+        losses[compiling] = losses_of(
+            train(build(runs.write("finetune", variant, **options)), saving=False), "total_loss"
+        )
+    return close(losses[True], losses[False], 1e-3)
+
+
+@named("skipped", "a step whose gradient is not finite changes nothing, decided on the device")
+def skipped(runs: Runs, variant: Variant) -> str:
+    runtime = build(runs.write("finetune", variant, max_train_steps=2, max_grad_norm=1.0))
+    before = {id(p): p.detach().clone() for p in runtime.method.bundle["student"].trainable_parameters()}
+    runtime.method.bundle["student"].trainable_parameters()[0].register_hook(lambda gradient: gradient * math.nan)
+    metrics = train(runtime, saving=False)
+    require([line["skipped_steps"] for line in metrics] == [1, 1], f"skipped {metrics}")
+    moved = [p for p in runtime.method.bundle["student"].trainable_parameters() if not torch.equal(p, before[id(p)])]
+    require(not moved, f"{len(moved)} parameters changed")
+    return f"2 steps, {len(before)} parameters"
+
+
+@named("estimate", "the memory that `check` foretells, against the peak of the allocator")
+def estimate(runs: Runs, variant: Variant) -> str:
+    from fastvideo_core.dispatch.estimate import estimate_run
+    from fastvideo_core.dispatch.load import load_run_config
+    from fastvideo_core.registry import PluginRegistry
+
+    config = runs.write("finetune", variant, max_train_steps=3, enable_gradient_checkpointing_type="full")
+    foretold = estimate_run(load_run_config(config, PluginRegistry()), PluginRegistry()).peak
+    if not torch.cuda.is_available():
+        return f"{foretold / 2**20:.1f} MiB; no allocator to ask here"
+    runtime = build(config)
+    torch.cuda.reset_peak_memory_stats()
+    train(runtime, saving=False)
+    measured = torch.cuda.max_memory_allocated()
+    require(abs(foretold / measured - 1) < 0.2, f"{foretold / 2**20:.1f} MiB foretold, {measured / 2**20:.1f} measured")
+    return f"{foretold / 2**20:.1f} MiB foretold, {measured / 2**20:.1f} measured"
+
+
+@named("torchrun", "joined under torchrun, with the backend of the device")
+def torchrun(runs: Runs, variant: Variant) -> str:
+    config = runs.write("finetune", variant, max_train_steps=2)
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=1", "-m", "fastvideo_core", str(config)]
+    ran = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False, timeout=300)
+    require(ran.returncode == 0, f"status {ran.returncode}: {ran.stderr[-300:]}")
+    return "1 process, " + ("nccl" if torch.cuda.is_available() else "gloo")
+
+
+def flat(weights: dict[str, dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {f"{module}.{name}": value for module, named in weights.items() for name, value in named.items()}
+
+
+def losses_of(metrics: Sequence[dict[str, float]], name: str) -> list[float]:
+    return [line[name] for line in metrics if name in line]
+
+
+def close(found: Sequence[float], wanted: Sequence[float], tolerance: float) -> str:
+    require(bool(found) and len(found) == len(wanted), f"{len(found)} losses, {len(wanted)} wanted")
+    furthest = max(abs(one - other) / abs(other) for one, other in zip(found, wanted, strict=True))
+    require(furthest <= tolerance, f"losses differ by {furthest:.2g}, allowed {tolerance:g}")
+    return f"losses within {furthest:.1g}"
+
+
+def require(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise AssertionError(otherwise)
+
+
+def main() -> int:
+    """Makes every check; 0 when all are ok, 1 when not."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tiny", action="store_true", help="on a tiny network")
+    parser.add_argument("--leave-out", type=lambda text: text.split(","), default=[], help=f"of {', '.join(CHECKS)}")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.leave_out) - set(CHECKS):
+        parser.error(f"there is no check {', '.join(sorted(unknown))}; there are {', '.join(CHECKS)}")
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # of deterministic matrix products
+    logging.basicConfig(level=logging.ERROR)
+    torch.use_deterministic_algorithms(True)
+    failed = 0
+    print("| check | | seconds | |\n|---|---|---:|---|")
+    with tempfile.TemporaryDirectory() as folder:
+        for name, (title, check) in CHECKS.items():
+            if name in arguments.leave_out:
+                continue
+            started = time.perf_counter()
+            try:
+                found, result = check(Runs(Path(folder, name).resolve()), CPU if arguments.tiny else SMALL), "ok"
+            except Exception as error:
+                failed += 1
+                result, found = "**failed**", f"{type(error).__name__}: {error}".splitlines()[0]
+                traceback.print_exc()
+            print(f"| {title} | {result} | {time.perf_counter() - started:.0f} | {found} |", flush=True)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,26 @@
+"""`fastvideo-distill report RUN_DIR`: one page about a run, live or finished."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", help="the run's folder (its output_dir)")
+    parser.add_argument("--out", metavar="FILE", help="the page (default: report.html in the run's folder)")
+
+
+def run(args: argparse.Namespace) -> int:
+    from fastvideo_core.report.page import status, write_report
+    from fastvideo_core.report.read import read_run
+
+    folder = read_run(Path(args.run))
+    out = Path(args.out) if args.out else folder.path / "report.html"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    aside = out.with_name(out.name + ".tmp")
+    aside.write_text(write_report(folder), encoding="utf-8")
+    aside.replace(out)
+    print(status(folder))
+    print(out)
+    return 0

@@ -1,0 +1,1 @@
+"""`fastvideo-distill demo`: captioned clips, the real commands on them, and what the results are worth."""

@@ -1,0 +1,73 @@
+"""What a family and a method give to the command `demo`; imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class ClipSize:
+    """Of every clip of a demo: pixels, frames, frames per second."""
+
+    height: int
+    width: int
+    num_frames: int
+    fps: float
+
+
+@dataclass(frozen=True)
+class FamilyDemo:
+    """A pipeline and clips so small that they are trained on a laptop's processor in minutes.
+
+    Args:
+        write_pipeline: (new folder, words of the captions, seed) -> a pipeline in the family's real format, with a decoder whose
+            pictures can be recognised, a text encoder that tells the words apart, and an untrained network.
+        size: of the clips.
+        pipeline_config: of every run and sampling.
+    """
+
+    write_pipeline: Callable[[Path, tuple[str, ...], int], None]
+    size: ClipSize
+    pipeline_config: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class DemoRun:
+    """One run of a method, for a network of a million parameters.
+
+    Args:
+        name: of its folder and yaml file.
+        roles: role -> its options but the path, which is the demo's pipeline, or the teacher's run where there is one.
+        training: options of that section but the paths and sizes.
+        method_config: that section.
+        pipeline_config: added to the family's.
+        callbacks: that section.
+        calls: network calls of its few-step sampler; None is the family's many-step one.
+    """
+
+    name: str
+    roles: Mapping[str, Mapping[str, Any]]
+    training: Mapping[str, Any]
+    method_config: Mapping[str, Any] = field(default_factory=dict)
+    pipeline_config: Mapping[str, Any] = field(default_factory=dict)
+    callbacks: Mapping[str, Any] = field(default_factory=dict)
+    calls: int | None = None
+
+
+@dataclass(frozen=True)
+class MethodDemo:
+    """A method's part of the demo.
+
+    Args:
+        runs: what it trains; several run beside each other.
+        teacher: the method whose demo makes the network that all roles of `runs` start from; None starts from the untrained
+            one, and the (only) run is itself the teacher that is shown.
+        guidance_scale: w of u + w (c - u), for the teacher's samples with guidance; of the method that makes the teacher.
+    """
+
+    runs: tuple[DemoRun, ...]
+    teacher: str | None = None
+    guidance_scale: float = 1.0

@@ -1,0 +1,1 @@
+"""What `fastvideo-distill doctor` looks at: this machine, what is installed, and what is known not to work together."""

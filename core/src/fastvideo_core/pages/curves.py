@@ -1,0 +1,99 @@
+"""Line charts as inline SVG."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from html import escape
+
+WIDTH, HEIGHT = 560, 300
+LEFT, RIGHT, TOP, BOTTOM = 58, 12, 30, 34
+COLOURS = ("#2f6fde", "#d9642c", "#2a9d5c", "#a34fc0", "#b8901f", "#5a6675")
+"""In the order of the series; six can be told apart."""
+
+Points = Sequence[tuple[float, float]]
+
+
+def curves(title: str, series: Mapping[str, Points], *, x_label: str = "step", smooth: float = 0.0) -> str:
+    """A chart of some series by name; points that are not finite are left out.
+
+    Args:
+        series: (x, y) each, x rising.
+        smooth: weight in [0, 1) of what came before in an exponential mean; above 0 the points themselves stay as a faint line.
+    """
+    kept = {name: [(x, y) for x, y in points if math.isfinite(y)] for name, points in series.items()}
+    kept = {name: points for name, points in kept.items() if points}
+    start = (
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" role="img" aria-label="{escape(title)}" '
+        f'font-size="11" fill="currentColor"><text x="{LEFT}" y="14" font-weight="600">{escape(title)}</text>'
+    )
+    parts = [start]
+    if kept:
+        xs = [x for points in kept.values() for x, _ in points]
+        ys = [y for points in kept.values() for _, y in points]
+        x_ticks, y_ticks = ticks(min(xs), max(xs)), ticks(min(ys), max(ys))
+        frame = (min(*xs, x_ticks[0]), max(*xs, x_ticks[-1]), min(*ys, y_ticks[0]), max(*ys, y_ticks[-1]))
+        parts += _axes(x_ticks, y_ticks, frame, x_label)
+        for number, (name, points) in enumerate(kept.items()):
+            colour = COLOURS[number % len(COLOURS)]
+            if smooth > 0:
+                parts.append(_line(points, frame, colour, faint=True))
+            parts.append(_line(smoothed(points, smooth), frame, colour))
+            x = LEFT + 8 + number * (WIDTH - LEFT) / max(3, len(kept))
+            parts.append(f'<text x="{x:.0f}" y="{TOP + 2}" fill="{colour}">{escape(name)}</text>')
+    else:
+        parts.append(f'<text x="{LEFT}" y="{HEIGHT / 2:.0f}">nothing was logged</text>')
+    return "".join(parts) + "</svg>"
+
+
+def smoothed(points: Points, weight: float) -> Points:
+    """The exponential mean of y, corrected for its start."""
+    mean, total, result = 0.0, 0.0, []
+    for x, y in points:
+        mean, total = weight * mean + (1 - weight) * y, weight * total + (1 - weight)
+        result.append((x, mean / total))
+    return result
+
+
+def ticks(low: float, high: float, count: int = 5) -> list[float]:
+    """Round numbers, about `count` of them, that cover low to high."""
+    if high <= low:
+        low, high = low - 0.5 * (abs(low) or 1), high + 0.5 * (abs(high) or 1)
+    rough = (high - low) / count
+    power = 10 ** math.floor(math.log10(rough))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * (1 - 1e-9))
+    first = math.floor(low / step + 1e-9)
+    last = math.ceil(high / step - 1e-9)
+    return [round(number * step, 12) for number in range(first, last + 1)]
+
+
+Frame = tuple[float, float, float, float]
+
+
+def _axes(x_ticks: Sequence[float], y_ticks: Sequence[float], frame: Frame, x_label: str) -> list[str]:
+    parts = []
+    for tick in y_ticks:
+        _, y = _place(frame[0], tick, frame)
+        parts.append(
+            f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}" stroke="currentColor" opacity=".15"/>'
+            f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{tick:g}</text>'
+        )
+    for tick in x_ticks:
+        x, _ = _place(tick, frame[2], frame)
+        parts.append(f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 15}" text-anchor="middle">{tick:g}</text>')
+    parts.append(f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 4}" text-anchor="end">{escape(x_label)}</text>')
+    return parts
+
+
+def _line(points: Points, frame: Frame, colour: str, *, faint: bool = False) -> str:
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (_place(*point, frame) for point in points))
+    look = 'stroke-width="1" opacity=".3"' if faint else 'stroke-width="2"'
+    return f'<polyline points="{path}" fill="none" stroke="{colour}" {look}/>'
+
+
+def _place(x: float, y: float, frame: Frame) -> tuple[float, float]:
+    """Pixels of a point of the chart."""
+    left, right, bottom, top = frame
+    across = (x - left) / ((right - left) or 1)
+    up = (y - bottom) / ((top - bottom) or 1)
+    return LEFT + across * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM)

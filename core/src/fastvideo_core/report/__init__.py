@@ -1,0 +1,1 @@
+"""One page about a run, live or finished, from its folder alone."""

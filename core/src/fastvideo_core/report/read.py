@@ -1,0 +1,161 @@
+"""What a run's folder tells: its log, configuration, environment, checkpoints and validation videos."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fastvideo_core.checkpoint import storage
+from fastvideo_core.config.document import read_document
+from fastvideo_core.errors import DataError, Problem
+
+MOST_POINTS = 1000
+"""Of a curve on the page; longer ones are averaged in groups of neighbours."""
+
+_STEP = re.compile(r"step-(\d+)$")
+_CHECKPOINT = re.compile(r"checkpoint-(\d+)$")
+
+Series = list[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A complete checkpoint: its step and bytes on disk."""
+
+    name: str
+    step: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Videos of one prompt and one way of sampling, by step."""
+
+    caption: str
+    kind: str
+    videos: Mapping[int, Path]
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Everything on the page.
+
+    Attributes:
+        config: run.yaml as it was resolved.
+        config_text: the same as text.
+        environment: what the newest start of the run wrote about where it runs; empty for runs that wrote none.
+        series: metric -> (step, value); values that are not finite are left out.
+        last: the last line of the log.
+    """
+
+    path: Path
+    config: Mapping[str, Any]
+    config_text: str
+    environment: Mapping[str, Any]
+    series: Mapping[str, Series]
+    last: Mapping[str, Any]
+    checkpoints: Sequence[Checkpoint]
+    validations: Sequence[Validation]
+
+    @property
+    def max_steps(self) -> int:
+        return int(self.config["training"]["max_train_steps"])
+
+    @property
+    def finished(self) -> bool:
+        return int(self.last.get("step", 0)) >= self.max_steps
+
+
+def read_run(path: Path) -> RunFolder:
+    """Reads a run's folder; a half-written last line of a live run is left out.
+
+    Raises:
+        DataError: it is no run's folder, or a line of the log is not JSON.
+    """
+    config_file = path / "run.yaml"
+    if not config_file.is_file():
+        raise DataError(
+            [Problem("is not a run's folder: it has no run.yaml", str(path), fix="give the output_dir of a run")]
+        )
+    text = config_file.read_text(encoding="utf-8")
+    series, last = _read_log(path / "metrics.jsonl")
+    return RunFolder(
+        path=path,
+        config=read_document(config_file).data,
+        config_text=text,
+        environment=_read_environment(path / "environment.json"),
+        series={name: thinned(points) for name, points in series.items()},
+        last=last,
+        checkpoints=_checkpoints(path),
+        validations=_validations(path / "validation"),
+    )
+
+
+def thinned(points: Series, most: int = MOST_POINTS) -> Series:
+    """At most so many points: means over groups of neighbours, the last group may be smaller."""
+    group = -(-len(points) // most) or 1
+    if group == 1:
+        return points
+    means = []
+    for start in range(0, len(points), group):
+        part = points[start : start + group]
+        means.append((part[-1][0], sum(y for _, y in part) / len(part)))
+    return means
+
+
+def _read_log(path: Path) -> tuple[dict[str, Series], dict[str, Any]]:
+    series: dict[str, Series] = {}
+    last: dict[str, Any] = {}
+    if not path.exists():  # a run that has not logged yet
+        return series, last
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.endswith("\n"):
+                break  # being written right now
+            try:
+                last = json.loads(line)
+                step = float(last["step"])
+            except (ValueError, KeyError, TypeError):
+                raise DataError([Problem("is not a logged step", f"{path}:{number}")]) from None
+            for name, value in last.items():
+                if name != "step" and isinstance(value, (int, float)):  # NaN and infinity are texts in the log
+                    series.setdefault(name, []).append((step, float(value)))
+    return series, last
+
+
+def _read_environment(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    environment = json.loads(path.read_text(encoding="utf-8"))
+    return environment if isinstance(environment, dict) else {}
+
+
+def _checkpoints(path: Path) -> list[Checkpoint]:
+    found = []
+    for folder in sorted(path.glob("checkpoint-*")):
+        match = _CHECKPOINT.search(folder.name)
+        if match and not storage.flaw(folder):
+            size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+            found.append(Checkpoint(folder.name, int(match[1]), size))
+    return found
+
+
+def _validations(path: Path) -> list[Validation]:
+    """By prompt and by how it was sampled (the folder below the step's)."""
+    found: dict[tuple[str, str], dict[int, Path]] = {}
+    captions: dict[tuple[str, str], str] = {}
+    for step_folder in sorted(path.glob("step-*")):
+        match = _STEP.search(step_folder.name)
+        if match is None:
+            continue
+        for video in sorted(step_folder.rglob("*.mp4")):
+            kind = str(video.parent.relative_to(step_folder))
+            key = ("" if kind == "." else kind, video.stem)
+            found.setdefault(key, {})[int(match[1])] = video
+            caption = video.with_suffix(".txt")
+            captions[key] = caption.read_text(encoding="utf-8").strip() if caption.exists() else video.stem
+    return [Validation(captions[key], key[0], videos) for key, videos in found.items()]

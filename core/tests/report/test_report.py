@@ -1,0 +1,140 @@
+"""`report` makes one page of a run's folder, and needs nothing but that folder."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from fastvideo_core.cli.main import main
+from fastvideo_core.data.media import write_video
+from fastvideo_core.report.page import chosen, status
+from fastvideo_core.report.read import read_run, thinned
+from fastvideo_core.testing.runs import build_run, toy_family
+
+
+@pytest.fixture
+def run_folder(tmp_path: Path) -> Path:
+    """Of a real run of the toy family: ten steps, checkpoints after 5 and 10."""
+    run = {
+        "recipe": {"family": "toy", "method": "finetune"},
+        "roles": {"student": {"path": "toy/base", "trainable": True}},
+        "training": {
+            "output_dir": str(tmp_path / "run"),
+            "max_train_steps": 10,
+            "learning_rate": 1e-2,
+            "training_state_checkpointing_steps": 5,
+        },
+    }
+    with toy_family():
+        build_run(tmp_path, run).train()
+    folder = tmp_path / "run"
+    shutil.copy(folder / "checkpoint-000010/run.yaml", folder)  # which the command writes when it starts
+    return folder
+
+
+def add_validation(folder: Path, *steps: int) -> None:
+    for step in steps:
+        frames = np.full((9, 32, 32, 3), 20 * step % 255, dtype=np.uint8)
+        write_video(folder / f"validation/step-{step:06d}/00.mp4", frames, 8)
+        (folder / f"validation/step-{step:06d}/00.txt").write_text("a <red> cat")
+
+
+def log(folder: Path, *lines: dict[str, object] | str) -> None:
+    texts = [line if isinstance(line, str) else json.dumps(line) + "\n" for line in lines]
+    (folder / "metrics.jsonl").write_text("".join(texts))
+
+
+def test_the_page_holds_curves_videos_checkpoints_and_the_configuration(run_folder, capsys):
+    add_validation(run_folder, 5, 10)
+    assert main(["report", str(run_folder)]) == 0
+    printed = capsys.readouterr().out
+    assert "Finished after 10 steps" in printed
+    page = (run_folder / "report.html").read_text()
+    for title in ("loss", "learning rate", "gradient norm", "seconds a step", "samples a second", "peak memory, GiB"):
+        assert f'aria-label="{title}"' in page
+    assert page.count("<video") == 2
+    assert "a &lt;red&gt; cat" in page
+    assert "checkpoint-000005" in page
+    assert "checkpoint-000010" in page
+    assert "max_train_steps: 10" in page
+
+
+def test_the_page_fetches_nothing(run_folder):
+    add_validation(run_folder, 5)
+    main(["report", str(run_folder)])
+    page = (run_folder / "report.html").read_text()
+    sources = re.findall(r'(?:src|href|poster|data-webp)="([^"]*)"', page)
+    assert sources
+    assert all(source.startswith("data:") for source in sources)
+
+
+def test_a_live_run_s_half_line_is_left_out(run_folder):
+    log(run_folder, {"step": 1, "total_loss": 2.0}, {"step": 2, "total_loss": 1.0}, '{"step": 3, "total_lo')
+    run = read_run(run_folder)
+    assert run.series["total_loss"] == [(1.0, 2.0), (2.0, 1.0)]
+    assert status(run) == "Step 2 of 10, by its log, total_loss 1.0000."
+
+
+def test_skipped_steps_are_counted_and_losses_that_are_not_finite_left_out(run_folder):
+    log(
+        run_folder,
+        {"step": 1, "total_loss": "nan", "skipped_steps": 2},
+        {"step": 2, "total_loss": 1, "skipped_steps": 1},
+    )
+    run = read_run(run_folder)
+    assert run.series["total_loss"] == [(2.0, 1.0)]
+    assert status(run).endswith("3 steps skipped.")
+
+
+def test_a_run_that_has_not_logged_yet_has_a_page(run_folder):
+    (run_folder / "metrics.jsonl").unlink()
+    assert main(["report", str(run_folder)]) == 0
+    assert "No step is logged yet, of 10." in (run_folder / "report.html").read_text()
+
+
+def test_an_incomplete_checkpoint_is_not_shown(run_folder):
+    (run_folder / "checkpoint-000005/state.json").unlink()
+    assert [one.name for one in read_run(run_folder).checkpoints] == ["checkpoint-000010"]
+
+
+def test_a_broken_line_names_its_place(run_folder, capsys):
+    log(run_folder, {"step": 1}, "not json\n")
+    assert main(["report", str(run_folder)]) == 2
+    assert "metrics.jsonl:2: is not a logged step" in capsys.readouterr().err
+
+
+def test_another_folder_is_refused(tmp_path, capsys):
+    assert main(["report", str(tmp_path)]) == 2
+    assert "is not a run's folder: it has no run.yaml" in capsys.readouterr().err
+
+
+def test_the_environment_is_on_the_page(run_folder):
+    (run_folder / "environment.json").write_text(json.dumps({"python": "3.11.7"}))
+    main(["report", str(run_folder), "--out", str(run_folder / "pages/one.html")])
+    assert "3.11.7" in (run_folder / "pages/one.html").read_text()
+
+
+def test_long_curves_become_means_of_neighbours():
+    points = [(float(x), float(x % 2)) for x in range(1, 4001)]
+    short = thinned(points, most=1000)
+    assert len(short) == 1000
+    assert short[0] == (4.0, 0.5)
+    assert short[-1][0] == 4000.0
+    assert math.isclose(sum(y for _, y in short) / 1000, 0.5)
+    assert thinned(points[:10]) == points[:10]
+
+
+def test_of_many_validations_the_first_and_last_are_shown():
+    assert chosen(list(range(10, 210, 10))) == [10, 50, 90, 120, 160, 200]
+    assert chosen([1, 2]) == [1, 2]
+
+
+def test_run_yaml_is_the_resolved_one(run_folder):
+    assert read_run(run_folder).config == yaml.safe_load((run_folder / "run.yaml").read_text())

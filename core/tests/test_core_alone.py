@@ -1,0 +1,28 @@
+"""Core needs no family's libraries: every module of it is imported where there are none."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+FOREIGN = ("diffusers", "transformers", "accelerate", "peft")
+
+EVERY_MODULE = """
+import importlib, pkgutil, sys
+foreign = sys.argv[1:]
+for name in foreign:
+    sys.modules[name] = None  # from here on its import fails
+import fastvideo_core
+names = [module.name for module in pkgutil.walk_packages(fastvideo_core.__path__, "fastvideo_core.")]
+for name in names:
+    if not name.endswith("__main__"):
+        importlib.import_module(name)
+assert not any(sys.modules[name] for name in foreign)
+print(len(names))
+"""
+
+
+def test_every_module_of_core_is_imported_without_any_family_or_its_libraries() -> None:
+    done = subprocess.run([sys.executable, "-c", EVERY_MODULE, *FOREIGN], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 100

@@ -1,0 +1,68 @@
+"""What the family `mochi` gives to a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from diffusers.models.transformers.transformer_mochi import MochiTransformerBlock
+
+from fastvideo_core import ModelComponents, RoleHandle, RoleManager, RunConfig
+from fastvideo_core.data.validation import ValidationPrompt, read_validation_prompts
+from fastvideo_core.distributed import context
+from fastvideo_core.errors import ConfigError, Problem
+from fastvideo_core.validator import SamplingValidator
+from fastvideo_mochi.adapter import MochiAdapter
+from fastvideo_mochi.config import MochiConfig
+from fastvideo_mochi.folder import TRANSFORMER, load_transformer
+from fastvideo_mochi.latents import LatentScale
+from fastvideo_mochi.sampler import MochiSampler
+from fastvideo_mochi.text import TextEncoder
+
+
+def build_components(cfg: RunConfig) -> ModelComponents:
+    """The run's roles with their weights, the adapter and, when asked for, the validator; data is core's parquet.
+
+    Autoencoder and text encoder are those of the first role. The text encoder goes when all captions are encoded.
+
+    Raises:
+        ConfigError: a role's path holds no Mochi pipeline, or validation has no prompts.
+    """
+    config, device = cfg.pipeline_config, context.device()
+    assert isinstance(config, MochiConfig)
+    names = cfg.family_roles(cfg.recipe.family)
+    handles = {name: _role(cfg, name, device) for name in names}
+    base, where = cfg.roles[names[0]].path, f"roles.{names[0]}.path"
+    prompts = _validation_prompts(cfg)
+    captions = ["", *dict.fromkeys(prompt.caption for prompt in prompts)]
+    texts = dict(zip(captions, TextEncoder(base, device, where).encode(captions), strict=True))
+    scale, bf16 = LatentScale.of(base, device), cfg.training.mixed_precision == "bf16"
+    adapter = MochiAdapter(config.shift, scale, texts[""], device, autocast=bf16)
+    validator = None
+    if prompts:
+        sampler = MochiSampler(base, config, adapter, scale, texts.__getitem__, device)
+        validator = SamplingValidator(sampler, prompts, seed=cfg.training.seed)
+    return ModelComponents(RoleManager(handles), adapter, validator)
+
+
+def _role(cfg: RunConfig, name: str, device: torch.device) -> RoleHandle:
+    role = cfg.roles[name]
+    half = cfg.training.mixed_precision == "bf16" and not role.trainable
+    dtype = torch.bfloat16 if half else torch.float32
+    transformer = load_transformer(role.path, dtype=dtype, where=f"roles.{name}.path").to(device)
+    return RoleHandle(
+        name,
+        {TRANSFORMER: transformer},
+        family=cfg.recipe.family,
+        trainable=role.trainable,
+        block_classes=(MochiTransformerBlock,),
+    )
+
+
+def _validation_prompts(cfg: RunConfig) -> Sequence[ValidationPrompt]:
+    if not cfg.training.log_validation:
+        return ()
+    if cfg.training.validation_dataset_file is None:
+        fix = "name a file of prompts, or set training.log_validation: false"
+        raise ConfigError(Problem("validation needs prompts", "training.validation_dataset_file", fix=fix))
+    return read_validation_prompts(cfg.training.validation_dataset_file)

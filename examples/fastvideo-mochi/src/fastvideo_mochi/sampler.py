@@ -1,0 +1,152 @@
+"""From a prompt to a video: validation and `fastvideo-distill sample`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKLMochi
+from diffusers.pipelines.mochi.pipeline_mochi import linear_quadratic_schedule
+from torch import Tensor
+
+from fastvideo_core import RoleHandle, TrainingBatch, ValidationRequest
+from fastvideo_core.data.encoder import VideoGeometry
+from fastvideo_core.data.validation import ValidationPrompt
+from fastvideo_core.diffusion.rollout import FewStepSchedule, rollout
+from fastvideo_core.validator import SampledVideo
+from fastvideo_mochi.adapter import MochiAdapter
+from fastvideo_mochi.config import MochiConfig
+from fastvideo_mochi.encoder import FPS, PATCH
+from fastvideo_mochi.folder import TRANSFORMER, load_transformer, load_vae
+from fastvideo_mochi.latents import SPACE, TIME, LatentScale, latent_shape
+from fastvideo_mochi.text import TextEncoder, conditioning_of
+
+SIZE = {"num_frames": 85, "height": 480, "width": 848}
+STEPS = 64
+THRESHOLD = 0.025
+"""Noise that the linear half of the pipeline's schedule removes."""
+
+
+class MochiSampler:
+    """Samples with any role: few steps where the request names levels, else on the pipeline's own schedule.
+
+    Args:
+        path: the pipeline whose autoencoder decodes; it is loaded at the first video.
+        config: of the run.
+        adapter: calls the network.
+        scale: of the latents.
+        text: from a caption to its embedding [L, D].
+        device: where the networks are.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        config: MochiConfig,
+        adapter: MochiAdapter,
+        scale: LatentScale,
+        text: Callable[[str], Tensor],
+        device: torch.device,
+    ) -> None:
+        self._path, self._config, self._adapter, self._scale = path, config, adapter, scale
+        self._text, self._device = text, device
+        self._vae: AutoencoderKLMochi | None = None
+
+    def shift_and_clamp_timestep(self, t: Tensor) -> Tensor:
+        """As the adapter's."""
+        return self._adapter.shift_and_clamp_timestep(t)
+
+    def fit_prompt(self, prompt: ValidationPrompt) -> ValidationPrompt:
+        """The prompt with its size filled in.
+
+        Raises:
+            DataError: Mochi makes no videos of this size.
+        """
+        sized = replace(prompt, **{name: getattr(prompt, name) or value for name, value in SIZE.items()})
+        geometry = VideoGeometry(TIME, 1, SPACE * PATCH, FPS)
+        geometry.check(
+            height=sized.height or 0, width=sized.width or 0, num_frames=sized.num_frames or 0, where=prompt.where
+        )
+        return sized
+
+    @torch.no_grad()
+    def sample(self, request: ValidationRequest, prompt: ValidationPrompt, generator: torch.Generator) -> SampledVideo:
+        """One video at 30 frames per second; errors as `fit_prompt`."""
+        if self._vae is None:
+            self._vae = load_vae(self._path, self._device)
+        latents = self.sample_latents(request, prompt, generator)
+        pixels = self._vae.decode(self._scale.denormalise(latents), return_dict=False)[0][0]
+        frames = ((pixels.float() / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
+        return SampledVideo(frames.permute(1, 2, 3, 0).cpu(), FPS)
+
+    def sample_latents(
+        self, request: ValidationRequest, prompt: ValidationPrompt, generator: torch.Generator
+    ) -> Tensor:
+        """Normalised latents [1, 12, T, H, W]; errors as `fit_prompt`."""
+        sized = self.fit_prompt(prompt)
+        assert sized.num_frames is not None
+        assert sized.height is not None
+        assert sized.width is not None
+        network: Any = request.sample_handle.modules[TRANSFORMER]
+        shape = latent_shape(
+            network.config.in_channels, num_frames=sized.num_frames, height=sized.height, width=sized.width
+        )
+        noise = torch.randn(1, *shape, generator=generator).to(self._device)
+        batch = TrainingBatch(noise, self._conditioning(sized.caption), self._conditioning(""))
+
+        def predict_x0(noisy: Tensor, t: Tensor) -> Tensor:
+            return self._adapter.predict_x0_guided(
+                request.sample_handle, noisy, t, batch, guidance_scale=request.guidance_scale
+            )
+
+        kind = request.sampler_kind or "ode"
+        return rollout(predict_x0, noise, self._schedule(request), kind=kind, generator=generator)
+
+    def _schedule(self, request: ValidationRequest) -> FewStepSchedule:
+        if request.sampling_timesteps is not None:
+            return FewStepSchedule(request.sampling_timesteps)
+        steps = request.sampling_steps or STEPS
+        sigmas = linear_quadratic_schedule(steps, THRESHOLD) if steps > 1 else [1.0]
+        levels = torch.tensor(sigmas, dtype=torch.float64) * self._adapter.num_train_timesteps
+        return FewStepSchedule(tuple(self.shift_and_clamp_timestep(levels).tolist()))
+
+    def _conditioning(self, caption: str) -> dict[str, Tensor]:
+        embedding = self._text(caption).to(self._device)
+        return conditioning_of(embedding[None], torch.tensor([len(embedding)]))
+
+
+@dataclass(frozen=True)
+class MochiPathSampler:
+    """A network from a folder or hub id, and the sampler that uses it."""
+
+    handle: RoleHandle
+    sampler: MochiSampler
+
+    def sample(self, request: ValidationRequest, prompt: ValidationPrompt, generator: torch.Generator) -> SampledVideo:
+        return self.sampler.sample(request, prompt, generator)
+
+    def fit_prompt(self, prompt: ValidationPrompt) -> ValidationPrompt:
+        return self.sampler.fit_prompt(prompt)
+
+    def shift_and_clamp_timestep(self, t: Tensor) -> Tensor:
+        return self.sampler.shift_and_clamp_timestep(t)
+
+
+def build_sampler(model_path: str, config: MochiConfig, device: torch.device) -> MochiPathSampler:
+    """A sampler with the pipeline's own network as the role "student".
+
+    Raises:
+        ConfigError: the path holds no Mochi pipeline.
+    """
+    where = "model path"
+    transformer = load_transformer(model_path, dtype=torch.float32, where=where).to(device).requires_grad_(False)
+    encoder, scale = TextEncoder(model_path, device, where), LatentScale.of(model_path, device)
+
+    def text(caption: str) -> Tensor:
+        return encoder.encode([caption])[0]
+
+    adapter = MochiAdapter(config.shift, scale, text(""), device, autocast=False)
+    sampler = MochiSampler(model_path, config, adapter, scale, text, device)
+    return MochiPathSampler(RoleHandle("student", {TRANSFORMER: transformer}), sampler)

@@ -1,0 +1,42 @@
+"""The method's part of `fastvideo-distill demo`: students of four steps and of one; imports no torch."""
+
+from __future__ import annotations
+
+from fastvideo_core.demo.contract import DemoRun, MethodDemo
+
+
+def dmd2_demo(*, fast: bool) -> MethodDemo:
+    """Two runs from the teacher that finetune makes."""
+    return MethodDemo(
+        runs=(
+            _student([1000, 750, 500, 250], learning_rate=3.0e-4, fast=fast),
+            _student([1000], learning_rate=5.0e-4, fast=fast),
+        ),
+        teacher="finetune",
+    )
+
+
+def _student(steps: list[int], *, learning_rate: float, fast: bool) -> DemoRun:
+    return DemoRun(
+        name=f"student-{len(steps)}",
+        roles={
+            "student": {"trainable": True},
+            "teacher": {"trainable": False},
+            "critic": {"trainable": True, "learning_rate": 1.0e-3},
+        },
+        training={
+            "max_train_steps": 300 if fast else 800,
+            "train_batch_size": 64,
+            "learning_rate": learning_rate,
+            "betas": [0.0, 0.99],
+            "logging_steps": 20,
+        },
+        method_config={
+            "dmd_denoising_steps": steps,
+            "generator_update_interval": 5,
+            "real_score_guidance_scale": 1.0,
+        },
+        pipeline_config={"flow_shift": 2.0},
+        callbacks={"ema": {"decay": 0.95}},
+        calls=len(steps),
+    )

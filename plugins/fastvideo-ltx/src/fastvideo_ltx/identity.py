@@ -1,0 +1,58 @@
+"""What tells the encoders of one pipeline from those of another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from fastvideo_core.data.fingerprint import fingerprint
+from fastvideo_ltx.loading import component_folder
+
+
+def every_tensor(name: str) -> bool:
+    """All of them count."""
+    return True
+
+
+@dataclass(frozen=True)
+class StoredEncoder:
+    """Weights that decide what `preprocess` stores.
+
+    Args:
+        name: of the encoder in its description.
+        component: the sub-folder that holds the weights.
+        wanted: which of the tensors there are the encoder's, by name.
+    """
+
+    name: str
+    component: str
+    wanted: Callable[[str], bool] = every_tensor
+
+
+VAE = StoredEncoder("vae", "vae")
+TEXT_ENCODER = StoredEncoder("text_encoder", "text_encoder")
+
+
+def encoder_identity(
+    path: str, encoders: Sequence[StoredEncoder], *, where: str, download: bool
+) -> dict[str, str] | None:
+    """The fingerprints of encoders by name, taken from the stored weights.
+
+    Args:
+        path: folder or hub id of a pipeline.
+        where: how errors name the place that gave the path.
+        download: whether weights may be fetched.
+
+    Returns:
+        None where they are not on this machine and may not be fetched.
+
+    Raises:
+        ConfigError: they cannot be read.
+    """
+    found = {}
+    for encoder in encoders:
+        folder = component_folder(path, encoder.component, where=where, download=download)
+        if folder is None:
+            return None
+        found[encoder.name] = fingerprint(folder, where=where, wanted=encoder.wanted)
+    return found

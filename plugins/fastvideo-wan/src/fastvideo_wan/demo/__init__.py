@@ -1,0 +1,1 @@
+"""The family's part of `fastvideo-distill demo`."""

@@ -1,0 +1,94 @@
+"""The demo's Wan 2.1 pipeline: a trained autoencoder, a random transformer, and a text encoder that tells words apart."""
+
+from __future__ import annotations
+
+from importlib.resources import as_file, files
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanTransformer3DModel
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
+
+from fastvideo_core.data.output import check_new_folder
+from fastvideo_wan.quiet import no_progress_bars
+from fastvideo_wan.tiny import LATENT_CHANNELS, save_pipeline
+
+TEXT_DIM = 64
+TEXT_LENGTH = 8
+"""Tokens of a caption, its closing one included: six words fit. A real Wan attends to 512, nearly all of them padding."""
+
+
+def write_demo_pipeline(out: Path, words: tuple[str, ...], *, seed: int = 0) -> None:
+    """Writes a pipeline folder that plain `WanPipeline.from_pretrained` loads; equal arguments give equal bytes.
+
+    Args:
+        out: the folder; created, must be empty or absent.
+        words: every word of the captions; others are one unknown word to the text encoder.
+        seed: of the random weights; the global random state is left as it was.
+
+    Raises:
+        ConfigError: there is something in the folder already.
+    """
+    check_new_folder(out)
+    tokenizer = _word_tokenizer(words)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        transformer = WanTransformer3DModel(
+            patch_size=(1, 2, 2),
+            num_attention_heads=4,
+            attention_head_dim=32,
+            in_channels=LATENT_CHANNELS,
+            out_channels=LATENT_CHANNELS,
+            text_dim=TEXT_DIM,
+            freq_dim=256,
+            ffn_dim=512,
+            num_layers=4,
+            cross_attn_norm=True,
+            qk_norm="rms_norm_across_heads",
+        )
+        text_encoder = UMT5EncoderModel(
+            UMT5Config(
+                vocab_size=len(tokenizer),
+                d_model=TEXT_DIM,
+                d_kv=16,
+                d_ff=128,
+                num_layers=1,
+                num_heads=4,
+                pad_token_id=tokenizer.pad_token_id,
+                eos_token_id=tokenizer.eos_token_id,
+            )
+        )
+    save_pipeline(
+        Path(out),
+        transformer=transformer,
+        vae=trained_vae(),
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=1.0),
+    )
+
+
+def trained_vae() -> AutoencoderKLWan:
+    """The autoencoder of this package, in float32; `demo_training/train_vae.py` in the repository made it."""
+    with as_file(files(__package__) / "vae") as folder, no_progress_bars():
+        vae: AutoencoderKLWan = AutoencoderKLWan.from_pretrained(folder, torch_dtype=torch.float32)
+        return vae
+
+
+def _word_tokenizer(words: tuple[str, ...]) -> PreTrainedTokenizerFast:
+    """One token per word, closed by </s> as T5's tokenizers do."""
+    vocabulary = {token: index for index, token in enumerate(["<pad>", "</s>", "<unk>", *sorted(set(words))])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", vocabulary["</s>"])]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        model_max_length=TEXT_LENGTH,
+    )

@@ -1,0 +1,188 @@
+"""Processes that somebody else started: torchrun, srun, and what the documentation says of both."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import write_run
+from tests.distributed.test_faults import PLUGIN, run_yaml, started, wait_for_step, workers
+from tests.test_docs import example
+
+pytestmark = [pytest.mark.distributed, pytest.mark.slow]
+PAGE = "docs/multi-node.md"
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
+
+
+def environment(**own: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "RANK", "WORLD_SIZE"))}
+    return {**kept, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", **own}
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
+
+
+def write(folder: Path, fault: str, steps: int = 3, **training: Any) -> list[str]:
+    """What comes behind `fastvideo-distill` for a toy run of two processes with a fault."""
+    (folder / "plugin.py").write_text(PLUGIN)
+    config = write_run(folder / "run.yaml", run_yaml(folder, {"kind": fault}, steps, **training))
+    return [str(config), "--plugin", str(folder / "plugin.py")]
+
+
+def under_torchrun(folder: Path, arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    command = [*TORCHRUN, "--standalone", "--nproc-per-node=2", "-m", "fastvideo_core", *arguments]
+    return subprocess.run(
+        command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=240, check=False
+    )
+
+
+@pytest.mark.parametrize("name", ["train.sbatch", "srun.sbatch", "torchrun", "accelerate"])
+def test_the_scripts_of_the_page_are_bash(name):
+    subprocess.run(["bash", "-n"], input=example(PAGE, name), text=True, check=True)
+
+
+def test_the_page_s_torchrun_command_trains(tmp_path):
+    """With what belongs to the cluster replaced: one node of two processes, here."""
+    command = shlex.split(example(PAGE, "torchrun"))
+    assert command[0] == "torchrun"
+    here = {"--nnodes": "1", "--nproc-per-node": "2", "--rdzv-endpoint": f"127.0.0.1:{free_port()}"}
+    parts = [
+        f"{name}={here.get(name, value)}" if value else name for name, _, value in (p.partition("=") for p in command)
+    ]
+    arguments = write(tmp_path, "none")
+    assert parts[-1] == "run.yaml"
+    ran = subprocess.run(
+        [*TORCHRUN, *parts[1:-1], *arguments],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.count("done: ") == 1
+    assert (tmp_path / "run" / "checkpoint-000003").is_dir()
+
+
+def test_the_sbatch_script_hands_torchrun_what_it_needs(tmp_path):
+    """Run with stand-ins for the commands of the cluster, which note what they are given."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name, body in (("scontrol", "echo node1; echo node2"), ("srun", 'printf "%s\\n" "$@"')):
+        path = folder / name
+        path.write_text(f"#!/bin/bash\n{body}\n")
+        path.chmod(0o755)
+    env = environment(PATH=f"{folder}:{os.environ['PATH']}", SLURM_JOB_NODELIST="node[1-2]", SLURM_NNODES="2")
+    env["SLURM_JOB_ID"] = "77"
+    for earlier in (False, True):
+        if earlier:
+            (tmp_path / "outputs" / "distill" / "checkpoint-000010").mkdir(parents=True)
+        ran = subprocess.run(
+            ["bash", "-c", example(PAGE, "train.sbatch")],
+            cwd=tmp_path,
+            env=env,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        given = ran.stdout.split("\n")
+        assert given[:2] == ["torchrun", "--nnodes=2"]
+        assert "--rdzv-endpoint=node1:29500" in given
+        assert "--rdzv-id=77" in given
+        assert given[-4:-1] == (["run.yaml", "--resume", "latest"] if earlier else ["-m", "fastvideo_core", "run.yaml"])
+
+
+def slurm_tasks(folder: Path, arguments: list[str], **own: str) -> list[subprocess.CompletedProcess[str]]:
+    """Two processes as `srun --ntasks=2` starts them on one node."""
+    common = {
+        "SLURM_STEP_NUM_TASKS": "2",
+        "SLURM_JOB_ID": f"{os.getpid()}",
+        "SLURM_STEP_ID": f"{time.time_ns()}",
+        **own,
+    }
+    command = [sys.executable, "-m", "fastvideo_core", *arguments]
+    processes = [
+        subprocess.Popen(
+            command,
+            cwd=folder,
+            env=environment(**common, SLURM_PROCID=str(rank), SLURM_LOCALID=str(rank), TMPDIR=str(folder)),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    try:
+        said = [process.communicate(timeout=240) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    return [
+        subprocess.CompletedProcess(command, process.returncode, out, err)
+        for process, (out, err) in zip(processes, said, strict=True)
+    ]
+
+
+def test_tasks_of_srun_are_one_run(tmp_path):
+    tasks = slurm_tasks(tmp_path, write(tmp_path, "none"), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free_port()))
+    assert [task.returncode for task in tasks] == [0, 0], tasks[0].stderr
+    assert "".join(task.stdout for task in tasks).count("done: ") == 1
+    assert '"world_size": 2' in (tmp_path / "run" / "checkpoint-000003" / "state.json").read_text()
+
+
+def test_tasks_of_srun_that_cannot_meet_say_so_once(tmp_path):
+    tasks = slurm_tasks(tmp_path, write(tmp_path, "none"))
+    assert [task.returncode for task in tasks] == [2, 2]
+    said = "".join(task.stderr for task in tasks)
+    assert said.count("srun started 2 processes, but MASTER_ADDR and MASTER_PORT are not set") == 1
+    assert "scontrol show hostnames" in said
+
+
+@pytest.mark.parametrize(
+    ("fault", "training", "text"),
+    [
+        ("raises", {}, "error: the third step's data is missing"),
+        ("none", {"num_gpus": 4}, "error: .*training.num_gpus is 4, and the launcher started 2 processes"),
+    ],
+)
+def test_under_torchrun_the_first_error_is_shown_once(tmp_path, fault, training, text):
+    ran = under_torchrun(tmp_path, write(tmp_path, fault, **training))
+    assert ran.returncode != 0
+    assert len(re.findall(text, ran.stderr)) == 1, ran.stderr
+    assert "Connection" not in ran.stderr, ran.stderr
+
+
+def test_processes_end_in_order_when_their_launcher_is_killed(tmp_path):
+    with started(tmp_path, run_yaml(tmp_path, {"kind": "none"})) as process:
+        wait_for_step(tmp_path, 2)
+        own = workers(process)
+        assert len(own) == 2
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        end = time.monotonic() + 60
+        while any(Path(f"/proc/{pid}").exists() and not is_zombie(pid) for pid in own):
+            assert time.monotonic() < end, "processes outlive their launcher"
+            time.sleep(0.1)
+    assert len(list((tmp_path / "run").glob("checkpoint-*"))) == 1
+
+
+def is_zombie(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True

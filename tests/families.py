@@ -1,0 +1,92 @@
+"""Every installed family, ready to train: a tiny pipeline of each kind that it makes, and data out of small clips."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fastvideo_core.data.encoder import AudioEncoder
+from fastvideo_core.registry import PluginRegistry
+from fastvideo_core.testing.families import Clip, encode_clips, write_clips
+
+KINDS: Mapping[str, tuple[Mapping[str, Any], ...]] = {"ltx": ({"generation": 1}, {"generation": 2})}
+"""Options of `tiny` for families of which it makes several kinds; of the others there is one."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A family and what its `tiny` is asked for."""
+
+    family: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return "-".join([self.family, *(f"{name}{value}" for name, value in self.options.items())])
+
+
+@dataclass(frozen=True)
+class TinyFamily:
+    """A kind of pipeline and its data on disk.
+
+    Args:
+        family: its name.
+        base: the tiny pipeline.
+        data: four clips, preprocessed; with their sound where the family takes it.
+        clip: their size.
+        sound: whether they have sound.
+    """
+
+    family: str
+    base: Path
+    data: Path
+    clip: Clip
+    sound: bool
+
+    def network(self, path: Path | str | None = None) -> torch.nn.Module:
+        """The transformer of a pipeline of this family, of the tiny one by default."""
+        registry = PluginRegistry()
+        plugin = registry.get("models", self.family)
+        section = registry.config_class(plugin)()
+        build: Any = registry.resolve(plugin, "sample")
+        (module,) = build(str(path or self.base), section, device=torch.device("cpu")).handle.modules.values()
+        network: torch.nn.Module = module
+        return network
+
+
+ALL_KINDS = [
+    Kind(family, options) for family in PluginRegistry().names("models") for options in KINDS.get(family, ({},))
+]
+
+MakeFamily = Callable[[Kind], TinyFamily]
+
+
+@pytest.fixture(scope="module")
+def tiny_family(tmp_path_factory: pytest.TempPathFactory) -> MakeFamily:
+    """Makes a kind when it is first asked for; read only."""
+    made: dict[str, TinyFamily] = {}
+
+    def make(kind: Kind) -> TinyFamily:
+        if str(kind) not in made:
+            made[str(kind)] = write_tiny_family(kind, tmp_path_factory.mktemp(str(kind)))
+        return made[str(kind)]
+
+    return make
+
+
+def write_tiny_family(kind: Kind, folder: Path) -> TinyFamily:
+    """Pipeline, clips and data, in `folder`."""
+    registry = PluginRegistry()
+    plugin = registry.get("models", kind.family)
+    write_tiny: Any = registry.resolve(plugin, "tiny")
+    make_encoder: Any = registry.resolve(plugin, "preprocess")
+    write_tiny(folder / "base", seed=0, **kind.options)
+    encoder = make_encoder(str(folder / "base"), device=torch.device("cpu"))
+    clip, sound = Clip.smallest(encoder.geometry), isinstance(encoder, AudioEncoder)
+    write_clips(folder / "clips", clip, encoder.geometry.fps, sound=sound)
+    encode_clips(encoder, folder / "clips", folder / "data", clip)
+    return TinyFamily(kind.family, folder / "base", folder / "data", clip, sound)

@@ -1,0 +1,168 @@
+"""What `check` says of memory before a run is what the run then takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from fastvideo_core.data.schema import encode_tensor, key_value_metadata, t2v_schema, write_part
+from fastvideo_core.dispatch.estimate import RunEstimate, estimate_run
+from fastvideo_core.dispatch.preflight import latents_source
+from fastvideo_core.dispatch.runtime import DistillRuntime, build_runtime_from_config
+from fastvideo_core.registry import PluginRegistry
+from fastvideo_core.testing.runs import load_config
+from fastvideo_wan.tiny import write_tiny_pipeline
+
+SIZE = {"num_height": 128, "num_width": 128, "num_frames": 9}
+LORA = {"rank": 8, "targets": ["to_q", "to_v"]}
+ROLES = {"finetune": ("student",), "dmd2": ("student", "teacher", "critic")}
+TOLERANCE = 0.1
+
+
+@pytest.fixture(scope="module")
+def wan(tmp_path_factory) -> Path:
+    """Wide enough that its tensors, and not their names, make a checkpoint's size."""
+    path = tmp_path_factory.mktemp("wan") / "wan"
+    write_tiny_pipeline(path, num_layers=3, num_heads=4, head_dim=16, ffn_dim=256)
+    return path
+
+
+def run_of(wan: Path, data: Path, out: Path, method: str, **training: Any) -> dict[str, Any]:
+    settings = {"dmd2": {"generator_update_interval": 1, "dmd_denoising_steps": [1000, 500]}}
+    return {
+        "recipe": {"family": "wan", "method": method},
+        "roles": {role: {"path": str(wan), "trainable": role != "teacher"} for role in ROLES[method]},
+        "training": {"output_dir": str(out), "data_path": str(data), "max_train_steps": 3, **training},
+        "method_config": settings.get(method, {}),
+        "callbacks": {"ema": {"decay": 0.9, "roles": ["student"]}},
+    }
+
+
+@pytest.fixture(scope="module")
+def large_data(tmp_path_factory) -> Path:
+    """Latents [16, 3, 16, 16] of videos of SIZE: 192 tokens."""
+    out = tmp_path_factory.mktemp("latents")
+    rows = []
+    for number in range(4):
+        row: dict[str, Any] = {"id": f"s{number}", "caption": f"clip {number}", "media_type": "video", "fps": 16.0}
+        row |= {"file_name": f"{number}.mp4", "width": 128, "height": 128, "num_frames": 3, "duration_sec": 0.6}
+        row |= encode_tensor("vae_latent", torch.randn(16, 3, 16, 16))
+        rows.append(row | encode_tensor("text_embedding", torch.randn(8, 32)))
+    write_part(out / "part.parquet", rows, t2v_schema(), key_value_metadata(normalised=False, settings={}))
+    return out
+
+
+def estimated(folder: Path, run: dict[str, Any], rows: list[dict[str, Any]] | None = None) -> RunEstimate:
+    cfg = load_config(folder, run)
+    estimate = estimate_run(cfg, PluginRegistry(), rows=rows or [], latents_source=latents_source(cfg))
+    assert estimate is not None
+    return estimate
+
+
+def built(folder: Path, run: dict[str, Any]) -> DistillRuntime:
+    return build_runtime_from_config(load_config(folder, run), PluginRegistry())
+
+
+class Profiled:
+    """A dataloader that has torch's allocator watched through the second step: moments and averages exist then."""
+
+    def __init__(self, dataloader: Any) -> None:
+        self._dataloader = dataloader
+        self._profile = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
+
+    def __iter__(self) -> Iterator[Any]:
+        for number, batch in enumerate(self._dataloader):
+            if number == 1:
+                self._profile.start()
+            if number == 2:
+                self._profile.stop()
+            yield batch
+
+    @property
+    def peak(self) -> int:
+        """The most bytes that the step had on top of what there was before."""
+        results: Any = self._profile.profiler
+        events = [event for event in results.kineto_results.events() if event.name() == "[memory]"]
+        live = peak = 0
+        for event in sorted(events, key=lambda event: event.start_ns()):
+            live += event.nbytes()
+            peak = max(peak, live)
+        return peak
+
+
+def held(runtime: DistillRuntime, role: str) -> dict[str, int]:
+    """Bytes of a role's tensors of each kind, after a step."""
+    handle = runtime.method.bundle[role]
+    parameters = [parameter for _, parameter in handle.named_parameters()]
+    moments = [
+        value
+        for optimizer in handle.optimizers.values()
+        for state in optimizer.state.values()
+        for value in state.values()
+    ]
+    shadows = runtime.callbacks.state_dict().get("ema", {}).get("shadow", {}).get(role, {})
+    return {
+        "weights": nbytes(parameters) + nbytes(b for m in handle.modules.values() for b in m.buffers()),
+        "gradients": nbytes(p for p in parameters if p.requires_grad),
+        "optimizer": nbytes(moments),
+        "ema": nbytes(tensor for module in shadows.values() for tensor in module.values()),
+    }
+
+
+def nbytes(tensors: Any) -> int:
+    return sum(tensor.nbytes for tensor in tensors)
+
+
+def folder_size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def within(found: float, wanted: float, tolerance: float = TOLERANCE) -> bool:
+    return abs(found - wanted) <= tolerance * wanted
+
+
+@pytest.mark.parametrize("precision", ["no", "bf16"])
+@pytest.mark.parametrize("lora", [False, True])
+def test_every_kind_of_every_role_and_the_checkpoint_have_the_estimated_size(
+    tmp_path, wan, latent_data, precision, lora
+):
+    run = run_of(wan, latent_data, tmp_path / "run", "dmd2", mixed_precision=precision, **SIZE)
+    if lora:
+        run["roles"]["critic"]["lora"] = LORA
+    estimate = estimated(tmp_path, run)
+    runtime = built(tmp_path, run)
+    runtime.train()
+    for role, of_role in estimate.roles.items():
+        for kind, size in held(runtime, role).items():
+            assert within(getattr(of_role, kind), size, 0.01), f"{role}, {kind}: {getattr(of_role, kind)} of {size}"
+    size = folder_size(tmp_path / "run" / "checkpoint-000003")
+    assert within(estimate.checkpoint, size), f"{estimate.checkpoint} of {size}"
+
+
+@pytest.mark.parametrize(
+    ("method", "kind", "precision"),
+    [
+        ("finetune", None, "no"),
+        ("finetune", "full", "no"),
+        ("finetune", "ops", "bf16"),
+        ("dmd2", None, "no"),
+        ("dmd2", "full", "bf16"),
+    ],
+)
+def test_activations_and_the_peak_are_what_the_allocator_sees(tmp_path, wan, large_data, method, kind, precision):
+    options = {"mixed_precision": precision, "enable_gradient_checkpointing_type": kind, **SIZE}
+    run = run_of(wan, large_data, tmp_path / "run", method, **options)
+    estimate = estimated(tmp_path, run)
+    runtime = built(tmp_path, run)
+    watched = Profiled(runtime.dataloader)
+    replace(runtime, dataloader=watched).train()
+    state = sum(role.state for role in estimate.roles.values())
+    assert within(estimate.peak, state + watched.peak), f"{estimate.peak} of {state + watched.peak}"
+    if precision == "no" and method == "finetune":
+        assert within(estimate.peak - state, watched.peak), f"{estimate.peak - state} of {watched.peak}"
