@@ -179,19 +179,39 @@ def new_user(session: nox.Session) -> None:
     session.run("python", "-P", "tests/new_user.py", "docs/authors/from-an-empty-folder.md", env=environment)
 
 
-@nox.session
-def floor(session: nox.Session) -> None:
-    """The default tests of the packages on the oldest versions that they allow of everything but torch.
+FLOOR_TESTS = {
+    "methods": (
+        *(
+            f"core/tests/{name}"
+            for name in ("config", "registry", "cli", "data", "callbacks", "tracking", "checkpoint")
+        ),
+        "plugins/fastvideo-finetune/tests/test_conformance.py",
+        "plugins/fastvideo-dmd2/tests/test_conformance.py",
+    ),
+    "wan": ("plugins/fastvideo-wan/tests",),
+    "ltx": tuple(
+        f"plugins/fastvideo-ltx/tests/test_{name}.py"
+        for name in ("conformance", "loading", "encoder", "pipeline_equality")
+    ),
+}
+"""By what is installed beside core: tests of everything that calls a dependency, and none of arithmetic, which is torch's."""
 
-    Without those that start processes of their own: what processes do among each other is torch's part.
+
+@nox.session
+@nox.parametrize("beside", list(FLOOR_TESTS))
+def floor(session: nox.Session, beside: str) -> None:
+    """What calls the dependencies, on their oldest versions that the packages allow; torch stays.
+
+    The families apart, as each allows other versions of diffusers and transformers than the other. Tests that start
+    processes are left out: what processes do among each other is torch's part.
     """
     install_torch(session)
-    packages = [f"./{CORE}[testing,lora]", *(f"./{plugin}" for plugin in PLUGINS)]
+    plugins = [f"./plugins/fastvideo-{name}" for name in (("finetune", "dmd2") if beside == "methods" else (beside,))]
+    extras = "testing" if beside == "methods" else "testing,lora"
     tools = ("pytest-timeout==2.4.0", "pytest-xdist==3.8.0", "jsonschema==4.26.0")
-    session.install("--resolution", "lowest-direct", "torch==2.13.0", *packages, *tools)
-    folders = ["core/tests", *(f"{plugin}/tests" for plugin in PLUGINS)]
+    session.install("--resolution", "lowest-direct", "torch==2.13.0", f"./{CORE}[{extras}]", *plugins, *tools)
     arguments = session.posargs or ["-n", "2", "-q", "-m", "not slow and not distributed", "-k", "not two_processes"]
-    session.run("pytest", *arguments, *folders, env=test_environment())
+    session.run("pytest", *arguments, *FLOOR_TESTS[beside], env=test_environment())
 
 
 @nox.session

@@ -110,7 +110,7 @@ def tables(folder: Path) -> str:
     parts = []
     for number, (title, (student, extra)) in enumerate(RUNS.items()):
         config = folder / f"run-{number}.yaml"
-        config.write_text(yaml.safe_dump(run_of(folder, student, extra)), encoding="utf-8")
+        config.write_text(yaml.safe_dump(run_of(folder, student, extra), sort_keys=False), encoding="utf-8")
         parts.append("\n".join([title, *(f"  {line}" for line in memory_of(config))]))
     return "\n\n".join(parts)
 

@@ -89,6 +89,34 @@ def test_the_page_on_families_shows_code_of_its_package() -> None:
     assert len(SOURCE.findall(text)) == text.count("```python") >= 5
 
 
+def test_the_page_on_the_kit_names_every_attribute_and_capability() -> None:
+    from fastvideo_core.testing import CallbackPluginSuite, MethodPluginSuite, ModelPluginSuite
+
+    text = (PAGES / "conformance-kit.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(\w+)`", text))
+    for suite in (MethodPluginSuite, ModelPluginSuite, CallbackPluginSuite):
+        attributes = {name for base in suite.__mro__ for name in vars(base).get("__annotations__", {})}
+        assert {*attributes, *suite.capabilities} - {"kind", "capabilities"} <= named, suite.__name__
+    rows = re.findall(r"^\| (methods|families|callbacks) \| (`.*`) \|$", text, re.MULTILINE)
+    suites = {"methods": MethodPluginSuite, "families": ModelPluginSuite, "callbacks": CallbackPluginSuite}
+    assert {name: set(re.findall(r"`(\w+)`", row)) for name, row in rows} == {
+        name: set(suite.capabilities) for name, suite in suites.items()
+    }
+
+
+def test_the_table_of_versions_is_what_the_registry_does() -> None:
+    from fastvideo_core.registry import API_VERSION
+
+    text = (PAGES / "versions.md").read_text(encoding="utf-8")
+    assert f"now {API_VERSION}" in text
+    cores = [tuple(map(int, core)) for core in re.findall(r"core (\d)\.(\d)", text.partition("|---")[0])]
+    rows = re.findall(r"^\| `api=\((\d), (\d)\)` \| (.*) \|$", text, re.MULTILINE)
+    assert len(rows) == len(cores) == 3
+    for major, minor, cells in rows:
+        fits = [core[0] == int(major) and int(minor) <= core[1] for core in cores]
+        assert [cell == "fits" for cell in cells.split(" | ")] == fits
+
+
 def _parameters(function: Any) -> list[str]:
     import inspect
 

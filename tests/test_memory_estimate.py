@@ -12,12 +12,14 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from fastvideo_core.data.schema import encode_tensor, key_value_metadata, t2v_schema, write_part
+from fastvideo_core.dispatch import live_bytes
 from fastvideo_core.dispatch.estimate import RunEstimate, estimate_run
 from fastvideo_core.dispatch.preflight import latents_source
 from fastvideo_core.dispatch.runtime import DistillRuntime, build_runtime_from_config
 from fastvideo_core.registry import PluginRegistry
 from fastvideo_core.testing.runs import load_config
 from fastvideo_wan.tiny import write_tiny_pipeline
+from tests.test_docs import ROOT, example
 
 SIZE = {"num_height": 128, "num_width": 128, "num_frames": 9}
 LORA = {"rank": 8, "targets": ["to_q", "to_v"]}
@@ -166,3 +168,43 @@ def test_activations_and_the_peak_are_what_the_allocator_sees(tmp_path, wan, lar
     assert within(estimate.peak, state + watched.peak), f"{estimate.peak} of {state + watched.peak}"
     if precision == "no" and method == "finetune":
         assert within(estimate.peak - state, watched.peak), f"{estimate.peak - state} of {watched.peak}"
+
+
+@pytest.mark.parametrize("kind", [None, "full", "block_skip"])
+def test_a_network_of_many_blocks_is_estimated_from_a_few(tmp_path, latent_data, monkeypatch, kind):
+    path = tmp_path / "deep"
+    write_tiny_pipeline(path, num_layers=10)
+    run = run_of(path, latent_data, tmp_path / "run", "finetune", enable_gradient_checkpointing_type=kind, **SIZE)
+    short = estimated(tmp_path, run)
+    monkeypatch.setattr(live_bytes, "_MANY", 100)
+    whole = estimated(tmp_path, run)
+    assert short.roles["student"].evaluation != whole.roles["student"].evaluation or kind is None
+    assert within(short.peak, whole.peak, 0.05), f"{short.peak} of {whole.peak}"
+    assert short.roles["student"].gradients == whole.roles["student"].gradients
+    assert short.checkpoint == whole.checkpoint
+
+
+def test_shares_of_several_processes_replicas_and_offload(tmp_path, wan, latent_data):
+    def of(**training: Any) -> RunEstimate:
+        run = run_of(wan, latent_data, tmp_path / "run", "dmd2", **SIZE, **training)
+        return estimated(tmp_path, run)
+
+    one, eight = of(), of(num_gpus=8)
+    replicas, offloaded = of(num_gpus=8, hsdp_replicate_dim=4), of(num_gpus=8, frozen_cpu_offload=True)
+    for role in ROLES["dmd2"]:
+        assert eight.roles[role].weights == pytest.approx(one.roles[role].weights / 8, rel=0.05)
+        assert replicas.roles[role].weights == pytest.approx(one.roles[role].weights / 2, rel=0.05)
+        assert eight.roles[role].activations == one.roles[role].activations
+        assert eight.roles[role].gathered > 0 == one.roles[role].gathered
+    assert offloaded.host == eight.roles["teacher"].weights
+    assert eight.peak - offloaded.peak == offloaded.host
+    assert eight.peak < replicas.peak < one.peak
+    assert eight.checkpoint == pytest.approx(one.checkpoint, rel=0.3)
+
+
+@pytest.mark.slow
+def test_the_readme_shows_what_check_says(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import memory_table
+
+    assert example("README.md", "memory").rstrip("\n") == memory_table.tables(tmp_path)

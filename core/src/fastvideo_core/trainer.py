@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -20,6 +19,7 @@ from fastvideo_core.method import DistillMethod
 from fastvideo_core.optim.clip import clip_gradients
 from fastvideo_core.tracker import Tracker
 from fastvideo_core.tracking.build import build_tracker
+from fastvideo_core.tracking.display import Display, Silent, standard_display
 from fastvideo_core.tracking.metrics import MetricMeans, phase_name, to_floats
 from fastvideo_core.tracking.phases import phase_timer
 from fastvideo_core.tracking.progress import Progress
@@ -41,10 +41,12 @@ class DistillTrainer:
     Args:
         training_args: the `training` section of run.yaml.
         config: the resolved run.yaml as plain data, for the trackers.
+        display: shows logged steps; None is a bar on a terminal and lines in a file, by the main process alone.
     """
 
-    def __init__(self, training_args: TrainingArgs, config: Mapping[str, Any]) -> None:
+    def __init__(self, training_args: TrainingArgs, config: Mapping[str, Any], display: Display | None = None) -> None:
         self.training_args = training_args
+        self._display = display or (standard_display() if context.is_main_process() else Silent())
         self.tracker: Tracker = build_tracker(training_args, dict(config))
         self._timer = phase_timer(context.device())
         self._logged_step = 0
@@ -102,6 +104,7 @@ class DistillTrainer:
                 callbacks.hook.train_end(method=method, step=step)
                 progress.close()
         except BaseException as error:
+            self._display.close()
             callbacks.hook.exception(method=method, step=step, error=error)
             if checkpoint_manager is not None:
                 checkpoint_manager.abandon()
@@ -214,7 +217,7 @@ class DistillTrainer:
     def _progress(self, max_steps: int, start_step: int) -> Progress:
         args = self.training_args
         samples = args.train_batch_size * args.gradient_accumulation_steps * context.world_size()
-        return Progress(max_steps, start_step, samples, sys.stdout if context.is_main_process() else None)
+        return Progress(max_steps, start_step, samples, self._display)
 
 
 def _joint(norms: Sequence[Tensor]) -> Tensor:

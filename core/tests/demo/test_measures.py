@@ -83,9 +83,7 @@ def test_the_class_distance_sees_swapped_captions_and_the_unconditional_one_does
     clips, contents = drawn(480), balanced(480)
     points = features(clips)
     fresh, asked = features(drawn(96, seed=1)), balanced(96)
-    swapped = [
-        Content(c.colour, {"circle": "square", "square": "circle"}.get(c.shape, c.shape), c.direction) for c in asked
-    ]
+    swapped = [Content({"red": "blue", "blue": "red"}.get(c.colour, c.colour), c.shape, c.direction) for c in asked]
     right, wrong = (class_energy_distance(fresh, kinds, points, contents) for kinds in (asked, swapped))
     assert wrong > abs(right) + 0.1
 

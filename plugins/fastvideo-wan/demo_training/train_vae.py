@@ -101,19 +101,28 @@ def new_vae(**moments: list[float]) -> AutoencoderKLWan:
     )
 
 
-def train(steps: int, batch_size: int, clips: int, *, seed: int) -> AutoencoderKLWan:
-    """The mean of the weights over the last part of the run."""
+def train(
+    steps: int, batch_size: int, clips: int, *, seed: int, start: Path | None, constant: float
+) -> AutoencoderKLWan:
+    """The mean of the weights over the last part of the run.
+
+    Args:
+        start: folder of an autoencoder to go on with.
+        constant: fraction of the steps before the learning rate starts to fall.
+    """
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     data, held_out = make_clips(clips, seed=1000 + seed), make_clips(96, seed=2000 + seed)
     vae = new_vae()
+    if start is not None:
+        vae.load_state_dict(AutoencoderKLWan.from_pretrained(start, torch_dtype=torch.float32).state_dict())
     kernels = [p for p in vae.parameters() if p.ndim >= 2 and p.shape[0] > 1 and p[0].numel() > 1]
     others = [p for p in vae.parameters() if all(p is not kernel for kernel in kernels)]
     muon, adam = Muon(kernels), AdamW(others, lr=2e-3, betas=(0.9, 0.99), weight_decay=0.0)
     average = {name: value.clone() for name, value in vae.state_dict().items()}
     started = time.monotonic()
     for step in range(1, steps + 1):
-        rate = min(1.0, step / 50) * min(1.0, 2.5 * (1 - (step - 1) / steps))
+        rate = min(1.0, step / 50) * min(1.0, (1 - (step - 1) / steps) / (1 - constant))
         video = to_video(data[torch.randint(len(data), (batch_size,), generator=generator)])
         mean = vae.encode(video).latent_dist.mode()
         latents = mean + NOISE * torch.randn(mean.shape, generator=generator)
@@ -126,10 +135,10 @@ def train(steps: int, batch_size: int, clips: int, *, seed: int) -> AutoencoderK
             group["lr"] = 2e-3 * rate
         adam.step()
         muon.step(0.02 * rate)
-        if step > steps - 200:
+        if step > steps - 100:
             for name, value in vae.state_dict().items():
-                average[name].lerp_(value, max(0.02, 1 / (step - steps + 200)))
-        if step % 100 == 0 or step == steps:
+                average[name].lerp_(value, max(0.03, 1 / (step - steps + 100)))
+        if step % 50 == 0 or step == steps:
             elapsed = time.monotonic() - started
             print(f"{step} loss {loss:.4f} held-out {psnr(vae, held_out):.2f} dB {elapsed:.0f} s", flush=True)
     vae.load_state_dict(average)
@@ -145,13 +154,15 @@ def train(steps: int, batch_size: int, clips: int, *, seed: int) -> AutoencoderK
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--steps", type=int, default=3000)
-    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--steps", type=int, default=1600)
+    parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--clips", type=int, default=3072)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--start", type=Path)
+    parser.add_argument("--constant", type=float, default=0.5)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    vae = train(args.steps, args.batch_size, args.clips, seed=args.seed)
+    vae = train(args.steps, args.batch_size, args.clips, seed=args.seed, start=args.start, constant=args.constant)
     vae.to(torch.float16).save_pretrained(args.out)
 
 

@@ -79,7 +79,7 @@ class CheckpointManager:
         self.every = every
         self.keep = keep
         self._config_yaml = config_yaml
-        self._versions = {"fastvideo-core": __version__, "torch": str(torch.__version__), **versions}
+        self.versions = {"fastvideo-core": __version__, "torch": str(torch.__version__), **versions}
         self._background = background
         self._skip_errors = skip_errors
         self._run: RunState | None = None
@@ -209,7 +209,7 @@ class CheckpointManager:
             format=storage.FORMAT,
             step=snapshot.step,
             world_size=context.world_size(),
-            versions=self._versions,
+            versions=self.versions,
             files=storage.file_sizes(folder),
             state=snapshot.skeleton,
         )

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import logging
+import json
 import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fastvideo_core.cli import console
 from fastvideo_core.errors import ConfigError, DataError, Problem, RunStopped
 
 if TYPE_CHECKING:  # torch and pydantic are imported when a run starts, not to show help
+    from fastvideo_core.cli.console import Console
     from fastvideo_core.config.run import RunConfig
     from fastvideo_core.dispatch.runtime import DistillRuntime
     from fastvideo_core.registry.registry import PluginRegistry
@@ -28,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="build everything, weights too, and prepare one batch; then stop before step 1",
     )
+    console.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -47,9 +50,7 @@ def run(args: argparse.Namespace) -> int:
     launch.join_process_group()
     _check_processes(cfg, context.world_size())
     try:
-        _train(cfg, registry, dry_run=args.dry_run)
-        if context.is_main_process() and not args.dry_run:
-            print(f"done: {Path(cfg.training.output_dir)}")
+        _train(cfg, registry, console.console_of(args, speaks=context.is_main_process()), dry_run=args.dry_run)
     except RunStopped:
         launch.leave_process_group()
         raise
@@ -67,22 +68,26 @@ def _check_processes(cfg: RunConfig, world_size: int) -> None:
         raise ConfigError(Problem(found, where=cfg.source, fix=fix))
 
 
-def _train(cfg: RunConfig, registry: PluginRegistry, *, dry_run: bool) -> None:
+def _train(cfg: RunConfig, registry: PluginRegistry, out: Console, *, dry_run: bool) -> None:
+    from fastvideo_core.dispatch import summary
     from fastvideo_core.dispatch.runtime import build_runtime_from_config
-    from fastvideo_core.distributed import context
 
-    logging.basicConfig(level=logging.INFO if context.is_main_process() else logging.ERROR, format="%(message)s")
+    out.set_up_logging()
     runtime = build_runtime_from_config(cfg, registry)
+    out.tell("start", summary.title(runtime), summary.plan(runtime))
     if dry_run:
         tried = _try_batch(runtime)
-        if context.is_main_process():
-            print(f"dry run: everything was built{tried}; training would start at step {runtime.start_step + 1}")
+        text = f"dry run: everything was built{tried}; training would start at step {runtime.start_step + 1}"
+        out.tell("dry_run", text, {}, also_quiet=True)
         return
-    if context.is_main_process():
+    if out.speaks:
         output_dir = Path(cfg.training.output_dir)
         output_dir.mkdir(parents=True, exist_ok=True)
         (output_dir / "run.yaml").write_text(runtime.cfg.to_yaml(), encoding="utf-8")
-    runtime.train()
+        about = json.dumps(summary.environment(runtime), indent=2)
+        (output_dir / "environment.json").write_text(about + "\n", encoding="utf-8")
+    runtime.train(out.display())
+    out.tell("done", f"done: {Path(cfg.training.output_dir)}", summary.outcome(runtime), also_quiet=True)
 
 
 def _try_batch(runtime: DistillRuntime) -> str:

@@ -37,7 +37,7 @@ class EvaluationBytes:
     with_gradients: int = 0
 
 
-class LiveBytes(TorchDispatchMode):
+class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Inside, counts the bytes of tensors that operators make for as long as they live; each storage once.
 
     Args:
@@ -45,10 +45,11 @@ class LiveBytes(TorchDispatchMode):
     """
 
     def __init__(self, known: Iterable[Tensor]) -> None:
-        super().__init__()
-        self.live = self.peak = 0
-        self.activations_peak = 0
-        self._gradients = 0
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.live: int = 0
+        self.peak: int = 0
+        self.activations_peak: int = 0
+        self._gradients: int = 0
         self._seen = {tensor.untyped_storage()._cdata for tensor in known}
 
     def __torch_dispatch__(
@@ -145,7 +146,8 @@ def _blocks_in(handle: RoleHandle, part: nn.ModuleList) -> list[nn.Module]:
 
 
 def _gradient_bytes(handle: RoleHandle) -> int:
-    return sum(parameter.nbytes for _, parameter in handle.named_parameters() if parameter.requires_grad)
+    found: int = sum(parameter.nbytes for _, parameter in handle.named_parameters() if parameter.requires_grad)
+    return found
 
 
 def _measured(handle: RoleHandle, evaluate: Callable[[int], Tensor], samples: int) -> EvaluationBytes:
@@ -156,7 +158,10 @@ def _measured(handle: RoleHandle, evaluate: Callable[[int], Tensor], samples: in
         return EvaluationBytes(forward)
     with LiveBytes(weights) as live:
         trained = [weight for weight in weights if weight.requires_grad]
-        hooks = [weight.register_post_accumulate_grad_hook(live.count_as_gradient) for weight in trained]
+        hooks: list[Any] = [
+            weight.register_post_accumulate_grad_hook(live.count_as_gradient)  # type: ignore[no-untyped-call]
+            for weight in trained
+        ]
         out = evaluate(samples)
         held = live.live
         out.float().square().mean().backward()  # type: ignore[no-untyped-call]

@@ -32,6 +32,7 @@ from fastvideo_core.method import DistillMethod
 from fastvideo_core.registry.registry import PluginRegistry
 from fastvideo_core.rng import stream_seed
 from fastvideo_core.roles import RoleManager
+from fastvideo_core.tracking.display import Display
 from fastvideo_core.trainer import DistillTrainer
 
 logger = logging.getLogger(__name__)
@@ -54,9 +55,9 @@ class DistillRuntime:
     callbacks: CallbackManager
     checkpoint_manager: CheckpointManager
 
-    def train(self) -> None:
-        """Trains to `max_train_steps`."""
-        trainer = DistillTrainer(self.training_args, config=self.cfg.resolved())
+    def train(self, display: Display | None = None) -> None:
+        """Trains to `max_train_steps`; `display` shows the logged steps."""
+        trainer = DistillTrainer(self.training_args, config=self.cfg.resolved(), display=display)
         trainer.run(
             self.method,
             self.dataloader,

@@ -7,12 +7,12 @@ from torch import nn
 
 from fastvideo_core.components import ModelComponents
 from fastvideo_core.config.run import RunConfig
+from fastvideo_core.data.captions import PromptEmbeddings
 from fastvideo_core.data.validation import ValidationPrompt, read_validation_prompts
 from fastvideo_core.distributed import context
 from fastvideo_core.errors import ConfigError, Problem
 from fastvideo_core.roles import RoleHandle, RoleManager
 from fastvideo_core.validator import SamplingValidator
-from fastvideo_ltx.captions import PromptEmbeddings
 from fastvideo_ltx.config import LtxConfig
 from fastvideo_ltx.folder import TRANSFORMER
 from fastvideo_ltx.generation import Generation

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from fastvideo_core.config.training import TrainingArgs
+from fastvideo_core.data.captions import CaptionEncoder, PromptEmbeddings
 from fastvideo_core.data.encoder import LatentEncoder, VideoGeometry
+from fastvideo_core.data.sizes import VideoSize
 from fastvideo_ltx.batches import stored_video
-from fastvideo_ltx.captions import CaptionEncoder, PromptEmbeddings
 from fastvideo_ltx.config import LtxConfig
 from fastvideo_ltx.folder import TRANSFORMER, LtxFolder
 from fastvideo_ltx.identity import StoredEncoder
 from fastvideo_ltx.loading import load_model, meta_model, outline_model
-from fastvideo_ltx.sizes import VideoSize
 
 if TYPE_CHECKING:
     from fastvideo_ltx.adapter import LtxAdapter

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fastvideo_core.data.captions import PromptEmbeddings
 from fastvideo_core.data.validation import ValidationPrompt
 from fastvideo_core.roles import RoleHandle
 from fastvideo_core.validator import SampledVideo, ValidationRequest
 from fastvideo_ltx.batches import layout_of_video
-from fastvideo_ltx.captions import PromptEmbeddings
 from fastvideo_ltx.config import LtxConfig
 from fastvideo_ltx.folder import TRANSFORMER
 from fastvideo_ltx.generations import open_folder

@@ -11,6 +11,7 @@ from fastvideo_core.config.run import RunConfig
 from fastvideo_core.config.sections import MethodConfig
 from fastvideo_core.data.encoder import EncoderIdentity
 from fastvideo_core.data.loader import ParquetLoader
+from fastvideo_core.data.sizes import fit_prompt
 from fastvideo_core.data.validation import ValidationPrompt
 from fastvideo_core.errors import ConfigError, Problem, UserError
 from fastvideo_ltx.batches import data_free_video, frame_rates, stored_text, stored_video
@@ -20,7 +21,6 @@ from fastvideo_ltx.generation import Generation
 from fastvideo_ltx.generations import open_folder
 from fastvideo_ltx.identity import encoder_identity
 from fastvideo_ltx.schedule import is_dynamic, resolve_flow_shift
-from fastvideo_ltx.sizes import fit_prompt
 
 FAMILY = "ltx"
 

@@ -10,16 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fastvideo_core.data.captions import PromptEmbeddings
+from fastvideo_core.data.sizes import VideoSize, fit_prompt, video_size
 from fastvideo_core.data.validation import ValidationPrompt
 from fastvideo_core.diffusion.rollout import FewStepSchedule, rollout
 from fastvideo_core.errors import ConfigError, Problem
 from fastvideo_core.validator import SampledVideo, ValidationRequest
 from fastvideo_ltx.adapter import LtxAdapter
-from fastvideo_ltx.captions import PromptEmbeddings
 from fastvideo_ltx.config import LtxConfig
 from fastvideo_ltx.folder import TRANSFORMER, LtxFolder
 from fastvideo_ltx.layout import TokenLayout, pack_video
-from fastvideo_ltx.sizes import VideoSize, fit_prompt, video_size
 
 
 class LtxSampler(ABC):

@@ -8,6 +8,7 @@ from torch import nn
 
 from fastvideo_core.components import ModelComponents
 from fastvideo_core.config.run import RunConfig
+from fastvideo_core.data.captions import PromptEmbeddings
 from fastvideo_core.data.validation import ValidationPrompt, read_validation_prompts
 from fastvideo_core.distributed import context
 from fastvideo_core.errors import ConfigError, Problem
@@ -20,8 +21,8 @@ from fastvideo_wan.loading import load_transformer, meta_transformer, transforme
 from fastvideo_wan.run import open_roles
 from fastvideo_wan.sampler import WanSampler
 from fastvideo_wan.schedule import resolve_flow_shift
-from fastvideo_wan.sizes import DefaultSize
-from fastvideo_wan.text import PromptEmbeddings, TextEncoder
+from fastvideo_wan.sizes import SIZE
+from fastvideo_wan.text import TextEncoder
 
 
 def build_wan_components(cfg: RunConfig) -> ModelComponents:
@@ -61,7 +62,7 @@ def build_wan_components(cfg: RunConfig) -> ModelComponents:
             flow_shift=flow_shift,
             device=device,
             prompts=prompts,
-            size=DefaultSize.of_run(cfg.training),
+            size=SIZE.of_run(cfg.training),
             autocast=bf16,
         )
         validator = SamplingValidator(sampler, validation, seed=cfg.training.seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,7 +18,6 @@ from fastvideo_wan.batches import data_free_shape, stored_latents
 from fastvideo_wan.folder import TRANSFORMER, check_undamaged, open_folder
 from fastvideo_wan.loading import meta_transformer
 from fastvideo_wan.network import predict_velocity
-from fastvideo_wan.text import TEXT_LENGTH
 
 
 def role_outline(
@@ -35,16 +35,17 @@ def role_outline(
     bf16 = cfg.training.mixed_precision == "bf16"
     trainable = cfg.roles[role].trainable
     transformer = meta_transformer(path, dtype=torch.bfloat16 if bf16 and not trainable else torch.float32, where=where)
+    shapes: list[Sequence[int]]
     if latents_source == "zeros":
         shapes = [data_free_shape(row, folder, cfg.training) for row in rows or ({},)]
     else:
-        shapes = [tuple(stored_latents(row, folder, cfg.training).shape[1:]) for row in rows]
+        shapes = [stored_latents(row, folder, cfg.training).shape[1:] for row in rows]
         shapes = shapes or [data_free_shape({}, folder, cfg.training)]
-    shape = max(shapes, key=lambda one: torch.Size(one).numel())
+    shape = max(shapes, key=math.prod)
 
     def evaluate(samples: int) -> Tensor:
         noisy, t = torch.empty(samples, *shape), torch.empty(samples)
-        text = torch.empty(samples, TEXT_LENGTH, folder.text_dim)
+        text = torch.empty(samples, folder.text_length, folder.text_dim)
         return predict_velocity(transformer, noisy, t, text, autocast=bf16)
 
     handle = RoleHandle(

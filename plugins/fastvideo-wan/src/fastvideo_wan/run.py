@@ -9,12 +9,13 @@ from typing import Any
 from fastvideo_core.adapter import LatentsSource
 from fastvideo_core.config.run import RunConfig
 from fastvideo_core.data.encoder import EncoderIdentity
+from fastvideo_core.data.sizes import fit_prompt
 from fastvideo_core.data.validation import ValidationPrompt
 from fastvideo_core.errors import ConfigError, Problem, UserError
 from fastvideo_wan.batches import data_free_shape, stored_latents, stored_text
 from fastvideo_wan.folder import WanFolder, check_same_latent_space, open_folder
 from fastvideo_wan.identity import encoder_identity
-from fastvideo_wan.sizes import DefaultSize, fit_prompt
+from fastvideo_wan.sizes import GEOMETRY, SIZE
 
 FAMILY = "wan"
 
@@ -75,10 +76,10 @@ def input_problems(
 ) -> list[Problem]:
     """What is wrong with the run's roles together, its validation prompts and rows of its data; see WanConfig.preflight."""
     problems: list[Problem] = []
-    size = DefaultSize.of_run(cfg.training)
+    size = SIZE.of_run(cfg.training)
     for prompt in prompts:
         try:
-            fit_prompt(prompt, size)
+            fit_prompt(prompt, size, GEOMETRY)
         except UserError as error:
             problems += error.problems
     try:

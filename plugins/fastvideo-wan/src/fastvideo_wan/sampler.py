@@ -11,6 +11,8 @@ import torch
 from diffusers import AutoencoderKLWan, WanPipeline, WanTransformer3DModel
 from torch import Tensor, nn
 
+from fastvideo_core.data.captions import PromptEmbeddings
+from fastvideo_core.data.sizes import VideoSize, fit_prompt
 from fastvideo_core.data.validation import ValidationPrompt
 from fastvideo_core.diffusion.rollout import FewStepSchedule
 from fastvideo_core.errors import ConfigError, Problem
@@ -21,8 +23,8 @@ from fastvideo_wan.folder import TRANSFORMER, WanFolder, open_folder
 from fastvideo_wan.latents import decode_frames, latent_shape
 from fastvideo_wan.loading import load_transformer, load_vae
 from fastvideo_wan.schedule import FewStepScheduler, many_step_scheduler, resolve_flow_shift, shift_and_clamp
-from fastvideo_wan.sizes import FPS, DefaultSize, fit_prompt
-from fastvideo_wan.text import PromptEmbeddings, TextEncoder, pad_text
+from fastvideo_wan.sizes import FPS, GEOMETRY, SIZE
+from fastvideo_wan.text import TextEncoder, pad_text
 
 
 class WanSampler:
@@ -48,7 +50,7 @@ class WanSampler:
         flow_shift: float,
         device: torch.device,
         prompts: PromptEmbeddings,
-        size: DefaultSize,
+        size: VideoSize,
         autocast: bool,
     ) -> None:
         self._folder = folder
@@ -66,7 +68,7 @@ class WanSampler:
         Raises:
             DataError: its size does not fit, or it brings an image.
         """
-        return fit_prompt(prompt, self._size)
+        return fit_prompt(prompt, self._size, GEOMETRY)
 
     def sample(self, request: ValidationRequest, prompt: ValidationPrompt, generator: torch.Generator) -> SampledVideo:
         """One video at 16 frames per second.
@@ -201,7 +203,7 @@ def build_sampler(
         flow_shift=resolve_flow_shift(folder, pipeline_config),
         device=device,
         prompts=PromptEmbeddings(encoder, [pipeline_config.negative_prompt], keep_encoder=True),
-        size=DefaultSize(),
+        size=SIZE,
         autocast=False,
     )
     return WanPathSampler(RoleHandle("student", {TRANSFORMER: transformer}, family="wan"), sampler)

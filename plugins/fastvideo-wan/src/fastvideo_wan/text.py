@@ -81,30 +81,3 @@ def pad_text(embedding: Tensor, lengths: Tensor | None = None, *, text_length: i
         positions = torch.arange(text_length, device=embedding.device)
         padded.masked_fill_((positions >= lengths.to(embedding.device)[:, None])[..., None], 0)
     return padded
-
-
-class PromptEmbeddings:
-    """Embeddings of captions on the CPU, each encoded once.
-
-    Args:
-        encoder: encodes what is missing.
-        expected: captions that will be asked for; they are encoded together with the first one that is.
-        keep_encoder: whether the encoder's weights stay loaded between captions.
-    """
-
-    def __init__(self, encoder: TextEncoder, expected: Sequence[str] = (), *, keep_encoder: bool) -> None:
-        self._encoder = encoder
-        self._expected = tuple(expected)
-        self._keep_encoder = keep_encoder
-        self._embeddings: dict[str, Tensor] = {}
-
-    def get(self, caption: str) -> Tensor:
-        """The embedding [L, D] of a caption, L <= 512, without padding."""
-        if caption not in self._embeddings:
-            wanted = dict.fromkeys([caption, *self._expected])
-            missing = [text for text in wanted if text not in self._embeddings]
-            for text, embedding in zip(missing, self._encoder.encode(missing), strict=True):
-                self._embeddings[text] = embedding.cpu()
-            if not self._keep_encoder:
-                self._encoder.free()
-        return self._embeddings[caption]

@@ -20,10 +20,11 @@ from diffusers.models.transformers.transformer_ltx import LTXVideoTransformerBlo
 from torch import Tensor
 
 from fastvideo_core.config.training import TrainingArgs
+from fastvideo_core.data.captions import PromptEmbeddings
 from fastvideo_core.data.encoder import VideoGeometry
+from fastvideo_core.data.sizes import VideoSize
 from fastvideo_core.errors import ConfigError, Problem
 from fastvideo_ltx.adapter import LtxAdapter
-from fastvideo_ltx.captions import PromptEmbeddings
 from fastvideo_ltx.config import FRAMES_DIVISOR, SIZE_MULTIPLE, LtxConfig
 from fastvideo_ltx.folder import DAMAGED, TRANSFORMER, LtxFolder, read_config, read_tensors
 from fastvideo_ltx.generation import Generation
@@ -34,7 +35,6 @@ from fastvideo_ltx.ltx1.sampler import LtxVideoSampler
 from fastvideo_ltx.ltx1.text import T5Captions
 from fastvideo_ltx.ltx1.tiny import write_tiny
 from fastvideo_ltx.sampler import LtxSampler
-from fastvideo_ltx.sizes import VideoSize
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from diffusers.pipelines.ltx2 import LTX2Vocoder, LTX2VocoderWithBWE
 from diffusers.video_processor import VideoProcessor
 from torch import Tensor, nn
 
+from fastvideo_core.data.sizes import VideoSize
 from fastvideo_core.validator import SampledVideo
 from fastvideo_ltx.adapter import TEXT, TEXT_MASK
 from fastvideo_ltx.batches import layout_of_video
@@ -23,7 +24,6 @@ from fastvideo_ltx.ltx2.network import AUDIO_TEXT
 from fastvideo_ltx.ltx2.text import Connectors, pad_left
 from fastvideo_ltx.sampler import LtxSampler
 from fastvideo_ltx.schedule import many_step_scheduler
-from fastvideo_ltx.sizes import VideoSize
 
 PLAIN_GUIDANCE: Mapping[str, Any] = {
     "stg_scale": 0.0,

@@ -1,4 +1,4 @@
-"""The sizes of the videos that LTX makes, and of those that prompts ask for."""
+"""The sizes of videos that a family makes, and of those that prompts ask for."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def fit_prompt(prompt: ValidationPrompt, size: VideoSize, geometry: VideoGeometr
     """The prompt with the size of its video: its own, else `size`.
 
     Raises:
-        DataError: the pipeline makes no video of that size, or the prompt brings an image.
+        DataError: the family makes no video of that size, or the prompt brings an image.
     """
     where = prompt.where or f"prompt {prompt.caption!r}"
     height = size.height if prompt.height is None else prompt.height

@@ -1,0 +1,91 @@
+"""What `train` prints besides errors: as much as was asked for, as text or as JSON objects a line."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from fastvideo_core.tracking.display import Display
+
+Mode = Literal["normal", "quiet", "verbose", "json"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """--quiet, --verbose and --json; at most one of them."""
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--quiet", action="store_true", help="print warnings, errors and where the run is; nothing else")
+    group.add_argument("--verbose", action="store_true", help="print every metric and debugging messages")
+    group.add_argument("--json", action="store_true", help="print JSON objects, one a line, for programs")
+
+
+def console_of(args: argparse.Namespace, *, speaks: bool) -> Console:
+    """What was asked for on the command line.
+
+    Args:
+        speaks: whether this process reports; the others of a run print errors only.
+    """
+    mode: Mode = "quiet" if args.quiet else "verbose" if args.verbose else "json" if args.json else "normal"
+    return Console(mode, speaks)
+
+
+@dataclass(frozen=True)
+class Console:
+    """Standard output takes what the run tells, standard error warnings and errors (with --json, all is on standard output)."""
+
+    mode: Mode = "normal"
+    speaks: bool = True
+
+    def set_up_logging(self) -> None:
+        """Log messages of all libraries go where the mode wants them."""
+        levels = {"normal": logging.INFO, "quiet": logging.WARNING, "verbose": logging.INFO, "json": logging.INFO}
+        handler: logging.Handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        if self.mode == "json":
+            handler = _JsonHandler()
+        logging.basicConfig(level=levels[self.mode] if self.speaks else logging.ERROR, handlers=[handler])
+        if self.mode == "verbose" and self.speaks:  # of this project alone: torch's would bury it
+            logging.getLogger("fastvideo_core").setLevel(logging.DEBUG)
+
+    def display(self) -> Display:
+        """How logged steps are shown."""
+        from fastvideo_core.tracking.display import JsonLines, LogLines, Silent, display_for
+
+        if not self.speaks or self.mode == "quiet":
+            return Silent()
+        if self.mode == "json":
+            return JsonLines(sys.stdout)
+        return LogLines(sys.stdout, every_metric=True) if self.mode == "verbose" else display_for(sys.stdout)
+
+    def tell(self, event: str, title: str, facts: Mapping[str, Any], *, also_quiet: bool = False) -> None:
+        """A title and facts below it, by name; with --json one object with plain values.
+
+        Args:
+            also_quiet: said with --quiet too, the title alone.
+        """
+        if not self.speaks or (self.mode == "quiet" and not also_quiet):
+            return
+        if self.mode == "json":
+            print(json.dumps({"event": event, "title": title, **facts}, default=str), flush=True)
+            return
+        print(title)
+        if self.mode != "quiet":
+            width = max(map(len, facts), default=0)
+            for name, value in facts.items():
+                lines = value if isinstance(value, (list, tuple)) else [value]
+                for number, line in enumerate(lines):
+                    print(f"  {name if number == 0 else '':<{width}}  {line}")
+        sys.stdout.flush()
+
+
+class _JsonHandler(logging.Handler):
+    """A log message as one JSON object on standard output."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        event = {"event": "log", "level": record.levelname.lower(), "message": record.getMessage()}
+        print(json.dumps(event), flush=True)

@@ -1,0 +1,132 @@
+"""A run in words: what will happen before the first step, and what was written after the last."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fastvideo_core.checkpoint import storage
+from fastvideo_core.config.run import RunConfig
+from fastvideo_core.data.loader import ParquetLoader
+from fastvideo_core.dispatch.runtime import DistillRuntime
+from fastvideo_core.distributed import context
+from fastvideo_core.distributed.mesh import mesh_shape
+from fastvideo_core.errors import CheckpointError
+from fastvideo_core.roles import RoleHandle
+
+
+def title(runtime: DistillRuntime) -> str:
+    """Method, family and steps."""
+    recipe, args = runtime.cfg.recipe, runtime.training_args
+    before = f", goes on after step {runtime.start_step}" if runtime.start_step else ""
+    return f"{recipe.method} of {recipe.family}: {args.max_train_steps} steps{before}"
+
+
+def plan(runtime: DistillRuntime) -> dict[str, Any]:
+    """What will happen, by name; values are texts or lists of texts."""
+    args = runtime.training_args
+    return {
+        "roles": [role_line(handle, runtime.cfg) for handle in runtime.method.bundle],
+        "precision": "bfloat16, weights and moments of trained roles in float32"
+        if args.mixed_precision == "bf16"
+        else "float32",
+        "processes": _processes(runtime),
+        "batch": _batch(runtime),
+        "data": _data(runtime),
+        "checkpoints": _checkpoints(runtime),
+        "validation": _validation(runtime),
+        "metrics": ", ".join([str(Path(args.output_dir) / "metrics.jsonl"), *args.trackers]),
+    }
+
+
+def outcome(runtime: DistillRuntime) -> dict[str, Any]:
+    """Where everything is, and the next commands to type."""
+    folder = Path(runtime.training_args.output_dir)
+    written: dict[str, Any] = {"log": str(folder / "metrics.jsonl")}
+    try:
+        written["checkpoint"] = str(storage.latest_checkpoint(folder))
+    except CheckpointError:
+        return written
+    if (folder / "validation").is_dir():
+        written["videos"] = str(folder / "validation")
+    written["next"] = [
+        f'fastvideo-distill sample {folder} --prompt "..."',
+        f"fastvideo-distill export {folder} OUT",
+        f"fastvideo-distill report {folder}",
+    ]
+    return written
+
+
+def role_line(handle: RoleHandle, cfg: RunConfig) -> str:
+    """A role's parameters, how many of them are trained, and where they come from."""
+    sizes = [(parameter.numel(), parameter.requires_grad) for _, parameter in handle.named_parameters()]
+    total, trained = sum(size for size, _ in sizes), sum(size for size, trains in sizes if trains)
+    role = cfg.roles.get(handle.name)
+    how = "frozen" if not trained else "trained" if trained == total else f"{millions(trained)} trained"
+    if role is not None and role.lora is not None:
+        how += f" (adapters of rank {role.lora.rank})"
+    return f"{handle.name}: {millions(total)} parameters, {how}" + (f", from {role.path}" if role else "")
+
+
+def millions(count: int) -> str:
+    return f"{count / 1e6:,.2f} M" if count < 1e9 else f"{count / 1e9:,.2f} B"
+
+
+def _processes(runtime: DistillRuntime) -> str:
+    world_size, args = context.world_size(), runtime.training_args
+    device = context.device()
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+    if world_size == 1:
+        return f"1, on {where}"
+    replicate, shard = mesh_shape(args.hsdp_replicate_dim, args.hsdp_shard_dim, world_size)
+    return f"{world_size}, on {where}; every role in {shard} shards" + (
+        f", {replicate} replicas" if replicate > 1 else ""
+    )
+
+
+def _batch(runtime: DistillRuntime) -> str:
+    args = runtime.training_args
+    size = args.train_batch_size * args.gradient_accumulation_steps * context.world_size()
+    parts = [f"{args.train_batch_size} a process"]
+    if args.gradient_accumulation_steps > 1:
+        parts.append(f"{args.gradient_accumulation_steps} rounds")
+    if context.world_size() > 1:
+        parts.append(f"{context.world_size()} processes")
+    return f"{size} samples a step" + (f" ({' x '.join(parts)})" if len(parts) > 1 else "")
+
+
+def _data(runtime: DistillRuntime) -> str:
+    args, loader = runtime.training_args, runtime.dataloader
+    if not isinstance(loader, ParquetLoader):
+        return "the family's own"
+    steps = loader.batches_per_epoch / args.gradient_accumulation_steps
+    epochs = args.max_train_steps / steps
+    return f"{args.data_path}: {loader.num_samples:,} samples, {steps:,.1f} steps an epoch, {epochs:,.1f} epochs in all"
+
+
+def _checkpoints(runtime: DistillRuntime) -> str:
+    args = runtime.training_args
+    every = args.training_state_checkpointing_steps
+    when = f"every {every} steps and at the end" if every else "at the end"
+    keep = f", the newest {args.checkpoints_total_limit} kept" if args.checkpoints_total_limit else ""
+    return f"{when}{keep}, in {args.output_dir}"
+
+
+def _validation(runtime: DistillRuntime) -> str:
+    args = runtime.training_args
+    if not args.log_validation:
+        return "none"
+    return f"every {args.validation_steps} steps, prompts of {args.validation_dataset_file}"
+
+
+def environment(runtime: DistillRuntime) -> dict[str, Any]:
+    """Where a run runs, for its folder; nothing of the user's environment variables."""
+    return {
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "processes": _processes(runtime),
+        "versions": dict(runtime.checkpoint_manager.versions),
+    }

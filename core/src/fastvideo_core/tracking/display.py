@@ -1,0 +1,152 @@
+"""How a logged step is shown to whoever started the run: a bar, a line, a JSON object, or not at all."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol, TextIO
+
+from tqdm import tqdm
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a run is after a logged step.
+
+    Attributes:
+        metrics: everything that was logged, with the measured speed and memory.
+        remaining: seconds to the last step, by the smoothed speed.
+    """
+
+    step: int
+    max_steps: int
+    metrics: Mapping[str, float]
+    remaining: float
+
+
+class Display(Protocol):
+    """Shows standings; `close` leaves the stream as others may go on writing to it."""
+
+    def show(self, standing: Standing) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Silent:
+    """Nothing at all: processes that do not report, and `--quiet`."""
+
+    def show(self, standing: Standing) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class LogLines:
+    """One line for each logged step, for files.
+
+    Args:
+        every_metric: all metrics instead of losses, learning rates, speed and memory.
+    """
+
+    def __init__(self, stream: TextIO, *, every_metric: bool = False) -> None:
+        self._stream = stream
+        self._every_metric = every_metric
+
+    def show(self, standing: Standing) -> None:
+        parts = [f"step {standing.step}/{standing.max_steps}", *facts(standing), f"ETA {clock(standing.remaining)}"]
+        if self._every_metric:
+            parts += [f"{name} {value:.4g}" for name, value in standing.metrics.items() if not _is_shown(name)]
+        self._stream.write(" | ".join(parts) + "\n")
+        self._stream.flush()
+
+    def close(self) -> None: ...
+
+
+class TerminalBar:
+    """A bar that is rewritten in place, with losses, learning rate, speed and memory behind it."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._bar: tqdm[None] | None = None
+
+    def show(self, standing: Standing) -> None:
+        if self._bar is None:
+            self._bar = tqdm(
+                total=standing.max_steps,
+                initial=standing.step - 1,
+                unit="step",
+                dynamic_ncols=True,
+                file=self._stream,
+                bar_format="{n_fmt}/{total_fmt} |{bar:20}| {postfix}",
+            )
+        self._bar.set_postfix_str(" | ".join([*facts(standing), f"ETA {clock(standing.remaining)}"]), refresh=False)
+        self._bar.update(standing.step - self._bar.n)
+        self._bar.refresh()
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+class JsonLines:
+    """One JSON object for each logged step, for programs: `event` is "step"."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def show(self, standing: Standing) -> None:
+        about = {"step": standing.step, "max_steps": standing.max_steps, "eta_seconds": round(standing.remaining, 3)}
+        write_event(self._stream, "step", {**about, **standing.metrics})
+
+    def close(self) -> None: ...
+
+
+def write_event(stream: TextIO, event: str, content: Mapping[str, object]) -> None:
+    """One line of `--json`; numbers that are not finite are texts, as JSON has none."""
+    plain = {name: _finite(value) for name, value in content.items()}
+    stream.write(json.dumps({"event": event, **plain}, allow_nan=False) + "\n")
+    stream.flush()
+
+
+def display_for(stream: TextIO) -> Display:
+    """The bar on a terminal, lines in a file."""
+    return TerminalBar(stream) if stream.isatty() else LogLines(stream)
+
+
+def facts(standing: Standing) -> list[str]:
+    """Losses, learning rates (equal ones once), speed and peak memory."""
+    metrics = standing.metrics
+    losses = [f"{name} {value:.4f}" for name, value in metrics.items() if name.endswith("loss")]
+    rates = [f"lr {value:.2e}" for name, value in metrics.items() if name.startswith("lr/")]
+    return [
+        *losses,
+        *dict.fromkeys(rates),
+        f"{metrics['seconds_per_step']:.2f} s/it",
+        f"{metrics['samples_per_second']:.2f} samples/s",
+        f"mem {metrics['peak_memory_bytes'] / 2**30:.2f} GiB",
+    ]
+
+
+def clock(seconds: float) -> str:
+    """Hours, minutes and seconds."""
+    whole = round(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
+
+
+def standard_display() -> Display:
+    """What a run shows when nobody asked for anything else."""
+    return display_for(sys.stdout)
+
+
+def _is_shown(name: str) -> bool:
+    return name.endswith("loss") or name.startswith("lr/") or name in _SPEED
+
+
+_SPEED = ("seconds_per_step", "samples_per_second", "peak_memory_bytes")
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, float) and (value != value or abs(value) == float("inf")):
+        return str(value)
+    return value

@@ -1,0 +1,153 @@
+"""What a run says: before the first step, at every logged step, and after the last."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fastvideo_core.cli.main import main
+from fastvideo_core.tracking.display import JsonLines, LogLines, Standing, TerminalBar, display_for
+from tests.conftest import write_run
+
+METRICS = {
+    "total_loss": 0.25,
+    "lr/student": 1e-3,
+    "lr/critic": 1e-3,
+    "x0/mean": 0.125,
+    "seconds_per_step": 2.0,
+    "samples_per_second": 4.0,
+    "peak_memory_bytes": 2.0**31,
+}
+
+
+@pytest.fixture(autouse=True)
+def own_logging():
+    """A command sets up the process's logging; in a test that must not stay."""
+    root, core = logging.getLogger(), logging.getLogger("fastvideo_core")
+    handlers, level, core_level = root.handlers[:], root.level, core.level
+    root.handlers = []
+    yield
+    root.handlers, root.level = handlers, level
+    core.setLevel(core_level)
+
+
+@pytest.fixture
+def run_file(tmp_path: Path, tiny_wan: Path, latent_data: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    run: dict[str, Any] = {
+        "recipe": {"family": "wan", "method": "finetune"},
+        "roles": {"student": {"path": str(tiny_wan), "trainable": True, "lora": {"rank": 2}}},
+        "training": {
+            "output_dir": "run",
+            "data_path": str(latent_data),
+            "max_train_steps": 3,
+            "train_batch_size": 2,
+            "gradient_accumulation_steps": 2,
+            "checkpoints_total_limit": 2,
+        },
+    }
+    return write_run(tmp_path / "run.yaml", run)
+
+
+def test_a_run_says_what_will_happen_and_what_was_written(run_file, capsys):
+    assert main([str(run_file)]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("finetune of wan: 3 steps\n")
+    assert "0.03 M parameters, 0.00 M trained (adapters of rank 2), from" in out
+    for line in (
+        "precision    float32",
+        "processes    1, on CPU",
+        "batch        4 samples a step (2 a process x 2 rounds)",
+        "24 samples, 6.0 steps an epoch, 0.5 epochs in all",
+        "checkpoints  at the end, the newest 2 kept, in run",
+        "validation   none",
+    ):
+        assert line in out, out
+    assert out.count("step 3/3 | total_loss") == 1
+    end = out[out.index("done: run") :]
+    assert "log         run/metrics.jsonl" in end
+    assert "checkpoint  run/checkpoint-000003" in end
+    assert 'next        fastvideo-distill sample run --prompt "..."' in end
+
+
+def test_the_next_command_it_names_works(run_file, capsys):
+    assert main([str(run_file), "--quiet"]) == 0
+    assert main(["report", "run"]) == 0
+    environment = json.loads(Path("run/environment.json").read_text())
+    assert set(environment["versions"]) == {"torch", "fastvideo-core", "fastvideo-wan", "fastvideo-finetune"}
+    assert environment["python"] in Path("run/report.html").read_text()
+
+
+def test_quiet_says_where_the_run_is_and_no_more(run_file, capsys):
+    assert main([str(run_file), "--quiet"]) == 0
+    assert capsys.readouterr().out == "done: run\n"
+
+
+def test_verbose_shows_every_metric(run_file, capsys):
+    assert main([str(run_file), "--verbose"]) == 0
+    steps = [line for line in capsys.readouterr().out.splitlines() if line.startswith("step ")]
+    assert len(steps) == 3
+    assert all("data_x0/mean" in line for line in steps)
+
+
+def test_json_is_one_object_a_line(run_file, capsys):
+    assert main([str(run_file), "--json"]) == 0
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    told = [event["event"] for event in events if event["event"] != "log"]
+    assert told == ["start", "step", "step", "step", "done"]
+    logged = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
+    assert [event["total_loss"] for event in events if event["event"] == "step"] == [
+        one["total_loss"] for one in logged
+    ]
+    assert events[-1]["checkpoint"] == "run/checkpoint-000003"
+
+
+def test_two_ways_of_speaking_at_once_are_refused(run_file, capsys):
+    assert main([str(run_file), "--quiet", "--json"]) == 2
+    assert "not allowed with argument" in capsys.readouterr().err
+
+
+def test_a_resumed_run_says_after_which_step(run_file, capsys):
+    assert main([str(run_file), "--quiet"]) == 0
+    run_file.write_text(run_file.read_text().replace("max_train_steps: 3", "max_train_steps: 4"))
+    assert main([str(run_file), "--resume", "latest"]) == 0
+    assert "finetune of wan: 4 steps, goes on after step 3" in capsys.readouterr().out
+
+
+def test_a_line_holds_losses_rates_speed_and_the_time_left():
+    stream = io.StringIO()
+    LogLines(stream).show(Standing(5, 10, METRICS, 3661.0))
+    assert stream.getvalue() == (
+        "step 5/10 | total_loss 0.2500 | lr 1.00e-03 | 2.00 s/it | 4.00 samples/s | mem 2.00 GiB | ETA 1:01:01\n"
+    )
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_on_a_terminal_the_bar_is_rewritten_in_place():
+    stream = Terminal()
+    display = display_for(stream)
+    assert isinstance(display, TerminalBar)
+    for step in (8, 9, 10):
+        display.show(Standing(step, 10, METRICS, 1.0))
+    display.close()
+    shown = stream.getvalue()
+    assert "10/10 |" in shown
+    assert "total_loss 0.2500" in shown
+    assert shown.count("\n") == 1
+    assert shown.count("\r") >= 3
+    assert isinstance(display_for(io.StringIO()), LogLines)
+
+
+def test_json_has_no_numbers_that_are_not_finite():
+    stream = io.StringIO()
+    JsonLines(stream).show(Standing(1, 2, {**METRICS, "total_loss": float("nan")}, 1.0))
+    assert json.loads(stream.getvalue())["total_loss"] == "nan"
