@@ -9,6 +9,9 @@ from typing import Any
 
 import pytest
 
+from fastvideo_core.cli.new_plugin import package_files
+from tests import new_user
+
 ROOT = Path(__file__).parents[1]
 PAGES = ROOT / "docs" / "authors"
 EXAMPLE = re.compile(r"<!-- example: (?P<name>\S+) -->\n```\w+\n(?P<text>.*?)```", re.DOTALL)
@@ -115,6 +118,50 @@ def test_the_table_of_versions_is_what_the_registry_does() -> None:
     for major, minor, cells in rows:
         fits = [core[0] == int(major) and int(minor) <= core[1] for core in cores]
         assert [cell == "fits" for cell in cells.split(" | ")] == fits
+
+
+SHOWN = ("step 1/2 | total_loss 0.5", "...", "done: output")
+
+
+@pytest.mark.parametrize(
+    ("printed", "missing"),
+    [
+        ("step 1/2 | total_loss 0.7\nstep 2/2\n\ndone: output\n", ""),
+        ("step 1/2 | total_lost 0.5\ndone: output", "step 1/2 | total_loss 0.5"),
+        ("a word before\nstep 1/2 | total_loss 0.5\ndone: output", "step 1/2 | total_loss 0.5"),
+        ("step 1/2 | total_loss 0.5\nnothing else", "done: output"),
+        ("step 1/2 | total_loss 0.5\ndone: output\nTraceback", "(the end, but there is: Traceback)"),
+    ],
+)
+def test_a_transcript_differs_where_words_do_and_not_where_numbers_do(printed: str, missing: str) -> None:
+    assert new_user.differs(SHOWN, printed) == missing
+
+
+def test_a_diff_of_a_transcript_must_fit_at_one_place() -> None:
+    diff = " a\n-b\n+c\n"
+    assert new_user.edited("a\nb\nb\n", diff) == "a\nc\nb\n"
+    for text, times in (("b\na\n", 0), ("a\nb\na\nb\n", 2)):
+        with pytest.raises(new_user.TranscriptError, match=f"stand {times} times in the file"):
+            new_user.edited(text, diff)
+
+
+def test_the_diffs_of_the_transcript_fit_the_scaffold_and_the_page_s_file() -> None:
+    files = {
+        "velocity.py": examples("write-a-method.md")["velocity.py"],
+        "src/fastvideo_velocity/method.py": package_files("velocity", "method", "fastvideo-velocity", "mit", "me")[
+            "src/fastvideo_velocity/method.py"
+        ],
+    }
+    edits = [
+        step
+        for step in new_user.STEP.finditer((PAGES / "from-an-empty-folder.md").read_text(encoding="utf-8"))
+        if step["kind"] == "edit"
+    ]
+    assert [step["what"] for step in edits] == ["velocity.py"] * 2 + ["src/fastvideo_velocity/method.py"] * 2
+    for step in edits:
+        files[step["what"]] = new_user.edited(files[step["what"]], step["text"])
+    compile(files["src/fastvideo_velocity/method.py"], "method.py", "exec")
+    assert files["velocity.py"] == examples("write-a-method.md")["velocity.py"]
 
 
 def _parameters(function: Any) -> list[str]:
