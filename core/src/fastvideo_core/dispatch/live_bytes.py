@@ -176,4 +176,6 @@ def _measured(handle: RoleHandle, evaluate: Callable[[int], Tensor], samples: in
 def _without_graph(weights: Sequence[Tensor], evaluate: Callable[[int], Tensor], samples: int) -> int:
     with LiveBytes(weights) as live:
         evaluate(samples)
-    return live.peak
+    # mypy takes a mode's `__enter__` for untyped
+    peak: int = live.peak
+    return peak
