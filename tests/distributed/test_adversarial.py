@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from tests.distributed.ranks import run_ranks
+from tests.distributed.ranks import run_workers
 
-WORKERS = Path(__file__).parent / "workers.py"
 pytestmark = pytest.mark.distributed
 
 
@@ -54,7 +52,7 @@ def trained(tmp_path_factory, tiny_wan, latent_data) -> dict[int, dict[str, dict
             for features in ("critic", "teacher")
         }
         options = {"runs": runs, "fixed": dict.fromkeys(runs, 2 // world_size)}
-        run_ranks(WORKERS, world_size, "runs", out, json.dumps(options))
+        run_workers(world_size, "runs", out, **options)
         seen[world_size] = {name: torch.load(out / f"{name}.pt") for name in runs}
     return seen
 

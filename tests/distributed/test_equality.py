@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from tests.distributed.ranks import RankError, run_ranks
+from tests.distributed.ranks import run_workers
 
-WORKERS = Path(__file__).parent / "workers.py"
 pytestmark = pytest.mark.distributed
 
 
@@ -21,7 +20,7 @@ def losses(folder: Path) -> list[dict[str, float]]:
 
 
 def work(name: str, world_size: int, out: Path, **options: Any) -> Path:
-    run_ranks(WORKERS, world_size, name, out, json.dumps(options))
+    run_workers(world_size, name, out, **options)
     return out
 
 
@@ -46,12 +45,7 @@ def test_two_ranks_of_batch_1_are_one_rank_of_batch_2(tmp_path, method):
 
 
 def test_a_failing_rank_ends_the_others_and_shows_its_output(tmp_path):
-    script = tmp_path / "fails.py"
-    script.write_text(
-        "import os, time\nif os.environ['RANK'] == '1':\n    raise ValueError('it broke')\n"
-        "open('PID', 'w').write(str(os.getpid()))\ntime.sleep(60)\n".replace("PID", str(tmp_path / "pid"))
-    )
-    with pytest.raises(RankError, match=r"(?s)rank 1 exited with 1:.*it broke"):
-        run_ranks(script, 2)
+    with pytest.raises(AssertionError, match=r"(?s)process 1 of 2.*it broke"):
+        run_workers(2, "fails_on_rank_1", tmp_path)
     pid = tmp_path / "pid"
     assert not pid.exists() or not Path(f"/proc/{pid.read_text()}").exists()

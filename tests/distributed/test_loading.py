@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,7 @@ import torch
 from diffusers import WanTransformer3DModel
 from safetensors.torch import save_file
 
-from tests.distributed.ranks import run_ranks
-from tests.distributed.test_roles import WORKERS
+from tests.distributed.ranks import run_workers
 
 MIB = 2**20
 pytestmark = pytest.mark.distributed
@@ -38,7 +36,7 @@ def write_network(folder: Path, *, layers: int, heads: int) -> dict[str, float]:
 def test_a_rank_holds_no_more_than_its_shards(tmp_path, layers, heads, slack):
     numbers = write_network(tmp_path, layers=layers, heads=heads)
     size = (tmp_path / "transformer" / "diffusion_pytorch_model.safetensors").stat().st_size
-    run_ranks(WORKERS, 2, "memory", tmp_path / "out", json.dumps({"path": str(tmp_path)}))
+    run_workers(2, "memory", tmp_path / "out", path=str(tmp_path))
     for rank in (0, 1):
         seen = torch.load(tmp_path / "out" / f"{rank}.pt")
         assert seen["held"] == pytest.approx(size / 2, rel=0.02)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +10,8 @@ import torch
 from torch import Tensor
 
 from fastvideo_core.fqn import base_fqn, is_adapter
-from tests.distributed.ranks import run_ranks
+from tests.distributed.ranks import run_workers
 
-WORKERS = Path(__file__).parent / "workers.py"
 STEPS = 6
 LORA = {"rank": 4, "alpha": 8, "targets": ["to_q", "to_v", "ffn.net.0.proj"]}
 pytestmark = [pytest.mark.distributed, pytest.mark.slow]
@@ -63,7 +61,7 @@ def trained(tmp_path_factory, tiny_wan, latent_data) -> dict[int, dict[str, dict
             "lora_critic": with_lora(run("lora_critic", "dmd2"), "critic"),
         }
         options = {"runs": runs, "fixed": dict.fromkeys(runs, 2 // world_size)}
-        run_ranks(WORKERS, world_size, "runs", out, json.dumps(options))
+        run_workers(world_size, "runs", out, **options)
         seen[world_size] = {name: torch.load(out / f"{name}.pt") for name in runs}
     return seen
 

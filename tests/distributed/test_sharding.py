@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 import torch
 
-from tests.distributed.ranks import run_ranks
-from tests.distributed.test_roles import WORKERS, run_of
+from tests.distributed.ranks import run_workers
+from tests.distributed.test_roles import run_of
 
 pytestmark = pytest.mark.distributed
 
 
 def test_gradients_are_reduced_in_the_last_round_alone(tmp_path):
-    run_ranks(WORKERS, 2, "accumulation", tmp_path)
+    run_workers(2, "accumulation", tmp_path)
     seen = torch.load(tmp_path / "seen.pt")
     assert seen[False]["reductions"] > 0
     assert seen[True]["reductions"] == 3 * seen[False]["reductions"]
@@ -25,7 +23,7 @@ def test_gradients_are_reduced_in_the_last_round_alone(tmp_path):
 def test_linear_layers_are_gathered_in_bfloat16_and_kept_in_float32(tmp_path, tiny_wan, latent_data):
     options = {"mixed_precision": "bf16", "max_train_steps": 1}
     run = run_of(tiny_wan, latent_data, tmp_path / "run", 2, "finetune", **options)
-    run_ranks(WORKERS, 2, "gathered", tmp_path, json.dumps({"run": run}))
+    run_workers(2, "gathered", tmp_path, run=run)
     seen = torch.load(tmp_path / "seen.pt")
     assert set(seen["outside"].values()) == {"torch.float32"}
     inside = seen["inside"]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
 import torch
 
-from tests.distributed.ranks import run_ranks
-from tests.distributed.test_roles import LORA, WORKERS, run_of, with_lora
+from tests.distributed.ranks import run_workers
+from tests.distributed.test_roles import LORA, run_of, with_lora
 
 SAMPLES = {f"s{number}" for number in range(24)}
 pytestmark = [pytest.mark.distributed, pytest.mark.slow]
@@ -33,7 +32,7 @@ def legs(tmp_path_factory, tiny_wan, latent_data) -> dict[str, list[dict[str, An
             run = run_of(tiny_wan, latent_data, out / name, world_size, method, **options)
             runs[name] = {**(with_lora(run) if name == "grows" else run), "callbacks": {"ema": {"decay": 0.9}}}
             runs[name]["training"] |= {"num_height": 32, "num_width": 32, "num_frames": 9}
-        run_ranks(WORKERS, world_size, "resumable", out / f"leg-{number}", json.dumps({"runs": runs}))
+        run_workers(world_size, "resumable", out / f"leg-{number}", runs=runs)
         for name in ends:
             files = [out / f"leg-{number}" / f"{name}-{rank}.pt" for rank in range(world_size)]
             seen[f"{name}-{number}"] = [torch.load(file) for file in files]
@@ -45,7 +44,7 @@ def legs(tmp_path_factory, tiny_wan, latent_data) -> dict[str, list[dict[str, An
         run = run_of(tiny_wan, latent_data, out / name, 2, "finetune", max_train_steps=1)
         run["roles"]["student"] |= {"path": str(out / path / f"checkpoint-{step:06d}"), "weights": weights}
         starts[name] = run
-    run_ranks(WORKERS, 2, "runs", out / "starts", json.dumps({"runs": starts}))
+    run_workers(2, "runs", out / "starts", runs=starts)
     for name in starts:
         seen[name] = [torch.load(out / "starts" / f"{name}.pt")]
     leg(3, 1, shrinks=9)

@@ -1,9 +1,10 @@
-"""What the ranks of the distributed tests do: `python workers.py NAME OUT [OPTIONS as JSON]`."""
+"""What the ranks of the distributed tests do; `ranks.run_workers` runs one by its name."""
 
 from __future__ import annotations
 
 import json
-import sys
+import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,11 +15,8 @@ import torch
 import torch.distributed as dist
 from torch.distributed.tensor import DTensor
 
-from fastvideo_core.distributed import context, launch
+from fastvideo_core.distributed import context
 from fastvideo_core.testing.runs import build_run, toy_family
-
-sys.path.insert(0, str(Path(__file__).parents[2]))  # this file is run as a script
-
 from tests.distributed.draws import GlobalDraws
 
 WORKERS: dict[str, Callable[..., None]] = {}
@@ -287,6 +285,15 @@ class FixedBatches:
         return torch.randn(16, 3, 4, 4, generator=generator), torch.randn(5, 32, generator=generator)
 
 
+@worker
+def fails_on_rank_1(out: Path) -> None:
+    """The other rank leaves its process id, and would wait for a minute."""
+    if context.rank() == 1:
+        raise ValueError("it broke")
+    (out / "pid").write_text(str(os.getpid()))
+    time.sleep(60)
+
+
 def own_folder(out: Path) -> Path:
     """Where this rank writes its run.yaml."""
     folder = out.parent / f"{out.name}-rank-{context.rank()}"
@@ -302,14 +309,6 @@ def save(path: Path, content: Any) -> None:
     context.barrier()
 
 
-def main() -> None:
-    name, out, options = sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3] if len(sys.argv) > 3 else "{}")
-    launch.join_process_group()
-    try:
-        WORKERS[name](out, **options)
-    finally:
-        launch.leave_process_group()
-
-
-if __name__ == "__main__":
-    main()
+def work(name: str, out: Path, options: dict[str, Any]) -> None:
+    """What every rank does, in its group of processes."""
+    WORKERS[name](out, **options)
