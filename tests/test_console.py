@@ -80,6 +80,7 @@ def test_the_next_command_it_names_works(run_file, capsys):
     assert main(["report", "run"]) == 0
     environment = json.loads(Path("run/environment.json").read_text())
     assert set(environment["versions"]) == {"torch", "fastvideo-core", "fastvideo-wan", "fastvideo-finetune"}
+    assert "fastvideo-wan" in Path("run/run.yaml").read_text().splitlines()[0]
     assert environment["python"] in Path("run/report.html").read_text()
 
 

@@ -23,6 +23,9 @@ from fastvideo_core.data.schema import encode_tensor
 from fastvideo_ltx.config import LtxConfig
 from fastvideo_ltx.path_sampler import build_sampler
 
+pytest.importorskip("fastvideo_finetune", reason="runs of every method: beside core alone there is none")
+pytest.importorskip("fastvideo_dmd2", reason="runs of every method: beside core alone there is none")
+
 HEIGHT, WIDTH, FRAMES, FPS = 64, 96, 9, 24.0
 SIZE = ("--height", HEIGHT, "--width", WIDTH, "--num-frames", FRAMES)
 STREAMS = [["video"], ["video", "audio"]]

@@ -21,7 +21,7 @@ def test_the_spec_is_sound_and_its_targets_exist():
     assert PLUGIN.name == "ltx"
     assert PLUGIN.flaws() == []
     assert PLUGIN.capabilities == ("preprocess", "export", "sample", "tiny", "outline", "export_lora")
-    for name in PLUGIN.targets:
+    for name in ("build", "config", *PLUGIN.capabilities):
         module, _, attribute = PLUGIN.target(name).partition(":")
         assert callable(getattr(__import__(module, fromlist=[attribute]), attribute))
 

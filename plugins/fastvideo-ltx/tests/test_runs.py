@@ -23,6 +23,9 @@ from fastvideo_ltx.config import LtxConfig
 from fastvideo_ltx.layout import TokenLayout, unpack_video
 from fastvideo_ltx.path_sampler import build_sampler
 
+pytest.importorskip("fastvideo_finetune", reason="runs of every method: beside core alone there is none")
+pytest.importorskip("fastvideo_dmd2", reason="runs of every method: beside core alone there is none")
+
 HEIGHT, WIDTH, FRAMES = 64, 96, 9
 SIZE = ("--height", HEIGHT, "--width", WIDTH, "--num-frames", FRAMES)
 RUN_SIZE = {"num_height": HEIGHT, "num_width": WIDTH, "num_frames": FRAMES}

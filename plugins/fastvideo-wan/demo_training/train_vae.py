@@ -22,7 +22,7 @@ from fastvideo_core.demo.clips import CONTENTS, render
 from fastvideo_wan.demo.family import SIZE
 
 NOISE = 0.1
-EDGE_WEIGHT = 3.0
+EDGE_WEIGHT = 5.0
 
 
 def make_clips(count: int, *, seed: int) -> Tensor:

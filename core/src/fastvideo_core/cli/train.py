@@ -83,7 +83,8 @@ def _train(cfg: RunConfig, registry: PluginRegistry, out: Console, *, dry_run: b
     if out.speaks:
         output_dir = Path(cfg.training.output_dir)
         output_dir.mkdir(parents=True, exist_ok=True)
-        (output_dir / "run.yaml").write_text(runtime.cfg.to_yaml(), encoding="utf-8")
+        versions = ", ".join(f"{name} {version}" for name, version in runtime.checkpoint_manager.versions.items())
+        (output_dir / "run.yaml").write_text(f"# {versions}\n{runtime.cfg.to_yaml()}", encoding="utf-8")
         about = json.dumps(summary.environment(runtime), indent=2)
         (output_dir / "environment.json").write_text(about + "\n", encoding="utf-8")
     runtime.train(out.display())

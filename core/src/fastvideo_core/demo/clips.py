@@ -53,8 +53,8 @@ CONTENTS = tuple(Content(*names) for names in itertools.product(COLOURS, SHAPES,
 def render(content: Content, size: ClipSize, rng: np.random.Generator) -> Frames:
     """One clip, uint8 RGB [T, H, W, 3]: position, extent, speed and background are drawn from `rng`."""
     unit = min(size.height, size.width) / 32
-    radius = unit * rng.uniform(5.0, 6.5)
-    travel = unit * rng.uniform(9.0, 11.0)
+    radius = unit * rng.uniform(6.0, 7.5)
+    travel = unit * rng.uniform(7.0, 9.0)
     background = rng.uniform(0.05, 0.35) + rng.uniform(-0.03, 0.03, 3)
     step = np.array(DIRECTIONS[content.direction], dtype=np.float64)
     room = np.array([size.width, size.height]) / 2 - REACH[content.shape] * radius - unit / 2
