@@ -1,4 +1,4 @@
-"""Processes that somebody else started: torchrun, srun, and what the documentation says of both."""
+"""Processes that somebody else started: torchrun, accelerate launch, srun, and what the documentation says of them."""
 
 from __future__ import annotations
 
@@ -55,20 +55,35 @@ def test_the_scripts_of_the_page_are_bash(name):
     subprocess.run(["bash", "-n"], input=example(PAGE, name), text=True, check=True)
 
 
-def test_the_page_s_torchrun_command_trains(tmp_path):
+@pytest.mark.parametrize(
+    ("name", "module", "here"),
+    [
+        (
+            "torchrun",
+            "torch.distributed.run",
+            {"nnodes": "1", "nproc-per-node": "2", "rdzv-endpoint": "127.0.0.1:{port}"},
+        ),
+        (
+            "accelerate",
+            "accelerate.commands.launch",
+            {"num_machines": "1", "num_processes": "2", "main_process_ip": "127.0.0.1", "main_process_port": "{port}"},
+        ),
+    ],
+)
+def test_the_page_s_commands_train(tmp_path, name, module, here):
     """With what belongs to the cluster replaced: one node of two processes, here."""
-    command = shlex.split(example(PAGE, "torchrun"))
-    assert command[0] == "torchrun"
-    here = {"--nnodes": "1", "--nproc-per-node": "2", "--rdzv-endpoint": f"127.0.0.1:{free_port()}"}
-    parts = [
-        f"{name}={here.get(name, value)}" if value else name for name, _, value in (p.partition("=") for p in command)
-    ]
+    command = shlex.split(example(PAGE, name))
+    assert command[0] == name
+    options = {f"--{option}": value.format(port=free_port()) for option, value in here.items()}
+    given = [part.partition("=") for part in command if part.startswith("--")]
+    assert options.keys() <= {option for option, _, _ in given}
+    parts = [f"{option}={options.get(option, value)}" if value else option for option, _, value in given]
+    assert command[-3:] == ["-m", "fastvideo_core", "run.yaml"]
     arguments = write(tmp_path, "none")
-    assert parts[-1] == "run.yaml"
     ran = subprocess.run(
-        [*TORCHRUN, *parts[1:-1], *arguments],
+        [sys.executable, "-m", module, *parts, *command[-3:-1], *arguments],
         cwd=tmp_path,
-        env=environment(),
+        env=environment(HF_HOME=str(tmp_path / "hf")),  # no accelerate configuration of this machine's user
         capture_output=True,
         text=True,
         timeout=240,
@@ -76,7 +91,7 @@ def test_the_page_s_torchrun_command_trains(tmp_path):
     )
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.count("done: ") == 1
-    assert (tmp_path / "run" / "checkpoint-000003").is_dir()
+    assert '"world_size": 2' in (tmp_path / "run" / "checkpoint-000003" / "state.json").read_text()
 
 
 def test_the_sbatch_script_hands_torchrun_what_it_needs(tmp_path):

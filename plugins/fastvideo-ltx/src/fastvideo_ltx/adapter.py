@@ -203,7 +203,7 @@ class LtxAdapter(FlowMatchingAdapter):
     @property
     def frame_rate(self) -> float:
         """Frames per second of what names none."""
-        return self.folder.generation.geometry.fps if self.config.fps is None else self.config.fps
+        return self.folder.generation.frame_rate(self.config)
 
     def _packed(
         self, raw_batch: Mapping[str, Any], source: LatentsSource, batch_size: int, training: TrainingArgs

@@ -12,6 +12,7 @@ from fastvideo_core.errors import Problem
 
 if TYPE_CHECKING:
     from fastvideo_core.adapter import LatentsSource
+    from fastvideo_core.components import RoleOutline
     from fastvideo_core.config.run import RunConfig
     from fastvideo_core.data.encoder import EncoderIdentity
     from fastvideo_core.data.validation import ValidationPrompt
@@ -146,6 +147,14 @@ class LtxConfig(PipelineConfig):
         from fastvideo_ltx.run import encoders
 
         return encoders(cfg, self, latents_source=latents_source, download=download)
+
+    def role_outline(
+        self, cfg: RunConfig, role: str, *, rows: Sequence[Mapping[str, Any]], latents_source: LatentsSource | None
+    ) -> RoleOutline:
+        """A role's network on meta, and how it is called; see `fastvideo_core.components.OutlinesRoles`."""
+        from fastvideo_ltx.outline import role_outline
+
+        return role_outline(cfg, role, rows=rows, latents_source=latents_source)
 
     def unread_tensors(self) -> Collection[str]:
         """The sound, in a run on video alone."""

@@ -14,10 +14,11 @@ from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.data.captions import CaptionEncoder, PromptEmbeddings
 from fastvideo_core.data.encoder import LatentEncoder, VideoGeometry
 from fastvideo_core.data.sizes import VideoSize
-from fastvideo_ltx.batches import stored_video
+from fastvideo_ltx.batches import data_free_video, stored_video
 from fastvideo_ltx.config import LtxConfig
 from fastvideo_ltx.folder import TRANSFORMER, LtxFolder
 from fastvideo_ltx.identity import StoredEncoder
+from fastvideo_ltx.layout import TokenLayout
 from fastvideo_ltx.loading import load_model, meta_model, outline_model
 
 if TYPE_CHECKING:
@@ -60,6 +61,10 @@ class Generation(ABC):
         """What the run trains and samples."""
         return self.streams if config.streams is None else config.streams
 
+    def frame_rate(self, config: LtxConfig) -> float:
+        """Frames per second of what names none."""
+        return self.geometry.fps if config.fps is None else config.fps
+
     def frozen(self, config: LtxConfig) -> Callable[[str], bool] | None:
         """Which parameters of a trained transformer, by name, the run leaves as they are; None where there are none."""
         return None
@@ -85,6 +90,23 @@ class Generation(ABC):
             DataError: its latents are missing, or do not fit the pipeline.
         """
         stored_video(row, folder, training)
+
+    def layout(
+        self, row: Mapping[str, Any], folder: LtxFolder, config: LtxConfig, training: TrainingArgs, *, stored: bool
+    ) -> TokenLayout:
+        """The tokens that a batch like `row` is trained on.
+
+        Args:
+            row: a raw batch; may be empty without `stored`.
+            stored: whether its own latents are; else latents of the run's size.
+
+        Raises:
+            ConfigError: the run names no usable size.
+            DataError: the latents are missing, or do not fit the pipeline.
+        """
+        if stored:
+            return TokenLayout(*stored_video(row, folder, training).shape[2:])
+        return data_free_video(row, folder, training)
 
     def text_settings(self, folder: LtxFolder) -> dict[str, str]:
         """What a stored text embedding depends on besides weights, by the keys of the encoder's description."""
@@ -114,6 +136,24 @@ class Generation(ABC):
         """
         transformer: nn.Module = meta_model(self.transformer, path, TRANSFORMER, dtype=dtype, where=where)
         return transformer
+
+    @abstractmethod
+    def evaluate(
+        self,
+        transformer: nn.Module,
+        noisy: Tensor,
+        t: Tensor,
+        folder: LtxFolder,
+        layout: TokenLayout,
+        *,
+        autocast: bool,
+    ) -> Tensor:
+        """The call that `LtxAdapter.velocity` makes, with text of torch.empty: of shapes, for estimates.
+
+        Args:
+            noisy: [B, S, C].
+            t: [B], or per token [B, S].
+        """
 
     @abstractmethod
     def caption_encoder(

@@ -177,7 +177,7 @@ def input_problems(
     for row in rows:
         try:
             stored_text(row, roles.base)
-            frame_rates(row, roles.generation.geometry.fps, 1)
+            frame_rates(row, roles.generation.frame_rate(config), 1)
             if latents_source == "data" or config.first_frame_probability > 0:
                 roles.generation.check_latents(row, roles.base, config, cfg.training)
             if latents_source == "zeros":

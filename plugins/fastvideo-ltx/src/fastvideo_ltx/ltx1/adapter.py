@@ -13,7 +13,7 @@ from fastvideo_core.roles import RoleHandle
 from fastvideo_ltx.adapter import FPS, TEXT, TEXT_MASK, LtxAdapter, PackedLatents
 from fastvideo_ltx.batches import data_free_video, stored_text, stored_video
 from fastvideo_ltx.captions import pad_text
-from fastvideo_ltx.folder import TRANSFORMER
+from fastvideo_ltx.folder import TRANSFORMER, LtxFolder
 from fastvideo_ltx.layout import TokenLayout, pack_video
 from fastvideo_ltx.ltx1.latents import normalise
 from fastvideo_ltx.ltx1.network import predict_velocity, token_positions
@@ -48,13 +48,7 @@ class LtxVideoAdapter(LtxAdapter):
         layout: TokenLayout,
     ) -> Tensor:
         transformer: Any = handle.modules[TRANSFORMER]
-        positions = token_positions(
-            layout,
-            conditioning[FPS],
-            temporal_factor=self.folder.temporal_factor,
-            spatial_factor=self.folder.spatial_factor,
-            causal=self.folder.facts["causal_positions"],
-        )
+        positions = folder_positions(self.folder, layout, conditioning[FPS])
         text, mask = conditioning[TEXT], conditioning[TEXT_MASK]
         return predict_velocity(transformer, noisy, t, text, mask, positions, autocast=self.autocast)
 
@@ -65,3 +59,14 @@ class LtxVideoAdapter(LtxAdapter):
     def width(self, handle: RoleHandle) -> int:
         config: Any = handle.modules[TRANSFORMER].config
         return int(config.num_attention_heads * config.attention_head_dim)
+
+
+def folder_positions(folder: LtxFolder, layout: TokenLayout, frame_rates: Tensor) -> Tensor:
+    """`token_positions` as the folder's transformer was trained with them."""
+    return token_positions(
+        layout,
+        frame_rates,
+        temporal_factor=folder.temporal_factor,
+        spatial_factor=folder.spatial_factor,
+        causal=folder.facts["causal_positions"],
+    )

@@ -29,8 +29,10 @@ from fastvideo_ltx.config import FRAMES_DIVISOR, SIZE_MULTIPLE, LtxConfig
 from fastvideo_ltx.folder import DAMAGED, TRANSFORMER, LtxFolder, read_config, read_tensors
 from fastvideo_ltx.generation import Generation
 from fastvideo_ltx.identity import TEXT_ENCODER, VAE
-from fastvideo_ltx.ltx1.adapter import LtxVideoAdapter
+from fastvideo_ltx.layout import TokenLayout
+from fastvideo_ltx.ltx1.adapter import LtxVideoAdapter, folder_positions
 from fastvideo_ltx.ltx1.encoder import LtxVideoEncoder
+from fastvideo_ltx.ltx1.network import predict_velocity
 from fastvideo_ltx.ltx1.sampler import LtxVideoSampler
 from fastvideo_ltx.ltx1.text import T5Captions
 from fastvideo_ltx.ltx1.tiny import write_tiny
@@ -107,6 +109,21 @@ class LtxVideo(Generation):
             scheduler=scheduler,
             facts={**asdict(conventions), "scaling_factor": float(vae["scaling_factor"])},
         )
+
+    def evaluate(
+        self,
+        transformer: Any,
+        noisy: Tensor,
+        t: Tensor,
+        folder: LtxFolder,
+        layout: TokenLayout,
+        *,
+        autocast: bool,
+    ) -> Tensor:
+        samples, length = len(noisy), folder.text_length
+        text, mask = torch.empty(samples, length, folder.text_dim), torch.empty(samples, length, dtype=torch.bool)
+        positions = folder_positions(folder, layout, torch.empty(samples, dtype=torch.float64))
+        return predict_velocity(transformer, noisy, t, text, mask, positions, autocast=autocast)
 
     def caption_encoder(
         self, folder: LtxFolder, *, device: torch.device, dtype: torch.dtype, where: str = "path"

@@ -68,7 +68,9 @@ class Ltx2Adapter(LtxAdapter):
         streams = [tokens if normalised else video_statistics(self.folder).normalise(tokens)]
         layout = TokenLayout(*stored.shape[2:])
         if self._has_audio:
-            sound = stored_audio(raw_batch, self.folder)[:, :, : self._audio_length(raw_batch, layout)]
+            sound = stored_audio(raw_batch, self.folder)[
+                :, :, : audio_tokens(raw_batch, self.folder, layout, self.config)
+            ]
             tokens = pack_audio(sound).to(self.device, torch.float32, non_blocking=True)
             streams.append(tokens if normalised else audio_statistics(self.folder).normalise(tokens))
             layout = replace(layout, audio=tokens.shape[1])
@@ -76,7 +78,7 @@ class Ltx2Adapter(LtxAdapter):
 
     def data_free_layout(self, raw_batch: Mapping[str, Any], training: TrainingArgs) -> TokenLayout:
         layout = data_free_video(raw_batch, self.folder, training)
-        audio = self._audio_length(raw_batch, layout) if self._has_audio else 0
+        audio = audio_tokens(raw_batch, self.folder, layout, self.config) if self._has_audio else 0
         return replace(layout, audio=audio)
 
     def data_free_weight(self, layout: TokenLayout) -> Tensor | None:
@@ -101,10 +103,11 @@ class Ltx2Adapter(LtxAdapter):
         config: Any = handle.modules[TRANSFORMER].config
         return int(config.num_attention_heads * config.attention_head_dim)
 
-    def _audio_length(self, raw_batch: Mapping[str, Any], layout: TokenLayout) -> int:
-        """Audio tokens of the shortest clip of the batch: frame rates may differ, lengths may not."""
-        fastest = float(frame_rates(raw_batch, self.frame_rate, 1).max())
-        return audio_length(self.folder, (layout.frames - 1) * self.folder.temporal_factor + 1, fastest)
+
+def audio_tokens(raw_batch: Mapping[str, Any], folder: LtxFolder, layout: TokenLayout, config: LtxConfig) -> int:
+    """Audio tokens of the shortest clip of the batch: frame rates may differ, lengths may not."""
+    fastest = float(frame_rates(raw_batch, folder.generation.frame_rate(config), 1).max())
+    return audio_length(folder, (layout.frames - 1) * folder.temporal_factor + 1, fastest)
 
 
 def stored_audio(raw_batch: Mapping[str, Any], folder: LtxFolder) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +24,15 @@ from fastvideo_core.data.captions import PromptEmbeddings
 from fastvideo_core.data.encoder import VideoGeometry
 from fastvideo_core.data.sizes import VideoSize
 from fastvideo_core.errors import ConfigError, Problem
-from fastvideo_ltx.adapter import LtxAdapter
+from fastvideo_ltx.adapter import FPS, TEXT, TEXT_MASK, LtxAdapter
 from fastvideo_ltx.config import FRAMES_DIVISOR, SIZE_MULTIPLE, LtxConfig
 from fastvideo_ltx.folder import DAMAGED, TRANSFORMER, LtxFolder, read_config, read_tensors
 from fastvideo_ltx.generation import Generation
-from fastvideo_ltx.ltx2.adapter import AUDIO, Ltx2Adapter, stored_audio
+from fastvideo_ltx.layout import TokenLayout
+from fastvideo_ltx.ltx2.adapter import AUDIO, Ltx2Adapter, audio_tokens, stored_audio
 from fastvideo_ltx.ltx2.encoder import ENCODERS, Ltx2Encoder
 from fastvideo_ltx.ltx2.loading import VOCODERS
-from fastvideo_ltx.ltx2.network import serves_sound
+from fastvideo_ltx.ltx2.network import AUDIO_TEXT, audio_text_width, predict_velocity, serves_sound, text_width
 from fastvideo_ltx.ltx2.sampler import Ltx2Sampler
 from fastvideo_ltx.ltx2.text import TEXT_LENGTH, GemmaCaptions
 from fastvideo_ltx.ltx2.tiny import write_tiny
@@ -122,6 +124,32 @@ class Ltx2(Generation):
         super().check_latents(row, folder, config, training)
         if AUDIO in self.chosen_streams(config):
             stored_audio(row, folder)
+
+    def layout(
+        self, row: Mapping[str, Any], folder: LtxFolder, config: LtxConfig, training: TrainingArgs, *, stored: bool
+    ) -> TokenLayout:
+        layout = super().layout(row, folder, config, training, stored=stored)
+        if AUDIO not in self.chosen_streams(config):
+            return layout
+        audio = audio_tokens(row, folder, layout, config)
+        return replace(layout, audio=min(audio, stored_audio(row, folder).shape[2]) if stored else audio)
+
+    def evaluate(
+        self,
+        transformer: Any,
+        noisy: Tensor,
+        t: Tensor,
+        folder: LtxFolder,
+        layout: TokenLayout,
+        *,
+        autocast: bool,
+    ) -> Tensor:
+        samples, dtype = len(noisy), torch.bfloat16 if autocast else torch.float32
+        widths = {TEXT: text_width(transformer), AUDIO_TEXT: audio_text_width(transformer)}
+        conditioning = {name: torch.empty(samples, TEXT_LENGTH, width, dtype=dtype) for name, width in widths.items()}
+        conditioning[TEXT_MASK] = torch.empty(samples, TEXT_LENGTH, dtype=torch.int64)
+        conditioning[FPS] = torch.empty(samples, dtype=torch.float64)
+        return predict_velocity(transformer, noisy, t, conditioning, layout, autocast=autocast)
 
     def caption_encoder(
         self, folder: LtxFolder, *, device: torch.device, dtype: torch.dtype, where: str = "path"

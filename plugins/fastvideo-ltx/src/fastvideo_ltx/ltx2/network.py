@@ -47,7 +47,7 @@ def predict_velocity(
     if isolated:
         # The network has no call without audio: one empty token, which the video cannot see, costs next to nothing.
         audio = video.new_zeros(video.shape[0], 1, transformer.config.audio_in_channels)
-        audio_text = text.new_zeros(text.shape[0], 1, _audio_text_width(transformer))
+        audio_text = text.new_zeros(text.shape[0], 1, audio_text_width(transformer))
     else:
         audio_text = conditioning[AUDIO_TEXT].to(dtype)
     video_t, audio_t = (t, t) if t.ndim == 1 or isolated else _streams(t, layout)
@@ -99,7 +99,15 @@ def _level(t: Tensor) -> Tensor:
     return t if t.ndim == 1 else t.flatten(1).amax(dim=1)
 
 
-def _audio_text_width(transformer: LTX2VideoTransformer3DModel) -> int:
+def text_width(transformer: LTX2VideoTransformer3DModel) -> int:
+    """Channels of the text that the video stream takes."""
+    config = transformer.config
+    width: int = config.caption_channels if config.use_prompt_embeddings else config.cross_attention_dim
+    return width
+
+
+def audio_text_width(transformer: LTX2VideoTransformer3DModel) -> int:
+    """Channels of the text that the audio stream takes."""
     config = transformer.config
     width: int = config.caption_channels if config.use_prompt_embeddings else config.audio_cross_attention_dim
     return width
