@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent
 CORE = "core"
 PLUGINS = tuple(f"plugins/fastvideo-{name}" for name in ("wan", "ltx", "finetune", "dmd2"))
 EXAMPLES = ("fastvideo-velocity", "fastvideo-deadline", "fastvideo-mochi")
-SOURCES = ("core", "plugins", "examples", "tests", "benchmarks", "noxfile.py")
+SOURCES = ("core", "plugins", "examples", "tests", "benchmarks", "docs", "noxfile.py")
 TEST_FOLDERS = ("core/tests", *(f"{plugin}/tests" for plugin in PLUGINS), "tests")
 CONSTRAINTS = ("-c", "constraints.txt")
 TRANSCRIPT_FAMILY = "wan"
@@ -238,6 +238,15 @@ def mutations(session: nox.Session) -> None:
     """Breaks the methods in every known way and requires that a named test fails."""
     install_project(session, "pytest-timeout")
     session.run("python", "tests/mutations/run_mutations.py", *session.posargs, env=test_environment())
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The documentation site, warnings as errors; prints where its first page is."""
+    install_project(session, "-r", "docs/requirements.txt")
+    out = Path(session.create_tmp()).absolute() / "site"
+    session.run("sphinx-build", "-W", "--keep-going", "-q", "-b", "html", "docs", str(out), env=test_environment())
+    session.log(f"open {out / 'index.html'}")
 
 
 @nox.session

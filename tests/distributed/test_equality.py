@@ -44,6 +44,18 @@ def test_two_ranks_of_batch_1_are_one_rank_of_batch_2(tmp_path, method):
     assert_equal(one, two)
 
 
+def test_a_fused_optimizer_leaves_the_same_update_out_on_the_device_as_the_host_does(tmp_path):
+    """As on GPUs: sharded parameters, and a flag that the host has not read when the update is made."""
+    host = torch.load(work("spoiled", 2, tmp_path / "host", fused=False) / "state.pt")
+    on_device = torch.load(work("spoiled", 2, tmp_path / "device", fused=True) / "state.pt")
+    assert host["schedules"] == on_device["schedules"] == {"student": 2, "critic": 4}
+    for kind in ("weights", "moments", "ema"):
+        assert host[kind].keys() == on_device[kind].keys()
+        for name, value in host[kind].items():
+            assert value.isfinite().all()
+            torch.testing.assert_close(value, on_device[kind][name], atol=1e-6, rtol=1e-6, msg=f"{kind} {name}")
+
+
 def test_a_failing_rank_ends_the_others_and_shows_its_output(tmp_path):
     with pytest.raises(AssertionError, match=r"(?s)process 1 of 2.*it broke"):
         run_workers(2, "fails_on_rank_1", tmp_path)

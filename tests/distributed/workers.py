@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -164,6 +165,77 @@ def resumable(out: Path, *, runs: dict[str, dict[str, Any]]) -> None:
         seen |= {"end": state_of(runtime), "ids": recorded.ids, "start_step": runtime.start_step}
         out.mkdir(parents=True, exist_ok=True)
         torch.save(seen, out / f"{name}-{context.rank()}.pt")
+
+
+@worker
+def shares(out: Path, *, run: dict[str, Any]) -> None:
+    """Trains, and leaves the bytes of each kind of each role that this rank holds, in `<out>/<rank>.pt`."""
+    runtime = build_run(own_folder(out), run)
+    gradients: dict[str, int] = {}
+    step = runtime.method.optimizers_schedulers_step
+
+    def noting(iteration: int) -> None:
+        for handle in runtime.method.bundle:
+            gradients[handle.name] = local_bytes(p.grad for _, p in handle.named_parameters() if p.grad is not None)
+        step(iteration)
+
+    runtime.method.optimizers_schedulers_step = noting
+    runtime.train()
+    shadows = runtime.callbacks.state_dict()["ema"]["shadow"]
+    seen = {}
+    for handle in runtime.method.bundle:
+        states = [state for optimizer in handle.optimizers.values() for state in optimizer.state.values()]
+        buffers = [buffer for module in handle.modules.values() for buffer in module.buffers()]
+        seen[handle.name] = {
+            "weights": local_bytes([*(p for _, p in handle.named_parameters()), *buffers]),
+            "gradients": gradients[handle.name],
+            "optimizer": local_bytes(value for state in states for value in state.values()),
+            "ema": local_bytes(t for named in shadows.get(handle.name, {}).values() for t in named.values()),
+        }
+    out.mkdir(parents=True, exist_ok=True)
+    torch.save(seen, out / f"{context.rank()}.pt")
+
+
+def local_bytes(tensors: Iterable[torch.Tensor]) -> int:
+    """Of this rank's shards."""
+    return sum((tensor.to_local() if isinstance(tensor, DTensor) else tensor).nbytes for tensor in tensors)
+
+
+@worker
+def spoiled(out: Path, *, fused: bool) -> None:
+    """Five steps of dmd2 in which rank 1's gradient is not finite at the third, with or without a fused optimizer."""
+    options: dict[str, Any] = {"max_train_steps": 5, "max_grad_norm": 1.0}
+    run = toy_run("dmd2", out, **options) | {"callbacks": {"ema": {"decay": 0.5}}}
+    with toy_family(), made_with(torch.optim.AdamW, fused=fused):
+        runtime = build_run(own_folder(out), run)
+        backward, steps = runtime.method.backward, iter(range(1, 100))
+
+        def spoiling(*args: Any, **kwargs: Any) -> None:
+            backward(*args, **kwargs)
+            if runtime.method.bundle["critic"].trainable_parameters()[0].grad is not None and next(steps) == 3:
+                for parameter in runtime.method.bundle["critic"].trainable_parameters():
+                    if context.rank() == 1:
+                        parameter.grad.to_local().fill_(math.nan)
+
+        runtime.method.backward = spoiling
+        runtime.train()
+    save(out / "state.pt", {**state_of(runtime), "schedules": schedules_of(runtime.method)})
+
+
+def schedules_of(method: Any) -> dict[str, int]:
+    """Updates that each role's learning-rate schedule has seen."""
+    return {h.name: s.last_epoch for h in method.bundle for s in h.lr_schedulers.values()}
+
+
+@contextmanager
+def made_with(kind: Any, **options: Any) -> Iterator[None]:
+    """Inside, every instance of a class is made with these options, whatever its maker says."""
+    original = kind.__init__
+    kind.__init__ = lambda self, *args, **given: original(self, *args, **{**given, **options})
+    try:
+        yield
+    finally:
+        kind.__init__ = original
 
 
 @worker

@@ -130,4 +130,5 @@ def test_sound_is_not_asked_of_ltx_video(run_config, settings, message):
 
 def test_a_shift_that_nothing_gives_a_size_for_is_reported(run_config):
     cfg = run_config(pipeline={"shift_tokens": None})
-    assert "training.num_height: training without data latents needs a size" in _problems(cfg)
+    assert "training.num_height: training without data latents needs a size" in _problems(cfg, rows=[_row()])
+    assert _problems(cfg, rows=[]) == ""  # data that cannot be read is told where it is read

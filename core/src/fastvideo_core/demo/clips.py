@@ -63,7 +63,8 @@ def render(content: Content, size: ClipSize, rng: np.random.Generator) -> Frames
     places = middle + np.linspace(-0.5, 0.5, size.num_frames)[:, None] * travel * step
     cover = np.stack([coverage(content.shape, place, radius, size.height, size.width) for place in places])[..., None]
     picture = (1 - cover) * background + cover * np.array(COLOURS[content.colour])
-    return (picture * 255).round().clip(0, 255).astype(np.uint8)
+    frames: Frames = (picture * 255).round().clip(0, 255).astype(np.uint8)
+    return frames
 
 
 def coverage(shape: str, centre: npt.ArrayLike, radius: float, height: int, width: int) -> Floats:
@@ -88,7 +89,8 @@ def coverage(shape: str, centre: npt.ArrayLike, radius: float, height: int, widt
         outside = np.maximum.reduce(sides) - inner
     else:
         raise ValueError(f"there is no shape '{shape}'; allowed: {', '.join(SHAPES)}")
-    return np.clip(0.5 - outside, 0.0, 1.0)
+    covered: Floats = np.clip(0.5 - outside, 0.0, 1.0)
+    return covered
 
 
 def balanced(count: int) -> Sequence[Content]:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from fastvideo_core.data.media import Frames
 from fastvideo_core.demo.clips import COLOURS, DIRECTIONS, SHAPES, Content, Floats, coverage
@@ -175,9 +174,10 @@ def _by_class(contents: Sequence[Content]) -> dict[Content, list[int]]:
     return members
 
 
-def _distances(a: Floats, b: Floats) -> npt.NDArray[np.float64]:
+def _distances(a: Floats, b: Floats) -> Floats:
     """|a_i - b_j|, [N, M]."""
     squares = (a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * a @ b.T
     if a is b:
         np.fill_diagonal(squares, 0.0)
-    return np.sqrt(np.maximum(squares, 0.0))
+    distances: Floats = np.sqrt(np.maximum(squares, 0.0))
+    return distances
