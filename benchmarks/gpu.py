@@ -283,7 +283,7 @@ def main() -> int:
         with tempfile.TemporaryDirectory(dir=arguments.dir) as folder:
             costs, measured = measure(Runs(Path(folder)), [CPU] if arguments.tiny else [SMALL, LARGE], peak_tflops)
     print(f"\n{device_name()}, torch {torch.__version__}, peak {peak_tflops or BLANK} TFLOP/s in bfloat16\n")
-    for table in ([HEADER, *costs] if costs else [], checks):
+    for table in filter(None, ([HEADER, *costs] if costs else [], checks)):
         print(*table, sep="\n", end="\n\n")
     return 0 if measured and works else 1
 

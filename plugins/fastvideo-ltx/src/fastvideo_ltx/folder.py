@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 TRANSFORMER = "transformer"
 """The name of a role's only module, and of its folder."""
 
-DAMAGED = "download or copy the pipeline again"
 HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
 MARKER = "_fastvideo"
 """Key of scheduler_config.json under which an exported few-step student keeps its flow_shift and schedule, and the base's
@@ -149,66 +148,3 @@ def read_tensors(path: str, subfolder: str, names: Sequence[str], *, where: str)
     if missing := [name for name in names if name not in found]:
         raise ConfigError(Problem(f"{subfolder}/ holds no tensor {', '.join(missing)}", where, fix=DAMAGED))
     return found
-
-
-def check_files(folder: Path, components: Sequence[str], weighted: Sequence[str], *, where: str) -> None:
-    """Every component has its sub-folder, and its weights are complete.
-
-    Raises:
-        ConfigError: naming everything that is missing.
-    """
-    problems = [
-        Problem(f"has no subfolder {name}/", where, allowed=f"all of {', '.join(components)}")
-        for name in components
-        if not (folder / name).is_dir()
-    ]
-    for index in sorted(folder.glob("*/*.safetensors.index.json")):
-        problems += [
-            Problem(f"{index.parent.name}/{shard} is missing, which {index.name} names", where, fix=DAMAGED)
-            for shard in _shards(index, where)
-            if not (index.parent / shard).is_file()
-        ]
-    for name in weighted:
-        if (folder / name).is_dir() and not any((folder / name).glob("*.safetensors")):
-            problems.append(Problem(f"{name}/ holds no safetensors file", where, fix="convert the weights first"))
-    if problems:
-        raise ConfigError(problems)
-
-
-def check_undamaged(path: str, components: Sequence[str], *, where: str) -> None:
-    """Reads every JSON file and the header of every weights file of a pipeline's folder; nothing to do for a hub id.
-
-    Raises:
-        ConfigError: naming each file that is damaged.
-    """
-    problems = []
-    for name in components:
-        for file in sorted((Path(path) / name).glob("*.json")):
-            try:
-                json.loads(file.read_text(encoding="utf-8"))
-            except (OSError, ValueError) as error:
-                problems.append(
-                    Problem(f"{name}/{file.name} is no valid JSON: {error}", f"{where} ({path})", fix=DAMAGED)
-                )
-        for file in sorted((Path(path) / name).glob("*.safetensors")):
-            try:
-                with safe_open(file, framework="pt"):
-                    pass
-            except (OSError, SafetensorError) as error:
-                found = f"{name}/{file.name} is no whole safetensors file: {error}"
-                problems.append(Problem(found, f"{where} ({path})", fix=DAMAGED))
-    if problems:
-        raise ConfigError(problems)
-
-
-def _shards(index: Path, where: str) -> list[str]:
-    try:
-        content = json.loads(index.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        found = f"{index.parent.name}/{index.name} is no valid JSON: {error}"
-        raise ConfigError(Problem(found, where, fix=DAMAGED)) from error
-    names = content.get("weight_map") if isinstance(content, dict) else None
-    if not isinstance(names, dict) or not all(isinstance(shard, str) for shard in names.values()):
-        found = f"{index.parent.name}/{index.name} has no weight_map"
-        raise ConfigError(Problem(found, where, allowed="a mapping from tensors to files", fix=DAMAGED))
-    return sorted(set(names.values()))

@@ -20,8 +20,8 @@ SUPPORTED = "Wan 2.1 text-to-video in diffusers format (for example Wan-AI/Wan2.
 TRANSFORMER = "transformer"
 """The name of a role's only module, and of its folder."""
 
-DAMAGED = "download or copy the pipeline again"
 COMPONENTS = (TRANSFORMER, "vae", "text_encoder", "tokenizer", "scheduler")
+WEIGHTED = (TRANSFORMER, "vae", "text_encoder")
 LATENT_CHANNELS = 16
 TEXT_LENGTH = 512
 """Tokens that Wan's networks attend to. They have no text mask, so that the zeros behind a short caption count. A pipeline whose
@@ -90,7 +90,7 @@ def open_folder(path: str, *, where: str) -> WanFolder:
     index = _config(WanPipeline, path, None, where)
     _check_index(index, where)
     if local is not None:
-        _check_files(local, where)
+        check_files(local, COMPONENTS, WEIGHTED, where=where)
     transformer = _config(WanTransformer3DModel, path, "transformer", where)
     vae = _config(AutoencoderKLWan, path, "vae", where)
     scheduler = _config(FlowMatchEulerDiscreteScheduler, path, "scheduler", where)
@@ -224,61 +224,3 @@ def _check_variant(transformer: Mapping[str, Any], vae: Mapping[str, Any], where
         )
     if problems:
         raise ConfigError(problems)
-
-
-def _check_files(folder: Path, where: str) -> None:
-    problems = [
-        Problem(f"has no subfolder {name}/", where, allowed=f"all of {', '.join(COMPONENTS)}")
-        for name in COMPONENTS
-        if not (folder / name).is_dir()
-    ]
-    for index in sorted(folder.glob("*/*.safetensors.index.json")):
-        problems += [
-            Problem(f"{index.parent.name}/{shard} is missing, which {index.name} names", where, fix=DAMAGED)
-            for shard in _shards(index, where)
-            if not (index.parent / shard).is_file()
-        ]
-    for name in ("transformer", "vae", "text_encoder"):
-        if (folder / name).is_dir() and not any((folder / name).glob("*.safetensors")):
-            problems.append(Problem(f"{name}/ holds no safetensors file", where, fix="convert the weights first"))
-    if problems:
-        raise ConfigError(problems)
-
-
-def check_undamaged(path: str, *, where: str) -> None:
-    """Reads every JSON file and the header of every weights file of a pipeline's folder; nothing to do for a hub id.
-
-    Raises:
-        ConfigError: naming each file that is damaged.
-    """
-    problems = []
-    for name in COMPONENTS:
-        for file in sorted((Path(path) / name).glob("*.json")):
-            try:
-                json.loads(file.read_text(encoding="utf-8"))
-            except (OSError, ValueError) as error:
-                problems.append(
-                    Problem(f"{name}/{file.name} is no valid JSON: {error}", f"{where} ({path})", fix=DAMAGED)
-                )
-        for file in sorted((Path(path) / name).glob("*.safetensors")):
-            try:
-                with safe_open(file, framework="pt"):
-                    pass
-            except (OSError, SafetensorError) as error:
-                found = f"{name}/{file.name} is no whole safetensors file: {error}"
-                problems.append(Problem(found, f"{where} ({path})", fix=DAMAGED))
-    if problems:
-        raise ConfigError(problems)
-
-
-def _shards(index: Path, where: str) -> list[str]:
-    try:
-        content = json.loads(index.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        found = f"{index.parent.name}/{index.name} is no valid JSON: {error}"
-        raise ConfigError(Problem(found, where, fix=DAMAGED)) from error
-    names = content.get("weight_map") if isinstance(content, dict) else None
-    if not isinstance(names, dict) or not all(isinstance(shard, str) for shard in names.values()):
-        found = f"{index.parent.name}/{index.name} has no weight_map"
-        raise ConfigError(Problem(found, where, allowed="a mapping from tensors to files", fix=DAMAGED))
-    return sorted(set(names.values()))
