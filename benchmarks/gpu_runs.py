@@ -61,7 +61,7 @@ class Variant:
 WAN_1_3B = {"num_layers": 30, "num_heads": 12, "head_dim": 128, "ffn_dim": 8960, "text_dim": 4096, "text_layers": 1}
 TINY = {"num_layers": 2, "num_heads": 2, "head_dim": 12, "ffn_dim": 32, "text_dim": 32}
 
-LARGE = Variant("Wan 1.3B, 480p, 77 frames", WAN_1_3B, 77, 480, 832, "full", 6)
+LARGE = Variant("Wan 1.3B, 480p, 77 frames", WAN_1_3B, 77, 480, 832, "full", 4)
 SMALL = Variant("Wan 1.3B, 256 x 448, 17 frames", WAN_1_3B, 17, 256, 448, None, 10)
 CPU = Variant("tiny Wan", TINY, 9, 64, 64, None, 4)
 

@@ -42,7 +42,12 @@ def data(tmp_path_factory) -> Path:
     generator = torch.Generator().manual_seed(0)
     rows = []
     for number in range(4):
-        row: dict[str, Any] = {"id": f"s{number}", "caption": f"clip {number}", "file_name": f"{number}.mp4", "fps": FPS}
+        row: dict[str, Any] = {
+            "id": f"s{number}",
+            "caption": f"clip {number}",
+            "file_name": f"{number}.mp4",
+            "fps": FPS,
+        }
         row |= encode_tensor("vae_latent", torch.randn(128, 5, 10, 10, generator=generator))
         row |= encode_tensor("audio_latent", torch.randn(8, 35, 16, generator=generator))
         rows.append(row | encode_tensor("text_embedding", torch.randn(8, 32, generator=generator)))
@@ -50,9 +55,7 @@ def data(tmp_path_factory) -> Path:
     return out
 
 
-def run_of(
-    path: Path, data: Path, out: Path, method: str, pipeline: dict[str, Any], **training: Any
-) -> dict[str, Any]:
+def run_of(path: Path, data: Path, out: Path, method: str, pipeline: dict[str, Any], **training: Any) -> dict[str, Any]:
     return {
         "recipe": {"family": "ltx", "method": method},
         "roles": {role: {"path": str(path), "trainable": role != "teacher"} for role in ROLES[method]},
@@ -68,11 +71,11 @@ def run_of(
     [
         (1, "finetune", "no", {}),
         (1, "finetune", "no", {"first_frame_probability": 0.5}),
-        (1, "dmd2", "bf16", {}),
+        pytest.param(1, "dmd2", "bf16", {}, marks=pytest.mark.slow),
         (2, "finetune", "no", {}),
         (2, "finetune", "no", {"streams": ["video"]}),
         (2, "finetune", "bf16", {"first_frame_probability": 0.5}),
-        (2, "dmd2", "no", {}),
+        pytest.param(2, "dmd2", "no", {}, marks=pytest.mark.slow),
     ],
 )
 def test_the_peak_is_what_the_allocator_sees(tmp_path, pipelines, data, generation, method, precision, pipeline):
@@ -90,7 +93,6 @@ def test_the_peak_is_what_the_allocator_sees(tmp_path, pipelines, data, generati
         for kind, size in held(runtime, role).items():
             assert within(getattr(of_role, kind), size, 0.01), f"{role}, {kind}: {getattr(of_role, kind)} of {size}"
     state = sum(role.state for role in estimate.roles.values())
-    print("PEAK", generation, method, precision, pipeline, estimate.peak - state, watched.peak)
     assert within(estimate.peak, state + watched.peak), f"{estimate.peak} of {state + watched.peak}"
     if precision == "no" and method == "finetune":
         assert within(estimate.peak - state, watched.peak), f"{estimate.peak - state} of {watched.peak}"

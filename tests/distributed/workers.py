@@ -92,7 +92,15 @@ def runs(out: Path, *, runs: dict[str, dict[str, Any]], fixed: dict[str, int] | 
             else:
                 runtime.train()
             seen["trained"] = weights(runtime.method)
+            seen["graphs"] = compiled_graphs()
             save(out / f"{name}.pt", seen)
+
+
+def compiled_graphs() -> int:
+    """How many graphs torch.compile has made in this process so far."""
+    from torch._dynamo.utils import counters
+
+    return counters["stats"]["unique_graphs"]
 
 
 @worker

@@ -109,6 +109,21 @@ def test_init_finds_the_roles_that_the_method_accepts(tmp_path: Path) -> None:
     assert "#   speed: 0.5  # How fast it goes" in text
 
 
+def test_init_fills_in_what_is_required_inside_an_option(tmp_path: Path) -> None:
+    source = METHOD.replace(
+        "class Config(",
+        "from fastvideo_core.config import PluginConfig\n\n"
+        "class Pace(PluginConfig):\n    steps: int = Field(ge=3, description='How many')\n"
+        "    pair: tuple[float, float] = Field(strict=False, description='Two')\n    name: str = 'x'\n\n"
+        "class Config(",
+    ).replace("    kind: L", "    pace: Pace = Field(description='Pace')\n    kind: L")
+    (tmp_path / "mine.py").write_text(source)
+    with toy_world(tmp_path / "mine.py"):
+        registry = PluginRegistry()
+        text = run_yaml("toy", "mine", registry, "toy/learned", None)
+    assert '  pace: {"steps": 3, "pair": [1, 1]}\n' in text
+
+
 def test_every_option_that_is_commented_out_may_be_uncommented(tmp_path: Path) -> None:
     with toy_world():
         registry = PluginRegistry()
@@ -164,6 +179,62 @@ def test_the_schema_of_a_run_follows_family_and_method() -> None:
     training = resolved(schema, schema["properties"]["training"])
     assert training["additionalProperties"] is False
     assert "output_dir" in training["required"]
+
+
+NESTED = """\
+from pathlib import Path
+from typing import Annotated, Literal
+from fastvideo_core import DistillMethod, MethodConfig, PluginConfig, register_callback, register_method
+from pydantic import Field
+
+class Ring(PluginConfig):
+    form: Literal["ring"] = Field("ring", description="Form")
+    width: int = Field(1, ge=0, description="Width")
+
+class Disc(PluginConfig):
+    form: Literal["disc"] = Field("disc", description="Form")
+
+class Config(MethodConfig):
+    shape: Annotated[Ring | Disc, Field(discriminator="form")] = Field(Disc(), description="Shape")
+    where: Path = Field(Path("x"), strict=False, description="Where")
+
+class Other(PluginConfig):
+    ring: Ring = Field(Ring(), description="Ring")
+
+@register_method("nested", config=Config, roles=("student",))
+class Nested(DistillMethod):
+    pass
+
+@register_callback("nested", config=Other)
+class Watch:
+    pass
+"""
+
+
+def test_schemas_of_nested_options_hold_all_that_they_refer_to(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "nested.py").write_text(NESTED)
+    with toy_world():
+        assert cli.main(["schema", "run", "--json", "--plugin", "nested.py"]) == 0
+        whole = json.loads(capsys.readouterr().out)
+        assert cli.main(["schema", "nested", "--json", "--plugin", "nested.py"]) == 0
+        both = json.loads(capsys.readouterr().out)
+        assert cli.main(["schema", "training", "--json"]) == 0
+        training = json.loads(capsys.readouterr().out)
+        assert cli.main(["schema", "nested", "--plugin", "nested.py"]) == 0
+    assert "\nshape.width  a whole number >= 0  1 " in capsys.readouterr().out
+    for schema in (whole, both, training):
+        assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+        jsonschema.Draft202012Validator.check_schema(schema)
+        assert all(resolved(schema, {"$ref": reference}) for reference in references(schema))
+    assert training["title"] == "training"
+    mapping = resolved(whole, {"$ref": "#/$defs/methods~1nested"})["properties"]["shape"]["discriminator"]["mapping"]
+    assert resolved(whole, {"$ref": mapping["ring"]})["properties"]["width"]["minimum"] == 0
+    validator = jsonschema.Draft202012Validator(both)
+    assert validator.is_valid({"shape": {"form": "ring", "width": 3}})
+    assert validator.is_valid({"ring": {"width": 3}})
+    assert not validator.is_valid({"ring": {"width": -1}})
 
 
 def test_schema_run_on_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:

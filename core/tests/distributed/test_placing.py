@@ -11,6 +11,7 @@ from torch import nn
 
 from fastvideo_core.config.run import LoraConfig
 from fastvideo_core.config.training import TrainingArgs
+from fastvideo_core.distributed import context
 from fastvideo_core.distributed.blocks import prepare_blocks
 from fastvideo_core.distributed.materialise import materialise
 from fastvideo_core.distributed.mesh import mesh_shape
@@ -165,6 +166,18 @@ def test_a_network_on_meta_gets_the_stored_weights_and_keeps_its_computed_buffer
     assert network.head.weight.dtype == torch.bfloat16
     for name, value in original.state_dict().items():
         assert torch.equal(network.state_dict()[name], value.to(network.state_dict()[name].dtype)), name
+
+
+def test_buffers_of_offloaded_weights_are_where_the_network_computes(stored, monkeypatch):
+    """With a device that is not the CPU; here the one without memory."""
+    network, folder = stored
+    other = on_meta()
+    handle = handle_of(other, weights=SafetensorsWeights({"net": folder}, where="x"))
+    monkeypatch.setattr(context, "device", lambda: torch.device("meta"))
+    materialise(handle, CPU)
+    assert {buffer.device.type for buffer in other.buffers()} == {"meta"}
+    for name, parameter in other.named_parameters():
+        assert torch.equal(parameter, network.get_parameter(name))
 
 
 def test_buffers_that_no_file_holds_must_be_computed_by_the_family(stored):

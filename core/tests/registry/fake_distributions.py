@@ -12,16 +12,19 @@ def install(
     version: str = "1.2.0",
     entry_points: str = "",
     modules: dict[str, str] | None = None,
+    requires: tuple[str, ...] = (),
 ) -> None:
     """Write one distribution into a folder that is on sys.path.
 
     Args:
         entry_points: the text of entry_points.txt.
         modules: sources by path, such as {"pkg/plugin.py": "..."}; packages get an empty __init__.py.
+        requires: its requirements, as pyproject.toml has them.
     """
     info = site / f"{distribution.replace('-', '_')}-{version}.dist-info"
     info.mkdir(parents=True)
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n")
+    needs = "".join(f"Requires-Dist: {requirement}\n" for requirement in requires)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n{needs}")
     (info / "entry_points.txt").write_text(entry_points)
     for name, source in (modules or {}).items():
         file = site / name

@@ -67,6 +67,15 @@ def test_a_decorated_function_is_a_family_with_its_offers(registry: PluginRegist
     assert registry.resolve(plugin, "sample").__name__ == "dumps"  # type: ignore[attr-defined]
 
 
+def test_what_a_plug_in_brings_to_the_demo_can_be_registered(registry: PluginRegistry) -> None:
+    def show() -> None: ...
+
+    register_method("shown", config=Config, roles=("student",), demo=show)(type("Shown", (), {}))
+    register_model("shown", config=Config, demo="json:dumps")(lambda cfg: None)
+    assert registry.resolve(registry.get("methods", "shown"), "demo") is show
+    assert registry.get("models", "shown").spec.demo == "json:dumps"
+
+
 def test_registering_again_replaces_as_a_notebook_cell_does(registry: PluginRegistry) -> None:
     for number in (1, 2):
 

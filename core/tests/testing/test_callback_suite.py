@@ -56,6 +56,7 @@ def run_check(suite: CallbackPluginSuite, check: str, folder: Path) -> None:
 
 
 CHECKS = [name for name in dir(CallbackPluginSuite) if name.startswith("test_") and "torch" not in name]
+"""All but the one for installed packages, test_installed_plugins.py."""
 
 
 @pytest.mark.parametrize("check", CHECKS)

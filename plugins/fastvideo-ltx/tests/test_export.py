@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, LTXConditionPipeline, LTXPipeline
+from huggingface_hub.utils import filter_repo_objects
 
 from fastvideo_core.data.validation import ValidationPrompt
 from fastvideo_core.diffusion.rollout import FewStepSchedule
@@ -205,3 +208,47 @@ def test_only_a_transformer_is_exported(tiny, trained, tmp_path):
             pipeline_config=LtxConfig(),
             student_schedule=None,
         )
+
+
+# --- what else a repository holds ----------------------------------------------------------------------------------------
+
+
+def test_whole_checkpoints_beside_the_pipeline_stay_where_they_are(tiny, tmp_path, trained):
+    base = Path(shutil.copytree(tiny, tmp_path / "base"))
+    (base / "ltx-whole.safetensors").write_bytes(b"many gigabytes")
+    (base / "other-programs").mkdir()
+    (base / "LTX-Video-License.txt").write_text("of the base\n")
+    _export(str(base), tmp_path / "out", trained)
+    names = {item.name for item in (tmp_path / "out").iterdir()}
+    assert names == {item.name for item in Path(tiny).iterdir()} | {"LTX-Video-License.txt"}
+
+
+def test_of_a_hub_id_nothing_but_the_components_is_fetched(tiny, tmp_path, trained, monkeypatch):
+    asked = {}
+
+    def fetch(repository, *, allow_patterns):
+        asked[repository] = allow_patterns
+        return tiny
+
+    index = json.loads((Path(tiny) / "model_index.json").read_text())
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
+    monkeypatch.setattr("fastvideo_ltx.export.open_folder", lambda path, where: open_folder(tiny, where=where))
+    monkeypatch.setattr("fastvideo_ltx.export.DiffusionPipeline.load_config", lambda path, **_: index)
+    _export("maker/pipeline", tmp_path / "out", trained)
+    (patterns,) = asked.values()
+    components = {pattern for pattern in patterns if pattern.endswith("/*")}
+    assert components == {"vae/*", "text_encoder/*", "tokenizer/*", "scheduler/*"}
+    assert not filter_repo_objects_matches("ltx-whole.safetensors", patterns)
+    assert filter_repo_objects_matches("ltxv-2b.license.txt", patterns)
+
+
+def filter_repo_objects_matches(name: str, patterns: list[str]) -> bool:
+    return bool(list(filter_repo_objects([name], allow_patterns=patterns)))
+
+
+@pytest.mark.parametrize(("streams", "told"), [(("video",), True), (None, False)])
+def test_a_run_on_video_alone_is_told_that_the_plain_pipeline_makes_sound(tiny_ltx2, tmp_path, streams, told):
+    folder = open_folder(tiny_ltx2, where="x")
+    state = folder.generation.load_transformer(tiny_ltx2, dtype=torch.float32, device=CPU, where="x").state_dict()
+    notes = _export(tiny_ltx2, tmp_path / "out", state, config=LtxConfig(streams=streams))
+    assert any("trained on video alone; LTX2Pipeline makes sound too" in note for note in notes) == told

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -223,3 +225,14 @@ def test_only_a_transformer_is_exported(tiny, trained, tmp_path):
             pipeline_config=WanConfig(),
             student_schedule=None,
         )
+
+
+def test_what_else_the_base_s_folder_holds_stays_where_it_is(tiny, tmp_path):
+    base = Path(shutil.copytree(tiny, tmp_path / "base"))
+    (base / "whole.safetensors").write_bytes(b"many gigabytes")
+    (base / "LICENSE.md").write_text("of the base\n")
+    state = load_transformer(str(base), dtype=torch.float32, device=torch.device("cpu")).state_dict()
+    settings = {"pipeline_config": WanConfig(), "student_schedule": None}
+    export_pipeline(str(base), tmp_path / "out", {"transformer": state}, **settings)
+    names = {item.name for item in (tmp_path / "out").iterdir()}
+    assert names == {item.name for item in Path(tiny).iterdir()} | {"LICENSE.md"}

@@ -89,18 +89,34 @@ def run_yaml(family: str, method: str, registry: PluginRegistry, model: str, dat
 
 def required_values(model: type[BaseModel]) -> dict[str, Any]:
     """A value for every option without a default: the smallest or first that is allowed."""
-    from fastvideo_core.config.describe import json_schema
+    from fastvideo_core.config.describe import json_schema, resolve
 
-    fields = json_schema(model).get("properties", {})
-    return {name: _some(fields.get(name, {})) for name, info in model.model_fields.items() if info.is_required()}
+    schema = json_schema(model)
+    fields = resolve(schema, schema).get("properties", {})
+    return {
+        name: _some(fields.get(name, {}), schema) for name, info in model.model_fields.items() if info.is_required()
+    }
 
 
-def _some(schema: Mapping[str, Any]) -> Any:
-    if "enum" in schema:
-        return schema["enum"][0]
-    if schema.get("type") in ("integer", "number"):
+def _some(schema: dict[str, Any], root: dict[str, Any]) -> Any:
+    """A value that the schema allows; `root` holds what it refers to."""
+    from fastvideo_core.config.describe import branches, resolve
+
+    schema = resolve(schema, root)
+    if several := branches(schema):
+        return _some(several[0], root)
+    if "const" in schema or "enum" in schema:
+        return schema.get("const", schema.get("enum", [None])[0])
+    kind = schema.get("type")
+    if kind in ("integer", "number"):
         return schema.get("minimum", schema.get("exclusiveMinimum", 0) + 1)
-    return {"boolean": False, "array": [], "object": {}}.get(str(schema.get("type")), "CHANGE-ME")
+    if kind == "object":
+        fields = schema.get("properties", {})
+        return {name: _some(fields[name], root) for name in schema.get("required", ())}
+    if kind == "array":
+        first = [_some(item, root) for item in schema.get("prefixItems", ())]
+        return first or [_some(schema.get("items", {}), root)] * int(schema.get("minItems", 0))
+    return {"boolean": False, "null": None}.get(str(kind), "CHANGE-ME")
 
 
 def _accepted_roles(

@@ -1,15 +1,19 @@
-"""`fastvideo-distill plugins`: what is installed, where from, healthy or BROKEN and why."""
+"""`fastvideo-distill plugins`: what is installed, where from, and whether it is healthy, incomplete or BROKEN, and why."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 from fastvideo_core.cli.table import render_table, terminal_width
 from fastvideo_core.registry import MethodPlugin, ModelPlugin, PluginRegistry, PluginStatus
-from fastvideo_core.registry.discovery import ALLOWED, hidden_by_environment
+from fastvideo_core.registry.discovery import ALLOWED, allowed_without_plugins, hidden_by_environment, normalized
+from fastvideo_core.registry.requirements import Unmet, pip_command
 from fastvideo_core.registry.specs import SINGULAR
+from fastvideo_core.registry.suggestions import did_you_mean
 
 SLOW = 0.2
 """Seconds of importing a spec from which on `--verbose` calls it slow."""
@@ -24,7 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     registry: PluginRegistry = args.registry
-    statuses = registry.list()
+    with contextlib.redirect_stdout(sys.stderr):  # what a plug-in prints while it is imported is not of the list
+        statuses = registry.list()
     if args.json:
         import json
 
@@ -37,6 +42,12 @@ def run(args: argparse.Namespace) -> int:
     if hidden and not args.json:
         names = ", ".join(dict.fromkeys(item.distribution for item in hidden))
         print(f"\n{ALLOWED} hides the plug-ins of: {names}")
+    unknown = allowed_without_plugins()
+    if unknown:
+        text = f"{ALLOWED} names {', '.join(unknown)}, of which no plug-in is installed"
+        known = dict.fromkeys(normalized(item.distribution) for item in hidden)
+        guesses = dict.fromkeys(guess for name in unknown if (guess := did_you_mean(name, known)))
+        print("\n" + "; ".join([text, *guesses]), file=sys.stderr if args.json else sys.stdout)
     return 0
 
 
@@ -56,18 +67,21 @@ def as_data(status: PluginStatus) -> dict[str, Any]:
         "offers": list(spec.capabilities) if isinstance(spec, ModelPlugin) else None,
         "seconds": round(status.seconds, 4),
         "healthy": status.healthy,
+        "unmet": [{"wanted": item.wanted, "found": item.there} for item in status.unmet],
         "reason": str(status.problem) if status.problem is not None else None,
     }
 
 
 def as_text(statuses: Sequence[PluginStatus], width: int) -> str:
-    """The table, then why something is BROKEN, then what to install when a kind is missing."""
+    """The table, then why something is BROKEN or incomplete, then what to install when a kind is missing."""
     parts = []
     if statuses:
         header = ("KIND", "NAME", "PACKAGE", "API", "STATE", "DETAILS")
         parts.append(render_table(header, [_row(status) for status in statuses], width))
     reasons = (f"BROKEN {item.provenance.name}: {item.problem}" for item in statuses if not item.healthy)
     parts += dict.fromkeys(reasons)  # two of one name have one reason
+    incomplete = {item.provenance.distribution: item.unmet for item in statuses if item.unmet}
+    parts += (_incomplete(distribution, unmet) for distribution, unmet in incomplete.items())
     kinds = {status.provenance.kind for status in statuses}
     if "models" not in kinds:
         parts.append("No model family is installed. Get one with: pip install fastvideo-wan")
@@ -85,6 +99,10 @@ def as_details(statuses: Sequence[PluginStatus]) -> str:
     return "\n".join(lines)
 
 
+def _incomplete(distribution: str, unmet: Sequence[Unmet]) -> str:
+    return f"incomplete {distribution}: {'; '.join(map(str, unmet))}\n    fix: {pip_command(unmet)}"
+
+
 def _row(status: PluginStatus) -> tuple[str, ...]:
     provenance = status.provenance
     spec = status.plugin.spec if status.plugin is not None else None
@@ -95,5 +113,5 @@ def _row(status: PluginStatus) -> tuple[str, ...]:
         details = f"roles: {', '.join(spec.roles)}"
     elif isinstance(spec, ModelPlugin):
         details = f"offers: {', '.join(spec.capabilities) or 'training only'}"
-    state = "ok" if status.healthy else "BROKEN"
+    state = "BROKEN" if not status.healthy else "incomplete" if status.unmet else "ok"
     return SINGULAR[provenance.kind], provenance.name, package, api, state, details

@@ -1,4 +1,4 @@
-"""The JSON schema of a whole run.yaml with everything that is installed, for editors."""
+"""JSON schemas for editors: of a whole run.yaml with everything that is installed, and of its sections."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from fastvideo_core.errors import PluginError
 from fastvideo_core.registry import Kind, PluginRegistry
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
+_DEFINITIONS = "#/$defs/"
 
 
 def run_schema(registry: PluginRegistry) -> dict[str, Any]:
@@ -61,6 +62,22 @@ def run_schema(registry: PluginRegistry) -> dict[str, Any]:
     }
 
 
+def any_of(sections: Mapping[str, type[BaseModel]]) -> dict[str, Any]:
+    """The schema of a section, or of one of several with the same name.
+
+    Args:
+        sections: config class by the title that it gets.
+    """
+    if len(sections) == 1:
+        ((title, model),) = sections.items()
+        return {"$schema": DIALECT, **json_schema(model), "title": title}
+    definitions: dict[str, Any] = {}
+    places = [_placed(title, model, definitions) for title, model in sections.items()]
+    for title in sections:
+        definitions[title]["title"] = title
+    return {"$schema": DIALECT, "anyOf": places, "$defs": definitions}
+
+
 def _sections(kind: Kind, registry: PluginRegistry, definitions: dict[str, Any]) -> dict[str, Any]:
     """For each plug-in of a kind, a reference to the schema of its section."""
     sections = {}
@@ -84,16 +101,16 @@ def _placed(key: str, model: type[BaseModel], definitions: dict[str, Any]) -> di
 
 
 def _moved(value: Any, key: str) -> Any:
+    """A schema whose references (also those of pydantic's `discriminator`) lead to the definitions of `key`."""
     if isinstance(value, Mapping):
-        return {
-            name: _pointer(f"{key}/{item.rpartition('/')[2]}") if name == "$ref" else _moved(item, key)
-            for name, item in value.items()
-        }
+        return {name: _moved(item, key) for name, item in value.items()}
+    if isinstance(value, str) and value.startswith(_DEFINITIONS):
+        return _pointer(f"{key}/{value.removeprefix(_DEFINITIONS)}")
     return [_moved(item, key) for item in value] if isinstance(value, list) else value
 
 
 def _pointer(key: str) -> str:
-    return f"#/$defs/{key.replace('~', '~0').replace('/', '~1')}"
+    return f"{_DEFINITIONS}{key.replace('~', '~0').replace('/', '~1')}"
 
 
 def _when(field: str, name: str, section: str, schema: Mapping[str, Any]) -> dict[str, Any]:

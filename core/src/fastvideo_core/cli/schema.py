@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import sys
 from dataclasses import dataclass
 
 from pydantic import BaseModel
 
-from fastvideo_core.cli.run_schema import run_schema
+from fastvideo_core.cli.run_schema import any_of, run_schema
 from fastvideo_core.cli.table import render_table, terminal_width
-from fastvideo_core.config.describe import json_schema, options
+from fastvideo_core.config.describe import all_options
 from fastvideo_core.config.run import RecipeConfig, RoleConfig
 from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.errors import ConfigError, Problem
@@ -54,10 +56,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.name == WHOLE:
         return _whole(args.registry, as_json=args.json)
-    sections = find_sections(args.name, args.registry)
+    with contextlib.redirect_stdout(sys.stderr):  # what a plug-in prints while it is imported is not of the schema
+        sections = find_sections(args.name, args.registry)
     if args.json:
-        schemas = [{"title": section.title, **_named(section)} for section in sections]
-        print(json.dumps(schemas[0] if len(schemas) == 1 else {"anyOf": schemas}, indent=2))
+        print(json.dumps(any_of({section.title: section.model for section in sections}), indent=2))
     else:
         print("\n\n".join(as_text(section, terminal_width()) for section in sections))
     return 0
@@ -66,7 +68,9 @@ def run(args: argparse.Namespace) -> int:
 def _whole(registry: PluginRegistry, *, as_json: bool) -> int:
     """The file itself."""
     if as_json:
-        print(json.dumps(run_schema(registry), indent=2))
+        with contextlib.redirect_stdout(sys.stderr):
+            schema = run_schema(registry)
+        print(json.dumps(schema, indent=2))
         return 0
     rows = [
         ("recipe", "required", "schema recipe"),
@@ -104,7 +108,7 @@ def as_text(section: Section, width: int) -> str:
     """The options as a table."""
     rows = [
         (option.name, option.allowed, "required" if option.required else _default(option.default), option.meaning)
-        for option in options(section.model)
+        for option in all_options(section.model)
     ]
     if not rows:
         return f"{section.title} has no options."
@@ -113,10 +117,6 @@ def as_text(section: Section, width: int) -> str:
 
 def _default(value: object) -> str:
     return value if isinstance(value, str) and value else json.dumps(value)
-
-
-def _named(section: Section) -> dict[str, object]:
-    return {key: value for key, value in json_schema(section.model).items() if key != "title"}
 
 
 def _unknown(name: str, registry: PluginRegistry) -> Problem:

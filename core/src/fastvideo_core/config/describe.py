@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel
 from pydantic.errors import PydanticInvalidForJsonSchema
+from pydantic_core import to_jsonable_python
 
 from fastvideo_core.config.base import plain
 
@@ -28,7 +29,7 @@ class Option:
 
     Attributes:
         allowed: type, range or choices, in words.
-        default: plain value; meaningless where `required`.
+        default: as JSON knows it; meaningless where `required`.
     """
 
     name: str
@@ -41,13 +42,52 @@ class Option:
 def options(model: type[BaseModel]) -> tuple[Option, ...]:
     """Every option of a config class, in the order of its fields."""
     schema = json_schema(model)
+    fields = resolve(schema, schema).get("properties", {})
     rows = []
     for name, info in model.model_fields.items():
-        field = schema.get("properties", {}).get(name, {})
+        field = fields.get(name, {})
         default = None if info.is_required() else plain(info.get_default(call_default_factory=True, validated_data={}))
         meaning = info.description or ""
-        rows.append(Option(name, describe(field, schema), info.is_required(), default, meaning))
+        rows.append(
+            Option(
+                name,
+                describe(field, schema),
+                info.is_required(),
+                to_jsonable_python(default, fallback=str),
+                meaning,
+            )
+        )
     return tuple(rows)
+
+
+def all_options(model: type[BaseModel]) -> tuple[Option, ...]:
+    """Every option, each followed by those inside it: `outer.inner`, `list[].inner`, `mapping.<key>.inner`."""
+    root = json_schema(model)
+    fields = resolve(root, root).get("properties", {})
+    rows: list[Option] = []
+    for option in options(model):
+        rows.append(option)
+        rows += _inside(option.name, fields.get(option.name, {}), root, ())
+    return tuple(rows)
+
+
+def _inside(place: str, schema: dict[str, Any], root: dict[str, Any], seen: tuple[str, ...]) -> Iterator[Option]:
+    """The options of the classes at a place, one that holds itself only once."""
+    if (reference := schema.get("$ref")) is not None:
+        if reference in seen:
+            return
+        seen = (*seen, reference)
+    schema = resolve(schema, root)
+    for branch in branches(schema):
+        yield from _inside(place, branch, root, seen)
+    for name, field in schema.get("properties", {}).items():
+        inner, required = f"{place}.{name}", name in schema.get("required", ())
+        yield Option(inner, describe(field, root), required, field.get("default"), field.get("description", ""))
+        yield from _inside(inner, field, root, seen)
+    if isinstance(items := schema.get("items"), dict):
+        yield from _inside(f"{place}[]", items, root, seen)
+    if isinstance(values := schema.get("additionalProperties"), dict):
+        yield from _inside(f"{place}.<key>", values, root, seen)
 
 
 def json_schema(model: type[BaseModel]) -> dict[str, Any]:
@@ -63,7 +103,7 @@ def allowed_at(model: type[BaseModel], path: Sequence[Any]) -> str:
     root = json_schema(model)
     schema = root
     for part in path:
-        step = _child(_resolve(schema, root), part, root)
+        step = _child(resolve(schema, root), part, root)
         if step is None:
             break
         schema = step
@@ -77,9 +117,10 @@ def keys_at(model: type[BaseModel], path: Sequence[Any]) -> list[str]:
         return list(model.model_fields)
     schema = root
     for part in path:
-        schema = _child(_resolve(schema, root), part, root) or {}
-    branches = [_resolve(branch, root) for branch in _resolve(schema, root).get("anyOf", [schema])]
-    return [name for branch in branches for name in branch.get("properties", ())]
+        schema = _child(resolve(schema, root), part, root) or {}
+    schema = resolve(schema, root)
+    known = [resolve(branch, root) for branch in branches(schema) or [schema]]
+    return list(dict.fromkeys(name for branch in known for name in branch.get("properties", ())))
 
 
 def describe(schema: dict[str, Any], root: dict[str, Any]) -> str:
@@ -88,10 +129,10 @@ def describe(schema: dict[str, Any], root: dict[str, Any]) -> str:
     Args:
         root: the schema that holds the definitions which `schema` refers to.
     """
-    schema = _resolve(schema, root)
-    if "anyOf" in schema:
-        branches = list(dict.fromkeys(text for branch in schema["anyOf"] if (text := describe(branch, root))))
-        return (", or " if any("," in text for text in branches) else " or ").join(branches)
+    schema = resolve(schema, root)
+    if several := branches(schema):
+        texts = list(dict.fromkeys(text for branch in several if (text := describe(branch, root))))
+        return (", or " if any("," in text for text in texts) else " or ").join(texts)
     if "const" in schema:
         return _show(schema["const"])
     if "enum" in schema:
@@ -107,8 +148,8 @@ def describe(schema: dict[str, Any], root: dict[str, Any]) -> str:
 
 
 def _child(schema: dict[str, Any], part: Any, root: dict[str, Any]) -> dict[str, Any] | None:
-    for branch in schema.get("anyOf", ()):
-        found = _child(_resolve(branch, root), part, root)
+    for branch in branches(schema):
+        found = _child(resolve(branch, root), part, root)
         if found is not None:
             return found
     found_any: Any = schema.get("properties", {}).get(part)
@@ -120,7 +161,13 @@ def _child(schema: dict[str, Any], part: Any, root: dict[str, Any]) -> dict[str,
     return found_any if isinstance(found_any, dict) else None
 
 
-def _resolve(schema: dict[str, Any], root: dict[str, Any]) -> dict[str, Any]:
+def branches(schema: dict[str, Any]) -> list[dict[str, Any]]:
+    """The schemas of which a value satisfies one; [] where there is but one way."""
+    return [*schema.get("anyOf", ()), *schema.get("oneOf", ())]
+
+
+def resolve(schema: dict[str, Any], root: dict[str, Any]) -> dict[str, Any]:
+    """The definition that a schema refers to, or the schema itself."""
     while "$ref" in schema:
         schema = root.get("$defs", {})[schema["$ref"].rpartition("/")[2]]
     return schema

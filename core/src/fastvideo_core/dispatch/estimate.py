@@ -21,6 +21,7 @@ from fastvideo_core.dispatch.live_bytes import EvaluationBytes, evaluation_bytes
 from fastvideo_core.dispatch.sources import with_base_paths
 from fastvideo_core.distributed.blocks import blocks_of, prepare_blocks
 from fastvideo_core.distributed.mesh import mesh_shape
+from fastvideo_core.distributed.shard import gathers_in_bfloat16
 from fastvideo_core.fqn import clean_fqn, trainable_by_fqn
 from fastvideo_core.lora import add_adapters
 from fastvideo_core.registry.registry import PluginRegistry
@@ -187,7 +188,8 @@ def estimate_role(cfg: RunConfig, outline: RoleOutline | RoleHandle, *, shards: 
     }
     count = sum(p.numel() for p in parameters)
     checkpoint = _checkpoint_bytes(handle, ema=ema) if handle.trainable else 0
-    gathered = _gathered_bytes(handle) if training.num_gpus > 1 else 0
+    halved = handle.bfloat16_classes if gathers_in_bfloat16(handle, training) else ()
+    gathered = _gathered_bytes(handle, halved) if training.num_gpus > 1 else 0
     return RoleEstimate(
         parameters=count,
         **own,
@@ -227,12 +229,16 @@ def _share(parameter: Tensor, shards: int) -> int:
     return math.ceil(parameter.shape[0] / shards) * (parameter.numel() // max(1, parameter.shape[0]))
 
 
-def _gathered_bytes(handle: RoleHandle) -> int:
-    """Whole weights of the blocks that live at once and of what is in no block; with their gradients where they train."""
+def _gathered_bytes(handle: RoleHandle, halved: tuple[type[nn.Module], ...]) -> int:
+    """Whole weights of the blocks that live at once and of what is in no block; with their gradients where they train.
+
+    Args:
+        halved: layers whose weights are gathered in bfloat16.
+    """
     found = 0
     for module in handle.modules.values():
         blocks = [
-            sum(_gathered_size(handle, block, p) for p in block.parameters()) for _, block in blocks_of(handle, module)
+            sum(_gathered_size(halved, block, p) for p in block.parameters()) for _, block in blocks_of(handle, module)
         ]
         whole = sum(p.nbytes for p in module.parameters())
         inside = sum(p.nbytes for _, block in blocks_of(handle, module) for p in block.parameters())
@@ -241,14 +247,14 @@ def _gathered_bytes(handle: RoleHandle) -> int:
     return found
 
 
-def _gathered_size(handle: RoleHandle, block: nn.Module, parameter: Tensor) -> int:
-    halved = handle.bfloat16_classes and any(
+def _gathered_size(halved: tuple[type[nn.Module], ...], block: nn.Module, parameter: Tensor) -> int:
+    in_bfloat16 = any(
         parameter is own
         for part in block.modules()
-        if isinstance(part, handle.bfloat16_classes)
+        if isinstance(part, halved)
         for own in part.parameters(recurse=False)
     )
-    return parameter.numel() * (HALF if halved else parameter.element_size())
+    return parameter.numel() * (HALF if in_bfloat16 else parameter.element_size())
 
 
 def _evaluation(cfg: RunConfig, outline: RoleOutline) -> EvaluationBytes:

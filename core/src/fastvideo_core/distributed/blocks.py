@@ -42,14 +42,14 @@ def prepare_blocks(handle: RoleHandle, training: TrainingArgs) -> None:
     """Checkpoints the activations of a trained role's blocks and compiles every role's, as `training` asks for."""
     kind = training.enable_gradient_checkpointing_type
     for module in handle.modules.values():
-        blocks = blocks_of(handle, module)
-        if kind is not None and handle.trainable:
-            for index, (name, block) in enumerate(blocks):
-                if kind != "block_skip" or index % 2 == 0:
-                    _replace(module, name, checkpoint_wrapper(block, **_options(kind)))
-        if training.enable_torch_compile:
-            for _, block in blocks:
-                block.compile()
+        for index, (name, block) in enumerate(blocks_of(handle, module)):
+            prepared = block
+            if kind is not None and handle.trainable and (kind != "block_skip" or index % 2 == 0):
+                prepared = checkpoint_wrapper(block, **_options(kind))
+                _replace(module, name, prepared)
+            if training.enable_torch_compile:
+                # with its wrapper: eager checkpointing around compiled code breaks where the second pass is another graph
+                prepared.compile()
 
 
 def _options(kind: str) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from fastvideo_core.distributed import context
 from fastvideo_core.errors import CheckpointError, ContractError, Problem
 from fastvideo_core.fqn import base_fqn, clean_fqn, is_adapter
 from fastvideo_core.roles import RoleHandle, WeightSource, rows_of
@@ -20,7 +21,7 @@ def materialise(handle: RoleHandle, device: torch.device) -> None:
     without `weights`.
 
     Args:
-        device: where the weights lie: the CPU for those that sharding offloads.
+        device: where the parameters lie: the CPU for those that sharding offloads.
 
     Raises:
         ContractError: a non-persistent buffer is on meta: nothing says what it holds.
@@ -45,12 +46,19 @@ def _require_known_buffers(handle: RoleHandle, name: str, module: nn.Module) -> 
 
 
 def _allocate(module: nn.Module, device: torch.device) -> None:
-    """Uninitialised memory for what is on meta; buffers that hold values keep them, on the device."""
-    known = {name: buffer for name, buffer in module.named_buffers() if not buffer.is_meta}
+    """Uninitialised memory for what is on meta; buffers that hold values keep them.
+
+    Parameters on `device`, buffers where the network computes: sharding brings offloaded parameters there, not buffers.
+    """
+    buffers = {
+        (part, name): buffer
+        for part in module.modules()
+        for name, buffer in part.named_buffers(recurse=False, remove_duplicate=False)
+    }
     module.to_empty(device=device)
-    for name, buffer in module.named_buffers():
-        if name in known:
-            buffer.copy_(known[name])
+    computes = context.device()
+    for (part, name), buffer in buffers.items():
+        part._buffers[name] = torch.empty_like(buffer, device=computes) if buffer.is_meta else buffer.to(computes)
 
 
 def _fill(handle: RoleHandle, name: str, module: nn.Module, source: WeightSource) -> None:

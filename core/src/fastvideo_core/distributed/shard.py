@@ -60,12 +60,22 @@ def is_offloaded(handle: RoleHandle, training: TrainingArgs) -> bool:
     return training.frozen_cpu_offload and not handle.trainable and context.world_size() > 1
 
 
+def gathers_in_bfloat16(handle: RoleHandle, training: TrainingArgs | None) -> bool:
+    """Whether what a role's blocks compute in bfloat16 is gathered in it; else as it is stored.
+
+    Not where blocks are compiled: groups of their own inside a block have hooks, which torch.compile cannot have in a
+    graph; with activation checkpointing it would leave the whole block uncompiled.
+    """
+    return bool(handle.bfloat16_classes) and not (training is not None and training.enable_torch_compile)
+
+
 def _shard(handle: RoleHandle, module: nn.Module, mesh: DeviceMesh, training: TrainingArgs | None) -> None:
     options: dict[str, Any] = {"mesh": mesh}
     if training is not None and is_offloaded(handle, training):
         options["offload_policy"] = CPUOffloadPolicy(pin_memory=context.device().type == "cuda")
     for name, block in blocks_of(handle, module):
-        _gather_in_bfloat16(handle, block, options)
+        if gathers_in_bfloat16(handle, training):
+            _gather_in_bfloat16(handle, block, options)
         fully_shard(_with_wrapper(module, name, block), **options)
     # The root too gives its gathered parameters back after a forward: a pass without a backward (a frozen
     # role, validation) would otherwise leave them in place of the sharded ones that the optimizer knows.

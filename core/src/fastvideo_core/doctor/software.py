@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from importlib_metadata import PackageNotFoundError, distribution, distributions
-from packaging.requirements import InvalidRequirement, Requirement
 from packaging.version import Version
 
 from fastvideo_core.doctor.findings import Finding
 from fastvideo_core.registry import PluginRegistry
+from fastvideo_core.registry.requirements import pip_command, unmet_of
 
 OLDEST_PYTHON = (3, 10)
 
@@ -57,32 +57,11 @@ def check_distributions(registry: PluginRegistry) -> Iterator[Finding]:
             package = distribution(name)
         except PackageNotFoundError:  # a plug-in from --plugin FILE, a neighbour that nobody needs
             continue
-        unmet = list(unmet_requirements(package.requires or ()))
+        unmet = unmet_of(name)
         if unmet:
-            wanted = " ".join(f"'{requirement}'" for requirement, _ in unmet)
-            found = "; ".join(f"needs {requirement}, found {there}" for requirement, there in unmet)
-            yield Finding(name, "bad", f"{package.version}: {found}", f"pip install {wanted}")
+            yield Finding(name, "bad", f"{package.version}: {'; '.join(map(str, unmet))}", pip_command(unmet))
         else:
             yield Finding(name, "ok", package.version)
-
-
-def unmet_requirements(required: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Which of a distribution's requirements are not met here: the requirement, and what there is instead."""
-    for text in required:
-        try:
-            requirement = Requirement(text)
-        except InvalidRequirement:
-            continue  # written by somebody else's build tool; pip says more about it
-        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
-            continue
-        wanted = f"{requirement.name}{requirement.specifier}"
-        try:
-            there = distribution(requirement.name).version
-        except PackageNotFoundError:
-            yield wanted, "nothing"
-            continue
-        if not requirement.specifier.contains(there, prereleases=True):
-            yield wanted, there
 
 
 def check_combinations(

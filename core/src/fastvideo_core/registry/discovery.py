@@ -57,6 +57,12 @@ def hidden_by_environment() -> tuple[Provenance, ...]:
     return tuple(item for item in _every_entry_point() if normalized(item.distribution) not in allowed)
 
 
+def allowed_without_plugins() -> tuple[str, ...]:
+    """What the environment variable names and no installed plug-in is of: misspelt, or not installed."""
+    known = {normalized(item.distribution) for item in _every_entry_point()}
+    return tuple(sorted((allowed_distributions() or frozenset()) - known))
+
+
 def find_installed() -> tuple[Provenance, ...]:
     """Every entry point of the three groups that FASTVIDEO_DISTILL_PLUGINS allows; the same distribution and value twice
     is one."""

@@ -13,6 +13,9 @@ from fastvideo_core.errors import PluginError, Problem
 from fastvideo_core.registry.discovery import Provenance
 from fastvideo_core.registry.specs import API_VERSION, SINGULAR, CallbackPlugin, Kind, MethodPlugin, ModelPlugin, Spec
 
+_NO_BRACKETS = str.maketrans("<>", "__")
+"""A lambda's name is no identifier, and a plug-in may be one."""
+
 Decorated = TypeVar("Decorated", bound=Callable[..., object])
 ClassType = TypeVar("ClassType", bound=type)
 
@@ -64,13 +67,14 @@ def register_model(
     tiny: Callable[..., object] | str | None = None,
     outline: Callable[..., object] | str | None = None,
     export_lora: Callable[..., object] | str | None = None,
+    demo: Callable[..., object] | str | None = None,
     api: tuple[int, int] = API_VERSION,
 ) -> Callable[[Decorated], Decorated]:
     """Register the decorated function as a family's `build`; see ModelPlugin. Targets are objects or `module:attr`."""
 
     def register(build: Decorated) -> Decorated:
-        given: dict[str, object] = {"build": build, "config": config, "preprocess": preprocess}
-        given |= {"export": export, "sample": sample, "tiny": tiny, "outline": outline, "export_lora": export_lora}
+        given: dict[str, object] = {"build": build, "config": config, "preprocess": preprocess, "export": export}
+        given |= {"sample": sample, "tiny": tiny, "outline": outline, "export_lora": export_lora, "demo": demo}
         names = {field: _target(value) for field, value in given.items()}
         spec = ModelPlugin(
             name=name,
@@ -83,6 +87,7 @@ def register_model(
             tiny=names["tiny"],
             outline=names["outline"],
             export_lora=names["export_lora"],
+            demo=names["demo"],
         )
         _register("models", spec, given, "build")
         return build
@@ -95,13 +100,14 @@ def register_method(
     *,
     config: type | str,
     roles: tuple[str, ...],
+    demo: Callable[..., object] | str | None = None,
     api: tuple[int, int] = API_VERSION,
 ) -> Callable[[ClassType], ClassType]:
     """Register the decorated DistillMethod class; see MethodPlugin."""
 
     def register(impl: ClassType) -> ClassType:
-        spec = MethodPlugin(name, api, _target(impl) or "", _target(config) or "", roles)
-        _register("methods", spec, {"impl": impl, "config": config}, "impl")
+        spec = MethodPlugin(name, api, _target(impl) or "", _target(config) or "", roles, _target(demo))
+        _register("methods", spec, {"impl": impl, "config": config, "demo": demo}, "impl")
         return impl
 
     return register
@@ -125,7 +131,7 @@ def _target(value: object) -> str | None:
     if value is None or isinstance(value, str):
         return value
     name = getattr(value, "__qualname__", None) or type(value).__qualname__
-    return f"{getattr(value, '__module__', type(value).__module__)}:{name}".replace("<locals>.", "")
+    return f"{getattr(value, '__module__', type(value).__module__)}:{name}".replace("<locals>.", "").translate(_NO_BRACKETS)
 
 
 def _register(kind: Kind, spec: Spec, given: dict[str, object], main: str) -> None:

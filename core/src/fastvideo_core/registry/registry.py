@@ -25,6 +25,7 @@ from fastvideo_core.registry.discovery import (
     normalized,
 )
 from fastvideo_core.registry.registration import Registration, register_callback, register_method, register_model
+from fastvideo_core.registry.requirements import NOTHING, Unmet, pip_command, unmet_of
 from fastvideo_core.registry.specs import (
     API_VERSION,
     KINDS,
@@ -73,12 +74,14 @@ class PluginStatus:
 
     Attributes:
         seconds: what loading its spec took; what other plug-ins had imported already counts for them.
+        unmet: what its distribution asks for and has not: it may run all the same, or fail when it is used.
     """
 
     provenance: Provenance
     plugin: Plugin[Spec] | None
     problem: Problem | None = None
     seconds: float = 0.0
+    unmet: tuple[Unmet, ...] = ()
 
     @property
     def healthy(self) -> bool:
@@ -168,7 +171,9 @@ class PluginRegistry:
 
     def list(self) -> tuple[PluginStatus, ...]:
         """Every plug-in with its health, by kind and name. Loads the spec modules, which never import torch."""
-        return tuple(self._status(*item) for kind in KINDS for item in self._candidates(kind))
+        candidates = [item for kind in KINDS for item in self._candidates(kind)]
+        unmet = {name: unmet_of(name) for name in {item[0].distribution for item in candidates if item[0].installed}}
+        return tuple(self._status(*item, unmet.get(item[0].distribution, ())) for item in candidates)
 
     def load_plugin_file(self, path: str | Path) -> tuple[Provenance, ...]:
         """Run a Python file whose decorators register plug-ins, and say what it registered.
@@ -224,7 +229,7 @@ class PluginRegistry:
         found = f"no {SINGULAR[kind]} {name!r} is installed (installed: {listed})"
         return Problem(found, fix=unknown_name(kind, name, installed, others))
 
-    def _status(self, provenance: Provenance, local: Registration | None) -> PluginStatus:
+    def _status(self, provenance: Provenance, local: Registration | None, unmet: tuple[Unmet, ...]) -> PluginStatus:
         start = time.perf_counter()
         try:
             plugin: Plugin[Spec] | None = _load(provenance, local)
@@ -238,7 +243,7 @@ class PluginRegistry:
         twins = [item[0] for item in self._candidates(provenance.kind) if item[0].name == provenance.name]
         if problem is None and len(twins) > 1:
             problem = _ambiguous(provenance.kind, provenance.name, twins)
-        return PluginStatus(provenance, plugin, problem, seconds)
+        return PluginStatus(provenance, plugin, problem, seconds, unmet)
 
 
 def _load(provenance: Provenance, local: Registration | None) -> Plugin[Spec]:
@@ -290,9 +295,16 @@ def _import_problem(provenance: Provenance, module: str, error: BaseException) -
             return _broken(
                 provenance,
                 f"the plug-in is installed, but {error.name!r}, which it imports, is not",
-                fix=_dependency_fix(error, module),
+                fix=_unmet_fix(provenance, absent_only=True) or _dependency_fix(error, module),
             )
-    return _broken(provenance, f"importing {module} fails: {_cause(error)}")
+    return _broken(provenance, f"importing {module} fails: {_cause(error)}", fix=_unmet_fix(provenance))
+
+
+def _unmet_fix(provenance: Provenance, absent_only: bool = False) -> str:
+    """What its distribution asks for and has not, as the likely cause of a failing import."""
+    unmet = unmet_of(provenance.distribution) if provenance.installed else ()
+    unmet = tuple(item for item in unmet if item.there == NOTHING or not absent_only)
+    return f"{pip_command(unmet)}   ({provenance.distribution} {'; '.join(map(str, unmet))})" if unmet else ""
 
 
 def _dependency_fix(error: BaseException, module: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import safetensors.torch
 import torch
@@ -14,8 +14,8 @@ from torch import Tensor
 from fastvideo_core.adapter import PRIMITIVES, check_primitives
 from fastvideo_core.dispatch.runtime import DistillRuntime
 from fastvideo_core.errors import ContractError, UserError
-from fastvideo_core.method import DistillMethod
-from fastvideo_core.registry import Kind, MethodPlugin
+from fastvideo_core.registry import Kind, MethodPlugin, register_method
+from fastvideo_core.testing.bare import AttentionRecorder, BareAdapter, OnlyDeclared
 from fastvideo_core.testing.compare import assert_close, changed, loudest
 from fastvideo_core.testing.draws import PerSampleDraws
 from fastvideo_core.testing.ranks import run_ranks
@@ -27,6 +27,8 @@ from fastvideo_core.testing.toy import EXACT
 from fastvideo_core.trainer import DistillTrainer, endless
 
 _BATCH = 4
+_SHORT = "short-of-one"
+_STRANGER = "stranger"
 
 
 class MethodPluginSuite(PluginSuite):
@@ -88,6 +90,12 @@ class MethodPluginSuite(PluginSuite):
         folder.mkdir(parents=True, exist_ok=True)
         return build_run(folder, self.run(folder, **training))
 
+    def _take_steps(self, runtime: DistillRuntime) -> None:
+        runtime.method.on_train_start()
+        batches = endless(runtime.dataloader)
+        for step in range(1, self.steps + 1):
+            take_step(runtime.method, [next(batches)], step)
+
     # --- what it declares -----------------------------------------------------------------------------------------
 
     def test_it_declares_every_primitive_that_it_uses(self, tmp_path: Path) -> None:
@@ -95,33 +103,61 @@ class MethodPluginSuite(PluginSuite):
         method = runtime.method
         unknown = [name for name in method.primitives if name not in PRIMITIVES]
         assert not unknown, f"`primitives` names {', '.join(unknown)}; there are {', '.join(PRIMITIVES)}"
-        method.adapter = _OnlyDeclared(method.adapter, type(method))
-        method.on_train_start()
-        batches = endless(runtime.dataloader)
-        for step in range(1, self.steps + 1):
-            take_step(method, [next(batches)], step)
+        method.adapter = OnlyDeclared(method.adapter, type(method))
+        self._take_steps(runtime)
 
     def test_a_family_without_its_primitives_is_refused_before_training(self, tmp_path: Path) -> None:
         method = self.runtime(tmp_path).method
-        if not method.primitives:
-            return
+        declared = type(method).primitives
+        late = [name for name in method.primitives if name not in declared]
+        assert not late, (
+            f"{type(method).__name__} declares {', '.join(late)} when it is built, and a family without is refused before: "
+            "`primitives` is an attribute of the class"
+        )
         try:
-            check_primitives(_Bare(), method.primitives, method=self.plugin, family="bare")
+            check_primitives(BareAdapter(), declared, method=self.plugin, family="bare")
         except ContractError as error:
-            missing = [name for name in method.primitives if f"'{name}'" not in str(error)]
+            missing = [name for name in declared if f"'{name}'" not in str(error)]
             assert not missing, f"the error does not name {', '.join(missing)}"
+        else:
+            assert not declared, f"a family without {', '.join(declared)} is accepted"
 
     def test_a_missing_role_is_refused_by_name(self, tmp_path: Path) -> None:
-        run = self.run(tmp_path)
-        role = next(iter(run["roles"]))
-        run["roles"] = {f"{name}x" if name == role else name: value for name, value in run["roles"].items()}
+        registry, plugin = self.found()
+        assert isinstance(plugin.spec, MethodPlugin)
+        config, impl = registry.config_class(plugin), registry.resolve(plugin, "impl")
+        for role in plugin.spec.roles:
+            run = self.run(tmp_path)
+            run["recipe"] = {**run["recipe"], "method": _SHORT}
+            trainable = run["roles"].pop(role)["trainable"]
+            run["roles"][_STRANGER] = {"path": f"toy/{_STRANGER}", "trainable": trainable}
+            register_method(_SHORT, config=config, roles=tuple(run["roles"]))(cast("type", impl))
+            try:
+                self._take_steps(build_run(tmp_path, run))
+            except Exception as error:
+                said = f"{type(error).__name__}: {error}"
+            else:
+                raise AssertionError(
+                    f"a run without the role {role} trains all the same, so that its network is loaded for nothing: leave "
+                    f"it out of the spec's `roles`, or take it from the bundle"
+                )
+            assert role in said, f"without the role {role} a run ends in an error that does not name it:\n{said}"
+
+    def test_the_kind_of_attention_is_passed_on_or_refused(self, tmp_path: Path) -> None:
+        if "attn_kind" not in self.config_class().model_fields:
+            return
+        run = {**self.run(tmp_path), **self.section({**self.config, "attn_kind": "vsa"})}
         try:
-            build_run(tmp_path, run)
-        except UserError as error:
-            said = str(error)
-        else:
-            raise AssertionError(f"a run without the role {role} was built")
-        assert role in said, f"the error does not name the missing role {role}:\n{said}"
+            runtime = build_run(tmp_path, run)
+        except UserError:
+            return
+        recorder = AttentionRecorder(runtime.method.adapter)
+        runtime.method.adapter = recorder
+        self._take_steps(runtime)
+        assert "vsa" in recorder.kinds or not recorder.kinds, (
+            "with `attn_kind: vsa` every trained network is called as without it: pass attn_kind to the adapter's "
+            "predict_x0 and predict_noise, or refuse the option in the config's check_run"
+        )
 
     # --- one step ---------------------------------------------------------------------------------------------------
 
@@ -335,35 +371,6 @@ class MethodPluginSuite(PluginSuite):
                 assert_close(
                     f"{what}: the gradient of {role}.{name}", found[role][name], gradient, scale=scale, advice=advice
                 )
-
-
-class _OnlyDeclared:
-    """An adapter that has what the method declares, and nothing else."""
-
-    def __init__(self, adapter: Any, method: type[DistillMethod]) -> None:
-        self._adapter = adapter
-        self._allowed = {*method.primitives, "prepare_batch", "on_train_start"}
-        self._method = method.__name__
-
-    def __getattr__(self, name: str) -> Any:
-        if name not in self._allowed:
-            hint = f"add it to {self._method}.primitives" if name in PRIMITIVES else "ask for a primitive instead"
-            raise AssertionError(f"the method uses adapter.{name}, which it does not declare: {hint}")
-        return getattr(self._adapter, name)
-
-
-class _Bare:
-    """A family's adapter without a single primitive."""
-
-    def prepare_batch(
-        self,
-        raw_batch: Any,
-        *,
-        current_vsa_sparsity: float = 0.0,
-        latents_source: str = "data",
-        generator: torch.Generator | None = None,
-    ) -> None:
-        raise NotImplementedError
 
 
 def write_gradients(folder: str, run: Mapping[str, Any], files: Sequence[str], steps: int) -> None:

@@ -16,7 +16,7 @@ import yaml
 from pydantic import ValidationError
 
 from fastvideo_core.config.base import PluginConfig, plain
-from fastvideo_core.config.describe import options
+from fastvideo_core.config.describe import all_options
 from fastvideo_core.errors import UserError
 from fastvideo_core.registry import Kind, Plugin, PluginRegistry, Spec
 from fastvideo_core.registry.specs import SINGULAR
@@ -137,6 +137,7 @@ class PluginSuite:
         for target in plugin.spec.targets:
             if plugin.spec.target(target) is not None:
                 registry.resolve(plugin, target)
+        registry.config_class(plugin)
 
     def test_spec_and_config_load_without_torch(self) -> None:
         _, plugin = self.found()
@@ -154,7 +155,7 @@ class PluginSuite:
 
     def test_every_option_says_what_it_means(self) -> None:
         model = self.config_class()
-        silent = [option.name for option in options(model) if not option.meaning.strip()]
+        silent = [option.name for option in all_options(model) if not option.meaning.strip()]
         assert not silent, (
             f"{model.__name__} has options without a meaning: {', '.join(silent)}; declare them with "
             "Field(..., description=...), which `fastvideo-distill schema` shows"

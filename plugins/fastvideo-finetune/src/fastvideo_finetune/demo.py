@@ -7,14 +7,14 @@ from fastvideo_core.demo.contract import DemoRun, MethodDemo
 
 def finetune_demo(*, fast: bool) -> MethodDemo:
     """One run from the untrained network."""
-    steps = 300 if fast else 1500
+    steps = 500 if fast else 2000
     run = DemoRun(
         name="teacher",
         roles={"student": {"trainable": True}},
         training={
             "max_train_steps": steps,
             "train_batch_size": 64,
-            "learning_rate": 2.0e-3,
+            "learning_rate": 3.0e-3,
             "lr_scheduler": "cosine",
             "lr_warmup_steps": steps // 20,
             "betas": [0.9, 0.99],

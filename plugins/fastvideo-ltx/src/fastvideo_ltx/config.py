@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, Strict
 
-from fastvideo_core.config.sections import MethodConfig, PipelineConfig
+from fastvideo_core.config.sections import PipelineConfig
+from fastvideo_core.config.video_limits import VideoLimits
 from fastvideo_core.errors import Problem
 
 if TYPE_CHECKING:
@@ -19,6 +20,13 @@ if TYPE_CHECKING:
 
 SIZE_MULTIPLE = 32
 FRAMES_DIVISOR = 8
+LIMITS = VideoLimits(
+    family="ltx",
+    name="LTX",
+    size_multiple=SIZE_MULTIPLE,
+    frames_divisor=FRAMES_DIVISOR,
+    unguided="LTX's pipelines do not guide",
+)
 
 Stream = Literal["video", "audio"]
 
@@ -82,44 +90,7 @@ class LtxConfig(PipelineConfig):
 
     def check_run(self, cfg: RunConfig) -> list[tuple[str, Problem]]:
         """Sizes, guidance scales and attention that LTX cannot do, and the data that it needs."""
-        problems = []
-        if isinstance(cfg.method_config, MethodConfig) and cfg.method_config.attn_kind != "dense":
-            problem = Problem("the family 'ltx' has dense attention only", allowed="dense", fix="remove attn_kind")
-            problems.append(("method_config.attn_kind", problem))
-        training = cfg.training
-        if training.VSA_sparsity > 0:
-            problem = Problem(
-                f"found {training.VSA_sparsity}, but the family 'ltx' has dense attention only",
-                allowed="0",
-                fix="remove VSA_sparsity",
-            )
-            problems.append(("training.VSA_sparsity", problem))
-        if training.data_path is None:
-            problem = Problem(
-                "missing; the family 'ltx' brings no data loader of its own",
-                allowed="a parquet data set",
-                fix="make one with `fastvideo-distill preprocess`, then set training.data_path",
-            )
-            problems.append(("training.data_path", problem))
-        for name in ("num_height", "num_width"):
-            size = getattr(training, name)
-            if size is not None and size % SIZE_MULTIPLE:
-                near = _neighbours(size, SIZE_MULTIPLE, 0)
-                problem = Problem(f"{size} pixels do not fit LTX", allowed="multiples of 32", fix=f"use {near}")
-                problems.append((f"training.{name}", problem))
-        if training.num_frames is not None and training.num_frames % FRAMES_DIVISOR != 1:
-            near = _neighbours(training.num_frames, FRAMES_DIVISOR, 1)
-            problem = Problem(
-                f"{training.num_frames} frames do not fit LTX", allowed="multiples of 8 plus 1", fix=f"use {near}"
-            )
-            problems.append(("training.num_frames", problem))
-        if training.log_validation:
-            for index, scale in enumerate(training.validation_guidance_scale):
-                if scale < 1:
-                    problem = Problem(
-                        f"guidance scale {scale} is below 1, where LTX's pipelines do not guide", allowed="1 or more"
-                    )
-                    problems.append((f"training.validation_guidance_scale[{index}]", problem))
+        problems = LIMITS.problems(cfg)
         if self.shift_tokens is not None and self.flow_shift is not None:
             problem = Problem(
                 "says where the dynamic shift is taken, but flow_shift replaces it", fix="remove one of them"
@@ -165,8 +136,3 @@ class LtxConfig(PipelineConfig):
         from fastvideo_ltx.run import resolve_shift_tokens
 
         return self.model_copy(update={"shift_tokens": resolve_shift_tokens(cfg, self)})
-
-
-def _neighbours(value: int, multiple: int, remainder: int) -> str:
-    below = (value - remainder) // multiple * multiple + remainder
-    return " or ".join(str(n) for n in (below, below + multiple) if n > 0)

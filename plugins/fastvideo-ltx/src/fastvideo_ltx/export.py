@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from diffusers import DiffusionPipeline
 from torch import Tensor
 
 from fastvideo_core.diffusion.flow import shift_sigma
@@ -26,7 +27,7 @@ from fastvideo_ltx.schedule import many_step_config, resolve_flow_shift
 StudentSchedule: TypeAlias = Callable[[Callable[[Tensor], Tensor]], FewStepSchedule | None]
 """From the family's timestep shift to the student's schedule, as `MethodConfig.student_schedule`."""
 
-TRANSFORMER_WEIGHTS = f"{TRANSFORMER}/*.safetensors*"
+ROOT_FILES = ("model_index.json", "*[Ll][Ii][Cc][Ee][Nn][SsCc][Ee]*")
 MAX_SHARD_SIZE = "5GB"
 
 
@@ -65,6 +66,7 @@ def export_pipeline(
     folder = open_folder(base_path, where="base path")
     transformer = _transformer(folder, modules)
     scheduler_config, notes = _scheduler_config(folder, pipeline_config, student_schedule)
+    notes += folder.generation.export_notes(folder, pipeline_config)
 
     out.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
@@ -137,18 +139,24 @@ def _scheduler_config(
 
 
 def _copy_components(base_path: str, aside: Path) -> None:
+    """The base's index, its license, and every component of the index but the transformer.
+
+    A pipeline's repository often holds whole checkpoints in other formats beside them: they are neither fetched nor copied.
+    """
+    index = DiffusionPipeline.load_config(base_path)
+    components = [name for name, entry in index.items() if isinstance(entry, list | tuple) and entry[0] is not None]
+    components = [name for name in components if name != TRANSFORMER]
     source = Path(base_path)
     if not source.is_dir():
         from huggingface_hub import snapshot_download
 
-        source = Path(snapshot_download(base_path, ignore_patterns=[TRANSFORMER_WEIGHTS]))
-    for item in sorted(source.iterdir()):
-        if item.name == TRANSFORMER or item.name.startswith("."):
-            continue
-        if item.is_dir():
-            shutil.copytree(item, aside / item.name, symlinks=False)
-        else:
-            shutil.copy2(item, aside / item.name)
+        wanted = [*ROOT_FILES, *(f"{name}/*" for name in components)]
+        source = Path(snapshot_download(base_path, allow_patterns=wanted))
+    for pattern in ROOT_FILES:
+        for file in filter(Path.is_file, source.glob(pattern)):
+            shutil.copy2(file, aside / file.name)
+    for name in components:
+        shutil.copytree(source / name, aside / name, symlinks=False)
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

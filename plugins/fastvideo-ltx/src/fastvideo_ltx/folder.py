@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError, safe_open
 
 from fastvideo_core.errors import ConfigError, Problem
+from fastvideo_core.pipeline_files import DAMAGED
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -136,7 +136,10 @@ def read_tensors(path: str, subfolder: str, names: Sequence[str], *, where: str)
     if not folder.is_dir():
         from huggingface_hub import snapshot_download
 
-        folder = Path(snapshot_download(path, allow_patterns=[f"{subfolder}/*"]))
+        try:
+            folder = Path(snapshot_download(path, allow_patterns=[f"{subfolder}/*"]))
+        except (OSError, ValueError) as error:
+            raise ConfigError(Problem(f"cannot fetch {subfolder}/: {str(error).splitlines()[0]}", where)) from error
     found: dict[str, Tensor] = {}
     for file in sorted((folder / subfolder).glob("*.safetensors")):
         try:

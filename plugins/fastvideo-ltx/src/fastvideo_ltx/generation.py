@@ -193,6 +193,10 @@ class Generation(ABC):
     def encoder(self, folder: LtxFolder, device: torch.device, dtype: torch.dtype) -> LatentEncoder:
         """What `preprocess` encodes with."""
 
+    def export_notes(self, folder: LtxFolder, config: LtxConfig) -> list[str]:
+        """What the user of an export must know of its plain pipeline."""
+        return []
+
     def takes_timesteps(self, folder: LtxFolder) -> bool:
         """Whether the folder's pipeline samples on the timesteps that it is given, rather than on its own levels."""
         return False

@@ -8,7 +8,8 @@ from pathlib import Path
 from diffusers import DiffusionPipeline
 
 from fastvideo_core.errors import ConfigError, Problem
-from fastvideo_ltx.folder import HUB_ID, LtxFolder, check_files, read_config
+from fastvideo_core.pipeline_files import check_files
+from fastvideo_ltx.folder import HUB_ID, LtxFolder, read_config
 from fastvideo_ltx.generation import Generation
 from fastvideo_ltx.ltx1.generation import LtxVideo
 from fastvideo_ltx.ltx2.generation import Ltx2

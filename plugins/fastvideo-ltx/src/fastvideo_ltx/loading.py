@@ -11,10 +11,11 @@ import torch
 from accelerate import init_empty_weights
 from safetensors import SafetensorError
 from torch import nn
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from fastvideo_core.errors import ConfigError, Problem
+from fastvideo_core.pipeline_files import DAMAGED, has_weights
 from fastvideo_core.safetensors_weights import SafetensorsWeights
-from fastvideo_ltx.folder import DAMAGED
 from fastvideo_ltx.quiet import no_progress_bars
 
 
@@ -90,7 +91,7 @@ def component_folder(path: str, subfolder: str, *, where: str, download: bool = 
                 if download:
                     raise
                 return None
-        if not download and not any((folder / subfolder).glob("*.safetensors")):
+        if not download and not has_weights(folder / subfolder, where=f"{where} ({path})"):
             return None
     return folder / subfolder
 
@@ -116,6 +117,19 @@ def load_text_model(
         )
     check_complete(report, f"{where} ({path}/{subfolder})")
     return model.to(device).eval().requires_grad_(False)
+
+
+def load_tokenizer(path: str, *, where: str) -> PreTrainedTokenizerBase:
+    """The tokenizer, read from its folder also where `path` is a hub id: transformers asks the hub for files that a tokenizer may
+    have, and offline it gives up on those that are not cached.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    folder = component_folder(path, "tokenizer", where=where)
+    with readable(path, "tokenizer", where):
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(folder))
+    return tokenizer
 
 
 @contextmanager

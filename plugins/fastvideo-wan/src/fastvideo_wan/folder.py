@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanPipeline, WanTransformer3DModel
-from safetensors import SafetensorError, safe_open
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
 from fastvideo_core.errors import ConfigError, Problem
+from fastvideo_core.pipeline_files import DAMAGED, check_files
 
 SUPPORTED = "Wan 2.1 text-to-video in diffusers format (for example Wan-AI/Wan2.1-T2V-1.3B-Diffusers)"
 TRANSFORMER = "transformer"

@@ -14,8 +14,9 @@ from torch import nn
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, UMT5EncoderModel
 
 from fastvideo_core.errors import ConfigError, Problem
+from fastvideo_core.pipeline_files import DAMAGED, check_undamaged, has_weights
 from fastvideo_core.safetensors_weights import SafetensorsWeights
-from fastvideo_wan.folder import TRANSFORMER, check_undamaged, open_folder
+from fastvideo_wan.folder import COMPONENTS, TRANSFORMER, open_folder
 from fastvideo_wan.network import keep_time_embedder_in_float32
 from fastvideo_wan.quiet import no_progress_bars
 
@@ -100,7 +101,7 @@ def component_folder(path: str, subfolder: str, *, where: str, download: bool = 
                 if download:
                     raise
                 return None
-        if not download and not any((folder / subfolder).glob("*.safetensors")):
+        if not download and not has_weights(folder / subfolder, where=f"{where} ({path})"):
             return None
     return folder / subfolder
 
@@ -119,7 +120,7 @@ def outline_role(path: str) -> dict[str, nn.Module]:
         ConfigError: the path holds no complete Wan 2.1 text-to-video pipeline, or a damaged one.
     """
     open_folder(path, where="path")
-    check_undamaged(path, where="path")
+    check_undamaged(path, COMPONENTS, where="path")
     return {TRANSFORMER: outline_transformer(path)}
 
 
@@ -150,14 +151,26 @@ def load_text_encoder(
     Raises:
         ConfigError: as `load_transformer`.
     """
-    with _readable(path, "tokenizer", where):
-        tokenizer = AutoTokenizer.from_pretrained(path, subfolder="tokenizer")
+    tokenizer = _load_tokenizer(path, where=where)
     with _readable(path, "text_encoder", where):
         encoder, report = UMT5EncoderModel.from_pretrained(
             path, subfolder="text_encoder", dtype=dtype, use_safetensors=True, output_loading_info=True
         )
     _check_complete(report, f"{where} ({path}/text_encoder)")
     return tokenizer, encoder.to(device).eval().requires_grad_(False)
+
+
+def _load_tokenizer(path: str, *, where: str) -> PreTrainedTokenizerBase:
+    """The tokenizer, read from its folder also where `path` is a hub id: transformers asks the hub for files that a tokenizer may
+    have, and offline it gives up on those that are not cached.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    folder = component_folder(path, "tokenizer", where=where)
+    with _readable(path, "tokenizer", where):
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(folder))
+    return tokenizer
 
 
 @contextmanager
@@ -172,7 +185,7 @@ def _readable(path: str, subfolder: str, where: str) -> Iterator[None]:
             Problem(
                 f"cannot load {subfolder}/: {first_line}",
                 where=f"{where} ({path})",
-                fix="download or copy the pipeline again",
+                fix=DAMAGED,
             )
         ) from error
 
@@ -188,7 +201,7 @@ def _check_complete(report: dict[str, list[str]], where: str) -> None:
                 Problem(
                     f"{len(names)} {word} tensors: {shown}",
                     where,
-                    fix="weights and config.json differ: download or copy the pipeline again",
+                    fix=f"weights and config.json differ: {DAMAGED}",
                 )
             )
     if problems:

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from fastvideo_core.adapter import LatentsSource
 from fastvideo_core.components import RoleOutline
 from fastvideo_core.config.run import RunConfig
+from fastvideo_core.pipeline_files import check_undamaged
 from fastvideo_core.roles import RoleHandle
 from fastvideo_wan.batches import data_free_shape, stored_latents
-from fastvideo_wan.folder import TRANSFORMER, check_undamaged, open_folder
+from fastvideo_wan.folder import COMPONENTS, TRANSFORMER, open_folder
 from fastvideo_wan.loading import meta_transformer
 from fastvideo_wan.network import predict_velocity
 
@@ -31,7 +32,7 @@ def role_outline(
     """
     path, where = cfg.roles[role].path, f"roles.{role}.path"
     folder = open_folder(path, where=where)
-    check_undamaged(path, where=where)
+    check_undamaged(path, COMPONENTS, where=where)
     bf16 = cfg.training.mixed_precision == "bf16"
     trainable = cfg.roles[role].trainable
     transformer = meta_transformer(path, dtype=torch.bfloat16 if bf16 and not trainable else torch.float32, where=where)

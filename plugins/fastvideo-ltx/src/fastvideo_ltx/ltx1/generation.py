@@ -24,9 +24,10 @@ from fastvideo_core.data.captions import PromptEmbeddings
 from fastvideo_core.data.encoder import VideoGeometry
 from fastvideo_core.data.sizes import VideoSize
 from fastvideo_core.errors import ConfigError, Problem
+from fastvideo_core.pipeline_files import DAMAGED
 from fastvideo_ltx.adapter import LtxAdapter
 from fastvideo_ltx.config import FRAMES_DIVISOR, SIZE_MULTIPLE, LtxConfig
-from fastvideo_ltx.folder import DAMAGED, TRANSFORMER, LtxFolder, read_config, read_tensors
+from fastvideo_ltx.folder import TRANSFORMER, LtxFolder, read_config, read_tensors
 from fastvideo_ltx.generation import Generation
 from fastvideo_ltx.identity import TEXT_ENCODER, VAE
 from fastvideo_ltx.layout import TokenLayout

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, T5EncoderModel
+from transformers import PreTrainedTokenizerBase, T5EncoderModel
 
-from fastvideo_ltx.loading import load_text_model, readable
+from fastvideo_ltx.loading import load_text_model, load_tokenizer
 
 
 class T5Captions:
@@ -56,8 +56,7 @@ class T5Captions:
 
     def _models(self) -> tuple[PreTrainedTokenizerBase, T5EncoderModel]:
         if self._loaded is None:
-            with readable(self._path, "tokenizer", self._where):
-                tokenizer = AutoTokenizer.from_pretrained(self._path, subfolder="tokenizer")
+            tokenizer = load_tokenizer(self._path, where=self._where)
             encoder = load_text_model(
                 T5EncoderModel,
                 self._path,

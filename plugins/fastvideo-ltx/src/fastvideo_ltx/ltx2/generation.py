@@ -24,9 +24,10 @@ from fastvideo_core.data.captions import PromptEmbeddings
 from fastvideo_core.data.encoder import VideoGeometry
 from fastvideo_core.data.sizes import VideoSize
 from fastvideo_core.errors import ConfigError, Problem
+from fastvideo_core.pipeline_files import DAMAGED
 from fastvideo_ltx.adapter import FPS, TEXT, TEXT_MASK, LtxAdapter
 from fastvideo_ltx.config import FRAMES_DIVISOR, SIZE_MULTIPLE, LtxConfig
-from fastvideo_ltx.folder import DAMAGED, TRANSFORMER, LtxFolder, read_config, read_tensors
+from fastvideo_ltx.folder import TRANSFORMER, LtxFolder, read_config, read_tensors
 from fastvideo_ltx.generation import Generation
 from fastvideo_ltx.layout import TokenLayout
 from fastvideo_ltx.ltx2.adapter import AUDIO, Ltx2Adapter, audio_tokens, stored_audio
@@ -199,6 +200,12 @@ class Ltx2(Generation):
             autocast=autocast,
             connectors=adapter.connectors,
         )
+
+    def export_notes(self, folder: LtxFolder, config: LtxConfig) -> list[str]:
+        if AUDIO in self.chosen_streams(config):
+            return []
+        note = f"it was trained on video alone; {folder.pipeline} makes sound too, which the video then sees"
+        return [f"{note}: `fastvideo-distill sample` with streams: [video] samples as in training"]
 
     def encoder(self, folder: LtxFolder, device: torch.device, dtype: torch.dtype) -> Ltx2Encoder:
         text = self.caption_encoder(folder, device=device, dtype=dtype, where="model path")

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKLLTX2Audio, AutoencoderKLLTX2Video
 from diffusers.pipelines.ltx2 import LTX2TextConnectors, LTX2Vocoder, LTX2VocoderWithBWE
-from transformers import AutoTokenizer, Gemma3ForConditionalGeneration, PreTrainedTokenizerBase
+from transformers import Gemma3ForConditionalGeneration, PreTrainedTokenizerBase
 
-from fastvideo_ltx.loading import load_model, load_text_model, readable
+from fastvideo_ltx.loading import load_model, load_text_model, load_tokenizer
 
 VOCODERS = {kind.__name__: kind for kind in (LTX2Vocoder, LTX2VocoderWithBWE)}
 """By the name that a pipeline's index gives."""
@@ -44,8 +44,7 @@ def load_text_encoder(
     path: str, *, dtype: torch.dtype, device: torch.device, where: str = "path"
 ) -> tuple[PreTrainedTokenizerBase, Gemma3ForConditionalGeneration]:
     """The tokenizer and Gemma 3; errors as `load_vae`."""
-    with readable(path, "tokenizer", where):
-        tokenizer = AutoTokenizer.from_pretrained(path, subfolder="tokenizer")
+    tokenizer = load_tokenizer(path, where=where)
     gemma = load_text_model(
         Gemma3ForConditionalGeneration, path, "text_encoder", dtype=dtype, device=device, where=where
     )
