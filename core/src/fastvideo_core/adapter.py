@@ -163,14 +163,15 @@ def check_primitives(adapter: Any, needed: Iterable[str], *, method: str, family
     """Fails unless the adapter has `prepare_batch` and all `needed` primitives, callable as their Protocols say.
 
     Raises:
-        ContractError: listing everything that is missing or has another signature.
-        ValueError: when a method declares a primitive that does not exist.
+        ContractError: listing everything that is missing, has another signature, or does not exist as a primitive.
     """
     problems = []
     where = f"family '{family}', {type(adapter).__name__}"
     for name in ("prepare_batch", *needed):
         if name != "prepare_batch" and name not in PRIMITIVES:
-            raise ValueError(f"method '{method}' needs '{name}', which is no primitive; known: {', '.join(PRIMITIVES)}")
+            found = f"method '{method}' needs '{name}', which is no primitive"
+            problems.append(Problem(found, allowed=", ".join(PRIMITIVES), fix="correct its `primitives`"))
+            continue
         reference = inspect.getattr_static(DistillAdapter if name == "prepare_batch" else PRIMITIVES[name], name)
         if not hasattr(type(adapter), name) and not hasattr(adapter, name):
             problems.append(

@@ -34,7 +34,13 @@ def test_the_folder_of_a_checkpoint(tmp_path):
     assert document["step"] == 2
     assert document["world_size"] == 1
     assert set(document["versions"]) == {"fastvideo-core", "torch", "toy"}
-    files = {"state/.metadata", "state/__0_0.distcp", "state/__0_0.distcp.sums", "rng/rank-00000.safetensors", "run.yaml"}
+    files = {
+        "state/.metadata",
+        "state/__0_0.distcp",
+        "state/__0_0.distcp.sums",
+        "rng/rank-00000.safetensors",
+        "run.yaml",
+    }
     assert document["files"] == {name: (path / name).stat().st_size for name in files}
 
 

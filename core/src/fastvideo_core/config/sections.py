@@ -18,7 +18,7 @@ class MethodConfig(PluginConfig):
     """Base class of `method_config` sections."""
 
     attn_kind: Literal["dense", "vsa"] = Field(
-        default="dense", description="Attention of the trained networks; vsa (sparse) only where the family offers it"
+        default="dense", description="Attention of the student; vsa (sparse) only where the family offers it"
     )
 
     def latents_source(self) -> Literal["data", "zeros"]:

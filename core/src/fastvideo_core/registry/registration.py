@@ -131,7 +131,9 @@ def _target(value: object) -> str | None:
     if value is None or isinstance(value, str):
         return value
     name = getattr(value, "__qualname__", None) or type(value).__qualname__
-    return f"{getattr(value, '__module__', type(value).__module__)}:{name}".replace("<locals>.", "").translate(_NO_BRACKETS)
+    return f"{getattr(value, '__module__', type(value).__module__)}:{name}".replace("<locals>.", "").translate(
+        _NO_BRACKETS
+    )
 
 
 def _register(kind: Kind, spec: Spec, given: dict[str, object], main: str) -> None:
