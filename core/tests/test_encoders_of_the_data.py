@@ -99,8 +99,9 @@ def test_data_that_does_not_tell_is_taken_with_a_warning(folder, capsys, caplog,
     write_data(folder / "data", made_by)
     assert main([*arguments, write_run(folder)]) == 0
     said = capsys.readouterr().out if arguments else caplog.text
-    assert "data/part-0.parquet does not say which encoders made it: training takes them to be those of roles.student" in (
-        said
+    assert (
+        "data/part-0.parquet does not say which encoders made it: training takes them to be those of roles.student"
+        in (said)
     )
 
 
