@@ -103,6 +103,7 @@ class Session:
         self._page = page
         self._folder = folder
         self._environment = {**os.environ, "COLUMNS": "100"}
+        self._environment.pop("CI", None)  # with it pytest shortens nothing
 
     def follow(self) -> int:
         """Everything that the page shows; gives the number of commands."""

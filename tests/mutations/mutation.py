@@ -9,6 +9,7 @@ DMD2 = "plugins/fastvideo-dmd2/src/fastvideo_dmd2"
 FINETUNE = "plugins/fastvideo-finetune/src/fastvideo_finetune"
 
 TRAINER = "core/tests/test_trainer.py"
+TRAINER_FAULTS = "core/tests/test_trainer_faults.py"
 FLOW = "core/tests/diffusion/test_flow.py"
 EMA = "core/tests/callbacks/test_ema.py"
 FEATURES = "core/tests/test_features.py::test_going_back_from_features_goes_through_the_network_s_output"

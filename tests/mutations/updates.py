@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mutation import CORE, DMD2, EMA, FINETUNE_METHOD, METHOD, TRAINER, UPDATES, Mutation
+from mutation import CORE, DMD2, EMA, FINETUNE_METHOD, METHOD, TRAINER, TRAINER_FAULTS, UPDATES, Mutation
 
 UPDATES_AND_LOOP: tuple[Mutation, ...] = (
     # --- captions
@@ -160,14 +160,14 @@ UPDATES_AND_LOOP: tuple[Mutation, ...] = (
         f"{CORE}/updates.py",
         "if self.settle():\n",
         "if self.settle() or True:\n",
-        (f"{TRAINER}::test_a_step_that_is_not_finite_changes_nothing_and_is_counted",),
+        (f"{TRAINER_FAULTS}::test_a_step_that_is_not_finite_changes_nothing_and_is_counted",),
     ),
     Mutation(
         "the schedule of a skipped step is not taken back",
         f"{CORE}/updates.py",
         "pending.schedules.restore()",
         "pass",
-        (f"{TRAINER}::test_a_step_that_is_not_finite_changes_nothing_and_is_counted",),
+        (f"{TRAINER_FAULTS}::test_a_step_that_is_not_finite_changes_nothing_and_is_counted",),
     ),
     Mutation(
         "all phases made before the first is back-propagated",

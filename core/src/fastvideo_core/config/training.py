@@ -104,6 +104,10 @@ class TrainingArgs(StrictModel):
     )
     num_gpus: int = Field(1, ge=1, description="Processes of the run, one per GPU (on CPU: just processes).")
 
+    optimizer: Literal["adamw", "muon"] = Field(
+        "adamw",
+        description="muon makes the update of every matrix of the blocks orthogonal, and leaves the rest to AdamW; one process only.",
+    )
     learning_rate: float = Field(1e-5, ge=0, description="Peak learning rate of every trainable role.")
     betas: Betas = Field((0.9, 0.999), description="AdamW's decay rates of the first and second moment.")
     adam_epsilon: float = Field(1e-8, gt=0, description="AdamW's term against division by zero.")

@@ -1,11 +1,13 @@
-"""AdamW over a role's trainable parameters, with the role's own settings where it has any."""
+"""The optimizer of a role's trainable parameters, with the role's own settings where it has any."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
+from fastvideo_core.optim.muon import Muon
 from fastvideo_core.roles import RoleHandle
 
 if TYPE_CHECKING:
@@ -14,8 +16,8 @@ if TYPE_CHECKING:
 
 def build_optimizer(
     handle: RoleHandle, cfg: RunConfig, *, like: str | None = None, learning_rate: float | None = None
-) -> torch.optim.AdamW:
-    """AdamW (Loshchilov & Hutter 2019) over `handle.trainable_parameters()`.
+) -> torch.optim.Optimizer:
+    """AdamW (Loshchilov & Hutter 2019), or Muon where training.optimizer says so, over `handle.trainable_parameters()`.
 
     Learning rate, betas and weight decay are the role's where run.yaml gives them, else training's.
 
@@ -32,12 +34,28 @@ def build_optimizer(
     role, training = cfg.roles[like or handle.name], cfg.training
     if learning_rate is None:
         learning_rate = training.learning_rate if role.learning_rate is None else role.learning_rate
+    betas = training.betas if role.betas is None else role.betas
+    weight_decay = training.weight_decay if role.weight_decay is None else role.weight_decay
+    matrices = _matrices(handle) if training.optimizer == "muon" else []
+    if matrices:
+        chosen = {id(parameter) for parameter in matrices}
+        others = [parameter for parameter in parameters if id(parameter) not in chosen]
+        eps = training.adam_epsilon
+        return Muon(matrices, others, lr=learning_rate, betas=betas, eps=eps, weight_decay=weight_decay)
     return torch.optim.AdamW(
         parameters,
         lr=learning_rate,
-        betas=training.betas if role.betas is None else role.betas,
+        betas=betas,
         eps=training.adam_epsilon,
-        weight_decay=training.weight_decay if role.weight_decay is None else role.weight_decay,
+        weight_decay=weight_decay,
         # one kernel per step; and a step that is skipped is skipped on the device, without waiting for it
         fused=True if parameters[0].device.type == "cuda" else None,
     )
+
+
+def _matrices(handle: RoleHandle) -> list[nn.Parameter]:
+    """The trained matrices of the role's blocks; what embeds and projects around them is not Muon's."""
+    blocks = [
+        part for module in handle.modules.values() for part in module.modules() if type(part) in handle.block_classes
+    ]
+    return [p for block in blocks for p in block.parameters() if p.requires_grad and p.ndim == 2]
