@@ -16,8 +16,7 @@ from sphinx.application import Sphinx
 
 from fastvideo_core.cli.main import COMMANDS, PROG
 from fastvideo_core.cli.schema import SECTIONS
-from fastvideo_core.config.describe import options
-from fastvideo_core.config.run import LoraConfig
+from fastvideo_core.config.describe import all_options
 from fastvideo_core.registry import PluginRegistry
 
 PLUGIN_SECTIONS = (
@@ -52,7 +51,6 @@ def run_yaml_page() -> str:
     ]
     for place, model in SECTIONS.values():
         lines += _section(f"`{place}`", model)
-    lines += _section("`roles.<name>.lora`", LoraConfig)
     registry = PluginRegistry()
     for kind, section, noun in PLUGIN_SECTIONS:
         for name in sorted(registry.names(kind)):
@@ -66,7 +64,7 @@ def _section(title: str, model: type[BaseModel]) -> list[str]:
     if not model.model_fields:
         return [*lines, "It has no options.", ""]
     lines += ["| option | allowed | default | meaning |", "|---|---|---|---|"]
-    for option in options(model):
+    for option in all_options(model):
         default = "**required**" if option.required else f"`{_yaml(option.default)}`"
         lines.append(f"| `{option.name}` | {_cell(option.allowed)} | {default} | {_cell(option.meaning)} |")
     return [*lines, ""]
