@@ -195,6 +195,9 @@ def _processes(training: TrainingArgs, roles: Mapping[str, RoleConfig]) -> Itera
         if roles and all(role.trainable for role in roles.values()):
             problem = Problem("found true, but no role is frozen", fix="remove it")
             yield _at("frozen_cpu_offload", problem)
+    if training.optimizer == "muon" and gpus > 1:
+        found = "found muon, which needs whole matrices, and several processes hold shards of them"
+        yield _at("optimizer", Problem(found, allowed="adamw with several processes", fix="use adamw"), "num_gpus")
     if training.sync_gradients_every_round and training.gradient_accumulation_steps == 1:
         problem = Problem("found true, but gradient_accumulation_steps is 1", fix="remove it")
         yield _at("sync_gradients_every_round", problem, "gradient_accumulation_steps")

@@ -106,7 +106,8 @@ class TrainingArgs(StrictModel):
 
     optimizer: Literal["adamw", "muon"] = Field(
         "adamw",
-        description="muon makes the update of every matrix of the blocks orthogonal, and leaves the rest to AdamW; one process only.",
+        description="muon makes the update of every matrix of the blocks orthogonal and leaves the rest to AdamW; for runs of "
+        "one process.",
     )
     learning_rate: float = Field(1e-5, ge=0, description="Peak learning rate of every trainable role.")
     betas: Betas = Field((0.9, 0.999), description="AdamW's decay rates of the first and second moment.")

@@ -1,0 +1,113 @@
+"""Muon (Jordan et al. 2024): momentum whose update of every matrix is made orthogonal; AdamW for what is no matrix."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.adamw import adamw
+
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+"""Of the quintic whose repeated use brings all singular values near 1."""
+
+RMS = 0.2
+"""Root mean square of an AdamW update at learning rate 1; a matrix's update is scaled to it, so that one rate fits both."""
+
+
+class Muon(Optimizer):
+    """Muon for `matrices`, AdamW for `others`, with one learning rate for both (Liu et al. 2025, arXiv:2502.16982, equation 4).
+
+    A matrix W [m, n] with gradient G moves by -lr (0.2 sqrt(max(m, n)) O + weight_decay W), where O is the orthogonal factor of
+    G + momentum (B - G), B being the running mean of gradients.
+
+    Args:
+        matrices: two-dimensional parameters, whole: shards of a matrix have no orthogonal factor of their own.
+        others: everything else.
+        lr: learning rate.
+        betas, eps: AdamW's.
+        weight_decay: decoupled, of both.
+        momentum: weight of the past in the running mean of the matrices' gradients.
+    """
+
+    def __init__(
+        self,
+        matrices: Sequence[nn.Parameter],
+        others: Sequence[nn.Parameter],
+        *,
+        lr: float,
+        betas: tuple[float, float],
+        eps: float,
+        weight_decay: float,
+        momentum: float = 0.95,
+    ) -> None:
+        groups: list[dict[str, Any]] = [{"params": list(matrices), "momentum": momentum}]
+        if others:
+            groups.append({"params": list(others), "betas": betas, "eps": eps})
+        super().__init__(groups, {"lr": lr, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """One update; `closure` is not for this optimizer."""
+        if closure is not None:
+            raise ValueError("Muon takes no closure")
+        for group in self.param_groups:
+            parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+            if parameters:
+                (self._step_matrices if "momentum" in group else self._step_others)(parameters, group)
+
+    def _step_matrices(self, parameters: list[nn.Parameter], group: dict[str, Any]) -> None:
+        by_shape = defaultdict(list)
+        for parameter in parameters:
+            state = self.state[parameter]
+            if not state:
+                state["momentum_buffer"] = torch.zeros_like(parameter)
+            mean = state["momentum_buffer"].lerp_(parameter.grad, 1 - group["momentum"])
+            assert parameter.grad is not None
+            by_shape[parameter.shape].append((parameter, parameter.grad.lerp(mean, group["momentum"])))
+        for shape, items in by_shape.items():
+            factors = orthogonal(torch.stack([direction for _, direction in items]))
+            for (parameter, _), factor in zip(items, factors, strict=True):
+                parameter.mul_(1 - group["lr"] * group["weight_decay"])
+                parameter.add_(factor, alpha=-group["lr"] * RMS * max(shape) ** 0.5)
+
+    def _step_others(self, parameters: list[nn.Parameter], group: dict[str, Any]) -> None:
+        for parameter in parameters:
+            state = self.state[parameter]
+            if not state:
+                state["step"] = torch.tensor(0.0)
+                state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
+        states = [self.state[parameter] for parameter in parameters]
+        adamw(
+            list(parameters),
+            [parameter.grad for parameter in parameters if parameter.grad is not None],
+            [state["exp_avg"] for state in states],
+            [state["exp_avg_sq"] for state in states],
+            [],
+            [state["step"] for state in states],
+            amsgrad=False,
+            beta1=group["betas"][0],
+            beta2=group["betas"][1],
+            lr=group["lr"],
+            weight_decay=group["weight_decay"],
+            eps=group["eps"],
+            maximize=False,
+        )
+
+
+def orthogonal(matrices: Tensor, steps: int = 5) -> Tensor:
+    """About U V^T of each matrix U S V^T [N, m, n], by Newton-Schulz iteration: singular values end between 0.7 and 1.2.
+
+    In float32; zero stays zero.
+    """
+    first, third, fifth = COEFFICIENTS
+    tall = matrices.shape[-2] > matrices.shape[-1]
+    x = (matrices.mT if tall else matrices).float()
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    for _ in range(steps):
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=third, alpha=fifth), x, beta=first)
+    return (x.mT if tall else x).to(matrices.dtype)
