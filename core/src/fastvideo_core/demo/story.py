@@ -15,7 +15,6 @@ from fastvideo_core.demo.clips import CONTENTS, balanced, write_clips
 from fastvideo_core.demo.contract import DemoRun, FamilyDemo, MethodDemo
 from fastvideo_core.demo.workers import DemoError, Job, cores, run_jobs
 
-MANY_STEPS = 40
 TEACHER = "teacher"
 
 Main = Callable[[Sequence[str]], int]
@@ -29,13 +28,18 @@ class Extent:
     Args:
         clips: that are trained on.
         samples: videos of each sampler.
+        many_steps: of the teacher at its best.
+        guided: whether the teacher is also sampled with guidance.
     """
 
     clips: int
     samples: int
+    many_steps: int
+    guided: bool
 
 
-FULL, FAST = Extent(clips=1920, samples=192), Extent(clips=480, samples=96)
+FULL = Extent(clips=1920, samples=144, many_steps=40, guided=True)
+FAST = Extent(clips=480, samples=96, many_steps=20, guided=False)
 
 
 @dataclass(frozen=True)
@@ -181,18 +185,19 @@ class Story:
     def samplers(self) -> tuple[Sampler, ...]:
         """Of the teacher in many steps and in as few as the students, with and without guidance; and of the students."""
         few = sorted({run.calls for run in self.recipe.students if run.calls is not None} or {4}, reverse=True)
+        many = self.extent.many_steps
         found = []
         scale = self.recipe.teacher_demo.guidance_scale
-        for steps in (MANY_STEPS, *few):
+        for steps in (many, *few):
             title = f"teacher, {steps} step{'s' if steps > 1 else ''}"
             found.append(Sampler(f"teacher-{steps}", title, TEACHER, steps, 1.0, steps))
-            if scale != 1:
+            if scale != 1 and self.extent.guided:
                 guided = f"{title}, guidance {scale:g}"
                 found.append(Sampler(f"teacher-{steps}-guided", guided, TEACHER, steps, scale, 2 * steps))
         for run in self.recipe.students:
-            calls = run.calls or MANY_STEPS
+            calls = run.calls or many
             title = f"student, {calls} step{'s' if calls > 1 else ''}"
-            found.append(Sampler(run.name, title, run.name, None if run.calls else MANY_STEPS, 1.0, calls))
+            found.append(Sampler(run.name, title, run.name, None if run.calls else many, 1.0, calls))
         return tuple(found)
 
     def _sample_arguments(self, sampler: Sampler) -> list[str]:

@@ -25,7 +25,7 @@ def _student(steps: list[int], *, learning_rate: float, fast: bool) -> DemoRun:
             "critic": {"trainable": True, "learning_rate": 1.0e-3},
         },
         training={
-            "max_train_steps": 300 if fast else 800,
+            "max_train_steps": 120 if fast else 500,
             "train_batch_size": 64,
             "learning_rate": learning_rate,
             "betas": [0.0, 0.99],
@@ -34,9 +34,9 @@ def _student(steps: list[int], *, learning_rate: float, fast: bool) -> DemoRun:
         method_config={
             "dmd_denoising_steps": steps,
             "generator_update_interval": 5,
-            "real_score_guidance_scale": 1.0,
+            "real_score_guidance_scale": 1.5,
         },
         pipeline_config={"flow_shift": 2.0},
-        callbacks={"ema": {"decay": 0.95}},
+        callbacks={"ema": {"decay": 0.8 if fast else 0.95}},
         calls=len(steps),
     )

@@ -7,14 +7,15 @@ from fastvideo_core.demo.contract import DemoRun, MethodDemo
 
 def finetune_demo(*, fast: bool) -> MethodDemo:
     """One run from the untrained network."""
-    steps = 500 if fast else 2000
+    steps = 350 if fast else 1500
     run = DemoRun(
         name="teacher",
         roles={"student": {"trainable": True}},
         training={
             "max_train_steps": steps,
             "train_batch_size": 64,
-            "learning_rate": 3.0e-3,
+            "optimizer": "muon",
+            "learning_rate": 1.0e-2,
             "lr_scheduler": "cosine",
             "lr_warmup_steps": steps // 20,
             "betas": [0.9, 0.99],
@@ -22,6 +23,6 @@ def finetune_demo(*, fast: bool) -> MethodDemo:
             "logging_steps": 25,
         },
         method_config={"timestep_sampling": "logit_normal"},
-        callbacks={"ema": {"decay": 0.99 if fast else 0.998}},
+        callbacks={"ema": {"decay": 0.98 if fast else 0.995}},
     )
-    return MethodDemo(runs=(run,), guidance_scale=2.0)
+    return MethodDemo(runs=(run,), guidance_scale=1.5)
