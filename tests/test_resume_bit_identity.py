@@ -18,17 +18,20 @@ from tests.families import ALL_KINDS, TinyFamily, tiny_family
 __all__ = ["tiny_family"]
 
 KILLER = """
-import os, signal
+import os, signal, time
 from fastvideo_core import Callback, PluginConfig, hookimpl, register_callback
 
 class KillerConfig(PluginConfig):
     at: int
+    after: str
 
 @register_callback("killer", config=KillerConfig)
 class Killer(Callback):
     @hookimpl
     def step_end(self, step):
         if step == self.config.at:
+            while not os.path.isdir(self.config.after):  # it is written in the background
+                time.sleep(0.01)
             os.kill(os.getpid(), signal.SIGKILL)
 """
 TIMINGS = {"seconds_per_step", "samples_per_second", "peak_memory_bytes"}
@@ -99,7 +102,7 @@ def test_ten_steps_kill_resume_ten_steps_are_twenty_steps(tmp_path, tiny_family,
     assert done.returncode == 0, done.stderr
 
     run["training"]["output_dir"] = str(broken)
-    killed_run = {**run, "callbacks": {**run["callbacks"], "killer": {"at": 13}}}
+    killed_run = {**run, "callbacks": {**run["callbacks"], "killer": {"at": 13, "after": str(broken / "checkpoint-000010")}}}
     killed = distill(write_run(tmp_path / "killed.yaml", killed_run), "--plugin", plugin, cwd=tmp_path)
     assert killed.returncode == -signal.SIGKILL
     assert [path.name for path in sorted(broken.glob("checkpoint-*"))] == ["checkpoint-000010"]

@@ -34,7 +34,7 @@ def _student(steps: list[int], *, learning_rate: float, fast: bool) -> DemoRun:
         method_config={
             "dmd_denoising_steps": steps,
             "generator_update_interval": 5,
-            "real_score_guidance_scale": 1.5,
+            "real_score_guidance_scale": 1.25,
         },
         pipeline_config={"flow_shift": 2.0},
         callbacks={"ema": {"decay": 0.8 if fast else 0.95}},
