@@ -102,7 +102,10 @@ def test_ten_steps_kill_resume_ten_steps_are_twenty_steps(tmp_path, tiny_family,
     assert done.returncode == 0, done.stderr
 
     run["training"]["output_dir"] = str(broken)
-    killed_run = {**run, "callbacks": {**run["callbacks"], "killer": {"at": 13, "after": str(broken / "checkpoint-000010")}}}
+    killed_run = {
+        **run,
+        "callbacks": {**run["callbacks"], "killer": {"at": 13, "after": str(broken / "checkpoint-000010")}},
+    }
     killed = distill(write_run(tmp_path / "killed.yaml", killed_run), "--plugin", plugin, cwd=tmp_path)
     assert killed.returncode == -signal.SIGKILL
     assert [path.name for path in sorted(broken.glob("checkpoint-*"))] == ["checkpoint-000010"]
