@@ -166,7 +166,10 @@ def new_user(session: nox.Session) -> None:
     commands.mkdir(exist_ok=True)
     # `pip` as the page types it, by uv: seconds in place of minutes.
     pip = commands / "pip"
-    pip.write_text('#!/bin/sh\ncommand="$1"; shift\nexec uv pip "$command" "$@"\n', encoding="utf-8")
+    # A wheel of these names and versions that uv has seen before is another one now.
+    fresh = " ".join(f"--refresh-package fastvideo-{name}" for name in (CORE, TRANSCRIPT_FAMILY, "velocity"))
+    script = f'#!/bin/sh\n[ "$1" = install ] && set -- "$@" {fresh}\nexec uv pip "$@"\n'
+    pip.write_text(script, encoding="utf-8")
     pip.chmod(0o755)
     found = [*os.environ.get("UV_FIND_LINKS", "").split(), *(str(Path(wheel).parent) for wheel in wheels.values())]
     environment = {
