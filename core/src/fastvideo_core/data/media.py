@@ -12,7 +12,7 @@ from pathlib import Path
 import av
 import numpy as np
 import numpy.typing as npt
-from av.video.reformatter import Interpolation
+from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 from PIL import Image
 
 from fastvideo_core.data.schema import aside_path, publish
@@ -89,8 +89,10 @@ def iter_frames(
         stream.thread_type = "AUTO"
         aspect = float(stream.sample_aspect_ratio or 1)
         frames = _decoded(path, container, stream)
+        # One for all frames: each would set up its scaling anew, which takes longer than to scale a small frame.
+        reformatter = VideoReformatter()
         for frame, repeats in _resampled(frames, fps, _frame_seconds(stream)):
-            picture = _picture(frame, height, width, aspect)
+            picture = _picture(frame, reformatter, height, width, aspect)
             yield from itertools.repeat(picture, repeats)
 
 
@@ -153,9 +155,12 @@ def write_video(
         sound = None
         if audio is not None and sample_rate is not None:
             sound = container.add_stream("aac", rate=sample_rate, layout="mono" if len(audio) == 1 else "stereo")
+        reformatter = VideoReformatter()
         for array in frames:
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(array), format="rgb24")
-            frame = frame.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")
+            frame = reformatter.reformat(
+                frame, format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
+            )
             container.mux(video.encode(frame))
         container.mux(video.encode())
         if sound is not None and audio is not None and sample_rate is not None:
@@ -255,7 +260,9 @@ def _due(until: float, fps: float) -> int:
     return math.floor(until * fps + 1e-6) + 1
 
 
-def _picture(frame: av.VideoFrame, height: int | None, width: int | None, aspect: float) -> Frames:
+def _picture(
+    frame: av.VideoFrame, reformatter: VideoReformatter, height: int | None, width: int | None, aspect: float
+) -> Frames:
     turns = round(frame.rotation / 90)
     if height is None or width is None:
         height, width = (frame.height, frame.width)[:: -1 if turns % 2 else 1]
@@ -265,7 +272,8 @@ def _picture(frame: av.VideoFrame, height: int | None, width: int | None, aspect
     scale = max(width / (frame.width * aspect), height / frame.height)
     cover_width = max(width, round(frame.width * aspect * scale))
     cover_height = max(height, round(frame.height * scale))
-    array = frame.reformat(
+    array = reformatter.reformat(
+        frame,
         width=cover_width,
         height=cover_height,
         format="rgb24",
@@ -276,8 +284,8 @@ def _picture(frame: av.VideoFrame, height: int | None, width: int | None, aspect
     return np.ascontiguousarray(np.rot90(array[top : top + height, left : left + width], turns))
 
 
-def _matrix(frame: av.VideoFrame) -> str:
+def _matrix(frame: av.VideoFrame) -> Colorspace:
     if frame.colorspace == _SMPTE240M:
-        return "SMPTE240M"
+        return Colorspace.SMPTE240M
     high_definition = frame.colorspace == _UNSPECIFIED and frame.height >= 720
-    return "ITU709" if frame.colorspace == _BT709 or high_definition else "ITU601"
+    return Colorspace.ITU709 if frame.colorspace == _BT709 or high_definition else Colorspace.ITU601
