@@ -50,7 +50,7 @@ exit codes: 0 done, 2 the input is wrong, 1 anything else, 130 interrupted, 143 
 
 
 class Command(Protocol):
-    """What a module of this package offers."""
+    """What a module of this package offers; `run` finds the registry and all that was `typed` in its arguments, too."""
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None: ...
 
@@ -108,6 +108,7 @@ def _run(arguments: list[str]) -> int:
     args = parser.parse_args(rest)
     from fastvideo_core.registry import PluginRegistry
 
+    args.typed = arguments
     args.registry = PluginRegistry()
     for path in args.plugin:
         args.registry.load_plugin_file(path)

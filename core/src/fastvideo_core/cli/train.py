@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import signal
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     from fastvideo_core.distributed import context, launch
 
     if cfg.training.num_gpus > 1 and not launch.is_launched():
-        return launch.start_processes(cfg.training.num_gpus, sys.argv[1:])
+        return launch.start_processes(cfg.training.num_gpus, args.typed)
 
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # there is nothing to save yet
     launch.join_process_group()

@@ -29,7 +29,7 @@ class Extent:
         clips: that are trained on.
         samples: videos of each sampler.
         many_steps: of the teacher at its best.
-        guided: whether the teacher is also sampled with guidance.
+        guided: whether the teacher is also sampled with guidance in few steps.
     """
 
     clips: int
@@ -38,7 +38,7 @@ class Extent:
     guided: bool
 
 
-FULL = Extent(clips=1920, samples=144, many_steps=40, guided=True)
+FULL = Extent(clips=1920, samples=192, many_steps=40, guided=True)
 FAST = Extent(clips=480, samples=96, many_steps=20, guided=False)
 
 
@@ -183,7 +183,7 @@ class Story:
         return samplers
 
     def samplers(self) -> tuple[Sampler, ...]:
-        """Of the teacher in many steps and in as few as the students, with and without guidance; and of the students."""
+        """Of the teacher in many steps, and in as few as the students with and without guidance; and of the students."""
         few = sorted({run.calls for run in self.recipe.students if run.calls is not None} or {4}, reverse=True)
         many = self.extent.many_steps
         found = []
@@ -191,7 +191,7 @@ class Story:
         for steps in (many, *few):
             title = f"teacher, {steps} step{'s' if steps > 1 else ''}"
             found.append(Sampler(f"teacher-{steps}", title, TEACHER, steps, 1.0, steps))
-            if scale != 1 and self.extent.guided:
+            if scale != 1 and steps != many and self.extent.guided:
                 guided = f"{title}, guidance {scale:g}"
                 found.append(Sampler(f"teacher-{steps}-guided", guided, TEACHER, steps, scale, 2 * steps))
         for run in self.recipe.students:
