@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -15,6 +16,7 @@ from fastvideo_core.data.validation import ValidationPrompt
 from fastvideo_core.diffusion.rollout import SamplerKind
 from fastvideo_core.distributed.context import device, is_main_process
 from fastvideo_core.errors import DataError, Problem
+from fastvideo_core.inference import evaluating
 from fastvideo_core.rng import stream_seed
 from fastvideo_core.roles import RoleHandle
 from fastvideo_core.tracker import NullTracker, Tracker
@@ -116,21 +118,16 @@ class SamplingValidator:
 
     def log_validation(self, step: int, request: ValidationRequest) -> None:
         """Samples all prompts with `request`; every process runs along (sharded networks need all), the main one writes."""
-        module_modes = [(module, module.training) for module in request.sample_handle.modules.values()]
         devices = [device()] if device().type == "cuda" else []
-        try:
-            for module, _ in module_modes:
-                module.eval()
-            with torch.no_grad(), torch.random.fork_rng(devices=devices):
-                for index, prompt in enumerate(self.prompts):
-                    asked = request.for_prompt(prompt)
-                    seed = prompt.seed if prompt.seed is not None else stream_seed(self._seed, f"validation/{index}")
-                    video = self._sampler.sample(asked, prompt, torch.Generator().manual_seed(seed))
-                    if is_main_process():
-                        self._write(step, request, index, prompt, video)
-        finally:
-            for module, training in module_modes:
-                module.train(training)
+        with ExitStack() as modes, torch.no_grad(), torch.random.fork_rng(devices=devices):
+            for module in request.sample_handle.modules.values():
+                modes.enter_context(evaluating(module))
+            for index, prompt in enumerate(self.prompts):
+                asked = request.for_prompt(prompt)
+                seed = prompt.seed if prompt.seed is not None else stream_seed(self._seed, f"validation/{index}")
+                video = self._sampler.sample(asked, prompt, torch.Generator().manual_seed(seed))
+                if is_main_process():
+                    self._write(step, request, index, prompt, video)
 
     def _write(
         self, step: int, request: ValidationRequest, index: int, prompt: ValidationPrompt, video: SampledVideo

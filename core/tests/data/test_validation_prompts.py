@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from fastvideo_core.data.validation import ValidationPrompt, read_validation_prompts
-from fastvideo_core.errors import DataError
+from fastvideo_core.config.training import TrainingArgs
+from fastvideo_core.data.validation import ValidationPrompt, prompts_of_run, read_validation_prompts
+from fastvideo_core.errors import ConfigError, DataError
 
 
 def write(tmp_path: Path, content: Any) -> Path:
@@ -81,3 +82,16 @@ def test_files_that_are_no_list_of_prompts(tmp_path: Path) -> None:
     assert "is no valid JSON" in error(write(tmp_path, "{oops"))
     assert 'allowed: {"data": [{"caption": "..."}, ...]}' in error(write(tmp_path, [{"caption": "a"}]))
     assert '"data" is empty' in error(write(tmp_path, {"data": []}))
+
+
+def test_a_run_samples_the_prompts_of_its_file_and_none_without_validation(tmp_path: Path) -> None:
+    def training(**settings: Any) -> TrainingArgs:
+        return TrainingArgs(output_dir=str(tmp_path), max_train_steps=1, **settings)
+
+    path = str(write(tmp_path, {"data": [{"caption": "a cat"}]}))
+    assert prompts_of_run(training(log_validation=True, validation_dataset_file=path)) == (ValidationPrompt("a cat"),)
+    assert prompts_of_run(training(validation_dataset_file=path)) == ()
+    with pytest.raises(
+        ConfigError, match=r"validation_dataset_file: validation needs prompts\n.*log_validation: false"
+    ):
+        prompts_of_run(training(log_validation=True))

@@ -1,4 +1,4 @@
-"""The sizes of videos that a family makes, and of those that prompts ask for."""
+"""The sizes of videos: those that a family makes, that prompts ask for, and that runs without data latents train on."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.data.encoder import VideoGeometry
 from fastvideo_core.data.validation import ValidationPrompt
-from fastvideo_core.errors import DataError, Problem
+from fastvideo_core.errors import ConfigError, DataError, Problem
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,49 @@ class VideoSize:
         """The run's sizes; these where it names none."""
         given = {"height": training.num_height, "width": training.num_width, "num_frames": training.num_frames}
         return replace(self, **{name: value for name, value in given.items() if value is not None})
+
+
+def data_free_size(training: TrainingArgs, *, size_multiple: int, temporal_factor: int) -> VideoSize:
+    """The size of the videos that a run trains on without data latents, as it names it.
+
+    Args:
+        size_multiple: pixels that height and width are multiples of.
+        temporal_factor: video frames per latent frame f; videos have f k + 1 frames.
+
+    Raises:
+        ConfigError: the sizes of the run are missing or contradict each other; all of them at once.
+    """
+    height, width, frames = training.num_height, training.num_width, training.num_frames
+    latent_frames = training.num_latent_t
+    problems = []
+    for name, value in (("num_height", height), ("num_width", width)):
+        if value is None:
+            found = "training without data latents needs a size"
+            problems.append(Problem(found, f"training.{name}", fix=f"set training.{name} in pixels"))
+        elif value % size_multiple:
+            problems.append(Problem(f"is {value}", f"training.{name}", allowed=f"multiples of {size_multiple} pixels"))
+    if frames is not None and frames % temporal_factor != 1:
+        allowed = f"multiples of {temporal_factor} plus 1"
+        problems.append(Problem(f"is {frames}", "training.num_frames", allowed=allowed))
+    elif frames is None and latent_frames is None:
+        found = "training without data latents needs a length"
+        problems.append(Problem(found, "training.num_latent_t", fix="set it"))
+    elif frames is not None and latent_frames not in (None, (frames - 1) // temporal_factor + 1):
+        problems.append(
+            Problem(
+                f"{frames} frames are {(frames - 1) // temporal_factor + 1} latent frames, not {latent_frames}",
+                "training.num_frames",
+                fix="give training.num_latent_t and training.num_frames the same length, or only one of them",
+            )
+        )
+    if problems:
+        raise ConfigError(problems)
+    if latent_frames is not None:
+        frames = (latent_frames - 1) * temporal_factor + 1
+    assert height is not None
+    assert width is not None
+    assert frames is not None
+    return VideoSize(height, width, frames)
 
 
 def fit_prompt(prompt: ValidationPrompt, size: VideoSize, geometry: VideoGeometry) -> ValidationPrompt:

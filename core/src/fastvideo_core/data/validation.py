@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from fastvideo_core.errors import DataError, Problem
+from fastvideo_core.config.training import TrainingArgs
+from fastvideo_core.errors import ConfigError, DataError, Problem
 
 _INTEGERS = ("height", "width", "num_frames", "num_inference_steps")
 _UNUSED_WHEN_NULL = ("video_path",)
@@ -38,6 +39,26 @@ class ValidationPrompt:
     image_path: Path | None = None
     seed: int | None = None
     where: str = field(default="", compare=False)
+
+
+def prompts_of_run(training: TrainingArgs) -> tuple[ValidationPrompt, ...]:
+    """The prompts that a run samples while it trains; none where it does not validate.
+
+    Raises:
+        ConfigError: it names no file of prompts.
+        DataError: as `read_validation_prompts`.
+    """
+    if not training.log_validation:
+        return ()
+    if training.validation_dataset_file is None:
+        raise ConfigError(
+            Problem(
+                "validation needs prompts",
+                where="training.validation_dataset_file",
+                fix="name a JSON file of prompts, or set training.log_validation: false",
+            )
+        )
+    return read_validation_prompts(training.validation_dataset_file)
 
 
 def read_validation_prompts(path: str | Path) -> tuple[ValidationPrompt, ...]:

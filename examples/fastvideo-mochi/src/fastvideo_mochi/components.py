@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from diffusers.models.transformers.transformer_mochi import MochiTransformerBlock
 
 from fastvideo_core import ModelComponents, RoleHandle, RoleManager, RunConfig
-from fastvideo_core.data.validation import ValidationPrompt, read_validation_prompts
+from fastvideo_core.data.validation import prompts_of_run
 from fastvideo_core.distributed import context
-from fastvideo_core.errors import ConfigError, Problem
 from fastvideo_core.validator import SamplingValidator
 from fastvideo_mochi.adapter import MochiAdapter
 from fastvideo_mochi.config import MochiConfig
@@ -33,7 +30,7 @@ def build_components(cfg: RunConfig) -> ModelComponents:
     names = cfg.family_roles(cfg.recipe.family)
     handles = {name: _role(cfg, name, device) for name in names}
     base, where = cfg.roles[names[0]].path, f"roles.{names[0]}.path"
-    prompts = _validation_prompts(cfg)
+    prompts = prompts_of_run(cfg.training)
     captions = ["", *dict.fromkeys(prompt.caption for prompt in prompts)]
     texts = dict(zip(captions, TextEncoder(base, device, where).encode(captions), strict=True))
     scale, bf16 = LatentScale.of(base, device), cfg.training.mixed_precision == "bf16"
@@ -57,12 +54,3 @@ def _role(cfg: RunConfig, name: str, device: torch.device) -> RoleHandle:
         trainable=role.trainable,
         block_classes=(MochiTransformerBlock,),
     )
-
-
-def _validation_prompts(cfg: RunConfig) -> Sequence[ValidationPrompt]:
-    if not cfg.training.log_validation:
-        return ()
-    if cfg.training.validation_dataset_file is None:
-        fix = "name a file of prompts, or set training.log_validation: false"
-        raise ConfigError(Problem("validation needs prompts", "training.validation_dataset_file", fix=fix))
-    return read_validation_prompts(cfg.training.validation_dataset_file)

@@ -15,6 +15,7 @@ from fastvideo_mochi.text import TextEncoder
 
 FPS = 30.0
 PATCH = 2
+GEOMETRY = VideoGeometry(frames_divisor=TIME, frames_remainder=1, size_multiple=SPACE * PATCH, fps=FPS)
 
 
 class MochiEncoder:
@@ -33,7 +34,7 @@ class MochiEncoder:
     @property
     def geometry(self) -> VideoGeometry:
         """6 k + 1 frames, sizes in multiples of 16 pixels, 30 frames per second."""
-        return VideoGeometry(frames_divisor=TIME, frames_remainder=1, size_multiple=SPACE * PATCH, fps=FPS)
+        return GEOMETRY
 
     def describe(self) -> dict[str, str]:
         """What identifies the encoding: some values of every weight, so that a moved folder keeps its identity."""

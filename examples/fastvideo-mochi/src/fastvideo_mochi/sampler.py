@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,18 +11,19 @@ from diffusers.pipelines.mochi.pipeline_mochi import linear_quadratic_schedule
 from torch import Tensor
 
 from fastvideo_core import RoleHandle, TrainingBatch, ValidationRequest
-from fastvideo_core.data.encoder import VideoGeometry
+from fastvideo_core.data.sizes import VideoSize, fit_prompt, video_size
 from fastvideo_core.data.validation import ValidationPrompt
 from fastvideo_core.diffusion.rollout import FewStepSchedule, rollout
+from fastvideo_core.path_sampler import PathSampler
 from fastvideo_core.validator import SampledVideo
 from fastvideo_mochi.adapter import MochiAdapter
 from fastvideo_mochi.config import MochiConfig
-from fastvideo_mochi.encoder import FPS, PATCH
+from fastvideo_mochi.encoder import FPS, GEOMETRY
 from fastvideo_mochi.folder import TRANSFORMER, load_transformer, load_vae
-from fastvideo_mochi.latents import SPACE, TIME, LatentScale, latent_shape
+from fastvideo_mochi.latents import LatentScale, latent_shape
 from fastvideo_mochi.text import TextEncoder, conditioning_of
 
-SIZE = {"num_frames": 85, "height": 480, "width": 848}
+SIZE = VideoSize(height=480, width=848, num_frames=85)
 STEPS = 64
 THRESHOLD = 0.025
 """Noise that the linear half of the pipeline's schedule removes."""
@@ -62,14 +62,9 @@ class MochiSampler:
         """The prompt with its size filled in.
 
         Raises:
-            DataError: Mochi makes no videos of this size.
+            DataError: Mochi makes no videos of this size, or the prompt brings an image.
         """
-        sized = replace(prompt, **{name: getattr(prompt, name) or value for name, value in SIZE.items()})
-        geometry = VideoGeometry(TIME, 1, SPACE * PATCH, FPS)
-        geometry.check(
-            height=sized.height or 0, width=sized.width or 0, num_frames=sized.num_frames or 0, where=prompt.where
-        )
-        return sized
+        return fit_prompt(prompt, SIZE, GEOMETRY)
 
     @torch.no_grad()
     def sample(self, request: ValidationRequest, prompt: ValidationPrompt, generator: torch.Generator) -> SampledVideo:
@@ -85,16 +80,13 @@ class MochiSampler:
         self, request: ValidationRequest, prompt: ValidationPrompt, generator: torch.Generator
     ) -> Tensor:
         """Normalised latents [1, 12, T, H, W]; errors as `fit_prompt`."""
-        sized = self.fit_prompt(prompt)
-        assert sized.num_frames is not None
-        assert sized.height is not None
-        assert sized.width is not None
+        size = video_size(self.fit_prompt(prompt))
         network: Any = request.sample_handle.modules[TRANSFORMER]
         shape = latent_shape(
-            network.config.in_channels, num_frames=sized.num_frames, height=sized.height, width=sized.width
+            network.config.in_channels, num_frames=size.num_frames, height=size.height, width=size.width
         )
         noise = torch.randn(1, *shape, generator=generator).to(self._device)
-        batch = TrainingBatch(noise, self._conditioning(sized.caption), self._conditioning(""))
+        batch = TrainingBatch(noise, self._conditioning(prompt.caption), self._conditioning(""))
 
         def predict_x0(noisy: Tensor, t: Tensor) -> Tensor:
             return self._adapter.predict_x0_guided(
@@ -117,24 +109,7 @@ class MochiSampler:
         return conditioning_of(embedding[None], torch.tensor([len(embedding)]))
 
 
-@dataclass(frozen=True)
-class MochiPathSampler:
-    """A network from a folder or hub id, and the sampler that uses it."""
-
-    handle: RoleHandle
-    sampler: MochiSampler
-
-    def sample(self, request: ValidationRequest, prompt: ValidationPrompt, generator: torch.Generator) -> SampledVideo:
-        return self.sampler.sample(request, prompt, generator)
-
-    def fit_prompt(self, prompt: ValidationPrompt) -> ValidationPrompt:
-        return self.sampler.fit_prompt(prompt)
-
-    def shift_and_clamp_timestep(self, t: Tensor) -> Tensor:
-        return self.sampler.shift_and_clamp_timestep(t)
-
-
-def build_sampler(model_path: str, config: MochiConfig, device: torch.device) -> MochiPathSampler:
+def build_sampler(model_path: str, config: MochiConfig, device: torch.device) -> PathSampler:
     """A sampler with the pipeline's own network as the role "student".
 
     Raises:
@@ -149,4 +124,4 @@ def build_sampler(model_path: str, config: MochiConfig, device: torch.device) ->
 
     adapter = MochiAdapter(config.shift, scale, text(""), device, autocast=False)
     sampler = MochiSampler(model_path, config, adapter, scale, text, device)
-    return MochiPathSampler(RoleHandle("student", {TRANSFORMER: transformer}), sampler)
+    return PathSampler(RoleHandle("student", {TRANSFORMER: transformer}), sampler)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from fastvideo_core.adapter import AttentionKind, LatentsSource
 from fastvideo_core.batch import TrainingBatch
 from fastvideo_core.config.training import TrainingArgs
+from fastvideo_core.data.stored import stored_text
 from fastvideo_core.errors import ConfigError, Problem
 from fastvideo_core.features import features_of
 from fastvideo_core.flow_adapter import FlowMatchingAdapter
@@ -100,14 +101,6 @@ class LtxAdapter(FlowMatchingAdapter):
         """
 
     @abstractmethod
-    def stored_text(self, raw_batch: Mapping[str, Any]) -> Tensor:
-        """The text embeddings [B, L, D] of a raw batch.
-
-        Raises:
-            DataError: there are none, or they do not fit the pipeline.
-        """
-
-    @abstractmethod
     def stored_latents(self, raw_batch: Mapping[str, Any], training: TrainingArgs) -> PackedLatents:
         """The data's latents, normalised and packed, on the device.
 
@@ -180,7 +173,8 @@ class LtxAdapter(FlowMatchingAdapter):
         assert self._training is not None
         if current_vsa_sparsity > 0:
             raise _dense_only(f"a VSA sparsity of {current_vsa_sparsity}")
-        text = self.stored_text(raw_batch).to(self.device, torch.float32, non_blocking=True)
+        text = stored_text(raw_batch, width=self.folder.text_dim, path=self.folder.path)
+        text = text.to(self.device, torch.float32, non_blocking=True)
         conditioning = self.text_conditioning(text, raw_batch.get("text_embedding_length"))
         packed, clean = self._packed(raw_batch, latents_source, len(text), self._training)
         shared = {FPS: frame_rates(raw_batch, self.frame_rate, len(text)).to(self.device)}

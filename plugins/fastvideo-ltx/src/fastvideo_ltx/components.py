@@ -8,9 +8,8 @@ from torch import nn
 from fastvideo_core.components import ModelComponents
 from fastvideo_core.config.run import RunConfig
 from fastvideo_core.data.captions import PromptEmbeddings
-from fastvideo_core.data.validation import ValidationPrompt, read_validation_prompts
+from fastvideo_core.data.validation import prompts_of_run
 from fastvideo_core.distributed import context
-from fastvideo_core.errors import ConfigError, Problem
 from fastvideo_core.roles import RoleHandle, RoleManager
 from fastvideo_core.validator import SamplingValidator
 from fastvideo_ltx.config import LtxConfig
@@ -38,7 +37,7 @@ def build_ltx_components(cfg: RunConfig) -> ModelComponents:
     bf16 = cfg.training.mixed_precision == "bf16"
 
     captions = [config.negative_prompt]
-    validation = _validation_prompts(cfg)
+    validation = prompts_of_run(cfg.training)
     captions += [prompt.caption for prompt in validation]
     encoder = generation.caption_encoder(
         base,
@@ -96,17 +95,3 @@ def _role(
         bfloat16_classes=(nn.Linear,) if bf16 and role.trainable else (),
         frozen=generation.frozen(config),
     )
-
-
-def _validation_prompts(cfg: RunConfig) -> tuple[ValidationPrompt, ...]:
-    if not cfg.training.log_validation:
-        return ()
-    if cfg.training.validation_dataset_file is None:
-        raise ConfigError(
-            Problem(
-                "validation needs prompts",
-                where="training.validation_dataset_file",
-                fix="name a JSON file of prompts, or set training.log_validation: false",
-            )
-        )
-    return read_validation_prompts(cfg.training.validation_dataset_file)

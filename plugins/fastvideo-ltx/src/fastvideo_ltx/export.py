@@ -15,10 +15,11 @@ from torch import Tensor
 
 from fastvideo_core.diffusion.flow import shift_sigma
 from fastvideo_core.diffusion.rollout import FewStepSchedule
+from fastvideo_core.diffusion.schedule_fit import TOLERANCE
 from fastvideo_core.errors import CheckpointError, ConfigError, Problem
 from fastvideo_ltx.batches import layout_of_video
 from fastvideo_ltx.config import LtxConfig
-from fastvideo_ltx.export_schedule import PLAIN, TOLERANCE, few_step_scheduler_config, fit_schedule
+from fastvideo_ltx.export_schedule import PLAIN, few_step_scheduler_config, fit_schedule
 from fastvideo_ltx.folder import TRANSFORMER, LtxFolder
 from fastvideo_ltx.generations import open_folder
 from fastvideo_ltx.quiet import no_progress_bars

@@ -74,29 +74,6 @@ class LtxFolder:
         return self.generation.name, self.text_dim, self.text_length, self.latents_mean, self.latents_std, facts
 
 
-def check_same_latent_space(folders: Mapping[str, LtxFolder]) -> None:
-    """Roles of one run see the same latents and text embeddings.
-
-    Args:
-        folders: by role.
-
-    Raises:
-        ConfigError: naming the roles that do not fit the first one.
-    """
-    (first, reference), *others = folders.items()
-    problems = [
-        Problem(
-            f"latents or text embeddings differ from those of {first} ({reference.path})",
-            where=f"roles.{name}.path ({folder.path})",
-            allowed="pipelines of one generation with equal latents_mean and latents_std of the VAE and equal text",
-        )
-        for name, folder in others
-        if folder.latent_space != reference.latent_space
-    ]
-    if problems:
-        raise ConfigError(problems)
-
-
 # --- reading ------------------------------------------------------------------------------------------------------------
 
 

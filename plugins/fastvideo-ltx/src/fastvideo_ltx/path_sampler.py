@@ -2,52 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
-from torch import Tensor
 
 from fastvideo_core.data.captions import PromptEmbeddings
-from fastvideo_core.data.validation import ValidationPrompt
+from fastvideo_core.path_sampler import PathSampler
 from fastvideo_core.roles import RoleHandle
-from fastvideo_core.validator import SampledVideo, ValidationRequest
 from fastvideo_ltx.batches import layout_of_video
 from fastvideo_ltx.config import LtxConfig
 from fastvideo_ltx.folder import TRANSFORMER
 from fastvideo_ltx.generations import open_folder
 from fastvideo_ltx.run import check_streams
-from fastvideo_ltx.sampler import LtxSampler
 from fastvideo_ltx.schedule import resolve_flow_shift
-
-
-@dataclass(frozen=True)
-class LtxPathSampler:
-    """A transformer from a folder or hub id, and the sampler that uses it.
-
-    Args:
-        handle: the transformer as the role "student".
-        sampler: samples with any role.
-    """
-
-    handle: RoleHandle
-    sampler: LtxSampler
-
-    def sample(self, request: ValidationRequest, prompt: ValidationPrompt, generator: torch.Generator) -> SampledVideo:
-        """One video, as `LtxSampler.sample`."""
-        return self.sampler.sample(request, prompt, generator)
-
-    def fit_prompt(self, prompt: ValidationPrompt) -> ValidationPrompt:
-        """As `LtxSampler.fit_prompt`."""
-        return self.sampler.fit_prompt(prompt)
-
-    def shift_and_clamp_timestep(self, t: Tensor) -> Tensor:
-        """As the adapter's: for schedules that a method warps by the timestep shift."""
-        return self.sampler.shift_and_clamp_timestep(t)
 
 
 def build_sampler(
     model_path: str, pipeline_config: LtxConfig, *, device: torch.device, dtype: torch.dtype = torch.float32
-) -> LtxPathSampler:
+) -> PathSampler:
     """A sampler for the pipeline at `model_path`; videos have the generation's own size unless a prompt says otherwise.
 
     Args:
@@ -81,4 +51,4 @@ def build_sampler(
         folder, adapter=adapter, config=pipeline_config, device=device, prompts=prompts, size=size, autocast=False
     )
     handle = RoleHandle("student", {TRANSFORMER: transformer.requires_grad_(False)}, family="ltx")
-    return LtxPathSampler(handle, sampler)
+    return PathSampler(handle, sampler)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from fastvideo_core.adapter import LatentsSource
@@ -12,35 +11,24 @@ from fastvideo_core.config.sections import MethodConfig
 from fastvideo_core.data.encoder import EncoderIdentity
 from fastvideo_core.data.loader import ParquetLoader
 from fastvideo_core.data.sizes import fit_prompt
+from fastvideo_core.data.stored import stored_text
 from fastvideo_core.data.validation import ValidationPrompt
 from fastvideo_core.errors import ConfigError, Problem, UserError
-from fastvideo_ltx.batches import data_free_video, frame_rates, stored_text, stored_video
+from fastvideo_core.family_roles import FamilyRoles, open_family_roles
+from fastvideo_ltx.batches import data_free_video, frame_rates, stored_video
 from fastvideo_ltx.config import LtxConfig
-from fastvideo_ltx.folder import LtxFolder, check_same_latent_space
+from fastvideo_ltx.folder import LtxFolder
 from fastvideo_ltx.generation import Generation
 from fastvideo_ltx.generations import open_folder
 from fastvideo_ltx.identity import encoder_identity
 from fastvideo_ltx.schedule import is_dynamic, resolve_flow_shift
 
 FAMILY = "ltx"
+SAME_LATENT_SPACE = "pipelines of one generation with equal latents_mean and latents_std of the VAE and equal text"
 
 
-@dataclass(frozen=True)
-class LtxRoles:
-    """The run's roles that are LTX pipelines, all of one generation.
-
-    Args:
-        folders: by role, in the order of run.yaml.
-        base_role: the first trainable one, which gives VAE, scheduler and text encoder.
-    """
-
-    folders: Mapping[str, LtxFolder]
-    base_role: str
-
-    @property
-    def base(self) -> LtxFolder:
-        """The pipeline of `base_role`."""
-        return self.folders[self.base_role]
+class LtxRoles(FamilyRoles[LtxFolder]):
+    """The run's roles that are LTX pipelines, all of one generation."""
 
     @property
     def generation(self) -> Generation:
@@ -55,14 +43,8 @@ def open_roles(cfg: RunConfig) -> LtxRoles:
         ConfigError: there is no such role, a role's path holds no LTX pipeline, roles do not share a latent space, or the
             run asks for streams that the pipelines do not have.
     """
-    names = [name for name in cfg.roles if cfg.role_family(name).rpartition(":")[2] == FAMILY]
-    if not names:
-        raise ConfigError(
-            Problem(f"no role is of family '{FAMILY}'", "roles", fix="set recipe.family to the family of the roles")
-        )
-    folders = {name: open_folder(cfg.roles[name].path, where=f"roles.{name}.path") for name in names}
-    check_same_latent_space(folders)
-    roles = LtxRoles(folders, next((name for name in names if cfg.roles[name].trainable), names[0]))
+    opened = open_family_roles(cfg, FAMILY, open_folder, same_latent_space=SAME_LATENT_SPACE)
+    roles = LtxRoles(opened.folders, opened.base_role)
     check_streams(section(cfg), roles.base)
     return roles
 
@@ -176,7 +158,7 @@ def input_problems(
             problems += error.problems
     for row in rows:
         try:
-            stored_text(row, roles.base)
+            stored_text(row, width=roles.base.text_dim, path=roles.base.path)
             frame_rates(row, roles.generation.frame_rate(config), 1)
             if latents_source == "data" or config.first_frame_probability > 0:
                 roles.generation.check_latents(row, roles.base, config, cfg.training)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +12,7 @@ from fastvideo_core.data.sizes import VideoSize, fit_prompt, video_size
 from fastvideo_core.data.validation import ValidationPrompt
 from fastvideo_core.diffusion.rollout import FewStepSchedule, rollout
 from fastvideo_core.errors import ConfigError, Problem
+from fastvideo_core.inference import evaluating
 from fastvideo_core.validator import SampledVideo, ValidationRequest
 from fastvideo_ltx.adapter import LtxAdapter
 from fastvideo_ltx.config import LtxConfig
@@ -194,44 +192,3 @@ def _check(request: ValidationRequest) -> None:
         )
     if request.sampling_steps is None:
         raise ConfigError(Problem("neither a number of steps nor timesteps to sample on", fix="give one of the two"))
-
-
-class Autocast(nn.Module):
-    """A transformer under bfloat16 autocast. Only its own call is: the scheduler's arithmetic stays in float32."""
-
-    def __init__(self, transformer: nn.Module) -> None:
-        super().__init__()
-        self._transformer: Any = transformer
-
-    @property
-    def config(self) -> Any:
-        return self._transformer.config
-
-    @property
-    def dtype(self) -> torch.dtype:
-        dtype: torch.dtype = self._transformer.dtype
-        return dtype
-
-    @property
-    def device(self) -> torch.device:
-        device: torch.device = self._transformer.device
-        return device
-
-    def cache_context(self, *args: Any, **kwargs: Any) -> Any:
-        return self._transformer.cache_context(*args, **kwargs)
-
-    def forward(self, hidden_states: Tensor, **kwargs: Any) -> Any:
-        enabled = self.dtype == torch.float32
-        with torch.autocast(hidden_states.device.type, dtype=torch.bfloat16, enabled=enabled):
-            return self._transformer(hidden_states=hidden_states, **kwargs)
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Inside, the module is in eval mode."""
-    training = module.training
-    module.eval()
-    try:
-        yield
-    finally:
-        module.train(training)

@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from fastvideo_core.adapter import AttentionKind, LatentsSource
 from fastvideo_core.batch import TrainingBatch
 from fastvideo_core.config.training import TrainingArgs
+from fastvideo_core.data.stored import stored_text
 from fastvideo_core.errors import ConfigError, Problem
 from fastvideo_core.features import features_of
 from fastvideo_core.flow_adapter import FlowMatchingAdapter
 from fastvideo_core.roles import RoleHandle
-from fastvideo_wan.batches import data_free_shape, stored_latents, stored_text
+from fastvideo_wan.batches import data_free_shape, stored_latents
 from fastvideo_wan.folder import TRANSFORMER, WanFolder
 from fastvideo_wan.latents import normalise
 from fastvideo_wan.network import predict_velocity
@@ -101,7 +102,8 @@ class WanAdapter(FlowMatchingAdapter):
         )
 
     def _text(self, raw_batch: Mapping[str, Any]) -> Tensor:
-        text = stored_text(raw_batch, self._folder).to(self._device, torch.float32, non_blocking=True)
+        text = stored_text(raw_batch, width=self._folder.text_dim, path=self._folder.path)
+        text = text.to(self._device, torch.float32, non_blocking=True)
         lengths = raw_batch.get("text_embedding_length")
         return pad_text(text, lengths, text_length=self._folder.text_length)
 

@@ -14,9 +14,10 @@ from diffusers import DiffusionPipeline, WanTransformer3DModel
 from torch import Tensor
 
 from fastvideo_core.diffusion.rollout import FewStepSchedule
+from fastvideo_core.diffusion.schedule_fit import TOLERANCE
 from fastvideo_core.errors import CheckpointError, ConfigError, Problem
 from fastvideo_wan.config import WanConfig
-from fastvideo_wan.export_schedule import TOLERANCE, few_step_scheduler_config, fit_schedule
+from fastvideo_wan.export_schedule import few_step_scheduler_config, fit_schedule
 from fastvideo_wan.folder import TRANSFORMER, WanFolder, open_folder
 from fastvideo_wan.loading import outline_transformer
 from fastvideo_wan.quiet import no_progress_bars

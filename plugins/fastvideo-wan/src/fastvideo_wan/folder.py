@@ -113,29 +113,6 @@ def _text_length(path: str) -> int:
     return min(TEXT_LENGTH, int(limit)) if isinstance(limit, int | float) and limit > 0 else TEXT_LENGTH
 
 
-def check_same_latent_space(folders: Mapping[str, WanFolder]) -> None:
-    """Roles of one run see the same latents and text embeddings.
-
-    Args:
-        folders: by role.
-
-    Raises:
-        ConfigError: naming the roles that do not fit the first one.
-    """
-    (first, reference), *others = folders.items()
-    problems = [
-        Problem(
-            f"latents or text embeddings differ from those of {first} ({reference.path})",
-            where=f"roles.{name}.path ({folder.path})",
-            allowed="pipelines with equal latents_mean and latents_std of the VAE, text_dim, text length and patch_size",
-        )
-        for name, folder in others
-        if folder.latent_space != reference.latent_space
-    ]
-    if problems:
-        raise ConfigError(problems)
-
-
 def _config(kind: Any, path: str, subfolder: str | None, where: str) -> dict[str, Any]:
     try:
         config = kind.load_config(path, subfolder=subfolder)

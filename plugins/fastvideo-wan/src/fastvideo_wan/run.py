@@ -3,56 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from fastvideo_core.adapter import LatentsSource
 from fastvideo_core.config.run import RunConfig
 from fastvideo_core.data.encoder import EncoderIdentity
 from fastvideo_core.data.sizes import fit_prompt
+from fastvideo_core.data.stored import stored_text
 from fastvideo_core.data.validation import ValidationPrompt
-from fastvideo_core.errors import ConfigError, Problem, UserError
-from fastvideo_wan.batches import data_free_shape, stored_latents, stored_text
-from fastvideo_wan.folder import WanFolder, check_same_latent_space, open_folder
+from fastvideo_core.errors import Problem, UserError
+from fastvideo_core.family_roles import FamilyRoles, open_family_roles
+from fastvideo_wan.batches import data_free_shape, stored_latents
+from fastvideo_wan.folder import WanFolder, open_folder
 from fastvideo_wan.identity import encoder_identity
 from fastvideo_wan.sizes import GEOMETRY, SIZE
 
 FAMILY = "wan"
+SAME_LATENT_SPACE = "pipelines with equal latents_mean and latents_std of the VAE, text_dim, text length and patch_size"
 
 
-@dataclass(frozen=True)
-class WanRoles:
-    """The run's roles that are Wan pipelines.
-
-    Args:
-        folders: by role, in the order of run.yaml.
-        base_role: the first trainable one, which gives VAE, scheduler and text encoder.
-    """
-
-    folders: Mapping[str, WanFolder]
-    base_role: str
-
-    @property
-    def base(self) -> WanFolder:
-        """The pipeline of `base_role`."""
-        return self.folders[self.base_role]
-
-
-def open_roles(cfg: RunConfig) -> WanRoles:
+def open_roles(cfg: RunConfig) -> FamilyRoles[WanFolder]:
     """Reads the configuration files of every Wan role's pipeline.
 
     Raises:
         ConfigError: there is no such role, a role's path holds no Wan 2.1 text-to-video pipeline, or roles do not share
             a latent space.
     """
-    names = [name for name in cfg.roles if cfg.role_family(name).rpartition(":")[2] == FAMILY]
-    if not names:
-        raise ConfigError(
-            Problem(f"no role is of family '{FAMILY}'", "roles", fix="set recipe.family to the family of the roles")
-        )
-    folders = {name: open_folder(cfg.roles[name].path, where=f"roles.{name}.path") for name in names}
-    check_same_latent_space(folders)
-    return WanRoles(folders, next((name for name in names if cfg.roles[name].trainable), names[0]))
+    return open_family_roles(cfg, FAMILY, open_folder, same_latent_space=SAME_LATENT_SPACE)
 
 
 def encoders(cfg: RunConfig, *, latents_source: LatentsSource | None, download: bool) -> EncoderIdentity | None:
@@ -88,7 +65,7 @@ def input_problems(
         return problems + list(error.problems)
     for row in rows:
         try:
-            stored_text(row, folder)
+            stored_text(row, width=folder.text_dim, path=folder.path)
             if latents_source == "data":
                 stored_latents(row, folder, cfg.training)
             elif latents_source == "zeros":

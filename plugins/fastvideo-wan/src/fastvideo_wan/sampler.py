@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKLWan, WanPipeline, WanTransformer3DModel
-from torch import Tensor, nn
+from diffusers import AutoencoderKLWan, WanPipeline
+from torch import Tensor
 
 from fastvideo_core.data.captions import PromptEmbeddings
 from fastvideo_core.data.sizes import VideoSize, fit_prompt
 from fastvideo_core.data.validation import ValidationPrompt
 from fastvideo_core.diffusion.rollout import FewStepSchedule
 from fastvideo_core.errors import ConfigError, Problem
+from fastvideo_core.inference import Autocast, evaluating
+from fastvideo_core.path_sampler import PathSampler
 from fastvideo_core.roles import RoleHandle
 from fastvideo_core.validator import SampledVideo, ValidationRequest
 from fastvideo_wan.config import WanConfig
@@ -105,10 +104,10 @@ class WanSampler:
             text_encoder=None,
             vae=None,
             scheduler=scheduler,
-            transformer=_Autocast(transformer) if self._autocast else transformer,
+            transformer=Autocast(transformer) if self._autocast else transformer,
         )
         pipeline.set_progress_bar_config(disable=True)
-        with torch.no_grad(), _evaluating(transformer):
+        with torch.no_grad(), evaluating(transformer):
             latents: Tensor = pipeline(
                 prompt_embeds=self._text(prompt.caption),
                 negative_prompt_embeds=self._text(self._config.negative_prompt) if guided else None,
@@ -155,34 +154,9 @@ class WanSampler:
         return self._vae
 
 
-@dataclass(frozen=True)
-class WanPathSampler:
-    """A transformer from a folder or hub id, and the sampler that uses it.
-
-    Args:
-        handle: the transformer as the role "student".
-        sampler: samples with any role.
-    """
-
-    handle: RoleHandle
-    sampler: WanSampler
-
-    def sample(self, request: ValidationRequest, prompt: ValidationPrompt, generator: torch.Generator) -> SampledVideo:
-        """One video, as `WanSampler.sample`."""
-        return self.sampler.sample(request, prompt, generator)
-
-    def fit_prompt(self, prompt: ValidationPrompt) -> ValidationPrompt:
-        """As `WanSampler.fit_prompt`."""
-        return self.sampler.fit_prompt(prompt)
-
-    def shift_and_clamp_timestep(self, t: Tensor) -> Tensor:
-        """As the adapter's: for schedules that a method warps by the flow shift."""
-        return self.sampler.shift_and_clamp_timestep(t)
-
-
 def build_sampler(
     model_path: str, pipeline_config: WanConfig, *, device: torch.device, dtype: torch.dtype = torch.float32
-) -> WanPathSampler:
+) -> PathSampler:
     """A sampler for the pipeline at `model_path`; videos are 480 x 832 and 81 frames unless a prompt says otherwise.
 
     Args:
@@ -206,44 +180,4 @@ def build_sampler(
         size=SIZE,
         autocast=False,
     )
-    return WanPathSampler(RoleHandle("student", {TRANSFORMER: transformer}, family="wan"), sampler)
-
-
-class _Autocast(nn.Module):
-    """A transformer under bfloat16 autocast. Only its own call is: the scheduler's arithmetic stays in float32."""
-
-    def __init__(self, transformer: WanTransformer3DModel) -> None:
-        super().__init__()
-        self._transformer = transformer
-
-    @property
-    def config(self) -> Any:
-        return self._transformer.config
-
-    @property
-    def dtype(self) -> torch.dtype:
-        dtype: torch.dtype = self._transformer.dtype
-        return dtype
-
-    @property
-    def device(self) -> torch.device:
-        device: torch.device = self._transformer.device
-        return device
-
-    def cache_context(self, *args: Any, **kwargs: Any) -> Any:
-        return self._transformer.cache_context(*args, **kwargs)
-
-    def forward(self, hidden_states: Tensor, **kwargs: Any) -> Any:
-        enabled = self.dtype == torch.float32
-        with torch.autocast(hidden_states.device.type, dtype=torch.bfloat16, enabled=enabled):
-            return self._transformer(hidden_states=hidden_states, **kwargs)
-
-
-@contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    training = module.training
-    module.eval()
-    try:
-        yield
-    finally:
-        module.train(training)
+    return PathSampler(RoleHandle("student", {TRANSFORMER: transformer}, family="wan"), sampler)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Sequence
 
 import torch
@@ -10,6 +9,7 @@ from diffusers.pipelines.wan.pipeline_wan import prompt_clean
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
 
+from fastvideo_core.on_demand import OnDemand
 from fastvideo_wan.folder import TEXT_LENGTH
 from fastvideo_wan.loading import load_text_encoder
 
@@ -25,35 +25,24 @@ class TextEncoder:
     """
 
     def __init__(self, path: str, *, device: torch.device, dtype: torch.dtype, where: str = "path") -> None:
-        self._path = path
         self._device = device
-        self._dtype = dtype
-        self._where = where
-        self._loaded: tuple[PreTrainedTokenizerBase, UMT5EncoderModel] | None = None
+        self._models = OnDemand(lambda: load_text_encoder(path, dtype=dtype, device=device, where=where), device)
 
     def encode(self, captions: Sequence[str]) -> list[Tensor]:
         """Per caption its embedding [L, D], L <= 512 (or the tokenizer's own limit), without padding, on the encoder's device.
 
         One caption at a time, so that an embedding does not depend on which others are encoded with it.
         """
-        tokenizer, encoder = self._models()
+        tokenizer, encoder = self._models.get()
         return [self._encode_one(tokenizer, encoder, caption) for caption in captions]
 
     def module(self) -> UMT5EncoderModel:
         """The text encoder itself."""
-        return self._models()[1]
+        return self._models.get()[1]
 
     def free(self) -> None:
         """Lets go of the weights; the next `encode` loads them again."""
-        self._loaded = None
-        gc.collect()
-        if self._device.type == "cuda":
-            torch.cuda.empty_cache()
-
-    def _models(self) -> tuple[PreTrainedTokenizerBase, UMT5EncoderModel]:
-        if self._loaded is None:
-            self._loaded = load_text_encoder(self._path, dtype=self._dtype, device=self._device, where=self._where)
-        return self._loaded
+        self._models.free()
 
     @torch.no_grad()
     def _encode_one(self, tokenizer: PreTrainedTokenizerBase, encoder: UMT5EncoderModel, caption: str) -> Tensor:

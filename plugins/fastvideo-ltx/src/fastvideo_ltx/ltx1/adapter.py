@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.roles import RoleHandle
 from fastvideo_ltx.adapter import FPS, TEXT, TEXT_MASK, LtxAdapter, PackedLatents
-from fastvideo_ltx.batches import data_free_video, stored_text, stored_video
+from fastvideo_ltx.batches import data_free_video, stored_video
 from fastvideo_ltx.captions import pad_text
 from fastvideo_ltx.folder import TRANSFORMER, LtxFolder
 from fastvideo_ltx.layout import TokenLayout, pack_video
@@ -25,9 +25,6 @@ class LtxVideoAdapter(LtxAdapter):
     def text_conditioning(self, embeddings: Tensor, lengths: Tensor | None) -> dict[str, Tensor]:
         text, mask = pad_text(embeddings, self.folder.text_length, lengths)
         return {TEXT: text, TEXT_MASK: mask}
-
-    def stored_text(self, raw_batch: Mapping[str, Any]) -> Tensor:
-        return stored_text(raw_batch, self.folder)
 
     def stored_latents(self, raw_batch: Mapping[str, Any], training: TrainingArgs) -> PackedLatents:
         stored = stored_video(raw_batch, self.folder, training)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, T5EncoderModel
 
+from fastvideo_core.on_demand import OnDemand
 from fastvideo_ltx.loading import load_text_model, load_tokenizer
 
 
@@ -27,46 +27,32 @@ class T5Captions:
     def __init__(
         self, path: str, *, length: int, masked: bool, device: torch.device, dtype: torch.dtype, where: str
     ) -> None:
-        self._path = path
         self._length = length
         self._masked = masked
         self._device = device
-        self._dtype = dtype
-        self._where = where
-        self._loaded: tuple[PreTrainedTokenizerBase, T5EncoderModel] | None = None
+
+        def load() -> tuple[PreTrainedTokenizerBase, T5EncoderModel]:
+            tokenizer = load_tokenizer(path, where=where)
+            encoder = load_text_model(T5EncoderModel, path, "text_encoder", dtype=dtype, device=device, where=where)
+            return tokenizer, encoder
+
+        self._models = OnDemand(load, device)
 
     def encode(self, captions: Sequence[str]) -> list[Tensor]:
         """Per caption its embedding [L, D] without padding, on the encoder's device.
 
         One caption at a time, so that an embedding does not depend on which others are encoded with it.
         """
-        tokenizer, encoder = self._models()
+        tokenizer, encoder = self._models.get()
         return [self._encode_one(tokenizer, encoder, caption) for caption in captions]
 
     def module(self) -> T5EncoderModel:
         """The text encoder itself."""
-        return self._models()[1]
+        return self._models.get()[1]
 
     def free(self) -> None:
         """Lets go of the weights; the next `encode` loads them again."""
-        self._loaded = None
-        gc.collect()
-        if self._device.type == "cuda":
-            torch.cuda.empty_cache()
-
-    def _models(self) -> tuple[PreTrainedTokenizerBase, T5EncoderModel]:
-        if self._loaded is None:
-            tokenizer = load_tokenizer(self._path, where=self._where)
-            encoder = load_text_model(
-                T5EncoderModel,
-                self._path,
-                "text_encoder",
-                dtype=self._dtype,
-                device=self._device,
-                where=self._where,
-            )
-            self._loaded = tokenizer, encoder
-        return self._loaded
+        self._models.free()
 
     @torch.no_grad()
     def _encode_one(self, tokenizer: PreTrainedTokenizerBase, encoder: T5EncoderModel, caption: str) -> Tensor:

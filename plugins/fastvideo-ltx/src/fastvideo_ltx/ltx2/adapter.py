@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from fastvideo_core.config.training import TrainingArgs
+from fastvideo_core.data.stored import floating, place
 from fastvideo_core.errors import DataError, Problem
 from fastvideo_core.roles import RoleHandle
 from fastvideo_ltx.adapter import LtxAdapter, PackedLatents
-from fastvideo_ltx.batches import data_free_video, floating, frame_rates, place, stored_text, stored_video
+from fastvideo_ltx.batches import data_free_video, frame_rates, stored_video
 from fastvideo_ltx.config import LtxConfig
 from fastvideo_ltx.folder import TRANSFORMER, LtxFolder
 from fastvideo_ltx.layout import TokenLayout, pack_video
@@ -57,9 +58,6 @@ class Ltx2Adapter(LtxAdapter):
 
     def text_conditioning(self, embeddings: Tensor, lengths: Tensor | None) -> dict[str, Tensor]:
         return self.connectors.connect(*pad_left(embeddings, lengths))
-
-    def stored_text(self, raw_batch: Mapping[str, Any]) -> Tensor:
-        return stored_text(raw_batch, self.folder)
 
     def stored_latents(self, raw_batch: Mapping[str, Any], training: TrainingArgs) -> PackedLatents:
         stored = stored_video(raw_batch, self.folder, training)

@@ -12,6 +12,7 @@ from diffusers.video_processor import VideoProcessor
 from torch import Tensor, nn
 
 from fastvideo_core.data.sizes import VideoSize
+from fastvideo_core.inference import Autocast
 from fastvideo_core.validator import SampledVideo
 from fastvideo_ltx.adapter import TEXT, TEXT_MASK
 from fastvideo_ltx.batches import layout_of_video
@@ -176,31 +177,12 @@ class _Ready(nn.Module):
         return given[TEXT].to(features.dtype), given[AUDIO_TEXT].to(features.dtype), given[TEXT_MASK]
 
 
-class _Network(nn.Module):
-    """A transformer as training runs it: under bfloat16 autocast, or with a video stream that sees nothing of the sound.
-
-    Only its own call is under autocast: the scheduler's arithmetic stays in float32.
-    """
+class _Network(Autocast):
+    """A transformer as training runs it: under autocast, or with a video stream that sees nothing of the sound."""
 
     def __init__(self, transformer: nn.Module, *, autocast: bool, isolated: bool) -> None:
-        super().__init__()
-        self._transformer: Any = transformer
-        self._autocast = autocast and self.dtype == torch.float32
+        super().__init__(transformer, enabled=autocast)
         self._isolated = isolated
-
-    @property
-    def config(self) -> Any:
-        return self._transformer.config
-
-    @property
-    def dtype(self) -> torch.dtype:
-        dtype: torch.dtype = self._transformer.dtype
-        return dtype
-
-    @property
-    def device(self) -> torch.device:
-        device: torch.device = self._transformer.device
-        return device
 
     @property
     def rope(self) -> Any:
@@ -210,10 +192,6 @@ class _Network(nn.Module):
     def audio_rope(self) -> Any:
         return self._transformer.audio_rope
 
-    def cache_context(self, *args: Any, **kwargs: Any) -> Any:
-        return self._transformer.cache_context(*args, **kwargs)
-
     def forward(self, hidden_states: Tensor, **kwargs: Any) -> Any:
         kwargs["isolate_modalities"] |= self._isolated
-        with torch.autocast(hidden_states.device.type, dtype=torch.bfloat16, enabled=self._autocast):
-            return self._transformer(hidden_states=hidden_states, **kwargs)
+        return super().forward(hidden_states, **kwargs)

@@ -6,7 +6,6 @@ them) would be fifty times larger; behind the connectors every caption is 1024 t
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Sequence
 
 import torch
@@ -14,6 +13,7 @@ from diffusers.pipelines.ltx2 import LTX2TextConnectors
 from torch import Tensor, nn
 from transformers import Gemma3ForConditionalGeneration, PreTrainedTokenizerBase
 
+from fastvideo_core.on_demand import OnDemand
 from fastvideo_ltx.adapter import TEXT, TEXT_MASK
 from fastvideo_ltx.ltx2.loading import load_connectors, load_text_encoder
 from fastvideo_ltx.ltx2.network import AUDIO_TEXT
@@ -33,11 +33,11 @@ class GemmaCaptions:
     """
 
     def __init__(self, path: str, *, device: torch.device, dtype: torch.dtype, where: str) -> None:
-        self._path = path
-        self._device = device
-        self._dtype = dtype
-        self._where = where
-        self._loaded: _GemmaProjection | None = None
+        def load() -> _GemmaProjection:
+            tokenizer, gemma = load_text_encoder(path, dtype=dtype, device=device, where=where)
+            return _GemmaProjection(tokenizer, gemma, load_connectors(path, dtype=dtype, device=device, where=where))
+
+        self._projection = OnDemand(load, device)
 
     def encode(self, captions: Sequence[str]) -> list[Tensor]:
         """Per caption its features [L, D], L <= 1024, without padding, on the encoder's device.
@@ -48,19 +48,11 @@ class GemmaCaptions:
 
     def module(self) -> _GemmaProjection:
         """Text encoder and projection as one module: every weight that a caption's features depend on."""
-        if self._loaded is None:
-            dtype, device, where = self._dtype, self._device, self._where
-            tokenizer, gemma = load_text_encoder(self._path, dtype=dtype, device=device, where=where)
-            connectors = load_connectors(self._path, dtype=dtype, device=device, where=where)
-            self._loaded = _GemmaProjection(tokenizer, gemma, connectors)
-        return self._loaded
+        return self._projection.get()
 
     def free(self) -> None:
         """Lets go of the weights; the next `encode` loads them again."""
-        self._loaded = None
-        gc.collect()
-        if self._device.type == "cuda":
-            torch.cuda.empty_cache()
+        self._projection.free()
 
 
 class _GemmaProjection(nn.Module):
