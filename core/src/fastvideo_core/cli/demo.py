@@ -31,6 +31,7 @@ def run(args: argparse.Namespace) -> int:
 
     from fastvideo_core.cli.main import main
     from fastvideo_core.demo.page import write_page
+    from fastvideo_core.demo.picture import write_picture
     from fastvideo_core.demo.results import as_text, measure
     from fastvideo_core.demo.story import FAST, FULL, Recipe, Story
 
@@ -44,8 +45,9 @@ def run(args: argparse.Namespace) -> int:
     samplers = story.tell()
     results = measure(args.out, extent, samplers, story.spent)
     print(f"\n{as_text(results)}")
+    write_picture(args.out, results.rows)
     write_page(args.out, recipe, results)
-    print(f"\n{args.out / 'demo.html'}")
+    print(f"\n{args.out / 'demo.html'}\n{args.out / 'demo.gif'}")
     return 0
 
 

@@ -1,0 +1,51 @@
+"""The demo tells the truth: its students are better than their teacher in as many steps, and a broken method's are not."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from fastvideo_core.cli.main import main
+from fastvideo_core.demo.results import read_results
+
+MARGIN = 0.10
+"""Of caption accuracy, by which a student of few steps must be ahead of the teacher in as many."""
+
+
+@pytest.mark.slow
+@pytest.mark.distributed
+def test_the_fast_demo_s_students_are_ahead_of_their_teacher(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "demo"
+    assert main(["demo", "--fast", "--out", str(out)]) == 0
+    results = read_results(out / "results.json")
+    assert results.row("held-out").accuracy.caption > 0.95
+    for steps in (4, 1):
+        student, teacher = results.row(f"student-{steps}"), results.row(f"teacher-{steps}")
+        assert student.accuracy.caption > teacher.accuracy.caption + MARGIN
+        assert student.energy < teacher.energy
+    printed = capsys.readouterr().out
+    assert f"$ fastvideo-distill preprocess --family wan --model {out}/pipeline" in printed
+    assert f"$ fastvideo-distill {out}/student-4.yaml" in printed
+    page = (out / "demo.html").read_text()
+    assert page.count("<video") == 7 * len(results.rows)
+    assert not re.search(r'(src|href)="(?!data:)', page)
+
+
+def test_a_family_without_a_demo_is_an_error_that_names_what_it_offers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["demo", "--family", "ltx", "--out", str(tmp_path / "demo")]) == 2
+    error = capsys.readouterr().err
+    assert "the model family 'ltx' does not offer `demo`" in error
+    assert not (tmp_path / "demo").exists()
+
+
+def test_a_folder_that_holds_something_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    assert main(["demo", "--out", str(tmp_path)]) == 2
+    assert "there is something already" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
