@@ -20,8 +20,8 @@ DEMANDS = {1: ("caption", "Wasserstein", "energy"), 4: ("caption", "energy")}
 
 
 def values(row: Row) -> dict[str, float]:
-    """Measures of which less is better."""
-    return {"caption": -row.accuracy.caption, "Wasserstein": row.wasserstein, "energy": row.energy}
+    """Measures of which less is better; of captions the share that is missed."""
+    return {"caption": 1 - row.accuracy.caption, "Wasserstein": row.wasserstein, "energy": row.energy}
 
 
 def comparisons(results: Results) -> list[tuple[str, bool]]:
@@ -32,9 +32,8 @@ def comparisons(results: Results) -> list[tuple[str, bool]]:
         for other in (f"teacher-{steps}", f"teacher-{steps}-guided"):
             teacher = values(results.row(other))
             for name in names:
-                text = (
-                    f"student-{steps} against {other}: {name} {abs(student[name]):.4f} against {abs(teacher[name]):.4f}"
-                )
+                label = "captions missed" if name == "caption" else name
+                text = f"student-{steps} against {other}: {label} {student[name]:.4f} against {teacher[name]:.4f}"
                 found.append((text, student[name] < teacher[name]))
     return found
 

@@ -9,6 +9,7 @@ import os
 import pickle
 import warnings
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -124,17 +125,18 @@ class _Writer(filesystem.FileSystemWriter):
     def write_data(self, plan: SavePlan, planner: SavePlanner) -> Future[list[WriteResult]]:
         name = f"{plan.storage_data.prefix}0{filesystem.DEFAULT_SUFFIX}"
         results, offset, sums = [], 0, {}
-        with (Path(self.path) / name).open("wb", buffering=0) as file:
+        with (Path(self.path) / name).open("wb", buffering=0) as file, ThreadPoolExecutor(1) as beside:
             for item in plan.items:
                 value = planner.resolve_data(item)
                 assert isinstance(value, Tensor), f"{item.index.fqn} is not a tensor"
                 content = _bytes_of(value)
-                sums[offset] = checksum(content)
+                summed = beside.submit(checksum, content)  # while the system takes the bytes
                 data = content.data
                 results.append(WriteResult(item.index, len(data), filesystem._StorageInfo(name, offset, len(data))))
-                offset += len(data)
+                start, offset = offset, offset + len(data)
                 while data:
                     data = data[file.write(data) :]
+                sums[start] = summed.result()
             os.fsync(file.fileno())
         write_sums(Path(self.path) / name, sums)
         done: Future[list[WriteResult]] = Future()
