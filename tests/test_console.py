@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import json
 import logging
+import os
+import re
+import shlex
+import struct
+import termios
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fastvideo_core.cli.console import Console
 from fastvideo_core.cli.main import main
 from fastvideo_core.tracking.display import JsonLines, LogLines, Standing, TerminalBar, display_for
 from tests.conftest import write_run
@@ -145,7 +152,61 @@ def test_on_a_terminal_the_bar_is_rewritten_in_place():
     assert "total_loss 0.2500" in shown
     assert shown.count("\n") == 1
     assert shown.count("\r") >= 3
+    assert "| ETA 0:00:01 | total_loss" in shown  # first, as the terminal's edge cuts off the end
     assert isinstance(display_for(io.StringIO()), LogLines)
+
+
+def test_a_terminal_without_a_width_gets_lines():
+    controller, terminal = os.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 0, 0, 0, 0))
+    with os.fdopen(controller, "rb"), os.fdopen(terminal, "w") as stream:
+        assert isinstance(display_for(stream), LogLines)
+        fcntl.ioctl(stream, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        assert isinstance(display_for(stream), TerminalBar)
+
+
+def test_a_log_message_has_a_line_of_its_own_beside_the_bar(monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stdout", terminal)
+    monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # pytest's own
+    out = Console()
+    out.set_up_logging()
+    display = out.display()
+    display.show(Standing(1, 10, METRICS, 1.0))
+    logging.getLogger("fastvideo_core").warning("step 2 is skipped")
+    display.close()
+    shown = re.split(r"[\r\n]+", terminal.getvalue())
+    assert "step 2 is skipped" in shown
+    assert shown[-2].startswith("1/10 |")
+
+
+CALLBACK = """
+from fastvideo_core import Callback, PluginConfig, register_callback
+
+class NoConfig(PluginConfig):
+    pass
+
+@register_callback("nothing", config=NoConfig)
+class Nothing(Callback):
+    pass
+"""
+
+
+def test_next_commands_work_for_paths_with_spaces_and_plug_ins_from_files(run_file, tmp_path, capsys):
+    run_file.write_text(run_file.read_text().replace("output_dir: run", "output_dir: a run"))
+    plugin = tmp_path / "my plugin.py"
+    plugin.write_text(CALLBACK)
+    assert main([str(run_file), "--plugin", str(plugin)]) == 0
+    end = capsys.readouterr().out
+    commands = [
+        shlex.split(line.partition("fastvideo-distill ")[2]) for line in end.splitlines() if "-distill " in line
+    ]
+    assert commands == [
+        ["sample", "a run", "--prompt", "...", "--plugin", str(plugin)],
+        ["export", "a run", "OUT", "--plugin", str(plugin)],
+        ["report", "a run"],
+    ]
 
 
 def test_json_has_no_numbers_that_are_not_finite():

@@ -91,7 +91,15 @@ def test_a_driver_without_a_gpu_for_torch_is_bad(tmp_path, monkeypatch):
 def test_little_space_is_said():
     assert machine.check_disk(Path("runs"), free=2**30).state == "note"
     assert machine.check_disk(Path("runs"), free=2**40).state == "ok"
-    assert machine.check_disk(Path("no/such/folder")).state == "bad"
+    assert machine.check_disk(Path("no/such/folder"), free=2**40).state == "ok"  # the run will make it
+
+
+def test_a_folder_that_cannot_be_made_is_bad(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    assert machine.check_disk(tmp_path / "file/runs").found == f"{tmp_path / 'file'} is not a folder"
+    monkeypatch.setattr(machine.os, "access", lambda *_: False)
+    finding = machine.check_disk(tmp_path / "runs", free=2**40)
+    assert (finding.state, finding.found) == ("bad", f"{tmp_path} cannot be written")
 
 
 def test_the_wandb_login_is_found_and_the_key_never_shown(tmp_path, monkeypatch):

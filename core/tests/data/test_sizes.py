@@ -29,7 +29,7 @@ def test_a_run_names_its_length_in_frames_or_in_latent_frames(length):
             [
                 "training.num_height: training without data latents needs a size",
                 "training.num_width: training without data latents needs a size",
-                "training.num_latent_t: training without data latents needs a length",
+                "training.num_frames: training without data latents needs a length",
             ],
         ),
         (

@@ -11,7 +11,7 @@ from PIL import Image
 
 from fastvideo_core.data.media import write_video
 from fastvideo_core.pages.clips import FALL_BACK, clip
-from fastvideo_core.pages.curves import curves, smoothed, ticks
+from fastvideo_core.pages.curves import HEIGHT, WIDTH, curves, smoothed, ticks
 from fastvideo_core.pages.html import folded, heading, page, paragraph, table
 
 
@@ -49,6 +49,24 @@ def test_larger_values_are_drawn_higher():
     (line,) = ET.fromstring(curves("c", {"a": [(0, 1.0), (1, 2.0)]})).findall(".//polyline")
     (_, low), (_, high) = (tuple(map(float, point.split(","))) for point in line.get("points").split())
     assert high < low
+
+
+def test_one_point_is_a_dot():
+    assert len(ET.fromstring(curves("c", {"a": [(1, 2.0)]})).findall(".//circle")) == 1
+
+
+def test_names_in_the_legend_do_not_lie_on_each_other():
+    names = ["critic_loss", "discriminator_fake_loss", "discriminator_real_loss", "student_loss", "generator_loss"]
+    svg = ET.fromstring(curves("loss", {name: [(0, 1.0), (1, 2.0)] for name in names}))
+    *_, height = map(float, svg.get("viewBox").split())
+    texts = {text.text: text for text in svg.findall(".//text")}
+    ends: dict[str, float] = {}
+    for name in names:
+        x, row = float(texts[name].get("x")), texts[name].get("y")
+        assert x >= ends.get(row, 0)
+        assert HEIGHT < float(row) < height
+        ends[row] = x + 6 * len(name)
+        assert ends[row] <= WIDTH
 
 
 def test_a_chart_of_nothing_says_so():

@@ -145,6 +145,14 @@ def test_a_plug_in_file_registers(registry: PluginRegistry, tmp_path: Path) -> N
     assert registry.resolve(registry.get("methods", "mine"), "impl").number == 1  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("name", ["my-method.py", "my method.py", "2nd.method.py"])
+def test_a_plug_in_file_may_have_any_name(registry: PluginRegistry, tmp_path: Path, name: str) -> None:
+    file = tmp_path / name
+    file.write_text(MINE.format(number=1))
+    assert registry.load_plugin_file(file)[0].name == "mine"
+    assert registry.resolve(registry.get("methods", "mine"), "impl").number == 1  # type: ignore[attr-defined]
+
+
 def test_loading_a_changed_file_again_replaces(registry: PluginRegistry, tmp_path: Path) -> None:
     file = tmp_path / "my_method.py"
     for number in (1, 23):

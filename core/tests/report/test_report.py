@@ -110,6 +110,59 @@ def test_a_broken_line_names_its_place(run_folder, capsys):
     assert "metrics.jsonl:2: is not a logged step" in capsys.readouterr().err
 
 
+def test_steps_skipped_in_a_long_run_are_counted_too(run_folder):
+    log(run_folder, *({"step": step, "skipped_steps": 1 if step in (7, 4000) else 0} for step in range(1, 4001)))
+    assert status(read_run(run_folder)).endswith(", 2 steps skipped.")
+
+
+def test_ways_of_sampling_are_told_apart(run_folder):
+    frames = np.zeros((9, 32, 32, 3), dtype=np.uint8)
+    for stem in ("student-00", "steps4-cfg5-00", "steps4-cfg5-01"):
+        write_video(run_folder / f"validation/step-000005/{stem}.mp4", frames, 8)
+        (run_folder / f"validation/step-000005/{stem}.txt").write_text("a cat")
+    main(["report", str(run_folder)])
+    page = (run_folder / "report.html").read_text()
+    assert page.count("<th>steps4-cfg5</th>") == 1
+    assert page.count("<th>student</th>") == 1
+
+
+def test_a_damaged_video_does_not_hide_the_others(run_folder):
+    add_validation(run_folder, 5, 10)
+    video = run_folder / "validation/step-000010/00.mp4"
+    video.write_bytes(video.read_bytes()[:300])
+    assert main(["report", str(run_folder)]) == 0
+    page = (run_folder / "report.html").read_text()
+    assert page.count("<video") == 1
+    assert "00.mp4 cannot be read" in page
+
+
+def test_a_half_written_environment_is_shown_as_it_is(run_folder):
+    (run_folder / "environment.json").write_text('{"python": "3.1')
+    assert read_run(run_folder).environment == {"incomplete": '{"python": "3.1'}
+
+
+@pytest.mark.parametrize(
+    "text", ["", "- 1\n", "recipe: {family: toy, method: finetune}\n", "training: 3\nrecipe: toy\n"]
+)
+def test_a_run_yaml_that_no_run_wrote_is_refused(run_folder, text, capsys):
+    (run_folder / "run.yaml").write_text(text)
+    assert main(["report", str(run_folder)]) == 2
+    assert "run.yaml: " in capsys.readouterr().err
+
+
+def test_a_checkpoint_is_refused_and_the_run_named(run_folder, capsys):
+    assert main(["report", str(run_folder / "checkpoint-000010")]) == 2
+    assert f"fix: give the run's folder, {run_folder}" in capsys.readouterr().err
+    assert not (run_folder / "checkpoint-000010/report.html").exists()
+
+
+def test_a_folder_as_out_is_refused(run_folder, tmp_path, capsys):
+    (tmp_path / "pages").mkdir()
+    assert main(["report", str(run_folder), "--out", str(tmp_path / "pages")]) == 2
+    assert "pages: is a folder" in capsys.readouterr().err
+    assert not (tmp_path / "pages.tmp").exists()
+
+
 def test_another_folder_is_refused(tmp_path, capsys):
     assert main(["report", str(tmp_path)]) == 2
     assert "is not a run's folder: it has no run.yaml" in capsys.readouterr().err

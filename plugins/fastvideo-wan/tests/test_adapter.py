@@ -103,7 +103,7 @@ def test_zeros_take_the_size_of_the_data_s_latents_when_the_run_names_none(run_c
 @pytest.mark.parametrize(
     ("training", "messages"),
     [
-        ({}, ["training.num_height", "training.num_width", "training.num_latent_t"]),
+        ({}, ["training.num_height", "training.num_width", "training.num_frames"]),
         ({"num_height": 32, "num_width": 40, "num_frames": 5}, ["training.num_width: is 40"]),
         ({"num_height": 32, "num_width": 48, "num_frames": 6}, ["training.num_frames: is 6", "multiples of 4 plus 1"]),
         (

@@ -44,7 +44,7 @@ class Console:
     def set_up_logging(self) -> None:
         """Log messages of all libraries go where the mode wants them."""
         levels = {"normal": logging.INFO, "quiet": logging.WARNING, "verbose": logging.INFO, "json": logging.INFO}
-        handler: logging.Handler = logging.StreamHandler()
+        handler: logging.Handler = _BesideTheBar()
         handler.setFormatter(logging.Formatter("%(message)s"))
         if self.mode == "json":
             handler = _JsonHandler()
@@ -81,6 +81,15 @@ class Console:
                 for number, line in enumerate(lines):
                     print(f"  {name if number == 0 else '':<{width}}  {line}")
         sys.stdout.flush()
+
+
+class _BesideTheBar(logging.Handler):
+    """Log messages on standard error, each on a line of its own: a bar on the terminal is drawn again below it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from tqdm import tqdm
+
+        tqdm.write(self.format(record), file=sys.stderr)
 
 
 class _JsonHandler(logging.Handler):

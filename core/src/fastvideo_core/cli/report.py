@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from fastvideo_core.errors import UserError
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", help="the run's folder (its output_dir)")
@@ -17,6 +19,8 @@ def run(args: argparse.Namespace) -> int:
 
     folder = read_run(Path(args.run))
     out = Path(args.out) if args.out else folder.path / "report.html"
+    if out.is_dir():
+        raise UserError(f"{out}: is a folder\n    fix: name the page's file, as in --out {out / 'report.html'}")
     out.parent.mkdir(parents=True, exist_ok=True)
     aside = out.with_name(out.name + ".tmp")
     aside.write_text(write_report(folder), encoding="utf-8")

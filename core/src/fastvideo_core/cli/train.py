@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,7 +50,8 @@ def run(args: argparse.Namespace) -> int:
     launch.join_process_group()
     _check_processes(cfg, context.world_size())
     try:
-        _train(cfg, registry, console.console_of(args, speaks=context.is_main_process()), dry_run=args.dry_run)
+        out = console.console_of(args, speaks=context.is_main_process())
+        _train(cfg, registry, out, dry_run=args.dry_run, plugin_files=args.plugin)
     except RunStopped:
         launch.leave_process_group()
         raise
@@ -67,7 +69,9 @@ def _check_processes(cfg: RunConfig, world_size: int) -> None:
         raise ConfigError(Problem(found, where=cfg.source, fix=fix))
 
 
-def _train(cfg: RunConfig, registry: PluginRegistry, out: Console, *, dry_run: bool) -> None:
+def _train(
+    cfg: RunConfig, registry: PluginRegistry, out: Console, *, dry_run: bool, plugin_files: Sequence[str]
+) -> None:
     from fastvideo_core.dispatch import summary
     from fastvideo_core.dispatch.runtime import build_runtime_from_config
 
@@ -87,7 +91,7 @@ def _train(cfg: RunConfig, registry: PluginRegistry, out: Console, *, dry_run: b
         about = json.dumps(summary.environment(runtime), indent=2)
         (output_dir / "environment.json").write_text(about + "\n", encoding="utf-8")
     runtime.train(out.display())
-    out.tell("done", f"done: {Path(cfg.training.output_dir)}", summary.outcome(runtime), also_quiet=True)
+    out.tell("done", f"done: {Path(cfg.training.output_dir)}", summary.outcome(runtime, plugin_files), also_quiet=True)
 
 
 def _try_batch(runtime: DistillRuntime) -> str:

@@ -48,7 +48,7 @@ def data_free_size(training: TrainingArgs, *, size_multiple: int, temporal_facto
         problems.append(Problem(f"is {frames}", "training.num_frames", allowed=allowed))
     elif frames is None and latent_frames is None:
         found = "training without data latents needs a length"
-        problems.append(Problem(found, "training.num_latent_t", fix="set it"))
+        problems.append(Problem(found, "training.num_frames", fix="set training.num_frames"))
     elif frames is not None and latent_frames not in (None, (frames - 1) // temporal_factor + 1):
         problems.append(
             Problem(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import platform
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +44,12 @@ def plan(runtime: DistillRuntime) -> dict[str, Any]:
     }
 
 
-def outcome(runtime: DistillRuntime) -> dict[str, Any]:
-    """Where everything is, and the next commands to type."""
+def outcome(runtime: DistillRuntime, plugin_files: Sequence[str] = ()) -> dict[str, Any]:
+    """Where everything is, and the next commands to type.
+
+    Args:
+        plugin_files: of --plugin, which the next commands need too.
+    """
     folder = Path(runtime.training_args.output_dir)
     written: dict[str, Any] = {"log": str(folder / "metrics.jsonl")}
     try:
@@ -52,10 +58,12 @@ def outcome(runtime: DistillRuntime) -> dict[str, Any]:
         return written
     if (folder / "validation").is_dir():
         written["videos"] = str(folder / "validation")
+    typed = shlex.quote(str(folder))
+    plugins = "".join(f" --plugin {shlex.quote(file)}" for file in plugin_files)
     written["next"] = [
-        f'fastvideo-distill sample {folder} --prompt "..."',
-        f"fastvideo-distill export {folder} OUT",
-        f"fastvideo-distill report {folder}",
+        f'fastvideo-distill sample {typed} --prompt "..."{plugins}',
+        f"fastvideo-distill export {typed} OUT{plugins}",
+        f"fastvideo-distill report {typed}",
     ]
     return written
 

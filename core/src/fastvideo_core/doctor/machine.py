@@ -27,7 +27,8 @@ def check_torch(driver: Path = Path("/proc/driver/nvidia/version")) -> Iterator[
     try:
         import torch
     except Exception as error:  # a broken installation raises anything, OSError for a missing library
-        yield Finding("torch", "bad", f"cannot be imported: {error}", "pip install torch")
+        fix = "pip install torch" if find_spec("torch") is None else "pip install --force-reinstall torch"
+        yield Finding("torch", "bad", f"cannot be imported: {error}", fix)
         return
     yield Finding("torch", "ok", f"{torch.__version__}, {torch.get_num_threads()} CPU threads")
     if torch.cuda.is_available():
@@ -68,12 +69,17 @@ def check_disk(folder: Path, free: int | None = None) -> Finding:
     """Free space where runs are written.
 
     Args:
+        folder: one that is not there yet counts as the nearest one above it, which it would be made in.
         free: bytes; None looks.
     """
+    there = next((path for path in (folder.absolute(), *folder.absolute().parents) if path.exists()), folder)
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        why = "cannot be written" if there.is_dir() else "is not a folder"
+        return Finding("disk", "bad", f"{there} {why}", "choose another folder with --folder")
     try:
-        free = shutil.disk_usage(folder).free if free is None else free
+        free = shutil.disk_usage(there).free if free is None else free
     except OSError as error:
-        return Finding("disk", "bad", f"{folder}: {error.strerror}", "choose another folder with --folder")
+        return Finding("disk", "bad", f"{there}: {error.strerror}", "choose another folder with --folder")
     text = f"{free / 2**30:.0f} GiB free in {folder}"
     if free < LITTLE_SPACE:
         return Finding("disk", "note", text, "checkpoints of real models take more; `check` says how much each takes")

@@ -8,6 +8,8 @@ from html import escape
 
 WIDTH, HEIGHT = 560, 300
 LEFT, RIGHT, TOP, BOTTOM = 58, 12, 30, 34
+LINE, LETTER = 15, 6.5
+"""Height of a line of the legend, and the width that a letter of it may take."""
 COLOURS = ("#2f6fde", "#d9642c", "#2a9d5c", "#a34fc0", "#b8901f", "#5a6675")
 """In the order of the series; six can be told apart."""
 
@@ -23,8 +25,10 @@ def curves(title: str, series: Mapping[str, Points], *, x_label: str = "step", s
     """
     kept = {name: [(x, y) for x, y in points if math.isfinite(y)] for name, points in series.items()}
     kept = {name: points for name, points in kept.items() if points}
+    places = legend(list(kept))
+    height = HEIGHT + LINE * (1 + max((row for _, row in places), default=-1))
     start = (
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" role="img" aria-label="{escape(title)}" '
+        f'<svg viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" role="img" aria-label="{escape(title)}" '
         f'font-size="11" fill="currentColor"><text x="{LEFT}" y="14" font-weight="600">{escape(title)}</text>'
     )
     parts = [start]
@@ -39,11 +43,24 @@ def curves(title: str, series: Mapping[str, Points], *, x_label: str = "step", s
             if smooth > 0:
                 parts.append(_line(points, frame, colour, faint=True))
             parts.append(_line(smoothed(points, smooth), frame, colour))
-            x = LEFT + 8 + number * (WIDTH - LEFT) / max(3, len(kept))
-            parts.append(f'<text x="{x:.0f}" y="{TOP + 2}" fill="{colour}">{escape(name)}</text>')
+            x, row = places[number]
+            y = HEIGHT + LINE * row + 8
+            parts.append(f'<text x="{x:.0f}" y="{y}" fill="{colour}">{escape(name)}</text>')
     else:
         parts.append(f'<text x="{LEFT}" y="{HEIGHT / 2:.0f}">nothing was logged</text>')
     return "".join(parts) + "</svg>"
+
+
+def legend(names: Sequence[str]) -> list[tuple[float, int]]:
+    """Where the names stand below the chart: x and row, so that none lies on another."""
+    places, x, row = [], float(LEFT), 0
+    for name in names:
+        width = LETTER * len(name) + 16
+        if x > LEFT and x + width > WIDTH:
+            x, row = float(LEFT), row + 1
+        places.append((x, row))
+        x += width
+    return places
 
 
 def smoothed(points: Points, weight: float) -> Points:
@@ -86,7 +103,11 @@ def _axes(x_ticks: Sequence[float], y_ticks: Sequence[float], frame: Frame, x_la
 
 
 def _line(points: Points, frame: Frame, colour: str, *, faint: bool = False) -> str:
-    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (_place(*point, frame) for point in points))
+    pixels = [_place(*point, frame) for point in points]
+    if len(pixels) == 1:  # a line of one point is not drawn
+        x, y = pixels[0]
+        return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>'
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in pixels)
     look = 'stroke-width="1" opacity=".3"' if faint else 'stroke-width="2"'
     return f'<polyline points="{path}" fill="none" stroke="{colour}" {look}/>'
 

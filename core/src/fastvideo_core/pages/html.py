@@ -20,7 +20,7 @@ tr.marked td { background: var(--mark); font-weight: 600; }
 .wide { overflow-x: auto; } .faint { color: var(--faint); }
 pre { background: var(--mark); padding: .7rem 1rem; overflow-x: auto; font-size: 13px; }
 video, img.clip { width: 96px; height: 96px; image-rendering: pixelated; display: block; margin: auto; }
-svg { max-width: 100%; height: auto; } .curves { display: flex; flex-wrap: wrap; gap: 1.5rem; }
+svg { max-width: 100%; height: auto; } .curves { display: flex; flex-wrap: wrap; gap: 1.5rem; align-items: flex-start; }
 """
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import re
 import sys
 import time
 import traceback
@@ -187,7 +188,8 @@ class PluginRegistry:
         if not file.is_file() or file.suffix != ".py":
             found = "this is not a Python file" if file.exists() else "there is no such file"
             raise PluginError(Problem(found, where=where, allowed="--plugin FILE.py", fix="check the path"))
-        name = f"fastvideo_plugin_{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
+        stem = re.sub(r"\W", "_", file.stem)  # my-method.py is no module's name
+        name = f"fastvideo_plugin_{stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
         registration.forget_module(name)
         spec = importlib.util.spec_from_file_location(name, file)
         assert spec is not None

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from html import escape
+from pathlib import Path
 
+from fastvideo_core.errors import DataError
 from fastvideo_core.pages.clips import FALL_BACK, clip
 from fastvideo_core.pages.curves import curves
 from fastvideo_core.pages.html import folded, heading, page, paragraph, raw_table, table
@@ -46,8 +48,7 @@ def status(run: RunFolder) -> str:
     losses = [f"{name} {value:.4f}" for name, value in run.last.items() if name.endswith("loss") and _is_number(value)]
     speed = run.last.get("seconds_per_step")
     parts = [text, *losses, *([f"{speed:.2f} s a step"] if _is_number(speed) else [])]
-    skipped = sum(count for _, count in run.series.get("skipped_steps", []))
-    return ", ".join([*parts, *([f"{skipped:.0f} steps skipped"] if skipped else [])]) + "."
+    return ", ".join([*parts, *([f"{run.skipped_steps} steps skipped"] if run.skipped_steps else [])]) + "."
 
 
 GROUPS: tuple[tuple[str, Callable[[str], bool], float], ...] = (
@@ -101,11 +102,20 @@ def _validation(validations: Sequence[Validation]) -> Iterator[str]:
         rows = []
         for validation in ours:
             cells = [
-                clip(validation.videos[step], f"{validation.caption}, step {step}") if step in validation.videos else ""
+                _clip(validation.videos[step], f"{validation.caption}, step {step}")
+                if step in validation.videos
+                else ""
                 for step in steps
             ]
             rows.append([escape(validation.caption), *cells])
         yield raw_table([kind, *(f"step {step}" for step in steps)], rows)
+
+
+def _clip(path: Path, label: str) -> str:
+    try:
+        return clip(path, label)
+    except DataError:  # one damaged video does not keep the rest of the page from being seen
+        return f'<span class="faint">{escape(path.name)} cannot be read</span>'
 
 
 def _checkpoints(run: RunFolder) -> Iterator[str]:

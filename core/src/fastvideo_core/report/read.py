@@ -18,6 +18,7 @@ MOST_POINTS = 1000
 
 _STEP = re.compile(r"step-(\d+)$")
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)$")
+_VIDEO = re.compile(r"(?:(?P<label>.+)-)?\d+$")
 
 Series = list[tuple[float, float]]
 
@@ -33,7 +34,7 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Validation:
-    """Videos of one prompt and one way of sampling, by step."""
+    """Videos of one prompt and one way of sampling (its label, as in `teacher-00.mp4`; empty without), by step."""
 
     caption: str
     kind: str
@@ -49,6 +50,7 @@ class RunFolder:
         config_text: the same as text.
         environment: what the newest start of the run wrote about where it runs; empty for runs that wrote none.
         series: metric -> (step, value); values that are not finite are left out.
+        skipped_steps: in the whole log.
         last: the last line of the log.
     """
 
@@ -57,6 +59,7 @@ class RunFolder:
     config_text: str
     environment: Mapping[str, Any]
     series: Mapping[str, Series]
+    skipped_steps: int
     last: Mapping[str, Any]
     checkpoints: Sequence[Checkpoint]
     validations: Sequence[Validation]
@@ -75,23 +78,43 @@ def read_run(path: Path) -> RunFolder:
 
     Raises:
         DataError: it is no run's folder, or a line of the log is not JSON.
+        ConfigError: its run.yaml cannot be read.
     """
+    if (path / "state.json").is_file():
+        raise DataError(Problem("is a checkpoint", str(path), fix=f"give the run's folder, {path.parent}"))
     config_file = path / "run.yaml"
     if not config_file.is_file():
-        raise DataError(
-            [Problem("is not a run's folder: it has no run.yaml", str(path), fix="give the output_dir of a run")]
-        )
-    text = config_file.read_text(encoding="utf-8")
+        raise DataError(Problem("is not a run's folder: it has no run.yaml", str(path), fix=_FIX))
+    config = read_document(config_file).data
+    if not _is_resolved(config):
+        found = "is not the resolved configuration that a run writes: recipe or training.max_train_steps is missing"
+        raise DataError(Problem(found, str(config_file), fix=_FIX))
     series, last = _read_log(path / "metrics.jsonl")
     return RunFolder(
         path=path,
-        config=read_document(config_file).data,
-        config_text=text,
+        config=config,
+        config_text=config_file.read_text(encoding="utf-8"),
         environment=_read_environment(path / "environment.json"),
         series={name: thinned(points) for name, points in series.items()},
+        skipped_steps=round(sum(count for _, count in series.get("skipped_steps", []))),
         last=last,
         checkpoints=_checkpoints(path),
         validations=_validations(path / "validation"),
+    )
+
+
+_FIX = "give the output_dir of a run"
+
+
+def _is_resolved(config: object) -> bool:
+    if not isinstance(config, Mapping):
+        return False
+    recipe, training = config.get("recipe"), config.get("training")
+    return (
+        isinstance(recipe, Mapping)
+        and {"family", "method"} <= set(recipe)
+        and isinstance(training, Mapping)
+        and isinstance(training.get("max_train_steps"), int)
     )
 
 
@@ -130,8 +153,12 @@ def _read_log(path: Path) -> tuple[dict[str, Series], dict[str, Any]]:
 def _read_environment(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
-    environment = json.loads(path.read_text(encoding="utf-8"))
-    return environment if isinstance(environment, dict) else {}
+    text = path.read_text(encoding="utf-8")
+    try:
+        environment = json.loads(text)
+    except ValueError:  # a run that starts right now, or was killed as it did
+        environment = None
+    return environment if isinstance(environment, dict) else {"incomplete": text}
 
 
 def _checkpoints(path: Path) -> list[Checkpoint]:
@@ -139,22 +166,25 @@ def _checkpoints(path: Path) -> list[Checkpoint]:
     for folder in sorted(path.glob("checkpoint-*")):
         match = _CHECKPOINT.search(folder.name)
         if match and not storage.flaw(folder):
-            size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+            try:
+                size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+            except FileNotFoundError:  # the live run has just made room for a newer one
+                continue
             found.append(Checkpoint(folder.name, int(match[1]), size))
     return found
 
 
 def _validations(path: Path) -> list[Validation]:
-    """By prompt and by how it was sampled (the folder below the step's)."""
+    """By prompt and by how it was sampled (the label in the file's name)."""
     found: dict[tuple[str, str], dict[int, Path]] = {}
     captions: dict[tuple[str, str], str] = {}
     for step_folder in sorted(path.glob("step-*")):
         match = _STEP.search(step_folder.name)
         if match is None:
             continue
-        for video in sorted(step_folder.rglob("*.mp4")):
-            kind = str(video.parent.relative_to(step_folder))
-            key = ("" if kind == "." else kind, video.stem)
+        for video in sorted(step_folder.glob("*.mp4")):
+            named = _VIDEO.match(video.stem)
+            key = ((named["label"] or "") if named else "", video.stem)
             found.setdefault(key, {})[int(match[1])] = video
             caption = video.with_suffix(".txt")
             captions[key] = caption.read_text(encoding="utf-8").strip() if caption.exists() else video.stem

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -78,9 +79,11 @@ class TerminalBar:
                 unit="step",
                 dynamic_ncols=True,
                 file=self._stream,
-                bar_format="{n_fmt}/{total_fmt} |{bar:20}| {postfix}",
+                bar_format="{n_fmt}/{total_fmt} |{bar:20}| {desc}",
             )
-        self._bar.set_postfix_str(" | ".join([*facts(standing), f"ETA {clock(standing.remaining)}"]), refresh=False)
+        # The time left first: what does not fit is cut off at the terminal's edge.
+        text = " | ".join([f"ETA {clock(standing.remaining)}", *facts(standing)])
+        self._bar.set_description_str(text, refresh=False)
         self._bar.update(standing.step - self._bar.n)
         self._bar.refresh()
 
@@ -110,8 +113,8 @@ def write_event(stream: TextIO, event: str, content: Mapping[str, object]) -> No
 
 
 def display_for(stream: TextIO) -> Display:
-    """The bar on a terminal, lines in a file."""
-    return TerminalBar(stream) if stream.isatty() else LogLines(stream)
+    """The bar on a terminal, lines in a file and on terminals that do not say how wide they are."""
+    return TerminalBar(stream) if stream.isatty() and _has_columns(stream) else LogLines(stream)
 
 
 def facts(standing: Standing) -> list[str]:
@@ -137,6 +140,13 @@ def clock(seconds: float) -> str:
 def standard_display() -> Display:
     """What a run shows when nobody asked for anything else."""
     return display_for(sys.stdout)
+
+
+def _has_columns(stream: TextIO) -> bool:
+    try:
+        return os.get_terminal_size(stream.fileno()).columns > 0
+    except OSError:  # a stream that only says that it is a terminal
+        return True
 
 
 def _is_shown(name: str) -> bool:
