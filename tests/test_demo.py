@@ -10,8 +10,9 @@ import pytest
 from fastvideo_core.cli.main import main
 from fastvideo_core.demo.results import read_results
 
-MARGIN = 0.10
-"""Of caption accuracy, by which a student of few steps must be ahead of the teacher in as many."""
+MARGIN = 0.85
+"""What is left at most of the teacher's distances in as many steps; with the sign of DMD2's gradient turned around they grow to
+2.4 times the teacher's and more."""
 
 
 @pytest.mark.slow
@@ -25,8 +26,9 @@ def test_the_fast_demo_s_students_are_ahead_of_their_teacher(
     assert results.row("held-out").accuracy.caption > 0.95
     for steps in (4, 1):
         student, teacher = results.row(f"student-{steps}"), results.row(f"teacher-{steps}")
-        assert student.accuracy.caption > teacher.accuracy.caption + MARGIN
-        assert student.energy < teacher.energy
+        assert student.energy < MARGIN * teacher.energy
+        assert student.wasserstein < MARGIN * teacher.wasserstein
+        assert student.accuracy.colour > teacher.accuracy.colour
     printed = capsys.readouterr().out
     assert f"$ fastvideo-distill preprocess --family wan --model {out}/pipeline" in printed
     assert f"$ fastvideo-distill {out}/student-4.yaml" in printed

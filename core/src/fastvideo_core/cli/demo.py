@@ -18,7 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--family", default="wan", help="an installed model family that has a demo (default: wan)")
     parser.add_argument("--method", default="dmd2", help="an installed method that has a demo (default: dmd2)")
     parser.add_argument("--out", type=Path, default=Path("demo"), help="new folder for everything (default: demo)")
-    parser.add_argument("--fast", action="store_true", help="about a minute: fewer clips, shorter runs, worse videos")
+    parser.add_argument(
+        "--fast", action="store_true", help="under two minutes: fewer clips, shorter runs, worse videos"
+    )
     parser.add_argument("--seed", type=seed, default=0, help="of clips, weights, training and samples (default: 0)")
 
 

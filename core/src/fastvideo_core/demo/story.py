@@ -39,7 +39,7 @@ class Extent:
 
 
 FULL = Extent(clips=1920, samples=192, many_steps=40, guided=True)
-FAST = Extent(clips=480, samples=96, many_steps=20, guided=False)
+FAST = Extent(clips=480, samples=96, many_steps=10, guided=False)
 
 
 @dataclass(frozen=True)

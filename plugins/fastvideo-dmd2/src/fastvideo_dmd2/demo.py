@@ -25,7 +25,7 @@ def _student(steps: list[int], *, learning_rate: float, fast: bool) -> DemoRun:
             "critic": {"trainable": True, "learning_rate": 1.0e-3},
         },
         training={
-            "max_train_steps": 120 if fast else 500,
+            "max_train_steps": 80 if fast else 500,
             "train_batch_size": 64,
             "learning_rate": learning_rate,
             "betas": [0.0, 0.99],
