@@ -105,7 +105,7 @@ def measure(megabytes: int, rounds: int, folder: Path) -> dict[str, list[float]]
     found: dict[str, list[float]] = {"safetensors": [], "blocking": [], "background": [], "background, complete": []}
     turns = ["safetensors", "blocking", "background"]
     for step in range(1, rounds + 2):
-        turns = [*turns[1:], turns[0]]  # a disk takes the first bytes after a pause faster than those that follow
+        turns = [*turns[1:], turns[0]]  # so that none always follows the same other one
         for name in turns:
             if name == "safetensors":
                 found[name].append(seconds(lambda: with_safetensors(folder / "safetensors", tensors)))
