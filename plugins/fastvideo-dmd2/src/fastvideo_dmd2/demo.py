@@ -9,14 +9,14 @@ def dmd2_demo(*, fast: bool) -> MethodDemo:
     """Two runs from the teacher that finetune makes."""
     return MethodDemo(
         runs=(
-            _student([1000, 750, 500, 250], learning_rate=3.0e-4, fast=fast),
-            _student([1000], learning_rate=5.0e-4, fast=fast),
+            _student([1000, 750, 500, 250], learning_rate=3.0e-4, guidance=1.0, fast=fast),
+            _student([1000], learning_rate=5.0e-4, guidance=1.25, fast=fast),
         ),
         teacher="finetune",
     )
 
 
-def _student(steps: list[int], *, learning_rate: float, fast: bool) -> DemoRun:
+def _student(steps: list[int], *, learning_rate: float, guidance: float, fast: bool) -> DemoRun:
     return DemoRun(
         name=f"student-{len(steps)}",
         roles={
@@ -34,7 +34,7 @@ def _student(steps: list[int], *, learning_rate: float, fast: bool) -> DemoRun:
         method_config={
             "dmd_denoising_steps": steps,
             "generator_update_interval": 5,
-            "real_score_guidance_scale": 1.0,
+            "real_score_guidance_scale": guidance,
         },
         # Noise that is drawn anew between the steps lets a step correct what the one before got wrong.
         pipeline_config={"flow_shift": 2.0, "sampler_kind": "sde"},
