@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -20,19 +20,13 @@ def stored_text(raw_batch: Mapping[str, Any], *, width: int, path: str) -> Tenso
     Raises:
         DataError: there is none, or one that this pipeline cannot take.
     """
-    if "text_embedding" not in raw_batch:
-        raise DataError(Problem("the data holds no text_embedding", place(raw_batch)))
-    stored: Tensor = raw_batch["text_embedding"]
-    if stored.ndim != 3 or stored.shape[-1] != width:
-        raise DataError(
-            Problem(
-                f"text_embedding has shape {list(stored.shape[1:])}",
-                place(raw_batch),
-                allowed=f"[tokens, {width}], the width that {path} takes",
-                fix="preprocess the captions with this pipeline's text encoder",
-            )
-        )
-    return floating(stored, "text_embedding", raw_batch)
+    return stored_tensor(
+        raw_batch,
+        "text_embedding",
+        fits=lambda stored: stored.ndim == 3 and stored.shape[-1] == width,
+        allowed=f"[tokens, {width}], the width that {path} takes",
+        fix="preprocess the captions with this pipeline's text encoder",
+    )
 
 
 def stored_latents(
@@ -53,36 +47,58 @@ def stored_latents(
     Raises:
         DataError: there is none, or one that this pipeline cannot take.
     """
-    if "vae_latent" not in raw_batch:
-        raise DataError(
-            Problem(
-                "the data holds captions but no vae_latent",
-                place(raw_batch),
-                fix="preprocess videos, or choose a method setting that trains without data latents",
-            )
-        )
-    stored: Tensor = raw_batch["vae_latent"]
     height, width = patch or (1, 1)
-    fits = stored.ndim == 5 and stored.shape[1] == channels
-    if not fits or stored.shape[3] % height or stored.shape[4] % width:
-        multiples = f" with H a multiple of {height} and W of {width}" if patch else ""
-        raise DataError(
-            Problem(
-                f"vae_latent has shape {list(stored.shape[1:])}",
-                place(raw_batch),
-                allowed=f"[{channels}, T, H, W]{multiples}",
-                fix=fix,
-            )
-        )
-    return floating(stored, "vae_latent", raw_batch)[:, :, :most_frames]
+    multiples = f" with H a multiple of {height} and W of {width}" if patch else ""
+    stored = stored_tensor(
+        raw_batch,
+        "vae_latent",
+        fits=lambda stored: (
+            stored.ndim == 5
+            and stored.shape[1] == channels
+            and stored.shape[3] % height == 0
+            and stored.shape[4] % width == 0
+        ),
+        allowed=f"[{channels}, T, H, W]{multiples}",
+        fix=fix,
+        absent=Problem(
+            "the data holds captions but no vae_latent",
+            place(raw_batch),
+            fix="preprocess videos, or choose a method setting that trains without data latents",
+        ),
+    )
+    return stored[:, :, :most_frames]
 
 
-def floating(stored: Tensor, name: str, raw_batch: Mapping[str, Any]) -> Tensor:
-    """`stored`, which holds numbers with a fraction.
+def stored_tensor(
+    raw_batch: Mapping[str, Any],
+    name: str,
+    *,
+    fits: Callable[[Tensor], bool],
+    allowed: str,
+    fix: str,
+    absent: Problem | None = None,
+) -> Tensor:
+    """A tensor of the batch as it is stored, once it is clear that it fits.
+
+    Args:
+        name: its key.
+        fits: whether its shape, with the batch in front, is right.
+        allowed: the right shape of a sample, for the message, and `fix` what to do about another one.
+        absent: the problem when the batch has no such tensor; None says just that.
 
     Raises:
-        DataError: it holds whole numbers.
+        DataError: there is none, its shape does not fit, or it holds whole numbers.
     """
+    if name not in raw_batch:
+        raise DataError(absent or Problem(f"the data holds no {name}", place(raw_batch)))
+    stored: Tensor = raw_batch[name]
+    if not fits(stored):
+        found = f"{name} has shape {list(stored.shape[1:])}"
+        raise DataError(Problem(found, place(raw_batch), allowed=allowed, fix=fix))
+    return _floating(stored, name, raw_batch)
+
+
+def _floating(stored: Tensor, name: str, raw_batch: Mapping[str, Any]) -> Tensor:
     if not stored.is_floating_point():
         dtype = str(stored.dtype).removeprefix("torch.")
         fix = "preprocess the samples again; whole numbers are no encoding of this pipeline"

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from fastvideo_core.demo.clips import CONTENTS, balanced, clip_name
-from fastvideo_core.demo.results import HEADINGS, HELD_OUT, Results, Row, cells
+from fastvideo_core.demo.clips import CONTENTS, balanced
+from fastvideo_core.demo.results import HEADINGS, Results, Row, cells, video_path
 from fastvideo_core.demo.story import TEACHER, Recipe, configs, read_metrics
 from fastvideo_core.pages.clips import FALL_BACK, clip
 from fastvideo_core.pages.curves import Points, curves
@@ -54,12 +54,8 @@ def _videos(out: Path, rows: Sequence[Row]) -> str:
     contents = balanced(max(SHOWN) + 1)
     lines = []
     for row in rows:
-        names = [clip_name(n) if row.name == HELD_OUT else f"{n:02d}.mp4" for n in SHOWN]
-        folder = out / (HELD_OUT if row.name == HELD_OUT else f"samples/{row.name}")
-        labels = [f"{row.title}: {contents[n].caption}" for n in SHOWN]
-        lines.append(
-            [escape(row.title), *(clip(folder / name, text) for name, text in zip(names, labels, strict=True))]
-        )
+        videos = (clip(video_path(out, row, n), f"{row.title}: {contents[n].caption}") for n in SHOWN)
+        lines.append([escape(row.title), *videos])
     return raw_table(["", *(contents[n].caption for n in SHOWN)], lines)
 
 

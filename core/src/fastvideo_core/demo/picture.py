@@ -8,8 +8,8 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from fastvideo_core.data.media import Frames, read_frames
-from fastvideo_core.demo.clips import CONTENTS, clip_name
-from fastvideo_core.demo.results import HELD_OUT, Row
+from fastvideo_core.demo.clips import CONTENTS
+from fastvideo_core.demo.results import Row, video_path
 
 PROMPTS = (0, 9, 18, 27, 32, 45)
 """One or two of every colour, shape and direction."""
@@ -24,7 +24,7 @@ LAST_FRAME_MILLISECONDS = 700
 
 def write_picture(out: Path, rows: Sequence[Row]) -> Path:
     """Writes demo.gif into the demo's folder: a row for the held-out clips and for every sampler, a column for a prompt."""
-    clips = [[read_frames(_path(out, row, number)) for number in PROMPTS] for row in rows]
+    clips = [[read_frames(video_path(out, row, number)) for number in PROMPTS] for row in rows]
     length = min(len(clip) for row in clips for clip in row)
     pictures = [_picture([[clip[frame] for clip in row] for row in clips], rows) for frame in range(length)]
     colours = pictures[0].quantize(64)  # the same ones in every frame, so that nothing flickers
@@ -35,21 +35,15 @@ def write_picture(out: Path, rows: Sequence[Row]) -> Path:
     return path
 
 
-def _path(out: Path, row: Row, number: int) -> Path:
-    if row.name == HELD_OUT:
-        return out / HELD_OUT / clip_name(number)
-    return out / "samples" / row.name / f"{number:02d}.mp4"
-
-
 def _picture(frames: Sequence[Sequence[Frames]], rows: Sequence[Row]) -> Image.Image:
     step = SIDE + GAP
     picture = Image.new("RGB", (TITLE_WIDTH + step * len(PROMPTS), CAPTION_HEIGHT + step * len(rows)), "white")
     draw = ImageDraw.Draw(picture)
-    font = ImageFont.load_default(12)
+    font, small = ImageFont.load_default(12), ImageFont.load_default(9)
     for column, number in enumerate(PROMPTS):
         content = CONTENTS[number]
         text = f"{content.colour} {content.shape}, {content.direction}"
-        draw.text((TITLE_WIDTH + column * step, 2), text, fill="black", font=ImageFont.load_default(9))
+        draw.text((TITLE_WIDTH + column * step, 2), text, fill="black", font=small)
     for line, row in enumerate(rows):
         top = CAPTION_HEIGHT + line * step
         draw.text((6, top + SIDE // 2 - 8), row.title, fill="black", font=font)

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from fastvideo_core.data.media import Frames, read_frames
-from fastvideo_core.demo.clips import balanced, read_clips
+from fastvideo_core.demo.clips import balanced, clip_name, read_clips
 from fastvideo_core.demo.measures import Accuracy, accuracy, class_energy_distance, features, sliced_wasserstein
-from fastvideo_core.demo.story import Extent, Sampler, seconds_per_video
+from fastvideo_core.demo.story import Extent, Sampler, sample_path, seconds_per_video
 
 HELD_OUT = "held-out"
 
@@ -75,13 +75,17 @@ def measure(out: Path, extent: Extent, samplers: Sequence[Sampler], spent: Mappi
 
     rows = [row(HELD_OUT, "clips that were held out", read_clips(out / HELD_OUT, extent.samples), 0, 0.0)]
     for sampler in samplers:
-        folder = out / "samples" / sampler.name
-        clips = [read_frames(folder / f"{number:02d}.mp4") for number in range(extent.samples)]
-        seconds = seconds_per_video(folder, extent.samples)
+        clips = [read_frames(sample_path(out, sampler.name, number)) for number in range(extent.samples)]
+        seconds = seconds_per_video(out, sampler.name, extent.samples)
         rows.append(row(sampler.name, sampler.title, clips, sampler.evaluations, seconds))
     results = Results(tuple(rows), dict(spent))
     (out / "results.json").write_text(json.dumps(asdict(results), indent=1) + "\n", encoding="utf-8")
     return results
+
+
+def video_path(out: Path, row: Row, number: int) -> Path:
+    """The video of a row with that number, from 0."""
+    return out / HELD_OUT / clip_name(number) if row.name == HELD_OUT else sample_path(out, row.name, number)
 
 
 def read_results(path: Path) -> Results:

@@ -242,9 +242,14 @@ class Story:
         print(f"  {name}: done in {self.spent[name]:.0f} s", flush=True)
 
 
-def seconds_per_video(folder: Path, count: int) -> float:
+def sample_path(out: Path, sampler: str, number: int) -> Path:
+    """The video that a sampler made of a prompt, by their name and number."""
+    return out / "samples" / sampler / f"{number:02d}.mp4"
+
+
+def seconds_per_video(out: Path, sampler: str, count: int) -> float:
     """How long one video took, decoding and writing included: from when its files were written."""
-    times = [(folder / f"{number:02d}.mp4").stat().st_mtime for number in range(count)]
+    times = [sample_path(out, sampler, number).stat().st_mtime for number in range(count)]
     return (times[-1] - times[0]) / max(1, count - 1)
 
 

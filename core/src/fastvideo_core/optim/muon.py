@@ -49,6 +49,7 @@ class Muon(Optimizer):
             groups.append({"params": list(others), "betas": betas, "eps": eps})
         super().__init__(groups, {"lr": lr, "weight_decay": weight_decay})
 
+    # "override": the base returns a closure's loss; this one takes none, and has nothing to return.
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         """One update; `closure` is not for this optimizer."""
@@ -65,8 +66,8 @@ class Muon(Optimizer):
             state = self.state[parameter]
             if not state:
                 state["momentum_buffer"] = torch.zeros_like(parameter)
-            mean = state["momentum_buffer"].lerp_(parameter.grad, 1 - group["momentum"])
             assert parameter.grad is not None
+            mean = state["momentum_buffer"].lerp_(parameter.grad, 1 - group["momentum"])
             by_shape[parameter.shape].append((parameter, parameter.grad.lerp(mean, group["momentum"])))
         for shape, items in by_shape.items():
             factors = orthogonal(torch.stack([direction for _, direction in items]))

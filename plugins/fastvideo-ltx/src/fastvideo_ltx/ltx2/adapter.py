@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from fastvideo_core.config.training import TrainingArgs
-from fastvideo_core.data.stored import floating, place
-from fastvideo_core.errors import DataError, Problem
+from fastvideo_core.data.stored import place, stored_tensor
+from fastvideo_core.errors import Problem
 from fastvideo_core.roles import RoleHandle
 from fastvideo_ltx.adapter import LtxAdapter, PackedLatents
 from fastvideo_ltx.batches import data_free_video, frame_rates, stored_video
@@ -114,24 +114,19 @@ def stored_audio(raw_batch: Mapping[str, Any], folder: LtxFolder) -> Tensor:
     Raises:
         DataError: there is none, or one that this pipeline cannot take.
     """
-    if "audio_latent" not in raw_batch:
-        raise DataError(
-            Problem(
-                "the data holds no audio_latent",
-                place(raw_batch),
-                fix="train on the clips with sound (preprocess puts them into with_sound/), or set "
-                "pipeline_config.streams: [video]",
-            )
-        )
-    stored: Tensor = raw_batch["audio_latent"]
     channels, mel_bins = folder.facts["audio_channels"], folder.facts["audio_mel_bins"]
-    if stored.ndim != 4 or (stored.shape[1], stored.shape[3]) != (channels, mel_bins) or not stored.shape[2]:
-        raise DataError(
-            Problem(
-                f"audio_latent has shape {list(stored.shape[1:])}",
-                place(raw_batch),
-                allowed=f"[{channels}, T, {mel_bins}]",
-                fix="preprocess the videos with this pipeline's audio VAE",
-            )
-        )
-    return floating(stored, "audio_latent", raw_batch)
+    return stored_tensor(
+        raw_batch,
+        "audio_latent",
+        fits=lambda stored: (
+            stored.ndim == 4 and (stored.shape[1], stored.shape[3]) == (channels, mel_bins) and stored.shape[2] > 0
+        ),
+        allowed=f"[{channels}, T, {mel_bins}]",
+        fix="preprocess the videos with this pipeline's audio VAE",
+        absent=Problem(
+            "the data holds no audio_latent",
+            place(raw_batch),
+            fix="train on the clips with sound (preprocess puts them into with_sound/), or set "
+            "pipeline_config.streams: [video]",
+        ),
+    )
