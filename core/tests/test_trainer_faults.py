@@ -149,7 +149,10 @@ def test_a_stop_finishes_the_step_and_saves_it(tmp_path, number, status):
     with pytest.raises(RunStopped) as stopped:
         run(method, numbers(1), 9, every=2)
     assert stopped.value.exit_code == status
-    assert str(stopped.value) == f"stopped by {number.name} after step 3, and saved as checkpoint-000003"
+    assert (
+        str(stopped.value)
+        == f"stopped by {number.name} after step 3, and saved as checkpoint-000003; --resume latest goes on"
+    )
     assert method.weight().item() == 2.0 - 3
     assert storage.latest_checkpoint(tmp_path).name == "checkpoint-000003"
     assert metrics_of(tmp_path)[-1]["step"] == 3

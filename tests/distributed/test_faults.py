@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from fastvideo_core.checkpoint import storage
+from fastvideo_core.distributed.signals import ENDED_AT_ONCE
 from tests.conftest import write_run
 
 pytestmark = [pytest.mark.slow, pytest.mark.distributed]
@@ -41,6 +42,8 @@ class Fault(Callback):
     @hookimpl
     def step_end(self, step):
         time.sleep(0.05)
+        if self.config.kind == "hangs" and step == self.config.at:
+            time.sleep(1000)  # all of them
         if step != self.config.at or int(os.environ.get("RANK", 0)) != self.config.rank:
             return
         if self.config.kind == "killed":
@@ -151,23 +154,43 @@ def test_sigusr1_saves_on_all_processes_and_the_run_goes_on(tmp_path):
     assert process.returncode == 143
 
 
-def test_a_second_interrupt_ends_the_run_at_once(tmp_path):
-    run = run_yaml(tmp_path, {"kind": "none"})
-    with started(tmp_path, run) as process:
+def interrupt_twice(process: subprocess.Popen[str]) -> None:
+    """The second one comes when the first one has reached the processes: two at once would be one to them."""
+    process.send_signal(signal.SIGINT)
+    time.sleep(1)
+    assert process.poll() is None  # the step does not end
+    process.send_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_second_interrupt_ends_a_step_that_does_not_end(tmp_path, processes):
+    with started(tmp_path, run_yaml(tmp_path, {"kind": "hangs"}, num_gpus=processes)) as process:
         wait_for_step(tmp_path, 2)
-        own = workers(process)
-        for pid in own:
-            os.kill(pid, signal.SIGSTOP)  # a step that does not end
-        process.send_signal(signal.SIGINT)
-        time.sleep(0.3)
-        process.send_signal(signal.SIGINT)
-        time.sleep(0.3)
-        for pid in own:
-            os.kill(pid, signal.SIGCONT)
-        before = time.monotonic()
-        process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert time.monotonic() - before < 20
+        time.sleep(1)  # it hangs after step 3
+        interrupt_twice(process)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert steps_of(tmp_path)[-1]["step"] <= 3
+    assert err.count(ENDED_AT_ONCE) == 1
+    assert "rror" not in err, err
+
+
+def test_what_a_process_meets_when_a_second_interrupt_ended_its_peer_is_no_error_of_the_run(tmp_path):
+    with started(tmp_path, run_yaml(tmp_path, {"kind": "none"})) as process:
+        wait_for_step(tmp_path, 2)
+        first, late = workers(process)
+        for pid in (first, late):
+            os.kill(pid, signal.SIGSTOP)
+        interrupt_twice(process)
+        time.sleep(1)
+        os.kill(late, signal.SIGCONT)  # it has one of the two, and waits for the other inside a collective
+        time.sleep(1)
+        os.kill(first, signal.SIGCONT)
+        os.kill(first, signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert err.count(ENDED_AT_ONCE) == 1
+    assert "rror" not in err, err
 
 
 @pytest.mark.parametrize(

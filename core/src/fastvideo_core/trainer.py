@@ -200,7 +200,7 @@ class DistillTrainer:
         if signal is not None and not is_last:
             if manager is not None:
                 manager.finish()
-            saved = f", and saved as checkpoint-{step:06d}" if manager is not None else ""
+            saved = f", and saved as checkpoint-{step:06d}; --resume latest goes on" if manager is not None else ""
             raise RunStopped(f"stopped by {signal.name} after step {step}{saved}", 128 + signal)
 
     def _validate(self, method: DistillMethod, callbacks: CallbackManager, updates: Updates, step: int) -> None:

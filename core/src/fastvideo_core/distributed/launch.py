@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
@@ -30,6 +31,7 @@ from fastvideo_core.distributed.siblings import (
     register_process,
     reported_errors,
 )
+from fastvideo_core.distributed.signals import ENDED_AT_ONCE
 from fastvideo_core.errors import Problem
 
 _AGENT_PATIENCE = 25.0
@@ -79,16 +81,24 @@ def start_processes(count: int, arguments: Sequence[str]) -> int:
         return 0
 
 
+@dataclass(frozen=True)
+class _Request:
+    """A signal that asked for an end, and when it came (seconds since the epoch, as in `ProcessError`)."""
+
+    kind: signal.Signals
+    time: float
+
+
 @contextmanager
-def _handing_on(folder: Path, count: int) -> Iterator[list[signal.Signals]]:
+def _handing_on(folder: Path, count: int) -> Iterator[list[_Request]]:
     """Inside, signals go to the run's processes; gives the list of those that asked for an end."""
-    received: list[signal.Signals] = []
+    received: list[_Request] = []
 
     def hand_on(number: int, frame: FrameType | None) -> None:
         kind = signal.Signals(number)
         processes = ready_processes(folder)
         if kind is not signal.SIGUSR1:
-            received.append(kind)
+            received.append(_Request(kind, time.time()))
             if len(processes) < count:  # not all are training yet: there is nothing to finish
                 raise SignalException(f"received {kind.name}", kind)
         for process in processes:
@@ -103,11 +113,14 @@ def _handing_on(folder: Path, count: int) -> Iterator[list[signal.Signals]]:
             signal.signal(number, handler)
 
 
-def _status(
-    failures: Mapping[int, ProcessFailure], folder: Path, count: int, received: Sequence[signal.Signals]
-) -> int:
+def _status(failures: Mapping[int, ProcessFailure], folder: Path, count: int, received: Sequence[_Request]) -> int:
     """The status of a run whose processes failed; says why, once, unless it was asked to end."""
     errors = reported_errors(folder)
+    interrupts = [request for request in received if request.kind is signal.SIGINT]
+    if len(interrupts) > 1 and not (errors and errors[0].time < interrupts[1].time):
+        # The processes end when it reaches them, one before the other: what the later ones meet is its work.
+        print(ENDED_AT_ONCE, file=sys.stderr)
+        return 128 + signal.SIGINT
     killed = [
         (rank, failure)
         for rank, failure in failures.items()
@@ -119,12 +132,12 @@ def _status(
         if not received:
             print(f"error: {_killed(rank, count, failure)}", file=sys.stderr)
             return 128 - failure.exitcode
-        return 128 + received[-1]
+        return 128 + received[-1].kind
     if errors:
         print(errors[0].text, file=sys.stderr)
         return errors[0].status  # not the process's own: torch may have ended it while it was going
     if received:
-        return 128 + received[0]
+        return 128 + received[0].kind
     statuses = [failure.exitcode for failure in failures.values()]
     status: int = next((status for status in statuses if status > 0), 128 + signal.SIGTERM)
     if status not in (128 + signal.SIGTERM, 128 + signal.SIGINT):

@@ -18,6 +18,9 @@ SAVE, INTERRUPT, TERMINATE = 1, 2, 3
 
 SIGNALS = {signal.SIGUSR1: SAVE, signal.SIGINT: INTERRUPT, signal.SIGTERM: TERMINATE}
 
+ENDED_AT_ONCE = "ended at once by a second SIGINT; --resume latest goes on from the last checkpoint, if there is one"
+"""What is said of a run that did not end in order: by its only process, or by the launcher of several."""
+
 STOPPED_BY = {INTERRUPT: signal.SIGINT, TERMINATE: signal.SIGTERM}
 
 
@@ -68,6 +71,8 @@ def _watch(pipe: int) -> None:
     while byte := os.read(pipe, 1):
         interrupts += byte[0] == signal.SIGINT
         if interrupts > 1:
+            if "RANK" not in os.environ:
+                os.write(2, f"\n{ENDED_AT_ONCE}\n".encode())  # sys.stderr may be held by the main thread
             os._exit(128 + signal.SIGINT)
         if byte[0] == signal.SIGTERM and ended_siblings():
             os._exit(128 + signal.SIGTERM)
