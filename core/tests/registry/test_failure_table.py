@@ -146,10 +146,17 @@ def test_an_optional_target_that_is_not_offered(site: Path, package: str) -> Non
     source = f"from fastvideo_core.registry.specs import ModelPlugin\nPLUGIN = {spec}\n"
     entry = f"[fastvideo.models]\nfam = {package}.plugin:PLUGIN\n"
     install(site, "fam-dist", entry_points=entry, modules={f"{package}/plugin.py": source})
+    other = source.replace("'fam'", "'other'").replace("tiny=", "export=")
+    entry = f"[fastvideo.models]\nother = {package}.other:PLUGIN\n"
+    install(site, "other-dist", entry_points=entry, modules={f"{package}/other.py": other, f"{package}/m.py": ""})
     registry = here(site)
     with pytest.raises(PluginError) as raised:
         registry.resolve(registry.get("models", "fam"), "export")
-    assert "the model family 'fam' does not offer `export`\n    allowed: build, config, tiny" in str(raised.value)
+    said = "the model family 'fam' does not offer `export`\n    allowed: build, config, tiny\n    fix: take one that does: other"
+    assert said in str(raised.value)
+    with pytest.raises(PluginError) as raised:
+        registry.resolve(registry.get("models", "fam"), "sample")
+    assert str(raised.value).endswith("does not offer `sample`\n    allowed: build, config, tiny")
 
 
 # broken plug-in, not selected

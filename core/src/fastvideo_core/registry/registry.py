@@ -147,7 +147,9 @@ class PluginRegistry:
         if value is None:
             offers = [name for name in plugin.spec.targets if plugin.spec.target(name) is not None]
             found = f"the {SINGULAR[plugin.kind]} {plugin.name!r} does not offer `{target}`"
-            raise PluginError(Problem(found, where=str(plugin.provenance), allowed=", ".join(offers)))
+            others = self._that_offer(plugin.kind, target)
+            fix = f"take one that does: {', '.join(others)}" if others else ""
+            raise PluginError(Problem(found, where=str(plugin.provenance), allowed=", ".join(offers), fix=fix))
         found_object = plugin.objects[target] if target in plugin.objects else _import(plugin.provenance, value, target)
         if target == "impl" and not isinstance(found_object, type):
             raise PluginError(_broken(plugin.provenance, f"its `impl` {value} is {found_object!r}, not a class"))
@@ -175,6 +177,11 @@ class PluginRegistry:
         candidates = [item for kind in KINDS for item in self._candidates(kind)]
         unmet = {name: unmet_of(name) for name in {item[0].distribution for item in candidates if item[0].installed}}
         return tuple(self._status(*item, unmet.get(item[0].distribution, ())) for item in candidates)
+
+    def _that_offer(self, kind: Kind, target: str) -> tuple[str, ...]:
+        """Names of the healthy plug-ins of a kind whose spec fills `target`."""
+        specs = [item.plugin.spec for item in self.list() if item.plugin is not None and item.plugin.kind == kind]
+        return tuple(dict.fromkeys(spec.name for spec in specs if spec.target(target) is not None))
 
     def load_plugin_file(self, path: str | Path) -> tuple[Provenance, ...]:
         """Run a Python file whose decorators register plug-ins, and say what it registered.
