@@ -95,10 +95,10 @@ def test_the_page_s_commands_train(tmp_path, name, module, here):
 
 
 def test_the_sbatch_script_hands_torchrun_what_it_needs(tmp_path):
-    """Run with stand-ins for the commands of the cluster, which note what they are given."""
+    """Run with stand-ins for the commands of the cluster, which note what they are given; of more nodes than a pipe holds."""
     folder = tmp_path / "bin"
     folder.mkdir()
-    for name, body in (("scontrol", "echo node1; echo node2"), ("srun", 'printf "%s\\n" "$@"')):
+    for name, body in (("scontrol", "seq -f node%.0f 100000"), ("srun", 'printf "%s\\n" "$@"')):
         path = folder / name
         path.write_text(f"#!/bin/bash\n{body}\n")
         path.chmod(0o755)

@@ -37,7 +37,7 @@ def name_process() -> None:
                 f"{'is' if len(missing) == 1 else 'are'} not set",
                 where="environment",
                 allowed="the name of the first node, and a free port there",
-                fix='export MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1) MASTER_PORT=29500',
+                fix='export MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p) MASTER_PORT=29500',
             )
         )
     for name, source in NAMES.items():
