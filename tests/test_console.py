@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fcntl
 import io
+import itertools
 import json
 import logging
 import os
@@ -18,7 +20,11 @@ import pytest
 
 from fastvideo_core.cli.console import Console
 from fastvideo_core.cli.main import main
-from fastvideo_core.tracking.display import JsonLines, LogLines, Standing, TerminalBar, display_for
+from fastvideo_core.cli.streams import drop_unwritten
+from fastvideo_core.dispatch import summary
+from fastvideo_core.dispatch.runtime import DistillRuntime
+from fastvideo_core.testing.runs import build_run, toy_world
+from fastvideo_core.tracking.display import Guarded, JsonLines, LogLines, Standing, TerminalBar, display_for
 from tests.conftest import write_run
 
 METRICS = {
@@ -213,3 +219,104 @@ def test_json_has_no_numbers_that_are_not_finite():
     stream = io.StringIO()
     JsonLines(stream).show(Standing(1, 2, {**METRICS, "total_loss": float("nan")}, 1.0))
     assert json.loads(stream.getvalue())["total_loss"] == "nan"
+
+
+class Broken(io.StringIO):
+    """A stream whose reader goes after some writes."""
+
+    def __init__(self, writes: int) -> None:
+        super().__init__()
+        self._left = writes
+
+    def write(self, text: str) -> int:
+        self._left -= 1
+        if self._left < 0:
+            raise BrokenPipeError(32, "Broken pipe")
+        return super().write(text)
+
+
+@pytest.mark.parametrize(("mode", "writes"), [("", 0), ("", 20), ("--verbose", 20), ("--json", 0), ("--json", 4)])
+def test_a_run_goes_on_when_nobody_reads_its_output(run_file, monkeypatch, mode, writes):
+    error = io.StringIO()
+    monkeypatch.setattr("sys.stdout", Broken(writes))
+    monkeypatch.setattr("sys.stderr", error)
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # pytest's own
+    assert main([str(run_file), *([mode] if mode else [])]) == 0
+    assert Path("run/checkpoint-000003").is_dir()
+    said = error.getvalue()
+    assert said.count("the run's steps cannot be shown: BrokenPipeError") <= 1
+    assert "standard output cannot be written ([Errno 32] Broken pipe); the run goes on without it" in said
+    assert "Traceback" not in said
+
+
+def test_a_run_goes_on_when_nobody_reads_its_messages(run_file, monkeypatch, capsys):
+    monkeypatch.setattr("sys.stderr", Broken(0))
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # pytest's own
+    assert main([str(run_file), "--resume", "none"]) == 2
+    assert main([str(run_file)]) == 0
+    assert "step 3/3" in capsys.readouterr().out
+
+
+def test_a_display_that_fails_is_reported_once_and_tried_again(caplog):
+    stream = Broken(1)
+    display = Guarded(LogLines(stream))
+    for step in (1, 2, 3):
+        display.show(Standing(step, 3, METRICS, 1.0))
+    assert stream.getvalue().count("step 1/3") == 1
+    assert [record.getMessage().partition(" (")[0] for record in caplog.records] == [
+        "the run's steps cannot be shown: BrokenPipeError: [Errno 32] Broken pipe"
+    ]
+    stream._left = 1
+    display.show(Standing(3, 3, METRICS, 1.0))
+    assert "step 3/3" in stream.getvalue()
+
+
+def test_what_a_full_disk_does_not_take_is_given_up(monkeypatch):
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr("sys.stdout", full)
+        print("step 1")
+        with pytest.raises(OSError, match="No space left"):
+            full.flush()
+        drop_unwritten()
+        full.flush()  # as Python does when it ends
+
+
+def test_a_message_that_cannot_be_made_is_shown_as_logging_shows_it(monkeypatch):
+    error = io.StringIO()
+    monkeypatch.setattr("sys.stderr", error)
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # pytest's own
+    Console().set_up_logging()
+    logging.getLogger("fastvideo_core").warning("%d steps", "three")
+    assert "--- Logging error ---" in error.getvalue()
+
+
+def test_a_full_disk_before_the_first_step_is_one_message_and_loses_no_file(run_file, capsys):
+    folder = Path("run")
+    folder.mkdir()
+    (folder / "run.yaml").write_text("an earlier start's")
+    (folder / ".run.yaml.tmp").symlink_to("/dev/full")
+    assert main([str(run_file)]) == 1
+    error = capsys.readouterr().err
+    assert "error: run/run.yaml: cannot be written: No space left on device" in error
+    assert "fix: free space" in error
+    assert "Traceback" not in error
+    assert [path.name for path in folder.iterdir()] == ["run.yaml"]
+    assert (folder / "run.yaml").read_text() == "an earlier start's"
+
+
+def test_a_run_says_that_a_loader_keeps_no_position(tmp_path, caplog):
+    def started(steps: int, **training: Any) -> DistillRuntime:
+        training |= {"output_dir": str(tmp_path / "run"), "max_train_steps": steps}
+        roles = {"student": {"path": "toy/base", "trainable": True}}
+        recipe = {"family": "toy", "method": "finetune"}
+        made = build_run(tmp_path, {"recipe": recipe, "roles": roles, "training": training})
+        assert summary.plan(made)["data"] == "the family's own"
+        return dataclasses.replace(made, dataloader=list(itertools.islice(made.dataloader, 2)))
+
+    with toy_world():
+        first = started(1)
+        assert summary.plan(first)["data"] == "the family's own; it keeps no position: a resumed run starts it over"
+        first.train()
+        assert not caplog.records
+        started(2, resume_from_checkpoint="latest").train()
+    assert "keeps no position (it has no state_dict): its data starts over" in caplog.text

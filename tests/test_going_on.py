@@ -139,3 +139,71 @@ def test_a_recipe_family_that_no_role_uses_is_refused(tmp_path):
     run["roles"]["student"]["family"] = "toy"
     with pytest.raises(ConfigError, match="no role is of the family 'wan'"):
         build_run(tmp_path, run)
+
+
+LORA = {"rank": 2, "alpha": 2, "targets": ["net.0"]}
+
+
+def adapters(folder: Path, base: str, steps: int, lora: dict[str, Any] | None = None, **role: Any) -> dict[str, Any]:
+    resume = {"resume_from_checkpoint": "latest"} if folder.exists() else {}
+    run = finetune(folder, steps, **resume)
+    run["roles"]["student"] |= {"path": base, "lora": lora or LORA, **role}
+    return run
+
+
+@pytest.mark.parametrize(
+    ("lora", "had"),
+    [({**LORA, "alpha": 64}, "rank 2 and alpha 64"), ({**LORA, "rank": 4, "alpha": 4}, "rank 4 and alpha 4")],
+)
+def test_adapters_do_not_go_on_with_another_rank_or_alpha(tmp_path, lora, had):
+    build_run(tmp_path, adapters(tmp_path / "run", "toy/base", 1)).train()
+    with pytest.raises(CheckpointError) as raised:
+        build_run(tmp_path, adapters(tmp_path / "run", "toy/base", 2, lora))
+    text = str(raised.value)
+    assert f"roles.student.lora: the checkpoint's adapters have rank 2 and alpha 2, this run's {had}" in text
+    assert "go on with rank 2 and alpha 2, or start a new run with the checkpoint as the role's path" in text
+
+
+def test_an_alpha_that_is_left_out_is_the_rank(tmp_path):
+    build_run(tmp_path, adapters(tmp_path / "run", "toy/base", 1)).train()
+    build_run(tmp_path, adapters(tmp_path / "run", "toy/base", 2, {"rank": 2, "targets": ["net.0"]})).train()
+
+
+def test_adapters_do_not_go_on_on_another_base(tmp_path):
+    build_run(tmp_path, adapters(tmp_path / "run", "toy/base", 1)).train()
+    with pytest.raises(CheckpointError) as raised:
+        build_run(tmp_path, adapters(tmp_path / "run", "toy/other", 2))
+    text = str(raised.value)
+    assert (
+        "roles.student.path: the checkpoint's adapters were trained on toy/base; this run puts them on toy/other"
+        in text
+    )
+    assert "go on with toy/base, or train new adapters in a new run" in text
+
+
+def test_adapters_on_a_checkpoint_go_on_on_the_same_weights_of_it(tmp_path):
+    base = finetune(tmp_path / "base", 2) | {"callbacks": {"ema": {"decay": 0.5}}}
+    build_run(tmp_path, base).train()
+    path, on = str(tmp_path / "base"), str(tmp_path / "base" / "checkpoint-000002")
+    build_run(tmp_path, adapters(tmp_path / "run", path, 1)).train()
+    with pytest.raises(CheckpointError) as raised:
+        build_run(tmp_path, adapters(tmp_path / "run", path, 2, weights="raw"))
+    assert f"were trained on {on}; this run puts them on {on} weights: raw" in str(raised.value)
+    build_run(tmp_path, adapters(tmp_path / "run", path, 2)).train()
+
+
+def test_adapters_go_on_on_a_base_that_was_moved_and_the_log_says_so(tmp_path, caplog):
+    build_run(tmp_path, finetune(tmp_path / "base", 2)).train()
+    there, here = tmp_path / "base" / "checkpoint-000002", tmp_path / "moved"
+    build_run(tmp_path, adapters(tmp_path / "run", str(there), 1)).train()
+    shutil.copytree(there, here)
+    with pytest.raises(
+        CheckpointError, match=r"were trained on .*base/checkpoint-000002; this run puts them on .*moved"
+    ):
+        build_run(tmp_path, adapters(tmp_path / "run", str(here), 2))
+    shutil.rmtree(tmp_path / "base")
+    build_run(tmp_path, adapters(tmp_path / "run", str(here), 2)).train()
+    text = (
+        f"the checkpoint's adapters were trained on {there}, which is not here; they go on on {here}, which must hold"
+    )
+    assert text in caplog.text

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import signal
+import time
 from typing import ClassVar
 
 import pytest
@@ -16,10 +18,12 @@ from fastvideo_core.callbacks.ema import EMACallback
 from fastvideo_core.callbacks.manager import CallbackManager
 from fastvideo_core.checkpoint import storage
 from fastvideo_core.checkpoint.manager import CheckpointManager
+from fastvideo_core.checkpoint.storage import CheckpointWriteError
 from fastvideo_core.checkpoint.weights import read_role_weights
 from fastvideo_core.errors import NonFiniteError, RunStopped
 from fastvideo_core.trainer import DistillTrainer
 from fastvideo_core.updates import Updates
+from fastvideo_core.validator import VideoWriteError
 
 from .one_weight import Linear, Watch, config_of, metrics_of, numbers, run
 
@@ -182,3 +186,79 @@ def test_an_error_in_a_step_reaches_the_callbacks_with_its_step(tmp_path):
     assert watch.errors == [caught.value]
     assert watch.of("train_end") == []
     assert watch.of("step_end") == [1, 2]
+
+
+# --- what cannot be written ---------------------------------------------------------------------------------------
+
+
+def full_disk(monkeypatch, steps):
+    original = storage.write_document
+
+    def write(folder, document):
+        if document.step in steps:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        original(folder, document)
+
+    monkeypatch.setattr(storage, "write_document", write)
+
+
+class Waiting(Linear):
+    """Waits a little in every step, so that the checkpoint beside it comes to its end."""
+
+    def single_train_step(self, batch, iteration, *, current_vsa_sparsity=0.0):
+        time.sleep(0.05)
+        return super().single_train_step(batch, iteration)
+
+
+def test_a_checkpoint_that_fails_in_the_background_ends_the_run_soon_with_the_state_it_then_has(tmp_path, monkeypatch):
+    full_disk(monkeypatch, {2})
+    method = Waiting(config_of(tmp_path))
+    manager = CheckpointManager(tmp_path, every=2, keep=0, config_yaml="", versions={}, background=True)
+    trainer = DistillTrainer(method.cfg.training, config={})
+    with pytest.raises(CheckpointWriteError, match="the run ends for that; its state after step") as raised:
+        trainer.run(method, numbers(1), 1000, checkpoint_manager=manager)
+    assert "checkpoint-000002: the checkpoint could not be written: No space" in str(raised.value)
+    last = method.seen[-1][0]
+    assert last < 100
+    assert storage.latest_checkpoint(tmp_path).name == f"checkpoint-{last:06d}"
+    assert read_role_weights(storage.latest_checkpoint(tmp_path), "student", ema=False)["net"]["w"].item() == 2.0 - last
+
+
+def test_a_run_that_diverges_onto_a_full_disk_tells_of_both(tmp_path, monkeypatch):
+    full_disk(monkeypatch, {3})
+    method = Linear(config_of(tmp_path, max_skipped_steps=0))
+    with pytest.raises(NonFiniteError) as raised:
+        run(method, numbers(0.5, 0.5, math.nan), 6, every=10)
+    assert "step 3: total_loss is nan" in str(raised.value)
+    assert "checkpoint-000003: the checkpoint could not be written: No space" in str(raised.value)
+
+
+def test_a_step_is_saved_before_its_validation(tmp_path):
+    class Validates(Linear):
+        def log_validation(self, iteration):
+            assert storage.latest_checkpoint(tmp_path).name == f"checkpoint-{iteration:06d}"
+            raise RuntimeError("broken")
+
+    method = Validates(config_of(tmp_path, log_validation=True, validation_steps=2))
+    with pytest.raises(RuntimeError, match="broken"):
+        run(method, numbers(1), 5, every=2)
+    assert storage.latest_checkpoint(tmp_path).name == "checkpoint-000002"
+
+
+def test_a_run_that_is_asked_to_stop_does_not_validate_first(tmp_path):
+    method = Signalled(config_of(tmp_path, log_validation=True, validation_steps=1), signal.SIGTERM)
+    with pytest.raises(RunStopped):
+        run(method, numbers(1), 9, every=0)
+    assert method.validated == [1, 2]
+
+
+def test_a_video_that_cannot_be_written_does_not_end_the_run(tmp_path, caplog):
+    class FullDisk(Linear):
+        def log_validation(self, iteration):
+            super().log_validation(iteration)
+            raise VideoWriteError("a sampled video could not be written: No space left on device")
+
+    method = FullDisk(config_of(tmp_path, log_validation=True, validation_steps=2))
+    watch = run(method, numbers(1), 5)
+    assert method.validated == watch.of("validation_end") == [2, 4]
+    assert caplog.text.count("a sampled video could not be written: No space left on device\n    training goes on") == 2

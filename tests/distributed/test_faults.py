@@ -22,13 +22,19 @@ from tests.conftest import write_run
 pytestmark = [pytest.mark.slow, pytest.mark.distributed]
 
 PLUGIN = '''
-import os, signal, time
+import errno, os, signal, time
 import torch
+from fastvideo_core.checkpoint import storage
 from fastvideo_core.errors import DataError
 from fastvideo_core import Callback, PluginConfig, hookimpl, register_callback, register_model
 from fastvideo_core.testing.toy import ToyConfig, build_toy_components
 
 register_model("toy", config=ToyConfig)(build_toy_components)
+
+def full_disk(folder, document, original=storage.write_document):
+    if document.step == 3:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    original(folder, document)
 
 class FaultConfig(PluginConfig):
     kind: str
@@ -38,6 +44,11 @@ class FaultConfig(PluginConfig):
 @register_callback("fault", config=FaultConfig)
 class Fault(Callback):
     """Something that happens to one rank after a step; the others go on."""
+
+    @hookimpl
+    def train_start(self):
+        if self.config.kind == "full":
+            storage.write_document = full_disk
 
     @hookimpl
     def step_end(self, step):
@@ -54,6 +65,12 @@ class Fault(Callback):
             raise RuntimeError("something is broken")
         if self.config.kind == "terminated":
             os.kill(os.getpid(), signal.SIGTERM)
+
+    @hookimpl
+    def checkpoint_saved(self, path):
+        if self.config.kind == "late":
+            time.sleep(3)  # on the main process alone
+            (path / "heard").touch()
 
     @hookimpl
     def before_optimizer_step(self, method, step):
@@ -127,6 +144,29 @@ def test_a_stop_reaches_all_processes_at_the_same_step(tmp_path, number, status)
     last = steps_of(tmp_path)[-1]["step"]
     assert latest.name == f"checkpoint-{last:06d}"
     assert err.count(f"stopped by {number.name} after step {last}, and saved as {latest.name}") == 1
+    assert "Traceback" not in err
+
+
+def test_the_main_process_ends_its_work_when_the_others_have_left(tmp_path):
+    with started(tmp_path, run_yaml(tmp_path, {"kind": "late"})) as process:
+        wait_for_step(tmp_path, 2)
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=120)
+    assert process.returncode == 143, err
+    assert (storage.latest_checkpoint(tmp_path / "run") / "heard").exists()
+    assert err.count("stopped by SIGTERM after step") == 1
+
+
+def test_a_checkpoint_that_only_the_main_process_knows_to_have_failed_ends_the_run_on_all(tmp_path):
+    run = run_yaml(tmp_path, {"kind": "full"}, training_state_checkpointing_steps=3)
+    with started(tmp_path, run) as process:
+        _, err = process.communicate(timeout=120)
+    assert process.returncode == 1, err
+    latest = storage.latest_checkpoint(tmp_path / "run").name
+    assert "checkpoint-000003 (process 0): the checkpoint could not be written: No space left on device" in err
+    assert f"{latest}: the run ends for that" in err
+    assert int(latest[-6:]) < 200
+    assert steps_of(tmp_path)[-1]["step"] == int(latest[-6:])
     assert "Traceback" not in err
 
 
@@ -215,6 +255,22 @@ def test_the_first_error_is_shown_once_and_ends_the_others_quickly(tmp_path, kin
     if kind == "killed":
         assert "was killed by the system with SIGKILL; the others were ended" in err
         assert "fewer dataloader_num_workers" in err
+
+
+def test_the_newest_checkpoint_counts_also_where_a_kill_left_it_put_aside(tmp_path):
+    run = run_yaml(tmp_path, {"kind": "none"}, steps=6, training_state_checkpointing_steps=3)
+    with started(tmp_path, run) as process:
+        _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    folder = tmp_path / "run"
+    (folder / "checkpoint-000006").rename(folder / ".checkpoint-000006.replaced")
+    run["training"] |= {"max_train_steps": 8, "resume_from_checkpoint": "latest"}
+    with started(tmp_path, run) as process:
+        _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert [line["step"] for line in steps_of(tmp_path)] == list(range(1, 9))
+    assert storage.latest_checkpoint(folder).name == "checkpoint-000008"
+    assert (folder / "checkpoint-000006").is_dir()
 
 
 def test_a_gradient_that_one_process_spoils_is_skipped_by_all(tmp_path):

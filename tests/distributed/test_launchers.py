@@ -182,6 +182,36 @@ def test_under_torchrun_the_first_error_is_shown_once(tmp_path, fault, training,
     assert "Connection" not in ran.stderr, ran.stderr
 
 
+def test_under_torchrun_its_processes_count_where_num_gpus_is_left_out(tmp_path):
+    arguments = write(tmp_path, "none", hsdp_replicate_dim=2)
+    file = tmp_path / "run.yaml"
+    file.write_text(file.read_text().replace("  num_gpus: 2\n", ""))
+    ran = under_torchrun(tmp_path, arguments)
+    assert ran.returncode == 0, ran.stderr
+    assert "every role in 1 shards, 2 replicas" in ran.stdout
+    assert "num_gpus: 2\n" in (tmp_path / "run" / "run.yaml").read_text()
+
+
+def test_a_torchrun_that_is_asked_to_end_leaves_a_checkpoint_and_ends_with_1(tmp_path):
+    arguments = write(tmp_path, "none", steps=10_000)
+    command = [
+        *TORCHRUN,
+        "--standalone",
+        "--nproc-per-node=2",
+        "--shutdown-timeout=60",
+        "-m",
+        "fastvideo_core",
+        *arguments,
+    ]
+    with subprocess.Popen(command, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True) as process:
+        wait_for_step(tmp_path, 2)
+        process.terminate()
+        _, said = process.communicate(timeout=120)
+    assert process.returncode == 1, said
+    assert said.count("stopped by SIGTERM after step") == 1, said
+    assert len(list((tmp_path / "run").glob("checkpoint-*"))) == 1
+
+
 def test_processes_end_in_order_when_their_launcher_is_killed(tmp_path):
     with started(tmp_path, run_yaml(tmp_path, {"kind": "none"})) as process:
         wait_for_step(tmp_path, 2)

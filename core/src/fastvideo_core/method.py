@@ -16,6 +16,7 @@ from fastvideo_core.adapter import LatentsSource, OnTrainStart
 from fastvideo_core.batch import TrainingBatch
 from fastvideo_core.config.run import RunConfig
 from fastvideo_core.distributed import context
+from fastvideo_core.errors import ContractError, Problem
 from fastvideo_core.rng import RandomStreams
 from fastvideo_core.roles import RoleHandle, RoleManager
 from fastvideo_core.tracker import NullTracker, Tracker
@@ -178,3 +179,30 @@ class DistillMethod(nn.Module):
         generator = self.rng.local(stream)
         noise = torch.randn(latents.shape, generator=generator, device=generator.device, dtype=torch.float32)
         return noise.to(latents.device)
+
+
+def check_parameters(method: DistillMethod) -> None:
+    """Fails when a method trains what is no role's: processes would not share its gradient, and checkpoints not keep it.
+
+    Raises:
+        ContractError: naming the parameters.
+    """
+    of_roles = {id(parameter) for handle in method.bundle for _, parameter in handle.named_parameters()}
+    own = {id(p): name for name, p in method.named_parameters() if p.requires_grad and id(p) not in of_roles}
+    found = [f"its own parameter '{name}'" for name in own.values()]
+    for handle in method.bundle:
+        for name, optimizer in handle.optimizers.items():
+            stepped = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            if unknown := [p for p in stepped if id(p) not in of_roles and id(p) not in own]:
+                shapes = ", ".join(str(list(parameter.shape)) for parameter in unknown)
+                found.append(f"parameters of shape {shapes} in the optimizer '{name}' of role '{handle.name}'")
+    if found:
+        raise ContractError(
+            Problem(
+                found=f"it trains {'; '.join(found)}, which no role has",
+                where=type(method).__qualname__,
+                allowed="parameters of the roles' modules",
+                fix="make it a module of a trainable role of its own (a RoleHandle that `shard_roles` was given, in "
+                "`bundle.roles`), as dmd2 does with its discriminator; what is not trained needs requires_grad_(False)",
+            )
+        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ class SafetensorsWeights:
 
     Args:
         folders: a folder by module; where an index file names several shards, it counts, else every file of the folder.
+            Files of a variant (`model.fp16.safetensors`) count where there are no others.
         where: how errors name the place that gave the path, for example "roles.student.path".
 
     Raises:
@@ -57,7 +58,8 @@ class SafetensorsWeights:
             raise self._damaged(path, error) from error
 
     def _located(self, folder: Path) -> dict[str, Path]:
-        index = next(iter(sorted(folder.glob("*.safetensors.index.json"))), None)
+        found = _preferred([*folder.glob("*.safetensors.index.json"), *folder.glob("*.safetensors")])
+        index = next((path for path in found if path.suffix == ".json"), None)
         if index is not None:
             try:
                 shards: dict[str, Any] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
@@ -65,7 +67,7 @@ class SafetensorsWeights:
             except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
                 raise self._damaged(index, error) from error
         files: dict[str, Path] = {}
-        for path in sorted(folder.glob("*.safetensors")):
+        for path in found:
             try:
                 with safe_open(path, framework="pt") as file:
                     files.update(dict.fromkeys(file.keys(), path))
@@ -78,3 +80,9 @@ class SafetensorsWeights:
     def _damaged(self, path: Path, error: Exception) -> ConfigError:
         why = (str(error).strip() or type(error).__name__).splitlines()[0]
         return ConfigError(Problem(f"cannot be read: {why}", where=f"{self._where} ({path})", fix=_DAMAGED))
+
+
+def _preferred(files: Iterable[Path]) -> list[Path]:
+    """Those of no variant, as diffusers and transformers choose them; all where each is of one."""
+    ordered = sorted(files)
+    return [path for path in ordered if "." not in path.name.partition(".safetensors")[0]] or ordered

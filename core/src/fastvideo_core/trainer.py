@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -10,20 +12,25 @@ from torch import Tensor
 
 from fastvideo_core.callbacks.manager import CallbackManager
 from fastvideo_core.checkpoint.manager import CheckpointManager
+from fastvideo_core.checkpoint.storage import CheckpointWriteError
+from fastvideo_core.checkpoint.training_state import ResumableLoader
 from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.distributed import context
 from fastvideo_core.distributed.shard import set_gradient_sync
 from fastvideo_core.distributed.signals import SAVE, STOPPED_BY, RunSignals
-from fastvideo_core.errors import RunStopped
+from fastvideo_core.errors import NonFiniteError, RunStopped
 from fastvideo_core.method import DistillMethod
 from fastvideo_core.optim.clip import clip_gradients
 from fastvideo_core.tracker import Tracker
 from fastvideo_core.tracking.build import build_tracker
-from fastvideo_core.tracking.display import Display, Silent, standard_display
+from fastvideo_core.tracking.display import Display, Guarded, Silent, standard_display
 from fastvideo_core.tracking.metrics import MetricMeans, phase_name, to_floats
 from fastvideo_core.tracking.phases import phase_timer
 from fastvideo_core.tracking.progress import Progress
 from fastvideo_core.updates import Updates
+from fastvideo_core.validator import VideoWriteError
+
+logger = logging.getLogger(__name__)
 
 
 @runtime_checkable
@@ -33,6 +40,10 @@ class CountsSkippedRows(Protocol):
     def take_skipped_rows(self) -> int | None:
         """Rows replaced in the batches that were handed out since the last time; None when it never replaces any."""
         ...
+
+
+ON_ALL_PROCESSES = (RunStopped, NonFiniteError, CheckpointWriteError)
+"""Why a run ends early on all of its processes alike, at the same step."""
 
 
 class DistillTrainer:
@@ -46,7 +57,7 @@ class DistillTrainer:
 
     def __init__(self, training_args: TrainingArgs, config: Mapping[str, Any], display: Display | None = None) -> None:
         self.training_args = training_args
-        self._display = display or (standard_display() if context.is_main_process() else Silent())
+        self._display = Guarded(display or (standard_display() if context.is_main_process() else Silent()))
         self.tracker: Tracker = build_tracker(training_args, dict(config))
         self._timer = phase_timer(context.device())
         self._logged_step = 0
@@ -70,6 +81,7 @@ class DistillTrainer:
         """
         callbacks = callbacks or CallbackManager({})
         step = self._logged_step = start_step
+        leaves_together = True
         try:
             with RunSignals() as signals:
                 method.set_tracker(self.tracker)
@@ -78,6 +90,8 @@ class DistillTrainer:
                 if checkpoint_manager is not None:
                     checkpoint_manager.attach(method, callbacks, dataloader)
                     checkpoint_manager.resume()
+                    if start_step > 0 and not isinstance(dataloader, ResumableLoader):
+                        logger.warning("the dataloader keeps no position (it has no state_dict): its data starts over")
                 batches = endless(dataloader)
                 if checkpoint_manager is not None:
                     checkpoint_manager.restore_rng()  # making a dataloader's iterator may have drawn random numbers
@@ -87,15 +101,18 @@ class DistillTrainer:
 
                 for step in range(start_step + 1, max_steps + 1):
                     metrics, losses = self._accumulate_gradients(method, batches, step)
-                    self._update(method, callbacks, updates, step, metrics, losses, signals.take())
+                    request = signals.take()
+                    if checkpoint_manager is not None and checkpoint_manager.must_save():
+                        request = max(request, SAVE)
+                    self._update(method, callbacks, updates, step, metrics, losses, request)
                     callbacks.hook.step_end(method=method, step=step, metrics=metrics)
                     last = step == max_steps or callbacks.stops(step)
                     if self.training_args.logging_steps > 1:
                         self._unlogged.add({}, metrics)
                     if last or step % self.training_args.logging_steps == 0:
                         self._log(step, {**metrics, **self._skipped(updates, dataloader)}, progress)
-                    self._validate(method, callbacks, updates, step)
                     self._save(checkpoint_manager, updates, step, is_last=last)
+                    self._validate(method, callbacks, updates, step)
                     if last:
                         break
 
@@ -104,6 +121,7 @@ class DistillTrainer:
                 callbacks.hook.train_end(method=method, step=step)
                 progress.close()
         except BaseException as error:
+            leaves_together = isinstance(error, ON_ALL_PROCESSES)
             self._display.close()
             callbacks.hook.exception(method=method, step=step, error=error)
             if checkpoint_manager is not None:
@@ -111,6 +129,10 @@ class DistillTrainer:
             raise
         finally:
             self.tracker.finish()
+            if leaves_together:
+                # A launcher ends the others when the first process has left: not before the main one is ready.
+                with suppress(RuntimeError):  # one is gone already: there is nothing left to wait for
+                    context.barrier()
 
     # --- the parts of a step --------------------------------------------------------------------------------------
 
@@ -190,27 +212,26 @@ class DistillTrainer:
             manager.poll()
             if ends or is_last or updates.request == SAVE or manager.is_due(step):
                 updates.settle()
-                manager.save(step)
+                _save_now(manager, step, updates.failure, waits=ends)
         if updates.request == SAVE:
             updates.request = 0
         if updates.failure is not None:
-            if manager is not None:
-                manager.finish()
             raise updates.failure
         if signal is not None and not is_last:
-            if manager is not None:
-                manager.finish()
             saved = f", and saved as checkpoint-{step:06d}; --resume latest goes on" if manager is not None else ""
             raise RunStopped(f"stopped by {signal.name} after step {step}{saved}", 128 + signal)
 
     def _validate(self, method: DistillMethod, callbacks: CallbackManager, updates: Updates, step: int) -> None:
+        """When it is due and no one waits for the run's end; a video that cannot be written does not end the run."""
         args = self.training_args
-        if not args.log_validation or step % args.validation_steps:
+        if not args.log_validation or step % args.validation_steps or updates.request in STOPPED_BY:
             return
         updates.settle()
         callbacks.hook.validation_start(method=method, step=step)
         try:
             method.log_validation(step)
+        except VideoWriteError as error:
+            logger.error("%s\n    training goes on", error)
         finally:
             callbacks.hook.validation_end(method=method, step=step)
 
@@ -243,3 +264,15 @@ def _start_over(dataloader: Iterable[Any], iterator: Iterator[Any]) -> Iterator[
         if empty:
             raise ValueError(f"{type(dataloader).__name__} gave no batch")
         iterator = iter(dataloader)
+
+
+def _save_now(manager: CheckpointManager, step: int, failure: NonFiniteError | None, *, waits: bool) -> None:
+    """Saves, and `waits` until it is written; the error tells of the run's own failure too."""
+    try:
+        manager.save(step)
+        if waits:
+            manager.finish()
+    except CheckpointWriteError as error:
+        if failure is None:
+            raise
+        raise NonFiniteError([*failure.problems, *error.problems]) from error

@@ -92,6 +92,10 @@ class DistillValidator(Protocol):
     def log_validation(self, step: int, request: ValidationRequest) -> None: ...
 
 
+class VideoWriteError(DataError):
+    """A sampled video could not be written; there is room or permission missing, and nothing wrong with the run."""
+
+
 class SamplingValidator:
     """Samples every validation prompt through a family's sampler, writes mp4 + PNG, hands both to the tracker.
 
@@ -117,7 +121,12 @@ class SamplingValidator:
         self._tracker = tracker
 
     def log_validation(self, step: int, request: ValidationRequest) -> None:
-        """Samples all prompts with `request`; every process runs along (sharded networks need all), the main one writes."""
+        """Samples all prompts with `request`; every process runs along (sharded networks need all), the main one writes.
+
+        Raises:
+            VideoWriteError: on the main process, after all prompts: the first video or sheet that could not be written.
+        """
+        failed: VideoWriteError | None = None
         devices = [device()] if device().type == "cuda" else []
         with ExitStack() as modes, torch.no_grad(), torch.random.fork_rng(devices=devices):
             for module in request.sample_handle.modules.values():
@@ -127,7 +136,12 @@ class SamplingValidator:
                 seed = prompt.seed if prompt.seed is not None else stream_seed(self._seed, f"validation/{index}")
                 video = self._sampler.sample(asked, prompt, torch.Generator().manual_seed(seed))
                 if is_main_process():
-                    self._write(step, request, index, prompt, video)
+                    try:
+                        self._write(step, request, index, prompt, video)
+                    except OSError as error:
+                        failed = failed or _write_error(request.output_dir, error)
+        if failed is not None:
+            raise failed
 
     def _write(
         self, step: int, request: ValidationRequest, index: int, prompt: ValidationPrompt, video: SampledVideo
@@ -141,6 +155,12 @@ class SamplingValidator:
         write_contact_sheet(png, frames)
         (request.output_dir / f"{stem}.txt").write_text(prompt.caption + "\n", encoding="utf-8")
         self._tracker.log_video(f"validation/{stem}", mp4, step, caption=prompt.caption, contact_sheet=png)
+
+
+def _write_error(folder: Path, error: OSError) -> VideoWriteError:
+    where = str(error.filename or folder)
+    found = f"a sampled video could not be written: {error.strerror or error}"
+    return VideoWriteError(Problem(found, where, fix="free space or make the folder writable"))
 
 
 def fit_prompts(sampler: object, prompts: Sequence[ValidationPrompt]) -> tuple[ValidationPrompt, ...]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+import torch
 
 from fastvideo_core.callbacks.config import EarlyStopConfig
 from fastvideo_core.callbacks.early_stop import EarlyStopCallback
@@ -190,3 +191,17 @@ def test_a_callback_that_is_new_at_resume_is_an_error_that_can_be_waived(tmp_pat
     runtime = build_run(tmp_path, run_of(tmp_path, {"early_stop": {}}, **waived))
     runtime.train()
     assert runtime.callbacks.callbacks["early_stop"].state_dict()["count"] == 2
+
+
+def test_averages_that_are_new_at_resume_start_from_the_weights_of_the_checkpoint(tmp_path: Path) -> None:
+    first = build_run(tmp_path, run_of(tmp_path, {}))
+    first.train()
+    trained = {name: p.detach().clone() for name, p in first.method.bundle["student"].named_parameters()}
+    waived = {"max_train_steps": 7, "resume_from_checkpoint": "latest", "resume_without_callbacks": ["ema"]}
+    again = build_run(tmp_path, run_of(tmp_path, {"ema": {"decay": 0.75}}, **waived))
+    again.train()
+    averages = again.callbacks.callbacks["ema"].state_dict()["shadow"]["student"]["transformer"]
+    for name, weight in again.method.bundle["student"].named_parameters():
+        expected = 0.75 * trained[name] + 0.25 * weight.detach()
+        torch.testing.assert_close(averages[name.removeprefix("transformer.")], expected)
+        assert not torch.equal(trained[name], weight)

@@ -140,17 +140,70 @@ def full_disk(monkeypatch, steps: set[int]) -> None:
     monkeypatch.setattr(storage, "write_document", write)
 
 
-@pytest.mark.parametrize("ending", ["save", "finish"])
-def test_an_error_surfaces_at_the_next_save_or_at_the_end(tmp_path, monkeypatch, ending):
+def test_an_error_surfaces_at_the_end(tmp_path, monkeypatch):
     run = in_background(tmp_path)
     run.manager.save(1)
     run.manager.finish()
     full_disk(monkeypatch, {2})
     run.manager.save(2)
     with pytest.raises(CheckpointWriteError, match=r"checkpoint-000002: the checkpoint could not be written: No space"):
-        run.manager.save(3) if ending == "save" else run.manager.finish()
+        run.manager.finish()
     assert os.listdir(tmp_path) == ["checkpoint-000001"]
     toy_run(tmp_path).manager.load(tmp_path / "checkpoint-000001")
+
+
+def test_an_error_does_not_keep_the_next_state_from_being_saved(tmp_path, monkeypatch):
+    run = in_background(tmp_path)
+    full_disk(monkeypatch, {2})
+    run.manager.save(2)
+    run.steps(1, 3)
+    with pytest.raises(CheckpointWriteError) as raised:
+        run.manager.save(3)
+    assert "checkpoint-000002: the checkpoint could not be written: No space" in str(raised.value)
+    assert "checkpoint-000003: the run ends for that; its state after step 3 is saved" in str(raised.value)
+    resumed = toy_run(tmp_path)
+    assert resumed.manager.load(tmp_path / "checkpoint-000003") == 3
+    assert_same(resumed.fingerprint(), run.fingerprint())
+
+
+def test_when_the_next_state_cannot_be_saved_either_the_error_is_its_own(tmp_path, monkeypatch):
+    run = in_background(tmp_path)
+    full_disk(monkeypatch, {2, 3})
+    run.manager.save(2)
+    with pytest.raises(CheckpointWriteError, match="checkpoint-000003: the checkpoint could not be written") as raised:
+        run.manager.save(3)
+    assert "checkpoint-000002" in str(raised.value.__cause__)
+    assert os.listdir(tmp_path) == []
+
+
+def test_the_last_checkpoint_must_be_there_also_when_errors_are_skipped_and_nothing_is_in_the_background(
+    tmp_path, monkeypatch
+):
+    run = toy_run(tmp_path)
+    run.manager = CheckpointManager(tmp_path, every=1, keep=0, config_yaml="", versions={}, skip_errors=True)
+    run.manager.attach(run.method, run.callbacks, run.loader)
+    full_disk(monkeypatch, {1, 3})
+    run.manager.save(1)
+    run.manager.save(2)
+    run.manager.finish()
+    run.manager.save(3)
+    with pytest.raises(CheckpointWriteError, match="checkpoint-000003"):
+        run.manager.finish()
+
+
+def test_a_skipped_error_is_logged_while_training_goes_on(tmp_path, monkeypatch, caplog):
+    run = in_background(tmp_path, skip_errors=True)
+    full_disk(monkeypatch, {1})
+    run.manager.save(1)
+    end = time.monotonic() + 30
+    while "checkpoint-000001" not in caplog.text:
+        assert time.monotonic() < end
+        run.manager.poll()
+    run.manager.poll()
+    run.manager.save(2)
+    run.manager.finish()
+    assert caplog.text.count("training goes on") == 1
+    assert not run.manager.must_save()
 
 
 def test_errors_may_be_skipped_with_a_count_but_not_the_last_one(tmp_path, monkeypatch, caplog):

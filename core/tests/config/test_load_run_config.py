@@ -216,3 +216,17 @@ def test_a_schedule_setting_serves_a_role_with_its_own_scheduler(registry: Plugi
 
 def test_validation_settings_may_wait_behind_an_explicit_false(registry: PluginRegistry) -> None:
     assert load(registry, with_training("log_validation: false", "validation_steps: 5")).training.validation_steps == 5
+
+
+def test_a_launcher_s_processes_are_num_gpus_where_it_is_left_out(registry: PluginRegistry) -> None:
+    Path("run.yaml").write_text(with_training("hsdp_replicate_dim: 2", "learning_rate: 1"))
+    assert load_run_config("run.yaml", registry, processes=4).training.num_gpus == 4
+    with pytest.raises(ConfigError, match=r"allowed: a whole number that divides num_gpus 3"):
+        load_run_config("run.yaml", registry, processes=3)
+    Path("run.yaml").write_text(with_training("hsdp_replicate_dim: 2", "num_gpus: 2"))
+    assert load_run_config("run.yaml", registry, processes=4).training.num_gpus == 2
+
+
+def test_without_a_launcher_num_gpus_is_asked_for(registry: PluginRegistry) -> None:
+    text = message(registry, with_training("hsdp_replicate_dim: 2", "frozen_cpu_offload: true"))
+    assert text.count("set num_gpus, which is 1 when it is left out and no launcher (torchrun, srun, ...)") == 2

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import resource
 import signal
 
 import pytest
@@ -54,6 +55,21 @@ def test_what_was_logged_survives_a_kill(tmp_path):
         os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(pid, 0)
     assert [record["step"] for record in records(path)] == [1, 2, 3, 4, 5]
+
+
+def test_a_line_that_the_disk_takes_in_part_leaves_nothing_behind(tmp_path):
+    path = tmp_path / "m.jsonl"
+    tracker = JsonlTracker(path)
+    tracker.log({"loss": 1.0}, 1)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 10, before[1]))  # room for 10 bytes more
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            tracker.log({"loss": 1.0}, 2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    tracker.log({"loss": 1.0}, 3)
+    assert [record["step"] for record in records(path)] == [1, 3]
 
 
 def test_a_resumed_run_has_each_step_once(tmp_path):

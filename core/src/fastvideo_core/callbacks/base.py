@@ -29,3 +29,9 @@ class Callback:
         """Takes back what `state_dict` gave; called after `train_start`."""
         if state:
             raise ValueError(f"{type(self).__name__} has no state, but the checkpoint holds {', '.join(state)}")
+
+    def start_afresh(self) -> None:
+        """Called in place of `load_state_dict` where `resume_without_callbacks` lets a run have this callback anew.
+
+        What `train_start` took from the method was from before its weights were loaded.
+        """

@@ -72,8 +72,9 @@ class EarlyStopCallback(Callback):
         return self._stops()
 
     def state_dict(self) -> dict[str, Any]:
-        """The best value so far, looks without a better one, and what was added up since the last look."""
-        return {"best": self._best, "without": self._without, "sum": float(self._sum), "count": self._count}
+        """The best value so far, looks without a better one, and what was added up since the last look. Collective."""
+        total = _mean_over_processes(self._sum)
+        return {"best": self._best, "without": self._without, "sum": total, "count": self._count}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._best, self._without = state["best"], state["without"]

@@ -35,7 +35,6 @@ class _RoleAverage:
         self.shadows = [p.detach().to(torch.float32, copy=True) for p in self.parameters]
 
     def restart(self) -> None:
-        """The averages become the weights of this moment."""
         for shadow, parameter in zip(self.shadows, self.parameters, strict=True):
             shadow.copy_(parameter.detach())
 
@@ -121,8 +120,7 @@ class EMACallback(Callback):
     ) -> None:
         if not self._started:
             if step >= self._start_step:
-                for average in self._averages.values():
-                    average.restart()
+                self.start_afresh()
                 self._started = True
             return
         for average in self._averages.values():
@@ -167,3 +165,8 @@ class EMACallback(Callback):
             )
         for role, average in self._averages.items():
             average.load(stored[role])
+
+    def start_afresh(self) -> None:
+        """The averages become the weights of this moment."""
+        for average in self._averages.values():
+            average.restart()

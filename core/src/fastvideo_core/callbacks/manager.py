@@ -94,6 +94,8 @@ class CallbackManager:
         for name, callback in self.callbacks.items():
             if name in state or name not in self.waived:
                 callback.load_state_dict(state.get(name, {}))
+            else:
+                callback.start_afresh()
 
     def stops(self, step: int) -> bool:
         """Whether a callback asks for the run to end with this step."""

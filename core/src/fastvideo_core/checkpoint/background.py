@@ -14,23 +14,30 @@ class Background:
 
     def __init__(self, work: Callable[[], None], *, threaded: bool) -> None:
         self._work = work
-        self._error: BaseException | None = None
+        self.error: BaseException | None = None
         self._thread: threading.Thread | None = None
         if threaded:
             self._thread = threading.Thread(target=self._run, name="fastvideo-checkpoint", daemon=True)
             self._thread.start()
         else:
-            work()
+            self._run()
 
     def _run(self) -> None:
         try:
             self._work()
         except BaseException as error:
-            self._error = error
+            self.error = error
+
+    def _is_done(self) -> bool:
+        return self._thread is None or not self._thread.is_alive()
 
     def succeeded(self) -> bool:
         """Whether the work is done, without an error."""
-        return (self._thread is None or not self._thread.is_alive()) and self._error is None
+        return self._is_done() and self.error is None
+
+    def failed(self) -> bool:
+        """Whether the work is done, with an error."""
+        return self._is_done() and self.error is not None
 
     def wait(self, timeout: float | None = None) -> bool:
         """Waits for the end of the work, `timeout` seconds at most; whether it was reached. Raises what the work raised."""
@@ -38,6 +45,6 @@ class Background:
             self._thread.join(timeout)
             if self._thread.is_alive():
                 return False
-        if self._error is not None:
-            raise self._error
+        if self.error is not None:
+            raise self.error
         return True

@@ -16,6 +16,7 @@ from torch import Tensor
 from fastvideo_core import __version__
 from fastvideo_core.checkpoint import storage
 from fastvideo_core.checkpoint.background import Background
+from fastvideo_core.checkpoint.rank_state import separate, with_own_state
 from fastvideo_core.checkpoint.rng_state import collect_rng, restore_rng, rng_of_other_world
 from fastvideo_core.checkpoint.snapshot import HostCopies
 from fastvideo_core.checkpoint.storage import CheckpointDocument, CheckpointWriteError
@@ -24,6 +25,7 @@ from fastvideo_core.checkpoint.training_state import RunCallbacks, RunState, dam
 from fastvideo_core.checkpoint.tree import Json, split
 from fastvideo_core.distributed import context
 from fastvideo_core.distributed.agreement import Crew
+from fastvideo_core.errors import Problem
 from fastvideo_core.method import DistillMethod
 
 logger = logging.getLogger(__name__)
@@ -40,6 +42,7 @@ class _Snapshot:
     tensors: Mapping[str, Tensor]
     skeleton: Json
     rng: dict[str, Tensor]
+    own: bytes | None
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,8 @@ class CheckpointManager:
         self._copies = HostCopies()
         self._writing: _Writing | None = None
         self._failures = 0
+        self._failure: CheckpointWriteError | None = None  # of the newest checkpoint
+        self._logged_failure: int | None = None  # its step
         self._saved_step: int | None = None
         self._resume_path: Path | None = None
         self._rng: dict[str, Tensor] | None = None
@@ -114,7 +119,7 @@ class CheckpointManager:
         """Saves the state after `step` steps; once saved, a step is not saved again. Collective.
 
         In the background the checkpoint is complete some time later: at the latest when the next one is saved or
-        `finish` returns, which is also where its errors appear.
+        `finish` returns, which is also where its errors appear; the next one is written all the same.
 
         Raises:
             CheckpointWriteError: the disk is full or read-only; earlier checkpoints are intact.
@@ -122,28 +127,40 @@ class CheckpointManager:
         target = storage.checkpoint_path(self.output_dir, step)
         if step == self._saved_step:
             return target
-        self._end_writing()
+        earlier = self._end_writing()
         run, crew = self._attached(), self._crew
         assert crew is not None
-        tensors, skeleton = split(run.collect())
+        tensors, skeleton, own = separate(*split(run.collect()), crew.group)
         if self._background:
             tensors = self._copies.take(tensors)
-        snapshot = _Snapshot(step, tensors, skeleton, collect_rng(run.method))
+        snapshot = _Snapshot(step, tensors, skeleton, collect_rng(run.method), own)
         self._saved_step = step
-        try:
-            work = Background(lambda: self._write(target, snapshot, crew), threaded=self._background)
-        except CheckpointWriteError as error:
-            self._failed(error)
-            return target
+        work = Background(lambda: self._write(target, snapshot, crew), threaded=self._background)
         self._writing = _Writing(target, step, work)
-        if not self._background:
-            self._end_writing()
+        waits = not self._background or (earlier is not None and not self._skip_errors)
+        failure = self._end_writing() if waits else None
+        if self._skip_errors:
+            return target
+        if failure is not None:
+            raise failure from earlier
+        if earlier is not None:
+            stopped = Problem(f"the run ends for that; its state after step {step} is saved", str(target))
+            raise CheckpointWriteError([*earlier.problems, stopped]) from earlier
         return target
 
     def poll(self) -> None:
-        """Tells the callbacks of a checkpoint that was completed meanwhile."""
-        if self._writing is not None and self._writing.work.succeeded():
+        """Tells the callbacks of a checkpoint that was completed meanwhile, and the log of one that could not be."""
+        writing = self._writing
+        if writing is None:
+            return
+        if writing.work.succeeded():
             self._end_writing()
+        elif writing.work.failed() and self._skip_errors:
+            self._log_failure(writing)
+
+    def must_save(self) -> bool:
+        """Whether this process knows that the run must end with a checkpoint, as the one before could not be written."""
+        return self._writing is not None and self._writing.work.failed() and not self._skip_errors
 
     def finish(self) -> None:
         """Waits for the checkpoint that is being written. Collective.
@@ -151,11 +168,9 @@ class CheckpointManager:
         Raises:
             CheckpointWriteError: the last checkpoint could not be written, whatever `skip_errors` says.
         """
-        self._skip_errors, skip_errors = False, self._skip_errors
-        try:
-            self._end_writing()
-        finally:
-            self._skip_errors = skip_errors
+        self._end_writing()
+        if self._failure is not None:
+            raise self._failure
 
     def abandon(self) -> None:
         """Lets the checkpoint that is being written be completed if that is possible, after an error elsewhere."""
@@ -168,29 +183,34 @@ class CheckpointManager:
         except Exception as error:
             logger.error("%s", error)
 
-    def _end_writing(self) -> None:
+    def _end_writing(self) -> CheckpointWriteError | None:
+        """Waits for what is being written; why it could not be, the same on all processes."""
         writing, self._writing = self._writing, None
         if writing is None:
-            return
+            return None
         try:
             writing.work.wait()
         except CheckpointWriteError as error:
-            self._failed(error)
-            return
+            self._saved_step, self._failure = None, error
+            if self._skip_errors:
+                self._log_failure(writing)
+            return error
+        self._failure = None
         if context.is_main_process():
             self._attached().callbacks.hook.checkpoint_saved(path=writing.target, step=writing.step)
+        return None
 
-    def _failed(self, error: CheckpointWriteError) -> None:
-        self._saved_step = None
-        if not self._skip_errors:
-            raise error
+    def _log_failure(self, writing: _Writing) -> None:
+        """Once for each checkpoint, by the main process."""
+        if writing.step == self._logged_failure or not context.is_main_process():
+            return
+        self._logged_failure = writing.step
         self._failures += 1
-        if context.is_main_process():
-            logger.error(
-                "%s\n    training goes on (training.on_checkpoint_error: skip); checkpoints that could not be written: %d",
-                error,
-                self._failures,
-            )
+        logger.error(
+            "%s\n    training goes on (training.on_checkpoint_error: skip); checkpoints that could not be written: %d",
+            writing.work.error,
+            self._failures,
+        )
 
     def _write(self, target: Path, snapshot: _Snapshot, crew: Crew) -> None:
         def write(folder: Path) -> None:
@@ -198,6 +218,8 @@ class CheckpointManager:
             write_tensors(folder / storage.TENSORS, snapshot.tensors, crew.group)
             rng = safetensors.torch.save(snapshot.rng)
             storage.write_file(storage.rng_path(folder, context.rank()), rng)
+            if snapshot.own is not None:
+                storage.write_file(storage.own_state_path(folder, context.rank()), snapshot.own)
 
         storage.write_aside(target, crew, write, lambda folder: self._seal(folder, snapshot))
         if context.is_main_process():
@@ -255,6 +277,7 @@ class CheckpointManager:
         """
         run, folder = self._attached(), Path(path)
         document = storage.read_document(folder)
+        skeleton, own = with_own_state(folder, document)
         if document.world_size == context.world_size():
             rng = _read_rng(storage.rng_path(folder, context.rank()))
         else:
@@ -265,7 +288,7 @@ class CheckpointManager:
                 document.world_size,
                 context.world_size(),
             )
-        run.restore(document.state, folder / storage.TENSORS)
+        run.restore(skeleton, folder / storage.TENSORS, own)
         self._rng, self._rng_source = rng, str(folder)
         self.restore_rng()
         if folder.resolve().parent == self.output_dir.resolve():

@@ -31,7 +31,7 @@ def collect_optimizer(optimizer: Optimizer, names: Mapping[int, str], where: str
         for index, parameter in enumerate(group["params"]):
             if id(parameter) not in names:
                 shape = list(parameter.shape)
-                raise TypeError(f"{where}: its parameter {index} of shape {shape} belongs to no module of the method")
+                raise TypeError(f"{where}: its parameter {index} of shape {shape} belongs to no role")
             fqns.append(names[id(parameter)])
             if parameter in optimizer.state:
                 state[fqns[-1]] = dict(optimizer.state[parameter])

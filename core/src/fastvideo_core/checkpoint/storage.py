@@ -30,6 +30,8 @@ _ASIDE = re.compile(r"\.checkpoint-\d+\.(tmp|replaced|removed)")
 class CheckpointWriteError(FastVideoError):
     """A checkpoint could not be written; those before it are intact."""
 
+    title = "the run ended, as a checkpoint could not be written"
+
 
 @dataclass(frozen=True)
 class CheckpointDocument:
@@ -60,6 +62,11 @@ def checkpoint_path(output_dir: Path, step: int) -> Path:
 def rng_path(folder: Path, rank: int) -> Path:
     """The file of one process's random state."""
     return folder / "rng" / f"rank-{rank:05d}.safetensors"
+
+
+def own_state_path(folder: Path, rank: int) -> Path:
+    """The file of what one process's state has of its own; there for all processes or none."""
+    return folder / "own" / f"rank-{rank:05d}.safetensors"
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------

@@ -129,7 +129,7 @@ class _Writer(filesystem.FileSystemWriter):
             for item in plan.items:
                 value = planner.resolve_data(item)
                 assert isinstance(value, Tensor), f"{item.index.fqn} is not a tensor"
-                content = _bytes_of(value)
+                content = bytes_of(value)
                 summed = beside.submit(checksum, content)  # while the system takes the bytes
                 data = content.data
                 results.append(WriteResult(item.index, len(data), filesystem._StorageInfo(name, offset, len(data))))
@@ -187,7 +187,7 @@ class _Reader(filesystem.FileSystemReader):
         entry = self._entries[index.fqn]
         chunk = next(chunk for chunk in entry.chunks if index.offset is None or chunk.offsets == index.offset)
         tensor = torch.empty(chunk.sizes, dtype=entry.properties.dtype)
-        data = _bytes_of(tensor)
+        data = bytes_of(tensor)
         if len(data) != info.length:
             raise ValueError(f"'{index.fqn}' has {info.length} bytes instead of {len(data)}")
         file.seek(info.offset)
@@ -200,7 +200,7 @@ class _Reader(filesystem.FileSystemReader):
         return tensor
 
 
-def _bytes_of(tensor: Tensor) -> npt.NDArray[np.uint8]:
+def bytes_of(tensor: Tensor) -> npt.NDArray[np.uint8]:
     """The bytes of a tensor; they share its memory when it lies on the CPU without gaps."""
     flat = tensor.detach().cpu().contiguous().reshape(-1)
     return flat.view(torch.uint8).numpy()

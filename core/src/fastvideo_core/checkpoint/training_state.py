@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -87,8 +87,11 @@ class RunState:
             "dataloader": self.dataloader.state_dict() if isinstance(self.dataloader, ResumableLoader) else None,
         }
 
-    def restore(self, skeleton: Json, tensor_folder: Path) -> None:
+    def restore(self, skeleton: Json, tensor_folder: Path, own: Mapping[str, Tensor]) -> None:
         """Puts a stored state back: weights in place, everything else through its owner's load method.
+
+        Args:
+            own: the tensors of the skeleton that are not in the folder, but this process's own.
 
         Raises:
             CheckpointError: the checkpoint is damaged, or of another run: naming all that does not fit.
@@ -98,6 +101,7 @@ class RunState:
             key: torch.empty(entry.size, dtype=entry.properties.dtype, device="meta")
             for key, entry in read_index(tensor_folder).items()
         }
+        shapes.update(own)
         live = self.collect()
         try:
             stored = join(skeleton, shapes)
@@ -109,7 +113,9 @@ class RunState:
             raise CheckpointError([Problem(p.found, p.where or where, p.allowed, p.fix) for p in problems])
 
         targets = self._targets(skeleton, stored, live)
-        read_tensors(tensor_folder, targets)
+        read_tensors(tensor_folder, {key: target for key, target in targets.items() if key not in own})
+        for key, tensor in own.items():
+            targets[key].copy_(tensor)
         state = join(skeleton, targets)
         names = parameter_names(self.method)
         for handle in _trainable(self.method):
@@ -190,13 +196,11 @@ def module_tensors(module: nn.Module) -> dict[str, Tensor]:
 
 
 def parameter_names(method: DistillMethod) -> dict[int, str]:
-    """Names by id: `<role>.<module>.<name>` for the parameters of roles, `method.<name>` for the method's own."""
+    """Names of the roles' parameters by id, as `<role>.<module>.<name>`."""
     names: dict[int, str] = {}
     for handle in method.bundle:
         for name, parameter in handle.named_parameters():
             names.setdefault(id(parameter), f"{handle.name}.{clean_fqn(name)}")
-    for name, parameter in method.named_parameters():
-        names.setdefault(id(parameter), f"method.{clean_fqn(name)}")
     return names
 
 

@@ -10,8 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from fastvideo_core.cli.streams import FAILURES, complain
+
 if TYPE_CHECKING:
     from fastvideo_core.tracking.display import Display
+
+logger = logging.getLogger(__name__)
 
 Mode = Literal["normal", "quiet", "verbose", "json"]
 
@@ -36,7 +40,10 @@ def console_of(args: argparse.Namespace, *, speaks: bool) -> Console:
 
 @dataclass(frozen=True)
 class Console:
-    """Standard output takes what the run tells, standard error warnings and errors (with --json, all is on standard output)."""
+    """Standard output takes what the run tells, standard error warnings and errors (with --json, all is on standard output).
+
+    A run goes on when one of them fails.
+    """
 
     mode: Mode = "normal"
     speaks: bool = True
@@ -70,6 +77,12 @@ class Console:
         """
         if not self.speaks or (self.mode == "quiet" and not also_quiet):
             return
+        try:
+            self._print(event, title, facts)
+        except FAILURES as error:
+            logger.error("standard output cannot be written (%s); the run goes on without it", error)
+
+    def _print(self, event: str, title: str, facts: Mapping[str, Any]) -> None:
         if self.mode == "json":
             print(json.dumps({"event": event, "title": title, **facts}, default=str), flush=True)
             return
@@ -83,18 +96,44 @@ class Console:
         sys.stdout.flush()
 
 
-class _BesideTheBar(logging.Handler):
+class _Handler(logging.Handler):
+    """A log message as text; what cannot be shown is no error of who logged it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            text = self.format(record)
+        except Exception:
+            self.handleError(record)
+            return
+        try:
+            self.write(text)
+        except FAILURES:
+            self.write_elsewhere(record)
+
+    def write(self, text: str) -> None:
+        raise NotImplementedError
+
+    def write_elsewhere(self, record: logging.LogRecord) -> None:
+        """Where `write` failed."""
+
+
+class _BesideTheBar(_Handler):
     """Log messages on standard error, each on a line of its own: a bar on the terminal is drawn again below it."""
 
-    def emit(self, record: logging.LogRecord) -> None:
+    def write(self, text: str) -> None:
         from tqdm import tqdm
 
-        tqdm.write(self.format(record), file=sys.stderr)
+        tqdm.write(text, file=sys.stderr)
 
 
-class _JsonHandler(logging.Handler):
-    """A log message as one JSON object on standard output."""
+class _JsonHandler(_Handler):
+    """A log message as one JSON object on standard output; as plain text on standard error where that fails."""
 
-    def emit(self, record: logging.LogRecord) -> None:
-        event = {"event": "log", "level": record.levelname.lower(), "message": record.getMessage()}
-        print(json.dumps(event), flush=True)
+    def format(self, record: logging.LogRecord) -> str:
+        return json.dumps({"event": "log", "level": record.levelname.lower(), "message": record.getMessage()})
+
+    def write(self, text: str) -> None:
+        print(text, flush=True)
+
+    def write_elsewhere(self, record: logging.LogRecord) -> None:
+        complain(record.getMessage())

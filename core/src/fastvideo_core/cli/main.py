@@ -16,6 +16,7 @@ import traceback
 from collections.abc import Sequence
 from typing import Protocol, cast
 
+from fastvideo_core.cli.streams import complain
 from fastvideo_core.errors import FastVideoError, RunStopped, UserError
 
 PROG = "fastvideo-distill"
@@ -72,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except RunStopped as stopped:
         if os.environ.get("RANK", "0") == "0":
-            print(stopped, file=sys.stderr)
+            complain(str(stopped))
         return stopped.exit_code
     except FastVideoError as error:
         return _show(f"{traceback.format_exc() if debug else ''}error: {error}", error.exit_code)
@@ -91,7 +92,7 @@ def _show(text: str, status: int) -> int:
 
         if report_error(text, status) or not is_first_to_fail():
             return status
-    print(text, file=sys.stderr)
+    complain(text)
     return status
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastvideo_core.cli import console
-from fastvideo_core.errors import ConfigError, DataError, Problem, RunStopped
+from fastvideo_core.cli.streams import drop_unwritten
+from fastvideo_core.errors import ConfigError, DataError, FastVideoError, Problem, RunStopped
 
 if TYPE_CHECKING:  # torch and pydantic are imported when a run starts, not to show help
     from fastvideo_core.cli.console import Console
@@ -36,14 +39,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Trains in this process, or starts the run's processes when it asks for several and none were started yet."""
     from fastvideo_core.dispatch.load import load_run_config
+    from fastvideo_core.distributed.launched import launched_processes
 
     registry: PluginRegistry = args.registry
     overrides = {"training.resume_from_checkpoint": args.resume} if args.resume is not None else {}
-    cfg = load_run_config(args.config, registry, overrides)
+    launched = launched_processes()
+    cfg = load_run_config(args.config, registry, overrides, processes=launched)
 
     from fastvideo_core.distributed import context, launch
 
-    if cfg.training.num_gpus > 1 and not launch.is_launched():
+    if cfg.training.num_gpus > 1 and launched is None:
         return launch.start_processes(cfg.training.num_gpus, args.typed)
 
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # there is nothing to save yet
@@ -55,6 +60,8 @@ def run(args: argparse.Namespace) -> int:
     except RunStopped:
         launch.leave_process_group()
         raise
+    finally:
+        drop_unwritten()
     # After an error the group is not left in good order: that would wait for processes that are not there any more.
     launch.leave_process_group()
     return 0
@@ -63,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
 def _check_processes(cfg: RunConfig, world_size: int) -> None:
     """What run.yaml says of processes is what another launcher started."""
     wanted = cfg.training.num_gpus
-    if "num_gpus" in cfg.training.model_fields_set and wanted != world_size:
+    if wanted != world_size:
         found = f"training.num_gpus is {wanted}, and the launcher started {world_size} processes"
         fix = "make both alike (num_gpus counts the processes of all nodes), or leave num_gpus out"
         raise ConfigError(Problem(found, where=cfg.source, fix=fix))
@@ -85,13 +92,27 @@ def _train(
         return
     if out.speaks:
         output_dir = Path(cfg.training.output_dir)
-        output_dir.mkdir(parents=True, exist_ok=True)
         versions = ", ".join(f"{name} {version}" for name, version in runtime.checkpoint_manager.versions.items())
-        (output_dir / "run.yaml").write_text(f"# {versions}\n{runtime.cfg.to_yaml()}", encoding="utf-8")
-        about = json.dumps(summary.environment(runtime), indent=2)
-        (output_dir / "environment.json").write_text(about + "\n", encoding="utf-8")
+        _write(output_dir / "run.yaml", f"# {versions}\n{runtime.cfg.to_yaml()}")
+        _write(output_dir / "environment.json", json.dumps(summary.environment(runtime), indent=2) + "\n")
     runtime.train(out.display())
     out.tell("done", f"done: {Path(cfg.training.output_dir)}", summary.outcome(runtime, plugin_files), also_quiet=True)
+
+
+def _write(path: Path, text: str) -> None:
+    """A whole file in the run's folder, or, on an error, the one of an earlier start."""
+    aside = path.with_name(f".{path.name}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside.write_text(text, encoding="utf-8")
+        os.replace(aside, path)
+    except OSError as error:
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
+        fix = "free space or make the folder writable, then start the run again"
+        raise FastVideoError(
+            Problem(f"cannot be written: {error.strerror or error}", where=str(path), fix=fix)
+        ) from error
 
 
 def _try_batch(runtime: DistillRuntime) -> str:

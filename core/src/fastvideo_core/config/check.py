@@ -24,6 +24,10 @@ _USERS: Mapping[str, tuple[str, ...]] = {
 }
 """Schedules that read each of the schedule's settings."""
 
+_NUM_GPUS_UNSET = (
+    "set num_gpus, which is 1 when it is left out and no launcher (torchrun, srun, ...) starts the processes"
+)
+
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -177,21 +181,22 @@ def _trackers(training: TrainingArgs, is_installed: Callable[[str], bool]) -> It
 
 def _processes(training: TrainingArgs, roles: Mapping[str, RoleConfig]) -> Iterator[Contradiction]:
     gpus, shards, replicas = training.num_gpus, training.hsdp_shard_dim, training.hsdp_replicate_dim
+    unset = "" if "num_gpus" in training.model_fields_set else _NUM_GPUS_UNSET
     given = {"hsdp_shard_dim": shards, "hsdp_replicate_dim": replicas}
     asked = {key: value for key, value in given.items() if value is not None}
     if len(asked) == 2 and (shards or 1) * (replicas or 1) != gpus:
         found = f"hsdp_replicate_dim {replicas} x hsdp_shard_dim {shards} is not num_gpus {gpus}"
-        problem = Problem(found, fix="let their product be num_gpus, or leave one of them out")
+        problem = Problem(found, fix=unset or "let their product be num_gpus, or leave one of them out")
         yield _at("hsdp_shard_dim", problem, "hsdp_replicate_dim", "num_gpus")
     elif len(asked) == 1:
         ((key, value),) = asked.items()
         if gpus % (value or 1):
             allowed = f"a whole number that divides num_gpus {gpus}"
-            yield _at(key, Problem(f"found {value}", allowed=allowed), "num_gpus")
+            yield _at(key, Problem(f"found {value}", allowed=allowed, fix=unset), "num_gpus")
     if training.frozen_cpu_offload:
         if gpus == 1:
             found = "found true, but roles are sharded, and so offloaded, only with several processes"
-            yield _at("frozen_cpu_offload", Problem(found, fix="remove it, or set num_gpus"), "num_gpus")
+            yield _at("frozen_cpu_offload", Problem(found, fix=f"remove it, or {unset or 'set num_gpus'}"), "num_gpus")
         if roles and all(role.trainable for role in roles.values()):
             problem = Problem("found true, but no role is frozen", fix="remove it")
             yield _at("frozen_cpu_offload", problem)

@@ -30,12 +30,17 @@ Model = TypeVar("Model", bound=StrictModel)
 
 
 def load_run_config(
-    path: str | Path, registry: PluginRegistry, overrides: Mapping[str, Any] | None = None
+    path: str | Path,
+    registry: PluginRegistry,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    processes: int | None = None,
 ) -> RunConfig:
     """Read and validate a whole run.yaml.
 
     Args:
         overrides: plain values by dotted key ("training.resume_from_checkpoint") that replace what the file says.
+        processes: how many a launcher has started (`launched_processes`): num_gpus where the file leaves it out.
 
     Raises:
         ConfigError: with everything that is wrong, in the order of the file.
@@ -48,6 +53,9 @@ def load_run_config(
         raise ConfigError(Problem(found, where=document.where(()), allowed=allowed))
     for key, value in (overrides or {}).items():
         document = _override(document, key_path(key), value)
+    training = document.data.get("training")
+    if processes is not None and isinstance(training, dict) and "num_gpus" not in training:
+        document = _override(document, ("training", "num_gpus"), processes)
     return _Reader(document, registry, raw).read()
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from fastvideo_core.adapter import check_primitives
 from fastvideo_core.callbacks.base import Callback
@@ -26,9 +27,9 @@ from fastvideo_core.dispatch.sources import layered, load_role, pin_role_paths, 
 from fastvideo_core.distributed import context
 from fastvideo_core.distributed.materialise import materialise
 from fastvideo_core.distributed.shard import is_offloaded, shard_roles
-from fastvideo_core.errors import ConfigError, PluginError, Problem
+from fastvideo_core.errors import CheckpointError, ConfigError, PluginError, Problem
 from fastvideo_core.lora import add_adapters, initialise_adapters
-from fastvideo_core.method import DistillMethod
+from fastvideo_core.method import DistillMethod, check_parameters
 from fastvideo_core.registry.registry import PluginRegistry
 from fastvideo_core.rng import stream_seed
 from fastvideo_core.roles import RoleManager
@@ -78,7 +79,7 @@ def build_runtime_from_config(cfg: RunConfig, registry: PluginRegistry) -> Disti
     args = cfg.training
     # Nothing of ours draws from torch's global generator, but dropout layers and third parties' code do.
     torch.manual_seed(stream_seed(args.seed, "global", context.rank()))
-    resumed = resumed_checkpoint(cfg)
+    resumed = _agreed_checkpoint(cfg)
     cfg = resolve_pipeline_config(pin_role_paths(cfg, None if resumed is None else describe(resumed).config))
     checkpoint_manager = build_checkpoint_manager(cfg, registry)
     start_step = checkpoint_manager.prepare_resume(resumed)
@@ -99,6 +100,7 @@ def build_runtime_from_config(cfg: RunConfig, registry: PluginRegistry) -> Disti
     components.bundle.require_roles(method_plugin.spec.roles)
     place_roles(components.bundle, cfg)
     method = method_class.build(cfg, components.bundle, components.adapter, components.validator)
+    check_parameters(method)
     return DistillRuntime(
         cfg=cfg,
         training_args=args,
@@ -142,6 +144,27 @@ def resumed_checkpoint(cfg: RunConfig) -> Path | None:
     if which == "latest":
         return storage.latest_checkpoint(Path(cfg.training.output_dir))
     return storage.resolve_checkpoint(which)
+
+
+def _agreed_checkpoint(cfg: RunConfig) -> Path | None:
+    """`resumed_checkpoint` as the main process sees the disk, with what a killed save had put aside. Collective."""
+    if cfg.training.resume_from_checkpoint != "latest":
+        return resumed_checkpoint(cfg)
+    chosen: list[Path | CheckpointError | None] = [None]
+    if context.is_main_process():
+        try:
+            storage.put_back_replaced(Path(cfg.training.output_dir))
+        except OSError as error:
+            logger.warning("a checkpoint that a killed save had put aside could not be put back: %s", error)
+        try:
+            chosen = [resumed_checkpoint(cfg)]
+        except CheckpointError as error:
+            chosen = [error]
+    if context.world_size() > 1:
+        dist.broadcast_object_list(chosen, device=context.device())
+    if isinstance(chosen[0], CheckpointError):
+        raise chosen[0]
+    return chosen[0]
 
 
 def build_components(cfg: RunConfig, registry: PluginRegistry) -> ModelComponents:

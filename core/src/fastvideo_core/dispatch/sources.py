@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +13,12 @@ import torch
 from fastvideo_core.checkpoint import storage
 from fastvideo_core.checkpoint.weights import CheckpointInfo, CheckpointWeights, describe, read_role_weights
 from fastvideo_core.config.run import LoraConfig, RoleConfig, RunConfig
+from fastvideo_core.distributed import context
 from fastvideo_core.errors import CheckpointError, ConfigError, Problem
 from fastvideo_core.lora import LowRank, MergedWeights, low_rank_deltas
 from fastvideo_core.roles import RoleHandle, WeightSource
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -132,17 +136,63 @@ def pin_role_paths(cfg: RunConfig, earlier: Mapping[str, Any] | None = None) -> 
             folder, it goes on with the checkpoint that it started from, not with one that came since.
 
     Raises:
-        CheckpointError: that checkpoint is gone.
+        CheckpointError: that checkpoint is gone; or adapters would go on on another base, or with another rank or alpha.
     """
     paths = {}
+    stored: Mapping[str, Any] = (earlier or {}).get("roles") or {}
     for name, role in cfg.roles.items():
-        before = ((earlier or {}).get("roles") or {}).get(name, {}).get("path")
+        before = stored.get(name, {}).get("path")
         checkpoint = find_checkpoint(role.path)
         if checkpoint is not None:
             paths[name] = str(_started_from(name, role.path, before) or checkpoint.resolve())
         elif Path(role.path).exists():
             paths[name] = str(Path(role.path).resolve())
-    return cfg.with_role_paths(paths)
+    pinned = cfg.with_role_paths(paths)
+    problems = []
+    for name, role in pinned.roles.items():
+        if role.lora is not None and stored.get(name, {}).get("lora"):  # else the weights do not fit, which is told
+            problems += _other_adapters(name, RoleConfig.model_validate(stored[name]), role)
+    if problems:
+        raise CheckpointError(problems)
+    return pinned
+
+
+def _other_adapters(name: str, then: RoleConfig, now: RoleConfig) -> list[Problem]:
+    """What of a role's adapters is not in the checkpoint, so that nothing else would notice that it is another."""
+    assert then.lora is not None
+    assert now.lora is not None
+    problems = []
+    if (then.lora.rank, then.lora.scale) != (now.lora.rank, now.lora.scale):
+        one, other = (f"rank {lora.rank} and alpha {lora.scale * lora.rank:g}" for lora in (then.lora, now.lora))
+        found = f"the checkpoint's adapters have {one}, this run's {other}"
+        fix = f"go on with {one}, or start a new run with the checkpoint as the role's path"
+        problems.append(Problem(found, f"roles.{name}.lora", fix=fix))
+    if _is_elsewhere_now(then.path, now.path) and _choice(then) == _choice(now):
+        if context.is_main_process():
+            logger.warning(
+                "roles.%s.path: the checkpoint's adapters were trained on %s, which is not here; they go on on %s, which "
+                "must hold the same weights",
+                name,
+                then.path,
+                now.path,
+            )
+    elif (then.path, *_choice(then)) != (now.path, *_choice(now)):
+        one, other = (" ".join([role.path, *_choice(role)]) for role in (then, now))
+        found = f"the checkpoint's adapters were trained on {one}; this run puts them on {other}"
+        fix = f"go on with {one}, or train new adapters in a new run"
+        problems.append(Problem(found, f"roles.{name}.path", fix=fix))
+    return problems
+
+
+def _choice(role: RoleConfig) -> list[str]:
+    """Which weights of a checkpoint a role takes, as run.yaml says it."""
+    named = [] if role.checkpoint_role is None else [f"checkpoint_role: {role.checkpoint_role}"]
+    return named + ([] if role.weights == "auto" else [f"weights: {role.weights}"])
+
+
+def _is_elsewhere_now(before: str, now: str) -> bool:
+    """Whether a base may have moved: its folder is not here any more, or a hub id was downloaded into a folder."""
+    return before != now and not Path(before).exists() and (Path(before).is_absolute() or Path(now).exists())
 
 
 def _started_from(name: str, path: str, before: str | None) -> Path | None:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from fastvideo_core.checkpoint import storage
+from fastvideo_core.checkpoint.training_state import ResumableLoader
 from fastvideo_core.config.run import RunConfig
 from fastvideo_core.data.loader import ParquetLoader
 from fastvideo_core.dispatch.runtime import DistillRuntime
@@ -109,7 +110,10 @@ def _batch(runtime: DistillRuntime) -> str:
 def _data(runtime: DistillRuntime) -> str:
     args, loader = runtime.training_args, runtime.dataloader
     if not isinstance(loader, ParquetLoader):
-        return "the family's own"
+        starts_over = (
+            "" if isinstance(loader, ResumableLoader) else "; it keeps no position: a resumed run starts it over"
+        )
+        return f"the family's own{starts_over}"
     steps = loader.batches_per_epoch / args.gradient_accumulation_steps
     epochs = args.max_train_steps / steps
     return f"{args.data_path}: {loader.num_samples:,} samples, {steps:,.1f} steps an epoch, {epochs:,.1f} epochs in all"

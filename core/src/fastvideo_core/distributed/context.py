@@ -7,6 +7,8 @@ import os
 import torch
 import torch.distributed as dist
 
+from fastvideo_core.errors import ConfigError, Problem
+
 
 def rank() -> int:
     """This process's global rank."""
@@ -24,10 +26,28 @@ def is_main_process() -> bool:
 
 
 def device() -> torch.device:
-    """The CUDA device of this process's local rank when there is one, else the CPU."""
-    if torch.cuda.is_available():
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-    return torch.device("cpu")
+    """The CUDA device of this process's local rank, or the only one that its launcher shows it; the CPU without CUDA.
+
+    Raises:
+        ConfigError: the machine has fewer devices than processes.
+    """
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    local_rank, visible = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if local_rank < visible:
+        return torch.device("cuda", local_rank)
+    # torch's launcher (torchrun's, accelerate's and ours) shows all its processes the same devices; Slurm may bind each to one.
+    if visible == 1 and "TORCHELASTIC_RUN_ID" not in os.environ:
+        return torch.device("cuda", 0)
+    raise ConfigError(
+        Problem(
+            found=f"this is process {local_rank} of its machine (LOCAL_RANK, from 0), and {visible} "
+            f"GPU{'s are' if visible > 1 else ' is'} visible",
+            where="environment",
+            allowed="at most one process per visible GPU",
+            fix="start fewer processes (num_gpus, --nproc-per-node, --ntasks-per-node), or look at CUDA_VISIBLE_DEVICES",
+        )
+    )
 
 
 def barrier() -> None:

@@ -23,6 +23,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, P
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from fastvideo_core.distributed import context, slurm
+from fastvideo_core.distributed.launched import check_place, launched_processes
 from fastvideo_core.distributed.siblings import (
     FOLDER_VARIABLE,
     end_with_launcher,
@@ -40,7 +41,7 @@ _AGENT_PATIENCE = 25.0
 
 def is_launched() -> bool:
     """Whether a launcher (ours, torchrun, accelerate launch, srun with several tasks) started this process as one of several."""
-    return ("RANK" in os.environ and "WORLD_SIZE" in os.environ) or slurm.is_task_of_several()
+    return launched_processes() is not None
 
 
 def start_processes(count: int, arguments: Sequence[str]) -> int:
@@ -161,11 +162,12 @@ def join_process_group() -> None:
     """Makes this process one of the run's when a launcher started it; nothing to do alone.
 
     Raises:
-        ConfigError: Slurm started it, and nothing says where the processes meet.
+        ConfigError: nothing says where the processes meet, or this one has no GPU.
     """
     if dist.is_initialized() or not is_launched():
         return
     slurm.name_process()
+    check_place()
     register_process()
     end_with_launcher()
     if torch.cuda.is_available():

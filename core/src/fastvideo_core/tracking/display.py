@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol, TextIO
 
 from tqdm import tqdm
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,33 @@ class Silent:
     def show(self, standing: Standing) -> None: ...
 
     def close(self) -> None: ...
+
+
+class Guarded:
+    """Another display; when it fails (a full disk, a reader that has gone) that is reported once, and training goes on."""
+
+    def __init__(self, display: Display) -> None:
+        self._display = display
+        self._failed = False
+
+    def show(self, standing: Standing) -> None:
+        self._attempt(lambda: self._display.show(standing))
+
+    def close(self) -> None:
+        self._attempt(self._display.close)
+
+    def _attempt(self, act: Callable[[], None]) -> None:
+        try:
+            act()
+        except Exception as error:
+            if not self._failed:
+                self._failed = True
+                logger.error(
+                    "the run's steps cannot be shown: %s: %s (training goes on, metrics.jsonl has them; it is still tried, "
+                    "further failures are not shown)",
+                    type(error).__name__,
+                    error,
+                )
 
 
 class LogLines:

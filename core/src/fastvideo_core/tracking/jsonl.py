@@ -32,7 +32,7 @@ class JsonlTracker:
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         record = {"step": step} | {name: _json_number(value) for name, value in metrics.items() if name != "step"}
-        self._file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
+        self._append(json.dumps(record, allow_nan=False).encode() + b"\n")
 
     def log_video(
         self, name: str, path: Path, step: int, *, caption: str = "", contact_sheet: Path | None = None
@@ -61,6 +61,17 @@ class JsonlTracker:
             os.rename(self.path, earlier)
             logger.warning("the metrics of an earlier run in this folder are kept as %s", earlier)
         self._file = self.path.open("ab", buffering=0)
+
+    def _append(self, line: bytes) -> None:
+        """The whole line, or nothing of it: a disk that gets full takes a part before it refuses."""
+        size = os.fstat(self._file.fileno()).st_size
+        try:
+            left = memoryview(line)
+            while left:
+                left = left[self._file.write(left) :]
+        except BaseException:
+            os.truncate(self._file.fileno(), size)
+            raise
 
     def finish(self) -> None:
         if not self._file.closed:

@@ -1,0 +1,165 @@
+"""What of a run's state is not the same on all processes: it goes into a file of each process's own, as random state does."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import safetensors
+import safetensors.torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+
+from fastvideo_core.checkpoint import storage
+from fastvideo_core.checkpoint.storage import CheckpointDocument
+from fastvideo_core.checkpoint.tensors import bytes_of
+from fastvideo_core.checkpoint.training_state import damaged
+from fastvideo_core.checkpoint.tree import Json, references
+from fastvideo_core.distributed import context
+from fastvideo_core.errors import CheckpointError, ContractError, Problem
+
+logger = logging.getLogger(__name__)
+
+_Place: TypeAlias = tuple[str, ...]
+
+_DATA: _Place = ("dataloader",)
+_DEPTHS = {"method": 1, "callbacks": 2, "dataloader": 0}
+"""Sections that may differ, and how deep their entries lie; all others are the same on all processes by construction."""
+
+
+def separate(
+    tensors: dict[str, Tensor], skeleton: Json, group: dist.ProcessGroup | None
+) -> tuple[dict[str, Tensor], Json, bytes | None]:
+    """Takes out of a split state tree what differs over the processes. Collective.
+
+    Returns:
+        The tensors and the skeleton that are the same for all (a sharded tensor is), and the content of this process's own
+        file; None, on all processes, when nothing differs.
+
+    Raises:
+        ContractError: an entry that differs has a sharded tensor in it.
+    """
+    if group is None:
+        return tensors, skeleton, None
+    assert isinstance(skeleton, dict)
+    entries = {
+        place: node for name, depth in _DEPTHS.items() for place, node in _entries((name,), skeleton[name], depth)
+    }
+    digests: list[dict[_Place, tuple[str, bool]]] = [{}] * dist.get_world_size(group)
+    dist.all_gather_object(digests, {place: _digest(node, tensors) for place, node in entries.items()}, group=group)
+    places = sorted({place for one in digests for place in one})
+    differing = [place for place in places if len({one.get(place) for one in digests}) > 1]
+    if mixed := [place for place in differing if any(one.get(place, ("", False))[1] for one in digests)]:
+        fix = "keep what differs under a key of its own, or make it the same on all of them"
+        found = "a sharded tensor is kept together with something that is not the same on all processes"
+        raise ContractError([Problem(found, _told(place), fix=fix) for place in mixed])
+    if not differing:
+        return tensors, skeleton, None
+    own = {place: entries[place] for place in differing if place in entries}
+    shared: Json = skeleton
+    for place in own:
+        shared = _without(shared, place)
+    keys = {key for node in own.values() for key in references(node)}
+    return {key: value for key, value in tensors.items() if key not in keys}, shared, _content(differing, own, tensors)
+
+
+def with_own_state(folder: Path, document: CheckpointDocument) -> tuple[Json, dict[str, Tensor]]:
+    """The whole skeleton of a checkpoint for this process, and the tensors that its own file holds.
+
+    Where another number of processes wrote it, that of process 0 counts for all, and the log says of what.
+
+    Raises:
+        CheckpointError: the file is damaged; or the position in the data is each process's own, and they were others.
+    """
+    same_world = document.world_size == context.world_size()
+    path = storage.own_state_path(folder, context.rank() if same_world else 0)
+    if path.relative_to(folder).as_posix() not in document.files:
+        return document.state, {}
+    try:
+        with safetensors.safe_open(str(path), framework="pt") as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            stored = json.loads(file.metadata()["state"])
+        differing = [tuple(place) for place in stored["differing"]]
+        skeleton = document.state
+        for place, node in stored["own"]:
+            skeleton = _with(skeleton, tuple(place), node)
+    except OSError as error:
+        raise damaged(str(path), error.strerror or str(error)) from error
+    except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise damaged(str(path), f"{type(error).__name__}: {error}") from error
+    if not same_world:
+        _check_other_world(folder, document, differing)
+    return skeleton, tensors
+
+
+def _check_other_world(folder: Path, document: CheckpointDocument, differing: list[_Place]) -> None:
+    then, now = document.world_size, context.world_size()
+    if _DATA in differing:
+        raise CheckpointError(
+            Problem(
+                found=f"its dataloader had a state of its own on each of {then} processes; this run has {now}",
+                where=str(folder),
+                allowed=f"{then} processes, or a dataloader whose state is the same on all of them",
+                fix=f"resume with {then} processes, or start a new run with this checkpoint as the path of its roles",
+            )
+        )
+    logger.warning(
+        "%s was not the same on the %d processes that wrote the checkpoint: this run, of another number, goes on with "
+        "that of process 0",
+        "; ".join(map(_told, differing)),
+        then,
+    )
+
+
+# --- entries ----------------------------------------------------------------------------------------------------------
+
+
+def _entries(place: _Place, node: Json, depth: int) -> Iterator[tuple[_Place, Json]]:
+    if depth and isinstance(node, dict) and node and not any(key.startswith("$") for key in node):
+        for key, value in node.items():
+            yield from _entries((*place, key), value, depth - 1)
+    else:
+        yield place, node
+
+
+def _digest(node: Json, tensors: Mapping[str, Tensor]) -> tuple[str, bool]:
+    """What tells an entry from another (of sharded tensors only their form), and whether it has a sharded tensor."""
+    digest, sharded = hashlib.sha256(json.dumps(node).encode()), False
+    for key in references(node):
+        tensor = tensors[key]
+        digest.update(f"{tensor.dtype} {list(tensor.shape)}".encode())
+        if isinstance(tensor, DTensor):
+            sharded = True
+        else:
+            digest.update(bytes_of(tensor).data)
+    return digest.hexdigest(), sharded
+
+
+def _content(differing: list[_Place], own: Mapping[_Place, Json], tensors: Mapping[str, Tensor]) -> bytes:
+    copies = {key: tensors[key].detach().cpu().clone() for node in own.values() for key in references(node)}
+    state = json.dumps({"differing": differing, "own": list(own.items())}, allow_nan=False)
+    return safetensors.torch.save({key: copy.contiguous() for key, copy in copies.items()}, metadata={"state": state})
+
+
+def _without(tree: Json, place: _Place) -> Json:
+    assert isinstance(tree, dict)
+    rest = {key: value for key, value in tree.items() if key != place[0]}
+    return rest if len(place) == 1 else {**rest, place[0]: _without(tree[place[0]], place[1:])}
+
+
+def _with(tree: Any, place: _Place, node: Json) -> Json:
+    return {**tree, place[0]: node if len(place) == 1 else _with(tree.get(place[0], {}), place[1:], node)}
+
+
+def _told(place: _Place) -> str:
+    if place[0] == "callbacks" and len(place) > 1:
+        key = f"'{place[2]}' of " if len(place) > 2 else ""
+        return f"{key}the state of callback '{place[1]}'"
+    if place[0] == "method":
+        return f"'{place[1]}' of the method's state" if len(place) > 1 else "the method's state"
+    return f"the state of the {place[0]}"

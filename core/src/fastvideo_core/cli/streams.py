@@ -1,0 +1,35 @@
+"""Standard output and error when they fail (a full disk, a reader that has gone): no reason for a run to end."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import suppress
+from typing import TextIO
+
+FAILURES = (OSError, ValueError)
+"""What writing to a stream raises: the system refuses, or it is closed."""
+
+
+def complain(text: str) -> None:
+    """One line or more on standard error; where that fails there is nobody to tell."""
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except FAILURES:
+        _give_up(sys.stderr)
+
+
+def drop_unwritten() -> None:
+    """Gives up what was printed and cannot be written: Python would try once more at its end, and exit with 120."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except FAILURES:
+            _give_up(stream)
+
+
+def _give_up(stream: TextIO) -> None:
+    with suppress(*FAILURES):  # no stream of the system's
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
