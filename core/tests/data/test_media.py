@@ -48,6 +48,21 @@ def test_the_file_is_what_browsers_play(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["x.mp4"]
 
 
+def test_equal_frames_are_equal_files(tmp_path: Path) -> None:
+    """Small blocks of plain colour, and memory that held something else before each time."""
+    rng = np.random.default_rng(0)
+    files = []
+    for content in range(8):
+        blocks = np.random.default_rng(content).integers(0, 256, (9, 4, 4, 3))
+        frames = np.kron(blocks, np.ones((1, 8, 8, 1))).astype(np.uint8)
+        for _ in range(40):
+            used = [rng.integers(0, 256, size, dtype=np.uint8) for size in (1000, 3000, 6000, 100_000)]
+            del used
+            write_video(tmp_path / "clip.mp4", frames, fps=8.0)
+            files.append((content, (tmp_path / "clip.mp4").read_bytes()))
+    assert len(set(files)) == 8
+
+
 def test_odd_sizes_grow_by_one_repeated_row_and_column(tmp_path: Path) -> None:
     write_video(tmp_path / "x.mp4", levels(3, 33, 47), 8)
     info = probe(tmp_path / "x.mp4")
