@@ -39,6 +39,7 @@ def test_the_folder_of_a_checkpoint(tmp_path):
         "state/__0_0.distcp",
         "state/__0_0.distcp.sums",
         "rng/rank-00000.safetensors",
+        "rng/rank-00000.safetensors.sums",
         "run.yaml",
     }
     assert document["files"] == {name: (path / name).stat().st_size for name in files}
@@ -179,6 +180,16 @@ def test_a_refused_rename_brings_the_replaced_checkpoint_back(tmp_path, monkeypa
         run.manager.save(1)
     assert steps_in(tmp_path) == ["checkpoint-000001"]
     assert storage.flaw(tmp_path / "checkpoint-000001") == ""
+
+
+def test_a_flipped_bit_of_the_random_state_is_an_error_that_names_the_file(tmp_path):
+    run = toy_run(tmp_path)
+    path = storage.rng_path(run.manager.save(1), 0)
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 4
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"rng/rank-00000\.safetensors: .* it was changed since it was written"):
+        toy_run(tmp_path).manager.load(tmp_path / "checkpoint-000001")
 
 
 @pytest.mark.parametrize("missing", ["state.json", "state/__0_0.distcp", "run.yaml", "rng/rank-00000.safetensors"])

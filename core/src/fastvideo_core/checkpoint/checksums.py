@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from fastvideo_core.checkpoint.storage import write_file
+
 _WORD = 8
 _SUFFIX = ".sums"
 
@@ -44,3 +46,23 @@ def read_sums(file: Path) -> dict[int, int]:
     except FileNotFoundError:
         return {}
     return {int(offset): int(value) for offset, value in json.loads(text).items()}
+
+
+def write_summed(file: Path, content: bytes) -> None:
+    """As `storage.write_file`, with the sum of the bytes beside it."""
+    write_file(file, content)
+    write_sums(file, {0: checksum(np.frombuffer(content, np.uint8))})
+
+
+def read_summed(file: Path) -> bytes:
+    """What `write_summed` wrote, or the bytes of a file that was written without a sum.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is not what was written.
+    """
+    content = file.read_bytes()
+    stored = read_sums(file).get(0)
+    if stored is not None and stored != checksum(np.frombuffer(content, np.uint8)):
+        raise ValueError("it was changed since it was written")
+    return content

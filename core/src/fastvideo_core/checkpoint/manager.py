@@ -16,6 +16,7 @@ from torch import Tensor
 from fastvideo_core import __version__
 from fastvideo_core.checkpoint import storage
 from fastvideo_core.checkpoint.background import Background
+from fastvideo_core.checkpoint.checksums import read_summed, write_summed
 from fastvideo_core.checkpoint.rank_state import separate, with_own_state
 from fastvideo_core.checkpoint.rng_state import collect_rng, restore_rng, rng_of_other_world
 from fastvideo_core.checkpoint.snapshot import HostCopies
@@ -216,10 +217,9 @@ class CheckpointManager:
         def write(folder: Path) -> None:
             self._copies.wait()
             write_tensors(folder / storage.TENSORS, snapshot.tensors, crew.group)
-            rng = safetensors.torch.save(snapshot.rng)
-            storage.write_file(storage.rng_path(folder, context.rank()), rng)
+            write_summed(storage.rng_path(folder, context.rank()), safetensors.torch.save(snapshot.rng))
             if snapshot.own is not None:
-                storage.write_file(storage.own_state_path(folder, context.rank()), snapshot.own)
+                write_summed(storage.own_state_path(folder, context.rank()), snapshot.own)
 
         storage.write_aside(target, crew, write, lambda folder: self._seal(folder, snapshot))
         if context.is_main_process():
@@ -316,8 +316,8 @@ class CheckpointManager:
 
 def _read_rng(path: Path) -> dict[str, Tensor]:
     try:
-        return safetensors.torch.load(path.read_bytes())
+        return safetensors.torch.load(read_summed(path))
     except OSError as error:
         raise damaged(str(path), error.strerror or str(error)) from error
-    except safetensors.SafetensorError as error:
+    except (safetensors.SafetensorError, ValueError) as error:
         raise damaged(str(path), str(error)) from error

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from fastvideo_core.checkpoint import storage
+from fastvideo_core.checkpoint.checksums import read_summed
 from fastvideo_core.checkpoint.storage import CheckpointDocument
 from fastvideo_core.checkpoint.tensors import bytes_of
 from fastvideo_core.checkpoint.training_state import damaged
@@ -81,6 +82,7 @@ def with_own_state(folder: Path, document: CheckpointDocument) -> tuple[Json, di
     if path.relative_to(folder).as_posix() not in document.files:
         return document.state, {}
     try:
+        read_summed(path)
         with safetensors.safe_open(str(path), framework="pt") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
             stored = json.loads(file.metadata()["state"])
