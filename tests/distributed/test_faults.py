@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -24,12 +25,31 @@ pytestmark = [pytest.mark.slow, pytest.mark.distributed]
 PLUGIN = '''
 import errno, os, signal, time
 import torch
+from fastvideo_core import validator
 from fastvideo_core.checkpoint import storage
+from fastvideo_core.data.validation import ValidationPrompt
+from fastvideo_core.validator import SampledVideo, SamplingValidator
 from fastvideo_core.errors import DataError
 from fastvideo_core import Callback, PluginConfig, hookimpl, register_callback, register_model
 from fastvideo_core.testing.toy import ToyConfig, build_toy_components
 
 register_model("toy", config=ToyConfig)(build_toy_components)
+
+class Shared:
+    """A sampler of a sharded network: all processes take part in every video."""
+
+    def sample(self, request, prompt, generator):
+        torch.distributed.all_reduce(torch.ones(7))
+        return SampledVideo(torch.zeros(3, 16, 16, 3, dtype=torch.uint8), 8.0)
+
+@register_model("validated", config=ToyConfig)
+def build_validated(cfg):
+    components = build_toy_components(cfg)
+    components.validator = SamplingValidator(Shared(), [ValidationPrompt("x")], seed=0)
+    return components
+
+def no_video(path, *args, **options):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
 def full_disk(folder, document, original=storage.write_document):
     if document.step == 3:
@@ -49,6 +69,8 @@ class Fault(Callback):
     def train_start(self):
         if self.config.kind == "full":
             storage.write_document = full_disk
+        if self.config.kind == "no video":
+            validator.write_video = no_video
 
     @hookimpl
     def step_end(self, step):
@@ -170,6 +192,27 @@ def test_a_checkpoint_that_only_the_main_process_knows_to_have_failed_ends_the_r
     assert "Traceback" not in err
 
 
+def test_a_validation_that_cannot_be_written_ends_for_all_alike_and_training_goes_on(tmp_path):
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("x")
+    validation = {"log_validation": True, "validation_steps": 2, "validation_dataset_file": str(prompts)}
+    run = run_yaml(
+        tmp_path,
+        {"kind": "no video"},
+        5,
+        **validation,
+        validation_sampling_steps="2,3",
+        validation_guidance_scale="1,1",
+    )
+    run["recipe"]["family"] = "validated"
+    with started(tmp_path, run) as process:
+        _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert [line["step"] for line in steps_of(tmp_path)] == [1, 2, 3, 4, 5]
+    assert err.count("a sampled video could not be written: No space left on device") == 2
+    assert err.count("training goes on") == 2
+
+
 def test_a_signal_to_one_process_stops_all_of_them(tmp_path):
     with started(tmp_path, run_yaml(tmp_path, {"kind": "terminated"})) as process:
         _, err = process.communicate(timeout=120)
@@ -202,6 +245,12 @@ def interrupt_twice(process: subprocess.Popen[str]) -> None:
     process.send_signal(signal.SIGINT)
 
 
+def is_pending(pid: int, number: signal.Signals) -> bool:
+    """Whether a signal was sent to a process that has not taken it yet."""
+    (pending,) = re.findall(r"^ShdPnd:\s*(\w+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    return bool(int(pending, 16) >> (number - 1) & 1)
+
+
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_second_interrupt_ends_a_step_that_does_not_end(tmp_path, processes):
     with started(tmp_path, run_yaml(tmp_path, {"kind": "hangs"}, num_gpus=processes)) as process:
@@ -215,6 +264,19 @@ def test_a_second_interrupt_ends_a_step_that_does_not_end(tmp_path, processes):
     assert "rror" not in err, err
 
 
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_second_interrupt_needs_nobody_who_reads(tmp_path, processes):
+    """As with `| tee log`, which the first one ends."""
+    with started(tmp_path, run_yaml(tmp_path, {"kind": "hangs"}, num_gpus=processes)) as process:
+        wait_for_step(tmp_path, 2)
+        time.sleep(1)
+        for stream in (process.stdout, process.stderr):
+            stream.close()
+        interrupt_twice(process)
+        assert process.wait(timeout=60) == 130
+        process.stdout = process.stderr = None
+
+
 def test_what_a_process_meets_when_a_second_interrupt_ended_its_peer_is_no_error_of_the_run(tmp_path):
     with started(tmp_path, run_yaml(tmp_path, {"kind": "none"})) as process:
         wait_for_step(tmp_path, 2)
@@ -226,9 +288,12 @@ def test_what_a_process_meets_when_a_second_interrupt_ended_its_peer_is_no_error
         os.kill(late, signal.SIGCONT)  # it has one of the two, and waits for the other inside a collective
         time.sleep(1)
         os.kill(first, signal.SIGCONT)
+        while is_pending(first, signal.SIGINT):  # two that wait would be one
+            time.sleep(0.001)
         os.kill(first, signal.SIGINT)
         _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
+    assert "stopped by" not in err
     assert err.count(ENDED_AT_ONCE) == 1
     assert "rror" not in err, err
 

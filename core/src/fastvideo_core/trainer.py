@@ -81,7 +81,7 @@ class DistillTrainer:
         """
         callbacks = callbacks or CallbackManager({})
         step = self._logged_step = start_step
-        leaves_together = True
+        leaves_together = False
         try:
             with RunSignals() as signals:
                 method.set_tracker(self.tracker)
@@ -224,14 +224,17 @@ class DistillTrainer:
     def _validate(self, method: DistillMethod, callbacks: CallbackManager, updates: Updates, step: int) -> None:
         """When it is due and no one waits for the run's end; a video that cannot be written does not end the run."""
         args = self.training_args
-        if not args.log_validation or step % args.validation_steps or updates.request in STOPPED_BY:
+        if not args.log_validation or step % args.validation_steps:
             return
         updates.settle()
+        if updates.request in STOPPED_BY:
+            return
         callbacks.hook.validation_start(method=method, step=step)
         try:
             method.log_validation(step)
         except VideoWriteError as error:
-            logger.error("%s\n    training goes on", error)
+            if context.is_main_process():
+                logger.error("%s\n    training goes on", error)
         finally:
             callbacks.hook.validation_end(method=method, step=step)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from fastvideo_core.data.media import write_contact_sheet, write_video
 from fastvideo_core.data.validation import ValidationPrompt
 from fastvideo_core.diffusion.rollout import SamplerKind
-from fastvideo_core.distributed.context import device, is_main_process
+from fastvideo_core.distributed.context import device, from_main, is_main_process
 from fastvideo_core.errors import DataError, Problem
 from fastvideo_core.inference import evaluating
 from fastvideo_core.rng import stream_seed
@@ -124,7 +124,7 @@ class SamplingValidator:
         """Samples all prompts with `request`; every process runs along (sharded networks need all), the main one writes.
 
         Raises:
-            VideoWriteError: on the main process, after all prompts: the first video or sheet that could not be written.
+            VideoWriteError: on every process, after all prompts: the first video or sheet that could not be written.
         """
         failed: VideoWriteError | None = None
         devices = [device()] if device().type == "cuda" else []
@@ -140,6 +140,7 @@ class SamplingValidator:
                         self._write(step, request, index, prompt, video)
                     except OSError as error:
                         failed = failed or _write_error(request.output_dir, error)
+        failed = from_main(failed)  # the others, too, must leave out what the method would sample next
         if failed is not None:
             raise failed
 

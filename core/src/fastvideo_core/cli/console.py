@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from fastvideo_core.cli.streams import FAILURES, complain
+from fastvideo_core.streams import FAILURES, complain
 
 if TYPE_CHECKING:
     from fastvideo_core.tracking.display import Display
@@ -93,7 +93,8 @@ class Console:
                 lines = value if isinstance(value, (list, tuple)) else [value]
                 for number, line in enumerate(lines):
                     print(f"  {name if number == 0 else '':<{width}}  {line}")
-        sys.stdout.flush()
+        if sys.stdout is not None:  # it was closed when Python started
+            sys.stdout.flush()
 
 
 class _Handler(logging.Handler):

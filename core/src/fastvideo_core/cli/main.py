@@ -16,8 +16,8 @@ import traceback
 from collections.abc import Sequence
 from typing import Protocol, cast
 
-from fastvideo_core.cli.streams import complain
 from fastvideo_core.errors import FastVideoError, RunStopped, UserError
+from fastvideo_core.streams import complain
 
 PROG = "fastvideo-distill"
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastvideo_core.cli import console
-from fastvideo_core.cli.streams import drop_unwritten
 from fastvideo_core.errors import ConfigError, DataError, FastVideoError, Problem, RunStopped
+from fastvideo_core.streams import drop_unwritten
 
 if TYPE_CHECKING:  # torch and pydantic are imported when a run starts, not to show help
     from fastvideo_core.cli.console import Console

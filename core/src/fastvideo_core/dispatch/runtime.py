@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 
 from fastvideo_core.adapter import check_primitives
 from fastvideo_core.callbacks.base import Callback
@@ -148,23 +147,21 @@ def resumed_checkpoint(cfg: RunConfig) -> Path | None:
 
 def _agreed_checkpoint(cfg: RunConfig) -> Path | None:
     """`resumed_checkpoint` as the main process sees the disk, with what a killed save had put aside. Collective."""
-    if cfg.training.resume_from_checkpoint != "latest":
-        return resumed_checkpoint(cfg)
-    chosen: list[Path | CheckpointError | None] = [None]
+    chosen: Path | CheckpointError | None = None
     if context.is_main_process():
         try:
-            storage.put_back_replaced(Path(cfg.training.output_dir))
+            if cfg.training.resume_from_checkpoint == "latest":
+                storage.put_back_replaced(Path(cfg.training.output_dir))
         except OSError as error:
             logger.warning("a checkpoint that a killed save had put aside could not be put back: %s", error)
         try:
-            chosen = [resumed_checkpoint(cfg)]
+            chosen = resumed_checkpoint(cfg)
         except CheckpointError as error:
-            chosen = [error]
-    if context.world_size() > 1:
-        dist.broadcast_object_list(chosen, device=context.device())
-    if isinstance(chosen[0], CheckpointError):
-        raise chosen[0]
-    return chosen[0]
+            chosen = error
+    chosen = context.from_main(chosen)
+    if isinstance(chosen, CheckpointError):
+        raise chosen
+    return chosen
 
 
 def build_components(cfg: RunConfig, registry: PluginRegistry) -> ModelComponents:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 
 from fastvideo_core.errors import ConfigError, Problem
+
+_T = TypeVar("_T")
 
 
 def rank() -> int:
@@ -48,6 +51,15 @@ def device() -> torch.device:
             fix="start fewer processes (num_gpus, --nproc-per-node, --ntasks-per-node), or look at CUDA_VISIBLE_DEVICES",
         )
     )
+
+
+def from_main(value: _T) -> _T:
+    """What the main process has, on every process; it must be picklable. Collective."""
+    if world_size() == 1:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, device=device())
+    return box[0]
 
 
 def barrier() -> None:

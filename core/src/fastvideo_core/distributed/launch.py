@@ -34,6 +34,7 @@ from fastvideo_core.distributed.siblings import (
 )
 from fastvideo_core.distributed.signals import ENDED_AT_ONCE
 from fastvideo_core.errors import Problem
+from fastvideo_core.streams import complain
 
 _AGENT_PATIENCE = 25.0
 """Seconds below those that torch's launcher waits before it kills processes that do not end with the first one."""
@@ -120,7 +121,7 @@ def _status(failures: Mapping[int, ProcessFailure], folder: Path, count: int, re
     interrupts = [request for request in received if request.kind is signal.SIGINT]
     if len(interrupts) > 1 and not (errors and errors[0].time < interrupts[1].time):
         # The processes end when it reaches them, one before the other: what the later ones meet is its work.
-        print(ENDED_AT_ONCE, file=sys.stderr)
+        complain(ENDED_AT_ONCE)
         return 128 + signal.SIGINT
     killed = [
         (rank, failure)
@@ -131,18 +132,18 @@ def _status(failures: Mapping[int, ProcessFailure], folder: Path, count: int, re
     if killed and not (errors and time.time() - errors[0].time > _AGENT_PATIENCE):
         rank, failure = killed[0]
         if not received:
-            print(f"error: {_killed(rank, count, failure)}", file=sys.stderr)
+            complain(f"error: {_killed(rank, count, failure)}")
             return 128 - failure.exitcode
         return 128 + received[-1].kind
     if errors:
-        print(errors[0].text, file=sys.stderr)
+        complain(errors[0].text)
         return errors[0].status  # not the process's own: torch may have ended it while it was going
     if received:
         return 128 + received[0].kind
     statuses = [failure.exitcode for failure in failures.values()]
     status: int = next((status for status in statuses if status > 0), 128 + signal.SIGTERM)
     if status not in (128 + signal.SIGTERM, 128 + signal.SIGINT):
-        print(f"error: a process of the run ended with status {status} and said nothing", file=sys.stderr)
+        complain(f"error: a process of the run ended with status {status} and said nothing")
     return status
 
 

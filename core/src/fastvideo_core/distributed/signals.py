@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
@@ -72,7 +73,8 @@ def _watch(pipe: int) -> None:
         interrupts += byte[0] == signal.SIGINT
         if interrupts > 1:
             if "RANK" not in os.environ:
-                os.write(2, f"\n{ENDED_AT_ONCE}\n".encode())  # sys.stderr may be held by the main thread
+                with suppress(OSError):  # its reader may have gone at the first one
+                    os.write(2, f"\n{ENDED_AT_ONCE}\n".encode())  # sys.stderr may be held by the main thread
             os._exit(128 + signal.SIGINT)
         if byte[0] == signal.SIGTERM and ended_siblings():
             os._exit(128 + signal.SIGTERM)
