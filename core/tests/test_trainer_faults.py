@@ -203,23 +203,23 @@ def full_disk(monkeypatch, steps):
 
 
 class Waiting(Linear):
-    """Waits a little in every step, so that the checkpoint beside it comes to its end."""
+    """Waits a little in every step after 200, so that the checkpoint beside it comes to its end."""
 
     def single_train_step(self, batch, iteration, *, current_vsa_sparsity=0.0):
-        time.sleep(0.05)
+        time.sleep(0.05 if iteration > 200 else 0)
         return super().single_train_step(batch, iteration)
 
 
 def test_a_checkpoint_that_fails_in_the_background_ends_the_run_soon_with_the_state_it_then_has(tmp_path, monkeypatch):
-    full_disk(monkeypatch, {2})
+    full_disk(monkeypatch, {200})
     method = Waiting(config_of(tmp_path))
-    manager = CheckpointManager(tmp_path, every=2, keep=0, config_yaml="", versions={}, background=True)
+    manager = CheckpointManager(tmp_path, every=200, keep=0, config_yaml="", versions={}, background=True)
     trainer = DistillTrainer(method.cfg.training, config={})
     with pytest.raises(CheckpointWriteError, match="the run ends for that; its state after step") as raised:
         trainer.run(method, numbers(1), 1000, checkpoint_manager=manager)
-    assert "checkpoint-000002: the checkpoint could not be written: No space" in str(raised.value)
+    assert "checkpoint-000200: the checkpoint could not be written: No space" in str(raised.value)
     last = method.seen[-1][0]
-    assert last < 100
+    assert last < 400  # where the next one is due
     assert storage.latest_checkpoint(tmp_path).name == f"checkpoint-{last:06d}"
     assert read_role_weights(storage.latest_checkpoint(tmp_path), "student", ema=False)["net"]["w"].item() == 2.0 - last
 
