@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +150,26 @@ def test_a_file_that_is_cut_during_the_run_is_an_error(tmp_path: Path, workers: 
     os.truncate(tmp_path / "a.parquet", 100)
     with pytest.raises(DataError, match=r"a.parquet, row group \d+: changed since the run started"):
         list(itertools.islice(loader, 39))
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_file_that_ends_early_without_an_error_of_arrow_s_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: bool
+) -> None:
+    """As older arrow does, when a file is cut between two reads."""
+    write_file(tmp_path / "a.parquet", [sample_row(n) for n in range(4)], group=2)
+    loader = ParquetLoader(tmp_path, batch_size=1, seed=0)
+    real = pq.ParquetFile.iter_batches
+
+    def ends_early(handle: pq.ParquetFile, *args: Any, **options: Any) -> Iterator[Any]:
+        yield next(real(handle, *args, **options)).slice(0, 1)
+        if cut:
+            os.truncate(tmp_path / "a.parquet", 100)
+
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", ends_early)
+    why = "changed since the run started" if cut else "cannot be read: it holds 1 of its 2 rows"
+    with pytest.raises(DataError, match=rf"a.parquet, row group \d: {why}"):
+        list(itertools.islice(loader, 4))
 
 
 def test_the_same_error_comes_again_when_asked_again(tmp_path: Path) -> None:
