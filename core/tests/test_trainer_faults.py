@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import math
 import os
 import signal
@@ -25,6 +24,7 @@ from fastvideo_core.trainer import DistillTrainer
 from fastvideo_core.updates import Updates
 from fastvideo_core.validator import VideoWriteError
 
+from .full_disk import full_disk
 from .one_weight import Linear, Watch, config_of, metrics_of, numbers, run
 
 # --- what goes wrong ----------------------------------------------------------------------------------------------
@@ -189,17 +189,6 @@ def test_an_error_in_a_step_reaches_the_callbacks_with_its_step(tmp_path):
 
 
 # --- what cannot be written ---------------------------------------------------------------------------------------
-
-
-def full_disk(monkeypatch, steps):
-    original = storage.write_document
-
-    def write(folder, document):
-        if document.step in steps:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        original(folder, document)
-
-    monkeypatch.setattr(storage, "write_document", write)
 
 
 class Waiting(Linear):

@@ -21,6 +21,7 @@ from fastvideo_core.checkpoint.manager import CheckpointManager
 from fastvideo_core.checkpoint.storage import CheckpointWriteError
 from fastvideo_core.config import PluginConfig
 
+from ..full_disk import full_disk
 from .toy_run import ToyRun, assert_same, toy_run
 
 
@@ -127,17 +128,6 @@ def test_rotation_comes_after_completion(tmp_path, gate):
     gate.set()
     run.manager.finish()
     assert names(tmp_path) == ["checkpoint-000002"]
-
-
-def full_disk(monkeypatch, steps: set[int]) -> None:
-    original = storage.write_document
-
-    def write(folder, document):
-        if document.step in steps:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        original(folder, document)
-
-    monkeypatch.setattr(storage, "write_document", write)
 
 
 def test_an_error_surfaces_at_the_end(tmp_path, monkeypatch):

@@ -84,7 +84,7 @@ def with_own_state(folder: Path, document: CheckpointDocument) -> tuple[Json, di
     try:
         read_summed(path)
         with safetensors.safe_open(str(path), framework="pt") as file:
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - it cannot be iterated over
             stored = json.loads(file.metadata()["state"])
         differing = [tuple(place) for place in stored["differing"]]
         skeleton = document.state

@@ -6,6 +6,7 @@ import argparse
 import json
 import logging
 import sys
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -103,7 +104,7 @@ class _Handler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             text = self.format(record)
-        except Exception:
+        except Exception:  # as logging's own handlers: a message and arguments that do not fit may raise anything
             self.handleError(record)
             return
         try:
@@ -111,8 +112,9 @@ class _Handler(logging.Handler):
         except FAILURES:
             self.write_elsewhere(record)
 
+    @abstractmethod
     def write(self, text: str) -> None:
-        raise NotImplementedError
+        """Shows a formatted message."""
 
     def write_elsewhere(self, record: logging.LogRecord) -> None:
         """Where `write` failed."""
