@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import errno
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -103,3 +106,36 @@ class RunStopped(FastVideoError):  # noqa: N818 - nothing is wrong
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+_TOO_MANY_FILES = (errno.EMFILE, errno.ENFILE)
+
+
+@contextmanager
+def foreign_file(path: str | Path, what: str, error: type[FastVideoError] = DataError, fix: str = "") -> Iterator[None]:
+    """Whatever goes wrong while a file that this program did not make is read becomes one message that names the file.
+
+    It stands around the whole reading of one file, at the boundary; errors of this project pass as they are.
+
+    Args:
+        path: the file, as the user knows it.
+        what: what the file is meant to be, with no article ("pipeline configuration", "parquet file").
+        error: the error that is raised.
+        fix: what to do about a file that is damaged; a file that cannot be opened has its own advice.
+
+    Raises:
+        error: the reading failed, whatever the cause; the cause stands in the message, and its traceback with --debug.
+    """
+    try:
+        yield
+    except FastVideoError:
+        raise
+    except OSError as cause:
+        advice = "raise the limit of open files (ulimit -n)" if cause.errno in _TOO_MANY_FILES else ""
+        found = f"cannot be read: {cause.strerror or cause}"
+        raise error(Problem(found, str(path), fix=advice or (fix if cause.errno is None else ""))) from cause
+    except RecursionError as cause:
+        raise error(Problem(f"is no valid {what}: it is nested too deeply", str(path), fix=fix)) from cause
+    except Exception as cause:  # foreign content can make a parser raise anything at all
+        line = next(iter(str(cause).splitlines()), "") or type(cause).__name__
+        raise error(Problem(f"is no valid {what}: {line[:300]}", str(path), fix=fix)) from cause
