@@ -16,9 +16,8 @@ def test_any_failure_of_a_parser_becomes_one_message_that_names_the_file():
         with foreign_file("a.json", "list"):
             json.loads("nothing\x00")
     assert isinstance(caught.value.__cause__, json.JSONDecodeError)
-    with pytest.raises(ConfigError, match="b: is no valid thing: KeyError|b: is no valid thing: 'x'"):
-        with foreign_file("b", "thing", ConfigError):
-            {}["x"]
+    with pytest.raises(ConfigError, match="b: is no valid thing: 'x'"), foreign_file("b", "thing", ConfigError):
+        {}["x"]
 
 
 def test_an_error_without_words_is_named_by_its_kind():
@@ -32,14 +31,16 @@ def test_deep_nesting_is_said_in_words():
 
 
 def test_too_many_open_files_is_no_fault_of_the_file():
-    with pytest.raises(DataError, match="ulimit -n") as caught:
-        with foreign_file("e", "parquet file", fix="copy the file again"):
-            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), "e")
+    with (
+        pytest.raises(DataError, match="ulimit -n") as caught,
+        foreign_file("e", "parquet file", fix="copy the file again"),
+    ):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), "e")
     assert "copy the file again" not in str(caught.value)
 
 
 def test_errors_of_this_project_and_interrupts_pass_as_they_are():
-    with pytest.raises(CheckpointError, match="^mine$"), foreign_file("f", "thing"):
+    with pytest.raises(CheckpointError, match="mine"), foreign_file("f", "thing"):
         raise CheckpointError("mine")
     with pytest.raises(KeyboardInterrupt), foreign_file("f", "thing"):
         raise KeyboardInterrupt
