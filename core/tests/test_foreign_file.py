@@ -12,9 +12,9 @@ from fastvideo_core.errors import CheckpointError, ConfigError, DataError, forei
 
 
 def test_any_failure_of_a_parser_becomes_one_message_that_names_the_file():
-    with pytest.raises(DataError, match=r"a\.json: is no valid list: Expecting value") as caught:
-        with foreign_file("a.json", "list"):
-            json.loads("nothing\x00")
+    expected = pytest.raises(DataError, match=r"a\.json: is no valid list: Expecting value")
+    with expected as caught, foreign_file("a.json", "list"):
+        json.loads("nothing\x00")
     assert isinstance(caught.value.__cause__, json.JSONDecodeError)
     with pytest.raises(ConfigError, match="b: is no valid thing: 'x'"), foreign_file("b", "thing", ConfigError):
         {}["x"]
