@@ -85,6 +85,6 @@ def test_the_peak_of_a_device_is_known_by_its_name_or_not_at_all(modules, name, 
 def test_without_a_gpu_the_large_form_is_refused():
     env = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, str(BENCHMARKS / "gpu.py")]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 2
     assert "there is no CUDA device here; --tiny runs on the CPU" in done.stderr

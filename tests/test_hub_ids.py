@@ -47,7 +47,7 @@ def distill(cache: Path, *commands: list[str]) -> subprocess.CompletedProcess[st
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=600,
     )
 
 

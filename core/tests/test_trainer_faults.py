@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import signal
-import time
+import threading
 from typing import ClassVar
 
 import pytest
@@ -20,6 +20,7 @@ from fastvideo_core.checkpoint.manager import CheckpointManager
 from fastvideo_core.checkpoint.storage import CheckpointWriteError
 from fastvideo_core.checkpoint.weights import read_role_weights
 from fastvideo_core.errors import NonFiniteError, RunStopped
+from fastvideo_core.testing.waiting import wait_until
 from fastvideo_core.trainer import DistillTrainer
 from fastvideo_core.updates import Updates
 from fastvideo_core.validator import VideoWriteError
@@ -191,11 +192,16 @@ def test_an_error_in_a_step_reaches_the_callbacks_with_its_step(tmp_path):
 # --- what cannot be written ---------------------------------------------------------------------------------------
 
 
+def is_writing() -> bool:
+    return any(thread.name == "fastvideo-checkpoint" for thread in threading.enumerate())
+
+
 class Waiting(Linear):
-    """Waits a little in every step after 200, so that the checkpoint beside it comes to its end."""
+    """Waits in step 202 until the checkpoint of step 200 beside it has come to its end."""
 
     def single_train_step(self, batch, iteration, *, current_vsa_sparsity=0.0):
-        time.sleep(0.05 if iteration > 200 else 0)
+        if iteration == 202:
+            wait_until(lambda: not is_writing(), "the end of the checkpoint")
         return super().single_train_step(batch, iteration)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from fastvideo_core.testing.waiting import LIMIT, wait_until
 from tests.conftest import write_run
 from tests.distributed.test_faults import PLUGIN, run_yaml, started, wait_for_step, workers
 from tests.test_docs import example
@@ -46,7 +47,7 @@ def write(folder: Path, fault: str, steps: int = 3, **training: Any) -> list[str
 def under_torchrun(folder: Path, arguments: list[str]) -> subprocess.CompletedProcess[str]:
     command = [*TORCHRUN, "--standalone", "--nproc-per-node=2", "-m", "fastvideo_core", *arguments]
     return subprocess.run(
-        command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=240, check=False
+        command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=LIMIT, check=False
     )
 
 
@@ -86,7 +87,7 @@ def test_the_page_s_commands_train(tmp_path, name, module, here):
         env=environment(HF_HOME=str(tmp_path / "hf")),  # no accelerate configuration of this machine's user
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=LIMIT,
         check=False,
     )
     assert ran.returncode == 0, ran.stderr
@@ -143,7 +144,7 @@ def slurm_tasks(folder: Path, arguments: list[str], **own: str) -> list[subproce
         for rank in range(2)
     ]
     try:
-        said = [process.communicate(timeout=240) for process in processes]
+        said = [process.communicate(timeout=LIMIT) for process in processes]
     finally:
         for process in processes:
             process.kill()
@@ -204,9 +205,9 @@ def test_a_torchrun_that_is_asked_to_end_leaves_a_checkpoint_and_ends_with_1(tmp
         *arguments,
     ]
     with subprocess.Popen(command, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True) as process:
-        wait_for_step(tmp_path, 2)
+        wait_for_step(tmp_path, 2, process)
         process.terminate()
-        _, said = process.communicate(timeout=120)
+        _, said = process.communicate(timeout=LIMIT)
     assert process.returncode == 1, said
     assert said.count("stopped by SIGTERM after step") == 1, said
     assert len(list((tmp_path / "run").glob("checkpoint-*"))) == 1
@@ -214,15 +215,12 @@ def test_a_torchrun_that_is_asked_to_end_leaves_a_checkpoint_and_ends_with_1(tmp
 
 def test_processes_end_in_order_when_their_launcher_is_killed(tmp_path):
     with started(tmp_path, run_yaml(tmp_path, {"kind": "none"})) as process:
-        wait_for_step(tmp_path, 2)
+        wait_for_step(tmp_path, 2, process)
         own = workers(process)
         assert len(own) == 2
         process.send_signal(signal.SIGKILL)
         process.wait()
-        end = time.monotonic() + 60
-        while any(Path(f"/proc/{pid}").exists() and not is_zombie(pid) for pid in own):
-            assert time.monotonic() < end, "processes outlive their launcher"
-            time.sleep(0.1)
+        wait_until(lambda: all(is_zombie(pid) for pid in own), "the processes end after their launcher")
     assert len(list((tmp_path / "run").glob("checkpoint-*"))) == 1
 
 

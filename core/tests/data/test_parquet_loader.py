@@ -18,6 +18,7 @@ from fastvideo_core.data.folder import ParquetFolder, open_folder
 from fastvideo_core.data.loader import ParquetLoader
 from fastvideo_core.data.memory import BatchMemory, MemoryPool
 from fastvideo_core.errors import CheckpointError, DataError
+from fastvideo_core.testing.waiting import LIMIT
 
 
 def loader(path: Path, **changes: Any) -> ParquetLoader:
@@ -302,7 +303,7 @@ def test_close_and_garbage_collection_leave_no_threads(numbered: Path) -> None:
     del source
     gc.collect()
     for thread in threads:
-        thread.join(timeout=5)
+        thread.join(timeout=LIMIT)
     assert loader_threads() == 0
 
 

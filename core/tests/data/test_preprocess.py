@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from fastvideo_core.data.loader import ParquetLoader
 from fastvideo_core.data.media import read_frames
 from fastvideo_core.data.preprocess import PreprocessOptions, preprocess
 from fastvideo_core.errors import ConfigError, DataError
+from fastvideo_core.testing.waiting import wait_until
 
 
 @pytest.fixture
@@ -126,9 +126,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_rows(clips: Path, tmp_path:
     killed = tmp_path / "killed"
     script = [sys.executable, tiny_data.__file__, str(clips), str(killed)]
     with subprocess.Popen(script, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=dict(os.environ)) as process:
-        deadline = time.monotonic() + 60
-        while process.poll() is None and time.monotonic() < deadline and len(list(killed.glob("*.parquet"))) < 2:
-            time.sleep(0.01)
+        wait_until(lambda: len(list(killed.glob("*.parquet"))) == 2, "two parts of the data set", process)
         process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
     (killed / ".part-000009.parquet.partial").write_bytes(b"half a file")

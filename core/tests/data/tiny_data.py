@@ -73,8 +73,8 @@ class FakeEncoder:
 
     geometry = VideoGeometry(frames_divisor=4, frames_remainder=1, size_multiple=8, fps=16.0)
 
-    def __init__(self, *, seconds: float = 0.0, model: str = "fake") -> None:
-        self.seconds = seconds
+    def __init__(self, *, hangs_after: int | None = None, model: str = "fake") -> None:
+        self.hangs_after = hangs_after
         self.model = model
         self.videos = 0
         self.texts = 0
@@ -85,7 +85,8 @@ class FakeEncoder:
     def encode_videos(self, frames: Tensor) -> list[dict[str, Tensor]]:
         assert frames.dtype == torch.uint8
         assert frames.ndim == 5
-        time.sleep(self.seconds)
+        while self.hangs_after is not None and self.videos >= self.hangs_after:
+            time.sleep(1)  # for ever: it is killed here
         self.videos += len(frames)
         means = frames.float().mean(dim=(2, 3))[:, ::4]  # [B, T', 3]
         return [{"vae_latent": clip.T[:, :, None, None].to(torch.bfloat16)} for clip in means]
@@ -96,4 +97,4 @@ class FakeEncoder:
 
 
 if __name__ == "__main__":
-    preprocess(FakeEncoder(seconds=0.15), sys.argv[1], sys.argv[2], OPTIONS)
+    preprocess(FakeEncoder(hangs_after=8), sys.argv[1], sys.argv[2], OPTIONS)

@@ -176,7 +176,7 @@ def test_video_alone_leaves_the_sound_s_parameters_on_two_processes_too(distill,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
