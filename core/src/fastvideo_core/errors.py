@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+_LONG = 100  # characters of `allowed` that a list of problems repeats
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,17 @@ class FastVideoError(Exception):
         if len(self.problems) == 1:
             return str(self.problems[0])
         head = self.title or "several things are wrong"
-        body = "\n".join(f"  {i}. " + str(p).replace("\n", "\n  ") for i, p in enumerate(self.problems, 1))
+        body = "\n".join(f"  {i}. " + str(p).replace("\n", "\n  ") for i, p in enumerate(_listed(self.problems), 1))
         return f"{head} ({len(self.problems)} problems):\n{body}"
+
+
+def _listed(problems: tuple[Problem, ...]) -> Iterator[Problem]:
+    """The problems as a list shows them: what is allowed, where it is long, is written out once."""
+    first: dict[str, int] = {}
+    for number, problem in enumerate(problems, 1):
+        earlier = first.setdefault(problem.allowed, number)
+        is_long = len(problem.allowed) > _LONG
+        yield replace(problem, allowed=f"as in {earlier}.") if is_long and earlier < number else problem
 
 
 class UserError(FastVideoError):

@@ -71,3 +71,13 @@ def test_many_problems_are_numbered_in_one_error(tmp_path: Path, monkeypatch: py
     text = str(raised.value)
     assert text.startswith("the run's configuration is wrong (5 problems):\n  1. run.yaml:2 recipe.family: ")
     assert re.findall(r"^  \d\. run.yaml:(\d+)", text, flags=re.MULTILINE) == ["2", "5", "10", "11", "18"]
+
+
+def test_the_allowed_keys_of_a_section_are_listed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("run.yaml").write_text(CASES["unknown key of another trainer"][0])
+    with toy_registry() as registry, pytest.raises(ConfigError) as raised:
+        load_run_config("run.yaml", registry)
+    text = str(raised.value)
+    assert text.count("checkpoints_total_limit, ") == 1
+    assert text.count("    allowed: as in 1.\n") == 3

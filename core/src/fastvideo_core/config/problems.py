@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from fastvideo_core.config.describe import allowed_at, keys_at
 from fastvideo_core.config.document import Document, KeyPath
+from fastvideo_core.config.foreign_names import foreign_name
 from fastvideo_core.errors import ConfigError, Problem
 
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
@@ -80,20 +81,41 @@ def validation_problems(
 
 
 def unknown_key(key: Any, allowed: Iterable[str], section: str, present: Iterable[Any] = ()) -> Problem:
-    """A key that nobody reads, with the nearest one that somebody does.
+    """A key that nobody reads, with what it is called here: mistyped, of another section, or of another trainer.
 
     Args:
         present: keys that are there as well; the unknown one was hardly meant to be one of them.
     """
     names = sorted(allowed)
-    guess = near(key, [name for name in names if name not in present])
-    fix = f"did you mean {guess[0]!r}?" if guess else "remove it"
+    if (foreign := foreign_name(key)) is not None:
+        fix = foreign.fix(str(key))
+    else:
+        guess = near(key, [name for name in names if name not in present])
+        fix = f"did you mean {guess[0]!r}?" if guess else "remove it"
     return Problem(f"unknown key {key!r}", allowed=", ".join(names) or f"{section} has no options", fix=fix)
 
 
 def near(name: Any, known: Sequence[str]) -> list[str]:
-    """The known name that is most like `name`, in a list of one; empty when none is."""
-    return difflib.get_close_matches(str(name), known, n=1, cutoff=0.6)
+    """The known name of which `name` is a slip of the pen, in a list of one; empty when none is.
+
+    Names are compared word by word: one with another word in it (max_train_epochs, cosine_with_min_lr) means something else.
+    """
+    words = _words(name)
+    joined = "".join(words)
+    for candidate in difflib.get_close_matches(str(name).lower(), known, n=3, cutoff=0.6):
+        others = _words(candidate)
+        alike = len(words) == len(others) and all(map(_alike, words, others))
+        if alike or _alike(joined, "".join(others), least=0.95):
+            return [candidate]
+    return []
+
+
+def _words(name: Any) -> list[str]:
+    return re.split(r"[_\W]+", str(name).lower())
+
+
+def _alike(one: str, other: str, least: float = 0.7) -> bool:
+    return difflib.SequenceMatcher(None, one, other).ratio() >= least
 
 
 def show(value: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import replace
@@ -14,6 +15,7 @@ from pydantic import ValidationError
 from fastvideo_core.config.base import PluginConfig, StrictModel
 from fastvideo_core.config.check import Contradiction, role_contradictions, training_contradictions
 from fastvideo_core.config.document import Document, KeyPath, dotted, key_path, read_document
+from fastvideo_core.config.foreign_names import is_fastvideo
 from fastvideo_core.config.problems import Findings, near, show, unknown_key, validation_problems
 from fastvideo_core.config.run import RecipeConfig, RoleConfig, RunConfig
 from fastvideo_core.config.training import TrainingArgs
@@ -51,6 +53,11 @@ def load_run_config(
         found = "the file is empty" if document.data is None else f"found {show(document.data)} at the top"
         allowed = f"a mapping with {', '.join(REQUIRED_SECTIONS)}"
         raise ConfigError(Problem(found, where=document.where(()), allowed=allowed))
+    if is_fastvideo(document.data):
+        found = "this is a file of FastVideo's trainer (`_target_`, models, nested training)"
+        allowed = f"a mapping with {', '.join(REQUIRED_SECTIONS)}"
+        fix = f"fastvideo-distill convert {shlex.quote(str(path))} --out NEW.yaml"
+        raise ConfigError(Problem(found, where=document.where(()), allowed=allowed, fix=fix))
     for key, value in (overrides or {}).items():
         document = _override(document, key_path(key), value)
     training = document.data.get("training")

@@ -1,0 +1,73 @@
+"""The table of other trainers' names: every name that it gives instead is an option that exists."""
+
+import pytest
+
+from fastvideo_core.callbacks.config import EMAConfig
+from fastvideo_core.config.describe import all_options
+from fastvideo_core.config.foreign_names import NOT_OFFERED, RENAMED
+from fastvideo_core.config.problems import near, unknown_key
+from fastvideo_core.config.run import RecipeConfig, RoleConfig
+from fastvideo_core.config.training import TrainingArgs
+from fastvideo_dmd2.config import DMD2Config
+from fastvideo_dmd2.plugin import PLUGIN as DMD2
+from fastvideo_finetune.config import FinetuneConfig
+from fastvideo_ltx.config import LtxConfig
+from fastvideo_wan.config import WanConfig
+
+SECTIONS = {
+    "recipe": [RecipeConfig],
+    "roles": [],
+    **{f"roles.{role}": [RoleConfig] for role in DMD2.roles},
+    "training": [TrainingArgs],
+    "pipeline_config": [WanConfig, LtxConfig],
+    "method_config": [DMD2Config, FinetuneConfig],
+    "callbacks.ema": [EMAConfig],
+}
+OPTIONS = {
+    f"{section}.{option.name}" for section, models in SECTIONS.items() for m in models for option in all_options(m)
+}
+
+
+@pytest.mark.parametrize("trainer", RENAMED)
+def test_every_target_is_an_option_or_a_section(trainer):
+    targets = {value if isinstance(value, str) else value[0] for value in RENAMED[trainer].values()}
+    assert {target for target in targets if target not in OPTIONS | SECTIONS.keys()} == set()
+
+
+def test_no_name_is_listed_twice_by_one_trainer():
+    for trainer, reasons in NOT_OFFERED.items():
+        names = [*RENAMED[trainer], *" ".join(reasons.values()).split()]
+        assert sorted(names) == sorted(set(names)), trainer
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ("fake_score_learning_rate", "FastVideo's fake_score_learning_rate is roles.critic.learning_rate here"),
+        ("--lora-rank", "FastVideo's --lora-rank is roles.student.lora.rank here"),
+        ("network_dim", "musubi-tuner's network_dim is roles.student.lora.rank here"),
+        ("student_update_freq", "FastGen's student_update_freq is method_config.generator_update_interval here"),
+        ("lerning_rate", "did you mean 'learning_rate'?"),
+        ("learningRate", "did you mean 'learning_rate'?"),
+        ("max_train_step", "did you mean 'max_train_steps'?"),
+        ("frobnicate", "remove it"),
+    ],
+)
+def test_the_hint_beside_an_unknown_key(key, said):
+    assert unknown_key(key, TrainingArgs.model_fields, "training").fix == said
+
+
+@pytest.mark.parametrize(
+    "name", [name for reasons in NOT_OFFERED.values() for names in reasons.values() for name in names.split()]
+)
+def test_what_is_not_offered_is_taken_for_nothing_else(name):
+    assert (
+        "did you mean" not in unknown_key(name, [*TrainingArgs.model_fields, *DMD2Config.model_fields], "training").fix
+    )
+
+
+@pytest.mark.parametrize(
+    "name", ["max_train_epoch", "cosine_with_min_lr", "score_learning_rate", "log_images", "max_lr_ratio"]
+)
+def test_a_name_with_another_word_in_it_is_no_slip(name):
+    assert near(name, [*TrainingArgs.model_fields, "cosine_with_restarts"]) == []
