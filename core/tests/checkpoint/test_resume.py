@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
+from torch.optim.lr_scheduler import ExponentialLR, LambdaLR
 
 from fastvideo_core.callbacks.config import EMAConfig
 from fastvideo_core.callbacks.ema import EMACallback
@@ -192,6 +193,61 @@ def test_other_optimizer_settings_in_the_configuration_are_reported(tmp_path, ca
     run.method.bundle["student"].optimizers["adamw"].param_groups[0]["weight_decay"] = 0.7
     run.manager.load(path)
     assert "weight_decay was 0.1 in the checkpoint; this run's configuration says 0.7, and counts" in caplog.text
+
+
+@pytest.mark.parametrize("change", ["schedule", "rate", "both"])
+def test_the_first_step_after_a_resume_has_the_rate_of_the_new_schedule(tmp_path, change, caplog):
+    """The old curve has ended at 0: nothing of its last rate may come back, whatever is changed."""
+
+    def run_of(total, rate):
+        run = toy_run(tmp_path)
+        optimizer = run.method.bundle["critic"].optimizers["adam"]
+        optimizer.param_groups[0].update(lr=rate, initial_lr=rate)
+        schedule = LambdaLR(optimizer, lambda update: max(0.0, 1 - update / total))
+        run.method.bundle["critic"].lr_schedulers["adam"] = schedule
+        return run, optimizer.param_groups[0]
+
+    old, group = run_of(4, 1e-2)
+    path = old.steps(1, 4).manager.save(4)
+    assert group["lr"] == 0
+    total, rate = {"schedule": (8, 1e-2), "rate": (4, 3e-2), "both": (8, 3e-2)}[change]
+    straight, expected = run_of(total, rate)
+    straight.steps(1, 4)
+    run, group = run_of(total, rate)
+    run.manager.load(path)
+    schedule = run.method.bundle["critic"].lr_schedulers["adam"]
+    assert group["lr"] == expected["lr"] == schedule.get_last_lr()[0]
+    if change != "rate":
+        assert group["lr"] == rate / 2
+        assert "lr scheduler 'adam' of role 'critic': this run's schedule counts from the first step on" in caplog.text
+    assert [run.steps(step, step) and group["lr"] for step in (5, 6)] == [
+        straight.steps(step, step) and expected["lr"] for step in (5, 6)
+    ]
+
+
+def test_a_schedule_that_is_not_changed_keeps_its_rate_to_the_bit_and_says_nothing(tmp_path, caplog):
+    run = toy_run(tmp_path).steps(1, 7)
+    path = run.manager.save(7)
+    again = toy_run(tmp_path)
+    again.manager.load(path)
+    assert_same(again.fingerprint()["optimizers"], run.fingerprint()["optimizers"])
+    assert_same(again.fingerprint()["lr_schedulers"], run.fingerprint()["lr_schedulers"])
+    assert "schedule" not in caplog.text
+
+
+def test_a_schedule_with_a_memory_goes_on_from_the_checkpoint_s_rate_and_says_so(tmp_path, caplog):
+    def run_of(rate):
+        run = toy_run(tmp_path)
+        optimizer = run.method.bundle["critic"].optimizers["adam"]
+        optimizer.param_groups[0].update(lr=rate, initial_lr=rate)
+        run.method.bundle["critic"].lr_schedulers["adam"] = ExponentialLR(optimizer, 0.5)
+        return run, optimizer.param_groups[0]
+
+    path = run_of(1e-2)[0].steps(1, 2).manager.save(2)
+    run, group = run_of(4e-2)
+    run.manager.load(path)
+    assert group["lr"] == pytest.approx(1e-2)
+    assert "lr scheduler 'adam' of role 'critic': a ExponentialLR goes on from [0.01], not anew" in caplog.text
 
 
 def test_role_weights_can_be_read_without_the_run(tmp_path):

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ def restore_optimizer(optimizer: Optimizer, stored: dict[str, Any], names: Mappi
     """Puts the state of `collect_optimizer` into an optimizer over the same parameter names.
 
     Options that the run's configuration changed since (learning rate, betas, weight decay, ...) keep their new value, and
-    the log says so; a scheduled learning rate keeps its place in the schedule. `Optimizer.load_state_dict` is not used:
+    the log says so; `restore_scheduler` sets a scheduled learning rate anew. `Optimizer.load_state_dict` is not used:
     it goes by position and casts moments to the parameters' dtype.
     """
     optimizer.state.clear()
@@ -65,6 +66,40 @@ def restore_optimizer(optimizer: Optimizer, stored: dict[str, Any], names: Mappi
         else:
             _log_change(where, "lr", saved["lr"], group["lr"])
         group.update({key: value for key, value in saved.items() if key not in group})
+
+
+def restore_scheduler(scheduler: LRScheduler, stored: dict[str, Any], where: str) -> None:
+    """Puts a schedule where it was, over an optimizer that `restore_optimizer` has restored.
+
+    What run.yaml says counts from the first step on: a schedule whose rates follow from the number of updates alone (a
+    LambdaLR, as core's are) gives the rate for its place. Any other goes on from the checkpoint's rate; the log says so
+    where the base rate was changed.
+    """
+    scheduler.load_state_dict(stored)
+    groups = scheduler.optimizer.param_groups
+    bases = [group.get("initial_lr", group["lr"]) for group in groups]
+    changed = not _same(bases, stored.get("base_lrs", bases))
+    scheduler.base_lrs = bases
+    if not isinstance(scheduler, LambdaLR):
+        if changed:
+            rates = [group["lr"] for group in groups]
+            logger.warning("%s: a %s goes on from %s, not anew", where, type(scheduler).__name__, rates)
+        return
+    then = [group["lr"] for group in groups]
+    for group, base, factor in zip(groups, bases, scheduler.lr_lambdas, strict=True):
+        group["lr"] = base * factor(scheduler.last_epoch)
+    scheduler._last_lr = [group["lr"] for group in groups]
+    if scheduler._last_lr != then:
+        logger.warning(
+            "%s: this run's schedule counts from the first step on: the rate is %s (by the checkpoint's it was %s)",
+            where,
+            _listed(scheduler._last_lr),
+            _listed(then),
+        )
+
+
+def _listed(rates: list[Any]) -> str:
+    return ", ".join(dict.fromkeys(f"{float(rate):.3g}" for rate in rates))
 
 
 def _log_change(where: str, key: str, then: Any, now: Any) -> None:

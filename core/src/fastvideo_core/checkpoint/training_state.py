@@ -10,7 +10,12 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from fastvideo_core.checkpoint.optimizer_state import allocate_state, collect_optimizer, restore_optimizer
+from fastvideo_core.checkpoint.optimizer_state import (
+    allocate_state,
+    collect_optimizer,
+    restore_optimizer,
+    restore_scheduler,
+)
 from fastvideo_core.checkpoint.tensors import read_index, read_tensors
 from fastvideo_core.checkpoint.tree import Json, join, references, split
 from fastvideo_core.errors import CheckpointError, FastVideoError, Problem
@@ -123,10 +128,8 @@ class RunState:
                 place = _optimizer(handle.name, name)
                 restore_optimizer(optimizer, state["optimizers"][handle.name][name], names, place)
             for name, scheduler in handle.lr_schedulers.items():
-                scheduler.load_state_dict(state["lr_schedulers"][handle.name][name])
-                if name in handle.optimizers:  # the run's configuration counts, as in restore_optimizer
-                    groups = handle.optimizers[name].param_groups
-                    scheduler.base_lrs = [group["initial_lr"] for group in groups]
+                place = f"lr scheduler '{name}' of role '{handle.name}'"
+                restore_scheduler(scheduler, state["lr_schedulers"][handle.name][name], place)
         _hand_over("the method", self.method.load_checkpoint_state, state["method"], where)
         _hand_over("callbacks", self.callbacks.load_state_dict, state["callbacks"], where)
         if isinstance(self.dataloader, ResumableLoader):

@@ -12,6 +12,7 @@ import difflib
 import importlib
 import os
 import sys
+import time
 import traceback
 from collections.abc import Sequence
 from typing import Protocol, cast
@@ -20,6 +21,8 @@ from fastvideo_core.errors import FastVideoError, RunStopped, UserError
 from fastvideo_core.streams import complain
 
 PROG = "fastvideo-distill"
+
+_STARTED = time.time()
 
 COMMANDS = {
     "train": "train as run.yaml says; the word may be left out",
@@ -90,7 +93,7 @@ def _show(text: str, status: int) -> int:
     if "RANK" in os.environ or "SLURM_STEP_ID" in os.environ:
         from fastvideo_core.distributed.siblings import is_first_to_fail, report_error
 
-        if report_error(text, status) or not is_first_to_fail():
+        if report_error(text, status) or not is_first_to_fail(_STARTED):
             return status
     complain(text)
     return status

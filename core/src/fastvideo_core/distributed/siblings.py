@@ -12,6 +12,7 @@ import signal
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -99,15 +100,24 @@ def report_error(text: str, status: int) -> bool:
     return True
 
 
-def is_first_to_fail() -> bool:
-    """Whether no other process of this machine has said that the run failed; asked once by each that has something to say.
+def is_first_to_fail(started: float) -> bool:
+    """Whether no other process of this launch and machine has said that it failed; asked once by each that has something
+    to say.
 
-    True as well where the launcher gives its processes nothing in common.
+    True as well where the launcher gives its processes nothing in common. A mark from before this process started is of
+    an earlier launch: several may follow each other in one Slurm step, or in one process of torchrun.
+
+    Args:
+        started: when this process did, in seconds since the epoch.
     """
     place = _place_of_errors()
     if place is None:
         return True
     try:
+        with suppress(FileNotFoundError):
+            mark = place.lstat()
+            if mark.st_mtime < started or mark.st_uid != os.getuid():
+                place.unlink()
         with place.open("x"):
             return True
     except FileExistsError:
@@ -117,7 +127,7 @@ def is_first_to_fail() -> bool:
 
 
 def _place_of_errors() -> Path | None:
-    """A file that only the processes of this launch and machine name."""
+    """A file that only the processes of this machine name that one launcher started."""
     if (error_file := os.environ.get("TORCHELASTIC_ERROR_FILE")) is not None and "RANK" in os.environ:
         return Path(error_file).parent.parent / "fastvideo-failed"  # torchrun: <attempt>/<local rank>/error.json
     if {"SLURM_JOB_ID", "SLURM_STEP_ID"} <= os.environ.keys() and int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
