@@ -7,9 +7,11 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from av.stream import Disposition
+from av.video.reformatter import VideoReformatter
 from PIL import Image
 
-from fastvideo_core.data.media import probe, read_frames, write_contact_sheet, write_video
+from fastvideo_core.data.media import picture_notes, probe, read_frames, write_contact_sheet, write_video
 from fastvideo_core.errors import DataError
 
 
@@ -182,3 +184,104 @@ def test_a_contact_sheet_shows_up_to_eight_frames(tmp_path: Path, count: int, si
     assert sheet.getpixel((0, 0)) == (20, 20, 20)
     if count == 30:
         assert sheet.getpixel((139, 51)) == (194, 194, 194)
+
+
+def write_tracks(path: Path, *tracks: np.ndarray, default: int | None = None, cover: int | None = None) -> None:
+    """A file with several videos of plain frames; `cover` is the number of the one that is a cover picture."""
+    with av.open(str(path), "w") as container:
+        streams = [container.add_stream("png" if i == cover else "libx264", rate=16) for i in range(len(tracks))]
+        for i, (stream, frames) in enumerate(zip(streams, tracks, strict=True)):
+            stream.height, stream.width = frames.shape[1:3]
+            stream.pix_fmt = "rgb24" if i == cover else "yuv420p"
+            stream.disposition = Disposition.attached_pic if i == cover else Disposition(i == default)
+        for stream, frames in zip(streams, tracks, strict=True):
+            for array in frames:
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(array, format="rgb24")))
+            container.mux(stream.encode())
+
+
+def put_cover_first(path: Path) -> None:
+    """Moves an mp4's metadata, in which its cover lies, before its tracks."""
+    content = path.read_bytes()
+    at = content.index(b"moov") + 4  # behind everything that offsets in the file count from
+    boxes = []
+    start = at
+    while start < len(content):
+        size = int.from_bytes(content[start : start + 4], "big")
+        boxes.append(content[start : start + size])
+        start += size
+    boxes.sort(key=lambda box: box[4:8] != b"udta")
+    path.write_bytes(content[:at] + b"".join(boxes))
+
+
+def test_a_cover_picture_is_never_the_video(tmp_path: Path) -> None:
+    path = tmp_path / "x.mp4"
+    write_tracks(path, levels(1, 96, 96), levels(20), cover=0)
+    put_cover_first(path)
+    with av.open(str(path)) as container:
+        assert container.streams.video[0].disposition & Disposition.attached_pic
+    assert numbers(read_frames(path)) == list(range(20))
+    assert (probe(path).height, probe(path).frames) == (32, 20)
+    write_tracks(path, levels(1, 96, 96), cover=0)
+    with pytest.raises(DataError, match=r"x.mp4: the file has no video track, only a cover picture"):
+        read_frames(path)
+
+
+def test_of_several_videos_the_default_one_is_taken_then_the_largest(tmp_path: Path) -> None:
+    write_tracks(tmp_path / "preview.mkv", levels(4), levels(20, 64, 64), default=1)
+    assert read_frames(tmp_path / "preview.mkv").shape == (20, 64, 64, 3)
+    write_tracks(tmp_path / "angles.mkv", levels(4), levels(20, 64, 64), default=0)
+    assert read_frames(tmp_path / "angles.mkv").shape == (4, 32, 32, 3)
+    write_tracks(tmp_path / "none.mkv", levels(4), levels(20, 64, 64))
+    assert read_frames(tmp_path / "none.mkv").shape == (20, 64, 64, 3)
+
+
+@pytest.mark.parametrize("full_range", [False, True])
+@pytest.mark.parametrize(("matrix", "written"), [(1, 1), (6, 5), (7, 7), (9, 9)])
+def test_every_matrix_and_range_gives_the_colours_back(
+    tmp_path: Path, matrix: int, written: int, full_range: bool
+) -> None:
+    """Matrices as tags (709, 170M, 240M, 2020) and as ffmpeg converts with them."""
+    path, colour = tmp_path / "x.mp4", (220, 40, 30)
+    write_tagged(path, colour, colorspace=matrix, written=written, color_range=1 + full_range)
+    assert np.abs(read_frames(path)[1, 24, 32].astype(int) - colour).max() <= 3
+
+
+def test_what_a_clip_loses_of_its_picture_is_noted(tmp_path: Path) -> None:
+    path = tmp_path / "x.mp4"
+    write_video(path, levels(2, 48, 96), 8)
+    assert picture_notes(path, height=48, width=96) == ()
+    assert picture_notes(path, height=48, width=64) == ()
+    assert picture_notes(path, height=48, width=48) == ("cropped: 50% of the picture are left",)
+    assert picture_notes(path, height=72, width=144) == ("enlarged: 1.5 times, from 96 x 48 pixels",)
+
+
+def test_colours_that_are_not_converted_are_noted(tmp_path: Path) -> None:
+    def notes(**tags: int) -> list[str]:
+        write_tagged(tmp_path / "x.mp4", (220, 40, 30), **tags)
+        return [note.split(":")[0] for note in picture_notes(tmp_path / "x.mp4", height=48, width=64)]
+
+    assert notes(colorspace=1, color_primaries=1, color_trc=1) == []
+    assert notes(colorspace=9, color_primaries=9, color_trc=14) == ["wide colours"]
+    assert notes(colorspace=9, color_primaries=9, color_trc=16) == ["PQ picture (HDR)", "wide colours"]
+    assert notes(colorspace=9, color_primaries=9, color_trc=18) == ["HLG picture (HDR)", "wide colours"]
+    assert notes(colorspace=10, color_primaries=1, color_trc=14) == ["colour matrix that is not read"]
+
+
+def write_tagged(path: Path, colour: tuple[int, int, int], *, written: int = 9, **tags: int) -> None:
+    """Three plain frames of 48 x 64 in 10 bits; `written` is the matrix that they are converted with, tags say which."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx265", rate=16)
+        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p10le"
+        stream.options = {"crf": "4", "x265-params": "log-level=error"}
+        for name, value in tags.items():
+            setattr(stream.codec_context, name, value)
+        plain = av.VideoFrame.from_ndarray(np.full((48, 64, 3), colour, np.uint8), format="rgb24")
+        reformatter, color_range = VideoReformatter(), tags.get("color_range", 1)
+        for _ in range(3):
+            frame = reformatter.reformat(
+                plain, format="yuv420p10le", dst_colorspace=written, dst_color_range=color_range
+            )
+            frame.colorspace, frame.color_range = tags["colorspace"], color_range
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())

@@ -10,6 +10,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 
+from fastvideo_core.data.media import default_streams, video_stream
 from fastvideo_core.errors import DataError, Problem
 
 Waveform = npt.NDArray[np.float32]
@@ -42,7 +43,7 @@ class SoundTrack:
         if not self._container.streams.audio:
             self._container.close()
             raise DataError(Problem("the file has no audio track", str(self._path)))
-        self._pieces = self._decoded(self._container.streams.audio[0])
+        self._pieces = self._decoded(default_streams(self._container.streams.audio)[0])
         self._held = np.zeros((CHANNELS, 0), np.float32)
         self._position = 0  # the sample at which `_held` begins
 
@@ -114,7 +115,7 @@ class SoundTrack:
 def _first_picture(path: Path) -> float:
     with _opened(path) as container:
         try:
-            frame = next(container.decode(video=0), None) if container.streams.video else None
+            frame = next(container.decode(video_stream(container, path)), None) if container.streams.video else None
         except av.error.FFmpegError as error:
             raise _unreadable(path, error) from error
     return 0.0 if frame is None or frame.time is None else frame.time

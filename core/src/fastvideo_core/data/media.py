@@ -4,23 +4,36 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import TypeVar
 
 import av
 import numpy as np
 import numpy.typing as npt
+from av.stream import Disposition
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 from PIL import Image
 
-from fastvideo_core.data.schema import aside_path, publish
+from fastvideo_core.data.schema import published
 from fastvideo_core.errors import DataError, Problem
 
 Frames = npt.NDArray[np.uint8]
+S = TypeVar("S", av.VideoStream, av.AudioStream)
 
-_BT709, _UNSPECIFIED, _SMPTE240M = 1, 2, 7
+HEAVY_CROP = 0.6
+"""A clip that shows less than this part of its file's picture is noted."""
+ENLARGED = 1.25
+"""A clip whose picture is enlarged by more than this factor, along one side, is noted."""
+
+_BT709, _UNSPECIFIED, _BT601, _BT2020 = 1, 2, 5, 9  # as ffmpeg numbers matrices
+_MATRICES = {_BT709: _BT709, 4: 4, 5: _BT601, 6: _BT601, 7: 7, _BT2020: _BT2020, 10: _BT2020}
+"""What `VideoReformatter` converts with, by a frame's matrix. Numbers: av 17 has no name for BT.2020."""
+_UNREAD_MATRICES = {8: "YCgCo", 10: "BT.2020 constant luminance", 13: "constant luminance", 14: "ICtCp", 15: "IPT-PQ-C2"}
+_HDR = {16: "PQ", 18: "HLG"}
+_COVER = Disposition.attached_pic | Disposition.timed_thumbnails
 _SHEET_FRAMES = 8
 _SHEET_GAP = 4
 
@@ -53,7 +66,7 @@ def probe(path: str | Path) -> VideoInfo:
         DataError: the file is missing, is no video, or has no video track.
     """
     with _opened(Path(path)) as container:
-        stream = container.streams.video[0]
+        stream = video_stream(container, Path(path))
         fps = float(stream.average_rate or stream.guessed_rate or 0)
         frames = stream.frames
         if not frames:
@@ -85,7 +98,7 @@ def iter_frames(
     """
     path = Path(path)
     with _opened(path) as container:
-        stream = container.streams.video[0]
+        stream = video_stream(container, path)
         stream.thread_type = "AUTO"
         aspect = float(stream.sample_aspect_ratio or 1)
         frames = _decoded(path, container, stream)
@@ -144,8 +157,10 @@ def write_video(
         raise DataError(Problem(found, str(path), allowed="[1 or 2, samples] with a sample_rate"))
     frames = np.pad(frames, ((0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)), mode="edge")
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = aside_path(path)
-    with av.open(str(aside), "w", format="mp4", options={"movflags": "+faststart"}) as container:
+    with (
+        published(path) as aside,
+        av.open(str(aside), "w", format="mp4", options={"movflags": "+faststart"}) as container,
+    ):
         _, height, width, _ = frames.shape
         video = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
         video.width, video.height, video.pix_fmt = width, height, "yuv420p"
@@ -171,7 +186,6 @@ def write_video(
             piece.pts, piece.time_base = 0, Fraction(1, int(sample_rate))  # else AAC's lead-in delays the sound
             container.mux(sound.encode(piece))
             container.mux(sound.encode())
-    publish(aside, path)
 
 
 def write_contact_sheet(path: str | Path, frames: Frames) -> None:
@@ -199,13 +213,28 @@ def _opened(path: Path) -> av.container.InputContainer:
     if not path.is_file():
         raise DataError(Problem("there is no such video file", str(path)))
     try:
-        container = av.open(str(path))
+        return av.open(str(path))
     except av.error.FFmpegError as error:
         raise _unreadable(path, error) from error
-    if not container.streams.video:
-        container.close()
-        raise DataError(Problem("the file has no video track", str(path)))
-    return container
+
+
+def video_stream(container: av.container.InputContainer, path: Path) -> av.VideoStream:
+    """The video of a file: of several tracks its default one, then the largest; never a cover picture.
+
+    Raises:
+        DataError: there is none.
+    """
+    streams = container.streams.video
+    videos = [stream for stream in streams if not stream.disposition & _COVER]
+    if not videos:
+        found = "the file has no video track" + (", only a cover picture" if streams else "")
+        raise DataError(Problem(found, str(path)))
+    return max(default_streams(videos), key=lambda stream: stream.width * stream.height)
+
+
+def default_streams(streams: Sequence[S]) -> Sequence[S]:
+    """Those of several tracks that the file marks as default; all where it marks none."""
+    return [stream for stream in streams if stream.disposition & Disposition.default] or streams
 
 
 def _unreadable(path: Path, error: Exception) -> DataError:
@@ -270,9 +299,7 @@ def _picture(
         aspect = 1.0
     if turns % 2:
         height, width = width, height
-    scale = max(width / (frame.width * aspect), height / frame.height)
-    cover_width = max(width, round(frame.width * aspect * scale))
-    cover_height = max(height, round(frame.height * scale))
+    cover_width, cover_height = _cover(frame, height, width, aspect)
     array = reformatter.reformat(
         frame,
         width=cover_width,
@@ -285,8 +312,46 @@ def _picture(
     return np.ascontiguousarray(np.rot90(array[top : top + height, left : left + width], turns))
 
 
-def _matrix(frame: av.VideoFrame) -> Colorspace:
-    if frame.colorspace == _SMPTE240M:
-        return Colorspace.SMPTE240M
-    high_definition = frame.colorspace == _UNSPECIFIED and frame.height >= 720
-    return Colorspace.ITU709 if frame.colorspace == _BT709 or high_definition else Colorspace.ITU601
+def _cover(frame: av.VideoFrame, height: int, width: int, aspect: float) -> tuple[int, int]:
+    """Width and height of the whole picture where it just covers height x width, both as the frame is stored."""
+    scale = max(width / (frame.width * aspect), height / frame.height)
+    return max(width, round(frame.width * aspect * scale)), max(height, round(frame.height * scale))
+
+
+def _matrix(frame: av.VideoFrame) -> int:
+    wide = frame.color_primaries == _BT2020
+    unsaid = _BT2020 if wide else _BT709 if frame.height >= 720 else _BT601
+    return _MATRICES.get(frame.colorspace, unsaid)
+
+
+def picture_notes(path: str | Path, *, height: int, width: int) -> tuple[str, ...]:
+    """What a clip of height x width loses of its file's picture, or shows otherwise; "kind: how much" each.
+
+    Raises:
+        DataError: as `iter_frames`, or the video has no frame.
+    """
+    path = Path(path)
+    with _opened(path) as container:
+        stream = video_stream(container, path)
+        _, frame = next(_decoded(path, container, stream), (0.0, None))
+        if frame is None:
+            raise DataError(Problem("the video has no frame that can be decoded", str(path)))
+        aspect = float(stream.sample_aspect_ratio or 1)
+    if round(frame.rotation / 90) % 2:
+        height, width = width, height
+    cover_width, cover_height = _cover(frame, height, width, aspect)
+    kept = height * width / (cover_height * cover_width)
+    enlarged = max(cover_width / frame.width, cover_height / frame.height)
+    notes = []
+    if kept < HEAVY_CROP:
+        notes.append(f"cropped: {kept:.0%} of the picture are left")
+    if enlarged > ENLARGED:
+        notes.append(f"enlarged: {enlarged:.1f} times, from {frame.width} x {frame.height} pixels")
+    if frame.color_trc in _HDR:
+        notes.append(f"{_HDR[frame.color_trc]} picture (HDR): brightness is taken as stored, without tone mapping")
+    if frame.color_primaries == _BT2020:
+        notes.append("wide colours: the primaries of BT.2020 are taken as stored, and look paler than they are")
+    if frame.colorspace in _UNREAD_MATRICES:
+        near = {_BT2020: "BT.2020", _BT709: "BT.709", _BT601: "BT.601"}[_matrix(frame)]
+        notes.append(f"colour matrix that is not read: {_UNREAD_MATRICES[frame.colorspace]}, taken as {near}")
+    return tuple(notes)

@@ -27,9 +27,8 @@ from fastvideo_core.data.schema import (
     TEXT_METADATA,
     VIDEO_METADATA,
     arrow_schema,
-    aside_path,
     encode_tensor,
-    publish,
+    published,
 )
 from fastvideo_core.data.sources import Source, SourceItem, discover
 from fastvideo_core.errors import DataError, Problem
@@ -304,8 +303,8 @@ class _Run:
 def _write_text(path: Path, text: str) -> None:
     """Complete or absent."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside_path(path).write_text(text, encoding="utf-8")
-    publish(aside_path(path), path)
+    with published(path) as aside:
+        aside.write_text(text, encoding="utf-8")
 
 
 def _clip_id(item: SourceItem, clip: int) -> str:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -202,8 +203,8 @@ def write_part(
     """
     payloads = [field.name for field in schema if pa.types.is_binary(field.type)]
     others = [field.name for field in schema if field.name not in payloads]
-    aside = aside_path(path)
     with (
+        published(path) as aside,
         open(aside, "wb") as sink,
         pq.ParquetWriter(
             sink,
@@ -215,19 +216,23 @@ def write_part(
     ):
         for group in _row_groups(rows, payloads):
             writer.write_table(pa.Table.from_pylist([dict(row) for row in group], schema=schema))
-    publish(aside, path)
 
 
-def aside_path(path: Path) -> Path:
-    """Where a file is written before it gets its name; no reader takes it for data."""
-    return path.with_name(f".{path.name}.partial")
+@contextmanager
+def published(path: Path) -> Iterator[Path]:
+    """Gives a place to write a file; when all is well, it is synced to disk and gets its name, else nothing is left.
 
-
-def publish(aside: Path, path: Path) -> None:
-    """Sync `aside` to disk and give it its final name; after this returns, a crash cannot lose it."""
-    with open(aside, "rb+") as handle:
-        os.fsync(handle.fileno())
-    os.replace(aside, path)
+    Afterwards a crash cannot lose the file. No reader takes what a kill leaves for data.
+    """
+    aside = path.with_name(f".{path.name}.partial")
+    try:
+        yield aside
+        with open(aside, "rb+") as handle:
+            os.fsync(handle.fileno())
+        os.replace(aside, path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
