@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -12,8 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 import tiny_data
 import torch
+from small_disk import small_disk
 from tiny_data import OPTIONS, FakeEncoder, write_clip
 
+from fastvideo_core.data.account import DataWriteError
 from fastvideo_core.data.loader import ParquetLoader
 from fastvideo_core.data.media import read_frames
 from fastvideo_core.data.preprocess import PreprocessOptions, preprocess
@@ -221,3 +224,51 @@ def test_no_usable_sample_is_an_error_that_says_why(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"not one usable sample: short.mp4: too short: 3 frames"):
         preprocess(FakeEncoder(), tmp_path / "in", tmp_path / "out", OPTIONS)
     assert json.loads((tmp_path / "out" / "report.json").read_text())["samples"] == 0
+
+
+def test_a_full_disk_is_one_message_and_the_next_call_goes_on(clips: Path, tmp_path: Path, monkeypatch) -> None:
+    preprocess(FakeEncoder(), clips, tmp_path / "whole", OPTIONS)
+    size = (tmp_path / "whole" / "part-000000.parquet").stat().st_size
+    with monkeypatch.context() as disk:
+        small_disk(disk, size * 5 // 2)
+        with pytest.raises(DataWriteError) as caught:
+            preprocess(FakeEncoder(), clips, tmp_path / "out", OPTIONS)
+    message = str(caught.value)
+    assert message.startswith(
+        f"{tmp_path / 'out'}: cannot be written: No space left on device; 6 samples in 2 files are whole"
+    )
+    assert "free space" in message
+    assert "give the same command again" in message
+    assert caught.value.exit_code == 1
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["part-000000.parquet", "part-000001.parquet"]
+    report = preprocess(FakeEncoder(), clips, tmp_path / "out", OPTIONS)
+    assert (report.samples, report.resumed) == (13, 6)
+    assert rows(tmp_path / "out") == rows(tmp_path / "whole")
+
+
+def test_a_disk_that_is_full_for_the_report_leaves_the_earlier_one(clips: Path, tmp_path: Path, monkeypatch) -> None:
+    preprocess(FakeEncoder(), clips, tmp_path / "out", OPTIONS)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(DataWriteError, match="No space left on device; 13 samples in 5 files are whole"):
+        preprocess(FakeEncoder(), clips, tmp_path / "out", OPTIONS)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+
+
+def test_what_clips_lose_of_their_picture_is_in_the_report(clips: Path, tmp_path: Path, capsys) -> None:
+    write_clip(clips / "wide.mp4", 5, size=(16, 64), caption="a wide ball")
+    write_clip(clips / "small.mp4", 10, size=(8, 12), caption="a small ball")
+    report = preprocess(FakeEncoder(), clips, tmp_path / "out", OPTIONS)
+    assert [(noted.item, noted.note) for noted in report.noted] == [
+        ("small.mp4", "enlarged: 2.0 times, from 12 x 8 pixels"),
+        ("wide.mp4", "cropped: 25% of the picture are left"),
+    ]
+    stored = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert stored["notes"] == {"enlarged": 1, "cropped": 1}
+    assert stored["noted"][0] == {"item": "small.mp4", "note": "enlarged: 2.0 times, from 12 x 8 pixels"}
+    assert "  1 x cropped, e.g. wide.mp4" in capsys.readouterr().out
+    assert preprocess(FakeEncoder(), clips, tmp_path / "out", OPTIONS).noted == report.noted

@@ -31,7 +31,13 @@ ENLARGED = 1.25
 _BT709, _UNSPECIFIED, _BT601, _BT2020 = 1, 2, 5, 9  # as ffmpeg numbers matrices
 _MATRICES = {_BT709: _BT709, 4: 4, 5: _BT601, 6: _BT601, 7: 7, _BT2020: _BT2020, 10: _BT2020}
 """What `VideoReformatter` converts with, by a frame's matrix. Numbers: av 17 has no name for BT.2020."""
-_UNREAD_MATRICES = {8: "YCgCo", 10: "BT.2020 constant luminance", 13: "constant luminance", 14: "ICtCp", 15: "IPT-PQ-C2"}
+_UNREAD_MATRICES = {
+    8: "YCgCo",
+    10: "BT.2020 constant luminance",
+    13: "constant luminance",
+    14: "ICtCp",
+    15: "IPT-PQ-C2",
+}
 _HDR = {16: "PQ", 18: "HLG"}
 _COVER = Disposition.attached_pic | Disposition.timed_thumbnails
 _SHEET_FRAMES = 8

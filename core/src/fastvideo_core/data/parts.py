@@ -19,6 +19,7 @@ WITH_SOUND, WITHOUT_SOUND = "with_sound", "without_sound"
 """Sub-folders of the data set of a family that makes sound: the loader reads samples of one kind."""
 
 _VIDEOS_KEY = b"fastvideo.videos"
+_ITEMS_KEY = b"fastvideo.items"
 _OTHER_FOLDER = "use another output folder, or delete this one"
 
 
@@ -37,6 +38,17 @@ class VideoRecord:
     problem: str
 
 
+@dataclass(frozen=True)
+class ItemRecord:
+    """What is known of a source's item; stored in every part file that holds a sample of it.
+
+    Args:
+        notes: what its samples lose or show otherwise, "kind: details" each.
+    """
+
+    notes: tuple[str, ...] = ()
+
+
 class PartsFolder:
     """Part files with equal settings in one folder: knows what is in them, and adds new ones.
 
@@ -53,12 +65,14 @@ class PartsFolder:
     def __init__(self, path: Path, *, settings: Mapping[str, Any], normalised: bool, samples_per_file: int) -> None:
         self.path = path
         self.videos: dict[str, VideoRecord] = {}
+        self.items: dict[str, ItemRecord] = {}
         self._settings = json.loads(json.dumps(settings))
         self._normalised = normalised
         self._samples_per_file = samples_per_file
         self._captions: dict[str, str] = {}
         self._rows: list[dict[str, Any]] = []
         self._row_videos: dict[str, VideoRecord] = {}
+        self._row_items: dict[str, ItemRecord] = {}
         self._schema: pa.Schema | None = None
         for leftover in path.glob(".*.partial"):
             leftover.unlink()
@@ -98,10 +112,19 @@ class PartsFolder:
                 found = f"sample {sample!r} was encoded with the caption {caption!r}, which is {captions[item]!r} now"
                 raise DataError(Problem(found, str(self.path), fix=_OTHER_FOLDER))
 
-    def add(self, row: dict[str, Any], schema: pa.Schema, videos: Mapping[str, VideoRecord]) -> None:
-        """Add one sample, and the videos that it completes; writes a part file when enough have come together.
+    def add(
+        self,
+        row: dict[str, Any],
+        schema: pa.Schema,
+        *,
+        item: str,
+        record: ItemRecord,
+        videos: Mapping[str, VideoRecord],
+    ) -> None:
+        """Add one sample of an item, and the videos that it completes; writes a part file when enough have come together.
 
         Raises:
+            OSError: the part file cannot be written.
             DataError: the sample has other tensors than those in the folder.
         """
         if self._schema is None:
@@ -110,23 +133,36 @@ class PartsFolder:
             found = f"sample {row['id']!r} has the columns {schema.names}, but others have {self._schema.names}"
             raise DataError(Problem(found, str(self.path), fix="the encoder must give all samples the same tensors"))
         self._rows.append(row)
+        self._row_items[item] = record
         self._row_videos.update(videos)
         if len(self._rows) >= self._samples_per_file:
             self.flush()
 
     def flush(self) -> None:
-        """Write the samples that are waiting, if any, as one part file."""
+        """Write the samples that are waiting, if any, as one part file; complete or not at all.
+
+        Raises:
+            OSError: the system refuses.
+        """
         if not self._rows or self._schema is None:
             return
         name = next(name for i in itertools.count() if (name := f"part-{i:06d}.parquet") not in self._names)
-        records = {video: asdict(record) for video, record in self._row_videos.items()}
-        metadata = key_value_metadata(normalised=self._normalised, settings=self._settings, videos=records)
+        metadata = self._metadata(self._row_videos, self._row_items)
         self.path.mkdir(parents=True, exist_ok=True)
         write_part(self.path / name, self._rows, self._schema, metadata)
         self._names.add(name)
         self._captions.update((row["id"], row["caption"]) for row in self._rows)
         self.videos.update(self._row_videos)
-        self._rows, self._row_videos = [], {}
+        self.items.update(self._row_items)
+        self._rows, self._row_videos, self._row_items = [], {}, {}
+
+    def _metadata(self, videos: Mapping[str, VideoRecord], items: Mapping[str, ItemRecord]) -> dict[bytes, bytes]:
+        return key_value_metadata(
+            normalised=self._normalised,
+            settings=self._settings,
+            videos={video: asdict(record) for video, record in videos.items()},
+            items={item: asdict(record) for item, record in items.items()},
+        )
 
     def _take_stock(self, path: Path) -> None:
         try:
@@ -145,6 +181,8 @@ class PartsFolder:
         self._captions.update(zip(table["id"].to_pylist(), table["caption"].to_pylist(), strict=True))
         records = json.loads(metadata[_VIDEOS_KEY])
         self.videos.update({video: VideoRecord(**record) for video, record in records.items()})
+        items = json.loads(metadata.get(_ITEMS_KEY, b"{}"))  # absent where an earlier version wrote the file
+        self.items.update({item: ItemRecord(tuple(record["notes"])) for item, record in items.items()})
 
     def _check_settings(self, path: Path, stored: dict[str, Any]) -> None:
         changes = [
@@ -199,6 +237,11 @@ class SampleFolders:
         return {name: video for folder in self._folders.values() for name, video in folder.videos.items()}
 
     @property
+    def items(self) -> dict[str, ItemRecord]:
+        """What is known of the items whose samples are in the files."""
+        return {name: item for folder in self._folders.values() for name, item in folder.items.items()}
+
+    @property
     def without_sound(self) -> tuple[str, ...]:
         """The used-up videos whose clips have no sound; none where the difference is not made."""
         return tuple(sorted(self._folders[WITHOUT_SOUND].videos)) if WITHOUT_SOUND in self._folders else ()
@@ -217,10 +260,19 @@ class SampleFolders:
         for folder in self._folders.values():
             folder.check_captions(captions)
 
-    def add(self, row: dict[str, Any], schema: pa.Schema, videos: Mapping[str, VideoRecord], *, sound: bool) -> None:
+    def add(
+        self,
+        row: dict[str, Any],
+        schema: pa.Schema,
+        *,
+        item: str,
+        record: ItemRecord,
+        videos: Mapping[str, VideoRecord],
+        sound: bool,
+    ) -> None:
         """Add one sample, with sound or without; otherwise as `PartsFolder.add`."""
         name = "" if "" in self._folders else WITH_SOUND if sound else WITHOUT_SOUND
-        self._folders[name].add(row, schema, videos)
+        self._folders[name].add(row, schema, item=item, record=record, videos=videos)
 
     def flush(self) -> None:
         """Write all samples that are waiting."""

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,11 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fastvideo_core.data.account import DataWriteError, Noted, PreprocessReport, Skipped
 from fastvideo_core.data.audio import SoundTrack, Waveform
 from fastvideo_core.data.encoder import AudioEncoder, LatentEncoder
-from fastvideo_core.data.media import Frames, iter_frames, probe
+from fastvideo_core.data.media import Frames, iter_frames, picture_notes, probe
 from fastvideo_core.data.output import check_writable_folder
-from fastvideo_core.data.parts import WITHOUT_SOUND, SampleFolders, VideoRecord
+from fastvideo_core.data.parts import ItemRecord, SampleFolders, VideoRecord
 from fastvideo_core.data.progress import progress
 from fastvideo_core.data.schema import (
     SOUND_METADATA,
@@ -28,12 +27,9 @@ from fastvideo_core.data.schema import (
     VIDEO_METADATA,
     arrow_schema,
     encode_tensor,
-    published,
 )
 from fastvideo_core.data.sources import Source, SourceItem, discover
 from fastvideo_core.errors import DataError, Problem
-
-_SHOWN_REASONS = 10
 
 
 @dataclass(frozen=True)
@@ -61,55 +57,6 @@ class PreprocessOptions:
     batch_size: int = 1
 
 
-@dataclass(frozen=True)
-class Skipped:
-    """Something that did not become a sample, and why."""
-
-    item: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class PreprocessReport:
-    """What `preprocess` did; also written as report.json.
-
-    Args:
-        output_dir: the data set.
-        samples: samples in the data set now.
-        resumed: how many of them were there before this call.
-        files: parquet files in the data set.
-        skipped: what did not become a sample, with the reason.
-        unused_frames: for each video with frames after its last clip, how many (after resampling; clips "all" only).
-        seconds: duration of this call.
-        without_sound: of a family that makes sound, the videos that have none; their clips are in WITHOUT_SOUND.
-    """
-
-    output_dir: Path
-    samples: int
-    resumed: int
-    files: int
-    skipped: tuple[Skipped, ...]
-    unused_frames: dict[str, int]
-    seconds: float
-    without_sound: tuple[str, ...] = ()
-
-    def summary(self) -> str:
-        """A few lines for the terminal: what was done, and what was skipped by reason."""
-        before = f" ({self.resumed} were there before)" if self.resumed else ""
-        lines = [f"{self.samples} samples in {self.files} files in {self.output_dir}{before}, {self.seconds:.1f} s"]
-        if self.unused_frames:
-            total = sum(self.unused_frames.values())
-            lines.append(f"unused: {total} frames after the last whole clip of {len(self.unused_frames)} videos")
-        if self.without_sound:
-            where = self.output_dir / WITHOUT_SOUND
-            lines.append(f"without sound: {len(self.without_sound)} x, e.g. {self.without_sound[0]}; clips in {where}")
-        lines.append(f"skipped: {len(self.skipped)}" + ("" if self.skipped else " (nothing)"))
-        for reason, count in Counter(skip.reason.split(":")[0] for skip in self.skipped).most_common(_SHOWN_REASONS):
-            example = next(skip.item for skip in self.skipped if skip.reason.split(":")[0] == reason)
-            lines.append(f"  {count} x {reason}, e.g. {example}")
-        return "\n".join(lines)
-
-
 def preprocess(
     encoder: LatentEncoder, source: str | Path, output_dir: str | Path, options: PreprocessOptions
 ) -> PreprocessReport:
@@ -125,6 +72,7 @@ def preprocess(
         DataError: sizes that the model cannot encode, a source that cannot be understood, an output folder that holds
             something else, or not one usable sample.
         ConfigError: the output folder cannot be written.
+        DataWriteError: the disk is full, or refuses; what is in the data set is whole, and a further call goes on.
     """
     started = time.monotonic()
     check_writable_folder(output_dir)
@@ -145,7 +93,8 @@ def preprocess(
     items = progress(found.items, "video" if found.has_videos else "prompt")
     for pending in _batched(run.wanted(items), options.batch_size):
         run.encode(pending)
-    parts.flush()
+    with _writing(parts):
+        parts.flush()
     skipped = [Skipped(problem.item, problem.reason) for problem in found.problems] + run.skipped
     report = PreprocessReport(
         output_dir=parts.path,
@@ -156,10 +105,10 @@ def preprocess(
         unused_frames={name: video.unused_frames for name, video in parts.videos.items() if video.unused_frames},
         seconds=time.monotonic() - started,
         without_sound=parts.without_sound,
+        noted=tuple(Noted(item, note) for item, record in parts.items.items() for note in record.notes),
     )
-    content = {**asdict(report), "output_dir": str(report.output_dir)}
-    content["reasons"] = dict(Counter(skip.reason for skip in skipped))
-    _write_text(parts.path / "report.json", json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    with _writing(parts):
+        report.write()
     print(report.summary(), flush=True)
     if not report.samples:
         shown = "; ".join(f"{skip.item}: {skip.reason}" for skip in skipped[:5]) or "the source is empty"
@@ -179,6 +128,7 @@ class _Pending:
     item: SourceItem
     clip: _Clip | None
     fps: float
+    record: ItemRecord
     completes: dict[str, VideoRecord]
 
 
@@ -197,7 +147,7 @@ class _Run:
         for item in items:
             if item.video is None:
                 if not self._parts.holds(item.id):
-                    yield _Pending(item.id, item, None, 0.0, {})
+                    yield _Pending(item.id, item, None, 0.0, ItemRecord(), {})
             elif (record := self._parts.record(item.id)) is not None:
                 self._report(item, record.problem)
             else:
@@ -218,7 +168,9 @@ class _Run:
             for name, tensor in named.items():
                 row.update(encode_tensor(name, tensor))
             metadata = SOUND_METADATA if sound else VIDEO_METADATA if clips else TEXT_METADATA
-            self._parts.add(row, arrow_schema(tuple(named), metadata), one.completes, sound=sound)
+            schema = arrow_schema(tuple(named), metadata)
+            with _writing(self._parts):
+                self._parts.add(row, schema, item=one.item.id, record=one.record, videos=one.completes, sound=sound)
 
     def _with_sound(self, clips: Sequence[_Clip], latents: Sequence[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
         waveforms = [torch.from_numpy(clip.sound) for clip in clips if clip.sound is not None]
@@ -260,9 +212,11 @@ class _Run:
         rest: list[Frames] = []
         count = 0
         problem = ""
+        record = ItemRecord()
         try:
             fps = self._fps(video)
             resampled = fps if self._options.fps_policy == "resample" else None
+            record = ItemRecord(picture_notes(video, height=self._options.height, width=self._options.width))
             with ExitStack() as stack:
                 track = self._sound(video, stack)
                 for frame in iter_frames(video, height=self._options.height, width=self._options.width, fps=resampled):
@@ -270,7 +224,7 @@ class _Run:
                     if len(rest) < length:
                         continue
                     if held is not None and not self._parts.holds(_clip_id(item, count - 1)):
-                        yield _Pending(_clip_id(item, count - 1), item, held, fps, {})
+                        yield _Pending(_clip_id(item, count - 1), item, held, fps, record, {})
                     sound = None if track is None else track.read(count * length / fps, length / fps)
                     held, rest, count = _Clip(np.stack(rest), sound), [], count + 1
                     if self._options.clips == "first":
@@ -281,9 +235,9 @@ class _Run:
             self._report(item, problem or f"too short: {len(rest)} frames, but a clip needs {length}")
             return
         self._report(item, problem)
-        record = VideoRecord(count, len(rest), problem)
+        used_up = VideoRecord(count, len(rest), problem)
         if not self._parts.holds(_clip_id(item, count - 1)):
-            yield _Pending(_clip_id(item, count - 1), item, held, fps, {item.id: record})
+            yield _Pending(_clip_id(item, count - 1), item, held, fps, record, {item.id: used_up})
 
     def _sound(self, video: Path, stack: ExitStack) -> SoundTrack | None:
         """The sound of a video, when it has any and the family makes some; closed with `stack`."""
@@ -300,11 +254,17 @@ class _Run:
         return fps
 
 
-def _write_text(path: Path, text: str) -> None:
-    """Complete or absent."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with published(path) as aside:
-        aside.write_text(text, encoding="utf-8")
+@contextmanager
+def _writing(parts: SampleFolders) -> Iterator[None]:
+    """Says what is whole and how to go on when the system refuses to write."""
+    try:
+        yield
+    except OSError as error:
+        found = (
+            f"cannot be written: {error.strerror or error}; {parts.samples} samples in {parts.files} files are whole"
+        )
+        fix = "free space or make the folder writable, and give the same command again: it goes on from there"
+        raise DataWriteError(Problem(found, str(parts.path), fix=fix)) from error
 
 
 def _clip_id(item: SourceItem, clip: int) -> str:
