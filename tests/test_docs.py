@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import subprocess
@@ -139,8 +140,30 @@ def test_the_adversarial_options_of_the_dmd2_page_are_valid():
     assert [name for name in named if f"`{name}`" not in page] == []
 
 
-@pytest.mark.parametrize("page", sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md")))
-def test_links_between_pages_lead_somewhere(page):
+@pytest.fixture(scope="module")
+def made_pages() -> dict[Path, str]:
+    """The pages that are in no checkout: building the documentation makes them."""
+    spec = importlib.util.spec_from_file_location("reference", ROOT / "docs/_ext/reference.py")
+    reference = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(reference)
+    return {ROOT / "docs/reference" / name: page() for name, page in reference.PAGES.items()}
+
+
+PAGES = ["README.md", *(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))]
+
+
+@pytest.mark.parametrize(
+    "page", sorted(page for page in PAGES if not page.startswith(("docs/reference", "docs/_build")))
+)
+def test_links_between_pages_lead_somewhere(page, made_pages):
     text = (ROOT / page).read_text(encoding="utf-8")
-    for target in re.findall(r"\]\(([^)#:]+)\)", text):
-        assert ((ROOT / page).parent / target).exists(), target
+    for target in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", text):
+        path = Path(os.path.normpath((ROOT / page).parent / target))
+        assert path in made_pages or (path.exists() and path.parent.name != "reference"), target
+
+
+def test_the_pages_that_are_made_name_every_section_and_command(made_pages):
+    options, commands = made_pages.values()
+    assert "## `training`" in options
+    assert "## `method_config` of method `dmd2`" in options
+    assert "## preprocess" in commands

@@ -9,15 +9,17 @@ import argparse
 import importlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
-from sphinx.application import Sphinx
 
 from fastvideo_core.cli.main import COMMANDS, PROG
 from fastvideo_core.cli.schema import SECTIONS
 from fastvideo_core.config.describe import all_options
 from fastvideo_core.registry import PluginRegistry
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
 
 PLUGIN_SECTIONS = (
     ("models", "pipeline_config", "family"),
@@ -34,8 +36,8 @@ def setup(app: Sphinx) -> dict[str, Any]:
 def _write(app: Sphinx) -> None:
     folder = Path(app.srcdir) / "reference"
     folder.mkdir(exist_ok=True)
-    for name, text in (("run-yaml.md", run_yaml_page()), ("commands.md", commands_page())):
-        path = folder / name
+    for name, page in PAGES.items():
+        path, text = folder / name, page()
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             path.write_text(text, encoding="utf-8")
 
@@ -126,3 +128,7 @@ def _exit_codes() -> list[str]:
         "`--debug` shows the traceback of an error, `--plugin FILE.py` loads plug-ins from a file; every command has both.",
         "",
     ]
+
+
+PAGES = {"run-yaml.md": run_yaml_page, "commands.md": commands_page}
+"""What is written below docs/reference."""
