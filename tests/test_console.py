@@ -137,7 +137,8 @@ def test_a_line_holds_losses_rates_speed_and_the_time_left():
     stream = io.StringIO()
     LogLines(stream).show(Standing(5, 10, METRICS, 3661.0))
     assert stream.getvalue() == (
-        "step 5/10 | total_loss 0.2500 | lr 1.00e-03 | 2.00 s/it | 4.00 samples/s | mem 2.00 GiB | ETA 1:01:01\n"
+        "step 5/10 | total_loss 0.2500 | lr/student 1.00e-03 | lr/critic 1.00e-03 | 2.00 s/it | 4.00 samples/s | "
+        "mem 2.00 GiB | ETA 1:01:01\n"
     )
 
 

@@ -10,6 +10,7 @@ import pytest
 from fastvideo_core.callbacks.manager import CallbackManager
 from fastvideo_core.checkpoint import storage
 from fastvideo_core.trainer import DistillTrainer
+from fastvideo_core.validation_watch import ValidationError
 
 from .one_weight import Linear, Phases, Watch, config_of, metrics_of, numbers, run
 
@@ -175,8 +176,8 @@ def test_a_validation_that_fails_still_calls_its_end(tmp_path):
             raise RuntimeError("no video")
 
     watch = Watch()
-    cfg = config_of(tmp_path, log_validation=True, validation_steps=2)
-    with pytest.raises(RuntimeError, match="no video"):
+    cfg = config_of(tmp_path, log_validation=True, validation_steps=2, on_validation_error="error")
+    with pytest.raises(ValidationError, match="no video"):
         DistillTrainer(cfg.training, config={}).run(
             Broken(cfg), numbers(1), 5, callbacks=CallbackManager({"watch": watch})
         )

@@ -23,6 +23,7 @@ from fastvideo_core.errors import NonFiniteError, RunStopped
 from fastvideo_core.testing.waiting import wait_until
 from fastvideo_core.trainer import DistillTrainer
 from fastvideo_core.updates import Updates
+from fastvideo_core.validation_watch import ValidationError
 from fastvideo_core.validator import VideoWriteError
 
 from .full_disk import full_disk
@@ -147,7 +148,7 @@ class Signalled(Linear):
         return super().single_train_step(batch, iteration)
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)])
 def test_a_stop_finishes_the_step_and_saves_it(tmp_path, number, status):
     before = signal.getsignal(number)
     method = Signalled(config_of(tmp_path), number)
@@ -234,8 +235,8 @@ def test_a_step_is_saved_before_its_validation(tmp_path):
             assert storage.latest_checkpoint(tmp_path).name == f"checkpoint-{iteration:06d}"
             raise RuntimeError("broken")
 
-    method = Validates(config_of(tmp_path, log_validation=True, validation_steps=2))
-    with pytest.raises(RuntimeError, match="broken"):
+    method = Validates(config_of(tmp_path, log_validation=True, validation_steps=2, on_validation_error="error"))
+    with pytest.raises(ValidationError, match="broken"):
         run(method, numbers(1), 5, every=2)
     assert storage.latest_checkpoint(tmp_path).name == "checkpoint-000002"
 

@@ -39,7 +39,7 @@ def test_every_prompt_becomes_a_video_a_sheet_and_its_caption(tmp_path):
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a file that is always full")
 @pytest.mark.parametrize("name", ["00.txt", "00.png"])
-def test_on_a_full_disk_all_prompts_are_sampled_before_the_error_that_names_the_place(tmp_path, name):
+def test_on_a_full_disk_the_error_names_the_place(tmp_path, name):
     (tmp_path / name).symlink_to("/dev/full")
     sampler = Noise()
     with pytest.raises(
@@ -48,5 +48,4 @@ def test_on_a_full_disk_all_prompts_are_sampled_before_the_error_that_names_the_
         SamplingValidator(sampler, PROMPTS, seed=0).log_validation(3, request(tmp_path))
     assert str(tmp_path) in str(raised.value)
     assert "fix: free space or make the folder writable" in str(raised.value)
-    assert sampler.asked == ["a red ball", "a blue ball"]
-    assert (tmp_path / "01.mp4").exists()
+    assert sampler.asked == ["a red ball"]

@@ -12,13 +12,13 @@ from torch import Tensor
 
 from fastvideo_core.callbacks.manager import CallbackManager
 from fastvideo_core.checkpoint.manager import CheckpointManager
-from fastvideo_core.checkpoint.storage import CheckpointWriteError
+from fastvideo_core.checkpoint.storage import CheckpointWriteError, checkpoint_path
 from fastvideo_core.checkpoint.training_state import ResumableLoader
 from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.distributed import context
 from fastvideo_core.distributed.shard import set_gradient_sync
 from fastvideo_core.distributed.signals import SAVE, STOPPED_BY, RunSignals
-from fastvideo_core.errors import NonFiniteError, RunStopped
+from fastvideo_core.errors import FastVideoError, NonFiniteError, Problem, RunStopped
 from fastvideo_core.method import DistillMethod
 from fastvideo_core.optim.clip import clip_gradients
 from fastvideo_core.tracker import Tracker
@@ -28,7 +28,8 @@ from fastvideo_core.tracking.metrics import MetricMeans, phase_name, to_floats
 from fastvideo_core.tracking.phases import phase_timer
 from fastvideo_core.tracking.progress import Progress
 from fastvideo_core.updates import Updates
-from fastvideo_core.validator import VideoWriteError
+from fastvideo_core.validation import Validations
+from fastvideo_core.validation_watch import ValidationError
 
 logger = logging.getLogger(__name__)
 
@@ -42,8 +43,11 @@ class CountsSkippedRows(Protocol):
         ...
 
 
-ON_ALL_PROCESSES = (RunStopped, NonFiniteError, CheckpointWriteError)
+ON_ALL_PROCESSES = (RunStopped, NonFiniteError, CheckpointWriteError, ValidationError)
 """Why a run ends early on all of its processes alike, at the same step."""
+
+VALIDATION, CHECKPOINT = "validation", "checkpoint"
+"""What steps are interrupted by; `seconds/<name>` in the log."""
 
 
 class DistillTrainer:
@@ -77,7 +81,8 @@ class DistillTrainer:
         Raises:
             NonFiniteError: when more than `max_skipped_steps` steps in a row had a loss or gradient that is not finite;
                 a checkpoint with the weights from before them is written.
-            RunStopped: when SIGTERM or SIGINT came; the step was finished and a checkpoint is written.
+            ValidationError: when one failed that may not (`on_validation_error`); a checkpoint is written.
+            RunStopped: when SIGTERM, SIGHUP or SIGINT came; the step was finished and a checkpoint is written.
         """
         callbacks = callbacks or CallbackManager({})
         step = self._logged_step = start_step
@@ -97,6 +102,7 @@ class DistillTrainer:
                     checkpoint_manager.restore_rng()  # making a dataloader's iterator may have drawn random numbers
                 self.tracker.resume_after(start_step)
                 progress = self._progress(max_steps, start_step)
+                validations = self._validations(method, callbacks, signals, progress)
                 updates = Updates(self.training_args.max_skipped_steps)
 
                 for step in range(start_step + 1, max_steps + 1):
@@ -111,8 +117,9 @@ class DistillTrainer:
                         self._unlogged.add({}, metrics)
                     if last or step % self.training_args.logging_steps == 0:
                         self._log(step, {**metrics, **self._skipped(updates, dataloader)}, progress)
-                    self._save(checkpoint_manager, updates, step, is_last=last)
-                    self._validate(method, callbacks, updates, step)
+                    self._save(checkpoint_manager, updates, progress, step, is_last=last)
+                    if validations is not None and validations.is_due(step):
+                        self._validate(validations, checkpoint_manager, updates, progress, step, is_last=last)
                     if last:
                         break
 
@@ -204,7 +211,9 @@ class DistillTrainer:
             counts["skipped_rows"] = torch.tensor(float(rows * context.world_size()))
         return counts
 
-    def _save(self, manager: CheckpointManager | None, updates: Updates, step: int, *, is_last: bool) -> None:
+    def _save(
+        self, manager: CheckpointManager | None, updates: Updates, progress: Progress, step: int, *, is_last: bool
+    ) -> None:
         """Saves when it is due, asked for or the last chance; ends the run when it must not go on."""
         signal = STOPPED_BY.get(updates.request)
         ends = signal is not None or updates.failure is not None
@@ -212,7 +221,8 @@ class DistillTrainer:
             manager.poll()
             if ends or is_last or updates.request == SAVE or manager.is_due(step):
                 updates.settle()
-                _save_now(manager, step, updates.failure, waits=ends)
+                with progress.aside(CHECKPOINT):
+                    _save_now(manager, step, updates.failure, waits=ends)
         if updates.request == SAVE:
             updates.request = 0
         if updates.failure is not None:
@@ -221,27 +231,49 @@ class DistillTrainer:
             saved = f", and saved as checkpoint-{step:06d}; --resume latest goes on" if manager is not None else ""
             raise RunStopped(f"stopped by {signal.name} after step {step}{saved}", 128 + signal)
 
-    def _validate(self, method: DistillMethod, callbacks: CallbackManager, updates: Updates, step: int) -> None:
-        """When it is due and no one waits for the run's end; a video that cannot be written does not end the run."""
-        args = self.training_args
-        if not args.log_validation or step % args.validation_steps:
-            return
+    def _validate(
+        self,
+        validations: Validations,
+        manager: CheckpointManager | None,
+        updates: Updates,
+        progress: Progress,
+        step: int,
+        *,
+        is_last: bool,
+    ) -> None:
+        """When no one waits for the run's end; whatever becomes of it, no step is lost."""
         updates.settle()
         if updates.request in STOPPED_BY:
             return
-        callbacks.hook.validation_start(method=method, step=step)
-        try:
-            method.log_validation(step)
-        except VideoWriteError as error:
-            if context.is_main_process():
-                logger.error("%s\n    training goes on", error)
-        finally:
-            callbacks.hook.validation_end(method=method, step=step)
+        with progress.aside(VALIDATION):
+            left = validations.run(step)
+        if left is None:
+            return
+        if left.code in STOPPED_BY:
+            updates.request = max(updates.request, left.code)
+            self._save(manager, updates, progress, step, is_last=is_last)
+        elif failure := validations.failure(left):
+            if manager is not None:
+                _save_now(manager, step, failure, waits=True)
+                saved = f"the run ends for that; its state after step {step} is saved"
+                where = str(checkpoint_path(manager.output_dir, step))
+                failure = ValidationError([*failure.problems, Problem(saved, where, fix="--resume latest goes on")])
+            raise failure from left.__cause__
+
+    def _validations(
+        self, method: DistillMethod, callbacks: CallbackManager, signals: RunSignals, progress: Progress
+    ) -> Validations | None:
+        args = self.training_args
+        if not args.log_validation:
+            return None
+        return Validations(args, method, callbacks, lambda: signals.pending, progress)
 
     def _progress(self, max_steps: int, start_step: int) -> Progress:
         args = self.training_args
         samples = args.train_batch_size * args.gradient_accumulation_steps * context.world_size()
-        return Progress(max_steps, start_step, samples, self._display)
+        asides = {VALIDATION: args.validation_steps if args.log_validation else 0}
+        asides[CHECKPOINT] = args.training_state_checkpointing_steps
+        return Progress(max_steps, start_step, samples, self._display, asides)
 
 
 def _joint(norms: Sequence[Tensor]) -> Tensor:
@@ -269,7 +301,7 @@ def _start_over(dataloader: Iterable[Any], iterator: Iterator[Any]) -> Iterator[
         iterator = iter(dataloader)
 
 
-def _save_now(manager: CheckpointManager, step: int, failure: NonFiniteError | None, *, waits: bool) -> None:
+def _save_now(manager: CheckpointManager, step: int, failure: FastVideoError | None, *, waits: bool) -> None:
     """Saves, and `waits` until it is written; the error tells of the run's own failure too."""
     try:
         manager.save(step)
@@ -278,4 +310,4 @@ def _save_now(manager: CheckpointManager, step: int, failure: NonFiniteError | N
     except CheckpointWriteError as error:
         if failure is None:
             raise
-        raise NonFiniteError([*failure.problems, *error.problems]) from error
+        raise type(failure)([*failure.problems, *error.problems]) from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -14,7 +14,7 @@ from torch import Tensor
 from fastvideo_core.data.media import write_contact_sheet, write_video
 from fastvideo_core.data.validation import ValidationPrompt
 from fastvideo_core.diffusion.rollout import SamplerKind
-from fastvideo_core.distributed.context import device, from_main, is_main_process
+from fastvideo_core.distributed.context import device, is_main_process
 from fastvideo_core.errors import DataError, Problem
 from fastvideo_core.inference import evaluating
 from fastvideo_core.rng import stream_seed
@@ -92,6 +92,32 @@ class DistillValidator(Protocol):
     def log_validation(self, step: int, request: ValidationRequest) -> None: ...
 
 
+class SamplingWatch(Protocol):
+    """Whoever looks after a validation: told of every prompt, it may keep a failure to itself, or end the sampling."""
+
+    def prompt(
+        self, request: ValidationRequest, prompt: ValidationPrompt, number: int, count: int
+    ) -> AbstractContextManager[None]:
+        """Around all that is done for a prompt, the `number`-th of `count`, by every process."""
+        ...
+
+    def raise_failures(self) -> None:
+        """After the last prompt: raises what it kept."""
+        ...
+
+
+class Unwatched:
+    """Nobody looks: the first error ends the sampling."""
+
+    def prompt(
+        self, request: ValidationRequest, prompt: ValidationPrompt, number: int, count: int
+    ) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def raise_failures(self) -> None:
+        return
+
+
 class VideoWriteError(DataError):
     """A sampled video could not be written; there is room or permission missing, and nothing wrong with the run."""
 
@@ -107,11 +133,15 @@ class SamplingValidator:
         prompts: what to sample.
         seed: the run's seed.
 
+    Attributes:
+        watch: set by the training while it validates.
+
     Raises:
         DataError: the sampler fits prompts (`FitsPrompts`) and cannot sample some of these; all are named at once.
     """
 
     def __init__(self, sampler: VideoSampler, prompts: Sequence[ValidationPrompt], *, seed: int) -> None:
+        self.watch: SamplingWatch = Unwatched()
         self._sampler = sampler
         self.prompts = fit_prompts(sampler, prompts)
         self._seed = seed
@@ -124,9 +154,8 @@ class SamplingValidator:
         """Samples all prompts with `request`; every process runs along (sharded networks need all), the main one writes.
 
         Raises:
-            VideoWriteError: on every process, after all prompts: the first video or sheet that could not be written.
+            VideoWriteError: a video or sheet could not be written.
         """
-        failed: VideoWriteError | None = None
         devices = [device()] if device().type == "cuda" else []
         with ExitStack() as modes, torch.no_grad(), torch.random.fork_rng(devices=devices):
             for module in request.sample_handle.modules.values():
@@ -134,27 +163,26 @@ class SamplingValidator:
             for index, prompt in enumerate(self.prompts):
                 asked = request.for_prompt(prompt)
                 seed = prompt.seed if prompt.seed is not None else stream_seed(self._seed, f"validation/{index}")
-                video = self._sampler.sample(asked, prompt, torch.Generator().manual_seed(seed))
-                if is_main_process():
-                    try:
+                with self.watch.prompt(asked, prompt, index + 1, len(self.prompts)):
+                    video = self._sampler.sample(asked, prompt, torch.Generator().manual_seed(seed))
+                    if is_main_process():
                         self._write(step, request, index, prompt, video)
-                    except OSError as error:
-                        failed = failed or _write_error(request.output_dir, error)
-        failed = from_main(failed)  # the others, too, must leave out what the method would sample next
-        if failed is not None:
-            raise failed
+        self.watch.raise_failures()
 
     def _write(
         self, step: int, request: ValidationRequest, index: int, prompt: ValidationPrompt, video: SampledVideo
     ) -> None:
-        request.output_dir.mkdir(parents=True, exist_ok=True)
         stem = f"{request.label}-{index:02d}" if request.label else f"{index:02d}"
         mp4, png = request.output_dir / f"{stem}.mp4", request.output_dir / f"{stem}.png"
         frames = video.frames.cpu().numpy()
         audio = None if video.audio is None else video.audio.cpu().numpy()
-        write_video(mp4, frames, video.fps, audio=audio, sample_rate=video.sample_rate)
-        write_contact_sheet(png, frames)
-        (request.output_dir / f"{stem}.txt").write_text(prompt.caption + "\n", encoding="utf-8")
+        try:
+            request.output_dir.mkdir(parents=True, exist_ok=True)
+            write_video(mp4, frames, video.fps, audio=audio, sample_rate=video.sample_rate)
+            write_contact_sheet(png, frames)
+            (request.output_dir / f"{stem}.txt").write_text(prompt.caption + "\n", encoding="utf-8")
+        except OSError as error:
+            raise _write_error(request.output_dir, error) from error
         self._tracker.log_video(f"validation/{stem}", mp4, step, caption=prompt.caption, contact_sheet=png)
 
 

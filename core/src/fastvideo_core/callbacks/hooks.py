@@ -62,7 +62,7 @@ class RunHooks:
 
     @hookspec
     def validation_end(self, method: DistillMethod, step: int) -> None:
-        """After the method sampled, also when that failed."""
+        """After the method sampled, also when that or a `validation_start`, perhaps before this callback's, failed."""
 
     @hookspec
     def checkpoint_saved(self, path: Path, step: int) -> None:

@@ -33,14 +33,17 @@ class ThroughputCallback(Callback):
         self._seconds: deque[float] = deque(maxlen=config.window)
         self._mark: float | None = None
         self._paused = 0.0
+        self._validates: float | None = None  # since when
 
     @hookimpl
     def validation_start(self) -> None:
-        self._paused -= time.perf_counter()
+        self._validates = time.perf_counter()
 
     @hookimpl
     def validation_end(self) -> None:
-        self._paused += time.perf_counter()
+        if self._validates is not None:  # another callback's start may have failed before this one's
+            self._paused += time.perf_counter() - self._validates
+            self._validates = None
 
     @hookimpl
     def step_end(self, method: DistillMethod, step: int, metrics: dict[str, Any]) -> None:

@@ -49,7 +49,7 @@ examples:
   fastvideo-distill schema training               which options are there?
   fastvideo-distill COMMAND --help                arguments of one command
 
-exit codes: 0 done, 2 the input is wrong, 1 anything else, 130 interrupted, 143 terminated
+exit codes: 0 done, 2 the input is wrong, 1 anything else, 129 hung up, 130 interrupted, 143 terminated
 """
 
 

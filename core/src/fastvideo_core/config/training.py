@@ -203,6 +203,11 @@ class TrainingArgs(StrictModel):
 
     log_validation: bool = Field(False, description="Sample validation videos while training.")
     validation_steps: int = Field(0, ge=0, description="Validate every so many optimizer steps.")
+    on_validation_error: Literal["error", "skip"] = Field(
+        "skip",
+        description="When a validation fails (a prompt, a video that cannot be written): `skip` logs it and goes on, `error` "
+        "saves a checkpoint and ends the run.",
+    )
     validation_dataset_file: PathText | None = Field(None, description="JSON file of validation prompts.")
     validation_sampling_steps: SamplingSteps = Field(
         (50,), description="Sampling steps of validation; each number gives its own set of videos."

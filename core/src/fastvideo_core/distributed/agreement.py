@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
 
+import torch
 import torch.distributed as dist
 
 from fastvideo_core.distributed import context
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -58,10 +63,36 @@ class Crew:
                     error.strerror if by_system and isinstance(error, OSError) else f"{type(error).__name__}: {error}"
                 )
                 failure, cause = Failure(context.rank(), str(text), by_system), error
-        failures: list[Failure | None] = [failure]
-        if self.group is not None:
-            failures = [None] * context.world_size()
-            dist.all_gather_object(failures, failure, group=self.group)
-        found = next((one for one in failures if one is not None), None)
+        found = next((one for one in self.gather(failure) if one is not None), None)
         if found is not None:
             raise PartError(found) from cause
+
+    def gather(self, value: _T) -> list[_T]:
+        """What every process gives, by rank; it must be picklable. Collective."""
+        if self.group is None:
+            return [value]
+        values = [value] * context.world_size()
+        dist.all_gather_object(values, value, group=self.group)
+        return values
+
+    def tell(self, number: int, patience: float | None = None) -> list[int]:
+        """As `gather`, for a whole number, and cheaper. Collective.
+
+        Args:
+            patience: seconds to wait for the others; None is as long as the group does.
+
+        Raises:
+            TimeoutError: `patience` is over, or they are gone.
+        """
+        if self.group is None:
+            return [number]
+        told = [torch.zeros(1, dtype=torch.int64) for _ in range(context.world_size())]
+        work = dist.all_gather(told, torch.tensor([number]), group=self.group, async_op=True)
+        assert work is not None
+        try:
+            work.wait(*([] if patience is None else [timedelta(seconds=patience)]))
+        except RuntimeError as error:
+            if patience is None:
+                raise
+            raise TimeoutError(str(error)) from error
+        return [int(one) for one in told]

@@ -32,7 +32,7 @@ from fastvideo_core.distributed.siblings import (
     register_process,
     reported_errors,
 )
-from fastvideo_core.distributed.signals import ENDED_AT_ONCE
+from fastvideo_core.distributed.signals import ENDED_AT_ONCE, SIGNALS, STOPPED_BY, heeded
 from fastvideo_core.errors import Problem
 from fastvideo_core.streams import complain
 
@@ -48,7 +48,7 @@ def is_launched() -> bool:
 def start_processes(count: int, arguments: Sequence[str]) -> int:
     """Runs `python -m fastvideo_core ARGUMENTS` in `count` processes of this machine and waits for them.
 
-    SIGTERM, SIGINT and SIGUSR1 are handed on to all of them. When one fails the others are ended, and the first error is
+    SIGTERM, SIGHUP, SIGINT and SIGUSR1 are handed on to all of them. When one fails the others are ended, and the first error is
     shown, once.
 
     Returns:
@@ -71,7 +71,7 @@ def start_processes(count: int, arguments: Sequence[str]) -> int:
             max_restarts=0,
             start_method="spawn",
             monitor_interval=0.1,
-            signals_to_handle="SIGHUP,SIGQUIT",  # the others are handed on
+            signals_to_handle="SIGQUIT",  # the others are handed on
         )
         with _handing_on(folder, count) as received:
             try:
@@ -107,7 +107,7 @@ def _handing_on(folder: Path, count: int) -> Iterator[list[_Request]]:
             with suppress(ProcessLookupError):  # it has ended meanwhile
                 os.kill(process, kind)
 
-    before = {number: signal.signal(number, hand_on) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
+    before = {number: signal.signal(number, hand_on) for number in heeded(*SIGNALS)}
     try:
         yield received
     finally:
@@ -142,7 +142,7 @@ def _status(failures: Mapping[int, ProcessFailure], folder: Path, count: int, re
         return 128 + received[0].kind
     statuses = [failure.exitcode for failure in failures.values()]
     status: int = next((status for status in statuses if status > 0), 128 + signal.SIGTERM)
-    if status not in (128 + signal.SIGTERM, 128 + signal.SIGINT):
+    if status not in [128 + number for number in STOPPED_BY.values()]:
         complain(f"error: a process of the run ended with status {status} and said nothing")
     return status
 

@@ -1,6 +1,7 @@
 """What the system asks of a run while it trains: stop after this step, stop now, or save.
 
-SIGTERM and SIGINT ask for a stop, a second SIGINT ends the process at once, SIGUSR1 asks for a checkpoint.
+SIGTERM, SIGHUP and SIGINT ask for a stop, a second SIGINT ends the process at once, SIGUSR1 asks for a checkpoint. A SIGHUP
+that was ignored when the process started (nohup) stays ignored.
 """
 
 from __future__ import annotations
@@ -14,15 +15,20 @@ from typing import Any
 
 from fastvideo_core.distributed.siblings import ended_siblings, register_ready
 
-SAVE, INTERRUPT, TERMINATE = 1, 2, 3
+SAVE, INTERRUPT, HANG_UP, TERMINATE = 1, 2, 3, 4
 """Requests; of several, the highest counts."""
 
-SIGNALS = {signal.SIGUSR1: SAVE, signal.SIGINT: INTERRUPT, signal.SIGTERM: TERMINATE}
+SIGNALS = {signal.SIGUSR1: SAVE, signal.SIGINT: INTERRUPT, signal.SIGHUP: HANG_UP, signal.SIGTERM: TERMINATE}
 
 ENDED_AT_ONCE = "ended at once by a second SIGINT; --resume latest goes on from the last checkpoint, if there is one"
 """What is said of a run that did not end in order: by its only process, or by the launcher of several."""
 
-STOPPED_BY = {INTERRUPT: signal.SIGINT, TERMINATE: signal.SIGTERM}
+STOPPED_BY = {INTERRUPT: signal.SIGINT, HANG_UP: signal.SIGHUP, TERMINATE: signal.SIGTERM}
+
+
+def heeded(*numbers: signal.Signals) -> list[signal.Signals]:
+    """Those of the signals that this process takes: not a SIGHUP that it was started to ignore."""
+    return [number for number in numbers if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN]
 
 
 class RunSignals:
@@ -45,7 +51,7 @@ class RunSignals:
         os.set_blocking(self._pipe[1], False)
         self._wakeup = signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
         threading.Thread(target=_watch, args=(self._pipe[0],), name="fastvideo-signals", daemon=True).start()
-        self._before = {number: signal.signal(number, self._take_note) for number in SIGNALS}
+        self._before = {number: signal.signal(number, self._take_note) for number in heeded(*SIGNALS)}
         register_ready()
         return self
 
@@ -60,6 +66,11 @@ class RunSignals:
 
     def _take_note(self, number: int, frame: FrameType | None) -> None:
         self._request = max(self._request, SIGNALS[signal.Signals(number)])
+
+    @property
+    def pending(self) -> int:
+        """The request that `take` would give; it stays."""
+        return self._request
 
     def take(self) -> int:
         """The request that came since the last time; 0 is none."""

@@ -6,13 +6,17 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TextIO
 
 from tqdm import tqdm
 
 logger = logging.getLogger(__name__)
+
+SAMPLING_LINES = 30.0
+"""Seconds between two lines of a log that say where a validation is."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +25,7 @@ class Standing:
 
     Attributes:
         metrics: everything that was logged, with the measured speed and memory.
-        remaining: seconds to the last step, by the smoothed speed.
+        remaining: seconds to the end, by the speed of recent steps.
     """
 
     step: int
@@ -30,10 +34,40 @@ class Standing:
     remaining: float
 
 
+@dataclass(frozen=True)
+class Sampling:
+    """Where a validation is.
+
+    Attributes:
+        step, max_steps: of the training.
+        label: tells several ways of sampling of one validation apart; empty where there is one.
+        prompt, prompts: which of how many, from 1; of a validation that is over, how many were sampled.
+        sampling_step, sampling_steps: of the prompt, likewise.
+        seconds: that it took, once it is over; else None.
+    """
+
+    step: int
+    max_steps: int
+    label: str = ""
+    prompt: int = 0
+    prompts: int = 0
+    sampling_step: int = 0
+    sampling_steps: int = 0
+    seconds: float | None = None
+
+    def __str__(self) -> str:
+        if self.seconds is not None:
+            return f"validated {self.prompts} videos in {self.seconds:.1f} s"
+        label = f"{self.label} " if self.label else ""
+        return f"validating {label}{self.prompt}/{self.prompts}, step {self.sampling_step}/{self.sampling_steps}"
+
+
 class Display(Protocol):
     """Shows standings; `close` leaves the stream as others may go on writing to it."""
 
     def show(self, standing: Standing) -> None: ...
+
+    def validating(self, sampling: Sampling) -> None: ...
 
     def close(self) -> None: ...
 
@@ -42,6 +76,8 @@ class Silent:
     """Nothing at all: processes that do not report, and `--quiet`."""
 
     def show(self, standing: Standing) -> None: ...
+
+    def validating(self, sampling: Sampling) -> None: ...
 
     def close(self) -> None: ...
 
@@ -55,6 +91,9 @@ class Guarded:
 
     def show(self, standing: Standing) -> None:
         self._attempt(lambda: self._display.show(standing))
+
+    def validating(self, sampling: Sampling) -> None:
+        self._attempt(lambda: self._display.validating(sampling))
 
     def close(self) -> None:
         self._attempt(self._display.close)
@@ -74,7 +113,7 @@ class Guarded:
 
 
 class LogLines:
-    """One line for each logged step, for files.
+    """One line for each logged step, for files; a validation has one at its start and end, and between them now and then.
 
     Args:
         every_metric: all metrics instead of losses, learning rates, speed and memory.
@@ -83,38 +122,55 @@ class LogLines:
     def __init__(self, stream: TextIO, *, every_metric: bool = False) -> None:
         self._stream = stream
         self._every_metric = every_metric
+        self._next_sampling = 0.0  # when the next line may say where a validation is
 
     def show(self, standing: Standing) -> None:
         parts = [f"step {standing.step}/{standing.max_steps}", *facts(standing), f"ETA {clock(standing.remaining)}"]
         if self._every_metric:
             parts += [f"{name} {value:.4g}" for name, value in standing.metrics.items() if not _is_shown(name)]
-        self._stream.write(" | ".join(parts) + "\n")
-        self._stream.flush()
+        self._write(parts)
+
+    def validating(self, sampling: Sampling) -> None:
+        over, now = sampling.seconds is not None, time.monotonic()
+        if over or now >= self._next_sampling:
+            self._next_sampling = 0.0 if over else now + SAMPLING_LINES
+            self._write([f"step {sampling.step}/{sampling.max_steps}", str(sampling)])
 
     def close(self) -> None: ...
 
+    def _write(self, parts: Sequence[str]) -> None:
+        self._stream.write(" | ".join(parts) + "\n")
+        self._stream.flush()
+
 
 class TerminalBar:
-    """A bar that is rewritten in place, with losses, learning rate, speed and memory behind it."""
+    """A bar that is rewritten in place, with losses, learning rates, speed and memory behind it."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._bar: tqdm[None] | None = None
+        self._text = ""
 
     def show(self, standing: Standing) -> None:
+        # The time left first: what does not fit is cut off at the terminal's edge.
+        self._text = " | ".join([f"ETA {clock(standing.remaining)}", *facts(standing)])
+        self._draw(standing.step, standing.max_steps, self._text)
+
+    def validating(self, sampling: Sampling) -> None:
+        self._draw(sampling.step, sampling.max_steps, self._text if sampling.seconds is not None else str(sampling))
+
+    def _draw(self, step: int, max_steps: int, text: str) -> None:
         if self._bar is None:
             self._bar = tqdm(
-                total=standing.max_steps,
-                initial=standing.step - 1,
+                total=max_steps,
+                initial=step - 1,
                 unit="step",
                 dynamic_ncols=True,
                 file=self._stream,
                 bar_format="{n_fmt}/{total_fmt} |{bar:20}| {desc}",
             )
-        # The time left first: what does not fit is cut off at the terminal's edge.
-        text = " | ".join([f"ETA {clock(standing.remaining)}", *facts(standing)])
         self._bar.set_description_str(text, refresh=False)
-        self._bar.update(standing.step - self._bar.n)
+        self._bar.update(step - self._bar.n)
         self._bar.refresh()
 
     def close(self) -> None:
@@ -123,7 +179,8 @@ class TerminalBar:
 
 
 class JsonLines:
-    """One JSON object for each logged step, for programs: `event` is "step"."""
+    """One JSON object for each logged step, for programs: `event` is "step"; and for each prompt that a validation begins
+    ("validating"), and its end ("validated")."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -131,6 +188,14 @@ class JsonLines:
     def show(self, standing: Standing) -> None:
         about = {"step": standing.step, "max_steps": standing.max_steps, "eta_seconds": round(standing.remaining, 3)}
         write_event(self._stream, "step", {**about, **standing.metrics})
+
+    def validating(self, sampling: Sampling) -> None:
+        if sampling.seconds is not None:
+            about = {"step": sampling.step, "videos": sampling.prompts, "seconds": round(sampling.seconds, 3)}
+            write_event(self._stream, "validated", about)
+        elif sampling.sampling_step <= 1:
+            names = ("step", "label", "prompt", "prompts", "sampling_steps")
+            write_event(self._stream, "validating", {name: getattr(sampling, name) for name in names})
 
     def close(self) -> None: ...
 
@@ -148,13 +213,13 @@ def display_for(stream: TextIO) -> Display:
 
 
 def facts(standing: Standing) -> list[str]:
-    """Losses, learning rates (equal ones once), speed and peak memory."""
+    """Losses, every learning rate by its name, speed and peak memory."""
     metrics = standing.metrics
     losses = [f"{name} {value:.4f}" for name, value in metrics.items() if name.endswith("loss")]
-    rates = [f"lr {value:.2e}" for name, value in metrics.items() if name.startswith("lr/")]
+    rates = [f"{name} {value:.2e}" for name, value in metrics.items() if name.startswith("lr/")]
     return [
         *losses,
-        *dict.fromkeys(rates),
+        *rates,
         f"{metrics['seconds_per_step']:.2f} s/it",
         f"{metrics['samples_per_second']:.2f} samples/s",
         f"mem {metrics['peak_memory_bytes'] / 2**30:.2f} GiB",

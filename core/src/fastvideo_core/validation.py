@@ -1,0 +1,102 @@
+"""The validations of a run: due every so many steps, left when the run is asked to stop, no harm to it when they fail."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+from fastvideo_core.callbacks.manager import CallbackManager
+from fastvideo_core.config.training import TrainingArgs
+from fastvideo_core.distributed import context
+from fastvideo_core.distributed.agreement import Crew
+from fastvideo_core.errors import FastVideoError, Problem
+from fastvideo_core.method import DistillMethod
+from fastvideo_core.tracking.progress import Progress
+from fastvideo_core.validation_watch import (
+    FAILED_APART,
+    FAILED_INSIDE,
+    ValidationError,
+    ValidationLeft,
+    ValidationWatch,
+)
+from fastvideo_core.validator import SamplingValidator, Unwatched
+
+logger = logging.getLogger(__name__)
+
+
+class Validations:
+    """Runs the validations of a training. Making one is collective.
+
+    Args:
+        requested: the request that this process has had and not acted on.
+        progress: shows where the sampling stands.
+    """
+
+    def __init__(
+        self,
+        args: TrainingArgs,
+        method: DistillMethod,
+        callbacks: CallbackManager,
+        requested: Callable[[], int],
+        progress: Progress,
+    ) -> None:
+        self._args = args
+        self._method = method
+        self._callbacks = callbacks
+        self._requested = requested
+        self._progress = progress
+        self._crew = Crew()
+        self._failures = 0
+
+    def is_due(self, step: int) -> bool:
+        """Whether the run validates after `step`."""
+        return step % self._args.validation_steps == 0
+
+    def run(self, step: int) -> ValidationLeft | None:
+        """Validates, with all processes; why that was left before its end, unless it was not.
+
+        Raises:
+            FastVideoError: the processes can do nothing together any more.
+        """
+        watch = ValidationWatch(
+            self._method.bundle,
+            self._crew,
+            self._requested,
+            self._progress.validating,
+            step=step,
+            max_steps=self._args.max_train_steps,
+        )
+        validator = self._method.validator
+        left, started = None, time.perf_counter()
+        try:
+            if isinstance(validator, SamplingValidator):
+                validator.watch = watch
+            with watch.whole():
+                self._callbacks.hook.validation_start(method=self._method, step=step)
+                self._method.log_validation(step)
+        except ValidationLeft as error:
+            left = error
+            if left.code == FAILED_INSIDE:
+                watch.give_back_weights()
+        finally:
+            if isinstance(validator, SamplingValidator):
+                validator.watch = Unwatched()
+            self._callbacks.hook.validation_end(method=self._method, step=step)
+        if left is None:
+            watch.over(time.perf_counter() - started)
+        elif left.code == FAILED_APART:
+            lost = "its processes wait for each other: nothing after the last checkpoint is saved"
+            raise FastVideoError([*left.problems, Problem(lost, fix="go on with --resume latest")])
+        return left
+
+    def failure(self, left: ValidationLeft) -> ValidationError | None:
+        """Why the run must end after a validation that failed; None when it may go on, which is logged."""
+        error = ValidationError(left.problems)
+        if self._args.on_validation_error == "error" or left.code == FAILED_INSIDE:
+            return error
+        self._failures += 1
+        if context.is_main_process():
+            goes_on = "training goes on (training.on_validation_error: skip); validations that failed"
+            logger.error("%s\n    %s: %d", error, goes_on, self._failures)
+        return None
