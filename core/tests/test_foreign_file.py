@@ -8,7 +8,7 @@ import os
 
 import pytest
 
-from fastvideo_core.errors import CheckpointError, ConfigError, DataError, foreign_file
+from fastvideo_core.errors import CheckpointError, ConfigError, DataError, Problem, foreign_file, printable
 
 
 def test_any_failure_of_a_parser_becomes_one_message_that_names_the_file():
@@ -16,7 +16,10 @@ def test_any_failure_of_a_parser_becomes_one_message_that_names_the_file():
     with expected as caught, foreign_file("a.json", "list"):
         json.loads("nothing\x00")
     assert isinstance(caught.value.__cause__, json.JSONDecodeError)
-    with pytest.raises(ConfigError, match="b: is no valid thing: 'x'"), foreign_file("b", "thing", ConfigError):
+    with (
+        pytest.raises(ConfigError, match="b: is no valid thing: KeyError 'x'"),
+        foreign_file("b", "thing", ConfigError),
+    ):
         {}["x"]
 
 
@@ -44,3 +47,15 @@ def test_errors_of_this_project_and_interrupts_pass_as_they_are():
         raise CheckpointError("mine")
     with pytest.raises(KeyboardInterrupt), foreign_file("f", "thing"):
         raise KeyboardInterrupt
+
+
+def test_a_library_in_rust_that_gives_up_is_a_message_too():
+    panic = type("PanicException", (BaseException,), {})
+    with pytest.raises(DataError, match="g: is no valid thing: PanicException"), foreign_file("g", "thing"):
+        raise panic
+
+
+def test_what_a_terminal_would_act_on_is_shown_as_an_escape():
+    shown = str(Problem("found \x1b[31m\r\x9b\u202e\ud800", where="a\x00b", fix="one\ntwo\tthree"))
+    assert shown == "a\\x00b: found \\x1b[31m\\r\\x9b\\u202e\\ud800\n    fix: one\ntwo\tthree"
+    assert printable("Zoë 家族 \U0001f468\u200d\U0001f469") == "Zoë 家族 \U0001f468\u200d\U0001f469"

@@ -61,8 +61,8 @@ def test_every_damaged_file_is_named(folder):
     (folder / "scheduler" / "scheduler_config.json").write_text("{")
     with pytest.raises(ConfigError) as error:
         check_undamaged(str(folder), COMPONENTS, where="here")
-    assert "transformer/model-1.safetensors is no whole safetensors file" in str(error.value)
-    assert "scheduler/scheduler_config.json is no valid JSON" in str(error.value)
+    assert "transformer/model-1.safetensors: is no valid safetensors file" in str(error.value)
+    assert "scheduler/scheduler_config.json: is no valid JSON" in str(error.value)
     assert "download or copy the pipeline again" in str(error.value)
 
 
@@ -70,3 +70,18 @@ def test_an_index_without_a_weight_map_is_damaged(folder):
     (folder / "transformer" / "model.safetensors.index.json").write_text("{}")
     with pytest.raises(ConfigError, match="has no weight_map"):
         has_weights(folder / "transformer", where="here")
+
+
+@pytest.mark.parametrize("content", ["null", "[]", '"x"', "1"])
+def test_json_that_is_no_object_is_damaged(folder, content):
+    (folder / "scheduler" / "scheduler_config.json").write_text(content)
+    for check in (check_undamaged, lambda path, parts, where: check_files(Path(path), parts, (), where=where)):
+        with pytest.raises(ConfigError, match=r"scheduler/scheduler_config\.json: holds no JSON object"):
+            check(str(folder), COMPONENTS, where="here")
+
+
+@pytest.mark.parametrize("config", [{"num_layers": 10**9}, {"text_config": {"num_hidden_layers": 2000}}])
+def test_a_count_that_would_never_be_built_is_refused(folder, config):
+    (folder / "transformer" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ConfigError, match=r"transformer/config\.json: num_.*layers is \d+\n    allowed: 1000 or less"):
+        check_files(folder, COMPONENTS, ["transformer"], where="here")

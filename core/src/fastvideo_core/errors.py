@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 _LONG = 100  # characters of `allowed` that a list of problems repeats
+_NOT_PRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: object) -> str:
+    """Text as a terminal may get it: what would move its cursor, colour it, turn its direction or be no character at all is
+    shown as an escape (`\\x1b`). New lines and tabs stay."""
+    return _NOT_PRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), str(text))
 
 
 @dataclass(frozen=True)
@@ -33,7 +41,7 @@ class Problem:
             lines.append(f"    allowed: {self.allowed}")
         if self.fix:
             lines.append(f"    fix: {self.fix}")
-        return "\n".join(lines)
+        return printable("\n".join(lines))
 
 
 class FastVideoError(Exception):
@@ -119,6 +127,7 @@ class RunStopped(FastVideoError):  # noqa: N818 - nothing is wrong
         self.exit_code = exit_code
 
 
+_RUST_PANIC = "PanicException"  # of pyo3: a Rust library (tokenizers, safetensors) gave up; no Exception
 _TOO_MANY_FILES = (errno.EMFILE, errno.ENFILE)
 
 
@@ -143,10 +152,18 @@ def foreign_file(path: str | Path, what: str, error: type[FastVideoError] = Data
         raise
     except OSError as cause:
         advice = "raise the limit of open files (ulimit -n)" if cause.errno in _TOO_MANY_FILES else ""
-        found = f"cannot be read: {cause.strerror or cause}"
+        found = f"cannot be read: {cause.strerror or _first_line(cause)}"
         raise error(Problem(found, str(path), fix=advice or (fix if cause.errno is None else ""))) from cause
     except RecursionError as cause:
         raise error(Problem(f"is no valid {what}: it is nested too deeply", str(path), fix=fix)) from cause
-    except Exception as cause:  # foreign content can make a parser raise anything at all
-        line = next(iter(str(cause).splitlines()), "") or type(cause).__name__
-        raise error(Problem(f"is no valid {what}: {line[:300]}", str(path), fix=fix)) from cause
+    except BaseException as cause:  # foreign content can make a parser raise anything at all
+        if not isinstance(cause, Exception) and type(cause).__name__ != _RUST_PANIC:
+            raise
+        raise error(Problem(f"is no valid {what}: {_first_line(cause)}", str(path), fix=fix)) from cause
+
+
+def _first_line(cause: BaseException) -> str:
+    """What an error says, short enough for a message; with its kind where it was hardly meant to be read."""
+    line = next(iter(str(cause).strip().splitlines()), "")[:300]
+    said = line and isinstance(cause, (ValueError, OSError, RuntimeError)) and not isinstance(cause, UnicodeEncodeError)
+    return line if said else f"{type(cause).__name__} {line}".strip()

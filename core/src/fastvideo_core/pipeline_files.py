@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
-from fastvideo_core.errors import ConfigError, Problem
+from fastvideo_core.errors import ConfigError, Problem, foreign_file
 
 DAMAGED = "download or copy the pipeline again"
 """The fix of errors about files that cannot be read."""
 
 INDEX = "*.safetensors.index.json"
 WEIGHTS = "*.safetensors"
+CONFIGS = "*config.json"
+
+_MOST = ((re.compile(r"layers|num_.*blocks|depth"), 1000), (re.compile(r"max_seq_len|max_position|timesteps"), 2**21))
+"""Counts that a network is built by, part by part, before any weight could contradict them."""
 
 
 def check_files(folder: Path, components: Sequence[str], weighted: Sequence[str], *, where: str) -> None:
-    """Every component has its sub-folder, and its weights are complete.
+    """Every component has its sub-folder, a readable configuration where it has any, and complete weights.
 
     Args:
         components: names of the sub-folders.
@@ -33,6 +39,9 @@ def check_files(folder: Path, components: Sequence[str], weighted: Sequence[str]
         for name in components
         if not (folder / name).is_dir()
     ]
+    for name in components:
+        for file in sorted((folder / name).glob(CONFIGS)):
+            problems += _problems_of(_check_counts, file, where)
     for index in sorted(folder.glob(f"*/{INDEX}")):
         problems += [
             Problem(f"{index.parent.name}/{shard} is missing, which {index.name} names", where, fix=DAMAGED)
@@ -53,22 +62,61 @@ def check_undamaged(path: str, components: Sequence[str], *, where: str) -> None
         ConfigError: naming each file that is damaged.
     """
     place = f"{where} ({path})"
-    problems = []
+    problems: list[Problem] = []
     for name in components:
         for file in sorted((Path(path) / name).glob("*.json")):
-            try:
-                json.loads(file.read_text(encoding="utf-8"))
-            except (OSError, ValueError) as error:
-                problems.append(Problem(f"{name}/{file.name} is no valid JSON: {error}", place, fix=DAMAGED))
+            problems += _problems_of(_read_object, file, place)
         for file in sorted((Path(path) / name).glob(WEIGHTS)):
-            try:
-                with safe_open(file, framework="pt"):
-                    pass
-            except (OSError, SafetensorError) as error:
-                found = f"{name}/{file.name} is no whole safetensors file: {error}"
-                problems.append(Problem(found, place, fix=DAMAGED))
+            problems += _problems_of(_read_header, file, place)
     if problems:
         raise ConfigError(problems)
+
+
+def _problems_of(read: Callable[[Path, str], object], file: Path, where: str) -> tuple[Problem, ...]:
+    try:
+        read(file, where)
+    except ConfigError as error:
+        return error.problems
+    return ()
+
+
+def _read_object(file: Path, where: str) -> dict[str, Any]:
+    place = f"{where}: {file.parent.name}/{file.name}"
+    with foreign_file(place, "JSON", ConfigError, DAMAGED):
+        content = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ConfigError(Problem("holds no JSON object", place, fix=DAMAGED))
+        return content
+
+
+def _read_header(file: Path, where: str) -> None:
+    guard = foreign_file(f"{where}: {file.parent.name}/{file.name}", "safetensors file", ConfigError, DAMAGED)
+    with guard, safe_open(file, framework="pt"):
+        pass
+
+
+def _check_counts(file: Path, where: str) -> None:
+    place = f"{where}: {file.parent.name}/{file.name}"
+    problems = [
+        Problem(f"{key} is {number}", place, allowed=f"{most} or less", fix=DAMAGED)
+        for key, number in _numbers(_read_object(file, where), "")
+        for pattern, most in _MOST
+        if pattern.search(key) and number > most
+    ]
+    if problems:
+        raise ConfigError(problems)
+
+
+def _numbers(value: object, key: str) -> Iterator[tuple[str, float]]:
+    """Every number, by the nearest key above it."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _numbers(inner, name)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _numbers(inner, key)
+    elif isinstance(value, int | float):
+        yield key, value
 
 
 def has_weights(folder: Path, *, where: str) -> bool:
@@ -86,12 +134,7 @@ def has_weights(folder: Path, *, where: str) -> bool:
 
 
 def _shards(index: Path, where: str) -> list[str]:
-    try:
-        content = json.loads(index.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        found = f"{index.parent.name}/{index.name} is no valid JSON: {error}"
-        raise ConfigError(Problem(found, where, fix=DAMAGED)) from error
-    names = content.get("weight_map") if isinstance(content, dict) else None
+    names = _read_object(index, where).get("weight_map")
     if not isinstance(names, dict) or not all(isinstance(shard, str) for shard in names.values()):
         found = f"{index.parent.name}/{index.name} has no weight_map"
         raise ConfigError(Problem(found, where, allowed="a mapping from tensors to files", fix=DAMAGED))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
-from fastvideo_core.errors import ConfigError, Problem
+from fastvideo_core.errors import ConfigError, Problem, foreign_file
 
 _DAMAGED = "download or copy the weights again"
 
@@ -40,46 +41,34 @@ class SafetensorsWeights:
     def read(self, module: str, name: str) -> Tensor:
         """One tensor, on the CPU, as it is stored."""
         path = self._files[module][name]
-        try:
-            with safe_open(path, framework="pt") as file:
-                tensor: Tensor = file.get_tensor(name)
-                return tensor
-        except (OSError, SafetensorError) as error:
-            raise self._damaged(path, error) from error
+        with self._reading(path), safe_open(path, framework="pt") as file:
+            tensor: Tensor = file.get_tensor(name)
+            return tensor
 
     def read_rows(self, module: str, name: str, start: int, stop: int) -> Tensor:
         """`read(module, name)[start:stop]`; the other rows are not read."""
         path = self._files[module][name]
-        try:
-            with safe_open(path, framework="pt") as file:
-                rows: Tensor = file.get_slice(name)[start:stop]
-                return rows
-        except (OSError, SafetensorError) as error:
-            raise self._damaged(path, error) from error
+        with self._reading(path), safe_open(path, framework="pt") as file:
+            rows: Tensor = file.get_slice(name)[start:stop]
+            return rows
 
     def _located(self, folder: Path) -> dict[str, Path]:
         found = _preferred([*folder.glob("*.safetensors.index.json"), *folder.glob("*.safetensors")])
         index = next((path for path in found if path.suffix == ".json"), None)
         if index is not None:
-            try:
+            with self._reading(index):
                 shards: dict[str, Any] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
                 return {name: folder / shard for name, shard in shards.items()}
-            except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-                raise self._damaged(index, error) from error
         files: dict[str, Path] = {}
         for path in found:
-            try:
-                with safe_open(path, framework="pt") as file:
-                    files.update(dict.fromkeys(file.keys(), path))
-            except (OSError, SafetensorError) as error:
-                raise self._damaged(path, error) from error
+            with self._reading(path), safe_open(path, framework="pt") as file:
+                files.update(dict.fromkeys(file.keys(), path))
         if not files:
             raise ConfigError(Problem("holds no safetensors file", where=f"{self._where} ({folder})", fix=_DAMAGED))
         return files
 
-    def _damaged(self, path: Path, error: Exception) -> ConfigError:
-        why = (str(error).strip() or type(error).__name__).splitlines()[0]
-        return ConfigError(Problem(f"cannot be read: {why}", where=f"{self._where} ({path})", fix=_DAMAGED))
+    def _reading(self, path: Path) -> AbstractContextManager[None]:
+        return foreign_file(f"{self._where} ({path})", "weights file", ConfigError, _DAMAGED)
 
 
 def _preferred(files: Iterable[Path]) -> list[Path]:

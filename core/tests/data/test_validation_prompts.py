@@ -64,7 +64,7 @@ def test_everything_wrong_is_said_at_once(tmp_path: Path) -> None:
         "did you mean height?",
         'data[1].height: is "480"',
         "data[1].num_frames: is 0",
-        "allowed: a whole number, 1 or more",
+        "allowed: a whole number from 1 to 65536",
         "data[1].seed: is -1",
         "data[1].width: is true",
         "data[2]: unknown key 'prompt'",
@@ -75,6 +75,30 @@ def test_everything_wrong_is_said_at_once(tmp_path: Path) -> None:
         'data[5]: is "e"',
     ):
         assert expected in text
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"caption": "a cat", "seed": 2**64},
+        {"caption": "a cat \ud83d"},
+        {"caption": "a cat", "height": 32_000_000},
+        {"caption": "a cat", "width": 10**400},
+        {"caption": "a cat", "num_frames": 10**9},
+        {"caption": "a cat", "num_inference_steps": 10**9},
+        {"caption": "a cat", "image_path": "a\0b.png"},
+        {"caption": "a cat", "image_path": "x" * 5000},
+    ],
+    ids=lambda entry: list(entry)[-1],
+)
+def test_a_prompt_that_nothing_can_sample_is_refused(tmp_path: Path, entry: dict[str, Any]) -> None:
+    (name,) = {*entry} - {"caption"} or {"caption"}
+    assert f"data[0].{name}: is " in error(write(tmp_path, {"data": [entry]}))
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"data": ' + "9" * 5000 + "}", "\0"], ids=["deep", "long", "nul"])
+def test_json_that_breaks_a_parser_is_one_message(tmp_path: Path, text: str) -> None:
+    assert "validation.json" in error(write(tmp_path, text))
 
 
 def test_files_that_are_no_list_of_prompts(tmp_path: Path) -> None:

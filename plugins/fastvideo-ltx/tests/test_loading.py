@@ -122,10 +122,10 @@ def test_a_missing_shard(copy, tiny):
 @pytest.mark.parametrize(
     ("file", "message"),
     [
-        ("tokenizer/tokenizer.json", "tokenizer/tokenizer.json is no valid JSON"),
-        ("text_encoder/config.json", "text_encoder/config.json is no valid JSON"),
-        ("transformer/diffusion_pytorch_model.safetensors", "model.safetensors is no whole safetensors file"),
-        ("vae/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.safetensors is no whole"),
+        ("tokenizer/tokenizer.json", "tokenizer/tokenizer.json: is no valid JSON"),
+        ("text_encoder/config.json", "text_encoder/config.json: is no valid JSON"),
+        ("transformer/diffusion_pytorch_model.safetensors", "model.safetensors: is no valid safetensors file"),
+        ("vae/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.safetensors: is no valid"),
     ],
 )
 def test_an_outline_finds_damaged_files_without_reading_weights(copy, file, message):
@@ -139,7 +139,7 @@ def test_an_outline_finds_damaged_files_without_reading_weights(copy, file, mess
 def test_damaged_weights(copy):
     file = copy / "transformer" / "diffusion_pytorch_model.safetensors"
     file.write_bytes(file.read_bytes()[:1000])
-    with pytest.raises(ConfigError, match="cannot load transformer/"):
+    with pytest.raises(ConfigError, match=r"/transformer\): cannot be read: "):
         _load(str(copy))
 
 

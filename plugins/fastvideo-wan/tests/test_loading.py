@@ -111,7 +111,7 @@ def test_a_missing_shard(copy, tiny):
     [
         ("{}", "transformer/model.safetensors.index.json has no weight_map"),
         ('{"weight_map": [1]}', "has no weight_map"),
-        ("{oops", "transformer/model.safetensors.index.json is no valid JSON: Expecting property name"),
+        ("{oops", "transformer/model.safetensors.index.json: is no valid JSON: Expecting property name"),
     ],
 )
 def test_a_damaged_index_of_shards(copy, content, message):
@@ -136,10 +136,10 @@ def test_values_that_no_pipeline_has(copy, component, changes, message):
 @pytest.mark.parametrize(
     ("file", "message"),
     [
-        ("tokenizer/tokenizer.json", "tokenizer/tokenizer.json is no valid JSON"),
-        ("text_encoder/config.json", "text_encoder/config.json is no valid JSON"),
-        ("transformer/diffusion_pytorch_model.safetensors", "model.safetensors is no whole safetensors file"),
-        ("vae/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.safetensors is no whole"),
+        ("tokenizer/tokenizer.json", "tokenizer/tokenizer.json: is no valid JSON"),
+        ("text_encoder/config.json", "text_encoder/config.json: is no valid JSON"),
+        ("transformer/diffusion_pytorch_model.safetensors", "model.safetensors: is no valid safetensors file"),
+        ("vae/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.safetensors: is no valid"),
     ],
 )
 def test_an_outline_finds_damaged_files_without_reading_weights(copy, file, message):
@@ -153,7 +153,7 @@ def test_an_outline_finds_damaged_files_without_reading_weights(copy, file, mess
 def test_damaged_weights(copy):
     file = copy / "transformer" / "diffusion_pytorch_model.safetensors"
     file.write_bytes(file.read_bytes()[:1000])
-    with pytest.raises(ConfigError, match="cannot load transformer/"):
+    with pytest.raises(ConfigError, match=r"/transformer\): cannot be read: "):
         load_transformer(str(copy), dtype=torch.float32, device=CPU)
 
 

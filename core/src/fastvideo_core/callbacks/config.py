@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from fastvideo_core import limits
 from fastvideo_core.config.base import IntTuple, PluginConfig, StrTuple
 from fastvideo_core.errors import Problem
 
@@ -18,7 +19,9 @@ class EMAConfig(PluginConfig):
 
     decay: float = Field(0.99, ge=0, lt=1, description="d in ema = d * ema + (1 - d) * weight, after each update.")
     roles: StrTuple = Field(("student",), min_length=1, description="Trainable roles that are averaged.")
-    start_step: int = Field(0, ge=0, description="Step after which averaging starts, from the weights of that moment.")
+    start_step: int = Field(
+        0, ge=0, le=limits.STEPS, description="Step after which averaging starts, from the weights of that moment."
+    )
 
     def check_run(self, cfg: RunConfig) -> list[tuple[str, Problem]]:
         """Every role must exist and be trainable."""
@@ -43,21 +46,23 @@ def ema_role_problem(name: str, exists: bool, trainable: list[str]) -> Problem:
 class GradNormConfig(PluginConfig):
     """Logs the norm of every due role's gradients, before clipping, as grad_norm/<role>."""
 
-    every: int = Field(1, ge=1, description="Compute it every so many steps.")
+    every: int = Field(1, ge=1, le=limits.STEPS, description="Compute it every so many steps.")
 
 
 class ThroughputConfig(PluginConfig):
     """Logs the speed of steps (median, without validation) as throughput/*, and GPU memory as memory/*."""
 
-    every: int = Field(1, ge=1, description="Log it every so many steps.")
-    window: int = Field(20, ge=1, description="Steps whose median is logged.")
+    every: int = Field(1, ge=1, le=limits.STEPS, description="Log it every so many steps.")
+    window: int = Field(20, ge=1, le=10**6, description="Steps whose median is logged.")
 
 
 class ProfilerConfig(PluginConfig):
     """Writes a trace of a few steps into output_dir/profile, for chrome://tracing or Perfetto."""
 
-    skip: int = Field(5, ge=0, description="Steps of each start of the run that are not recorded: they warm up.")
-    steps: int = Field(3, ge=1, description="Steps that are recorded.")
+    skip: int = Field(
+        5, ge=0, le=limits.STEPS, description="Steps of each start of the run that are not recorded: they warm up."
+    )
+    steps: int = Field(3, ge=1, le=10**6, description="Steps that are recorded.")
     ranks: IntTuple = Field((0,), min_length=1, description="Processes that record.")
     record_shapes: bool = Field(False, description="Record the shapes of operators' inputs.")
     memory: bool = Field(False, description="Record allocations.")
@@ -82,7 +87,9 @@ class EarlyStopConfig(PluginConfig):
 
     metric: str = Field("total_loss", min_length=1, description="The metric, as metrics.jsonl has it.")
     mode: Literal["min", "max"] = Field("min", description="Whether less (min) or more (max) is better.")
-    every: int = Field(100, ge=1, description="Look at the mean over so many steps.")
-    patience: int = Field(10, ge=1, description="Looks without an improvement after which the run ends.")
-    min_delta: float = Field(0.0, ge=0, description="How much better counts as an improvement.")
-    start_step: int = Field(0, ge=0, description="Step up to which it does not look.")
+    every: int = Field(100, ge=1, le=limits.STEPS, description="Look at the mean over so many steps.")
+    patience: int = Field(
+        10, ge=1, le=limits.STEPS, description="Looks without an improvement after which the run ends."
+    )
+    min_delta: float = Field(0.0, ge=0, le=limits.FACTOR, description="How much better counts as an improvement.")
+    start_step: int = Field(0, ge=0, le=limits.STEPS, description="Step up to which it does not look.")

@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastvideo_core.cli.numbers import finite
+from fastvideo_core import limits
+from fastvideo_core.cli.numbers import finite, up_to
 
 if TYPE_CHECKING:  # torch is imported when encoding starts, not to show help
     from fastvideo_core.data.preprocess import PreprocessOptions
@@ -27,9 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output", required=True, type=Path, help="folder of the data set; called again, it goes on there"
     )
-    parser.add_argument("--height", type=int, help="pixels (not for prompts alone)")
-    parser.add_argument("--width", type=int, help="pixels (not for prompts alone)")
-    parser.add_argument("--num-frames", type=int, help="frames of a clip (not for prompts alone)")
+    parser.add_argument("--height", type=up_to(limits.PIXELS), help="pixels (not for prompts alone)")
+    parser.add_argument("--width", type=up_to(limits.PIXELS), help="pixels (not for prompts alone)")
+    parser.add_argument("--num-frames", type=up_to(limits.FRAMES), help="frames of a clip (not for prompts alone)")
     parser.add_argument(
         "--fps-policy",
         choices=("resample", "keep"),
@@ -41,8 +42,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("first", "all"),
         help="one clip from each video's start (default), or all consecutive clips of it",
     )
-    parser.add_argument("--samples-per-file", type=int, default=32, help="samples in a parquet file (default: 32)")
-    parser.add_argument("--batch-size", type=int, default=1, help="clips encoded together (default: 1)")
+    parser.add_argument(
+        "--samples-per-file", type=up_to(limits.SAMPLES), default=32, help="samples in a parquet file (default: 32)"
+    )
+    parser.add_argument(
+        "--batch-size", type=up_to(limits.SAMPLES), default=1, help="clips encoded together (default: 1)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fastvideo_core import limits
 from fastvideo_core.cli.model_options import add_model_options
-from fastvideo_core.cli.numbers import finite, seed
+from fastvideo_core.cli.numbers import finite, seed, up_to
 
 if TYPE_CHECKING:  # torch is imported when sampling starts, not to show help
     from fastvideo_core.data.validation import ValidationPrompt
@@ -32,14 +33,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", type=Path, default=Path("samples"), help="folder for the videos (default: samples)")
     parser.add_argument(
-        "--steps", type=int, help="sample in so many steps with the family's own sampler, also prompts that name others"
+        "--steps",
+        type=up_to(limits.SAMPLING_STEPS),
+        help="sample in so many steps with the family's own sampler, also prompts that name others",
     )
     parser.add_argument("--timesteps", help="sample in few steps at exactly these levels, for example 1000,750,500,250")
     parser.add_argument("--sampler", choices=("ode", "sde"), help="how few-step sampling moves between levels")
     parser.add_argument("--guidance-scale", type=finite, help="w of u + w (c - u); 1 is none")
-    parser.add_argument("--height", type=int, help="pixels (default: of the prompt, the run, the family)")
-    parser.add_argument("--width", type=int, help="pixels (default: likewise)")
-    parser.add_argument("--num-frames", type=int, help="frames (default: likewise)")
+    parser.add_argument(
+        "--height", type=up_to(limits.PIXELS), help="pixels (default: of the prompt, the run, the family)"
+    )
+    parser.add_argument("--width", type=up_to(limits.PIXELS), help="pixels (default: likewise)")
+    parser.add_argument("--num-frames", type=up_to(limits.FRAMES), help="frames (default: likewise)")
     parser.add_argument(
         "--seed", type=seed, default=0, help="seed of the first prompt, the next ones count up (default: 0)"
     )
@@ -77,11 +82,12 @@ def run(args: argparse.Namespace) -> int:
 def _prompts(args: argparse.Namespace) -> list[ValidationPrompt]:
     from dataclasses import replace
 
-    from fastvideo_core.data.validation import ValidationPrompt, read_validation_prompts
+    from fastvideo_core.data.validation import ValidationPrompt, is_text, read_validation_prompts
     from fastvideo_core.errors import ConfigError, Problem
 
-    if any(not text.strip() for text in args.prompt):
-        raise ConfigError(Problem("the prompt is empty", where="--prompt", allowed="a text that is not empty"))
+    if not all(map(is_text, args.prompt)):
+        found, allowed = "the prompt is empty, or no UTF-8 text", "a text that is not empty"
+        raise ConfigError(Problem(found, where="--prompt", allowed=allowed))
     prompts = [ValidationPrompt(caption=text) for text in args.prompt]
     if args.prompts is not None:
         prompts += read_validation_prompts(args.prompts)

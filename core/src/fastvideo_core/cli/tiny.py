@@ -49,8 +49,9 @@ def _sizes(write: Any, settings: list[str]) -> dict[str, int]:
         name, _, value = setting.partition("=")
         if name not in known:
             problems.append(Problem(f"there is no size '{name}'", where=f"--set {setting}", allowed=", ".join(known)))
-        elif not value.isdecimal():
-            problems.append(Problem(f"'{value}' is no whole number", where=f"--set {setting}"))
+        elif not value.isdecimal() or len(value) > 5:
+            allowed = "a whole number below 100000"
+            problems.append(Problem(f"'{value}' is no size of something tiny", f"--set {setting}", allowed=allowed))
         else:
             sizes[name] = int(value)
     if problems:

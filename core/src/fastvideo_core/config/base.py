@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict
@@ -24,7 +25,21 @@ IntTuple = Annotated[tuple[int, ...], Strict(False)]
 StrTuple = Annotated[tuple[str, ...], Strict(False)]
 """Any number of texts, from a YAML list."""
 
-PathText = Annotated[str, Field(min_length=1), AfterValidator(os.path.expanduser)]
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f]")
+_NAME_BYTES, _PATH_BYTES = 255, 4000
+
+
+def _path(value: str) -> str:
+    path = os.path.expanduser(value)
+    if _CONTROLS.search(path):
+        raise ValueError("a path has no control characters")
+    longest = max(map(len, os.fsencode(path).split(b"/")))
+    if longest > _NAME_BYTES or len(path) > _PATH_BYTES:
+        raise ValueError(f"no system takes a path of {len(path)} characters, {longest} of them between two slashes")
+    return path
+
+
+PathText = Annotated[str, Field(min_length=1), AfterValidator(_path)]
 """A path, relative to the current working directory; `~` is the home folder."""
 
 

@@ -10,12 +10,13 @@ from typing import Any
 
 import yaml
 
-from fastvideo_core.errors import ConfigError, Problem
+from fastvideo_core.errors import ConfigError, Problem, foreign_file
 
 KeyPath = tuple[Any, ...]
 """Keys and list indices from the top of a document to one value."""
 
 _MAX_NODES = 100_000  # anchors can make a small file expand without end
+_MAX_DIGITS = 60  # of a number; Python itself gives up reading or showing one of some thousands
 
 _STR = "tag:yaml.org,2002:str"
 _MERGE = "tag:yaml.org,2002:merge"
@@ -53,6 +54,7 @@ _SCALARS: dict[str, Callable[[str], Any]] = {
     _STR: str,
     _MERGE: str,
 }
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 _PATTERNS = {tag: re.compile(rf"(?:{pattern})\Z") for tag, pattern, _ in _CORE_SCHEMA}
 
 
@@ -137,37 +139,36 @@ def read_document(path: str | Path) -> Document:
         ConfigError: the file cannot be read, is not text, or is not YAML; names file and line.
     """
     source = str(path)
-    try:
-        text = Path(path).expanduser().read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise ConfigError(Problem("there is no such file", where=source, fix="check the path")) from None
-    except IsADirectoryError:
-        raise ConfigError(Problem("this is a folder", where=source, allowed="a YAML file")) from None
-    except UnicodeDecodeError as error:
-        raise ConfigError(Problem(f"this is not UTF-8 text: {error.reason}", where=source)) from None
-    except OSError as error:
-        raise ConfigError(Problem(f"the file cannot be read: {error.strerror}", where=source)) from None
+    with foreign_file(source, "YAML file", ConfigError):
+        try:
+            text = Path(path).expanduser().read_text(encoding="utf-8-sig")
+        except FileNotFoundError:
+            raise ConfigError(Problem("there is no such file", where=source, fix="check the path")) from None
+        except IsADirectoryError:
+            raise ConfigError(Problem("this is a folder", where=source, allowed="a YAML file")) from None
+        except UnicodeDecodeError as error:
+            raise ConfigError(Problem(f"this is not UTF-8 text: {error.reason}", where=source)) from None
     return parse_document(text.replace("\t", " ") if source.endswith(".json") else text, source)
 
 
 def parse_document(text: str, source: str) -> Document:
     """Parse YAML text; see `read_document`."""
-    try:
+    with foreign_file(source, "YAML file", ConfigError):
         loader = _Loader(text)
         try:
             node = loader.get_single_node()
+        except yaml.MarkedYAMLError as error:
+            raise ConfigError(_syntax_problem(error, source, text)) from None
+        except yaml.reader.ReaderError as error:
+            line = text.count("\n", 0, error.position) + 1
+            raise ConfigError(Problem("a character that YAML does not allow", where=f"{source}:{line}")) from None
         finally:
             loader.dispose()
-    except yaml.MarkedYAMLError as error:
-        raise ConfigError(_syntax_problem(error, source, text)) from None
-    except yaml.reader.ReaderError as error:
-        line = text.count("\n", 0, error.position) + 1
-        raise ConfigError(Problem("a character that YAML does not allow", where=f"{source}:{line}")) from None
-    if node is None:
-        return Document(source, None, {(): (1, 1)})
-    reader = _NodeReader(source)
-    data = reader.read(node, ())
-    return Document(source, data, reader.positions, tuple(reader.problems))
+        if node is None:
+            return Document(source, None, {(): (1, 1)})
+        reader = _NodeReader(source)
+        data = reader.read(node, ())
+        return Document(source, data, reader.positions, tuple(reader.problems))
 
 
 def _syntax_problem(error: yaml.MarkedYAMLError, source: str, text: str) -> Problem:
@@ -226,7 +227,17 @@ class _NodeReader:
         if pattern is not None and not pattern.match(node.value):
             kind = node.tag.replace("tag:yaml.org,2002:", "")
             return self._refuse(node, path, f"{node.value!r} tagged as {kind}")
-        return _SCALARS[node.tag](node.value)
+        if node.tag in _NUMBERS and len(node.value) > _MAX_DIGITS:
+            return self._refuse(node, path, f"a number of {len(node.value)} characters", fix="write fewer digits")
+        return self._text(node, path) if node.tag == _STR else _SCALARS[node.tag](node.value)
+
+    def _text(self, node: yaml.ScalarNode, path: KeyPath) -> str | None:
+        """JSON writes one character beyond U+FFFF as two halves, which YAML takes for two characters."""
+        try:
+            return str(node.value).encode("utf-16-le", "surrogatepass").decode("utf-16-le")
+        except UnicodeDecodeError:
+            self._refuse(node, path, f"half a character in {node.value!r}")
+            return None
 
     def _mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[Any, Any]:
         data: dict[Any, Any] = {}
@@ -271,7 +282,7 @@ class _NodeReader:
 
     def _key(self, node: yaml.Node, path: KeyPath) -> Hashable:
         if isinstance(node, yaml.ScalarNode) and node.tag in _SCALARS and node.tag != "tag:yaml.org,2002:null":
-            key: Hashable = _SCALARS[node.tag](node.value)
+            key: Hashable = self._scalar(node, path)
             return key
         self._note(node, path, "a key that is not a plain name", fix="write `name: value`")
         return None

@@ -143,6 +143,8 @@ def _data_path(loc: Sequence[Any], data: Any, *, missing: bool) -> KeyPath:
     """pydantic's location without the names of union branches and validators, which are not in the file."""
     path: list[Any] = []
     for index, part in enumerate(loc):
+        if isinstance(data, dict) and part not in data:  # pydantic names a key that is no text by its text
+            part = next((key for key in data if str(key) == str(part)), part)
         inside = (isinstance(data, dict) and part in data) or (
             isinstance(data, (list, tuple)) and isinstance(part, int) and part < len(data)
         )

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from fastvideo_core import limits
 from fastvideo_core.config.base import PathText, PluginConfig, StrictModel, plain
 from fastvideo_core.config.document import dump_yaml
 from fastvideo_core.config.training import Betas, LRSchedulerName, TrainingArgs
@@ -24,9 +25,12 @@ class RecipeConfig(StrictModel):
 class LoraConfig(StrictModel):
     """Low-rank adapters (Hu et al. 2021) that are trained instead of the role's own weights: W + alpha / rank * B A."""
 
-    rank: int = Field(ge=1, description="Inner dimension of every adapter.")
+    rank: int = Field(ge=1, le=limits.RANK, description="Inner dimension of every adapter.")
     alpha: float | None = Field(
-        None, gt=0, description="Adapters count with the factor alpha / rank; null is rank, a factor of 1."
+        None,
+        gt=0,
+        le=limits.FACTOR,
+        description="Adapters count with the factor alpha / rank; null is rank, a factor of 1.",
     )
     targets: tuple[Annotated[str, Field(min_length=1)], ...] | None = Field(
         None,
@@ -57,12 +61,12 @@ class RoleConfig(StrictModel):
     weights: Literal["auto", "raw", "ema"] = Field(
         "auto", description="Which weights to take from a checkpoint; auto takes EMA weights where there are some."
     )
-    learning_rate: float | None = Field(None, ge=0, description="Instead of training.learning_rate.")
+    learning_rate: float | None = Field(None, ge=0, le=limits.FACTOR, description="Instead of training.learning_rate.")
     betas: Betas | None = Field(None, description="Instead of training.betas.")
-    weight_decay: float | None = Field(None, ge=0, description="Instead of training.weight_decay.")
+    weight_decay: float | None = Field(None, ge=0, le=limits.FACTOR, description="Instead of training.weight_decay.")
     lr_scheduler: LRSchedulerName | None = Field(None, description="Instead of training.lr_scheduler.")
-    lr_warmup_steps: int | None = Field(None, ge=0, description="Instead of training.lr_warmup_steps.")
-    max_grad_norm: float | None = Field(None, ge=0, description="Instead of training.max_grad_norm.")
+    lr_warmup_steps: int | None = Field(None, ge=0, le=limits.STEPS, description="Instead of training.lr_warmup_steps.")
+    max_grad_norm: float | None = Field(None, ge=0, le=limits.FACTOR, description="Instead of training.max_grad_norm.")
     lora: LoraConfig | None = Field(
         None, description="Train low-rank adapters, and leave the role's own weights as they are; null trains all."
     )

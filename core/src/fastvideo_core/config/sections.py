@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
+from fastvideo_core import limits
 from fastvideo_core.config.base import PluginConfig
 
 if TYPE_CHECKING:  # the schedule needs torch, which reading a configuration does not
@@ -40,6 +41,7 @@ class PipelineConfig(PluginConfig):
     flow_shift: float | None = Field(
         default=None,
         gt=0,
+        le=limits.FACTOR,
         description="Timestep shift, used alike in training, sampling and export; null reads the checkpoint's scheduler",
     )
     sampler_kind: Literal["ode", "sde"] = Field(

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, BeforeValidator, Field, Strict, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
+from fastvideo_core import limits
 from fastvideo_core.config.base import PathText, StrictModel, StrTuple
 
 LRSchedulerName = Literal["constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"]
@@ -67,18 +68,18 @@ Betas = Annotated[
     ),
 ]
 SamplingSteps = Annotated[
-    tuple[Annotated[int, Field(ge=1)], ...],
+    tuple[Annotated[int, Field(ge=1, le=limits.SAMPLING_STEPS)], ...],
     Strict(False),
     Field(min_length=1),
     BeforeValidator(_ints),
-    _one_or_many({"type": "integer", "minimum": 1}, "8", "8,50"),
+    _one_or_many({"type": "integer", "minimum": 1, "maximum": limits.SAMPLING_STEPS}, "8", "8,50"),
 ]
 GuidanceScales = Annotated[
-    tuple[Annotated[float, Field(ge=0)], ...],
+    tuple[Annotated[float, Field(ge=0, le=limits.FACTOR)], ...],
     Strict(False),
     Field(min_length=1),
     BeforeValidator(_floats),
-    _one_or_many({"type": "number", "minimum": 0}, "5.0", "1.0,5.0"),
+    _one_or_many({"type": "number", "minimum": 0, "maximum": limits.FACTOR}, "5.0", "1.0,5.0"),
 ]
 Trackers = Annotated[tuple[TrackerName, ...], Strict(False), AfterValidator(_unique)]
 
@@ -94,36 +95,53 @@ class TrainingArgs(StrictModel):
         None, description="Parquet data set: a folder or one file. Needed unless the family brings its own data loader."
     )
 
-    max_train_steps: int = Field(ge=1, description="Number of optimizer steps, counted from the start of training.")
-    train_batch_size: int = Field(1, ge=1, description="Samples per process in one forward pass.")
+    max_train_steps: int = Field(
+        ge=1, le=limits.STEPS, description="Number of optimizer steps, counted from the start of training."
+    )
+    train_batch_size: int = Field(1, ge=1, le=limits.SAMPLES, description="Samples per process in one forward pass.")
     gradient_accumulation_steps: int = Field(
-        1, ge=1, description="Forward and backward passes whose gradients are averaged before one optimizer step."
+        1,
+        ge=1,
+        le=limits.SAMPLES,
+        description="Forward and backward passes whose gradients are averaged before one optimizer step.",
     )
     dataloader_num_workers: int = Field(
-        0, ge=0, description="Threads that read data ahead; 0 reads when a batch is asked for. Never changes the order."
+        0,
+        ge=0,
+        le=limits.THREADS,
+        description="Threads that read data ahead; 0 reads when a batch is asked for. Never changes the order.",
     )
-    num_gpus: int = Field(1, ge=1, description="Processes of the run, one per GPU (on CPU: just processes).")
+    num_gpus: int = Field(
+        1, ge=1, le=limits.PROCESSES, description="Processes of the run, one per GPU (on CPU: just processes)."
+    )
 
     optimizer: Literal["adamw", "muon"] = Field(
         "adamw",
         description="muon makes the update of every matrix of the blocks orthogonal and leaves the rest to AdamW; for runs of "
         "one process.",
     )
-    learning_rate: float = Field(1e-5, ge=0, description="Peak learning rate of every trainable role.")
+    learning_rate: float = Field(
+        1e-5, ge=0, le=limits.FACTOR, description="Peak learning rate of every trainable role."
+    )
     betas: Betas = Field((0.9, 0.999), description="AdamW's decay rates of the first and second moment.")
-    adam_epsilon: float = Field(1e-8, gt=0, description="AdamW's term against division by zero.")
-    weight_decay: float = Field(0.0, ge=0, description="AdamW's decoupled weight decay.")
+    adam_epsilon: float = Field(1e-8, gt=0, le=limits.FACTOR, description="AdamW's term against division by zero.")
+    weight_decay: float = Field(0.0, ge=0, le=limits.FACTOR, description="AdamW's decoupled weight decay.")
     lr_scheduler: LRSchedulerName = Field("constant", description="How the learning rate moves over the run.")
     lr_warmup_steps: int = Field(
-        0, ge=0, description="Optimizer steps in which the learning rate rises linearly; not for `constant`."
+        0,
+        ge=0,
+        le=limits.STEPS,
+        description="Optimizer steps in which the learning rate rises linearly; not for `constant`.",
     )
-    lr_num_cycles: int = Field(1, ge=1, description="Number of restarts' cycles of `cosine_with_restarts`.")
-    lr_power: float = Field(1.0, gt=0, description="Exponent of `polynomial`.")
+    lr_num_cycles: int = Field(
+        1, ge=1, le=limits.STEPS, description="Number of restarts' cycles of `cosine_with_restarts`."
+    )
+    lr_power: float = Field(1.0, gt=0, le=limits.FACTOR, description="Exponent of `polynomial`.")
     min_lr_ratio: float = Field(
         0.0, ge=0, le=1, description="Fraction of the learning rate at which a decaying schedule ends."
     )
     max_grad_norm: float = Field(
-        1.0, ge=0, description="Gradients of a role are clipped to this norm; 0 does not clip."
+        1.0, ge=0, le=limits.FACTOR, description="Gradients of a role are clipped to this norm; 0 does not clip."
     )
 
     mixed_precision: Literal["no", "bf16"] = Field(
@@ -136,11 +154,15 @@ class TrainingArgs(StrictModel):
     )
     enable_torch_compile: bool = Field(False, description="Compile every block with torch.compile.")
     hsdp_shard_dim: int | None = Field(
-        None, ge=1, description="Processes that share the shards of one replica; null is all, or what is left."
+        None,
+        ge=1,
+        le=limits.PROCESSES,
+        description="Processes that share the shards of one replica; null is all, or what is left.",
     )
     hsdp_replicate_dim: int | None = Field(
         None,
         ge=1,
+        le=limits.PROCESSES,
         description="Replicas of the sharded roles (HSDP), for example one per node; null is 1, or what is left.",
     )
     frozen_cpu_offload: bool = Field(
@@ -153,9 +175,14 @@ class TrainingArgs(StrictModel):
     )
 
     training_state_checkpointing_steps: int = Field(
-        0, ge=0, description="Save a checkpoint every so many optimizer steps; 0 saves only at the end."
+        0,
+        ge=0,
+        le=limits.STEPS,
+        description="Save a checkpoint every so many optimizer steps; 0 saves only at the end.",
     )
-    checkpoints_total_limit: int = Field(0, ge=0, description="Newest checkpoints that are kept; 0 keeps all.")
+    checkpoints_total_limit: int = Field(
+        0, ge=0, le=limits.STEPS, description="Newest checkpoints that are kept; 0 keeps all."
+    )
     resume_from_checkpoint: PathText | None = Field(
         None, description="`latest` (in output_dir) or a checkpoint folder from which the run goes on."
     )
@@ -172,6 +199,7 @@ class TrainingArgs(StrictModel):
     max_skipped_steps: int = Field(
         10,
         ge=0,
+        le=limits.STEPS,
         description="Steps in a row that are skipped because a loss or gradient is not finite; one more ends the run.",
     )
     on_bad_row: Literal["error", "skip"] = Field(
@@ -180,16 +208,28 @@ class TrainingArgs(StrictModel):
     )
 
     num_latent_t: int | None = Field(
-        None, ge=1, description="Latent frames used of each sample; longer ones are cut. Null uses all."
+        None,
+        ge=1,
+        le=limits.FRAMES,
+        description="Latent frames used of each sample; longer ones are cut. Null uses all.",
     )
     num_height: int | None = Field(
-        None, ge=1, description="Height in pixels when there is no data, and of validation prompts that name none."
+        None,
+        ge=1,
+        le=limits.PIXELS,
+        description="Height in pixels when there is no data, and of validation prompts that name none.",
     )
     num_width: int | None = Field(
-        None, ge=1, description="Width in pixels when there is no data, and of validation prompts that name none."
+        None,
+        ge=1,
+        le=limits.PIXELS,
+        description="Width in pixels when there is no data, and of validation prompts that name none.",
     )
     num_frames: int | None = Field(
-        None, ge=1, description="Video frames when there is no data, and of validation prompts that name none."
+        None,
+        ge=1,
+        le=limits.FRAMES,
+        description="Video frames when there is no data, and of validation prompts that name none.",
     )
     VSA_sparsity: float = Field(
         0.0, ge=0, lt=1, description="Fraction of attention blocks that sparse attention (attn_kind: vsa) leaves out."
@@ -202,7 +242,7 @@ class TrainingArgs(StrictModel):
     )
 
     log_validation: bool = Field(False, description="Sample validation videos while training.")
-    validation_steps: int = Field(0, ge=0, description="Validate every so many optimizer steps.")
+    validation_steps: int = Field(0, ge=0, le=limits.STEPS, description="Validate every so many optimizer steps.")
     on_validation_error: Literal["error", "skip"] = Field(
         "skip",
         description="When a validation fails (a prompt, a video that cannot be written): `skip` logs it and goes on, `error` "
@@ -219,4 +259,4 @@ class TrainingArgs(StrictModel):
     trackers: Trackers = Field((), description="Where metrics go besides metrics.jsonl, which is always written.")
     tracker_project_name: str = Field("fastvideo", min_length=1, description="Project name for the trackers.")
     wandb_run_name: str | None = Field(None, min_length=1, description="Name of the run in wandb.")
-    logging_steps: int = Field(1, ge=1, description="Log metrics every so many optimizer steps.")
+    logging_steps: int = Field(1, ge=1, le=limits.STEPS, description="Log metrics every so many optimizer steps.")

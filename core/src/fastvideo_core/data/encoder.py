@@ -8,6 +8,7 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
+from fastvideo_core import limits
 from fastvideo_core.errors import DataError, Problem
 
 
@@ -43,23 +44,31 @@ class VideoGeometry:
                 f"{name} is {value}",
                 where,
                 allowed=f"positive multiples of {self.size_multiple}"
-                + (f" from {self.least_size} on" if self.least_size > self.size_multiple else ""),
-                fix=f"use {_either(self._nearest(max(value, self.least_size), self.size_multiple, 0))}",
+                + (f" from {self.least_size} on" if self.least_size > self.size_multiple else "")
+                + (f" up to {limits.PIXELS}" if value > limits.PIXELS else ""),
+                fix=self._use(max(value, self.least_size), self.size_multiple, 0, limits.PIXELS),
             )
             for name, value in (("height", height), ("width", width))
-            if value < self.least_size or value % self.size_multiple
+            if not self.least_size <= value <= limits.PIXELS or value % self.size_multiple
         ]
-        if num_frames <= 0 or num_frames % self.frames_divisor != self.frames_remainder % self.frames_divisor:
-            near = self._nearest(num_frames, self.frames_divisor, self.frames_remainder)
+        if (
+            not 0 < num_frames <= limits.FRAMES
+            or num_frames % self.frames_divisor != self.frames_remainder % self.frames_divisor
+        ):
+            fix = self._use(num_frames, self.frames_divisor, self.frames_remainder, limits.FRAMES)
             allowed = f"multiples of {self.frames_divisor} plus {self.frames_remainder}"
-            problems.append(Problem(f"num_frames is {num_frames}", where, allowed=allowed, fix=f"use {_either(near)}"))
+            allowed += f" up to {limits.FRAMES}" if num_frames > limits.FRAMES else ""
+            problems.append(Problem(f"num_frames is {num_frames}", where, allowed=allowed, fix=fix))
         if problems:
             raise DataError(problems)
 
     @staticmethod
-    def _nearest(value: int, multiple: int, remainder: int) -> list[int]:
+    def _use(value: int, multiple: int, remainder: int, most: int) -> str:
+        if value > most:
+            return ""
         below = (value - remainder) // multiple * multiple + remainder
-        return [n for n in (below, below + multiple) if n > 0] or [remainder or multiple]
+        near = [n for n in (below, below + multiple) if n > 0] or [remainder or multiple]
+        return f"use {' or '.join(map(str, near))}"
 
 
 @runtime_checkable
@@ -132,7 +141,3 @@ class EncoderIdentity:
     role: str
     path: str
     values: Mapping[str, str]
-
-
-def _either(values: list[int]) -> str:
-    return " or ".join(str(value) for value in values)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fastvideo_core.errors import DataError, Problem
+from fastvideo_core.errors import DataError, Problem, foreign_file
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
 VIDEO_KEYS = ("video", "media_path", "video_path", "file_name")
@@ -70,7 +70,11 @@ def discover(path: str | Path) -> Source:
         DataError: there is nothing that follows a convention, several conventions at once, or a file that lists the
             samples cannot be understood.
     """
-    path = Path(path)
+    with foreign_file(path, "source of samples"):
+        return _discover(Path(path))
+
+
+def _discover(path: Path) -> Source:
     if path.is_file():
         if path.name in METADATA_NAMES or path.suffix in (".csv", ".json", ".jsonl"):
             return _from_metadata(path)

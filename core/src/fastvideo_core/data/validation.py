@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from fastvideo_core import limits
 from fastvideo_core.config.training import TrainingArgs
-from fastvideo_core.errors import ConfigError, DataError, Problem
+from fastvideo_core.errors import ConfigError, DataError, Problem, foreign_file
 
-_INTEGERS = ("height", "width", "num_frames", "num_inference_steps")
+_INTEGERS = {
+    "height": (1, limits.PIXELS),
+    "width": (1, limits.PIXELS),
+    "num_frames": (1, limits.FRAMES),
+    "num_inference_steps": (1, limits.SAMPLING_STEPS),
+    "seed": (0, 2**63 - 1),
+}
+"""Least and largest value by key."""
 _UNUSED_WHEN_NULL = ("video_path",)
 _NO_PROMPTS = "add at least one prompt"
 
@@ -69,7 +78,18 @@ def read_validation_prompts(path: str | Path) -> tuple[ValidationPrompt, ...]:
     Raises:
         DataError: the file is missing, no JSON or empty; unknown keys, wrong types and missing images, all at once.
     """
-    path = Path(path)
+    with foreign_file(path, "validation file"):
+        return _read(Path(path))
+
+
+def is_text(value: object) -> bool:
+    """Whether a tokenizer takes it: a text that is not blank, and holds no half of a character (`\\ud83d` alone in JSON)."""
+    return (
+        isinstance(value, str) and bool(value.strip()) and not any("\ud800" <= letter <= "\udfff" for letter in value)
+    )
+
+
+def _read(path: Path) -> tuple[ValidationPrompt, ...]:
     if not path.is_file():
         raise DataError(Problem("there is no such validation file", str(path)))
     try:
@@ -129,13 +149,13 @@ def _where(place: str, caption: object) -> str:
 
 def _check(key: str, value: object, root: Path) -> tuple[str, str] | None:
     if key == "caption":
-        good, allowed = isinstance(value, str) and bool(value.strip()), "a text that is not empty"
+        good, allowed = is_text(value), "a text that is not empty, of whole characters"
     elif key == "image_path":
-        good, allowed = isinstance(value, str) and (root / value).is_file(), "an existing image file"
+        good, allowed = isinstance(value, str) and os.path.isfile(root / value), "an existing image file"
     else:
-        least = 1 if key in _INTEGERS else 0
-        good = isinstance(value, int) and not isinstance(value, bool) and value >= least
-        allowed = f"a whole number, {least} or more"
+        least, most = _INTEGERS[key]
+        good = isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+        allowed = f"a whole number from {least} to {most}"
     return None if good else (f"is {_kind(value)}", allowed)
 
 

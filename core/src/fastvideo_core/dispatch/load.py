@@ -19,12 +19,14 @@ from fastvideo_core.config.foreign_names import is_fastvideo
 from fastvideo_core.config.problems import Findings, near, show, unknown_key, validation_problems
 from fastvideo_core.config.run import RecipeConfig, RoleConfig, RunConfig
 from fastvideo_core.config.training import TrainingArgs
-from fastvideo_core.errors import ConfigError, PluginError, Problem
+from fastvideo_core.errors import ConfigError, PluginError, Problem, foreign_file
 from fastvideo_core.registry import Kind, Plugin, PluginRegistry, Spec
 from fastvideo_core.registry.specs import MethodPlugin
 
 REQUIRED_SECTIONS = ("recipe", "roles", "training")
 SECTIONS = (*REQUIRED_SECTIONS, "pipeline_config", "pipeline_config_path", "method_config", "callbacks")
+
+_TELL = "remove what is unusual in it; with --debug the place in the program is shown, for a report"
 
 _ROLE_NAME = re.compile(r"[^\W\d][\w-]*")
 
@@ -63,7 +65,8 @@ def load_run_config(
     training = document.data.get("training")
     if processes is not None and isinstance(training, dict) and "num_gpus" not in training:
         document = _override(document, ("training", "num_gpus"), processes)
-    return _Reader(document, registry, raw).read()
+    with foreign_file(document.source, "run configuration", ConfigError, fix=_TELL):
+        return _Reader(document, registry, raw).read()
 
 
 def _override(document: Document, path: KeyPath, value: Any) -> Document:

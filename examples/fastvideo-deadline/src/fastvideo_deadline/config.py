@@ -10,4 +10,6 @@ from fastvideo_core import PluginConfig
 class DeadlineConfig(PluginConfig):
     """How long a run may train."""
 
-    minutes: float = Field(gt=0, description="Minutes of training, over all resumes, after which the run ends.")
+    minutes: float = Field(
+        gt=0, le=10**7, description="Minutes of training, over all resumes, after which the run ends."
+    )

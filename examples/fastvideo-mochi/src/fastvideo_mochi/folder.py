@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKLMochi, MochiPipeline, MochiTransformer3DModel
 from torch import nn
 
-from fastvideo_core.errors import ConfigError, Problem
+from fastvideo_core.errors import ConfigError, Problem, foreign_file
 
 TRANSFORMER = "transformer"
 """The name of a role's only module, and of its folder."""
@@ -21,10 +22,8 @@ def check_folder(path: str, where: str = "path") -> Mapping[str, Any]:
     Raises:
         ConfigError: the path holds no Mochi pipeline.
     """
-    try:
-        index: Mapping[str, Any] = MochiPipeline.load_config(path)
-    except (OSError, ValueError) as error:
-        raise _unreadable(path, where, "model_index.json", error) from error
+    with _reading(path, where, "model_index.json"):
+        index: Mapping[str, Any] = dict(MochiPipeline.load_config(path))
     if index.get("_class_name") != "MochiPipeline":
         found = f"holds a {index.get('_class_name')}"
         raise ConfigError(Problem(found, f"{where} ({path})", allowed="a folder or hub id of a MochiPipeline"))
@@ -37,11 +36,9 @@ def load(kind: Any, path: str, part: str, where: str = "path", **options: Any) -
     Raises:
         ConfigError: it cannot be read.
     """
-    try:
-        with torch.random.fork_rng(devices=[]):  # from_pretrained may draw initial values before it overwrites them
-            return kind.from_pretrained(path, subfolder=part, **options)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise _unreadable(path, where, f"{part}/", error) from error
+    # from_pretrained may draw initial values before it overwrites them
+    with _reading(path, where, part), torch.random.fork_rng(devices=[]):
+        return kind.from_pretrained(path, subfolder=part, **options)
 
 
 def load_transformer(path: str, *, dtype: torch.dtype, where: str = "path") -> MochiTransformer3DModel:
@@ -59,12 +56,11 @@ def load_vae(path: str, device: torch.device, where: str = "path") -> Autoencode
 def outline(path: str) -> dict[str, nn.Module]:
     """A role's networks on the meta device, for `check`: names and shapes from config files alone."""
     check_folder(path)
-    config = MochiTransformer3DModel.load_config(path, subfolder=TRANSFORMER)
-    with torch.device("meta"):
+    with _reading(path, "path", TRANSFORMER), torch.device("meta"):
+        config = MochiTransformer3DModel.load_config(path, subfolder=TRANSFORMER)
         return {TRANSFORMER: MochiTransformer3DModel.from_config(config)}
 
 
-def _unreadable(path: str, where: str, part: str, error: Exception) -> ConfigError:
-    why = (str(error).strip() or type(error).__name__).splitlines()[0]
-    allowed = "a folder or hub id of a MochiPipeline, such as genmo/mochi-1-preview"
-    return ConfigError(Problem(f"cannot read {part}: {why}", f"{where} ({path})", allowed=allowed))
+def _reading(path: str, where: str, part: str) -> AbstractContextManager[None]:
+    fix = "name a folder or hub id of a MochiPipeline, such as genmo/mochi-1-preview, or copy it again"
+    return foreign_file(f"{where} ({path}/{part})", f"{part} of a pipeline", ConfigError, fix)

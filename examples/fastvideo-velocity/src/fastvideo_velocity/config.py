@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class VelocityConfig(MethodConfig):
     """Every option has a default or is required, and a meaning that `fastvideo-distill schema velocity` shows."""
 
-    guidance_scale: float = Field(default=3.0, ge=0, description="Guidance w of the teacher, u + w (c - u)")
+    guidance_scale: float = Field(default=3.0, ge=0, le=1000, description="Guidance w of the teacher, u + w (c - u)")
 
     def check_run(self, cfg: RunConfig) -> list[tuple[str, Problem]]:
         """The student trains, the teacher does not."""

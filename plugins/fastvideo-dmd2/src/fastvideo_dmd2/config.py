@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from fastvideo_core import limits
 from fastvideo_core.config.base import FloatTuple
 from fastvideo_core.config.run import RunConfig
 from fastvideo_core.config.sections import MethodConfig
@@ -37,16 +38,23 @@ class DMD2Config(MethodConfig):
         default=False, description="Move the schedule through the family's timestep shift before use"
     )
     generator_update_interval: int = Field(
-        default=5, ge=1, description="The student is updated when iteration % interval == 0; the critic always"
+        default=5,
+        ge=1,
+        le=limits.STEPS,
+        description="The student is updated when iteration % interval == 0; the critic always",
     )
     real_score_guidance_scale: float = Field(
-        default=3.5, ge=0, description="Guidance w of the teacher, u + w (c - u); at 1 only one network evaluation"
+        default=3.5,
+        ge=0,
+        le=limits.FACTOR,
+        description="Guidance w of the teacher, u + w (c - u); at 1 only one network evaluation",
     )
     min_timestep_ratio: float = Field(default=0.02, ge=0, lt=1, description="Lowest noise level of the scores")
     max_timestep_ratio: float = Field(default=0.98, gt=0, le=1, description="Highest noise level of the scores")
     adversarial_weight: float = Field(
         default=0.0,
         ge=0,
+        le=limits.FACTOR,
         description="Weight of the adversarial term in the student's loss; needs videos; 0 leaves it out",
     )
     adversarial_features: Literal["critic", "teacher"] = Field(
@@ -56,18 +64,23 @@ class DMD2Config(MethodConfig):
     discriminator_weight: float = Field(
         default=0.01,
         gt=0,
+        le=limits.FACTOR,
         description="Weight of the discriminator's loss, which with the critic's features adds to the critic's own loss; "
         "DMD2's public recipes use 0.01",
     )
     discriminator_learning_rate: float | None = Field(
-        default=None, ge=0, description="Learning rate of the heads; null takes the critic's"
+        default=None, ge=0, le=limits.FACTOR, description="Learning rate of the heads; null takes the critic's"
     )
     r1_weight: float = Field(
-        default=0.0, ge=0, description="Weight of the approximate R1 penalty in the discriminator's loss"
+        default=0.0,
+        ge=0,
+        le=limits.FACTOR,
+        description="Weight of the approximate R1 penalty in the discriminator's loss",
     )
     r1_sigma: float = Field(
         default=0.01,
         gt=0,
+        le=limits.FACTOR,
         description="Size of the perturbation in the R1 penalty; with mixed_precision bf16 rather 0.1, as rounding is "
         "as large as 0.01",
     )

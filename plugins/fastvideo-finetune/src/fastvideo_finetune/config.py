@@ -19,9 +19,9 @@ class FinetuneConfig(MethodConfig):
         description="Distribution of the noise level before the family's shift; shifted_logit_normal is shifted inside, "
         "stretched over the whole axis, and a tenth of it is uniform",
     )
-    logit_mean: float = Field(default=0.0, description="Mean of the logit_normal samplings, in logits")
+    logit_mean: float = Field(default=0.0, ge=-100, le=100, description="Mean of the logit_normal samplings, in logits")
     logit_std: float = Field(
-        default=1.0, gt=0, description="Standard deviation of the logit_normal samplings, in logits"
+        default=1.0, gt=0, le=100, description="Standard deviation of the logit_normal samplings, in logits"
     )
     mode_scale: float = Field(
         default=1.29, ge=-1.0, le=1.7519, description="Scale of mode sampling; above 0 favours middle noise levels"

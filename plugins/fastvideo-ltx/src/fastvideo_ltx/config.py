@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, Strict
 
+from fastvideo_core import limits
 from fastvideo_core.config.sections import PipelineConfig
 from fastvideo_core.config.video_limits import VideoLimits
 from fastvideo_core.errors import Problem
@@ -61,6 +62,7 @@ class LtxConfig(PipelineConfig):
     audio_loss_weight: float = Field(
         1.0,
         ge=0,
+        le=limits.FACTOR,
         description="Weight a of the sound in the loss (V + a A) / (1 + a), where V and A are the mean losses of video and "
         "sound.",
     )
@@ -74,11 +76,13 @@ class LtxConfig(PipelineConfig):
     fps: float | None = Field(
         None,
         gt=0,
+        le=1000,
         description="Frames per second of clips whose data names none, and of sampled videos; null is the model's own.",
     )
     shift_tokens: int | None = Field(
         None,
         ge=1,
+        le=limits.STEPS,
         description="Number of video tokens whose dynamic shift is trained with; null counts those of the run's videos.",
     )
     decode_timestep: float = Field(

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
-from fastvideo_core.errors import ConfigError, Problem
+from fastvideo_core.errors import ConfigError, Problem, foreign_file
 from fastvideo_core.pipeline_files import DAMAGED
 
 if TYPE_CHECKING:
@@ -119,12 +119,9 @@ def read_tensors(path: str, subfolder: str, names: Sequence[str], *, where: str)
             raise ConfigError(Problem(f"cannot fetch {subfolder}/: {str(error).splitlines()[0]}", where)) from error
     found: dict[str, Tensor] = {}
     for file in sorted((folder / subfolder).glob("*.safetensors")):
-        try:
-            with safe_open(file, framework="pt") as tensors:
-                found |= {name: tensors.get_tensor(name) for name in names if name in tensors.keys()}  # noqa: SIM118
-        except (OSError, SafetensorError) as error:
-            what = f"{subfolder}/{file.name} is no whole safetensors file: {error}"
-            raise ConfigError(Problem(what, where, fix=DAMAGED)) from error
+        guard = foreign_file(f"{where}: {subfolder}/{file.name}", "safetensors file", ConfigError, DAMAGED)
+        with guard, safe_open(file, framework="pt") as tensors:
+            found |= {name: tensors.get_tensor(name) for name in names if name in tensors.keys()}  # noqa: SIM118
     if missing := [name for name in names if name not in found]:
         raise ConfigError(Problem(f"{subfolder}/ holds no tensor {', '.join(missing)}", where, fix=DAMAGED))
     return found

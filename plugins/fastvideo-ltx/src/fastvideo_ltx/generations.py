@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from diffusers import DiffusionPipeline
+from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler
 
-from fastvideo_core.errors import ConfigError, Problem
-from fastvideo_core.pipeline_files import check_files
+from fastvideo_core.errors import ConfigError, Problem, foreign_file
+from fastvideo_core.pipeline_files import DAMAGED, check_files
 from fastvideo_ltx.folder import HUB_ID, LtxFolder, read_config
 from fastvideo_ltx.generation import Generation
 from fastvideo_ltx.ltx1.generation import LtxVideo
@@ -31,6 +31,11 @@ def open_folder(path: str, *, where: str) -> LtxFolder:
         ConfigError: the path holds no LTX pipeline, an incomplete one, or a variant that is not supported.
     """
     where = f"{where} ({path})"
+    with foreign_file(where, "LTX pipeline", ConfigError, DAMAGED):
+        return _opened(path, where)
+
+
+def _opened(path: str, where: str) -> LtxFolder:
     local = Path(path) if Path(path).is_dir() else None
     if local is None and not HUB_ID.fullmatch(path):
         raise ConfigError(
@@ -46,4 +51,6 @@ def open_folder(path: str, *, where: str) -> LtxFolder:
         raise ConfigError(Problem(f"is a {name}", where, allowed=f"one of {known}: {SUPPORTED}"))
     if local is not None:
         check_files(local, generation.components, generation.weighted, where=where)
-    return generation.read(path, index, where=where)
+    folder = generation.read(path, index, where=where)
+    FlowMatchEulerDiscreteScheduler.from_config(dict(folder.scheduler))
+    return folder

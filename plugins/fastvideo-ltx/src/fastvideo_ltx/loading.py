@@ -9,11 +9,10 @@ from typing import Any
 
 import torch
 from accelerate import init_empty_weights
-from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from fastvideo_core.errors import ConfigError, Problem
+from fastvideo_core.errors import ConfigError, Problem, foreign_file
 from fastvideo_core.pipeline_files import DAMAGED, has_weights
 from fastvideo_core.safetensors_weights import SafetensorsWeights
 from fastvideo_ltx.quiet import no_progress_bars
@@ -97,9 +96,13 @@ def component_folder(path: str, subfolder: str, *, where: str, download: bool = 
 
 
 def outline_model(kind: Any, path: str, subfolder: str) -> Any:
-    """A diffusers model on the meta device: names, shapes and architecture without weights."""
-    config = kind.load_config(path, subfolder=subfolder)
-    with torch.device("meta"):
+    """A diffusers model on the meta device: names, shapes and architecture without weights.
+
+    Raises:
+        ConfigError: the configuration cannot be read.
+    """
+    with readable(path, subfolder, "path"), torch.device("meta"):
+        config = kind.load_config(path, subfolder=subfolder)
         return kind.from_config(config)
 
 
@@ -128,22 +131,17 @@ def load_tokenizer(path: str, *, where: str) -> PreTrainedTokenizerBase:
     """
     folder = component_folder(path, "tokenizer", where=where)
     with readable(path, "tokenizer", where):
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(folder))
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
     return tokenizer
 
 
 @contextmanager
 def readable(path: str, subfolder: str, where: str) -> Iterator[None]:
     """Inside, what cannot be read becomes a ConfigError that names the component; random state and output stay."""
-    try:
-        # diffusers draws initial values on the CPU before it overwrites them.
-        with no_progress_bars(), torch.random.fork_rng(devices=[]):
-            yield
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ConfigError(
-            Problem(f"cannot load {subfolder}/: {first_line}", where=f"{where} ({path})", fix=DAMAGED)
-        ) from error
+    # diffusers draws initial values on the CPU before it overwrites them.
+    guard = foreign_file(f"{where} ({path}/{subfolder})", f"{subfolder} of a pipeline", ConfigError, DAMAGED)
+    with guard, no_progress_bars(), torch.random.fork_rng(devices=[]):
+        yield
 
 
 def check_complete(report: Mapping[str, Any], where: str) -> None:

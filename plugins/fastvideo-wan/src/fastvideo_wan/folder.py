@@ -12,7 +12,7 @@ from typing import Any
 from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanPipeline, WanTransformer3DModel
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
-from fastvideo_core.errors import ConfigError, Problem
+from fastvideo_core.errors import ConfigError, Problem, foreign_file
 from fastvideo_core.pipeline_files import DAMAGED, check_files
 
 SUPPORTED = "Wan 2.1 text-to-video in diffusers format (for example Wan-AI/Wan2.1-T2V-1.3B-Diffusers)"
@@ -79,6 +79,11 @@ def open_folder(path: str, *, where: str) -> WanFolder:
         ConfigError: the path holds no Wan pipeline, an incomplete one, or a variant that is not supported.
     """
     where = f"{where} ({path})"
+    with foreign_file(where, "Wan pipeline", ConfigError, DAMAGED):
+        return _opened(path, where)
+
+
+def _opened(path: str, where: str) -> WanFolder:
     local = Path(path) if Path(path).is_dir() else None
     if local is None and not HUB_ID.fullmatch(path):
         raise ConfigError(
@@ -94,6 +99,7 @@ def open_folder(path: str, *, where: str) -> WanFolder:
     vae = _config(AutoencoderKLWan, path, "vae", where)
     scheduler = _config(FlowMatchEulerDiscreteScheduler, path, "scheduler", where)
     _check_values(transformer, vae, scheduler, where)
+    FlowMatchEulerDiscreteScheduler.from_config(scheduler)
     _check_variant(transformer, vae, where)
     return WanFolder(
         path=path,

@@ -9,11 +9,10 @@ from pathlib import Path
 import torch
 from accelerate import init_empty_weights
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
-from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, UMT5EncoderModel
 
-from fastvideo_core.errors import ConfigError, Problem
+from fastvideo_core.errors import ConfigError, Problem, foreign_file
 from fastvideo_core.pipeline_files import DAMAGED, check_undamaged, has_weights
 from fastvideo_core.safetensors_weights import SafetensorsWeights
 from fastvideo_wan.folder import COMPONENTS, TRANSFORMER, open_folder
@@ -107,9 +106,13 @@ def component_folder(path: str, subfolder: str, *, where: str, download: bool = 
 
 
 def outline_transformer(path: str) -> WanTransformer3DModel:
-    """The denoising network on the meta device: names, shapes and architecture without weights."""
-    config = WanTransformer3DModel.load_config(path, subfolder="transformer")
-    with torch.device("meta"):
+    """The denoising network on the meta device: names, shapes and architecture without weights.
+
+    Raises:
+        ConfigError: the configuration cannot be read.
+    """
+    with _readable(path, "transformer", "path"), torch.device("meta"):
+        config = WanTransformer3DModel.load_config(path, subfolder="transformer")
         return WanTransformer3DModel.from_config(config)
 
 
@@ -169,25 +172,16 @@ def _load_tokenizer(path: str, *, where: str) -> PreTrainedTokenizerBase:
     """
     folder = component_folder(path, "tokenizer", where=where)
     with _readable(path, "tokenizer", where):
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(folder))
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
     return tokenizer
 
 
 @contextmanager
 def _readable(path: str, subfolder: str, where: str) -> Iterator[None]:
-    try:
-        # diffusers draws initial values on the CPU before it overwrites them.
-        with no_progress_bars(), torch.random.fork_rng(devices=[]):
-            yield
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ConfigError(
-            Problem(
-                f"cannot load {subfolder}/: {first_line}",
-                where=f"{where} ({path})",
-                fix=DAMAGED,
-            )
-        ) from error
+    # diffusers draws initial values on the CPU before it overwrites them.
+    guard = foreign_file(f"{where} ({path}/{subfolder})", f"{subfolder} of a pipeline", ConfigError, DAMAGED)
+    with guard, no_progress_bars(), torch.random.fork_rng(devices=[]):
+        yield
 
 
 def _check_complete(report: dict[str, list[str]], where: str) -> None:
