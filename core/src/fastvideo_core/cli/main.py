@@ -36,6 +36,7 @@ COMMANDS = {
     "report": "write a page about a run: curves, validation videos, checkpoints, configuration",
     "doctor": "is this machine ready? versions, GPU, plug-ins, video encoder, disk, logins",
     "init": "write a commented run.yaml for a family and a method",
+    "convert": "write the run.yaml of a FastVideo YAML file, and say what became of every key",
     "demo": "see it work: clips, a teacher, few-step students, and a page that compares them",
     "new-plugin": "write a working plug-in package with tests",
 }

@@ -16,7 +16,7 @@ from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.errors import Problem
 
 _DECAYING = ("linear", "cosine", "cosine_with_restarts", "polynomial")
-_USERS: Mapping[str, tuple[str, ...]] = {
+SCHEDULE_USERS: Mapping[str, tuple[str, ...]] = {
     "lr_warmup_steps": ("constant_with_warmup", *_DECAYING),
     "min_lr_ratio": _DECAYING,
     "lr_num_cycles": ("cosine_with_restarts",),
@@ -129,7 +129,7 @@ def _validation(training: TrainingArgs) -> Iterator[Contradiction]:
 
 def _schedule(training: TrainingArgs, roles: Mapping[str, RoleConfig]) -> Iterator[Contradiction]:
     trained = [role for role in roles.values() if role.trainable]
-    for key, users in _USERS.items():
+    for key, users in SCHEDULE_USERS.items():
         value = getattr(training, key)
         if value == TrainingArgs.model_fields[key].default:
             continue
@@ -143,7 +143,9 @@ def _schedule(training: TrainingArgs, roles: Mapping[str, RoleConfig]) -> Iterat
 
 def _unused(key: str, value: Any, schedules: tuple[str, ...]) -> Problem:
     found = f"found {show(value)}, but lr_scheduler {' and '.join(schedules)} does not use it"
-    return Problem(found, allowed=f"with lr_scheduler {', '.join(_USERS[key])}", fix="remove it or change lr_scheduler")
+    return Problem(
+        found, allowed=f"with lr_scheduler {', '.join(SCHEDULE_USERS[key])}", fix="remove it or change lr_scheduler"
+    )
 
 
 def _long_warmup(steps: int, training: TrainingArgs) -> Problem:

@@ -1,0 +1,64 @@
+"""`fastvideo-distill convert FILE`: a run of FastVideo's trainer as a run.yaml, and what became of every key."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # pydantic is imported when a file is converted, not to show help
+    from fastvideo_core.convert.fastvideo import Row
+
+_TITLES = {
+    "taken": "taken",
+    "renamed": "renamed",
+    "added": "written out, as FastVideo does it unasked",
+    "same": "dropped, without a difference",
+    "dropped": "dropped, and why",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `convert`."""
+    parser.add_argument("config", help="a YAML file of FastVideo's trainer (models and method by `_target_`)")
+    parser.add_argument(
+        "-o", "--out", type=Path, default=Path("run.yaml"), help="file to write (default: run.yaml); must be new"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Writes the file, and says of every key whether it was taken, renamed or dropped, and why."""
+    from fastvideo_core.config.document import dump_yaml, read_document
+    from fastvideo_core.convert.fastvideo import convert
+    from fastvideo_core.errors import ConfigError, Problem, foreign_file
+
+    with foreign_file(args.config, "file of FastVideo's trainer", ConfigError):
+        converted = convert(read_document(args.config))
+    dropped = [
+        f"#   {row.key}: {row.note}" for row in converted.rows if row.kind == "dropped" and row.note != "not set"
+    ]
+    head = [f"# From {args.config} by `fastvideo-distill convert`. Not taken over:", *dropped]
+    try:
+        with args.out.open("x", encoding="utf-8") as file:
+            file.write("\n".join([*head, "", dump_yaml(converted.run)]))
+    except FileExistsError:
+        problem = Problem("there is a file already", where=str(args.out), fix="name another one with --out")
+        raise ConfigError(problem) from None
+    except OSError as error:
+        raise ConfigError(Problem(f"cannot be written: {error.strerror or error}", where=str(args.out))) from None
+    for kind, title in _TITLES.items():
+        rows = [row for row in converted.rows if row.kind == kind]
+        print(f"{title} ({len(rows)}):")
+        print("\n".join(f"  {_line(row)}" for row in rows) or "  nothing")
+    print(f"{args.out} is written; next: fastvideo-distill check {args.out}")
+    return 0
+
+
+def _line(row: Row) -> str:
+    import json
+
+    note = f" ({row.note})" if row.note else ""
+    if not row.target:
+        return f"{row.key}: {row.note}"
+    value = f"{row.target}: {json.dumps(row.value, ensure_ascii=False)}"
+    return f"{value}{note}" if row.kind == "added" else f"{row.key} -> {value}{note}"

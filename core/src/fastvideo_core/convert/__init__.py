@@ -1,0 +1,1 @@
+"""Runs of other trainers as a run.yaml; depends on `config` and `errors` alone."""
