@@ -22,8 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--input",
         required=True,
         type=Path,
-        help="a folder with x.mp4 beside x.txt, or with metadata.csv|json|jsonl, or with videos.txt and prompts.txt; a "
-        "metadata file; or a .txt of prompts alone",
+        help="a folder with x.mp4 beside x.txt, or with metadata.csv|json|jsonl or FastVideo's videos2caption.json, or with "
+        "videos.txt and prompts.txt; a metadata file; or a .txt of prompts alone",
     )
     parser.add_argument(
         "--output", required=True, type=Path, help="folder of the data set; called again, it goes on there"
@@ -52,13 +52,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Encodes what is not encoded yet and reports what was skipped."""
-    from fastvideo_core.data.output import check_writable_folder
+    from fastvideo_core.data.output import check_data_output
     from fastvideo_core.data.preprocess import preprocess
     from fastvideo_core.data.sources import discover
     from fastvideo_core.distributed import context
 
-    check_writable_folder(args.output)
-    options = _options(args, discover(args.input).has_videos)
+    check_data_output(args.output, args.input)
+    options = _options(args, discover(args.input, images=args.num_frames == 1).has_videos)
     registry: PluginRegistry = args.registry
     make_encoder: Any = registry.resolve(registry.get("models", args.family), "preprocess")
     preprocess(make_encoder(args.model, device=context.device()), args.input, args.output, options)

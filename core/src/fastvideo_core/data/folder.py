@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import os
 from collections import OrderedDict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +21,7 @@ import pyarrow.parquet as pq
 
 from fastvideo_core.data.plan import IntArray, Layout
 from fastvideo_core.data.schema import METADATA_TYPES, SETTINGS_KEY, TENSOR_NAMES, latents_normalised, tensor_columns
+from fastvideo_core.data.walk import files_below
 from fastvideo_core.errors import DataError, Problem
 
 _OPEN_FILES = 32
@@ -243,13 +243,7 @@ def _find(path: Path) -> list[str]:
         return [path.name]
     if not path.exists():
         raise DataError(Problem("there is no such file or folder", str(path), fix=_FIX_EMPTY))
-    found, seen = [], set()
-    for folder, subfolders, files in os.walk(path, followlinks=True):
-        if os.path.realpath(folder) in seen:  # a link that leads back up
-            subfolders.clear()
-            continue
-        seen.add(os.path.realpath(folder))
-        found += [Path(folder, name).relative_to(path).as_posix() for name in files if name.endswith(".parquet")]
+    found = [file.relative_to(path).as_posix() for file in files_below(path) if file.suffix == ".parquet"]
     if not found:
         raise DataError(Problem("there is no *.parquet file in or below the folder", str(path), fix=_FIX_EMPTY))
     return sorted(found)

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fastvideo_core.data.schema import SETTINGS_KEY, key_value_metadata, write_part
+from fastvideo_core.data.walk import is_hidden
 from fastvideo_core.errors import DataError, Problem
 
 WITH_SOUND, WITHOUT_SOUND = "with_sound", "without_sound"
@@ -76,7 +77,7 @@ class PartsFolder:
         self._schema: pa.Schema | None = None
         for leftover in path.glob(".*.partial"):
             leftover.unlink()
-        self._names = {file.name for file in path.glob("*.parquet")}
+        self._names = {file.name for file in path.glob("*.parquet") if not is_hidden(file.name)}
         for name in sorted(self._names):
             self._take_stock(path / name)
 
@@ -212,7 +213,7 @@ class SampleFolders:
     def __init__(
         self, path: Path, *, settings: Mapping[str, Any], normalised: bool, samples_per_file: int, sound: bool
     ) -> None:
-        if sound and any(path.glob("*.parquet")):
+        if sound and any(not is_hidden(file.name) for file in path.glob("*.parquet")):
             found = f"holds samples made without regard to sound, beside which {WITH_SOUND}/ and {WITHOUT_SOUND}/ would come"
             raise DataError(Problem(found, str(path), fix=_OTHER_FOLDER))
         self.path = path

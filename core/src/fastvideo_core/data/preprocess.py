@@ -18,7 +18,7 @@ from fastvideo_core.data.account import DataWriteError, Noted, PreprocessReport,
 from fastvideo_core.data.audio import SoundTrack, Waveform
 from fastvideo_core.data.encoder import AudioEncoder, LatentEncoder
 from fastvideo_core.data.media import Frames, iter_frames, picture_notes, probe
-from fastvideo_core.data.output import check_writable_folder
+from fastvideo_core.data.output import check_data_output
 from fastvideo_core.data.parts import ItemRecord, SampleFolders, VideoRecord
 from fastvideo_core.data.progress import progress
 from fastvideo_core.data.schema import (
@@ -75,8 +75,8 @@ def preprocess(
         DataWriteError: the disk is full, or refuses; what is in the data set is whole, and a further call goes on.
     """
     started = time.monotonic()
-    check_writable_folder(output_dir)
-    found = discover(source)
+    check_data_output(output_dir, source)
+    found = discover(source, images=options.num_frames == 1)
     if found.has_videos:
         encoder.geometry.check(height=options.height, width=options.width, num_frames=options.num_frames)
     _check_options(options)

@@ -1,26 +1,32 @@
-"""Raw data as users have it: videos with captions in four conventions, or prompts alone."""
+"""Raw data as users have it: videos with captions in several conventions, or prompts alone."""
 
 from __future__ import annotations
 
-import csv
-import json
+import os
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from fastvideo_core.data.listings import LISTING_SUFFIXES, read_listing
+from fastvideo_core.data.text import not_utf8, read_text, shown, text_lines
+from fastvideo_core.data.walk import files_below
 from fastvideo_core.errors import DataError, Problem, foreign_file
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
-VIDEO_KEYS = ("video", "media_path", "video_path", "file_name")
-CAPTION_KEYS = ("caption", "prompt", "text")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+UNREAD_SUFFIXES = (
+    *(".gif", ".apng", ".avif", ".heic", ".mpg", ".mpeg", ".m2v", ".ts", ".mts", ".m2ts", ".vob", ".mxf"),
+    *(".wmv", ".asf", ".flv", ".f4v", ".3gp", ".ogv", ".y4m"),
+)
 METADATA_NAMES = ("metadata.csv", "metadata.json", "metadata.jsonl")
 
+_FASTVIDEO_LISTING, _FASTVIDEO_MERGE = "videos2caption.json", "merge.txt"
 _CONVENTIONS = (
-    "a folder with x.mp4 beside x.txt, with metadata.csv|json|jsonl, or with videos.txt and prompts.txt; "
-    "a metadata file itself; a .txt file of prompts, one a line"
+    "a folder with x.mp4 beside x.txt, with metadata.csv|json|jsonl or videos2caption.json, or with videos.txt and "
+    "prompts.txt; a metadata file itself; a .txt file of prompts, one a line"
 )
+_NO_IMAGES = "is an image: a sample of one frame, which --num-frames 1 takes"
 
 
 @dataclass(frozen=True)
@@ -63,36 +69,52 @@ class Source:
     problems: tuple[SourceProblem, ...]
 
 
-def discover(path: str | Path) -> Source:
+def discover(path: str | Path, *, images: bool = False) -> Source:
     """Find videos and captions, or prompts, at `path`.
+
+    Args:
+        path: a folder, or a file that lists samples or prompts.
+        images: take images, too, as videos of one frame.
 
     Raises:
         DataError: there is nothing that follows a convention, several conventions at once, or a file that lists the
             samples cannot be understood.
     """
+    path = Path(path)
     with foreign_file(path, "source of samples"):
-        return _discover(Path(path))
+        if not path.exists():
+            raise DataError(Problem("there is no such file or folder", str(path), allowed=_CONVENTIONS))
+        return _from_folder(path, images) if path.is_dir() else _from_file(path, images)
 
 
-def _discover(path: Path) -> Source:
-    if path.is_file():
-        if path.name in METADATA_NAMES or path.suffix in (".csv", ".json", ".jsonl"):
-            return _from_metadata(path)
-        if path.suffix == ".txt":
-            return _from_prompts(path)
-    if not path.exists():
-        raise DataError(Problem("there is no such file or folder", str(path), allowed=_CONVENTIONS))
-    if not path.is_dir():
-        raise DataError(Problem("is no source of samples", str(path), allowed=_CONVENTIONS))
-    listings = [path / name for name in METADATA_NAMES if (path / name).is_file()]
-    if (path / "videos.txt").is_file():
-        listings.append(path / "videos.txt")
+def _from_file(path: Path, images: bool) -> Source:
+    suffix = path.suffix.lower()
+    if path.name == _FASTVIDEO_MERGE and (merged := _merged(path)):
+        return _from_listing(*merged, images)
+    if suffix in LISTING_SUFFIXES:
+        return _from_listing(path, _folder_of_listed(path), images)
+    if suffix == ".txt":
+        return _from_prompts(path)
+    raise DataError(Problem("is no source of samples", str(path), allowed=_CONVENTIONS))
+
+
+def _from_folder(root: Path, images: bool) -> Source:
+    files = {entry.name.lower(): entry for entry in sorted(root.iterdir()) if entry.is_file()}
+    listings = [files[name] for name in (*METADATA_NAMES, _FASTVIDEO_LISTING) if name in files]
+    if _FASTVIDEO_LISTING not in files:  # it is made of the others, which stay beside it
+        if _FASTVIDEO_MERGE in files and _merged(files[_FASTVIDEO_MERGE]):
+            listings.append(files[_FASTVIDEO_MERGE])
+        elif "videos.txt" in files:
+            listings.append(files["videos.txt"])
     if len(listings) > 1:
         found = f"several files list the samples: {', '.join(p.name for p in listings)}"
-        raise DataError(Problem(found, str(path), fix="keep one of them, or name the metadata file itself"))
+        raise DataError(Problem(found, str(root), fix="keep one of them, or name the metadata file itself"))
     if not listings:
-        return _from_sidecars(path)
-    return _from_parallel(path) if listings[0].name == "videos.txt" else _from_metadata(listings[0])
+        return _from_sidecars(root, images)
+    if listings[0].name.lower() == "videos.txt":
+        prompts = next((files[name] for name in ("prompts.txt", "prompt.txt") if name in files), None)
+        return _from_parallel(root, listings[0], prompts, images)
+    return _from_file(listings[0], images)
 
 
 @dataclass(frozen=True)
@@ -102,142 +124,161 @@ class _Entry:
     caption: object
 
 
-def _from_sidecars(root: Path) -> Source:
-    videos = _videos_below(root)
-    if not videos and (root / "prompts.txt").is_file():
-        return _from_prompts(root / "prompts.txt")
-    if not videos:
-        raise DataError(Problem("no video and no list of samples was found", str(root), allowed=_CONVENTIONS))
+def _from_sidecars(root: Path, images: bool) -> Source:
+    files = files_below(root)
+    media = _read_media(files, images)
+    taken = set(media)
+    problems = [_problem(_name(p, root), why) for p in files if p not in taken and (why := _unread(p, images))]
+    if not media:
+        prompts = [p for p in files if p.parent == root and p.name.lower() == "prompts.txt"]
+        if prompts:
+            return _from_prompts(prompts[0])
+        found = "no video and no list of samples was found"
+        if problems:
+            found += f", but {len(problems)} other media: {problems[0].item} {problems[0].reason}"
+        raise DataError(Problem(found, str(root), allowed=_CONVENTIONS))
+    texts = {p.with_suffix(""): p for p in files if p.suffix.lower() == ".txt"}
     entries = []
-    for video in videos:
-        sidecar = video.with_suffix(".txt")
-        entries.append(_Entry(_name(video, root), video, _text(sidecar) if sidecar.is_file() else None))
-    stems = {video.with_suffix("") for video in videos}
-    lonely = [p for p in sorted(root.rglob("*.txt")) if p.with_suffix("") not in stems]
-    return _source(root, root, entries, [SourceProblem(_name(p, root), "caption without a video") for p in lonely])
+    for video in media:
+        sidecar = texts.get(video.with_suffix(""))
+        try:
+            entries.append(_Entry(_name(video, root), video, read_text(sidecar) if sidecar else None))
+        except DataError as error:
+            problems.append(_problem(_name(video, root), f"the caption {error.problems[0].found}"))
+    known = {
+        p.with_suffix("") for p in files if p.suffix.lower() in (*VIDEO_SUFFIXES, *IMAGE_SUFFIXES, *UNREAD_SUFFIXES)
+    }
+    lonely = [p for stem, p in sorted(texts.items()) if stem not in known]
+    problems += [_problem(_name(p, root), "caption without a video") for p in lonely]
+    return _source(root, root, entries, problems, images)
 
 
-def _from_parallel(root: Path) -> Source:
-    if not (root / "prompts.txt").is_file():
+def _read_media(files: Iterable[Path], images: bool) -> list[Path]:
+    """The files that are read from a folder; an image beside a video of its name is the video's picture."""
+    videos = [p for p in files if p.suffix.lower() in VIDEO_SUFFIXES]
+    stems = {p.with_suffix("") for p in videos}
+    pictures = [p for p in files if images and p.suffix.lower() in IMAGE_SUFFIXES and p.with_suffix("") not in stems]
+    return sorted(videos + pictures)
+
+
+def _unread(path: Path, images: bool) -> str:
+    """Why a media file that is not among the read ones is not; empty for what is no media."""
+    suffix = path.suffix.lower()
+    if suffix in UNREAD_SUFFIXES:
+        return f"{suffix} is not read from a folder: convert it to .mp4, or list it in metadata.csv"
+    if suffix in IMAGE_SUFFIXES:
+        return "is an image beside a video of the same name, which is taken" if images else _NO_IMAGES
+    return ""
+
+
+def _from_parallel(root: Path, listing: Path, prompts: Path | None, images: bool) -> Source:
+    if prompts is None:
         raise DataError(Problem("there is videos.txt, but no prompts.txt beside it", str(root), fix="add prompts.txt"))
-    videos, prompts = _lines(root / "videos.txt"), _lines(root / "prompts.txt")
-    if len(videos) != len(prompts):
-        found = f"videos.txt has {len(videos)} lines, but prompts.txt has {len(prompts)}"
+    videos, captions = (text_lines(read_text(path, bad_bytes=True)) for path in (listing, prompts))
+    if len(videos) != len(captions):
+        found = f"{listing.name} has {len(videos)} lines, but {prompts.name} has {len(captions)}"
         raise DataError(Problem(found, str(root), fix="line n of one belongs to line n of the other: align them"))
     entries = []
     problems = []
-    for i, (video, prompt) in enumerate(zip(videos, prompts, strict=True), 1):
+    for i, (video, caption) in enumerate(zip(videos, captions, strict=True), 1):
         if video:
-            entries.append(_Entry(f"videos.txt, line {i}", root / video, prompt))
+            entries.append(_Entry(f"{listing.name}, line {i}", root / video, caption))
         else:
-            problems.append(SourceProblem(f"videos.txt, line {i}", "the line names no video"))
-    return _source(root, root, entries, problems + _unlisted(root, entries, "videos.txt"))
+            problems.append(_problem(f"{listing.name}, line {i}", "the line names no video"))
+    return _source(root, root, entries, problems + _unlisted(root, entries, listing.name, images), images)
 
 
-def _from_metadata(path: Path) -> Source:
-    rows = {".csv": _csv_rows, ".json": _json_rows, ".jsonl": _jsonl_rows}[path.suffix](path)
-    keys = {key for _, row in rows for key in row}
-    for names, what in ((VIDEO_KEYS, "video"), (CAPTION_KEYS, "caption")):
-        if rows and not keys & set(names):
-            found = f"no row names a {what}; the keys are {', '.join(sorted(keys)) or 'none'}"
-            raise DataError(Problem(found, str(path), allowed=f"one of {', '.join(names)}", fix="rename the column"))
+def _merged(path: Path) -> tuple[Path, Path] | None:
+    """FastVideo's merge.txt: its listing and the folder of its videos; None for a file that only has the name.
+
+    FastVideo writes both relative to where it runs; a data set that was moved has them beside the file.
+    """
+    lines = text_lines(read_text(path, bad_bytes=True))
+    if len(lines) != 1 or lines[0].count(",") != 1 or not lines[0].endswith(".json"):
+        return None
+    folder, listing = (Path(name.strip()) for name in lines[0].split(","))
+    near = path.parent / listing
+    if near.is_file():
+        return near, path.parent / folder
+    if listing.is_file():
+        return listing, folder
+    raise DataError(
+        Problem(f"names {shown(str(listing))}, which is not there", str(path), fix="correct the path in it")
+    )
+
+
+def _folder_of_listed(path: Path) -> Path:
+    """The folder that the videos of a listing are relative to."""
+    videos = path.parent / "videos"
+    return videos if path.name.lower() == _FASTVIDEO_LISTING and videos.is_dir() else path.parent
+
+
+def _from_listing(path: Path, folder: Path, images: bool) -> Source:
+    listing = read_listing(path)
     entries = []
-    problems = []
-    for place, row in rows:
-        video = _first(row, VIDEO_KEYS)
-        if isinstance(video, str) and video.strip():
-            entries.append(_Entry(place, path.parent / video.strip(), _first(row, CAPTION_KEYS)))
-        else:
-            problems.append(SourceProblem(place, "the row names no video"))
-    return _source(path, path.parent, entries, problems + _unlisted(path.parent, entries, path.name))
+    problems = [_problem(place, reason) for place, reason in listing.unread]
+    for place, video, caption in listing.rows:
+        if not isinstance(video, str) or not video.strip():
+            problems.append(_problem(place, "the row names no video"))
+            continue
+        captions = caption if isinstance(caption, list) and caption else [caption]
+        entries += [_Entry(place, folder / video.strip(), one) for one in captions]
+    where = f"a readable row of {path.name}" if listing.unread else path.name
+    return _source(path, path.parent, entries, problems + _unlisted(folder, entries, where, images), images)
 
 
 def _from_prompts(path: Path) -> Source:
     items, problems = [], []
-    for i, line in enumerate(_lines(path), 1):
-        if line:
-            items.append(SourceItem(f"prompt-{i:06d}", None, line))
+    for i, line in enumerate(text_lines(read_text(path, bad_bytes=True)), 1):
+        if wrong := _wrong_caption(line):
+            problems.append(_problem(f"{path.name}, line {i}", wrong if line else "empty prompt"))
         else:
-            problems.append(SourceProblem(f"{path.name}, line {i}", "empty prompt"))
+            items.append(SourceItem(f"prompt-{i:06d}", None, line))
     return Source(path, False, tuple(items), tuple(problems))
 
 
-def _source(path: Path, root: Path, entries: Iterable[_Entry], problems: list[SourceProblem]) -> Source:
+def _source(path: Path, root: Path, entries: Iterable[_Entry], problems: list[SourceProblem], images: bool) -> Source:
     items = []
     seen: Counter[str] = Counter()
     for entry in entries:
         name = _name(entry.video, root)
         caption = entry.caption.strip() if isinstance(entry.caption, str) else entry.caption
-        if not entry.video.is_file():
-            problems.append(SourceProblem(f"{name} ({entry.place})", "the video file is missing"))
-        elif caption is None or caption == "":
-            problems.append(SourceProblem(name, "missing caption"))
-        elif not isinstance(caption, str):
-            problems.append(SourceProblem(name, f"the caption is no text but {type(caption).__name__}"))
+        if not os.path.isfile(entry.video):
+            problems.append(_problem(f"{shown(name, 120)} ({entry.place})", "the video file is missing"))
+        elif not images and entry.video.suffix.lower() in IMAGE_SUFFIXES:
+            problems.append(_problem(name, _NO_IMAGES))
+        elif not_utf8(name):
+            problems.append(_problem(name, "the name of the file is not UTF-8 text"))
+        elif wrong := _wrong_caption(caption):
+            problems.append(_problem(name, wrong))
         else:
+            assert isinstance(caption, str)
             seen[name] += 1
             again = f"~{seen[name]}" if seen[name] > 1 else ""  # the same video with another caption
             items.append(SourceItem(name + again, entry.video, caption))
     return Source(path, True, tuple(items), tuple(problems))
 
 
-def _unlisted(root: Path, entries: Iterable[_Entry], listing: str) -> list[SourceProblem]:
-    listed = {entry.video.resolve() for entry in entries}
-    others = [video for video in _videos_below(root) if video.resolve() not in listed]
-    return [SourceProblem(_name(video, root), f"not listed in {listing}") for video in others]
+def _wrong_caption(caption: object) -> str:
+    """Why a caption cannot be used; empty when it can."""
+    if caption is None or caption == "":
+        return "missing caption"
+    if not isinstance(caption, str):
+        return f"the caption is no text but {type(caption).__name__}"
+    if wrong := not_utf8(caption):
+        return f"the caption {wrong}"
+    return "the caption holds NUL characters: it is no text" if "\0" in caption else ""
 
 
-def _videos_below(root: Path) -> list[Path]:
-    return sorted(p for p in root.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES and p.is_file())
+def _unlisted(root: Path, entries: Iterable[_Entry], listing: str, images: bool) -> list[SourceProblem]:
+    listed = {os.path.realpath(entry.video) for entry in entries if os.path.isfile(entry.video)}
+    others = [p for p in _read_media(files_below(root), images) if os.path.realpath(p) not in listed]
+    return [_problem(_name(p, root), f"not listed in {listing}") for p in others]
 
 
 def _name(path: Path, root: Path) -> str:
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
 
 
-def _first(row: dict[str, Any], names: tuple[str, ...]) -> object:
-    return next((row[name] for name in names if row.get(name) is not None), None)
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(Problem(f"is not UTF-8 text: {error}", str(path), fix="save it as UTF-8")) from error
-
-
-def _lines(path: Path) -> list[str]:
-    lines = [line.strip() for line in _text(path).splitlines()]
-    while lines and not lines[-1]:
-        lines.pop()
-    return lines
-
-
-def _csv_rows(path: Path) -> list[tuple[str, dict[str, Any]]]:
-    reader = csv.DictReader(_text(path).splitlines(keepends=True))
-    return [(f"{path.name}, line {reader.line_num}", row) for row in reader]
-
-
-def _json_rows(path: Path) -> list[tuple[str, dict[str, Any]]]:
-    data = _parsed(_text(path), str(path))
-    if not isinstance(data, list):
-        raise DataError(Problem(f"holds a {type(data).__name__}", str(path), allowed="a list of objects"))
-    return [_object(row, f"{path.name}, entry {i}", path) for i, row in enumerate(data)]
-
-
-def _jsonl_rows(path: Path) -> list[tuple[str, dict[str, Any]]]:
-    lines = [(f"{path.name}, line {i}", line) for i, line in enumerate(_lines(path), 1) if line]
-    return [_object(_parsed(line, f"{path.parent / place}"), place, path) for place, line in lines]
-
-
-def _object(row: object, place: str, path: Path) -> tuple[str, dict[str, Any]]:
-    if not isinstance(row, dict):
-        raise DataError(Problem(f"is a {type(row).__name__}", str(path.parent / place), allowed="a JSON object"))
-    return place, row
-
-
-def _parsed(text: str, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise DataError(Problem(f"is no valid JSON: {error}", where)) from error
+def _problem(item: str, reason: str) -> SourceProblem:
+    return SourceProblem(shown(item), shown(reason))

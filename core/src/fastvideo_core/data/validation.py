@@ -11,6 +11,7 @@ from typing import Any
 
 from fastvideo_core import limits
 from fastvideo_core.config.training import TrainingArgs
+from fastvideo_core.data.text import read_text, text_lines
 from fastvideo_core.errors import ConfigError, DataError, Problem, foreign_file
 
 _INTEGERS = {
@@ -92,12 +93,9 @@ def is_text(value: object) -> bool:
 def _read(path: Path) -> tuple[ValidationPrompt, ...]:
     if not path.is_file():
         raise DataError(Problem("there is no such validation file", str(path)))
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(Problem(f"is not UTF-8 text: {error}", str(path), fix="save it as UTF-8")) from error
-    if path.suffix == ".txt":
-        lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1)]
+    text = read_text(path)
+    if path.suffix.lower() == ".txt":
+        lines = enumerate(text_lines(text), 1)
         prompts = [ValidationPrompt(line, where=_where(f"{path}, line {n}", line)) for n, line in lines if line]
         if not prompts:
             raise DataError(Problem("the file holds no prompt", str(path), fix=_NO_PROMPTS))
