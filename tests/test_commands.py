@@ -34,9 +34,12 @@ class Commands:
         self._capsys = capsys
 
     def works(self, *arguments: str | Path) -> str:
+        return self.works_and_tells(*arguments)[0]
+
+    def works_and_tells(self, *arguments: str | Path) -> tuple[str, str]:
         code, out, error = self._run(*arguments)
         assert code == 0, out + error
-        return out
+        return out, error
 
     def refuses(self, *arguments: str | Path) -> str:
         code, out, error = self._run(*arguments)
@@ -336,3 +339,73 @@ def test_preprocess_refuses_what_cannot_be_before_it_encodes(commands, tiny_wan,
     common = ("preprocess", "--family", "wan", "--model", tiny_wan, "--input", "prompts.txt", "--output")
     assert f"file: {tmp_path / 'file'} is a file" in commands.refuses(*common, "file")
     assert "'nan' is no finite number" in commands.refuses(*common, "out", "--fps", "nan")
+
+
+# --- few-step students ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def student(tiny_wan: Path, latent_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of dmd2 that would show its teacher with guidance 5."""
+    folder = tmp_path_factory.mktemp("student")
+    training = {"output_dir": str(folder / "run"), "data_path": str(latent_data), "max_train_steps": 1}
+    training |= {"num_height": 32, "num_width": 32, "num_frames": 5}
+    run = {
+        "recipe": {"family": "wan", "method": "dmd2"},
+        "roles": {
+            name: {"path": str(tiny_wan), "trainable": name != "teacher"} for name in ("student", "teacher", "critic")
+        },
+        "training": training,
+        "pipeline_config": {"sampler_kind": "sde"},
+        "method_config": {"dmd_denoising_steps": [1000, 400], "generator_update_interval": 1},
+    }
+    assert main([str(write_run(folder / "run.yaml", run))]) == 0
+    return folder / "run"
+
+
+NOTE = "note: this student was distilled for guidance 1 and 2 steps at 1000, 400 (sde); "
+
+
+@pytest.mark.parametrize("exported", [False, True], ids=["checkpoint", "exported"])
+def test_a_student_s_guidance_is_1_and_other_settings_than_its_own_are_told(commands, student, tmp_path, exported):
+    model: tuple[str | Path, ...] = (student,)
+    if exported:
+        commands.works("export", student, tmp_path / "exported")
+        model = (tmp_path / "exported", "--family", "wan")
+    size = ("--height", "16", "--width", "16", "--num-frames", "1", "--prompt", "x")
+    for options, how, departs in (
+        ((), "2 steps at 1000, 400 (sde), guidance 1", False),
+        (("--steps", "3"), "3 steps, guidance 1", True),
+        (("--guidance-scale", "5"), "2 steps at 1000, 400 (sde), guidance 5", True),
+        (("--timesteps", "1000,400"), "2 steps at 1000, 400 (sde), guidance 1", False),
+        (("--timesteps", "1000"), "1 steps at 1000 (sde), guidance 1", True),
+        (("--sampler", "ode"), "2 steps at 1000, 400 (ode), guidance 1", True),
+    ):
+        out, error = commands.works_and_tells("sample", *model, *size, *options)
+        assert f": {how}\n" in out
+        assert (NOTE in error) is departs, options
+
+
+def test_a_negative_prompt_that_nothing_takes_is_refused(commands, student, trained, tmp_path, calls):
+    size = ("--height", "16", "--width", "16", "--num-frames", "1", "--prompt", "x")
+    error = commands.refuses("sample", student, *size, "--negative-prompt", "blurred")
+    assert "--negative-prompt: nothing is guided at guidance 1" in error
+    assert not calls
+    sheets = []
+    for text in ("blurred", "sharp", "blurred"):
+        guided = ("--steps", "1", "--guidance-scale", "5", "--negative-prompt", text)
+        commands.works("sample", trained, *size, *guided, "--out", f"videos-{len(sheets)}")
+        sheets.append((tmp_path / f"videos-{len(sheets)}" / "00.png").read_bytes())
+    assert sheets[0] == sheets[2] != sheets[1]
+
+
+def test_going_on_with_another_negative_prompt_is_told(run, tmp_path, caplog):
+    for steps, text in ((1, ""), (2, ""), (3, "default")):
+        run["training"] |= {"max_train_steps": steps, "resume_from_checkpoint": "latest" if steps > 1 else None}
+        run["pipeline_config"] = {"negative_prompt": text}
+        caplog.clear()
+        assert main([str(write_run(tmp_path / "run.yaml", run))]) == 0
+        told = [record.getMessage() for record in caplog.records if "negative_prompt" in record.getMessage()]
+        assert len(told) == (steps == 3)
+    assert 'was trained with "", and the run goes on with "色调艳丽' in told[0]
+    assert "set it to the former to go on as before" in told[0]

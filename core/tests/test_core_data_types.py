@@ -1,5 +1,7 @@
 """Roles, batches, random streams, primitives and errors: the small contracts."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -18,7 +20,7 @@ def test_missing_roles_are_named_all_at_once_with_those_that_exist():
         bundle.require_roles(["student", "teacher", "critic"])
 
 
-def test_dropped_samples_get_the_negative_conditioning():
+def test_dropped_samples_get_the_empty_text_where_there_is_one_else_the_negative_conditioning():
     batch = TrainingBatch(
         latents=torch.zeros(3, 1),
         conditioning={"text": torch.ones(3, 2, 4)},
@@ -26,6 +28,10 @@ def test_dropped_samples_get_the_negative_conditioning():
     )
     mixed = batch.with_conditioning_dropped(torch.tensor([False, True, False])).conditioning["text"]
     assert mixed[:, 0, 0].tolist() == [1.0, -1.0, 1.0]
+    empty = replace(batch, dropped_conditioning={"text": torch.zeros(3, 2, 4)})
+    mixed = empty.with_conditioning_dropped(torch.tensor([False, True, False])).conditioning["text"]
+    assert mixed[:, 0, 0].tolist() == [1.0, 0.0, 1.0]
+    assert empty.with_both_conditionings().dropped_conditioning is None
 
 
 def test_local_streams_differ_by_rank_and_shared_ones_do_not():

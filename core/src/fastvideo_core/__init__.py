@@ -11,6 +11,7 @@ _EXPORTS = {
     "PluginConfig": "config.base",
     "MethodConfig": "config.sections",
     "PipelineConfig": "config.sections",
+    "GuidedPipelineConfig": "config.sections",
     "RoleConfig": "config.run",
     "RunConfig": "config.run",
     "TrainingArgs": "config.training",

@@ -19,6 +19,8 @@ class TrainingBatch:
         negative_conditioning: same keys and shapes; what `conditional=False` uses.
         loss_weight: broadcastable to latents, or None for 1 everywhere; 0 on conditioning frames and padding.
         extras: whatever the family needs besides (frame rates, masks, captions).
+        dropped_conditioning: same keys and shapes; what a dropped caption becomes: the empty text. None is the negative
+            conditioning, for families whose negative prompt is always the empty text.
     """
 
     latents: Tensor
@@ -26,24 +28,26 @@ class TrainingBatch:
     negative_conditioning: dict[str, Tensor] | None = None
     loss_weight: Tensor | None = None
     extras: dict[str, Any] = field(default_factory=dict)
+    dropped_conditioning: dict[str, Tensor] | None = None
 
     @property
     def batch_size(self) -> int:
         return self.latents.shape[0]
 
     def with_conditioning_dropped(self, dropped: Tensor) -> TrainingBatch:
-        """The same batch with the negative conditioning where `dropped` [B] (bool) is true (classifier-free guidance
-        training, Ho & Salimans 2022, section 3.2).
+        """The same batch without its captions where `dropped` [B] (bool) is true (classifier-free guidance training, Ho &
+        Salimans 2022, section 3.2).
 
         Raises:
-            ValueError: when the batch has no negative conditioning.
+            ValueError: when the batch has neither dropped nor negative conditioning.
         """
-        if self.negative_conditioning is None:
-            raise ValueError("caption dropout needs a batch with negative conditioning")
+        without = self.negative_conditioning if self.dropped_conditioning is None else self.dropped_conditioning
+        if without is None:
+            raise ValueError("caption dropout needs a batch with dropped or negative conditioning")
         mixed = {}
         for key, value in self.conditioning.items():
             mask = dropped.to(value.device).reshape(-1, *[1] * (value.ndim - 1))
-            mixed[key] = torch.where(mask, self.negative_conditioning[key], value)
+            mixed[key] = torch.where(mask, without[key], value)
         return replace(self, conditioning=mixed)
 
     def with_both_conditionings(self) -> TrainingBatch:
@@ -60,5 +64,6 @@ class TrainingBatch:
             latents=torch.cat([self.latents] * 2),
             conditioning={key: torch.cat([value, negative[key]]) for key, value in self.conditioning.items()},
             negative_conditioning=None,
+            dropped_conditioning=None,
             loss_weight=None,
         )

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from fastvideo_core.data.validation import ValidationPrompt
+from fastvideo_core.diffusion.rollout import FewStepSchedule, SamplerKind
+from fastvideo_core.errors import ConfigError, Problem
 from fastvideo_core.roles import RoleHandle
 from fastvideo_core.validator import FitsPrompts, SampledVideo, ValidationRequest, VideoSampler
 
@@ -22,16 +25,53 @@ class FamilySampler(VideoSampler, FitsPrompts, Protocol):
 
 
 @dataclass(frozen=True)
+class StudentSchedule:
+    """What a few-step student was distilled for, at guidance 1.
+
+    Args:
+        timesteps: of its network calls, in (0, num_train_timesteps].
+        sampler_kind: how x moves from one to the next.
+    """
+
+    timesteps: tuple[float, ...]
+    sampler_kind: SamplerKind
+
+    @classmethod
+    def exported(cls, stored: Mapping[str, Any], *, where: str) -> StudentSchedule | None:
+        """What an export left in its scheduler's configuration; None where that is no student's.
+
+        Args:
+            stored: `sampling_timesteps` and `sampler_kind`, beside what else the family keeps there.
+            where: how an error names the file.
+
+        Raises:
+            ConfigError: it is damaged.
+        """
+        if "sampling_timesteps" not in stored:
+            return None
+        kind = stored.get("sampler_kind")
+        try:
+            if kind not in ("ode", "sde"):
+                raise ValueError(f"its sampler_kind is {kind!r}")
+            return cls(FewStepSchedule.from_denoising_steps(stored["sampling_timesteps"]).timesteps, kind)
+        except (TypeError, ValueError) as error:
+            fix = "export it again"
+            raise ConfigError(Problem(f"the student's schedule cannot be read: {error}", where, fix=fix)) from error
+
+
+@dataclass(frozen=True)
 class PathSampler:
     """A network from a folder or hub id as a role, and the sampler that uses it.
 
     Args:
         handle: the network as the role "student"; the command `sample` reads a checkpoint's weights into it.
         sampler: samples with any role.
+        student: what the folder's network was distilled for, where it says so; None for one of many steps.
     """
 
     handle: RoleHandle
     sampler: FamilySampler
+    student: StudentSchedule | None = None
 
     def sample(self, request: ValidationRequest, prompt: ValidationPrompt, generator: torch.Generator) -> SampledVideo:
         """One video, as the sampler's."""

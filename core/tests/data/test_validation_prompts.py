@@ -26,9 +26,10 @@ def error(path: Path) -> str:
 def test_all_keys_are_read_and_images_are_relative_to_the_file(tmp_path: Path) -> None:
     (tmp_path / "first.png").write_bytes(b"png")
     full = {"caption": "a", "height": 480, "width": 832, "num_frames": 81, "num_inference_steps": 8, "seed": 0}
+    full["negative_prompt"] = ""
     path = write(tmp_path, {"data": [full | {"image_path": "first.png"}, {"caption": "b", "video_path": None}]})
     assert read_validation_prompts(path) == (
-        ValidationPrompt("a", 480, 832, 81, 8, tmp_path / "first.png", 0),
+        ValidationPrompt("a", 480, 832, 81, 8, tmp_path / "first.png", 0, ""),
         ValidationPrompt("b"),
     )
 

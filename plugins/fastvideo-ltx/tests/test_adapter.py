@@ -176,6 +176,24 @@ def test_the_negative_prompt_is_encoded_once_and_shared_by_the_batch(run_config,
     assert first[FPS].tolist() == [24.0, 30.0]
 
 
+def test_by_default_guidance_leads_away_from_the_published_text_and_dropped_captions_are_empty(run_config, raw_batch):
+    built = build_ltx_components(run_config())
+    built.adapter.on_train_start()
+    batch = built.adapter.prepare_batch(raw_batch)
+    dropped = batch.with_conditioning_dropped(torch.tensor([False, True]))
+    texts = {}
+    for text in ("worst quality, inconsistent motion, blurry, jittery, distorted", ""):
+        named = build_ltx_components(run_config(pipeline={"negative_prompt": text}))
+        named.adapter.on_train_start()
+        texts[text] = named.adapter.prepare_batch(raw_batch).negative_conditioning
+    published, empty = texts.values()
+    assert torch.equal(batch.negative_conditioning[TEXT], published[TEXT])
+    assert torch.equal(dropped.conditioning[TEXT][0], batch.conditioning[TEXT][0])
+    assert torch.equal(dropped.conditioning[TEXT][1], empty[TEXT][1])
+    assert torch.equal(dropped.conditioning[TEXT_MASK][1], empty[TEXT_MASK][1])
+    assert dropped.conditioning[FPS].tolist() == [24.0, 30.0]
+
+
 def test_unconditional_calls_before_train_start_say_what_is_missing(run_config, raw_batch):
     built = build_ltx_components(run_config())
     batch = built.adapter.prepare_batch(raw_batch)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKLLTXVideo, LTXConditionPipeline, LTXPipeline
+from diffusers.pipelines.ltx2.utils import DEFAULT_NEGATIVE_PROMPT
 
 from fastvideo_core.batch import TrainingBatch
 from fastvideo_core.data.validation import ValidationPrompt
@@ -25,6 +27,10 @@ from fastvideo_ltx.path_sampler import build_sampler
 CPU = torch.device("cpu")
 PROMPT = ValidationPrompt("a cat", height=64, width=96, num_frames=9)
 OPTIONS = {"height": 64, "width": 96, "num_frames": 9}
+PUBLISHED = {
+    "tiny": "worst quality, inconsistent motion, blurry, jittery, distorted",
+    "tiny_ltx2": DEFAULT_NEGATIVE_PROMPT,
+}
 SCHEDULES = {1: (1000.0,), 2: (1000.0, 500.0), 4: (1000.0, 900.0, 750.0, 500.0)}
 
 
@@ -90,6 +96,24 @@ def test_many_step_sampling_is_the_plain_pipeline(tiny, tiny_condition, tmp_path
     assert video.frames.dtype == torch.uint8
     assert np.array_equal(video.frames.numpy(), (frames * 255).round().astype(np.uint8))
     assert frames.std() > 0.01
+
+
+@pytest.mark.parametrize("few", [False, True], ids=["many steps", "few steps"])
+@pytest.mark.parametrize("generation", ["tiny", "tiny_ltx2"])
+def test_a_prompt_s_own_negative_prompt_replaces_the_run_s(request, tmp_path, generation, few):
+    path = request.getfixturevalue(generation)
+
+    def sample(of_run, of_prompt):
+        sampler = build_sampler(path, LtxConfig(negative_prompt=of_run), device=CPU)
+        how = {"sampling_timesteps": (1000.0, 500.0)} if few else {"sampling_steps": 2}
+        asked = ValidationRequest(sampler.handle, tmp_path, guidance_scale=4.0, **how)
+        return sampler.sampler.sample_latents(asked, replace(PROMPT, negative_prompt=of_prompt), _seeded())
+
+    published = sample(PUBLISHED[generation], None)
+    assert torch.equal(sample("default", None), published)
+    assert torch.equal(sample("blurred", "default"), published)
+    assert torch.equal(sample("default", ""), sample("", None))
+    assert len({float(one.sum()) for one in (published, sample("", None), sample("blurred", None))}) == 3
 
 
 def test_a_vae_with_timestep_conditioning_decodes_as_the_plain_pipeline(tiny, tmp_path):

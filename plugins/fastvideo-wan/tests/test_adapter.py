@@ -12,6 +12,7 @@ from fastvideo_core.distributed.shard import shard_roles
 from fastvideo_core.errors import ConfigError, DataError
 from fastvideo_core.fqn import clean_fqn
 from fastvideo_wan.components import build_wan_components
+from fastvideo_wan.config import NEGATIVE_PROMPT
 from fastvideo_wan.network import Float32TimestepEmbedding
 from fastvideo_wan.tiny import LATENTS_MEAN, LATENTS_STD
 
@@ -156,6 +157,32 @@ def test_the_negative_prompt_is_encoded_once_as_the_pipeline_does_and_shared_by_
     with torch.no_grad():
         expected, _ = pipeline.encode_prompt("ugly &amp;  blurred", None, False, max_sequence_length=512)
     assert torch.equal(first[:1], expected)
+
+
+def test_by_default_guidance_leads_away_from_the_published_text_and_dropped_captions_are_empty(
+    run_config, raw_batch, tiny
+):
+    built = build_wan_components(run_config())
+    built.adapter.on_train_start()
+    batch = built.adapter.prepare_batch(raw_batch)
+    dropped = batch.with_conditioning_dropped(torch.tensor([False, True]))
+    pipeline = WanPipeline.from_pretrained(tiny)
+    with torch.no_grad():
+        published, empty = (
+            pipeline.encode_prompt(text, None, False, max_sequence_length=512)[0][0] for text in (NEGATIVE_PROMPT, "")
+        )
+    assert torch.equal(batch.negative_conditioning["text"][0], published)
+    assert not torch.equal(published, empty)
+    assert torch.equal(dropped.conditioning["text"][0], batch.conditioning["text"][0])
+    assert torch.equal(dropped.conditioning["text"][1], empty)
+
+
+def test_the_stored_configuration_names_the_negative_prompt_in_full(run_config):
+    cfg = run_config()
+    assert cfg.pipeline_config.negative_prompt == "default"
+    assert cfg.pipeline_config.resolve(cfg).negative_prompt == NEGATIVE_PROMPT
+    empty = cfg.pipeline_config.model_copy(update={"negative_prompt": ""})
+    assert empty.resolve(cfg).negative_prompt == ""
 
 
 def test_unconditional_calls_before_train_start_say_what_is_missing(run_config, raw_batch):

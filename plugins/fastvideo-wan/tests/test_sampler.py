@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from fastvideo_core.diffusion.rollout import FewStepSchedule, rollout
 from fastvideo_core.errors import ConfigError, DataError
 from fastvideo_core.validator import ValidationRequest
 from fastvideo_wan.components import build_wan_components
-from fastvideo_wan.config import WanConfig
+from fastvideo_wan.config import NEGATIVE_PROMPT, WanConfig
 from fastvideo_wan.latents import decode_frames
 from fastvideo_wan.sampler import build_sampler
 from fastvideo_wan.text import pad_text
@@ -86,6 +87,23 @@ def test_many_step_sampling_is_plain_wan_pipeline(tmp_path, scheduler):
     assert video.fps == 16
     assert video.frames.dtype == torch.uint8
     assert np.array_equal(video.frames.numpy(), (frames * 255).round().astype(np.uint8))
+
+
+@pytest.mark.parametrize("few", [False, True], ids=["many steps", "few steps"])
+def test_a_prompt_s_own_negative_prompt_replaces_the_run_s(tiny, tmp_path, few):
+    def sample(of_run, of_prompt):
+        sampler = build_sampler(tiny, WanConfig(negative_prompt=of_run), device=torch.device("cpu"))
+        how = {"sampling_timesteps": (1000.0, 500.0)} if few else {"sampling_steps": 2}
+        request = ValidationRequest(sampler.handle, tmp_path, guidance_scale=4.0, **how)
+        prompt = replace(PROMPT, negative_prompt=of_prompt)
+        return sampler.sampler.sample_latents(request, prompt, _seeded())
+
+    published = sample(NEGATIVE_PROMPT, None)
+    assert torch.equal(sample("default", None), published)
+    assert torch.equal(sample("blurred", "default"), published)
+    assert torch.equal(sample("default", ""), sample("", None))
+    assert torch.equal(sample("default", "blurred"), sample("blurred", None))
+    assert len({float(one.sum()) for one in (published, sample("", None), sample("blurred", None))}) == 3
 
 
 def test_flow_shift_of_the_run_reaches_many_step_sampling(tiny, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from fastvideo_core.cli.numbers import finite, seed, up_to
 if TYPE_CHECKING:  # torch is imported when sampling starts, not to show help
     from fastvideo_core.data.validation import ValidationPrompt
     from fastvideo_core.dispatch.trained import TrainedModel
+    from fastvideo_core.path_sampler import StudentSchedule
     from fastvideo_core.registry.registry import PluginRegistry
     from fastvideo_core.validator import ValidationRequest
 
@@ -39,7 +41,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--timesteps", help="sample in few steps at exactly these levels, for example 1000,750,500,250")
     parser.add_argument("--sampler", choices=("ode", "sde"), help="how few-step sampling moves between levels")
-    parser.add_argument("--guidance-scale", type=finite, help="w of u + w (c - u); 1 is none")
+    parser.add_argument(
+        "--guidance-scale",
+        type=finite,
+        help=f"w of u + w (c - u); 1 is none (default: 1 for a few-step student, else the run's, else {PLAIN_GUIDANCE:g})",
+    )
+    parser.add_argument(
+        "--negative-prompt",
+        metavar="TEXT",
+        help="what guidance leads away from, for every prompt; `default` is the model's published one (default: the run's)",
+    )
     parser.add_argument(
         "--height", type=up_to(limits.PIXELS), help="pixels (default: of the prompt, the run, the family)"
     )
@@ -65,9 +76,13 @@ def run(args: argparse.Namespace) -> int:
     prompts = [_sized(prompt, model.training) for prompt in asked]
     build: Any = registry.resolve(registry.get("models", model.family), "sample")
     sampler = build(model.source.base, model.pipeline_config, device=context.device())
-    request = _request(args, model, sampler)
+    student = _student(model, sampler)
+    request = _request(args, model, sampler, student)
+    _check_negative_prompt(args, model, request)
     validator = SamplingValidator(sampler, prompts, seed=args.seed)
     print(f"{model.source}: {_describe(request)}")
+    if student is not None and (departure := _departure(request, student)):
+        print(departure, file=sys.stderr)
     for line in _sizes(asked, prompts, validator.prompts):
         print(line)
     load_role(sampler.handle, model.source)
@@ -93,7 +108,7 @@ def _prompts(args: argparse.Namespace) -> list[ValidationPrompt]:
         prompts += read_validation_prompts(args.prompts)
     if not prompts:
         raise ConfigError(Problem("there is no prompt", fix='add --prompt "..." or --prompts FILE'))
-    given = {name: getattr(args, name) for name in SIZES if getattr(args, name) is not None}
+    given = {name: getattr(args, name) for name in (*SIZES, "negative_prompt") if getattr(args, name) is not None}
     return [
         replace(prompt, seed=args.seed + index if prompt.seed is None else prompt.seed, **given)
         for index, prompt in enumerate(prompts)
@@ -133,8 +148,52 @@ def _unnamed(prompt: ValidationPrompt) -> list[str]:
     return [name for name in SIZES if getattr(prompt, name) is None]
 
 
-def _request(args: argparse.Namespace, model: TrainedModel, sampler: Any) -> ValidationRequest:
-    """What was asked for; else how the checkpoint's method samples its student; else the family's many-step sampler."""
+def _student(model: TrainedModel, sampler: Any) -> StudentSchedule | None:
+    """What the network was distilled for, as the run of its checkpoint or its exported folder says; None for many steps."""
+    from fastvideo_core.config.sections import PipelineConfig
+    from fastvideo_core.path_sampler import StudentSchedule
+
+    if model.method_config is None:
+        exported: StudentSchedule | None = getattr(sampler, "student", None)
+        return exported
+    schedule = model.method_config.student_schedule(sampler.shift_and_clamp_timestep)
+    if schedule is None or model.source.checkpoint_role != "student":
+        return None
+    config = model.pipeline_config
+    return StudentSchedule(schedule.timesteps, config.sampler_kind if isinstance(config, PipelineConfig) else "ode")
+
+
+def _departure(request: ValidationRequest, student: StudentSchedule) -> str:
+    """In words, where the request is not what the student was distilled for; empty where it is."""
+    same = (request.sampling_timesteps, request.sampler_kind) == (student.timesteps, student.sampler_kind)
+    if same and request.guidance_scale == 1:
+        return ""
+    levels = ", ".join(f"{t:g}" for t in student.timesteps)
+    return (
+        f"note: this student was distilled for guidance 1 and {len(student.timesteps)} steps at {levels} "
+        f"({student.sampler_kind}); other settings make other videos, mostly worse ones: to sample it as it was trained, "
+        "leave out --steps, --timesteps, --sampler and --guidance-scale"
+    )
+
+
+def _check_negative_prompt(args: argparse.Namespace, model: TrainedModel, request: ValidationRequest) -> None:
+    from fastvideo_core.config.sections import GuidedPipelineConfig
+    from fastvideo_core.errors import ConfigError, Problem
+
+    if args.negative_prompt is None:
+        return
+    if not isinstance(model.pipeline_config, GuidedPipelineConfig):
+        found = f"the family '{model.family}' takes no negative prompt"
+        raise ConfigError(Problem(found, "--negative-prompt", fix="leave it out"))
+    if request.guidance_scale <= 1:
+        found = f"nothing is guided at guidance {request.guidance_scale:g}, so that it would do nothing"
+        raise ConfigError(Problem(found, "--negative-prompt", fix="add --guidance-scale above 1, or leave it out"))
+
+
+def _request(
+    args: argparse.Namespace, model: TrainedModel, sampler: Any, student: StudentSchedule | None
+) -> ValidationRequest:
+    """What was asked for; else what the student was distilled for; else the family's many-step sampler."""
     from fastvideo_core.config.sections import PipelineConfig
     from fastvideo_core.errors import ConfigError, Problem
     from fastvideo_core.validator import ValidationRequest
@@ -145,10 +204,13 @@ def _request(args: argparse.Namespace, model: TrainedModel, sampler: Any) -> Val
         raise ConfigError(Problem("--sampler is for few-step sampling", fix="use --timesteps, or leave --sampler out"))
     if args.steps is not None and args.steps < 1:
         raise ConfigError(Problem(f"--steps is {args.steps}", allowed="1 or more"))
-    levels = _levels(args, model, sampler)
+    levels = _levels(args)
+    if levels is None and args.steps is None and student is not None:
+        levels = student.timesteps
     if levels is not None:
         config = model.pipeline_config
-        kind = args.sampler or (config.sampler_kind if isinstance(config, PipelineConfig) else "ode")
+        own = config.sampler_kind if isinstance(config, PipelineConfig) else "ode"
+        kind = args.sampler or (own if student is None else student.sampler_kind)
         guidance = 1.0 if args.guidance_scale is None else args.guidance_scale
         return ValidationRequest(
             sampler.handle, args.out, sampler_kind=kind, sampling_timesteps=levels, guidance_scale=guidance
@@ -157,26 +219,23 @@ def _request(args: argparse.Namespace, model: TrainedModel, sampler: Any) -> Val
         raise ConfigError(Problem("--sampler is for few-step sampling", fix="add --timesteps"))
     training = model.training
     steps = args.steps or training.get("validation_sampling_steps", [PLAIN_STEPS])[0]
-    guidance = training.get("validation_guidance_scale", [PLAIN_GUIDANCE])[0]
+    guidance = training.get("validation_guidance_scale", [PLAIN_GUIDANCE])[0] if student is None else 1.0
     guidance = guidance if args.guidance_scale is None else args.guidance_scale
     fixed = args.steps is not None
     return ValidationRequest(sampler.handle, args.out, sampling_steps=steps, fixed_steps=fixed, guidance_scale=guidance)
 
 
-def _levels(args: argparse.Namespace, model: TrainedModel, sampler: Any) -> tuple[float, ...] | None:
+def _levels(args: argparse.Namespace) -> tuple[float, ...] | None:
     from fastvideo_core.diffusion.rollout import FewStepSchedule
     from fastvideo_core.errors import ConfigError, Problem
 
-    if args.timesteps is not None:
-        try:
-            return FewStepSchedule.from_denoising_steps([finite(t) for t in args.timesteps.split(",")]).timesteps
-        except (ValueError, argparse.ArgumentTypeError) as error:
-            where = f"--timesteps {args.timesteps}"
-            raise ConfigError(Problem(str(error), where=where, allowed="numbers such as 1000,750,500,250")) from None
-    if args.steps is not None or model.method_config is None:
+    if args.timesteps is None:
         return None
-    schedule = model.method_config.student_schedule(sampler.shift_and_clamp_timestep)
-    return schedule.timesteps if schedule is not None else None
+    try:
+        return FewStepSchedule.from_denoising_steps([finite(t) for t in args.timesteps.split(",")]).timesteps
+    except (ValueError, argparse.ArgumentTypeError) as error:
+        where = f"--timesteps {args.timesteps}"
+        raise ConfigError(Problem(str(error), where=where, allowed="numbers such as 1000,750,500,250")) from None
 
 
 def _describe(request: ValidationRequest) -> str:

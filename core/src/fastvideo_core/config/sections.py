@@ -35,6 +35,10 @@ class MethodConfig(PluginConfig):
         return None
 
 
+PUBLISHED = "default"
+"""The value of `negative_prompt` that stands for the text that the model's makers publish."""
+
+
 class PipelineConfig(PluginConfig):
     """Base class of `pipeline_config` sections."""
 
@@ -65,3 +69,23 @@ class PipelineConfig(PluginConfig):
             UserError: pipelines or data do not say what is needed.
         """
         return self
+
+
+class GuidedPipelineConfig(PipelineConfig):
+    """Of families whose guidance takes a negative prompt."""
+
+    negative_prompt: str = Field(
+        default=PUBLISHED,
+        description="Text of the unconditional half of guidance, in training, validation and sampling. `default` is the one "
+        "that the model's makers publish for it. Dropped captions (training_cfg_rate) become the empty text.",
+    )
+
+    def negative_text(self, published: str, own: str | None = None) -> str:
+        """The negative prompt in full.
+
+        Args:
+            published: what `default` stands for.
+            own: of one prompt, in place of the run's.
+        """
+        text = self.negative_prompt if own is None else own
+        return published if text == PUBLISHED else text

@@ -238,7 +238,7 @@ class TrainingArgs(StrictModel):
         0.0,
         ge=0,
         le=1,
-        description="Probability, drawn anew each time, that a caption is replaced by the negative one.",
+        description="Probability, drawn anew each time, that a caption is replaced by the empty text.",
     )
 
     log_validation: bool = Field(False, description="Sample validation videos while training.")

@@ -38,6 +38,7 @@ class ValidationPrompt:
         num_inference_steps: sampling steps, > 0.
         image_path: first frame for image-to-video, an existing file.
         seed: seed of the sample's noise, >= 0.
+        negative_prompt: in place of the run's; `default` is the published one, the empty text is allowed.
         where: how an error names the prompt: file, entry and caption; empty for one from the command line.
     """
 
@@ -48,6 +49,7 @@ class ValidationPrompt:
     num_inference_steps: int | None = None
     image_path: Path | None = None
     seed: int | None = None
+    negative_prompt: str | None = None
     where: str = field(default="", compare=False)
 
 
@@ -148,6 +150,8 @@ def _where(place: str, caption: object) -> str:
 def _check(key: str, value: object, root: Path) -> tuple[str, str] | None:
     if key == "caption":
         good, allowed = is_text(value), "a text that is not empty, of whole characters"
+    elif key == "negative_prompt":
+        good, allowed = value == "" or is_text(value), "a text of whole characters, or the empty one"
     elif key == "image_path":
         good, allowed = isinstance(value, str) and os.path.isfile(root / value), "an existing image file"
     else:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from fastvideo_core.checkpoint.manager import CheckpointManager
 from fastvideo_core.checkpoint.weights import describe
 from fastvideo_core.components import ModelComponents
 from fastvideo_core.config.run import RunConfig
-from fastvideo_core.config.sections import PipelineConfig
+from fastvideo_core.config.sections import GuidedPipelineConfig, PipelineConfig
 from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.data.loader import ParquetLoader
 from fastvideo_core.dispatch import preflight
@@ -79,7 +80,9 @@ def build_runtime_from_config(cfg: RunConfig, registry: PluginRegistry) -> Disti
     # Nothing of ours draws from torch's global generator, but dropout layers and third parties' code do.
     torch.manual_seed(stream_seed(args.seed, "global", context.rank()))
     resumed = _agreed_checkpoint(cfg)
-    cfg = resolve_pipeline_config(pin_role_paths(cfg, None if resumed is None else describe(resumed).config))
+    earlier = None if resumed is None else describe(resumed).config
+    cfg = resolve_pipeline_config(pin_role_paths(cfg, earlier))
+    _tell_another_negative_prompt(cfg, (earlier or {}).get("pipeline_config") or {})
     checkpoint_manager = build_checkpoint_manager(cfg, registry)
     start_step = checkpoint_manager.prepare_resume(resumed)
     preflight.check_steps_left(cfg, start_step)
@@ -116,6 +119,19 @@ def resolve_pipeline_config(cfg: RunConfig) -> RunConfig:
     if not isinstance(cfg.pipeline_config, PipelineConfig):
         return cfg
     return replace(cfg, pipeline_config=cfg.pipeline_config.resolve(with_base_paths(cfg)))
+
+
+def _tell_another_negative_prompt(cfg: RunConfig, earlier: Mapping[str, Any]) -> None:
+    """Checkpoints keep the text in full, so that a `default` that has become another one is noticed."""
+    if not isinstance(cfg.pipeline_config, GuidedPipelineConfig) or not context.is_main_process():
+        return
+    before, now = earlier.get("negative_prompt"), cfg.pipeline_config.negative_prompt
+    if before is not None and before != now:
+        logger.warning(
+            "pipeline_config.negative_prompt: the checkpoint was trained with %s, and the run goes on with %s; set it to the "
+            "former to go on as before",
+            *(json.dumps(text, ensure_ascii=False) for text in (before, now)),
+        )
 
 
 def build_checkpoint_manager(cfg: RunConfig, registry: PluginRegistry) -> CheckpointManager:

@@ -113,12 +113,15 @@ def one_sample(batch: TrainingBatch, index: int) -> TrainingBatch:
         per_sample = isinstance(value, list) or (isinstance(value, Tensor) and value.ndim > 0)
         return value[index : index + 1] if per_sample and len(value) == batch.batch_size else value
 
-    negative = batch.negative_conditioning
+    def cut_all(values: dict[str, Tensor] | None) -> dict[str, Tensor] | None:
+        return None if values is None else {name: cut(value) for name, value in values.items()}
+
     return replace(
         batch,
         latents=batch.latents[index : index + 1],
         conditioning={name: cut(value) for name, value in batch.conditioning.items()},
-        negative_conditioning=None if negative is None else {name: cut(value) for name, value in negative.items()},
+        negative_conditioning=cut_all(batch.negative_conditioning),
+        dropped_conditioning=cut_all(batch.dropped_conditioning),
         loss_weight=None if batch.loss_weight is None else cut(batch.loss_weight),
         extras={name: cut(value) for name, value in batch.extras.items()},
     )

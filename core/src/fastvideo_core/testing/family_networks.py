@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,8 @@ class NetworkChecks(FamilySuite):
         assert not torch.equal(positive, unconditional), "conditional=False predicts the same as conditional=True"
         dropped = batch.with_conditioning_dropped(torch.ones(batch.batch_size, dtype=torch.bool))
         as_dropped = self._predict(components, "student", noisy, t, dropped)
+        without = replace(batch, negative_conditioning=batch.dropped_conditioning or negative)
+        unconditional = self._predict(components, "student", noisy, t, without, conditional=False)
         assert_close("a dropped caption against conditional=False", as_dropped, unconditional, rtol=self.tolerance)
 
     @needs("negative")

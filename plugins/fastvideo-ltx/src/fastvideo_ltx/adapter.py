@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from fastvideo_core.adapter import AttentionKind, LatentsSource
 from fastvideo_core.batch import TrainingBatch
 from fastvideo_core.config.training import TrainingArgs
+from fastvideo_core.data.captions import PromptEmbeddings
 from fastvideo_core.data.stored import stored_text
 from fastvideo_core.errors import ConfigError, Problem
 from fastvideo_core.features import features_of
@@ -64,7 +65,8 @@ class LtxAdapter(FlowMatchingAdapter):
         training: its sizes crop the latents of the data, and shape those of data-free training; where it names none, the
             data's latents do. None for an adapter that only samples.
         autocast: compute in bfloat16 where a network's weights are float32.
-        encode_negative: gives the embedding [L, D] of the negative prompt; called once, on_train_start.
+        prompts: embeddings of captions; asked on_train_start.
+        negative_prompt: in full.
     """
 
     supported_attention: tuple[AttentionKind, ...] = ("dense",)
@@ -79,7 +81,8 @@ class LtxAdapter(FlowMatchingAdapter):
         device: torch.device,
         training: TrainingArgs | None,
         autocast: bool,
-        encode_negative: Callable[[], Tensor],
+        prompts: PromptEmbeddings,
+        negative_prompt: str,
     ) -> None:
         super().__init__(flow_shift, folder.num_train_timesteps)
         self.folder = folder
@@ -87,8 +90,10 @@ class LtxAdapter(FlowMatchingAdapter):
         self.device = device
         self.autocast = autocast
         self._training = training
-        self._encode_negative = encode_negative
+        self._prompts = prompts
+        self._negative_prompt = negative_prompt
         self._negative_text: dict[str, Tensor] | None = None
+        self._empty_text: dict[str, Tensor] | None = None
 
     # --- what a generation fills in ---------------------------------------------------------------------------------
 
@@ -146,10 +151,13 @@ class LtxAdapter(FlowMatchingAdapter):
     # --- batches ----------------------------------------------------------------------------------------------------
 
     def on_train_start(self) -> None:
-        """Encodes the negative prompt, once."""
+        """Encodes the negative prompt and the empty text, once."""
         if self._negative_text is None:
-            embedding = self._encode_negative().to(self.device, torch.float32)
-            self._negative_text = self.text_conditioning(embedding[None], None)
+            self._negative_text, self._empty_text = self._encoded(self._negative_prompt), self._encoded("")
+
+    def _encoded(self, caption: str) -> dict[str, Tensor]:
+        embedding = self._prompts.get(caption).to(self.device, torch.float32)
+        return self.text_conditioning(embedding[None], None)
 
     def prepare_batch(
         self,
@@ -185,11 +193,12 @@ class LtxAdapter(FlowMatchingAdapter):
             shared |= {GIVEN: given, CLEAN: clean}
             free = (~given)[..., None].float()
             weight = free if weight is None else weight * _free_of_stream(free, packed.layout)
-        negative = self._negative_text
+        negative, empty = self._negative_text, self._empty_text
         return TrainingBatch(
             latents=latents,
             conditioning={**conditioning, **shared},
             negative_conditioning=None if negative is None else {**_for_batch(negative, len(text)), **shared},
+            dropped_conditioning=None if empty is None else {**_for_batch(empty, len(text)), **shared},
             loss_weight=weight,
             extras={LAYOUT: packed.layout, "info": raw_batch.get("info", [])},
         )

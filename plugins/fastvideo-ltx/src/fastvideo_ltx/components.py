@@ -36,9 +36,10 @@ def build_ltx_components(cfg: RunConfig) -> ModelComponents:
     device = context.device()
     bf16 = cfg.training.mixed_precision == "bf16"
 
-    captions = [config.negative_prompt]
+    published = generation.negative_prompt
     validation = prompts_of_run(cfg.training)
-    captions += [prompt.caption for prompt in validation]
+    captions = [config.negative_text(published), "", *(prompt.caption for prompt in validation)]
+    captions += [config.negative_text(published, prompt.negative_prompt) for prompt in validation]
     encoder = generation.caption_encoder(
         base,
         device=device,
@@ -54,7 +55,8 @@ def build_ltx_components(cfg: RunConfig) -> ModelComponents:
         device=device,
         training=cfg.training,
         autocast=bf16,
-        encode_negative=lambda: prompts.get(config.negative_prompt),
+        prompts=prompts,
+        negative_prompt=config.negative_text(published),
     )
     validator = None
     if cfg.training.log_validation:

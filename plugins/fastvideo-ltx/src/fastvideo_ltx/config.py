@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import AfterValidator, Field, Strict
 
 from fastvideo_core import limits
-from fastvideo_core.config.sections import PipelineConfig
+from fastvideo_core.config.sections import GuidedPipelineConfig
 from fastvideo_core.config.video_limits import VideoLimits
 from fastvideo_core.errors import Problem
 
@@ -43,18 +43,13 @@ def _with_video(value: tuple[str, ...]) -> tuple[str, ...]:
 Streams = Annotated[tuple[Stream, ...], Strict(False), AfterValidator(_with_video)]
 
 
-class LtxConfig(PipelineConfig):
-    """How LTX is trained and sampled; flow_shift and sampler_kind are those of every family.
+class LtxConfig(GuidedPipelineConfig):
+    """How LTX is trained and sampled; flow_shift, sampler_kind and negative_prompt are those of every family.
 
     Without flow_shift the shift follows the pipeline's scheduler: where it shifts dynamically, training takes the shift of
     the run's number of tokens, and many-step sampling that of each video.
     """
 
-    negative_prompt: str = Field(
-        "",
-        description="Prompt of the unconditional half of guidance, and of dropped captions: encoded as at inference. "
-        "The empty text is what the pipelines take when none is given.",
-    )
     streams: Streams | None = Field(
         None,
         description="What is trained and sampled; null is everything that the pipeline makes (LTX-2: video, audio).",
@@ -136,7 +131,10 @@ class LtxConfig(PipelineConfig):
         return () if self.streams is None or "audio" in self.streams else ("audio_latent",)
 
     def resolve(self, cfg: RunConfig) -> LtxConfig:
-        """With shift_tokens, where the shift of the run depends on them."""
-        from fastvideo_ltx.run import resolve_shift_tokens
+        """With the negative prompt in full, and with shift_tokens where the shift of the run depends on them."""
+        from fastvideo_ltx.run import open_roles, resolve_shift_tokens
 
-        return self.model_copy(update={"shift_tokens": resolve_shift_tokens(cfg, self)})
+        roles = open_roles(cfg)
+        negative = self.negative_text(roles.generation.negative_prompt)
+        tokens = resolve_shift_tokens(cfg, self, roles)
+        return self.model_copy(update={"negative_prompt": negative, "shift_tokens": tokens})

@@ -41,6 +41,7 @@ class Generation(ABC):
         block: the class of the transformer's blocks: the unit of sharding, checkpointing and compiling.
         geometry: the videos that it encodes; its fps is the one of sampled videos where nothing else is said.
         size: of sampled videos whose prompt and run name none.
+        negative_prompt: the one that Lightricks publish, which `negative_prompt: default` stands for.
         unguided: the arguments that turn off every guidance of its pipelines.
     """
 
@@ -55,6 +56,7 @@ class Generation(ABC):
     block: ClassVar[type[nn.Module]]
     geometry: ClassVar[VideoGeometry]
     size: ClassVar[VideoSize]
+    negative_prompt: ClassVar[str]
     unguided: ClassVar[str] = "guidance_scale=1.0"
 
     def chosen_streams(self, config: LtxConfig) -> tuple[str, ...]:
@@ -171,7 +173,8 @@ class Generation(ABC):
         device: torch.device,
         training: TrainingArgs | None,
         autocast: bool,
-        encode_negative: Callable[[], Tensor],
+        prompts: PromptEmbeddings,
+        negative_prompt: str,
     ) -> LtxAdapter:
         """See `LtxAdapter`."""
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 
 from fastvideo_core.data.captions import PromptEmbeddings
-from fastvideo_core.path_sampler import PathSampler
+from fastvideo_core.path_sampler import PathSampler, StudentSchedule
 from fastvideo_core.roles import RoleHandle
 from fastvideo_ltx.batches import layout_of_video
 from fastvideo_ltx.config import LtxConfig
-from fastvideo_ltx.folder import TRANSFORMER
+from fastvideo_ltx.folder import MARKER, TRANSFORMER
 from fastvideo_ltx.generations import open_folder
 from fastvideo_ltx.run import check_streams
 from fastvideo_ltx.schedule import resolve_flow_shift
@@ -35,7 +35,7 @@ def build_sampler(
     generation = folder.generation
     transformer = generation.load_transformer(model_path, dtype=dtype, device=device, where="model path")
     encoder = generation.caption_encoder(folder, device=device, dtype=dtype, where="model path")
-    prompts = PromptEmbeddings(encoder, [pipeline_config.negative_prompt], keep_encoder=True)
+    prompts = PromptEmbeddings(encoder, keep_encoder=True)
     size = generation.size
     layout = layout_of_video(folder, num_frames=size.num_frames, height=size.height, width=size.width)
     adapter = generation.adapter(
@@ -45,10 +45,12 @@ def build_sampler(
         device=device,
         training=None,
         autocast=False,
-        encode_negative=lambda: prompts.get(pipeline_config.negative_prompt),
+        prompts=prompts,
+        negative_prompt=pipeline_config.negative_text(generation.negative_prompt),
     )
     sampler = generation.sampler(
         folder, adapter=adapter, config=pipeline_config, device=device, prompts=prompts, size=size, autocast=False
     )
     handle = RoleHandle("student", {TRANSFORMER: transformer.requires_grad_(False)}, family="ltx")
-    return PathSampler(handle, sampler)
+    student = StudentSchedule.exported(folder.scheduler.get(MARKER, {}), where=f"{model_path}/scheduler")
+    return PathSampler(handle, sampler, student)

@@ -121,7 +121,8 @@ class LtxSampler(ABC):
         size = video_size(self.fit_prompt(prompt))
         _check(request)
         text = self.prompts.get(prompt.caption)
-        negative = self.prompts.get(self.config.negative_prompt) if request.guidance_scale > 1 else None
+        negative_text = self.config.negative_text(self.folder.generation.negative_prompt, prompt.negative_prompt)
+        negative = self.prompts.get(negative_text) if request.guidance_scale > 1 else None
         transformer = request.sample_handle.modules[TRANSFORMER]
         with torch.no_grad(), evaluating(transformer):
             if request.sampling_timesteps is not None:

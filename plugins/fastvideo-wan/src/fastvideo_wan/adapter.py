@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from fastvideo_core.adapter import AttentionKind, LatentsSource
 from fastvideo_core.batch import TrainingBatch
 from fastvideo_core.config.training import TrainingArgs
+from fastvideo_core.data.captions import PromptEmbeddings
 from fastvideo_core.data.stored import stored_text
 from fastvideo_core.errors import ConfigError, Problem
 from fastvideo_core.features import features_of
@@ -35,7 +36,8 @@ class WanAdapter(FlowMatchingAdapter):
         training: its sizes crop the latents of the data, and shape those of data-free training; where it names none, the
             data's latents do.
         autocast: compute in bfloat16 where a network's weights are float32.
-        encode_negative: gives the embedding [L, D] of the negative prompt; called once, on_train_start.
+        prompts: embeddings of captions; asked on_train_start.
+        negative_prompt: in full.
     """
 
     supported_attention: tuple[AttentionKind, ...] = ("dense",)
@@ -49,23 +51,29 @@ class WanAdapter(FlowMatchingAdapter):
         device: torch.device,
         training: TrainingArgs,
         autocast: bool,
-        encode_negative: Callable[[], Tensor],
+        prompts: PromptEmbeddings,
+        negative_prompt: str,
     ) -> None:
         super().__init__(flow_shift, folder.num_train_timesteps)
         self._folder = folder
         self._device = device
         self._training = training
         self._autocast = autocast
-        self._encode_negative = encode_negative
+        self._prompts = prompts
+        self._negative_prompt = negative_prompt
         self._negative_text: Tensor | None = None
+        self._empty_text: Tensor | None = None
 
     # --- batches ----------------------------------------------------------------------------------------------------
 
     def on_train_start(self) -> None:
-        """Encodes the negative prompt, once."""
+        """Encodes the negative prompt and the empty text, once."""
         if self._negative_text is None:
-            embedding = self._encode_negative().to(self._device, torch.float32)
-            self._negative_text = pad_text(embedding[None], text_length=self._folder.text_length)
+            self._negative_text, self._empty_text = self._encoded(self._negative_prompt), self._encoded("")
+
+    def _encoded(self, caption: str) -> Tensor:
+        embedding = self._prompts.get(caption).to(self._device, torch.float32)
+        return pad_text(embedding[None], text_length=self._folder.text_length)
 
     def prepare_batch(
         self,
@@ -93,11 +101,12 @@ class WanAdapter(FlowMatchingAdapter):
             latents = torch.zeros(text.shape[0], *shape, device=self._device)
         else:
             latents = self._latents(raw_batch)
-        negative = self._negative_text
+        negative, empty = self._negative_text, self._empty_text
         return TrainingBatch(
             latents=latents,
             conditioning={TEXT: text},
             negative_conditioning=None if negative is None else {TEXT: negative.expand_as(text)},
+            dropped_conditioning=None if empty is None else {TEXT: empty.expand_as(text)},
             extras={"info": raw_batch.get("info", [])},
         )
 

@@ -14,7 +14,7 @@ from fastvideo_core.distributed import context
 from fastvideo_core.roles import RoleHandle, RoleManager
 from fastvideo_core.validator import SamplingValidator
 from fastvideo_wan.adapter import WanAdapter
-from fastvideo_wan.config import WanConfig
+from fastvideo_wan.config import NEGATIVE_PROMPT, WanConfig
 from fastvideo_wan.folder import TRANSFORMER
 from fastvideo_wan.loading import load_transformer, meta_transformer, transformer_weights
 from fastvideo_wan.run import open_roles
@@ -42,9 +42,10 @@ def build_wan_components(cfg: RunConfig) -> ModelComponents:
     device = context.device()
     bf16 = cfg.training.mixed_precision == "bf16"
 
-    captions = [config.negative_prompt]
+    negative = config.negative_text(NEGATIVE_PROMPT)
     validation = prompts_of_run(cfg.training)
-    captions += [prompt.caption for prompt in validation]
+    captions = [negative, "", *(prompt.caption for prompt in validation)]
+    captions += [config.negative_text(NEGATIVE_PROMPT, prompt.negative_prompt) for prompt in validation]
     encoder = TextEncoder(
         base.path,
         device=device,
@@ -72,7 +73,8 @@ def build_wan_components(cfg: RunConfig) -> ModelComponents:
         device=device,
         training=cfg.training,
         autocast=bf16,
-        encode_negative=lambda: prompts.get(config.negative_prompt),
+        prompts=prompts,
+        negative_prompt=negative,
     )
     handles = {name: _role(cfg, name, device, bf16) for name in roles.folders}
     return ModelComponents(bundle=RoleManager(handles), adapter=adapter, validator=validator)

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
-
-from fastvideo_core.config.sections import PipelineConfig
+from fastvideo_core.config.sections import GuidedPipelineConfig
 from fastvideo_core.config.video_limits import VideoLimits
 from fastvideo_core.errors import Problem
 
@@ -28,15 +26,16 @@ LIMITS = VideoLimits(
     unguided="WanPipeline does not guide",
 )
 
+NEGATIVE_PROMPT = (
+    "色调艳丽，过曝，静态，细节模糊不清，字幕，风格，作品，画作，画面，静止，整体发灰，最差质量，低质量，JPEG压缩残留，丑陋的，"
+    "残缺的，多余的手指，画得不好的手部，画得不好的脸部，畸形的，毁容的，形态畸形的肢体，手指融合，静止不动的画面，杂乱的背景，"
+    "三条腿，背景人很多，倒着走"
+)
+"""The published one: `sample_neg_prompt` of Wan-Video/Wan2.1, wan/configs/shared_config.py, for text-to-video."""
 
-class WanConfig(PipelineConfig):
-    """How Wan is trained and sampled; flow_shift and sampler_kind are those of every family."""
 
-    negative_prompt: str = Field(
-        "",
-        description="Prompt of the unconditional half of guidance, and of dropped captions: encoded as at inference. "
-        "The empty text is what WanPipeline takes when none is given.",
-    )
+class WanConfig(GuidedPipelineConfig):
+    """How Wan is trained and sampled, with the options of every family alone."""
 
     def check_run(self, cfg: RunConfig) -> list[tuple[str, Problem]]:
         """Sizes, guidance scales and attention that Wan cannot do, and the data that it needs."""
@@ -70,3 +69,7 @@ class WanConfig(PipelineConfig):
         from fastvideo_wan.run import encoders
 
         return encoders(cfg, latents_source=latents_source, download=download)
+
+    def resolve(self, cfg: RunConfig) -> WanConfig:
+        """With the negative prompt in full."""
+        return self.model_copy(update={"negative_prompt": self.negative_text(NEGATIVE_PROMPT)})

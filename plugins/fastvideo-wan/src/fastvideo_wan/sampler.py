@@ -14,11 +14,11 @@ from fastvideo_core.data.validation import ValidationPrompt
 from fastvideo_core.diffusion.rollout import FewStepSchedule
 from fastvideo_core.errors import ConfigError, Problem
 from fastvideo_core.inference import Autocast, evaluating
-from fastvideo_core.path_sampler import PathSampler
+from fastvideo_core.path_sampler import PathSampler, StudentSchedule
 from fastvideo_core.roles import RoleHandle
 from fastvideo_core.validator import SampledVideo, ValidationRequest
-from fastvideo_wan.config import WanConfig
-from fastvideo_wan.folder import TRANSFORMER, WanFolder, open_folder
+from fastvideo_wan.config import NEGATIVE_PROMPT, WanConfig
+from fastvideo_wan.folder import MARKER, TRANSFORMER, WanFolder, open_folder
 from fastvideo_wan.latents import decode_frames, latent_shape
 from fastvideo_wan.loading import load_transformer, load_vae
 from fastvideo_wan.schedule import FewStepScheduler, many_step_scheduler, resolve_flow_shift, shift_and_clamp
@@ -98,7 +98,7 @@ class WanSampler:
         shape = latent_shape(self._folder, num_frames=prompt.num_frames, height=prompt.height, width=prompt.width)
         noise = torch.randn(1, *shape, generator=generator, device=generator.device)
         transformer = request.sample_handle.modules[TRANSFORMER]
-        guided = request.guidance_scale > 1
+        negative = self._config.negative_text(NEGATIVE_PROMPT, prompt.negative_prompt)
         pipeline = WanPipeline(
             tokenizer=None,
             text_encoder=None,
@@ -110,7 +110,7 @@ class WanSampler:
         with torch.no_grad(), evaluating(transformer):
             latents: Tensor = pipeline(
                 prompt_embeds=self._text(prompt.caption),
-                negative_prompt_embeds=self._text(self._config.negative_prompt) if guided else None,
+                negative_prompt_embeds=self._text(negative) if request.guidance_scale > 1 else None,
                 height=prompt.height,
                 width=prompt.width,
                 num_frames=prompt.num_frames,
@@ -176,8 +176,9 @@ def build_sampler(
         config=pipeline_config,
         flow_shift=resolve_flow_shift(folder, pipeline_config),
         device=device,
-        prompts=PromptEmbeddings(encoder, [pipeline_config.negative_prompt], keep_encoder=True),
+        prompts=PromptEmbeddings(encoder, keep_encoder=True),
         size=SIZE,
         autocast=False,
     )
-    return PathSampler(RoleHandle("student", {TRANSFORMER: transformer}, family="wan"), sampler)
+    student = StudentSchedule.exported(folder.scheduler.get(MARKER, {}), where=f"{model_path}/scheduler")
+    return PathSampler(RoleHandle("student", {TRANSFORMER: transformer}, family="wan"), sampler, student)

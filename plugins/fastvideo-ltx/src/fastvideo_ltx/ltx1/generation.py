@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -83,6 +83,8 @@ class LtxVideo(Generation):
     block = LTXVideoTransformerBlock
     geometry = VideoGeometry(frames_divisor=FRAMES_DIVISOR, frames_remainder=1, size_multiple=SIZE_MULTIPLE, fps=25.0)
     size = VideoSize(height=512, width=704, num_frames=161)
+    # of InferenceConfig in Lightricks/LTX-Video, ltx_video/inference.py
+    negative_prompt = "worst quality, inconsistent motion, blurry, jittery, distorted"
 
     def read(self, path: str, index: Mapping[str, Any], *, where: str) -> LtxFolder:
         def config(kind: Any, subfolder: str) -> dict[str, Any]:
@@ -147,7 +149,8 @@ class LtxVideo(Generation):
         device: torch.device,
         training: TrainingArgs | None,
         autocast: bool,
-        encode_negative: Callable[[], Tensor],
+        prompts: PromptEmbeddings,
+        negative_prompt: str,
     ) -> LtxAdapter:
         return LtxVideoAdapter(
             folder,
@@ -156,7 +159,8 @@ class LtxVideo(Generation):
             device=device,
             training=training,
             autocast=autocast,
-            encode_negative=encode_negative,
+            prompts=prompts,
+            negative_prompt=negative_prompt,
         )
 
     def sampler(

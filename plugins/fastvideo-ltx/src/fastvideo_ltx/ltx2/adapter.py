@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fastvideo_core.config.training import TrainingArgs
+from fastvideo_core.data.captions import PromptEmbeddings
 from fastvideo_core.data.stored import place, stored_tensor
 from fastvideo_core.errors import Problem
 from fastvideo_core.roles import RoleHandle
@@ -41,7 +42,8 @@ class Ltx2Adapter(LtxAdapter):
         device: torch.device,
         training: TrainingArgs | None,
         autocast: bool,
-        encode_negative: Callable[[], Tensor],
+        prompts: PromptEmbeddings,
+        negative_prompt: str,
     ) -> None:
         super().__init__(
             folder,
@@ -50,7 +52,8 @@ class Ltx2Adapter(LtxAdapter):
             device=device,
             training=training,
             autocast=autocast,
-            encode_negative=encode_negative,
+            prompts=prompts,
+            negative_prompt=negative_prompt,
         )
         dtype = torch.bfloat16 if autocast else torch.float32
         self.connectors = Connectors(folder.path, device=device, dtype=dtype)

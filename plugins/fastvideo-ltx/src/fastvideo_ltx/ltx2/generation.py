@@ -17,6 +17,7 @@ from diffusers import (
 from diffusers.models.autoencoders.autoencoder_kl_ltx2_audio import LATENT_DOWNSAMPLE_FACTOR
 from diffusers.models.transformers.transformer_ltx2 import LTX2VideoTransformerBlock
 from diffusers.pipelines.ltx2 import LTX2TextConnectors
+from diffusers.pipelines.ltx2.utils import DEFAULT_NEGATIVE_PROMPT
 from torch import Tensor
 
 from fastvideo_core.config.training import TrainingArgs
@@ -70,6 +71,8 @@ class Ltx2(Generation):
         least_size=2 * SIZE_MULTIPLE,  # the decoder pads by reflection, which takes two latent rows and columns
     )
     size = VideoSize(height=512, width=768, num_frames=121)
+    # diffusers' copy of the one in Lightricks/LTX-2, packages/ltx-trainer/src/ltx_trainer/config.py
+    negative_prompt = DEFAULT_NEGATIVE_PROMPT
 
     def frozen(self, config: LtxConfig) -> Callable[[str], bool] | None:
         """Whatever serves the sound, in a run on video alone: no decay and no gradient of zeros may move it."""
@@ -166,7 +169,8 @@ class Ltx2(Generation):
         device: torch.device,
         training: TrainingArgs | None,
         autocast: bool,
-        encode_negative: Callable[[], Tensor],
+        prompts: PromptEmbeddings,
+        negative_prompt: str,
     ) -> LtxAdapter:
         return Ltx2Adapter(
             folder,
@@ -175,7 +179,8 @@ class Ltx2(Generation):
             device=device,
             training=training,
             autocast=autocast,
-            encode_negative=encode_negative,
+            prompts=prompts,
+            negative_prompt=negative_prompt,
         )
 
     def sampler(
