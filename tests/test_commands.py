@@ -278,6 +278,7 @@ def test_samples_that_could_not_be_written_are_not_made(commands, trained, calls
     ("options", "message"),
     [
         (("--prompt", " "), "--prompt: the prompt is empty"),
+        (("--prompt", "x", "--negative-prompt", "a \ud83d"), "--negative-prompt: is blank, or no UTF-8 text"),
         (("--prompt", "x", "--guidance-scale", "nan"), "'nan' is no finite number"),
         (("--prompt", "x", "--guidance-scale", "inf"), "'inf' is no finite number"),
         (("--prompt", "x", "--timesteps", "nan"), "--timesteps nan: 'nan' is no finite number"),

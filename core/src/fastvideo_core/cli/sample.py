@@ -103,6 +103,8 @@ def _prompts(args: argparse.Namespace) -> list[ValidationPrompt]:
     if not all(map(is_text, args.prompt)):
         found, allowed = "the prompt is empty, or no UTF-8 text", "a text that is not empty"
         raise ConfigError(Problem(found, where="--prompt", allowed=allowed))
+    if args.negative_prompt and not is_text(args.negative_prompt):
+        raise ConfigError(Problem("is blank, or no UTF-8 text", where="--negative-prompt", allowed='a text, or ""'))
     prompts = [ValidationPrompt(caption=text) for text in args.prompt]
     if args.prompts is not None:
         prompts += read_validation_prompts(args.prompts)
