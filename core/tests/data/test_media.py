@@ -8,7 +8,6 @@ import av
 import numpy as np
 import pytest
 from av.stream import Disposition
-from av.video.reformatter import VideoReformatter
 from PIL import Image
 
 from fastvideo_core.data.media import picture_notes, probe, read_frames, write_contact_sheet, write_video
@@ -193,7 +192,7 @@ def write_tracks(path: Path, *tracks: np.ndarray, default: int | None = None, co
         for i, (stream, frames) in enumerate(zip(streams, tracks, strict=True)):
             stream.height, stream.width = frames.shape[1:3]
             stream.pix_fmt = "rgb24" if i == cover else "yuv420p"
-            stream.disposition = Disposition.attached_pic if i == cover else Disposition(i == default)
+            stream.disposition = Disposition.attached_pic.value if i == cover else int(i == default)
         for stream, frames in zip(streams, tracks, strict=True):
             for array in frames:
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(array, format="rgb24")))
@@ -237,13 +236,23 @@ def test_of_several_videos_the_default_one_is_taken_then_the_largest(tmp_path: P
 
 
 @pytest.mark.parametrize("full_range", [False, True])
-@pytest.mark.parametrize(("matrix", "written"), [(1, 1), (6, 5), (7, 7), (9, 9)])
+@pytest.mark.parametrize(
+    ("tags", "red", "blue"),
+    [
+        ({"colorspace": 1}, 0.2126, 0.0722),  # BT.709
+        ({"colorspace": 5}, 0.299, 0.114),  # BT.601
+        ({"colorspace": 6}, 0.299, 0.114),
+        ({"colorspace": 2}, 0.299, 0.114),  # unsaid, and small
+        ({"colorspace": 7}, 0.212, 0.087),  # SMPTE 240M
+        ({"colorspace": 9}, 0.2627, 0.0593),  # BT.2020
+        ({"colorspace": 2, "color_primaries": 9}, 0.2627, 0.0593),  # unsaid, and wide
+    ],
+)
 def test_every_matrix_and_range_gives_the_colours_back(
-    tmp_path: Path, matrix: int, written: int, full_range: bool
+    tmp_path: Path, tags: dict[str, int], red: float, blue: float, full_range: bool
 ) -> None:
-    """Matrices as tags (709, 170M, 240M, 2020) and as ffmpeg converts with them."""
     path, colour = tmp_path / "x.mp4", (220, 40, 30)
-    write_tagged(path, colour, colorspace=matrix, written=written, color_range=1 + full_range)
+    write_tagged(path, colour, weights=(red, blue), color_range=1 + full_range, **tags)
     assert np.abs(read_frames(path)[1, 24, 32].astype(int) - colour).max() <= 3
 
 
@@ -268,20 +277,27 @@ def test_colours_that_are_not_converted_are_noted(tmp_path: Path) -> None:
     assert notes(colorspace=10, color_primaries=1, color_trc=14) == ["colour matrix that is not read"]
 
 
-def write_tagged(path: Path, colour: tuple[int, int, int], *, written: int = 9, **tags: int) -> None:
-    """Three plain frames of 48 x 64 in 10 bits; `written` is the matrix that they are converted with, tags say which."""
+def write_tagged(
+    path: Path, colour: tuple[int, int, int], *, weights: tuple[float, float] = (0.2627, 0.0593), **tags: int
+) -> None:
+    """Three plain frames of 48 x 64 in 10 bits; the weights of red and blue in luma make them, the tags describe them."""
+    r, g, b = (value / 255 for value in colour)
+    luma = weights[0] * r + (1 - sum(weights)) * g + weights[1] * b
+    blueness, redness = (b - luma) / (2 - 2 * weights[1]), (r - luma) / (2 - 2 * weights[0])
+    if tags.get("color_range") == 2:
+        values = (1023 * luma, 1023 * blueness + 512, 1023 * redness + 512)
+    else:
+        values = (876 * luma + 64, 896 * blueness + 512, 896 * redness + 512)
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx265", rate=16)
         stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p10le"
         stream.options = {"crf": "4", "x265-params": "log-level=error"}
         for name, value in tags.items():
             setattr(stream.codec_context, name, value)
-        plain = av.VideoFrame.from_ndarray(np.full((48, 64, 3), colour, np.uint8), format="rgb24")
-        reformatter, color_range = VideoReformatter(), tags.get("color_range", 1)
         for _ in range(3):
-            frame = reformatter.reformat(
-                plain, format="yuv420p10le", dst_colorspace=written, dst_color_range=color_range
-            )
-            frame.colorspace, frame.color_range = tags["colorspace"], color_range
+            frame = av.VideoFrame(64, 48, "yuv420p10le")
+            for plane, value in zip(frame.planes, values, strict=True):
+                plane.update(np.full(plane.buffer_size // 2, round(value), "<u2"))
+            frame.colorspace, frame.color_range = tags["colorspace"], tags.get("color_range", 1)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())

@@ -30,7 +30,7 @@ ENLARGED = 1.25
 
 _BT709, _UNSPECIFIED, _BT601, _BT2020 = 1, 2, 5, 9  # as ffmpeg numbers matrices
 _MATRICES = {_BT709: _BT709, 4: 4, 5: _BT601, 6: _BT601, 7: 7, _BT2020: _BT2020, 10: _BT2020}
-"""What `VideoReformatter` converts with, by a frame's matrix. Numbers: av 17 has no name for BT.2020."""
+"""The matrix that a frame is converted with, by its own."""
 _UNREAD_MATRICES = {
     8: "YCgCo",
     10: "BT.2020 constant luminance",
@@ -306,12 +306,12 @@ def _picture(
     if turns % 2:
         height, width = width, height
     cover_width, cover_height = _cover(frame, height, width, aspect)
+    frame.colorspace = _matrix(frame)  # av 17 heeds no other way to name BT.2020
     array = reformatter.reformat(
         frame,
         width=cover_width,
         height=cover_height,
         format="rgb24",
-        src_colorspace=_matrix(frame),
         interpolation=Interpolation.BICUBIC,
     ).to_ndarray()
     top, left = (cover_height - height) // 2, (cover_width - width) // 2
