@@ -17,6 +17,7 @@ from small_disk import small_disk
 from tiny_data import OPTIONS, FakeEncoder, write_clip
 
 from fastvideo_core.data.account import DataWriteError
+from fastvideo_core.data.captions import CaptionCut
 from fastvideo_core.data.loader import ParquetLoader
 from fastvideo_core.data.media import read_frames
 from fastvideo_core.data.preprocess import PreprocessOptions, preprocess
@@ -272,3 +273,26 @@ def test_what_clips_lose_of_their_picture_is_in_the_report(clips: Path, tmp_path
     assert stored["noted"][0] == {"item": "small.mp4", "note": "enlarged: 2.0 times, from 12 x 8 pixels"}
     assert "  1 x cropped, e.g. wide.mp4" in capsys.readouterr().out
     assert preprocess(FakeEncoder(), clips, tmp_path / "out", OPTIONS).noted == report.noted
+
+
+class ShortSighted(FakeEncoder):
+    """Reads ten characters of a caption."""
+
+    def encode_texts(self, captions):
+        return super().encode_texts([caption[:10] for caption in captions])
+
+    def caption_cut(self, caption: str) -> CaptionCut | None:
+        return CaptionCut(len(caption), 10) if len(caption) > 10 else None
+
+
+def test_captions_that_are_cut_are_counted(clips: Path, tmp_path: Path, capsys) -> None:
+    report = preprocess(ShortSighted(), clips, tmp_path / "out", OPTIONS)
+    assert [noted.item for noted in report.noted] == ["b.mp4", "c.mp4", "d.mp4"]
+    assert report.noted[0].note == "caption cut at 10 tokens: it has 11"
+    stored = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert stored["notes"] == {"caption cut at 10 tokens": 3}
+    assert "  3 x caption cut at 10 tokens, e.g. b.mp4" in capsys.readouterr().out
+    assert preprocess(ShortSighted(), clips, tmp_path / "out", OPTIONS).noted == report.noted
+    (tmp_path / "prompts.txt").write_text("short\nnot so short\n")
+    report = preprocess(ShortSighted(), tmp_path / "prompts.txt", tmp_path / "text", OPTIONS)
+    assert [noted.item for noted in report.noted] == ["prompt-000002"]

@@ -8,6 +8,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKLLTXVideo, LTXConditionPipeline, LTXPipeline
 
+from fastvideo_core.data.captions import CaptionCut
 from fastvideo_core.data.encoder import LatentEncoder
 from fastvideo_core.errors import ConfigError, DataError
 from fastvideo_ltx.encoder import build_encoder
@@ -64,6 +65,8 @@ def test_captions_become_what_the_pipeline_encodes_without_padding(tiny, tiny_co
             )
             assert torch.equal(embedding, expected[0, : len(embedding)])
             assert int(mask.sum()) == len(embedding)
+    cuts = [build_encoder(path, device=CPU).caption_cut("x" * count) for count in (length - 1, length, 700)]
+    assert cuts == [None, CaptionCut(length + 1, length), CaptionCut(701, length)]
 
 
 def test_the_description_follows_weights_and_conventions_and_not_the_folder(encoder, tiny, tiny_condition, tmp_path):

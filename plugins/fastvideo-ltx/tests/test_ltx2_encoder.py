@@ -12,6 +12,7 @@ import torch
 from ltx2_pipeline import FPS, FRAMES, open_pipeline
 from safetensors.torch import load_file, save_file
 
+from fastvideo_core.data.captions import CaptionCut
 from fastvideo_core.data.encoder import AudioEncoder, LatentEncoder
 from fastvideo_core.data.loader import ParquetLoader
 from fastvideo_core.data.media import write_video
@@ -119,3 +120,8 @@ def test_preprocess_stores_sound_beside_the_picture(encoder, tmp_path: Path):
     assert batch["audio_latent"].shape == (2, 8, 9, 16)
     assert batch["text_embedding"].shape == (2, 1 + len("a▁loud▁clip".encode()), 32)
     assert not batch["latents_normalised"]
+
+
+def test_a_caption_that_is_cut_is_told(encoder):
+    assert encoder.caption_cut("x" * 1023) is None
+    assert encoder.caption_cut("x" * 1024) == CaptionCut(1025, 1024)

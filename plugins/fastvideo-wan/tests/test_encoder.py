@@ -8,6 +8,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKLWan, WanPipeline
 
+from fastvideo_core.data.captions import CaptionCut
 from fastvideo_core.data.encoder import LatentEncoder
 from fastvideo_core.errors import ConfigError, DataError
 from fastvideo_wan.encoder import WanEncoder
@@ -58,6 +59,12 @@ def test_captions_become_what_the_pipeline_encodes_without_padding(encoder, tiny
             expected, _ = pipeline.encode_prompt(caption, None, False, max_sequence_length=512)
             assert torch.equal(embedding, expected[0, : len(embedding)])
             assert expected[0, len(embedding) :].abs().sum() == 0
+
+
+def test_a_caption_that_is_cut_is_told(encoder):
+    assert encoder.caption_cut("x" * 511) is None
+    assert encoder.caption_cut("x" * 512) == CaptionCut(513, 512)
+    assert encoder.caption_cut("&amp;" * 500) is None  # as the pipeline cleans it
 
 
 def test_the_description_follows_the_weights_and_not_the_folder(encoder, tiny, tmp_path):

@@ -1,11 +1,53 @@
-"""Embeddings of captions: who makes them, and each made once."""
+"""Embeddings of captions: who makes them, each made once, and which captions they do not hold as a whole."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
+
+logger = logging.getLogger(__name__)
+
+_SHOWN_CHARACTERS = 60
+
+
+@dataclass(frozen=True)
+class CaptionCut:
+    """A caption of more tokens than its embedding is made of.
+
+    Args:
+        tokens: of the whole caption.
+        limit: tokens that are read, from its start.
+    """
+
+    tokens: int
+    limit: int
+
+    def __str__(self) -> str:
+        return f"caption cut at {self.limit} tokens: it has {self.tokens}"
+
+
+@runtime_checkable
+class CutsCaptions(Protocol):
+    """What a `LatentEncoder` and a `CaptionEncoder` offer besides when they read only so many tokens of a caption."""
+
+    def caption_cut(self, caption: str) -> CaptionCut | None:
+        """What is cut off a caption; None when all of it is read."""
+        ...
+
+
+def caption_cut(encoder: object, caption: str) -> CaptionCut | None:
+    """What an encoder cuts off a caption; None when it reads all of it, or does not say."""
+    return encoder.caption_cut(caption) if isinstance(encoder, CutsCaptions) else None
+
+
+def cut_of(tokenizer: Callable[..., Any], text: str, limit: int) -> CaptionCut | None:
+    """What a tokenizer of transformers cuts off a text that it cuts at `limit` tokens, special ones included."""
+    tokens = len(tokenizer(text, add_special_tokens=True, verbose=False)["input_ids"])
+    return CaptionCut(tokens, limit) if tokens > limit else None
 
 
 class CaptionEncoder(Protocol):
@@ -21,7 +63,7 @@ class CaptionEncoder(Protocol):
 
 
 class PromptEmbeddings:
-    """Embeddings of captions on the CPU, each encoded once.
+    """Embeddings of captions on the CPU, each encoded once; a warning names those of which only a part is read.
 
     Args:
         encoder: encodes what is missing.
@@ -42,6 +84,8 @@ class PromptEmbeddings:
             missing = [text for text in wanted if text not in self._embeddings]
             for text, embedding in zip(missing, self._encoder.encode(missing), strict=True):
                 self._embeddings[text] = embedding.cpu()
+                if (cut := caption_cut(self._encoder, text)) is not None:
+                    logger.warning("%s; what comes behind is not seen: %r...", cut, text[:_SHOWN_CHARACTERS])
             if not self._keep_encoder:
                 self._encoder.free()
         return self._embeddings[caption]

@@ -73,7 +73,10 @@ class VideoGeometry:
 
 @runtime_checkable
 class LatentEncoder(Protocol):
-    """A family's encoders, as `preprocess` calls them."""
+    """A family's encoders, as `preprocess` calls them.
+
+    One that reads only so many tokens of a caption says so: see `CutsCaptions`. One that encodes sound is an `AudioEncoder`.
+    """
 
     @property
     def geometry(self) -> VideoGeometry:

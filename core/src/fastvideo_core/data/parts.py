@@ -44,10 +44,12 @@ class ItemRecord:
     """What is known of a source's item; stored in every part file that holds a sample of it.
 
     Args:
-        notes: what its samples lose or show otherwise, "kind: details" each.
+        notes: what its samples lose of the picture or show otherwise, "kind: details" each.
+        text_notes: what they lose of the caption, likewise.
     """
 
     notes: tuple[str, ...] = ()
+    text_notes: tuple[str, ...] = ()
 
 
 class PartsFolder:
@@ -183,7 +185,9 @@ class PartsFolder:
         records = json.loads(metadata[_VIDEOS_KEY])
         self.videos.update({video: VideoRecord(**record) for video, record in records.items()})
         items = json.loads(metadata.get(_ITEMS_KEY, b"{}"))  # absent where an earlier version wrote the file
-        self.items.update({item: ItemRecord(tuple(record["notes"])) for item, record in items.items()})
+        self.items.update(
+            {item: ItemRecord(tuple(record["notes"]), tuple(record["text_notes"])) for item, record in items.items()}
+        )
 
     def _check_settings(self, path: Path, stored: dict[str, Any]) -> None:
         changes = [

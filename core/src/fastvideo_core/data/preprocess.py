@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from fastvideo_core.data.account import DataWriteError, Noted, PreprocessReport, Skipped
 from fastvideo_core.data.audio import SoundTrack, Waveform
+from fastvideo_core.data.captions import caption_cut
 from fastvideo_core.data.encoder import AudioEncoder, LatentEncoder
 from fastvideo_core.data.media import Frames, iter_frames, picture_notes, probe
 from fastvideo_core.data.output import check_data_output
@@ -105,7 +106,9 @@ def preprocess(
         unused_frames={name: video.unused_frames for name, video in parts.videos.items() if video.unused_frames},
         seconds=time.monotonic() - started,
         without_sound=parts.without_sound,
-        noted=tuple(Noted(item, note) for item, record in parts.items.items() for note in record.notes),
+        noted=tuple(
+            Noted(item, note) for item, record in parts.items.items() for note in record.notes + record.text_notes
+        ),
     )
     with _writing(parts):
         report.write()
@@ -120,6 +123,12 @@ def preprocess(
 class _Clip:
     frames: Frames
     sound: Waveform | None
+
+
+@dataclass(frozen=True)
+class _Text:
+    embedding: Tensor
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -139,7 +148,7 @@ class _Run:
         self._encoder = encoder
         self._options = options
         self._parts = parts
-        self._embeddings: dict[str, Tensor] = {}
+        self._texts: dict[str, _Text] = {}
         self.skipped: list[Skipped] = []
 
     def wanted(self, items: Iterator[SourceItem]) -> Iterator[_Pending]:
@@ -162,15 +171,17 @@ class _Run:
             latents = self._encoder.encode_videos(torch.from_numpy(np.stack([clip.frames for clip in clips])))
             latents = self._with_sound(clips, latents)
         for one, tensors in zip(pending, latents, strict=True):
-            named = {**tensors, "text_embedding": self._embeddings[one.item.caption]}
+            text = self._texts[one.item.caption]
+            named = {**tensors, "text_embedding": text.embedding}
             sound = one.clip is not None and one.clip.sound is not None
             row: dict[str, Any] = self._metadata(one, tensors)
             for name, tensor in named.items():
                 row.update(encode_tensor(name, tensor))
             metadata = SOUND_METADATA if sound else VIDEO_METADATA if clips else TEXT_METADATA
+            record = replace(one.record, text_notes=text.notes)
             schema = arrow_schema(tuple(named), metadata)
             with _writing(self._parts):
-                self._parts.add(row, schema, item=one.item.id, record=one.record, videos=one.completes, sound=sound)
+                self._parts.add(row, schema, item=one.item.id, record=record, videos=one.completes, sound=sound)
 
     def _with_sound(self, clips: Sequence[_Clip], latents: Sequence[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
         waveforms = [torch.from_numpy(clip.sound) for clip in clips if clip.sound is not None]
@@ -185,10 +196,13 @@ class _Run:
 
     def _encode_captions(self, captions: Sequence[str]) -> None:
         # The clips of a video share its caption: what the last batch encoded is used again.
-        known = {caption: self._embeddings[caption] for caption in captions if caption in self._embeddings}
+        known = {caption: self._texts[caption] for caption in captions if caption in self._texts}
         new = [caption for caption in dict.fromkeys(captions) if caption not in known]
         encoded = self._encoder.encode_texts(new) if new else []
-        self._embeddings = {**known, **dict(zip(new, encoded, strict=True))}
+        for caption, embedding in zip(new, encoded, strict=True):
+            cut = caption_cut(self._encoder, caption)
+            known[caption] = _Text(embedding, () if cut is None else (str(cut),))
+        self._texts = known
 
     def _metadata(self, one: _Pending, tensors: dict[str, Tensor]) -> dict[str, Any]:
         row: dict[str, Any] = {"id": one.id, "caption": one.item.caption}

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from fastvideo_core.data.captions import caption_cut
 from fastvideo_core.data.validation import ValidationPrompt
 from fastvideo_core.dispatch.sources import load_role, role_source
 from fastvideo_core.errors import UserError
@@ -20,6 +21,9 @@ from fastvideo_core.testing.family_suite import FamilySuite
 from fastvideo_core.testing.runs import load_config
 from fastvideo_core.testing.suite import needs
 from fastvideo_core.validator import SampledVideo, ValidationRequest
+
+_LONG_CAPTION = 1100
+"""Words; more tokens than most text encoders read."""
 
 
 class TargetChecks(FamilySuite):
@@ -64,6 +68,18 @@ class TargetChecks(FamilySuite):
         first, second = (one.raw_batch(components) for one in (prepared, again))
         for name in (name for name, value in first.items() if isinstance(value, Tensor)):
             assert_equal(f"{name}, encoded twice,", second[name], first[name])
+
+    @needs("preprocess")
+    def test_a_caption_that_is_cut_is_told(self, prepared: PreparedFamily) -> None:
+        encoder = self._encoder(prepared.run)
+        long = "a " * _LONG_CAPTION
+        one, longer = encoder.encode_texts([long, long + long])
+        if torch.equal(one, longer):  # nothing of the second half is seen
+            assert caption_cut(encoder, long + long) is not None, (
+                f"captions of {_LONG_CAPTION} and {2 * _LONG_CAPTION} words are encoded alike, and the encoder does not "
+                "say that it cuts them: give it caption_cut (fastvideo_core.data.captions.CutsCaptions)"
+            )
+        assert caption_cut(encoder, CAPTIONS[0]) is None, f"caption_cut says that {CAPTIONS[0]!r} is cut"
 
     @needs("export")
     def test_an_exported_role_is_the_same_network(self, prepared: PreparedFamily, tmp_path: Path) -> None:

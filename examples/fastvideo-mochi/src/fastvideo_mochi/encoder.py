@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from fastvideo_core.data.captions import CaptionCut
 from fastvideo_core.data.encoder import VideoGeometry
 from fastvideo_mochi.folder import check_folder, load_vae
 from fastvideo_mochi.latents import SPACE, TIME
@@ -53,3 +54,7 @@ class MochiEncoder:
     def encode_texts(self, captions: Sequence[str]) -> list[Tensor]:
         """Per caption its embedding [L, D]."""
         return self._text.encode(captions)
+
+    def caption_cut(self, caption: str) -> CaptionCut | None:
+        """What is cut off a caption; None when all of it is read."""
+        return self._text.caption_cut(caption)

@@ -9,6 +9,7 @@ from diffusers import MochiPipeline
 from torch import Tensor
 from transformers import AutoTokenizer, T5EncoderModel
 
+from fastvideo_core.data.captions import CaptionCut, cut_of
 from fastvideo_mochi.folder import check_folder, load
 
 TEXT_LENGTH = 256
@@ -44,6 +45,10 @@ class TextEncoder:
             )
             embeddings.append(hidden[0][mask[0].bool()].float().cpu())
         return embeddings
+
+    def caption_cut(self, caption: str) -> CaptionCut | None:
+        """What is cut off a caption; None when all of it is read."""
+        return cut_of(self._pipeline.tokenizer, caption, TEXT_LENGTH)
 
 
 def conditioning_of(embedding: Tensor, lengths: Tensor) -> dict[str, Tensor]:

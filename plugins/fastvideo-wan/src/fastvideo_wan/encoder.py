@@ -8,6 +8,7 @@ import torch
 from diffusers import AutoencoderKLWan
 from torch import Tensor
 
+from fastvideo_core.data.captions import CaptionCut
 from fastvideo_core.data.encoder import VideoGeometry
 from fastvideo_wan.folder import open_folder
 from fastvideo_wan.identity import encoder_identity
@@ -77,6 +78,10 @@ class WanEncoder:
     def encode_texts(self, captions: Sequence[str]) -> list[Tensor]:
         """Per caption its embedding [L, D], L <= 512 tokens, as WanPipeline encodes it; on the CPU."""
         return [embedding.cpu() for embedding in self._text.encode(captions)]
+
+    def caption_cut(self, caption: str) -> CaptionCut | None:
+        """What is cut off a caption; None when all of it is read."""
+        return self._text.caption_cut(caption)
 
     def _autoencoder(self) -> AutoencoderKLWan:
         if self._vae is None:

@@ -9,6 +9,7 @@ from diffusers.pipelines.wan.pipeline_wan import prompt_clean
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
 
+from fastvideo_core.data.captions import CaptionCut, cut_of
 from fastvideo_core.on_demand import OnDemand
 from fastvideo_wan.folder import TEXT_LENGTH
 from fastvideo_wan.loading import load_text_encoder
@@ -36,6 +37,11 @@ class TextEncoder:
         tokenizer, encoder = self._models.get()
         return [self._encode_one(tokenizer, encoder, caption) for caption in captions]
 
+    def caption_cut(self, caption: str) -> CaptionCut | None:
+        """What is cut off a caption; None when all of it is read."""
+        tokenizer = self._models.get()[0]
+        return cut_of(tokenizer, prompt_clean(caption), _length(tokenizer))
+
     def module(self) -> UMT5EncoderModel:
         """The text encoder itself."""
         return self._models.get()[1]
@@ -49,7 +55,7 @@ class TextEncoder:
         tokens = tokenizer(
             [prompt_clean(caption)],
             padding="max_length",
-            max_length=min(TEXT_LENGTH, tokenizer.model_max_length),
+            max_length=_length(tokenizer),
             truncation=True,
             add_special_tokens=True,
             return_attention_mask=True,
@@ -58,6 +64,10 @@ class TextEncoder:
         mask = tokens.attention_mask.to(self._device)
         hidden: Tensor = encoder(tokens.input_ids.to(self._device), mask).last_hidden_state[0]
         return hidden[: int(mask.sum())]
+
+
+def _length(tokenizer: PreTrainedTokenizerBase) -> int:
+    return min(TEXT_LENGTH, int(tokenizer.model_max_length))
 
 
 def pad_text(embedding: Tensor, lengths: Tensor | None = None, *, text_length: int = TEXT_LENGTH) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from diffusers import AutoencoderKLLTXVideo
 from torch import Tensor
 
-from fastvideo_core.data.captions import CaptionEncoder
+from fastvideo_core.data.captions import CaptionCut, CaptionEncoder, caption_cut
 from fastvideo_core.data.encoder import VideoGeometry
 from fastvideo_ltx.identity import TEXT_ENCODER, VAE, encoder_identity
 from fastvideo_ltx.loading import load_model
@@ -82,6 +82,10 @@ class LtxVideoEncoder:
     def encode_texts(self, captions: Sequence[str]) -> list[Tensor]:
         """Per caption its embedding [L, D], as the pipeline encodes it, without padding; on the CPU."""
         return [embedding.cpu() for embedding in self._text.encode(captions)]
+
+    def caption_cut(self, caption: str) -> CaptionCut | None:
+        """What is cut off a caption; None when all of it is read."""
+        return caption_cut(self._text, caption)
 
     def _autoencoder(self) -> AutoencoderKLLTXVideo:
         if self._vae is None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, T5EncoderModel
 
+from fastvideo_core.data.captions import CaptionCut, cut_of
 from fastvideo_core.on_demand import OnDemand
 from fastvideo_ltx.loading import load_text_model, load_tokenizer
 
@@ -45,6 +46,10 @@ class T5Captions:
         """
         tokenizer, encoder = self._models.get()
         return [self._encode_one(tokenizer, encoder, caption) for caption in captions]
+
+    def caption_cut(self, caption: str) -> CaptionCut | None:
+        """What is cut off a caption; None when all of it is read."""
+        return cut_of(self._models.get()[0], caption, self._length)
 
     def module(self) -> T5EncoderModel:
         """The text encoder itself."""

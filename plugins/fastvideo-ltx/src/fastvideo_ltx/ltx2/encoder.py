@@ -8,7 +8,7 @@ import torch
 from diffusers import AutoencoderKLLTX2Audio, AutoencoderKLLTX2Video
 from torch import Tensor
 
-from fastvideo_core.data.captions import CaptionEncoder
+from fastvideo_core.data.captions import CaptionCut, CaptionEncoder, caption_cut
 from fastvideo_core.data.encoder import VideoGeometry
 from fastvideo_ltx.folder import LtxFolder
 from fastvideo_ltx.identity import TEXT_ENCODER, VAE, StoredEncoder, encoder_identity
@@ -103,6 +103,10 @@ class Ltx2Encoder:
     def encode_texts(self, captions: Sequence[str]) -> list[Tensor]:
         """Per caption its features [L, D] before the connectors, L <= 1024 tokens; on the CPU."""
         return [features.cpu() for features in self._text.encode(captions)]
+
+    def caption_cut(self, caption: str) -> CaptionCut | None:
+        """What is cut off a caption; None when all of it is read."""
+        return caption_cut(self._text, caption)
 
     def _encode_sound(self, waveform: Tensor) -> Tensor:
         facts = self._folder.facts

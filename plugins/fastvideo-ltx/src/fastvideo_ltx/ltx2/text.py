@@ -13,6 +13,7 @@ from diffusers.pipelines.ltx2 import LTX2TextConnectors
 from torch import Tensor, nn
 from transformers import Gemma3ForConditionalGeneration, PreTrainedTokenizerBase
 
+from fastvideo_core.data.captions import CaptionCut, cut_of
 from fastvideo_core.on_demand import OnDemand
 from fastvideo_ltx.adapter import TEXT, TEXT_MASK
 from fastvideo_ltx.ltx2.loading import load_connectors, load_text_encoder
@@ -46,6 +47,10 @@ class GemmaCaptions:
         """
         return [self.module().features(caption) for caption in captions]
 
+    def caption_cut(self, caption: str) -> CaptionCut | None:
+        """What is cut off a caption; None when all of it is read."""
+        return self.module().cut(caption)
+
     def module(self) -> _GemmaProjection:
         """Text encoder and projection as one module: every weight that a caption's features depend on."""
         return self._projection.get()
@@ -72,6 +77,10 @@ class _GemmaProjection(nn.Module):
         tokenizer.padding_side = "left"
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
+
+    def cut(self, caption: str) -> CaptionCut | None:
+        """What `features` does not see of a caption; None when it sees all."""
+        return cut_of(self._tokenizer, caption.strip(), TEXT_LENGTH)
 
     @torch.no_grad()
     def features(self, caption: str) -> Tensor:
