@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,9 @@ from huggingface_hub import snapshot_download
 from torch import Tensor
 
 from fastvideo_core.errors import CheckpointError, Problem
+from fastvideo_core.pipeline_copy import ROOT_FILES, component_names, copy_parts, new_folder
 from fastvideo_mochi.config import MochiConfig
-from fastvideo_mochi.folder import TRANSFORMER, outline
+from fastvideo_mochi.folder import TRANSFORMER, check_folder, outline
 
 
 def export(
@@ -48,10 +48,12 @@ def export(
         raise CheckpointError(
             Problem(f"its weights do not fit: {str(error)[:300]}", f"base {base}", fix=fix)
         ) from error
-    weights_of_base = f"{TRANSFORMER}/*"
-    source = Path(base) if Path(base).is_dir() else Path(snapshot_download(base, ignore_patterns=[weights_of_base]))
-    shutil.copytree(source, out, ignore=shutil.ignore_patterns(TRANSFORMER, ".*"), dirs_exist_ok=True)
-    transformer.save_pretrained(Path(out) / TRANSFORMER)
+    parts = [name for name in component_names(check_folder(base), where=f"base {base}") if name != TRANSFORMER]
+    wanted = [*ROOT_FILES, *(f"{name}/*" for name in parts)]
+    source = Path(base) if Path(base).is_dir() else Path(snapshot_download(base, allow_patterns=wanted))
+    with new_folder(Path(out)) as aside:
+        copy_parts(source, aside, parts)
+        transformer.save_pretrained(aside / TRANSFORMER)
     if student_schedule is None or student_schedule(lambda t: t) is None:
         return []
     return ["MochiPipeline samples on a schedule of its own; `fastvideo-distill sample` follows the student's"]

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -15,7 +12,8 @@ from torch import Tensor
 
 from fastvideo_core.diffusion.rollout import FewStepSchedule
 from fastvideo_core.diffusion.schedule_fit import TOLERANCE
-from fastvideo_core.errors import CheckpointError, ConfigError, Problem
+from fastvideo_core.errors import CheckpointError, Problem
+from fastvideo_core.pipeline_copy import ROOT_FILES, component_names, copy_parts, new_folder
 from fastvideo_wan.config import WanConfig
 from fastvideo_wan.export_schedule import few_step_scheduler_config, fit_schedule
 from fastvideo_wan.folder import TRANSFORMER, WanFolder, open_folder
@@ -26,7 +24,6 @@ from fastvideo_wan.schedule import many_step_scheduler, resolve_flow_shift, shif
 StudentSchedule: TypeAlias = Callable[[Callable[[Tensor], Tensor]], FewStepSchedule | None]
 """From the family's timestep shift to the student's schedule, as `MethodConfig.student_schedule`."""
 
-ROOT_FILES = ("model_index.json", "*[Ll][Ii][Cc][Ee][Nn][SsCc][Ee]*")
 MAX_SHARD_SIZE = "5GB"
 
 
@@ -58,16 +55,11 @@ def export_pipeline(
         ConfigError: the base is no Wan 2.1 text-to-video pipeline, or `out` is not empty.
         CheckpointError: the state dict does not fit the base's transformer.
     """
-    out = Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError(Problem("is not an empty folder", where=str(out), fix="name a new folder"))
     folder = open_folder(base_path, where="base path")
     transformer = _transformer(folder, modules)
     scheduler_config, notes = _scheduler_config(folder, pipeline_config, student_schedule)
 
-    out.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
+    with new_folder(Path(out)) as aside:
         _copy_components(base_path, aside)
         with no_progress_bars():
             transformer.save_pretrained(aside / TRANSFORMER, max_shard_size=MAX_SHARD_SIZE)
@@ -75,11 +67,6 @@ def export_pipeline(
         index = json.loads((aside / "model_index.json").read_text(encoding="utf-8"))
         index["scheduler"] = ["diffusers", scheduler_config["_class_name"]]
         _write_json(aside / "model_index.json", index)
-        aside.chmod(0o755)
-        os.replace(aside, out)
-    except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise
     return notes
 
 
@@ -126,24 +113,16 @@ def _scheduler_config(
 
 
 def _copy_components(base_path: str, aside: Path) -> None:
-    """The base's index, its license, and every component of the index but the transformer.
-
-    A pipeline's repository often holds whole checkpoints in other formats beside them: they are neither fetched nor copied.
-    """
-    index = DiffusionPipeline.load_config(base_path)
-    components = [name for name, entry in index.items() if isinstance(entry, list | tuple) and entry[0] is not None]
-    components = [name for name in components if name != TRANSFORMER]
+    """The base's index, its license, and every component of the index but the transformer."""
+    names = component_names(DiffusionPipeline.load_config(base_path), where=f"base path ({base_path})")
+    components = [name for name in names if name != TRANSFORMER]
     source = Path(base_path)
     if not source.is_dir():
         from huggingface_hub import snapshot_download
 
         wanted = [*ROOT_FILES, *(f"{name}/*" for name in components)]
         source = Path(snapshot_download(base_path, allow_patterns=wanted))
-    for pattern in ROOT_FILES:
-        for file in filter(Path.is_file, source.glob(pattern)):
-            shutil.copy2(file, aside / file.name)
-    for name in components:
-        shutil.copytree(source / name, aside / name, symlinks=False)
+    copy_parts(source, aside, components)
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
