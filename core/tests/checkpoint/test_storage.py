@@ -6,20 +6,24 @@ import os
 import resource
 import shutil
 import signal
+import zlib
 
+import numpy as np
 import pytest
 import torch
 
 from fastvideo_core.callbacks.base import Callback
 from fastvideo_core.callbacks.hooks import hookimpl
 from fastvideo_core.checkpoint import storage
+from fastvideo_core.checkpoint.checksums import _word_sum, write_summed
+from fastvideo_core.checkpoint.choice import choose, damage
 from fastvideo_core.checkpoint.manager import CheckpointManager
 from fastvideo_core.checkpoint.storage import CheckpointWriteError
 from fastvideo_core.checkpoint.weights import read_role_weights
 from fastvideo_core.config import PluginConfig
 from fastvideo_core.errors import CheckpointError, UserError
 
-from .toy_run import toy_run
+from .toy_run import assert_same, toy_run
 
 
 def steps_in(folder) -> list[str]:
@@ -30,19 +34,16 @@ def test_the_folder_of_a_checkpoint(tmp_path):
     path = toy_run(tmp_path).steps(1, 2).manager.save(2)
     assert steps_in(tmp_path) == ["checkpoint-000002"]
     document = json.loads((path / "state.json").read_text())
-    assert document["format"] == 2
+    assert document["format"] == 3
     assert document["step"] == 2
     assert document["world_size"] == 1
     assert set(document["versions"]) == {"fastvideo-core", "torch", "toy"}
-    files = {
-        "state/.metadata",
-        "state/__0_0.distcp",
-        "state/__0_0.distcp.sums",
-        "rng/rank-00000.safetensors",
-        "rng/rank-00000.safetensors.sums",
-        "run.yaml",
-    }
-    assert document["files"] == {name: (path / name).stat().st_size for name in files}
+    files = {"state/.metadata", "state/__0_0.distcp", "rng/rank-00000.safetensors", "run.yaml"}
+    sums = {f"{name}.sums" for name in files}
+    assert document["files"] == {name: (path / name).stat().st_size for name in files | sums}
+    assert document["sums"] == {name: zlib.crc32((path / name).read_bytes()) for name in sums}
+    (own,) = json.loads((path / "state.json.sums").read_text())["crc32"].values()
+    assert own == zlib.crc32((path / "state.json").read_bytes())
 
 
 def test_saves_when_due_and_a_step_only_once(tmp_path):
@@ -104,7 +105,7 @@ def test_a_kill_at_any_moment_of_a_save_leaves_latest_whole(tmp_path, saved_befo
 
         restarted = CheckpointManager(folder, every=1, keep=0, config_yaml="", versions={})
         latest = restarted.resolve("latest")  # before anything is cleaned up
-        assert restarted.prepare_resume("latest") == int(latest.name[-6:])
+        assert restarted.prepare_resume(choose("latest", folder)) == int(latest.name[-6:])
         assert not saved_before or latest.name == "checkpoint-000002"
         again = toy_run(folder)
         assert all(name.startswith("checkpoint-") for name in steps_in(folder))
@@ -188,7 +189,7 @@ def test_a_flipped_bit_of_the_random_state_is_an_error_that_names_the_file(tmp_p
     content = bytearray(path.read_bytes())
     content[-1] ^= 4
     path.write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"rng/rank-00000\.safetensors: .* it was changed since it was written"):
+    with pytest.raises(CheckpointError, match=r"rng/rank-00000\.safetensors: was changed since it was written"):
         toy_run(tmp_path).manager.load(tmp_path / "checkpoint-000001")
 
 
@@ -199,9 +200,11 @@ def test_latest_passes_over_an_incomplete_checkpoint_with_a_warning(tmp_path, mi
     run.manager.save(2)
     (tmp_path / "checkpoint-000002" / missing).unlink()
     assert run.manager.resolve("latest").name == "checkpoint-000001"
-    assert "checkpoint-000002 is passed over: it is incomplete" in caplog.text
-    assert missing in caplog.text
-    with pytest.raises(CheckpointError, match="the checkpoint is incomplete"):
+    assert "checkpoint-000002 IS NOT WHOLE" in "".join(choose("latest", tmp_path).notes())
+    assert missing in "".join(choose("latest", tmp_path).notes())
+    assert storage.latest_checkpoint(tmp_path).name == "checkpoint-000001"
+    assert "checkpoint-000002 is passed over: it is not whole" in caplog.text
+    with pytest.raises(CheckpointError, match="the checkpoint is not whole"):
         run.manager.resolve(tmp_path / "checkpoint-000002")
 
 
@@ -214,7 +217,7 @@ def test_a_truncated_file_is_noticed(tmp_path):
 
 def test_what_is_not_a_checkpoint_is_refused(tmp_path):
     run = toy_run(tmp_path / "run")
-    with pytest.raises(CheckpointError, match=r"(?s)no complete checkpoint to resume from.*start without resuming"):
+    with pytest.raises(CheckpointError, match=r"(?s)no whole checkpoint to resume from.*start without resuming"):
         run.manager.resolve("latest")
     with pytest.raises(CheckpointError, match="there is no such folder"):
         run.manager.resolve(tmp_path / "nowhere")
@@ -234,8 +237,9 @@ def test_a_run_folder_means_its_newest_checkpoint(tmp_path):
 
 
 def rewrite(path, **changes) -> None:
+    """Another state.json, with the right sum."""
     document = json.loads((path / "state.json").read_text())
-    (path / "state.json").write_text(json.dumps({**document, **changes}))
+    write_summed(path / "state.json", json.dumps({**document, **changes}).encode())
 
 
 def test_another_format_names_the_version_that_reads_it(tmp_path):
@@ -284,3 +288,154 @@ def test_a_checkpoint_may_be_moved(tmp_path):
     path = toy_run(tmp_path / "a").steps(1, 2).manager.save(2)
     shutil.move(path, tmp_path / "elsewhere")
     assert toy_run(tmp_path / "b").manager.load(tmp_path / "elsewhere") == 2
+
+
+# --- damage -----------------------------------------------------------------------------------------------------------
+
+
+def swapped(content: bytes, at: int, size: int) -> bytes:
+    one, other = content[at : at + size], content[at + size : at + 2 * size]
+    assert one != other
+    return content[:at] + other + one + content[at + 2 * size :]
+
+
+def flipped(content: bytes, *bits: int) -> bytes:
+    changed = bytearray(content)
+    for bit in bits:
+        changed[bit // 8] ^= 1 << bit % 8
+    return bytes(changed)
+
+
+HARMS = {
+    "two neighbouring words swapped": lambda content: swapped(content, 0, 8),
+    "two sectors swapped": lambda content: swapped(content, 0, len(content) // 2 // 8 * 8),
+    "the same bit of two words": lambda content: flipped(content, 31, 31 + 64),
+    "one bit": lambda content: flipped(content, 4),
+    "the end": lambda content: content[:-1] + bytes([content[-1] ^ 128]),
+}
+
+
+@pytest.mark.parametrize("harm", HARMS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        f"{name}{suffix}"
+        for name in ("state/.metadata", "state/__0_0.distcp", "rng/rank-00000.safetensors", "run.yaml", "state.json")
+        for suffix in ("", ".sums")
+    ],
+)
+def test_any_change_of_any_file_is_noticed_and_latest_goes_back_to_the_newest_whole_checkpoint(tmp_path, name, harm):
+    run = toy_run(tmp_path)
+    for step in (1, 2):
+        run.steps(step, step).manager.save(step)
+    path = tmp_path / "checkpoint-000002"
+    (path / name).write_bytes(HARMS[harm]((path / name).read_bytes()))
+    with pytest.raises(CheckpointError, match=rf"(?s)checkpoint-000002.*{name.removesuffix('.sums')}"):
+        choose(path, tmp_path)
+    choice = choose("latest", tmp_path)
+    assert choice.path.name == "checkpoint-000001"
+    (note,) = choice.notes()
+    assert note.startswith(f"{path} IS NOT WHOLE: ")
+    assert note.endswith(f"going on from {choice.path} instead")
+
+
+def test_a_checkpoint_that_was_passed_over_is_kept_when_training_comes_to_its_step_again(tmp_path, caplog):
+    run = toy_run(tmp_path).steps(1, 1)
+    for step in (1, 2):
+        run.manager.save(step)
+    for kept in ("checkpoint-000002.damaged", "checkpoint-000002.damaged-2"):
+        harmed = tmp_path / "checkpoint-000002" / "state" / "__0_0.distcp"
+        harmed.write_bytes(flipped(harmed.read_bytes(), 0))
+        again = toy_run(tmp_path)
+        assert again.manager.prepare_resume(choose("latest", tmp_path)) == 1
+        assert steps_in(tmp_path)[-1] != kept, "choosing alone changes nothing"
+        again.manager.attach(again.method, again.callbacks, again.loader)
+        again.manager.resume()
+        assert f"is kept as {kept}" in caplog.text
+        again.manager.save(2)
+        assert storage.flaw(tmp_path / "checkpoint-000002") == ""
+        assert (tmp_path / kept).is_dir()
+        assert choose("latest", tmp_path).passed_over == ()
+
+
+def test_without_a_whole_checkpoint_all_are_named(tmp_path):
+    run = toy_run(tmp_path)
+    for step in (1, 2):
+        path = run.manager.save(step)
+        os.truncate(path / "state" / "__0_0.distcp", 8)
+    with pytest.raises(CheckpointError) as error:
+        choose("latest", tmp_path)
+    assert "there is no whole checkpoint to resume from" in str(error.value)
+    for name in ("checkpoint-000001", "checkpoint-000002"):
+        assert f"{name}: state/__0_0.distcp has 8 bytes" in str(error.value)
+
+
+def test_each_process_reads_a_share_of_the_files(tmp_path):
+    path = toy_run(tmp_path).manager.save(1)
+    (path / "run.yaml").write_bytes(b"x" * (path / "run.yaml").stat().st_size)
+    found = [damage(path, part, 3) for part in range(3)]
+    assert sorted(map(bool, found)) == [False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"step": -3}, "step is -3 (input should be greater than or equal to 0)"),
+        ({"step": True}, "step is true"),
+        ({"step": 1.5}, "step is 1.5"),
+        ({"world_size": "x"}, 'world_size is "x" (input should be a valid integer)'),
+        ({"world_size": 0}, "world_size is 0"),
+        ({"format": None}, "format is null"),
+        ({"versions": {"torch": 2}}, "versions.torch is 2"),
+        ({"files": ["run.yaml"]}, 'files is ["run.yaml"]'),
+        ({"files": {"run.yaml": -1}}, "files.run.yaml is -1"),
+        ({"files": {"../run.yaml": 1}}, "files: '../run.yaml' is outside of the checkpoint"),
+        ({"files": {"run.yaml": 1}, "sums": {}}, "the sums of run.yaml are missing"),
+    ],
+)
+def test_a_list_that_cannot_be_is_an_error_that_says_what(tmp_path, change, message):
+    path = toy_run(tmp_path).manager.save(1)
+    rewrite(path, **change)
+    with pytest.raises(CheckpointError, match="the checkpoint is not whole: ") as error:
+        choose(path, tmp_path)
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff", b"null", b"[" * 100_000, b'{"step": ' + b"9" * 5000 + b"}"])
+def test_a_list_that_is_none_is_one_message(tmp_path, content):
+    path = toy_run(tmp_path).manager.save(1)
+    write_summed(path / "state.json", content)
+    with pytest.raises(CheckpointError, match=r"the checkpoint is not whole: state\.json"):
+        choose(path, tmp_path)
+
+
+def of_format_2(path) -> None:
+    """What earlier versions wrote: sums of words, and only of tensors and random states."""
+    for file in path.rglob("*"):
+        if file.name in (".metadata.sums", "run.yaml.sums", "state.json.sums"):
+            file.unlink()
+        elif file.suffix == ".sums":
+            data = np.fromfile(file.with_suffix(""), np.uint8)
+            starts = sorted(map(int, json.loads(file.read_text())["crc32"]))
+            ends = [*starts[1:], len(data)]
+            parts = {str(a): _word_sum(data[a:b]) for a, b in zip(starts, ends, strict=True)}
+            file.write_text(json.dumps(parts))
+    document = json.loads((path / "state.json").read_text())
+    del document["sums"]
+    document["format"] = 2
+    document["files"] = {name: (path / name).stat().st_size for name in document["files"] if (path / name).exists()}
+    (path / "state.json").write_text(json.dumps(document))
+
+
+def test_a_checkpoint_of_format_2_is_read_with_the_sums_that_it_has(tmp_path):
+    run = toy_run(tmp_path).steps(1, 3)
+    path = run.manager.save(3)
+    of_format_2(path)
+    again = toy_run(tmp_path, seed=7)
+    assert again.manager.prepare_resume(choose("latest", tmp_path)) == 3
+    again.manager.resume()
+    assert_same(again.fingerprint(), run.fingerprint())
+    tensors = path / "state" / "__0_0.distcp"
+    tensors.write_bytes(flipped(tensors.read_bytes(), 9))
+    with pytest.raises(CheckpointError, match=r"state/__0_0\.distcp was changed since it was written"):
+        choose(path, tmp_path)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
@@ -17,16 +16,18 @@ from fastvideo_core import __version__
 from fastvideo_core.checkpoint import storage
 from fastvideo_core.checkpoint.background import Background
 from fastvideo_core.checkpoint.checksums import read_summed, write_summed
+from fastvideo_core.checkpoint.choice import Choice, choose
+from fastvideo_core.checkpoint.document import FORMAT, CheckpointDocument
 from fastvideo_core.checkpoint.rank_state import separate, with_own_state
 from fastvideo_core.checkpoint.rng_state import collect_rng, restore_rng, rng_of_other_world
 from fastvideo_core.checkpoint.snapshot import HostCopies
-from fastvideo_core.checkpoint.storage import CheckpointDocument, CheckpointWriteError
+from fastvideo_core.checkpoint.storage import CheckpointWriteError
 from fastvideo_core.checkpoint.tensors import write_tensors
-from fastvideo_core.checkpoint.training_state import RunCallbacks, RunState, damaged
+from fastvideo_core.checkpoint.training_state import RunCallbacks, RunState
 from fastvideo_core.checkpoint.tree import Json, split
 from fastvideo_core.distributed import context
 from fastvideo_core.distributed.agreement import Crew
-from fastvideo_core.errors import Problem
+from fastvideo_core.errors import CheckpointError, Problem, foreign_file
 from fastvideo_core.method import DistillMethod
 
 logger = logging.getLogger(__name__)
@@ -94,16 +95,20 @@ class CheckpointManager:
         self._failure: CheckpointWriteError | None = None  # of the newest checkpoint
         self._logged_failure: int | None = None  # its step
         self._saved_step: int | None = None
-        self._resume_path: Path | None = None
+        self._choice: Choice | None = None
         self._rng: dict[str, Tensor] | None = None
         self._rng_source = ""
 
     def attach(self, method: DistillMethod, callbacks: RunCallbacks, dataloader: Iterable[Any]) -> None:
-        """The live objects that `save` reads and `load` writes; also clears away what a killed save left."""
+        """The live objects that `save` reads and `load` writes; also clears away what a killed save left, and puts aside
+        checkpoints that are not whole and were passed over."""
         self._run = RunState(method, callbacks, dataloader)
         self._crew = self._crew or Crew()
         if context.is_main_process():
             storage.clean_leftovers(self.output_dir)
+            for path, _ in self._choice.passed_over if self._choice is not None else ():
+                if path.parent.resolve() == self.output_dir.resolve():
+                    storage.set_aside(path)
         context.barrier()
 
     # --- saving -------------------------------------------------------------------------------------------------------
@@ -226,13 +231,14 @@ class CheckpointManager:
             storage.remove_oldest(self.output_dir, self.keep, target)
 
     def _seal(self, folder: Path, snapshot: _Snapshot) -> None:
-        storage.write_file(folder / storage.RUN_CONFIG, self._config_yaml.encode())
+        write_summed(folder / storage.RUN_CONFIG, self._config_yaml.encode())
         document = CheckpointDocument(
-            format=storage.FORMAT,
+            format=FORMAT,
             step=snapshot.step,
             world_size=context.world_size(),
-            versions=self.versions,
+            versions=dict(self.versions),
             files=storage.file_sizes(folder),
+            sums=storage.sums_of_sums(folder),
             state=snapshot.skeleton,
         )
         storage.write_document(folder, document)
@@ -240,31 +246,26 @@ class CheckpointManager:
     # --- loading ------------------------------------------------------------------------------------------------------
 
     def resolve(self, which: str | Path) -> Path:
-        """The complete checkpoint meant by `latest` (the newest of this run's folder) or by a path.
+        """The whole checkpoint meant by `latest` (the newest of this run's folder) or by a path. Collective.
 
         Raises:
             CheckpointError: there is none.
         """
-        if str(which) == "latest":
-            if context.is_main_process():
-                storage.put_back_replaced(self.output_dir)
-            context.barrier()
-            return storage.latest_checkpoint(self.output_dir)
-        return storage.resolve_checkpoint(which)
+        return choose(which, self.output_dir).path
 
-    def prepare_resume(self, which: str | Path | None) -> int:
-        """Chooses the checkpoint that `resume` will load and returns its step; None chooses none: step 0.
+    def prepare_resume(self, choice: Choice | None) -> int:
+        """Takes note of the checkpoint that `resume` will load and returns its step; None is none: step 0.
 
         Raises:
-            CheckpointError: there is no such checkpoint.
+            CheckpointError: it is gone.
         """
-        self._resume_path = None if which is None else self.resolve(which)
-        return 0 if self._resume_path is None else storage.read_document(self._resume_path).step
+        self._choice = choice
+        return 0 if choice is None else storage.read_document(choice.path).step
 
     def resume(self) -> None:
         """Loads what `prepare_resume` chose, if anything."""
-        if self._resume_path is not None:
-            self.load(self._resume_path)
+        if self._choice is not None:
+            self.load(self._choice.path)
 
     def load(self, path: str | Path) -> int:
         """Restores everything from a checkpoint and returns the step after which it was saved.
@@ -290,7 +291,8 @@ class CheckpointManager:
             )
         run.restore(skeleton, folder / storage.TENSORS, own)
         self._rng, self._rng_source = rng, str(folder)
-        self.restore_rng()
+        with foreign_file(folder / "rng", "random state", CheckpointError, "use another checkpoint"):
+            self.restore_rng()
         if folder.resolve().parent == self.output_dir.resolve():
             self._saved_step = document.step
         if later := storage.later_checkpoints(self.output_dir, document.step):
@@ -315,9 +317,5 @@ class CheckpointManager:
 
 
 def _read_rng(path: Path) -> dict[str, Tensor]:
-    try:
+    with foreign_file(path, "random state", CheckpointError, "use another checkpoint; this one is damaged"):
         return safetensors.torch.load(read_summed(path))
-    except OSError as error:
-        raise damaged(str(path), error.strerror or str(error)) from error
-    except (safetensors.SafetensorError, ValueError) as error:
-        raise damaged(str(path), str(error)) from error

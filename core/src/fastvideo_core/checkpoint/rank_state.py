@@ -17,12 +17,11 @@ from torch.distributed.tensor import DTensor
 
 from fastvideo_core.checkpoint import storage
 from fastvideo_core.checkpoint.checksums import read_summed
-from fastvideo_core.checkpoint.storage import CheckpointDocument
+from fastvideo_core.checkpoint.document import CheckpointDocument
 from fastvideo_core.checkpoint.tensors import bytes_of
-from fastvideo_core.checkpoint.training_state import damaged
 from fastvideo_core.checkpoint.tree import Json, references
 from fastvideo_core.distributed import context
-from fastvideo_core.errors import CheckpointError, ContractError, Problem
+from fastvideo_core.errors import CheckpointError, ContractError, Problem, foreign_file
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +80,7 @@ def with_own_state(folder: Path, document: CheckpointDocument) -> tuple[Json, di
     path = storage.own_state_path(folder, context.rank() if same_world else 0)
     if path.relative_to(folder).as_posix() not in document.files:
         return document.state, {}
-    try:
+    with foreign_file(path, "state of one process", CheckpointError, "use another checkpoint; this one is damaged"):
         read_summed(path)
         with safetensors.safe_open(str(path), framework="pt") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - it cannot be iterated over
@@ -90,10 +89,6 @@ def with_own_state(folder: Path, document: CheckpointDocument) -> tuple[Json, di
         skeleton = document.state
         for place, node in stored["own"]:
             skeleton = _with(skeleton, tuple(place), node)
-    except OSError as error:
-        raise damaged(str(path), error.strerror or str(error)) from error
-    except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise damaged(str(path), f"{type(error).__name__}: {error}") from error
     if not same_world:
         _check_other_world(folder, document, differing)
     return skeleton, tensors

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
 from pathlib import Path
 
-from fastvideo_core.checkpoint.tree import Json
+from fastvideo_core.checkpoint.checksums import SUFFIX, checksum
+from fastvideo_core.checkpoint.document import DOCUMENT as DOCUMENT
+from fastvideo_core.checkpoint.document import READABLE, CheckpointDocument, parse_document, unsummed
+from fastvideo_core.checkpoint.document import write_document as write_document
 from fastvideo_core.distributed import context
 from fastvideo_core.distributed.agreement import Crew, PartError
 from fastvideo_core.errors import CheckpointError, FastVideoError, Problem
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 2
-"""Version of the layout of a checkpoint folder; a reader refuses any other."""
-
-TENSORS, DOCUMENT, RUN_CONFIG = "state", "state.json", "run.yaml"
+TENSORS, RUN_CONFIG = "state", "run.yaml"
 
 _NAME = re.compile(r"checkpoint-(\d+)")
 _ASIDE = re.compile(r"\.checkpoint-\d+\.(tmp|replaced|removed)")
@@ -31,27 +29,6 @@ class CheckpointWriteError(FastVideoError):
     """A checkpoint could not be written; those before it are intact."""
 
     title = "the run ended, as a checkpoint could not be written"
-
-
-@dataclass(frozen=True)
-class CheckpointDocument:
-    """What state.json holds; it is the last file written, and lists all others.
-
-    Args:
-        format: version of the layout.
-        step: optimizer steps done.
-        world_size: processes that wrote it.
-        versions: of fastvideo-core, torch and the plug-ins.
-        files: size in bytes of every other file, by path inside the folder.
-        state: skeleton of the state tree, see `tree.split`.
-    """
-
-    format: int
-    step: int
-    world_size: int
-    versions: Mapping[str, str]
-    files: Mapping[str, int]
-    state: Json
 
 
 def checkpoint_path(output_dir: Path, step: int) -> Path:
@@ -110,24 +87,28 @@ def write_aside(target: Path, crew: Crew, write: Callable[[Path], None], seal: C
             shutil.rmtree(aside, ignore_errors=True)
 
 
-def write_file(path: Path, content: bytes) -> None:
-    """Writes and syncs one file, with its folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def write_document(folder: Path, document: CheckpointDocument) -> None:
-    """Writes state.json; everything else must be there already."""
-    write_file(folder / DOCUMENT, json.dumps(asdict(document), allow_nan=False, indent=1).encode())
-
-
 def file_sizes(folder: Path) -> dict[str, int]:
     """Size of every file below `folder`, by its path inside."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
+
+
+def sums_of_sums(folder: Path) -> dict[str, int]:
+    """The sum of every file below `folder` that holds the sums of another."""
+    files = sorted(folder.rglob(f"*{SUFFIX}"))
+    return {path.relative_to(folder).as_posix(): checksum(path.read_bytes()) for path in files}
+
+
+def set_aside(path: Path) -> None:
+    """Keeps a checkpoint that is not whole under another name, so that a new one of its step does not replace it."""
+    names = (path.with_name(f"{path.name}.damaged{suffix}") for suffix in ("", *(f"-{n}" for n in range(2, 100))))
+    kept = next(name for name in names if not name.exists())
+    try:
+        os.rename(path, kept)
+    except OSError as error:
+        logger.error("%s could not be set aside as %s: %s", path, kept.name, error.strerror)
+    else:
+        logger.error("%s is kept as %s; remove it when it is not needed", path, kept.name)
 
 
 def remove_oldest(output_dir: Path, keep: int, newest: Path) -> None:
@@ -193,20 +174,32 @@ def is_checkpoint(path: str | Path) -> bool:
 
 
 def resolve_checkpoint(path: str | Path) -> Path:
-    """The complete checkpoint that `path` means: itself, or the newest in a run's folder.
+    """The complete checkpoint that `path` means: itself, or the newest in a run's folder; its tensors are not looked at.
 
     Raises:
-        CheckpointError: there is none, or it is incomplete.
+        CheckpointError: there is none, or it is not whole.
+    """
+    found = named_checkpoints(path)
+    if found != [Path(path).expanduser()]:
+        return latest_checkpoint(Path(path).expanduser())
+    if why := flaw(found[0]):
+        raise not_whole(found[0], why)
+    return found[0]
+
+
+def named_checkpoints(path: str | Path) -> list[Path]:
+    """The checkpoint at `path`, or all those in a run's folder, the newest first, whole or not.
+
+    Raises:
+        CheckpointError: there is none.
     """
     path = Path(path).expanduser()
     if not path.exists():
         raise CheckpointError(Problem("there is no such folder", where=str(path), fix="check the path"))
-    if _numbered(path):
-        return latest_checkpoint(path)
+    if found := checkpoints(path):
+        return found
     if _NAME.fullmatch(path.resolve().name) or (path / DOCUMENT).is_file():
-        if why := flaw(path):
-            raise _incomplete(path, why)
-        return path
+        return [path]
     raise CheckpointError(
         Problem(
             found="this is not a checkpoint, and holds none",
@@ -217,23 +210,28 @@ def resolve_checkpoint(path: str | Path) -> Path:
 
 
 def latest_checkpoint(output_dir: Path) -> Path:
-    """The complete checkpoint of the highest step; incomplete ones are passed over with a warning.
+    """The complete checkpoint of the highest step; others are passed over with a warning. Its tensors are not looked at.
 
     Raises:
         CheckpointError: there is none.
     """
-    for _, path in reversed(_numbered(output_dir)):
+    for path in checkpoints(output_dir):
         why = flaw(path)
         if not why:
             return path
-        logger.warning("%s is passed over: it is incomplete (%s)", path, why)
+        logger.warning("%s is passed over: it is not whole (%s)", path, why)
     raise CheckpointError(
         Problem(
-            found="there is no complete checkpoint to resume from",
+            found="there is no whole checkpoint in it",
             where=str(output_dir),
-            fix="check training.output_dir, or start without resuming",
+            fix="check the path; it is the output_dir of a run that has saved",
         )
     )
+
+
+def checkpoints(output_dir: Path) -> list[Path]:
+    """All checkpoints of a run, whole or not, the newest first."""
+    return [path for _, path in reversed(_numbered(output_dir))]
 
 
 def later_checkpoints(output_dir: Path, step: int) -> list[Path]:
@@ -242,13 +240,13 @@ def later_checkpoints(output_dir: Path, step: int) -> list[Path]:
 
 
 def flaw(folder: Path) -> str:
-    """Why a checkpoint is not whole, by its list of files; empty when it is."""
+    """Why a checkpoint is not whole, by its list of files; empty when it is. Reads none of these: `choice.damage` does."""
     try:
-        document = _parse(folder)
-    except OSError as error:
-        return f"{DOCUMENT}: {error.strerror}"
-    except (ValueError, TypeError, AttributeError, KeyError):
-        return f"{DOCUMENT} is damaged"
+        document = parse_document(folder)
+    except CheckpointError as error:
+        return f"{DOCUMENT}: {error.problems[0].found}"
+    if missing := unsummed(folder, document):
+        return f"the sums of {missing[0]} are missing"
     for name, size in document.files.items():
         try:
             actual = (folder / name).stat().st_size
@@ -263,35 +261,27 @@ def read_document(folder: Path) -> CheckpointDocument:
     """The document of a complete checkpoint.
 
     Raises:
-        CheckpointError: it is incomplete or of another format version.
+        CheckpointError: it is not whole, or of another format version.
     """
     if why := flaw(folder):
-        raise _incomplete(folder, why)
-    document = _parse(folder)
-    if document.format != FORMAT:
+        raise not_whole(folder, why)
+    document = parse_document(folder)
+    if document.format not in READABLE:
         writer = document.versions.get("fastvideo-core", "another version")
         raise CheckpointError(
             Problem(
                 found=f"the checkpoint has format {document.format}, written by fastvideo-core {writer}",
                 where=str(folder),
-                allowed=f"format {FORMAT}",
+                allowed=" or ".join(f"format {number}" for number in READABLE),
                 fix=f"pip install fastvideo-core=={writer}, or export it there",
             )
         )
     return document
 
 
-def _incomplete(folder: Path, why: str) -> CheckpointError:
-    return CheckpointError(Problem(f"the checkpoint is incomplete: {why}", str(folder), fix="use another checkpoint"))
-
-
-def _parse(folder: Path) -> CheckpointDocument:
-    content = json.loads((folder / DOCUMENT).read_text(encoding="utf-8"))
-    names = ("format", "step", "world_size", "versions", "files", "state")
-    document = CheckpointDocument(**{name: content[name] for name in names})
-    if type(document.format) is not int or type(document.step) is not int or not isinstance(document.files, dict):
-        raise ValueError("not a checkpoint's document")
-    return document
+def not_whole(folder: Path, why: str) -> CheckpointError:
+    """The error of a checkpoint that cannot be gone on from."""
+    return CheckpointError(Problem(f"the checkpoint is not whole: {why}", str(folder), fix="use another checkpoint"))
 
 
 def _numbered(output_dir: Path) -> list[tuple[int, Path]]:

@@ -5,6 +5,7 @@ DCP keeps its index in a pickle. It is read here by an unpickler that knows only
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 import warnings
@@ -30,9 +31,11 @@ from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
 from torch.distributed.checkpoint.storage import WriteResult
 from torch.futures import Future
 
-from fastvideo_core.checkpoint.checksums import checksum, read_sums, write_sums
+from fastvideo_core.checkpoint.checksums import Sums, checksum, read_summed, read_sums, write_sums
 from fastvideo_core.distributed.context import world_size
 from fastvideo_core.errors import CheckpointError, Problem
+
+_INDEX = ".metadata"
 
 _CLASSES = {
     (kind.__module__, kind.__qualname__): kind
@@ -97,18 +100,19 @@ def read_index(folder: Path) -> dict[str, TensorStorageMetadata]:
     Raises:
         CheckpointError: the index is missing, damaged, or refers to anything but itself.
     """
-    path = folder / ".metadata"
+    path = folder / _INDEX
+    entries = _read_metadata(path).state_dict_metadata
+    return {key: entry for key, entry in entries.items() if isinstance(entry, TensorStorageMetadata)}
+
+
+def _read_metadata(path: Path) -> Metadata:
+    content = read_summed(path)
     try:
-        with path.open("rb") as file:
-            metadata = _IndexUnpickler(file).load()
+        return _checked(_IndexUnpickler(path, content).load(), path)
     except CheckpointError:
         raise
-    except FileNotFoundError:
-        raise CheckpointError(Problem("the checkpoint's index is missing", where=str(path))) from None
     except Exception as error:  # a damaged pickle can raise anything
         raise _not_an_index(path, f"{type(error).__name__}: {error}") from error
-    entries = _checked(metadata, path).state_dict_metadata
-    return {key: entry for key, entry in entries.items() if isinstance(entry, TensorStorageMetadata)}
 
 
 @contextmanager
@@ -130,6 +134,9 @@ class _Writer(filesystem.FileSystemWriter):
                 value = planner.resolve_data(item)
                 assert isinstance(value, Tensor), f"{item.index.fqn} is not a tensor"
                 content = bytes_of(value)
+                if not len(content):
+                    results.append(WriteResult(item.index, 0, filesystem._StorageInfo(name, offset, 0)))
+                    continue
                 summed = beside.submit(checksum, content)  # while the system takes the bytes
                 data = content.data
                 results.append(WriteResult(item.index, len(data), filesystem._StorageInfo(name, offset, len(data))))
@@ -143,6 +150,11 @@ class _Writer(filesystem.FileSystemWriter):
         done.set_result(results)
         return done
 
+    def finish(self, metadata: Metadata, results: list[list[WriteResult]]) -> None:
+        super().finish(metadata, results)
+        index = Path(self.path) / _INDEX
+        write_sums(index, {0: checksum(index.read_bytes())})
+
     def storage_meta(self) -> StorageMeta:
         return StorageMeta(save_id=self.save_id)  # DCP's own holds the absolute path
 
@@ -154,9 +166,7 @@ class _Reader(filesystem.FileSystemReader):
         self._entries: dict[str, Any] = {}
 
     def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
-        path = self._folder / ".metadata"
-        with path.open("rb") as file:
-            metadata = _checked(_IndexUnpickler(file).load(), path)
+        metadata = _read_metadata(self._folder / _INDEX)
         metadata.storage_meta = StorageMeta(load_id=self.load_id)
         return metadata
 
@@ -181,7 +191,7 @@ class _Reader(filesystem.FileSystemReader):
         done.set_result(None)
         return done
 
-    def _read(self, file: IO[bytes], item: ReadItem, sums: Mapping[int, int]) -> Tensor:
+    def _read(self, file: IO[bytes], item: ReadItem, sums: Sums) -> Tensor:
         """The stored chunk that `item` is a part of, as it was written."""
         index, info = item.storage_index, self.storage_data[item.storage_index]
         entry = self._entries[index.fqn]
@@ -193,7 +203,7 @@ class _Reader(filesystem.FileSystemReader):
         file.seek(info.offset)
         if file.readinto(data.data) != len(data):  # type: ignore[attr-defined]
             raise ValueError(f"{info.relative_path} ends inside of '{index.fqn}'")
-        if info.offset in sums and sums[info.offset] != checksum(data):
+        if not sums.fit(info.offset, data):
             raise ValueError(
                 f"{info.relative_path} was changed since it was written: the bytes of '{index.fqn}' differ"
             )
@@ -207,9 +217,9 @@ def bytes_of(tensor: Tensor) -> npt.NDArray[np.uint8]:
 
 
 class _IndexUnpickler(pickle.Unpickler):
-    def __init__(self, file: IO[bytes]) -> None:
-        super().__init__(file)
-        self._name = file.name
+    def __init__(self, path: Path, content: bytes) -> None:
+        super().__init__(io.BytesIO(content))
+        self._path = path
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in _CLASSES:
@@ -218,10 +228,10 @@ class _IndexUnpickler(pickle.Unpickler):
             return dtype
         if (module, name) == ("torch.serialization", "_get_layout"):
             return _layout
-        raise _not_an_index(Path(self._name), f"it names {module}.{name}, which no such index contains")
+        raise _not_an_index(self._path, f"it names {module}.{name}, which no such index contains")
 
     def persistent_load(self, pid: Any) -> Any:
-        raise _not_an_index(Path(self._name), "it has persistent references")
+        raise _not_an_index(self._path, "it has persistent references")
 
 
 def _layout(name: str) -> torch.layout:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -108,20 +109,27 @@ class RunState:
         }
         shapes.update(own)
         live = self.collect()
-        try:
+        with _understood(where):
             stored = join(skeleton, shapes)
             problems = [*_compare_weights(stored["roles"], live["roles"]), *_compare_optimizers(stored, live)]
             problems += _compare_dataloader(stored["dataloader"], live["dataloader"])
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise damaged(where, f"{type(error).__name__}: {error}") from error
         if problems:
             raise CheckpointError([Problem(p.found, p.where or where, p.allowed, p.fix) for p in problems])
 
-        targets = self._targets(skeleton, stored, live)
+        with _understood(where):
+            targets = self._targets(skeleton, stored, live)
         read_tensors(tensor_folder, {key: target for key, target in targets.items() if key not in own})
-        for key, tensor in own.items():
-            targets[key].copy_(tensor)
-        state = join(skeleton, targets)
+        with _understood(where):
+            for key, tensor in own.items():
+                targets[key].copy_(tensor)
+            state = join(skeleton, targets)
+            self._restore_optimizers(state)
+        _hand_over("the method", self.method.load_checkpoint_state, state["method"], where)
+        _hand_over("callbacks", self.callbacks.load_state_dict, state["callbacks"], where)
+        if isinstance(self.dataloader, ResumableLoader):
+            _hand_over("the dataloader", self.dataloader.load_state_dict, state["dataloader"], where)
+
+    def _restore_optimizers(self, state: dict[str, Any]) -> None:
         names = parameter_names(self.method)
         for handle in _trainable(self.method):
             for name, optimizer in handle.optimizers.items():
@@ -130,10 +138,6 @@ class RunState:
             for name, scheduler in handle.lr_schedulers.items():
                 place = f"lr scheduler '{name}' of role '{handle.name}'"
                 restore_scheduler(scheduler, state["lr_schedulers"][handle.name][name], place)
-        _hand_over("the method", self.method.load_checkpoint_state, state["method"], where)
-        _hand_over("callbacks", self.callbacks.load_state_dict, state["callbacks"], where)
-        if isinstance(self.dataloader, ResumableLoader):
-            _hand_over("the dataloader", self.dataloader.load_state_dict, state["dataloader"], where)
 
     def _targets(self, skeleton: Json, stored: dict[str, Any], live: dict[str, Any]) -> dict[str, Tensor]:
         """Where each stored tensor is read to: the live weight itself, else a new tensor laid out like the live one."""
@@ -207,19 +211,22 @@ def parameter_names(method: DistillMethod) -> dict[int, str]:
     return names
 
 
-def damaged(where: str, why: str) -> CheckpointError:
-    """The error of a checkpoint whose content contradicts itself."""
-    return CheckpointError(
-        Problem(f"its content cannot be understood: {why}", where, fix="use another checkpoint; this one is damaged")
-    )
-
-
 def _trainable(method: DistillMethod) -> list[RoleHandle]:
     return [handle for handle in method.bundle if handle.trainable]
 
 
 def _optimizer(role: str, name: str) -> str:
     return f"optimizer '{name}' of role '{role}'"
+
+
+@contextmanager
+def _understood(where: str) -> Iterator[None]:
+    """Not `foreign_file`: memory may run out inside, which is no fault of the checkpoint."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        found = f"its content cannot be understood: {type(error).__name__}: {error}"
+        raise CheckpointError(Problem(found, where, fix="use another checkpoint; this one is damaged")) from error
 
 
 def _hand_over(owner: str, load: Any, state: Any, where: str) -> None:

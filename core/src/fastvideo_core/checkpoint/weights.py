@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,12 @@ import torch
 from torch import Tensor
 
 from fastvideo_core.checkpoint import storage
-from fastvideo_core.checkpoint.storage import CheckpointDocument
+from fastvideo_core.checkpoint.checksums import read_summed
+from fastvideo_core.checkpoint.document import CheckpointDocument
 from fastvideo_core.checkpoint.tensors import read_index, read_tensors
-from fastvideo_core.checkpoint.training_state import damaged
 from fastvideo_core.checkpoint.tree import join
 from fastvideo_core.config.document import read_document as read_yaml
-from fastvideo_core.errors import CheckpointError, Problem
+from fastvideo_core.errors import CheckpointError, Problem, foreign_file
 
 
 @dataclass(frozen=True)
@@ -51,15 +52,17 @@ def describe(path: str | Path) -> CheckpointInfo:
     folder = storage.resolve_checkpoint(path)
     document = storage.read_document(folder)
     state, ema = _state(folder, document)
-    return CheckpointInfo(
-        path=folder,
-        step=document.step,
-        roles={role: tuple(modules) for role, modules in state["roles"].items()},
-        families=state["families"],
-        ema_roles=tuple(role for role in state["roles"] if role in ema),
-        versions=document.versions,
-        config=read_yaml(folder / storage.RUN_CONFIG).data or {},
-    )
+    read_summed(folder / storage.RUN_CONFIG)
+    with _understood(folder):
+        return CheckpointInfo(
+            path=folder,
+            step=document.step,
+            roles={role: tuple(modules) for role, modules in state["roles"].items()},
+            families=dict(state["families"]),
+            ema_roles=tuple(role for role in state["roles"] if role in ema),
+            versions=document.versions,
+            config=read_yaml(folder / storage.RUN_CONFIG).data or {},
+        )
 
 
 def read_role_weights(
@@ -130,7 +133,8 @@ class _Stored:
 def _stored_weights(folder: Path, role: str, *, ema: bool) -> dict[str, dict[str, _Stored]]:
     """Where a role's tensors are, by module and name."""
     state, averages = _state(folder, storage.read_document(folder))
-    modules = state["roles"]
+    with _understood(folder):
+        modules = {name: dict(tensors) for name, tensors in state["roles"].items()}
     _require("role", role, list(modules), folder)
     if ema and role not in averages:
         raise CheckpointError(
@@ -150,12 +154,14 @@ def _state(folder: Path, document: CheckpointDocument) -> tuple[dict[str, Any], 
     """The state tree with _Stored in place of tensors, and the averages in it by role."""
     index = read_index(folder / storage.TENSORS)
     stored: Any = {key: _Stored(key, entry.size, entry.properties.dtype) for key, entry in index.items()}
-    try:
+    with _understood(folder):
         state = join(document.state, stored)
         ema = state["callbacks"].get("ema", {})
         return state, ema["shadow"] if ema.get("started") else {}
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise damaged(str(folder), f"{type(error).__name__}: {error}") from error
+
+
+def _understood(folder: Path) -> AbstractContextManager[None]:
+    return foreign_file(folder / storage.DOCUMENT, "state of a run", CheckpointError, "use another checkpoint")
 
 
 def _require(kind: str, name: str, known: list[str], folder: Path) -> None:

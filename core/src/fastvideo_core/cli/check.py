@@ -149,9 +149,11 @@ def _resume(cfg: RunConfig, registry: PluginRegistry, inputs: _Inputs) -> list[s
     from fastvideo_core.dispatch.preflight import check_steps_left
     from fastvideo_core.dispatch.runtime import build_checkpoint_manager, resumed_checkpoint
 
-    step = build_checkpoint_manager(cfg, registry).prepare_resume(resumed_checkpoint(cfg))
+    resumed = resumed_checkpoint(cfg, put_back=False)
+    step = build_checkpoint_manager(cfg, registry).prepare_resume(resumed)
     check_steps_left(cfg, step)
-    return [f"resume: after step {step}"]
+    notes = resumed.notes() if resumed is not None else []
+    return [f"resume: after step {step}", *(f"warning: {note}" for note in notes)]
 
 
 def _size(size: float) -> str:

@@ -14,7 +14,7 @@ import torch
 from fastvideo_core.adapter import check_primitives
 from fastvideo_core.callbacks.base import Callback
 from fastvideo_core.callbacks.manager import CallbackManager
-from fastvideo_core.checkpoint import storage
+from fastvideo_core.checkpoint.choice import Choice, choose
 from fastvideo_core.checkpoint.manager import CheckpointManager
 from fastvideo_core.checkpoint.weights import describe
 from fastvideo_core.components import ModelComponents
@@ -27,7 +27,7 @@ from fastvideo_core.dispatch.sources import layered, load_role, pin_role_paths, 
 from fastvideo_core.distributed import context
 from fastvideo_core.distributed.materialise import materialise
 from fastvideo_core.distributed.shard import is_offloaded, shard_roles
-from fastvideo_core.errors import CheckpointError, ConfigError, PluginError, Problem
+from fastvideo_core.errors import ConfigError, PluginError, Problem
 from fastvideo_core.lora import add_adapters, initialise_adapters
 from fastvideo_core.method import DistillMethod, check_parameters
 from fastvideo_core.registry.registry import PluginRegistry
@@ -79,8 +79,10 @@ def build_runtime_from_config(cfg: RunConfig, registry: PluginRegistry) -> Disti
     args = cfg.training
     # Nothing of ours draws from torch's global generator, but dropout layers and third parties' code do.
     torch.manual_seed(stream_seed(args.seed, "global", context.rank()))
-    resumed = _agreed_checkpoint(cfg)
-    earlier = None if resumed is None else describe(resumed).config
+    resumed = resumed_checkpoint(cfg)
+    for note in resumed.notes() if resumed is not None and context.is_main_process() else ():
+        logger.error(note)
+    earlier = None if resumed is None else describe(resumed.path).config
     cfg = resolve_pipeline_config(pin_role_paths(cfg, earlier))
     _tell_another_negative_prompt(cfg, (earlier or {}).get("pipeline_config") or {})
     checkpoint_manager = build_checkpoint_manager(cfg, registry)
@@ -147,37 +149,14 @@ def build_checkpoint_manager(cfg: RunConfig, registry: PluginRegistry) -> Checkp
     )
 
 
-def resumed_checkpoint(cfg: RunConfig) -> Path | None:
-    """The checkpoint that the run goes on from, None for a new run.
+def resumed_checkpoint(cfg: RunConfig, *, put_back: bool = True) -> Choice | None:
+    """The checkpoint that the run goes on from, None for a new run; see `checkpoint.choice.choose`. Collective.
 
     Raises:
         CheckpointError: there is no such checkpoint.
     """
     which = cfg.training.resume_from_checkpoint
-    if which is None:
-        return None
-    if which == "latest":
-        return storage.latest_checkpoint(Path(cfg.training.output_dir))
-    return storage.resolve_checkpoint(which)
-
-
-def _agreed_checkpoint(cfg: RunConfig) -> Path | None:
-    """`resumed_checkpoint` as the main process sees the disk, with what a killed save had put aside. Collective."""
-    chosen: Path | CheckpointError | None = None
-    if context.is_main_process():
-        try:
-            if cfg.training.resume_from_checkpoint == "latest":
-                storage.put_back_replaced(Path(cfg.training.output_dir))
-        except OSError as error:
-            logger.warning("a checkpoint that a killed save had put aside could not be put back: %s", error)
-        try:
-            chosen = resumed_checkpoint(cfg)
-        except CheckpointError as error:
-            chosen = error
-    chosen = context.from_main(chosen)
-    if isinstance(chosen, CheckpointError):
-        raise chosen
-    return chosen
+    return None if which is None else choose(which, Path(cfg.training.output_dir), put_back=put_back)
 
 
 def build_components(cfg: RunConfig, registry: PluginRegistry) -> ModelComponents:

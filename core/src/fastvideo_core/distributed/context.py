@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -60,6 +60,15 @@ def from_main(value: _T) -> _T:
     box = [value]
     dist.broadcast_object_list(box, device=device())
     return box[0]
+
+
+def gathered(value: _T) -> list[_T]:
+    """What each process has, by rank, on every one; it must be picklable. Collective."""
+    if world_size() == 1:
+        return [value]
+    values: list[Any] = [None] * world_size()
+    dist.all_gather_object(values, value)
+    return values
 
 
 def barrier() -> None:

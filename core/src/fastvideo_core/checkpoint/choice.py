@@ -1,0 +1,119 @@
+"""Which checkpoint a run goes on from: one whose every byte is as it was written."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from fastvideo_core.checkpoint import storage
+from fastvideo_core.checkpoint.checksums import SUFFIX, checksum, read_sums
+from fastvideo_core.checkpoint.document import parse_document
+from fastvideo_core.distributed import context
+from fastvideo_core.errors import CheckpointError, Problem
+
+logger = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A whole checkpoint.
+
+    Args:
+        path: its folder.
+        passed_over: newer ones of the same run that are not whole, and why.
+    """
+
+    path: Path
+    passed_over: tuple[tuple[Path, str], ...] = ()
+
+    def notes(self) -> list[str]:
+        """What the user must hear of those that are passed over."""
+        return [f"{path} IS NOT WHOLE: {why}; going on from {self.path} instead" for path, why in self.passed_over]
+
+
+def choose(which: str | Path, output_dir: Path, *, put_back: bool = True) -> Choice:
+    """The checkpoint meant by `latest` (the newest whole one of `output_dir`), by a run's folder (likewise) or by its path.
+
+    Collective: the main process looks at the folders, all of them read the files, each its part.
+
+    Args:
+        put_back: what a killed save had just put aside counts again; not while somebody else may be saving.
+
+    Raises:
+        CheckpointError: there is none, it is not whole, or of another format; on all processes alike.
+    """
+    folders = _from_main(lambda: _newest_first(which, output_dir, put_back))
+    passed_over: list[tuple[Path, str]] = []
+    for folder in folders:
+        why = _from_main(lambda folder=folder: storage.flaw(folder))  # type: ignore[misc]
+        if not why:
+            _from_main(lambda folder=folder: storage.read_document(folder).step)  # type: ignore[misc]
+            why = next(filter(None, context.gathered(damage(folder, context.rank(), context.world_size()))), "")
+        if not why:
+            return Choice(folder, tuple(passed_over))
+        passed_over.append((folder, why))
+    if folders == [Path(which).expanduser()]:
+        raise storage.not_whole(*passed_over[0])
+    raise CheckpointError(
+        Problem(
+            found="there is no whole checkpoint to resume from"
+            + "".join(f"\n      {path.name}: {why}" for path, why in passed_over),
+            where=str(output_dir if str(which) == "latest" else which),
+            fix="check training.output_dir, or start without resuming in a new one",
+        )
+    )
+
+
+def damage(folder: Path, part: int = 0, parts: int = 1) -> str:
+    """What was changed of a checkpoint since it was written; empty when nothing was. Reads every byte.
+
+    Args:
+        part: which share of the files is read.
+        parts: number of shares.
+    """
+    try:
+        document = parse_document(folder)
+        largest_first = sorted(document.files, key=lambda name: (-document.files[name], name))
+        for name in largest_first[part::parts]:
+            file = folder / name
+            if name.endswith(SUFFIX):
+                whole = name not in document.sums or document.sums[name] == checksum(file.read_bytes())
+            else:
+                whole = read_sums(file).fit_file(file)
+            if not whole:
+                return f"{name} was changed since it was written"
+    except CheckpointError as error:
+        return "; ".join(f"{problem.where}: {problem.found}" for problem in error.problems)
+    except OSError as error:
+        return f"{error.filename}: {error.strerror}"
+    return ""
+
+
+def _newest_first(which: str | Path, output_dir: Path, put_back: bool) -> list[Path]:
+    if str(which) != "latest":
+        return storage.named_checkpoints(which)
+    if put_back:
+        try:
+            storage.put_back_replaced(output_dir)
+        except OSError as error:
+            logger.warning("a checkpoint that a killed save had put aside could not be put back: %s", error)
+    return storage.checkpoints(output_dir)
+
+
+def _from_main(act: Callable[[], _T]) -> _T:
+    """What the main process finds, or its error, on all of them."""
+    found: _T | CheckpointError | None = None
+    if context.is_main_process():
+        try:
+            found = act()
+        except CheckpointError as error:
+            found = error
+    found = context.from_main(found)
+    if isinstance(found, CheckpointError):
+        raise found
+    return found  # type: ignore[return-value]
