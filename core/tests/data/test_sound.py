@@ -254,3 +254,13 @@ def test_damaged_sound_is_a_problem_of_its_video_alone(clips: Path, tmp_path: Pa
         ("a.mp4", "unreadable: the sound cannot be read: bits fell over")
     ]
     assert report.samples == 3
+
+
+def test_a_silent_clip_that_is_replaced_by_one_with_sound_moves(clips: Path, tmp_path: Path) -> None:
+    preprocess(SoundingEncoder(), clips, tmp_path / "out", OPTIONS)
+    write_sounding_clip(clips / "mute.mp4", 5, tone(900, CLIP)[None], caption="one tone")
+    report = preprocess(SoundingEncoder(), clips, tmp_path / "out", OPTIONS)
+    assert (report.samples, report.without_sound) == (5, ())
+    assert rows(tmp_path / "out" / "without_sound") == []
+    (moved,) = (row for row in rows(tmp_path / "out" / "with_sound") if row["file_name"] == "mute.mp4")
+    assert moved["caption"] == "one tone"

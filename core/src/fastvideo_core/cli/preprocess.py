@@ -48,6 +48,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch-size", type=up_to(limits.SAMPLES), default=1, help="clips encoded together (default: 1)"
     )
+    parser.add_argument(
+        "--prune",
+        action="store_true",
+        help="take samples of what the input no longer lists out of the data set (default: say so and stop)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -90,4 +95,5 @@ def _options(args: argparse.Namespace, has_videos: bool) -> PreprocessOptions:
         clips=args.clips or "first",
         samples_per_file=args.samples_per_file,
         batch_size=args.batch_size,
+        prune=args.prune,
     )

@@ -1,4 +1,4 @@
-"""What `preprocess` tells about its work: a report that accounts for every sample, and how it ends when a disk is full."""
+"""What `preprocess` tells about its work: a report that accounts for every sample."""
 
 from __future__ import annotations
 
@@ -8,17 +8,10 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from fastvideo_core.data.parts import WITHOUT_SOUND
+from fastvideo_core.data.parts import WITHOUT_SOUND, writing
 from fastvideo_core.data.schema import published
-from fastvideo_core.errors import FastVideoError
 
 _SHOWN_KINDS = 10
-
-
-class DataWriteError(FastVideoError):
-    """The data set could not be written any further; what it holds is whole."""
-
-    title = "the data set could not be written"
 
 
 @dataclass(frozen=True)
@@ -67,14 +60,16 @@ class PreprocessReport:
         """Writes report.json into the data set, complete or not at all.
 
         Raises:
-            OSError: the system refuses.
+            DataWriteError: the system refuses.
         """
         content = {**asdict(self), "output_dir": str(self.output_dir)}
         content["reasons"] = dict(Counter(skip.reason for skip in self.skipped))
         content["notes"] = dict(Counter(_kind(noted.note) for noted in self.noted))
-        self.output_dir.mkdir(parents=True, exist_ok=True)
-        with published(self.output_dir / "report.json") as aside:
-            aside.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+        with writing(self.output_dir, self.samples, self.files):
+            self.output_dir.mkdir(parents=True, exist_ok=True)
+            with published(self.output_dir / "report.json") as aside:
+                aside.write_text(text, encoding="utf-8")
 
     def summary(self) -> str:
         """A few lines for the terminal: what was done, and what was noted and skipped, by kind."""

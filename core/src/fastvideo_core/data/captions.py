@@ -9,6 +9,8 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
+from fastvideo_core.data.encoder import LatentEncoder
+
 logger = logging.getLogger(__name__)
 
 _SHOWN_CHARACTERS = 60
@@ -48,6 +50,25 @@ def cut_of(tokenizer: Callable[..., Any], text: str, limit: int) -> CaptionCut |
     """What a tokenizer of transformers cuts off a text that it cuts at `limit` tokens, special ones included."""
     tokens = len(tokenizer(text, add_special_tokens=True, verbose=False)["input_ids"])
     return CaptionCut(tokens, limit) if tokens > limit else None
+
+
+@dataclass(frozen=True)
+class EncodedCaption:
+    """A caption's embedding [L, D], and what it lacks of the caption: "kind: details" each."""
+
+    embedding: Tensor
+    notes: tuple[str, ...]
+
+
+def encode_captions(encoder: LatentEncoder, captions: Sequence[str]) -> dict[str, EncodedCaption]:
+    """Every distinct caption, encoded."""
+    distinct = list(dict.fromkeys(captions))
+    embeddings = encoder.encode_texts(distinct) if distinct else []
+    cuts = (caption_cut(encoder, caption) for caption in distinct)
+    return {
+        caption: EncodedCaption(embedding, () if cut is None else (str(cut),))
+        for caption, embedding, cut in zip(distinct, embeddings, cuts, strict=True)
+    }
 
 
 class CaptionEncoder(Protocol):

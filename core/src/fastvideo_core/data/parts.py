@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fastvideo_core.data.schema import SETTINGS_KEY, key_value_metadata, write_part
+from fastvideo_core.data.captions import EncodedCaption
+from fastvideo_core.data.file_state import FileState
+from fastvideo_core.data.progress import progress
+from fastvideo_core.data.schema import SETTINGS_KEY, encode_tensor, key_value_metadata, write_part
 from fastvideo_core.data.walk import is_hidden
-from fastvideo_core.errors import DataError, Problem
+from fastvideo_core.errors import DataError, FastVideoError, Problem, foreign_file
 
 WITH_SOUND, WITHOUT_SOUND = "with_sound", "without_sound"
 """Sub-folders of the data set of a family that makes sound: the loader reads samples of one kind."""
@@ -44,12 +48,47 @@ class ItemRecord:
     """What is known of a source's item; stored in every part file that holds a sample of it.
 
     Args:
+        file: its clip as it was encoded; None for a prompt alone, and where an earlier version encoded it.
         notes: what its samples lose of the picture or show otherwise, "kind: details" each.
         text_notes: what they lose of the caption, likewise.
     """
 
+    file: FileState | None = None
     notes: tuple[str, ...] = ()
     text_notes: tuple[str, ...] = ()
+
+    @classmethod
+    def parse(cls, record: Mapping[str, Any]) -> ItemRecord:
+        """As it is stored."""
+        file = record.get("file")
+        return cls(None if file is None else FileState(**file), tuple(record["notes"]), tuple(record["text_notes"]))
+
+
+class _Sample(NamedTuple):
+    item: str
+    caption: str
+    part: str
+
+
+class DataWriteError(FastVideoError):
+    """The data set could not be written any further; what it holds is whole."""
+
+    title = "the data set could not be written"
+
+
+@contextmanager
+def writing(path: Path, samples: int, files: int) -> Iterator[None]:
+    """Says what is whole and how to go on when the system refuses to write into a data set.
+
+    Raises:
+        DataWriteError: on OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        found = f"cannot be written: {error.strerror or error}; {samples} samples in {files} files are whole"
+        fix = "free space or make the folder writable, and give the same command again: it goes on from there"
+        raise DataWriteError(Problem(found, str(path), fix=fix)) from error
 
 
 class PartsFolder:
@@ -72,7 +111,7 @@ class PartsFolder:
         self._settings = json.loads(json.dumps(settings))
         self._normalised = normalised
         self._samples_per_file = samples_per_file
-        self._captions: dict[str, str] = {}
+        self._samples: dict[str, _Sample] = {}
         self._rows: list[dict[str, Any]] = []
         self._row_videos: dict[str, VideoRecord] = {}
         self._row_items: dict[str, ItemRecord] = {}
@@ -86,7 +125,7 @@ class PartsFolder:
     @property
     def samples(self) -> int:
         """Samples in the folder's files."""
-        return len(self._captions)
+        return len(self._samples)
 
     @property
     def files(self) -> int:
@@ -95,25 +134,76 @@ class PartsFolder:
 
     def holds(self, sample: str) -> bool:
         """Whether a sample with this id is in the folder's files."""
-        return sample in self._captions
+        return sample in self._samples
 
-    def check_captions(self, captions: Mapping[str, str]) -> None:
-        """Check that every stored sample still belongs to the source.
+    def captions(self) -> Iterator[tuple[str, str]]:
+        """Item and caption of every sample."""
+        return ((sample.item, sample.caption) for sample in self._samples.values())
 
-        Args:
-            captions: caption by item id, all items of the source.
+    def take_out(self, items: Collection[str]) -> None:
+        """Remove the samples of these items; each file is whole at any time, with all of them or with none.
 
         Raises:
-            DataError: a stored sample's item is not in the source any more, or has another caption now.
+            DataWriteError: the system refuses.
         """
-        for sample, caption in self._captions.items():
-            item = sample.rpartition("#")[0] if self._settings["kind"] == "video" else sample
-            if item not in captions:
-                found = f"the folder holds sample {sample!r}, which the source does not list"
-                raise DataError(Problem(found, str(self.path), fix=_OTHER_FOLDER))
-            if captions[item] != caption:
-                found = f"sample {sample!r} was encoded with the caption {caption!r}, which is {captions[item]!r} now"
-                raise DataError(Problem(found, str(self.path), fix=_OTHER_FOLDER))
+        self._rewrite(items, lambda rows: [row for row in rows if self._item(row) not in items])
+        for item in items:
+            self.items.pop(item, None)
+            self.videos.pop(item, None)
+
+    def set_captions(
+        self, captions: Mapping[str, str], encode: Callable[[Sequence[str]], Mapping[str, EncodedCaption]]
+    ) -> None:
+        """Give the samples of these items another caption, and its embedding; files likewise.
+
+        Args:
+            captions: by item.
+            encode: encodes captions.
+
+        Raises:
+            DataWriteError: the system refuses.
+        """
+
+        def changed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+            texts = encode([captions[item] for row in rows if (item := self._item(row)) in captions])
+            for row in rows:
+                if (item := self._item(row)) in captions:
+                    row.update(encode_tensor("text_embedding", texts[captions[item]].embedding))
+                    row["caption"] = captions[item]
+                    self.items[item] = replace(self.items[item], text_notes=texts[captions[item]].notes)
+            return rows
+
+        self._rewrite(captions.keys(), changed)
+
+    def _rewrite(self, items: Collection[str], change: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]) -> None:
+        """Change the rows of the files that hold samples of these items, one file after the other."""
+        names = sorted({sample.part for sample in self._samples.values() if sample.item in items})
+        for name in progress(names, "file"):
+            path = self.path / name
+            with foreign_file(path, "parquet file"), pq.ParquetFile(path) as handle:
+                schema, metadata = handle.schema_arrow.remove_metadata(), handle.schema_arrow.metadata
+                rows = handle.read().to_pylist()
+            before = [row["id"] for row in rows]
+            rows = change(rows)
+            kept = {self._item(row) for row in rows}
+            videos = {video: self.videos[video] for video in json.loads(metadata[_VIDEOS_KEY]) if video in kept}
+            records = {item: self.items[item] for item in sorted(kept)}
+            with writing(self.path, self.samples, self.files):
+                if rows:
+                    write_part(path, rows, schema, self._metadata(videos, records))
+                else:
+                    path.unlink()
+                    self._names.remove(name)
+            for sample in before:
+                del self._samples[sample]
+            self._hold(rows, name)
+
+    def _item(self, row: Mapping[str, Any]) -> str:
+        sample: str = row["id"]
+        return sample.rpartition("#")[0] if self._settings["kind"] == "video" else sample
+
+    def _hold(self, rows: Iterable[Mapping[str, Any]], part: str) -> None:
+        self._samples.update((row["id"], _Sample(self._item(row), row["caption"], part)) for row in rows)
 
     def add(
         self,
@@ -127,7 +217,7 @@ class PartsFolder:
         """Add one sample of an item, and the videos that it completes; writes a part file when enough have come together.
 
         Raises:
-            OSError: the part file cannot be written.
+            DataWriteError: the part file cannot be written.
             DataError: the sample has other tensors than those in the folder.
         """
         if self._schema is None:
@@ -145,16 +235,17 @@ class PartsFolder:
         """Write the samples that are waiting, if any, as one part file; complete or not at all.
 
         Raises:
-            OSError: the system refuses.
+            DataWriteError: the system refuses.
         """
         if not self._rows or self._schema is None:
             return
         name = next(name for i in itertools.count() if (name := f"part-{i:06d}.parquet") not in self._names)
         metadata = self._metadata(self._row_videos, self._row_items)
-        self.path.mkdir(parents=True, exist_ok=True)
-        write_part(self.path / name, self._rows, self._schema, metadata)
+        with writing(self.path, self.samples, self.files):
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_part(self.path / name, self._rows, self._schema, metadata)
         self._names.add(name)
-        self._captions.update((row["id"], row["caption"]) for row in self._rows)
+        self._hold(self._rows, name)
         self.videos.update(self._row_videos)
         self.items.update(self._row_items)
         self._rows, self._row_videos, self._row_items = [], {}, {}
@@ -168,26 +259,24 @@ class PartsFolder:
         )
 
     def _take_stock(self, path: Path) -> None:
-        try:
+        fix = "delete the file and start again; its samples are then encoded anew"
+        with foreign_file(path, "parquet file", fix=fix):
             with pq.ParquetFile(path) as handle:
                 metadata = handle.schema_arrow.metadata or {}
-                schema = handle.schema_arrow.remove_metadata()
-                ours = SETTINGS_KEY in metadata and _VIDEOS_KEY in metadata
-                table = handle.read(columns=["id", "caption"]) if ours else None
-        except (pa.ArrowException, OSError) as error:
-            fix = "delete the file and start again; its samples are then encoded anew"
-            raise DataError(Problem(f"is damaged or no parquet file: {error}", str(path), fix=fix)) from error
-        if table is None:
-            raise DataError(Problem("was not written by preprocess", str(path), fix="use another output folder"))
-        self._check_settings(path, json.loads(metadata[SETTINGS_KEY]))
-        self._schema = schema
-        self._captions.update(zip(table["id"].to_pylist(), table["caption"].to_pylist(), strict=True))
-        records = json.loads(metadata[_VIDEOS_KEY])
-        self.videos.update({video: VideoRecord(**record) for video, record in records.items()})
-        items = json.loads(metadata.get(_ITEMS_KEY, b"{}"))  # absent where an earlier version wrote the file
-        self.items.update(
-            {item: ItemRecord(tuple(record["notes"]), tuple(record["text_notes"])) for item, record in items.items()}
-        )
+                if SETTINGS_KEY not in metadata or _VIDEOS_KEY not in metadata:
+                    fix = "use another output folder"
+                    raise DataError(Problem("was not written by preprocess", str(path), fix=fix))
+                self._check_settings(path, json.loads(metadata[SETTINGS_KEY]))
+                self._schema = handle.schema_arrow.remove_metadata()
+                table = handle.read(columns=["id", "caption"])
+            rows = table.to_pylist()
+            self._hold(rows, path.name)
+            videos = json.loads(metadata[_VIDEOS_KEY])
+            self.videos.update({video: VideoRecord(**record) for video, record in videos.items()})
+            items = json.loads(metadata.get(_ITEMS_KEY, b"{}"))  # absent where an earlier version wrote the file
+            self.items.update({item: ItemRecord.parse(record) for item, record in items.items()})
+            for row in rows:
+                self.items.setdefault(self._item(row), ItemRecord())
 
     def _check_settings(self, path: Path, stored: dict[str, Any]) -> None:
         changes = [
@@ -260,10 +349,21 @@ class SampleFolders:
         records = (folder.videos.get(video) for folder in self._folders.values())
         return next((record for record in records if record is not None), None)
 
-    def check_captions(self, captions: Mapping[str, str]) -> None:
-        """As `PartsFolder.check_captions`."""
+    def captions(self) -> Iterator[tuple[str, str]]:
+        """Item and caption of every sample."""
+        return itertools.chain.from_iterable(folder.captions() for folder in self._folders.values())
+
+    def take_out(self, items: Collection[str]) -> None:
+        """As `PartsFolder.take_out`."""
         for folder in self._folders.values():
-            folder.check_captions(captions)
+            folder.take_out(items)
+
+    def set_captions(
+        self, captions: Mapping[str, str], encode: Callable[[Sequence[str]], Mapping[str, EncodedCaption]]
+    ) -> None:
+        """As `PartsFolder.set_captions`."""
+        for folder in self._folders.values():
+            folder.set_captions(captions, encode)
 
     def add(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -14,14 +14,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastvideo_core.data.account import DataWriteError, Noted, PreprocessReport, Skipped
+from fastvideo_core.data.account import Noted, PreprocessReport, Skipped
 from fastvideo_core.data.audio import SoundTrack, Waveform
-from fastvideo_core.data.captions import caption_cut
+from fastvideo_core.data.captions import EncodedCaption, encode_captions
 from fastvideo_core.data.encoder import AudioEncoder, LatentEncoder
+from fastvideo_core.data.file_state import FileState
 from fastvideo_core.data.media import Frames, iter_frames, picture_notes, probe
 from fastvideo_core.data.output import check_data_output
 from fastvideo_core.data.parts import ItemRecord, SampleFolders, VideoRecord
 from fastvideo_core.data.progress import progress
+from fastvideo_core.data.renewal import renew
 from fastvideo_core.data.schema import (
     SOUND_METADATA,
     TEXT_METADATA,
@@ -30,7 +32,7 @@ from fastvideo_core.data.schema import (
     encode_tensor,
 )
 from fastvideo_core.data.sources import Source, SourceItem, discover
-from fastvideo_core.errors import DataError, Problem
+from fastvideo_core.errors import DataError, Problem, foreign_file
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ class PreprocessOptions:
         clips: "first" takes one clip from each video's start; "all" cuts it into consecutive, disjoint clips.
         samples_per_file: samples in a part file; a kill loses at most that many.
         batch_size: clips, or prompts, that are encoded together.
+        prune: take samples of what the source no longer lists out of the data set, and take it that all clips changed.
     """
 
     height: int
@@ -56,6 +59,7 @@ class PreprocessOptions:
     clips: Literal["first", "all"] = "first"
     samples_per_file: int = 32
     batch_size: int = 1
+    prune: bool = False
 
 
 def preprocess(
@@ -63,15 +67,15 @@ def preprocess(
 ) -> PreprocessReport:
     """Encode every video and caption (or every prompt) of `source` into parquet files in `output_dir`.
 
-    May be called again after a kill, with the same source and options: what is there already is kept. Prints a
-    progress bar and a summary, and writes report.json.
+    May be called again after a kill, or with more clips, with the same options: what is there already is kept, and follows
+    its source (`renew`). Prints a progress bar and a summary, and writes report.json.
 
     With an `AudioEncoder`, clips of videos with an audio track go with their sound into the sub-folder WITH_SOUND, those of
     other videos into WITHOUT_SOUND.
 
     Raises:
         DataError: sizes that the model cannot encode, a source that cannot be understood, an output folder that holds
-            something else, or not one usable sample.
+            something else or more than the source lists, or not one usable sample.
         ConfigError: the output folder cannot be written.
         DataWriteError: the disk is full, or refuses; what is in the data set is whole, and a further call goes on.
     """
@@ -88,14 +92,13 @@ def preprocess(
         samples_per_file=options.samples_per_file,
         sound=found.has_videos and isinstance(encoder, AudioEncoder),
     )
-    parts.check_captions({item.id: item.caption for item in found.items})
+    changed = renew(parts, found, encoder, prune=options.prune)
     resumed = parts.samples
     run = _Run(encoder, options, parts)
     items = progress(found.items, "video" if found.has_videos else "prompt")
     for pending in _batched(run.wanted(items), options.batch_size):
         run.encode(pending)
-    with _writing(parts):
-        parts.flush()
+    parts.flush()
     skipped = [Skipped(problem.item, problem.reason) for problem in found.problems] + run.skipped
     report = PreprocessReport(
         output_dir=parts.path,
@@ -106,12 +109,10 @@ def preprocess(
         unused_frames={name: video.unused_frames for name, video in parts.videos.items() if video.unused_frames},
         seconds=time.monotonic() - started,
         without_sound=parts.without_sound,
-        noted=tuple(
-            Noted(item, note) for item, record in parts.items.items() for note in record.notes + record.text_notes
-        ),
+        noted=changed
+        + tuple(Noted(item, note) for item, record in parts.items.items() for note in record.notes + record.text_notes),
     )
-    with _writing(parts):
-        report.write()
+    report.write()
     print(report.summary(), flush=True)
     if not report.samples:
         shown = "; ".join(f"{skip.item}: {skip.reason}" for skip in skipped[:5]) or "the source is empty"
@@ -123,12 +124,6 @@ def preprocess(
 class _Clip:
     frames: Frames
     sound: Waveform | None
-
-
-@dataclass(frozen=True)
-class _Text:
-    embedding: Tensor
-    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -148,7 +143,7 @@ class _Run:
         self._encoder = encoder
         self._options = options
         self._parts = parts
-        self._texts: dict[str, _Text] = {}
+        self._texts: dict[str, EncodedCaption] = {}
         self.skipped: list[Skipped] = []
 
     def wanted(self, items: Iterator[SourceItem]) -> Iterator[_Pending]:
@@ -180,8 +175,7 @@ class _Run:
             metadata = SOUND_METADATA if sound else VIDEO_METADATA if clips else TEXT_METADATA
             record = replace(one.record, text_notes=text.notes)
             schema = arrow_schema(tuple(named), metadata)
-            with _writing(self._parts):
-                self._parts.add(row, schema, item=one.item.id, record=record, videos=one.completes, sound=sound)
+            self._parts.add(row, schema, item=one.item.id, record=record, videos=one.completes, sound=sound)
 
     def _with_sound(self, clips: Sequence[_Clip], latents: Sequence[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
         waveforms = [torch.from_numpy(clip.sound) for clip in clips if clip.sound is not None]
@@ -197,12 +191,8 @@ class _Run:
     def _encode_captions(self, captions: Sequence[str]) -> None:
         # The clips of a video share its caption: what the last batch encoded is used again.
         known = {caption: self._texts[caption] for caption in captions if caption in self._texts}
-        new = [caption for caption in dict.fromkeys(captions) if caption not in known]
-        encoded = self._encoder.encode_texts(new) if new else []
-        for caption, embedding in zip(new, encoded, strict=True):
-            cut = caption_cut(self._encoder, caption)
-            known[caption] = _Text(embedding, () if cut is None else (str(cut),))
-        self._texts = known
+        new = [caption for caption in captions if caption not in known]
+        self._texts = {**known, **encode_captions(self._encoder, new)}
 
     def _metadata(self, one: _Pending, tensors: dict[str, Tensor]) -> dict[str, Any]:
         row: dict[str, Any] = {"id": one.id, "caption": one.item.caption}
@@ -230,7 +220,9 @@ class _Run:
         try:
             fps = self._fps(video)
             resampled = fps if self._options.fps_policy == "resample" else None
-            record = ItemRecord(picture_notes(video, height=self._options.height, width=self._options.width))
+            with foreign_file(video, "video"):
+                file = FileState.of(video)
+            record = ItemRecord(file, picture_notes(video, height=self._options.height, width=self._options.width))
             with ExitStack() as stack:
                 track = self._sound(video, stack)
                 for frame in iter_frames(video, height=self._options.height, width=self._options.width, fps=resampled):
@@ -266,19 +258,6 @@ class _Run:
         if not fps:
             raise DataError(Problem("the file does not say its frame rate", str(video)))
         return fps
-
-
-@contextmanager
-def _writing(parts: SampleFolders) -> Iterator[None]:
-    """Says what is whole and how to go on when the system refuses to write."""
-    try:
-        yield
-    except OSError as error:
-        found = (
-            f"cannot be written: {error.strerror or error}; {parts.samples} samples in {parts.files} files are whole"
-        )
-        fix = "free space or make the folder writable, and give the same command again: it goes on from there"
-        raise DataWriteError(Problem(found, str(parts.path), fix=fix)) from error
 
 
 def _clip_id(item: SourceItem, clip: int) -> str:
