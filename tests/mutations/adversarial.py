@@ -26,11 +26,11 @@ ADVERSARIAL_TERM: tuple[Mutation, ...] = (
         (f"{ADVERSARIAL}::test_the_generator_wants_high_logits_and_the_discriminator_low_ones_on_fakes",),
     ),
     Mutation(
-        "R1 divided by sigma instead of its square",
+        "R1 is the mean of differences, not of their squares",
         f"{DMD2}/adversarial.py",
-        ".mean() / sigma**2",
-        ".mean() / sigma",
-        (f"{ADVERSARIAL}::test_the_approximate_r1_is_the_squared_gradient_norm_whatever_sigma_is",),
+        "((real_logits - perturbed_logits) ** 2).mean()",
+        "(real_logits - perturbed_logits).abs().mean()",
+        (f"{ADVERSARIAL}::test_the_approximate_r1_is_the_squared_gradient_norm_times_sigma_squared",),
     ),
     Mutation(
         "the adversarial weight ignored",
@@ -94,6 +94,11 @@ ADVERSARIAL_TERM: tuple[Mutation, ...] = (
         "features = self._features(perturbed, t.flip(0), batch)\n            held",
     ),
     by_hand("R1's perturbation not scaled", PERTURBED, PERTURBED.replace("self.r1_sigma * ", "")),
+    by_hand(
+        "R1 divided by sigma squared",
+        "self.r1_weight * approximate_r1(real_logits, held)",
+        "self.r1_weight / self.r1_sigma**2 * approximate_r1(real_logits, held)",
+    ),
     by_hand("R1 subtracted", "real_loss(real_logits) + penalty", "real_loss(real_logits) - penalty"),
     by_hand(
         "R1 left out of the data's pass", "real_loss(real_logits) + penalty", "real_loss(real_logits) + 0 * penalty"

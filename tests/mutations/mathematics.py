@@ -186,8 +186,8 @@ MATHEMATICS: tuple[Mutation, ...] = (
     Mutation(
         "the exit step told one too low",
         f"{DMD2}/method.py",
-        '"rollout/exit_step": index + 1',
-        '"rollout/exit_step": index',
+        "(self._levels >= t[:, None]).sum(1)",
+        "(self._levels > t[:, None]).sum(1)",
         (f"{METRICS}::test_every_iteration_tells_where_its_rollout_ended",),
     ),
     Mutation(
@@ -221,6 +221,27 @@ MATHEMATICS: tuple[Mutation, ...] = (
         "torch.randint(len(self.schedule), ()",
         "torch.randint(max(1, len(self.schedule) - 1), ()",
         (f"{METHOD}::test_only_the_steps_up_to_the_exit_are_run",),
+    ),
+    Mutation(
+        "one exit for all samples of the data",
+        f"{DMD2}/method.py",
+        "(batch_size,), generator=generator, device=generator.device)\n        return",
+        "(1,), generator=generator, device=generator.device).expand(batch_size)\n        return",
+        (f"{METHOD}::test_data_latent_mode_noises_each_sample_of_the_data_to_its_own_exit_step",),
+    ),
+    Mutation(
+        "the last call of the schedule never drawn for the data",
+        f"{DMD2}/method.py",
+        "torch.randint(len(self.schedule), (batch_size,)",
+        "torch.randint(len(self.schedule) - 1, (batch_size,)",
+        (f"{METHOD}::test_data_latent_mode_draws_every_step_of_the_schedule_alike_and_other_ones_on_other_ranks",),
+    ),
+    Mutation(
+        "the data's exits drawn alike on all ranks",
+        f"{DMD2}/method.py",
+        'self.rng.local("exit_steps")',
+        'self.rng.shared("exit_steps")',
+        (f"{METHOD}::test_data_latent_mode_draws_every_step_of_the_schedule_alike_and_other_ones_on_other_ranks",),
     ),
     Mutation(
         "exit step drawn anew in every accumulation round",

@@ -44,12 +44,12 @@ def test_the_generator_wants_high_logits_and_the_discriminator_low_ones_on_fakes
     assert torch.autograd.grad(real_loss(logit), logit)[0] < 0
 
 
-def test_the_approximate_r1_is_the_squared_gradient_norm_whatever_sigma_is():
+def test_the_approximate_r1_is_the_squared_gradient_norm_times_sigma_squared():
     slope = torch.tensor([3.0, 4.0], dtype=torch.float64)  # D(x) = slope . x, so |grad D|^2 = 25
     noise = torch.randn(200_000, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     for sigma in (0.01, 0.1):
-        r1 = approximate_r1(torch.zeros(200_000, dtype=torch.float64), (sigma * noise) @ slope, sigma)
-        assert r1.item() == pytest.approx(25.0, rel=0.02)
+        r1 = approximate_r1(torch.zeros(200_000, dtype=torch.float64), (sigma * noise) @ slope)
+        assert r1.item() == pytest.approx(25.0 * sigma**2, rel=0.02)
 
 
 def test_heads_give_one_logit_per_sample_and_treat_samples_alone():
@@ -123,7 +123,7 @@ def gradients(method):
     return found
 
 
-@pytest.mark.parametrize("r1_weight", [0.0, 2.0])
+@pytest.mark.parametrize("r1_weight", [0.0, 2.0 / R1_SIGMA**2])
 @pytest.mark.parametrize("features", ["critic", "teacher"])
 def test_the_discriminator_s_gradient_is_that_of_its_loss_by_hand(tmp_path, features, r1_weight):
     method, batch = fixed(
@@ -138,8 +138,8 @@ def test_the_discriminator_s_gradient_is_that_of_its_loss_by_hand(tmp_path, feat
 
     real, fake = noised(DATA, "discriminator_real_noise"), noised(X, "discriminator_fake_noise")
     on_real, on_fake = logits(method, real), logits(method, fake)
-    r1 = ((on_real - logits(method, real + R1_SIGMA * NOISES["r1_noise"])) ** 2).mean() / R1_SIGMA**2
-    assert r1.item() > 1e-5
+    r1 = ((on_real - logits(method, real + R1_SIGMA * NOISES["r1_noise"])) ** 2).mean()
+    assert r1.item() > 1e-5 * R1_SIGMA**2
     (0.25 * (softplus(-on_real).mean() + softplus(on_fake).mean() + r1_weight * r1)).backward()
     expected = gradients(method)
     assert {name.partition(".")[0] for name in expected} >= {"discriminator"}

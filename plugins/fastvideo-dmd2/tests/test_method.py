@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from fastvideo_core.errors import ConfigError
+from fastvideo_core.rng import RandomStreams
 from fastvideo_core.testing.runs import build_run, load_config, toy_family
 
 
@@ -141,14 +142,32 @@ def test_score_timesteps_are_shifted_first_and_clamped_then(tmp_path):
     assert (t == 900).float().mean().item() == pytest.approx(1 - 0.9 / 1.4, abs=0.04)
 
 
-def test_data_latent_mode_noises_the_data_at_the_exit_step(tmp_path):
+def test_data_latent_mode_noises_each_sample_of_the_data_to_its_own_exit_step(tmp_path):
     method, batches = built(tmp_path, method={"rollout_mode": "data_latent", "dmd_denoising_steps": [1000, 1]})
-    batch = next(batches)
-    prepared = method.prepare_batch(batch)
-    iteration = next(i for i in range(1, 50) if method.exit_index(i) == 1)
-    noisy, t = method.student_input(prepared, iteration)
-    assert t.tolist() == [1.0] * 4
-    torch.testing.assert_close(noisy, prepared.latents, atol=0.01, rtol=0)
+    prepared = method.prepare_batch(next(batches))
+    for _ in range(50):
+        noisy, t = method.student_input(prepared, 1)
+        clean = t == 1.0
+        assert set(t.tolist()) <= {1000.0, 1.0}
+        torch.testing.assert_close(noisy[clean], prepared.latents[clean], atol=0.01, rtol=0)
+        assert (noisy[~clean] - prepared.latents[~clean]).abs().sum(1).gt(0.05).all()
+        if 0 < clean.sum() < 4:
+            break
+    else:
+        raise AssertionError("no batch had samples at both steps")
+
+
+def test_data_latent_mode_draws_every_step_of_the_schedule_alike_and_other_ones_on_other_ranks(tmp_path):
+    steps = [1000, 750, 500, 250]
+    method, _ = built(tmp_path, method={"rollout_mode": "data_latent", "dmd_denoising_steps": steps})
+    state = method.rng.state_dict()
+    drawn = method.exit_timesteps(8000)
+    for step in steps:
+        assert (drawn == step).sum().item() == pytest.approx(2000, abs=160)  # four standard deviations
+    method.rng.load_state_dict(state)
+    assert torch.equal(method.exit_timesteps(8000), drawn)
+    method.rng = RandomStreams(method.rng.seed, rank=1)
+    assert not torch.equal(method.exit_timesteps(8000), drawn)
 
 
 def test_simulate_mode_does_not_look_at_the_data(tmp_path):

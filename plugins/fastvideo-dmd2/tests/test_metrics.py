@@ -71,6 +71,8 @@ def test_every_iteration_tells_where_its_rollout_ended(tmp_path):
         assert merged["rollout/exit_timestep"] == [1000.0, 600.0, 200.0][index]
         seen.add(index)
     assert seen == {0, 1, 2}
+    means = runtime.method.exit_metrics(torch.tensor([1000.0, 600.0, 200.0, 200.0]))
+    assert means == {"rollout/exit_step": 2.25, "rollout/exit_timestep": 500.0}
 
 
 def test_a_collapse_to_solid_colours_shows_in_the_variation_whichever_dim_the_channels_are_in():

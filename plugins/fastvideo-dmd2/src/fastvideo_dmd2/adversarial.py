@@ -45,12 +45,12 @@ def fake_loss(fake_logits: Tensor) -> Tensor:
     return softplus(fake_logits).mean()
 
 
-def approximate_r1(real_logits: Tensor, perturbed_logits: Tensor, sigma: float) -> Tensor:
-    """mean (D(x) - D(x + sigma e))^2 / sigma^2: R1 without second derivatives (Lin et al. 2025, arXiv:2501.08316, 3.4).
+def approximate_r1(real_logits: Tensor, perturbed_logits: Tensor) -> Tensor:
+    """mean (D(x) - D(x + sigma e))^2: R1 without second derivatives (Lin et al. 2025, arXiv:2501.08316, 3.4).
 
-    For small sigma its expectation is |grad D|^2, whatever sigma is.
+    For small sigma its expectation is sigma^2 |grad D|^2.
     """
-    return ((real_logits - perturbed_logits) ** 2).mean() / sigma**2
+    return ((real_logits - perturbed_logits) ** 2).mean()
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,8 @@ class AdversarialTerm:
         trains_scorer: whether the discriminator's loss also trains the scorer, as DMD2 does with its critic.
         sample_timesteps: micro-batch size, stream name -> timesteps [B].
         noise_like: latents, stream name -> noise.
-        r1_weight, r1_sigma: of `approximate_r1`; weight 0 leaves it out.
+        r1_weight: of `approximate_r1`; 0 leaves it out.
+        r1_sigma: size of its perturbation.
     """
 
     primitives: ClassVar[tuple[str, ...]] = ("extract_features", "feature_channels")
@@ -147,12 +148,12 @@ class AdversarialTerm:
             features = self._features(perturbed, t, batch)
             held = self._logits(features)
         real_logits = self._logits(self._scored(real, t, batch))
-        penalty = self.r1_weight * approximate_r1(real_logits, held, self.r1_sigma)
+        penalty = self.r1_weight * approximate_r1(real_logits, held)
         yield _real_part(real_logits, real_loss(real_logits) + penalty)
         held = real_logits.detach()
         if self.trains_scorer:
             features = self._features(perturbed, t, batch)
-        r1 = approximate_r1(held, self._logits(features), self.r1_sigma)
+        r1 = approximate_r1(held, self._logits(features))
         yield DiscriminatorPart(self.r1_weight * r1, {"discriminator_r1_loss": r1.detach()}, {})
 
     def _scored(self, noisy: Tensor, t: Tensor, batch: TrainingBatch) -> list[Tensor]:

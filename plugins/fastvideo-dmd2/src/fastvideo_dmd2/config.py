@@ -26,8 +26,8 @@ class DMD2Config(MethodConfig):
 
     rollout_mode: Literal["simulate", "data_latent"] = Field(
         default="simulate",
-        description="The student's training input: its own rollout from pure noise (simulate, needs no videos) or noised "
-        "data (data_latent)",
+        description="The student's training input: its own rollout from pure noise (simulate, needs no videos) or data that "
+        "is noised to a level of the schedule, drawn per sample (data_latent)",
     )
     dmd_denoising_steps: FloatTuple = Field(
         default=(1000, 750, 500, 250),
@@ -75,7 +75,8 @@ class DMD2Config(MethodConfig):
         default=0.0,
         ge=0,
         le=limits.FACTOR,
-        description="Weight of the approximate R1 penalty in the discriminator's loss",
+        description="Weight of the approximate R1 penalty (D(x) - D(x + sigma e))^2 in the discriminator's loss, as in APT; "
+        "what it does grows with r1_sigma squared",
     )
     r1_sigma: float = Field(
         default=0.01,

@@ -63,6 +63,7 @@ class DMD2Method(DistillMethod):
         self.sampler_kind = cfg.pipeline_config.sampler_kind
         self.student, self.teacher, self.critic = bundle["student"], bundle["teacher"], bundle["critic"]
         self.schedule = self.config.student_schedule(adapter.shift_and_clamp_timestep)
+        self._levels = torch.tensor(self.schedule.timesteps, dtype=torch.float32, device=context.device())
         steps = cfg.training.max_train_steps
         for handle, updates in ((self.student, steps // self.config.generator_update_interval), (self.critic, steps)):
             optimizer = build_optimizer(handle, cfg)
@@ -119,7 +120,7 @@ class DMD2Method(DistillMethod):
             with torch.no_grad():
                 x = self.student_sample(noisy, t, prepared)
         losses, outputs, metrics = self.critic_phase(x, prepared)
-        yield losses, outputs, {**metrics, **self.exit_metrics(iteration)}
+        yield losses, outputs, {**metrics, **self.exit_metrics(t)}
         yield from self.discriminator_phases(x, prepared)
 
     def student_is_due(self, iteration: int) -> bool:
@@ -138,24 +139,34 @@ class DMD2Method(DistillMethod):
     # --- the student's sample -------------------------------------------------------------------------------------
 
     def exit_index(self, iteration: int) -> int:
-        """The call of the schedule at which this iteration's rollout ends: uniform, equal on all ranks and rounds."""
+        """The call of the schedule at which this iteration's rollout ends: uniform, equal on all ranks and rounds.
+
+        Ranks whose networks are sharded must make equally many calls.
+        """
         if self._exit[0] != iteration:
             drawn = torch.randint(len(self.schedule), (), generator=self.rng.shared("exit_step"))
             self._exit = (iteration, int(drawn))
         return self._exit[1]
 
-    def exit_metrics(self, iteration: int) -> dict[str, float]:
-        """Where this iteration's rollout ended: the number of its calls, and the last one's timestep."""
-        index = self.exit_index(iteration)
-        return {"rollout/exit_step": index + 1, "rollout/exit_timestep": self.schedule.timesteps[index]}
+    def exit_timesteps(self, batch_size: int) -> Tensor:
+        """A timestep of the schedule for each sample [B]: uniform. For data, where no rollout leads there."""
+        generator = self.rng.local("exit_steps")
+        drawn = torch.randint(len(self.schedule), (batch_size,), generator=generator, device=generator.device)
+        return self._levels[drawn.to(self._levels.device)]
+
+    def exit_metrics(self, t: Tensor) -> dict[str, Tensor]:
+        """Where the samples' rollouts ended [B]: which call of the schedule, counted from 1, and its timestep; their means."""
+        steps = (self._levels >= t[:, None]).sum(1)
+        return {"rollout/exit_step": steps.float().mean(), "rollout/exit_timestep": t.mean()}
 
     def student_input(self, batch: TrainingBatch, iteration: int) -> tuple[Tensor, Tensor]:
         """The student's noisy input [B, ...] at the exit step, and its timestep [B]; no graph."""
-        index = self.exit_index(iteration)
-        t = self.schedule.timestep_tensor(index, batch.batch_size, batch.latents.device)
         noise = self.noise_like(batch.latents, "student_noise")
         if self.config.rollout_mode == "data_latent":
+            t = self.exit_timesteps(batch.batch_size)
             return self.adapter.add_noise(batch.latents, noise, t), t
+        index = self.exit_index(iteration)
+        t = self.schedule.timestep_tensor(index, batch.batch_size, batch.latents.device)
         noisy = roll_to(
             lambda x, at: self.student_sample(x, at, batch),
             noise,
