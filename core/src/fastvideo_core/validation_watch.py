@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
 from fastvideo_core.data.validation import ValidationPrompt
+from fastvideo_core.distributed import context
 from fastvideo_core.distributed.agreement import Crew
 from fastvideo_core.distributed.signals import STOPPED_BY
 from fastvideo_core.errors import FastVideoError, Problem
@@ -203,10 +204,7 @@ class ValidationWatch:
             raise ValidationLeft(highest)
         if highest < PROMPT_FAILED:
             return
-        said = self._crew.gather(problems)
-        rank, first = next((rank, one) for rank, one in enumerate(said) if one)
-        if len(codes) > 1:
-            first = tuple(replace(one, where=f"{one.where} (process {rank})") for one in first)
+        first = next(said for said in self._crew.gather(problems) if said)
         if highest == FAILED_INSIDE and min(codes) < FAILED_INSIDE:
             highest = FAILED_APART
         raise (_PromptLeft if highest == PROMPT_FAILED else ValidationLeft)(highest, first)
@@ -223,10 +221,15 @@ def _same(level: object, other: object) -> bool:
 
 
 def _problems(error: Exception, where: str) -> tuple[Problem, ...]:
-    if isinstance(error, FastVideoError):
+    """What `error` says; with the process, where there are several."""
+    if isinstance(error, ValidationError):  # of prompts: it was told before
         return error.problems
+    process = f" (process {context.rank()})" if context.world_size() > 1 else ""
+    if isinstance(error, FastVideoError):
+        return tuple(replace(one, where=f"{one.where or where}{process}") for one in error.problems)
     line = next(iter(str(error).splitlines()), "")[:300]
     fix = "--verbose shows where in the code"
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         fix = "fewer frames or smaller videos in the prompts, or more processes to share the networks"
-    return (Problem(f"{type(error).__name__}: {line}" if line else type(error).__name__, where, fix=fix),)
+    found = f"{type(error).__name__}: {line}" if line else type(error).__name__
+    return (Problem(found, where + process, fix=fix),)
