@@ -131,12 +131,12 @@ def run_yaml(folder: Path, fault: dict[str, Any], steps: int = 10_000, **trainin
 
 
 @contextmanager
-def started(folder: Path, run: dict[str, Any]) -> Iterator[subprocess.Popen[str]]:
+def started(folder: Path, run: dict[str, Any], *before: str) -> Iterator[subprocess.Popen[str]]:
     plugin = folder / "plugin.py"
     plugin.write_text(PLUGIN)
     config = write_run(folder / "run.yaml", run)
     process = subprocess.Popen(
-        [sys.executable, "-m", "fastvideo_core", str(config), "--plugin", str(plugin)],
+        [*before, sys.executable, "-m", "fastvideo_core", str(config), "--plugin", str(plugin)],
         cwd=folder,
         env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
         stdout=subprocess.PIPE,
@@ -164,7 +164,7 @@ def workers(process: subprocess.Popen[str]) -> list[int]:
     return [int(pid) for pid in children]
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)])
 def test_a_stop_reaches_all_processes_at_the_same_step(tmp_path, number, status):
     with started(tmp_path, run_yaml(tmp_path, {"kind": "none"})) as process:
         wait_for_step(tmp_path, 2, process)
@@ -228,6 +228,17 @@ def test_a_signal_to_one_process_stops_all_of_them(tmp_path):
     assert process.returncode == 143, err
     assert storage.latest_checkpoint(tmp_path / "run").name == "checkpoint-000004"
     assert err.count("stopped by SIGTERM after step 4") == 1
+
+
+def test_under_nohup_a_hang_up_ends_neither_the_launcher_nor_its_processes(tmp_path):
+    with started(tmp_path, run_yaml(tmp_path, {"kind": "none"}), "nohup") as process:
+        wait_for_step(tmp_path, 2)
+        for pid in (process.pid, *workers(process)):
+            os.kill(pid, signal.SIGHUP)
+        wait_for_step(tmp_path, steps_of(tmp_path)[-1]["step"] + 3)
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=120)
+    assert process.returncode == 143, err
 
 
 def test_sigusr1_saves_on_all_processes_and_the_run_goes_on(tmp_path):

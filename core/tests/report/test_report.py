@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 import re
 import shutil
 from pathlib import Path
@@ -14,7 +15,8 @@ import yaml
 
 from fastvideo_core.cli.main import main
 from fastvideo_core.data.media import write_video
-from fastvideo_core.report.page import chosen, status
+from fastvideo_core.errors import FastVideoError
+from fastvideo_core.report.page import chosen, status, write_report
 from fastvideo_core.report.read import read_run, thinned
 from fastvideo_core.testing.runs import build_run, toy_family
 
@@ -57,7 +59,14 @@ def test_the_page_holds_curves_videos_checkpoints_and_the_configuration(run_fold
     printed = capsys.readouterr().out
     assert "Finished after 10 steps" in printed
     page = (run_folder / "report.html").read_text()
-    for title in ("loss", "learning rate", "gradient norm", "seconds a step", "samples a second", "peak memory, GiB"):
+    for title in (
+        "total_loss",
+        "learning rate",
+        "gradient norm",
+        "seconds a step",
+        "samples a second",
+        "peak memory, GiB",
+    ):
         assert f'aria-label="{title}"' in page
     assert page.count("<video") == 2
     assert "a &lt;red&gt; cat" in page
@@ -104,10 +113,129 @@ def test_an_incomplete_checkpoint_is_not_shown(run_folder):
     assert [one.name for one in read_run(run_folder).checkpoints] == ["checkpoint-000010"]
 
 
-def test_a_broken_line_names_its_place(run_folder, capsys):
-    log(run_folder, {"step": 1}, "not json\n")
-    assert main(["report", str(run_folder)]) == 2
-    assert "metrics.jsonl:2: is not a logged step" in capsys.readouterr().err
+BROKEN = [
+    b"not json\n",
+    b"\xff\xfe\n",
+    b"[1]\n",
+    b'"step"\n',
+    b"null\n",
+    b'{"total_loss": 1.0}\n',
+    b'{"step": null}\n',
+    b'{"step": "nan"}\n',
+    b'{"step": NaN}\n',
+    b'{"step": true}\n',
+    b'{"step": -1}\n',
+    b'{"step": 1e400}\n',
+    b'{"step": ' + b"9" * 5000 + b"}\n",
+    b"[" * 100_000 + b"\n",
+]
+
+
+@pytest.mark.parametrize("line", BROKEN, ids=lambda line: line[:20].decode(errors="replace").strip())
+def test_a_broken_line_is_left_out_and_its_place_noted(run_folder, capsys, line):
+    good = b'{"step": 1, "total_loss": 2.0}\n', b'{"step": 2, "total_loss": 1.0}\n'
+    (run_folder / "metrics.jsonl").write_bytes(good[0] + line + good[1] + line)
+    assert main(["report", str(run_folder)]) == 0
+    note = f"{run_folder}/metrics.jsonl:2: 2 lines are no logged step and left out"
+    assert f"note: {note}\n" in capsys.readouterr().out
+    assert note in (run_folder / "report.html").read_text()
+    assert read_run(run_folder).series["total_loss"] == [(1.0, 2.0), (2.0, 1.0)]
+
+
+def test_numbers_that_no_page_can_draw_are_left_out(run_folder):
+    huge = 10**400
+    (run_folder / "metrics.jsonl").write_text(
+        f'{{"step": 1, "a_loss": {huge}, "b": NaN, "c": 1e300, "d": true, "skipped_steps": 1e308, "lr/x": 5e-324}}\n'
+        '{"step": 2, "lr/x": 1e-323, "\\ud800_loss": 1, "\\u001b[31m_loss": 2}\n'
+    )
+    assert main(["report", str(run_folder)]) == 0
+    assert set(read_run(run_folder).series) == {"lr/x", "\\ud800_loss", "\\x1b[31m_loss"}
+
+
+def test_every_loss_has_axes_of_its_own(run_folder):
+    log(run_folder, *({"step": step, "student_loss": 1e-3 / step, "critic_loss": 1e3 / step} for step in range(1, 9)))
+    charts_of = re.findall(r'<svg[^>]*aria-label="([a-z_]+)"', write_report(read_run(run_folder)))
+    assert charts_of[:2] == ["student_loss", "critic_loss"]
+    assert "loss" not in charts_of
+
+
+def test_a_caption_that_is_no_text_is_noted(run_folder, capsys):
+    add_validation(run_folder, 5)
+    (run_folder / "validation/step-000005/00.txt").write_bytes(b"caf\xe9")
+    assert main(["report", str(run_folder)]) == 0
+    assert "note: " in (said := capsys.readouterr().out)
+    assert "step-000005/00.txt: is no valid caption: 'utf-8' codec can't decode" in said
+    assert "<video" in (run_folder / "report.html").read_text()
+
+
+def test_a_checkpoint_that_is_not_whole_is_noted(run_folder):
+    (run_folder / "checkpoint-000005/state.json").write_text("[" * 100_000)
+    run = read_run(run_folder)
+    assert [one.name for one in run.checkpoints] == ["checkpoint-000010"]
+    assert any("checkpoint-000005" in note for note in run.notes)
+
+
+def test_an_environment_that_is_no_text_is_shown_as_far_as_it_is(run_folder):
+    (run_folder / "environment.json").write_bytes(b'{"python": "\xff3.11.7"}')
+    assert read_run(run_folder).environment == {"python": "\ufffd3.11.7"}
+
+
+def test_a_page_that_cannot_be_written_is_a_message(run_folder, capsys):
+    assert main(["report", str(run_folder), "--out", str(run_folder / "run.yaml/page.html")]) == 1
+    assert "page.html: cannot be written: File exists" in capsys.readouterr().err
+
+
+def mutated(content: bytes, generator: random.Random) -> bytes:
+    """A few bytes changed, cut, doubled or put in."""
+    parts = [
+        b"\xff",
+        b"\x00",
+        b"{",
+        b"[" * 3000,
+        b'"',
+        b"9" * 5000,
+        b"null",
+        b"-1",
+        b"NaN",
+        b"1e999",
+        b"\xed\xa0\x80",
+        b": ",
+        b"\n",
+    ]
+    for _ in range(generator.randint(1, 4)):
+        start = generator.randrange(len(content) + 1)
+        end = min(len(content), start + generator.choice([0, 1, 2, 30]))
+        kind = generator.randrange(4)
+        put = [b"", generator.choice(parts), content[start:end] * 2, generator.randbytes(end - start)][kind]
+        content = content[:start] + put + (b"" if generator.random() < 0.1 else content[end:])
+    return content
+
+
+FILES = [
+    "metrics.jsonl",
+    "run.yaml",
+    "environment.json",
+    "checkpoint-000010/state.json",
+    "validation/step-000005/00.txt",
+    "validation/step-000005/00.mp4",
+]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_damaged_file_of_a_run_s_folder_is_a_message_or_a_note(run_folder, name):
+    (run_folder / "environment.json").write_text(json.dumps({"python": "3.11.7", "versions": {"torch": "2.13.0"}}))
+    add_validation(run_folder, 5)
+    whole, generator = (run_folder / name).read_bytes(), random.Random(name)
+    messages = []
+    for _ in range(60):
+        (run_folder / name).write_bytes(mutated(whole, generator))
+        try:
+            run = read_run(run_folder)
+            write_report(run).encode("utf-8", "replace")
+            status(run)
+        except FastVideoError as error:
+            messages.append(str(error))
+    assert bool(messages) == (name == "run.yaml"), messages
 
 
 def test_steps_skipped_in_a_long_run_are_counted_too(run_folder):

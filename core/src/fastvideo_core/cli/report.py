@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from fastvideo_core.errors import UserError
+from fastvideo_core.errors import FastVideoError, Problem, UserError, printable
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,10 +21,17 @@ def run(args: argparse.Namespace) -> int:
     out = Path(args.out) if args.out else folder.path / "report.html"
     if out.is_dir():
         raise UserError(f"{out}: is a folder\n    fix: name the page's file, as in --out {out / 'report.html'}")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    aside = out.with_name(out.name + ".tmp")
-    aside.write_text(write_report(folder), encoding="utf-8")
-    aside.replace(out)
+    page = write_report(folder).encode("utf-8", "replace")  # names of files may be no text
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        aside = out.with_name(out.name + ".tmp")
+        aside.write_bytes(page)
+        aside.replace(out)
+    except OSError as error:
+        fix = "free space or make the folder writable, or name another file with --out"
+        raise FastVideoError(Problem(f"cannot be written: {error.strerror}", str(out), fix=fix)) from error
     print(status(folder))
+    for note in folder.notes:
+        print(f"note: {printable(note)}")
     print(out)
     return 0

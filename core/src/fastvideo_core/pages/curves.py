@@ -74,14 +74,17 @@ def smoothed(points: Points, weight: float) -> Points:
 
 def ticks(low: float, high: float, count: int = 5) -> list[float]:
     """Round numbers, about `count` of them, that cover low to high."""
-    if high <= low:
-        low, high = low - 0.5 * (abs(low) or 1), high + 0.5 * (abs(high) or 1)
+    scale = max(abs(low), abs(high))
+    if high - low <= max(1e-12 * scale, 1e-280):  # as good as one value
+        around = 0.5 * (scale if scale > 1e-200 else 1)
+        low, high = low - around, high + around
     rough = (high - low) / count
     power = 10 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * (1 - 1e-9))
     first = math.floor(low / step + 1e-9)
     last = math.ceil(high / step - 1e-9)
-    return [round(number * step, 12) for number in range(first, last + 1)]
+    digits = max(12, 2 - math.floor(math.log10(step)))
+    return [round(number * step, digits) for number in range(first, last + 1)]
 
 
 Frame = tuple[float, float, float, float]

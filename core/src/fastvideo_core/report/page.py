@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from html import escape
 from pathlib import Path
 
-from fastvideo_core.errors import DataError
+from fastvideo_core.errors import FastVideoError, foreign_file
 from fastvideo_core.pages.clips import FALL_BACK, clip
 from fastvideo_core.pages.curves import curves
 from fastvideo_core.pages.html import folded, heading, page, paragraph, raw_table, table
@@ -24,6 +24,7 @@ def write_report(run: RunFolder) -> str:
     body = [
         f"<style>{LARGER}</style>",
         paragraph(status(run)),
+        *[paragraph(note, faint=True) for note in run.notes],
         heading("Training"),
         f'<div class="curves">{"".join(charts(run))}</div>',
         *_validation(run.validations),
@@ -45,25 +46,31 @@ def status(run: RunFolder) -> str:
         return f"No step is logged yet, of {run.max_steps}."
     step = int(run.last["step"])
     text = f"Finished after {step} steps" if run.finished else f"Step {step} of {run.max_steps}, by its log"
-    losses = [f"{name} {value:.4f}" for name, value in run.last.items() if name.endswith("loss") and _is_number(value)]
+    losses = [f"{name} {value:.4f}" for name, value in run.last.items() if _is_loss(name)]
     speed = run.last.get("seconds_per_step")
-    parts = [text, *losses, *([f"{speed:.2f} s a step"] if _is_number(speed) else [])]
+    parts = [text, *losses, *([f"{speed:.2f} s a step"] if speed is not None else [])]
     return ", ".join([*parts, *([f"{run.skipped_steps} steps skipped"] if run.skipped_steps else [])]) + "."
 
 
+def _is_loss(name: str) -> bool:
+    return name.endswith("loss")
+
+
 GROUPS: tuple[tuple[str, Callable[[str], bool], float], ...] = (
-    ("loss", lambda name: name.endswith("loss"), 0.9),
     ("learning rate", lambda name: name.startswith("lr/"), 0.0),
     ("gradient norm", lambda name: name.startswith("grad_norm/"), 0.9),
     ("seconds a step", lambda name: name == "seconds_per_step", 0.5),
     ("samples a second", lambda name: name == "samples_per_second", 0.5),
     ("peak memory, GiB", lambda name: name == "peak_memory_bytes", 0.0),
 )
-"""Charts in their order: title, which metrics, and how much they are smoothed."""
+"""Charts after those of the losses, in their order: title, which metrics, and how much they are smoothed."""
 
 
 def charts(run: RunFolder) -> Iterator[str]:
-    """The curves that every run has."""
+    """The curves that every run has; each loss on axes of its own, as their scales differ."""
+    losses = {name: points for name, points in run.series.items() if _is_loss(name)}
+    for name, points in (losses or {"loss": []}).items():
+        yield curves(name, {"": points}, smooth=0.9)
     for title, belongs, smooth in GROUPS:
         series = {_short(name): points for name, points in run.series.items() if belongs(name)}
         if title.endswith("GiB"):
@@ -73,7 +80,8 @@ def charts(run: RunFolder) -> Iterator[str]:
 
 def others(run: RunFolder) -> dict[str, Series]:
     """Metrics that no chart above shows."""
-    return {name: points for name, points in run.series.items() if not any(belongs(name) for _, belongs, _ in GROUPS)}
+    shown = [_is_loss, *(belongs for _, belongs, _ in GROUPS)]
+    return {name: points for name, points in run.series.items() if not any(belongs(name) for belongs in shown)}
 
 
 def _others(run: RunFolder) -> Iterator[str]:
@@ -113,8 +121,9 @@ def _validation(validations: Sequence[Validation]) -> Iterator[str]:
 
 def _clip(path: Path, label: str) -> str:
     try:
-        return clip(path, label)
-    except DataError:  # one damaged video does not keep the rest of the page from being seen
+        with foreign_file(path, "video"):
+            return clip(path, label)
+    except FastVideoError:  # one damaged video does not keep the rest of the page from being seen
         return f'<span class="faint">{escape(path.name)} cannot be read</span>'
 
 
@@ -124,7 +133,3 @@ def _checkpoints(run: RunFolder) -> Iterator[str]:
         return
     rows = [(one.name, str(one.step), f"{one.size / 2**20:,.1f} MiB") for one in run.checkpoints]
     yield table(("checkpoint", "step", "size"), rows)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float))

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fastvideo_core.checkpoint import storage
 from fastvideo_core.config.document import read_document
-from fastvideo_core.errors import DataError, Problem
+from fastvideo_core.errors import DataError, FastVideoError, Problem, foreign_file, printable
 
 MOST_POINTS = 1000
 """Of a curve on the page; longer ones are averaged in groups of neighbours."""
 
-_STEP = re.compile(r"step-(\d+)$")
-_CHECKPOINT = re.compile(r"checkpoint-(\d+)$")
+LARGEST = 1e100
+"""What is larger is no value that a page could draw."""
+
+_STEP = re.compile(r"step-(\d{1,18})$")
+_CHECKPOINT = re.compile(r"checkpoint-\d{1,18}$")
 _VIDEO = re.compile(r"(?:(?P<label>.+)-)?\d+$")
 
 Series = list[tuple[float, float]]
@@ -51,7 +55,8 @@ class RunFolder:
         environment: what the newest start of the run wrote about where it runs; empty for runs that wrote none.
         series: metric -> (step, value); values that are not finite are left out.
         skipped_steps: in the whole log.
-        last: the last line of the log.
+        last: the last line of the log; numbers only.
+        notes: what could not be read, for the reader.
     """
 
     path: Path
@@ -60,9 +65,10 @@ class RunFolder:
     environment: Mapping[str, Any]
     series: Mapping[str, Series]
     skipped_steps: int
-    last: Mapping[str, Any]
+    last: Mapping[str, float]
     checkpoints: Sequence[Checkpoint]
     validations: Sequence[Validation]
+    notes: Sequence[str] = ()
 
     @property
     def max_steps(self) -> int:
@@ -76,8 +82,10 @@ class RunFolder:
 def read_run(path: Path) -> RunFolder:
     """Reads a run's folder; a half-written last line of a live run is left out.
 
+    What is damaged beside run.yaml is left out and noted.
+
     Raises:
-        DataError: it is no run's folder, or a line of the log is not JSON.
+        DataError: it is no run's folder.
         ConfigError: its run.yaml cannot be read.
     """
     if (path / "state.json").is_file():
@@ -89,18 +97,30 @@ def read_run(path: Path) -> RunFolder:
     if not _is_resolved(config):
         found = "is not the resolved configuration that a run writes: recipe or training.max_train_steps is missing"
         raise DataError(Problem(found, str(config_file), fix=_FIX))
-    series, last = _read_log(path / "metrics.jsonl")
+    notes: list[str] = []
+    series, last = _read_log(path / "metrics.jsonl", notes)
     return RunFolder(
         path=path,
         config=config,
-        config_text=config_file.read_text(encoding="utf-8"),
-        environment=_read_environment(path / "environment.json"),
+        config_text=config_file.read_text(encoding="utf-8", errors="replace"),
+        environment=_read_environment(path / "environment.json", notes),
         series={name: thinned(points) for name, points in series.items()},
         skipped_steps=round(sum(count for _, count in series.get("skipped_steps", []))),
         last=last,
-        checkpoints=_checkpoints(path),
-        validations=_validations(path / "validation"),
+        checkpoints=_checkpoints(path, notes),
+        validations=_validations(path / "validation", notes),
+        notes=notes,
     )
+
+
+@contextmanager
+def _noting(notes: list[str], path: Path, what: str) -> Iterator[None]:
+    """Around one reading; why it failed becomes a note."""
+    try:
+        with foreign_file(path, what):
+            yield
+    except FastVideoError as error:
+        notes += [f"{problem.where}: {problem.found}" for problem in error.problems]
 
 
 _FIX = "give the output_dir of a run"
@@ -115,6 +135,7 @@ def _is_resolved(config: object) -> bool:
         and {"family", "method"} <= set(recipe)
         and isinstance(training, Mapping)
         and isinstance(training.get("max_train_steps"), int)
+        and 0 < training["max_train_steps"] < 2**63
     )
 
 
@@ -130,51 +151,77 @@ def thinned(points: Series, most: int = MOST_POINTS) -> Series:
     return means
 
 
-def _read_log(path: Path) -> tuple[dict[str, Series], dict[str, Any]]:
+def _read_log(path: Path, notes: list[str]) -> tuple[dict[str, Series], dict[str, float]]:
     series: dict[str, Series] = {}
-    last: dict[str, Any] = {}
-    if not path.exists():  # a run that has not logged yet
-        return series, last
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.endswith("\n"):
-                break  # being written right now
-            try:
-                last = json.loads(line)
-                step = float(last["step"])
-            except (ValueError, KeyError, TypeError):
-                raise DataError([Problem("is not a logged step", f"{path}:{number}")]) from None
-            for name, value in last.items():
-                if name != "step" and isinstance(value, (int, float)):  # NaN and infinity are texts in the log
-                    series.setdefault(name, []).append((step, float(value)))
+    last: dict[str, float] = {}
+    damaged: list[int] = []
+    with _noting(notes, path, "log"):
+        if path.exists():  # else the run has not logged yet
+            with path.open("rb") as lines:
+                for number, line in enumerate(lines, start=1):
+                    if not line.endswith(b"\n"):
+                        break  # being written right now
+                    values = _logged(line)
+                    if values is None:
+                        damaged.append(number)
+                        continue
+                    last = values
+                    for name, value in values.items():
+                        if name != "step":
+                            series.setdefault(name, []).append((values["step"], value))
+    if damaged:
+        are = "lines are" if len(damaged) > 1 else "line is"
+        notes.append(f"{path}:{damaged[0]}: {len(damaged)} {are} no logged step and left out")
     return series, last
 
 
-def _read_environment(path: Path) -> dict[str, Any]:
+def _logged(line: bytes) -> dict[str, float] | None:
+    """The numbers of a line of the log; NaN and infinity are texts there. None when it is no such line."""
+    try:
+        record = json.loads(line.decode())
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(record, dict):
+        return None
+    values = {printable(name): float(value) for name, value in record.items() if _is_drawn(value)}
+    return values if values.get("step", -1) >= 0 else None
+
+
+def _is_drawn(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and -LARGEST < value < LARGEST
+
+
+def _read_environment(path: Path, notes: list[str]) -> dict[str, Any]:
     if not path.exists():
         return {}
-    text = path.read_text(encoding="utf-8")
+    text = ""
+    with _noting(notes, path, "environment"):
+        text = path.read_bytes().decode(errors="replace")
     try:
         environment = json.loads(text)
-    except ValueError:  # a run that starts right now, or was killed as it did
+    except (ValueError, RecursionError):  # a run that starts right now, or was killed as it did
         environment = None
     return environment if isinstance(environment, dict) else {"incomplete": text}
 
 
-def _checkpoints(path: Path) -> list[Checkpoint]:
+def _checkpoints(path: Path, notes: list[str]) -> list[Checkpoint]:
     found = []
     for folder in sorted(path.glob("checkpoint-*")):
-        match = _CHECKPOINT.search(folder.name)
-        if match and not storage.flaw(folder):
+        if not _CHECKPOINT.search(folder.name):
+            continue
+        with _noting(notes, folder, "checkpoint"):
+            if flaw := storage.flaw(folder):
+                notes.append(f"{folder}: is not complete: {flaw}")
+                continue
             try:
                 size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
             except FileNotFoundError:  # the live run has just made room for a newer one
                 continue
-            found.append(Checkpoint(folder.name, int(match[1]), size))
+            found.append(Checkpoint(folder.name, int(folder.name.partition("-")[2]), size))
     return found
 
 
-def _validations(path: Path) -> list[Validation]:
+def _validations(path: Path, notes: list[str]) -> list[Validation]:
     """By prompt and by how it was sampled (the label in the file's name)."""
     found: dict[tuple[str, str], dict[int, Path]] = {}
     captions: dict[tuple[str, str], str] = {}
@@ -186,6 +233,9 @@ def _validations(path: Path) -> list[Validation]:
             named = _VIDEO.match(video.stem)
             key = ((named["label"] or "") if named else "", video.stem)
             found.setdefault(key, {})[int(match[1])] = video
+            captions.setdefault(key, video.stem)
             caption = video.with_suffix(".txt")
-            captions[key] = caption.read_text(encoding="utf-8").strip() if caption.exists() else video.stem
+            with _noting(notes, caption, "caption"):
+                if caption.exists():
+                    captions[key] = caption.read_text(encoding="utf-8").strip()
     return [Validation(captions[key], key[0], videos) for key, videos in found.items()]
