@@ -120,3 +120,13 @@ def test_a_damaged_description_is_the_data_s_error(folder, capsys):
     pq.write_table(table.replace_schema_metadata({"fastvideo.settings": "{"}), folder / "data" / "part-0.parquet")
     assert main(["check", write_run(folder)]) == 2
     assert "data/part-0.parquet: fastvideo.settings in its footer cannot be read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [("check",), ()], ids=["check", "train"])
+def test_data_whose_normalisation_is_unknown_is_told(folder, capsys, caplog, arguments):
+    write_data(folder / "data", SAME)
+    assert main([*arguments, write_run(folder)]) == 0
+    said = capsys.readouterr().out + caplog.text
+    assert "part-0.parquet does not say whether its latents are normalised" in said
+    assert "(vae_latent un-normalised)" in said
+    assert said.count("does not say whether its latents") == 1

@@ -355,7 +355,7 @@ class FixedBatches:
                 "vae_latent": torch.stack([latent for latent, _ in samples]),
                 "text_embedding": torch.stack([text for _, text in samples]),
                 "text_embedding_length": torch.full((self._batch_size,), 5),
-                "latents_normalised": True,
+                "vae_latent_normalised": True,
             }
             first += context.world_size() * self._batch_size
 

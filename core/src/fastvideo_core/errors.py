@@ -154,6 +154,8 @@ def foreign_file(path: str | Path, what: str, error: type[FastVideoError] = Data
         advice = "raise the limit of open files (ulimit -n)" if cause.errno in _TOO_MANY_FILES else ""
         found = f"cannot be read: {cause.strerror or _first_line(cause)}"
         raise error(Problem(found, str(path), fix=advice or (fix if cause.errno is None else ""))) from cause
+    except MemoryError as cause:
+        raise error(Problem("cannot be read: it takes more memory than there is", str(path))) from cause
     except RecursionError as cause:
         raise error(Problem(f"is no valid {what}: it is nested too deeply", str(path), fix=fix)) from cause
     except BaseException as cause:  # foreign content can make a parser raise anything at all

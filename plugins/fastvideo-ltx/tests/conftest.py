@@ -104,5 +104,5 @@ def raw_batch() -> dict[str, Any]:
         "text_embedding": torch.randn(2, 9, 32, generator=generator),
         "text_embedding_length": torch.tensor([9, 4]),
         "info": [{"id": "one", "fps": 24.0}, {"id": "two", "fps": 30.0}],
-        "latents_normalised": False,
+        "vae_latent_normalised": False,
     }

@@ -96,7 +96,7 @@ def test_each_sample_s_own_frame_rate_reaches_the_network(components, raw_batch)
 
 def test_num_latent_t_cuts_the_end(run_config, raw_batch):
     adapter = build_ltx_components(run_config(num_latent_t=1)).adapter
-    raw_batch["latents_normalised"] = True
+    raw_batch["vae_latent_normalised"] = True
     expected = raw_batch["vae_latent"][:, :, 0].flatten(2).transpose(1, 2)
     assert torch.equal(adapter.prepare_batch(raw_batch).latents, expected)
 

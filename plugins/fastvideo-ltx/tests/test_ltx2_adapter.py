@@ -24,7 +24,7 @@ def raw() -> dict[str, Any]:
         "text_embedding": torch.randn(2, 9, 32, generator=generator),
         "text_embedding_length": torch.tensor([9, 4]),
         "info": [{"id": "one", "fps": FPS}, {"id": "two", "fps": FPS}],
-        "latents_normalised": False,
+        "vae_latent_normalised": False,
     }
 
 
@@ -58,7 +58,7 @@ def test_latents_are_normalised_and_packed_as_the_pipeline_has_them(build, raw, 
 
 def test_normalised_latents_stay_as_they_are(build, raw):
     adapter, _ = build()
-    batch = adapter.prepare_batch({**raw, "latents_normalised": True})
+    batch = adapter.prepare_batch({**raw, "vae_latent_normalised": True, "audio_latent_normalised": True})
     assert torch.equal(batch.latents[:, 0], raw["vae_latent"][:, :, 0, 0, 0])
     assert torch.equal(batch.latents[:, 12], raw["audio_latent"][:, :, 0].flatten(1))
 

@@ -119,7 +119,7 @@ def test_preprocess_stores_sound_beside_the_picture(encoder, tmp_path: Path):
     assert batch["vae_latent"].shape == (2, 128, 2, 2, 3)
     assert batch["audio_latent"].shape == (2, 8, 9, 16)
     assert batch["text_embedding"].shape == (2, 1 + len("a▁loud▁clip".encode()), 32)
-    assert not batch["latents_normalised"]
+    assert not batch["vae_latent_normalised"]
 
 
 def test_a_caption_that_is_cut_is_told(encoder):

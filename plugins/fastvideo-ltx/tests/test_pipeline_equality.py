@@ -147,6 +147,6 @@ def test_latents_are_normalised_as_the_pipeline_s(components, raw_batch, tiny):
     expected = LTXPipeline._normalize_latents(stored, vae.latents_mean, vae.latents_std, 1.0)
     batch = components.adapter.prepare_batch(raw_batch)
     torch.testing.assert_close(batch.latents, pack_video(expected))
-    raw_batch["latents_normalised"] = True
+    raw_batch["vae_latent_normalised"] = True
     assert torch.equal(components.adapter.prepare_batch(raw_batch).latents, pack_video(stored))
     assert np.isclose(vae.latents_std.mean().item(), 1.0, atol=0.2)

@@ -75,5 +75,5 @@ def raw_batch() -> dict[str, Any]:
         "text_embedding": torch.randn(2, 9, 32, generator=generator),
         "text_embedding_length": torch.tensor([9, 4]),
         "info": [{"id": "one"}, {"id": "two"}],
-        "latents_normalised": False,
+        "vae_latent_normalised": False,
     }

@@ -56,7 +56,7 @@ def test_latents_are_normalised_unless_they_are_already(components, raw_batch):
     std = torch.tensor(LATENTS_STD).view(1, -1, 1, 1, 1)
     batch = components.adapter.prepare_batch(raw_batch)
     torch.testing.assert_close(batch.latents, (raw_batch["vae_latent"] - mean) / std)
-    raw_batch["latents_normalised"] = True
+    raw_batch["vae_latent_normalised"] = True
     assert torch.equal(components.adapter.prepare_batch(raw_batch).latents, raw_batch["vae_latent"])
 
 
@@ -80,7 +80,7 @@ def test_text_is_zero_padded_or_cut_to_512(components, raw_batch, length):
 
 def test_num_latent_t_cuts_the_end(run_config, raw_batch):
     adapter = build_wan_components(run_config(num_latent_t=1)).adapter
-    raw_batch["latents_normalised"] = True
+    raw_batch["vae_latent_normalised"] = True
     assert torch.equal(adapter.prepare_batch(raw_batch).latents, raw_batch["vae_latent"][:, :, :1])
 
 

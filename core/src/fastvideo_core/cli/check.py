@@ -119,6 +119,7 @@ def _memory(cfg: RunConfig, registry: PluginRegistry, inputs: _Inputs) -> list[s
 def _data(cfg: RunConfig, registry: PluginRegistry, inputs: _Inputs) -> list[str]:
     if cfg.training.data_path is None:
         return ["data: of the family's own loader, as there is no training.data_path"]
+    from fastvideo_core.dispatch.preflight import normalisation_notes
     from fastvideo_core.dispatch.runtime import parquet_loader
 
     loader = parquet_loader(cfg)
@@ -128,7 +129,8 @@ def _data(cfg: RunConfig, registry: PluginRegistry, inputs: _Inputs) -> list[str
             (
                 f"data: {loader.num_samples} samples in {cfg.training.data_path} ({', '.join(loader.tensor_names)}), "
                 f"{loader.batches_per_epoch} batches per epoch and process"
-            )
+            ),
+            *(f"warning: {note}" for note in normalisation_notes(cfg, loader)),
         ]
     finally:
         loader.close()

@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
+import errno
 import math
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
 from torch import Tensor
 
+from fastvideo_core.data.columns import ByteStrings
 from fastvideo_core.data.folder import ParquetFolder
 from fastvideo_core.data.memory import BatchMemory, Bytes
-from fastvideo_core.data.schema import DTYPES, bytes_of, check_payload, tensor_columns
-from fastvideo_core.errors import DataError, Problem
+from fastvideo_core.data.schema import DTYPES, bytes_of, check_payload, dtype_name, tensor_columns
+from fastvideo_core.errors import DataError, Problem, foreign_file
+
+_REPEATED = 1.5
+"""Tensors that hold so many times the bytes of their row group in the file have values that are stored once for many rows."""
+_HUGE = 1 << 40
 
 
 @dataclass(frozen=True)
 class Payload:
-    """A stored tensor: its bytes (in the memory of its batch, or still in arrow's), shape and dtype name."""
+    """A stored tensor: its bytes (in the memory of its batch where `placed`), shape and dtype name."""
 
     data: Bytes
     shape: tuple[int, ...]
     dtype: str
+    placed: bool = False
 
     def to_tensor(self) -> Tensor:
         """The tensor, copied out."""
@@ -68,14 +74,21 @@ def decode_good_rows(
     """Like `decode_rows`, with a BadRow for every row that is damaged, all of them where the row group cannot be read.
 
     Raises:
-        DataError: the file changed since the run started.
+        DataError: the file changed since the run started, or something else than its content is to blame.
     """
     try:
         return decode_rows(folder, group, rows, slots, memory, tolerant=True)
     except DataError as error:
-        if not isinstance(error.__cause__, (pa.ArrowException, OSError)):
+        if not _is_damage(error.__cause__):
             raise
         return [BadRow(error)] * len(rows)
+
+
+def _is_damage(cause: BaseException | None) -> bool:
+    """Whether the content of a file is to blame; not a lack of memory, of open files or of rights."""
+    if isinstance(cause, OSError):
+        return cause.errno in (None, errno.EIO)  # arrow's own errors have no number
+    return cause is not None and not isinstance(cause, MemoryError)
 
 
 def decode_rows(
@@ -102,16 +115,19 @@ def decode_rows(
     """
     decoded: list[Row | BadRow] = []
     details = folder.details(group)
+    size = _decoded_bytes(folder, details)
+    known: dict[bytes, bytes] | None = {} if size > _REPEATED * folder.layout.group_bytes[group] else None
     start = 0
-    for piece in folder.payloads(group):
+    for piece in folder.payloads(group, size):
         end = start + piece.num_rows
         first, last = bisect_left(rows, start), bisect_left(rows, end)
-        payloads = {name: _Binary(piece.column(tensor_columns(name)[0])) for name in folder.tensors}
+        with foreign_file(folder.where(group), "column of bytes"):
+            payloads = {name: ByteStrings(piece.column(tensor_columns(name)[0])) for name in folder.tensors}
         for row, slot in zip(rows[first:last], slots[first:last], strict=True):
             where = Place(folder, group, row)
             try:
                 tensors = {
-                    name: _payload(name, payload.view(row - start), details, row, slot, memory, where)
+                    name: _payload(name, payload.view(row - start), details, row, slot, memory, known, where)
                     for name, payload in payloads.items()
                 }
             except DataError as error:
@@ -128,7 +144,7 @@ def decode_rows(
 
 
 def assemble(folder: ParquetFolder, rows: Sequence[Row], batch: int, memory: BatchMemory) -> dict[str, Any]:
-    """The raw batch of its rows: every tensor stacked, `info` and `latents_normalised`.
+    """The raw batch of its rows: every tensor stacked, `info`, and of latents X `X_normalised`.
 
     Args:
         folder: the data set.
@@ -143,7 +159,7 @@ def assemble(folder: ParquetFolder, rows: Sequence[Row], batch: int, memory: Bat
     for name in folder.tensors:
         made.update(stack(name, rows, batch, memory))
     made["info"] = [row.info for row in rows]
-    made["latents_normalised"] = folder.latents_normalised
+    made.update({f"{name}_normalised": state for name, state in folder.normalised.items()})
     return made
 
 
@@ -174,10 +190,7 @@ def stack(name: str, rows: Sequence[Row], batch: int, memory: BatchMemory) -> di
 def _stacked(payloads: Sequence[Payload], shape: tuple[int, ...], placed: Bytes | None, memory: BatchMemory) -> Tensor:
     dtype = DTYPES[payloads[0].dtype]
     row_bytes = math.prod(shape) * dtype.itemsize
-    # `BatchMemory` took exactly the rows of the memory's own row size.
-    if placed is not None and all(
-        payload.dtype == payloads[0].dtype and len(payload.data) == placed.shape[1] for payload in payloads
-    ):
+    if placed is not None and all(payload.placed and payload.dtype == payloads[0].dtype for payload in payloads):
         return torch.from_numpy(placed.reshape(-1)).view(dtype).reshape(len(payloads), *shape)
     if any(payload.dtype != payloads[0].dtype for payload in payloads):
         for payload in payloads:
@@ -205,29 +218,37 @@ def _cannot_stack(what: str, row: Row, first: Row) -> DataError:
     return DataError(Problem(f"{what} {first.where}", str(row.where), fix=fix))
 
 
+def _decoded_bytes(folder: ParquetFolder, details: Mapping[str, list[Any]]) -> int:
+    """What the tensors of a row group hold, as far as their shapes and dtypes make sense."""
+    total = 0
+    for name in folder.tensors:
+        _, shapes, dtypes = tensor_columns(name)
+        for shape, dtype in zip(details[shapes], details[dtypes], strict=True):
+            if shape and dtype and None not in shape and 0 < math.prod(shape) < _HUGE and (known := dtype_name(dtype)):
+                total += int(math.prod(shape)) * DTYPES[known].itemsize
+    return total
+
+
 def _payload(
-    name: str, view: Bytes | None, details: dict[str, list[Any]], row: int, slot: int, memory: BatchMemory, where: Place
+    name: str,
+    view: Bytes | None,
+    details: Mapping[str, list[Any]],
+    row: int,
+    slot: int,
+    memory: BatchMemory,
+    known: dict[bytes, bytes] | None,
+    where: Place,
 ) -> Payload:
+    """A tensor in its place of its batch; or, where values repeat (`known` has those so far), one copy that rows share."""
     _, shape_column, dtype_column = tensor_columns(name)
-    shape, dtype = details[shape_column][row], details[dtype_column][row]
-    check_payload(name, None if view is None else len(view), shape, dtype, where=where)
+    size = None if view is None else len(view)
+    shape, dtype = check_payload(name, size, details[shape_column][row], details[dtype_column][row], where=where)
     assert view is not None
+    if known is not None:
+        value = view.tobytes()
+        return Payload(np.frombuffer(known.setdefault(value, value), np.uint8), shape, dtype)
     place = memory.row(slot, name, len(view)) if len(view) else None
     if place is None:
-        return Payload(view, tuple(shape), dtype)
+        return Payload(view, shape, dtype)
     place[:] = view
-    return Payload(place, tuple(shape), dtype)
-
-
-class _Binary:
-    """A contiguous arrow array of byte strings (arrow's own scalars would copy every one of them)."""
-
-    def __init__(self, array: pa.BinaryArray | pa.LargeBinaryArray) -> None:
-        _, offsets, data = array.buffers()
-        width = np.int64 if pa.types.is_large_binary(array.type) else np.int32
-        self._offsets = np.frombuffer(offsets, width)[array.offset : array.offset + len(array) + 1].tolist()
-        self._data = np.frombuffer(data, np.uint8) if data is not None else np.empty(0, np.uint8)
-        self._valid = array.is_valid().to_pylist() if array.null_count else [True] * len(array)
-
-    def view(self, row: int) -> Bytes | None:
-        return self._data[self._offsets[row] : self._offsets[row + 1]] if self._valid[row] else None
+    return Payload(place, shape, dtype, placed=True)

@@ -86,6 +86,7 @@ class LatentEncoder(Protocol):
     def describe(self) -> dict[str, str]:
         """What identifies the encoding: the model's identity, and latents_normalised as "true" or "false".
 
+        `X_normalised` says so of latents X that are not like the others.
         It is stored with the data; folders whose description differs are never mixed.
         """
         ...

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
-import json
 from collections import OrderedDict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,26 +11,24 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fastvideo_core.data.plan import IntArray, Layout
-from fastvideo_core.data.schema import METADATA_TYPES, SETTINGS_KEY, TENSOR_NAMES, latents_normalised, tensor_columns
+from fastvideo_core.data.scan import FIX_DAMAGED, NEVER_BY_DEFAULT, ScannedFile, scan
+from fastvideo_core.data.schema import LATENTS, METADATA_TYPES, TENSOR_NAMES, tensor_columns
 from fastvideo_core.data.walk import files_below
-from fastvideo_core.errors import DataError, Problem
+from fastvideo_core.errors import DataError, Problem, foreign_file
 
 _OPEN_FILES = 32
 _BUFFER_BYTES = 64 << 10
 _PIECE_BYTES = 3 << 20
 _SCANNERS = 8
-_NEVER_BY_DEFAULT = frozenset({"pil_image"})
-_BUCKETED = ("vae_latent", "trajectory_latents", "audio_latent")
 _FIX_EMPTY = "write a data set with: fastvideo-distill preprocess, or correct the path"
 _FIX_CHANGED = "do not change a data set while it is in use; start the run again"
-_FIX_DAMAGED = "copy the file again, or delete it and preprocess its samples again"
 
 
 @dataclass(frozen=True)
@@ -57,12 +53,14 @@ class ParquetFolder:
         names: relative names of its files, sorted.
         file_rows: rows of each file.
         file_bytes: size of each file.
+        contents: a digest of each file, see `ScannedFile`.
         layout: row groups and latent shapes, numbered through all files.
         group_file: for each row group, the number of its file.
         group_index: for each row group, its number inside its file.
         tensors: names of the tensors to read.
         metadata: names of the metadata columns that the files hold.
-        latents_normalised: whether the stored latents are normalised.
+        normalised: for each of its tensors that are latents, whether they are normalised.
+        unsaid: a file that does not say so itself, if there is one.
         encoders: every different description of encoders that the files hold.
     """
 
@@ -70,12 +68,14 @@ class ParquetFolder:
     names: tuple[str, ...]
     file_rows: tuple[int, ...]
     file_bytes: tuple[int, ...]
+    contents: tuple[str, ...]
     layout: Layout
     group_file: IntArray
     group_index: IntArray
     tensors: tuple[str, ...]
     metadata: tuple[str, ...]
-    latents_normalised: bool
+    normalised: Mapping[str, bool]
+    unsaid: Path | None
     encoders: tuple[EncodedBy, ...]
     _handles: _Handles = field(default_factory=lambda: _Handles(), repr=False, compare=False)
 
@@ -104,16 +104,20 @@ class ParquetFolder:
             self._check_rows(group, table.num_rows)
             return {name: table.column(name).to_pylist() for name in table.column_names}
 
-    def payloads(self, group: int) -> Iterator[pa.RecordBatch]:
+    def payloads(self, group: int, decoded_bytes: int = 0) -> Iterator[pa.RecordBatch]:
         """The bytes columns of `tensors` of one row group, in order, a few rows at a time.
 
         The pieces are small, so that arrow uses the same memory for each of them. Safe to call from several threads.
+
+        Args:
+            group: number of the row group.
+            decoded_bytes: what the columns hold when values that are stored once and repeated are counted every time.
 
         Raises:
             DataError: the row group cannot be read.
         """
         columns = [tensor_columns(name)[0] for name in self.tensors]
-        rows, size = int(self.layout.group_rows[group]), int(self.layout.group_bytes[group])
+        rows, size = int(self.layout.group_rows[group]), max(int(self.layout.group_bytes[group]), decoded_bytes)
         with self._opened(group) as (handle, index):
             found = 0
             for piece in handle.iter_batches(
@@ -133,15 +137,17 @@ class ParquetFolder:
     def _opened(self, group: int) -> Iterator[tuple[pq.ParquetFile, int]]:
         path = self.path(int(self.group_file[group]))
         try:
-            self._check_unchanged(path, group)
-            handle = self._handles.take(path)
-            try:
-                yield handle, int(self.group_index[group])
-            finally:
-                self._handles.give(path, handle)
-        except (pa.ArrowException, OSError) as error:
-            self._check_unchanged(path, group)  # it may have changed while it was read
-            raise DataError(Problem(f"cannot be read: {error}", self.where(group), fix=_FIX_DAMAGED)) from error
+            with foreign_file(self.where(group), "row group", DataError, FIX_DAMAGED):
+                self._check_unchanged(path, group)
+                handle = self._handles.take(path)
+                try:
+                    yield handle, int(self.group_index[group])
+                finally:
+                    self._handles.give(path, handle)
+        except DataError as error:
+            if error.__cause__ is not None:
+                self._check_unchanged(path, group)  # it may have changed while it was read
+            raise
 
     def _check_unchanged(self, path: Path, group: int) -> None:
         size = path.stat().st_size if path.exists() else None
@@ -172,22 +178,23 @@ def open_folder(path: Path, tensors: Sequence[str] | None = None, *, unread: Col
     names = _find(path)
     paths = [path if path.is_file() else path / name for name in names]
     with ThreadPoolExecutor(min(_SCANNERS, len(paths))) as pool:
-        results = list(pool.map(lambda file: _scan(file, frozenset(unread)), paths))
-    problems = [result for result in results if isinstance(result, Problem)]
+        results = list(pool.map(lambda file: scan(file, tensors, unread), paths))
+    problems = [problem for result in results if isinstance(result, DataError) for problem in result.problems]
     if problems:
         raise DataError(problems)
-    files = [result for result in results if isinstance(result, _File)]
+    files = [result for result in results if isinstance(result, ScannedFile)]
     if not any(len(file.buckets) for file in files):
         fix = "preprocess some samples into it, or point data_path elsewhere"
         raise DataError(Problem(f"its {len(files)} parquet file(s) hold no rows at all", str(path), fix=fix))
     chosen = _choose_tensors(files, tensors)
-    numbers: dict[tuple[int, ...], int] = {}
+    numbers: dict[tuple[float, ...], int] = {}
     buckets = [np.array([numbers.setdefault(s, len(numbers)) for s in f.shapes], np.int64)[f.buckets] for f in files]
     return ParquetFolder(
         root=path,
         names=tuple(names),
         file_rows=tuple(len(file.buckets) for file in files),
         file_bytes=tuple(file.size for file in files),
+        contents=tuple(file.contents for file in files),
         layout=Layout(
             group_rows=_joined([file.group_rows for file in files]),
             group_bytes=_joined([file.group_bytes for file in files]),
@@ -197,22 +204,10 @@ def open_folder(path: Path, tensors: Sequence[str] | None = None, *, unread: Col
         group_index=_joined([range(len(file.group_rows)) for file in files]),
         tensors=chosen,
         metadata=tuple(name for name in METADATA_TYPES if any(name in file.columns for file in files)),
-        latents_normalised=_agreed_normalisation(files),
+        normalised=_agreed_normalisation(files, [name for name in LATENTS if name in chosen]),
+        unsaid=next((file.path for file in files if not file.says_normalised), None),
         encoders=_different_encoders(files),
     )
-
-
-@dataclass(frozen=True)
-class _File:
-    path: Path
-    size: int
-    columns: frozenset[str]
-    group_rows: list[int]
-    group_bytes: list[int]
-    shapes: list[tuple[int, ...]]
-    buckets: IntArray
-    normalised: bool
-    encoder: Mapping[str, str] | None
 
 
 class _Handles:
@@ -249,86 +244,18 @@ def _find(path: Path) -> list[str]:
     return sorted(found)
 
 
-def _scan(path: Path, unread: frozenset[str]) -> _File | Problem:
-    try:
-        with pq.ParquetFile(path) as handle:
-            return _describe(path, handle, unread)
-    except DataError as error:
-        return error.problems[0]
-    except (pa.ArrowException, OSError) as error:
-        return Problem(f"is truncated, damaged or no parquet file: {error}", str(path), fix=_FIX_DAMAGED)
-
-
-def _describe(path: Path, handle: pq.ParquetFile, unread: frozenset[str]) -> _File:
-    footer = handle.metadata
-    columns = frozenset(handle.schema_arrow.names)
-    columns -= {column for name in unread for column in tensor_columns(name)}
-    missing = [name for name in tensor_columns("text_embedding") if name not in columns]
-    for name in TENSOR_NAMES:
-        there = [column for column in tensor_columns(name) if column in columns]
-        if there and name != "text_embedding":
-            missing += [column for column in tensor_columns(name) if column not in columns]
-    if missing:
-        allowed = "every tensor X has the columns X_bytes, X_shape and X_dtype; text_embedding is always there"
-        found = f"lacks the column(s) {', '.join(missing)}"
-        raise DataError(Problem(found, str(path), allowed, "write the file again with these columns"))
-    groups = [footer.row_group(i) for i in range(footer.num_row_groups)]
-    shapes, buckets = _bucket(path, handle, columns)
-    return _File(
-        path=path,
-        size=path.stat().st_size,
-        columns=columns,
-        group_rows=[group.num_rows for group in groups],
-        group_bytes=[group.total_byte_size for group in groups],
-        shapes=shapes,
-        buckets=buckets,
-        normalised=latents_normalised(footer.metadata, where=str(path)),
-        encoder=_encoder(path, footer.metadata or {}),
-    )
-
-
-def _encoder(path: Path, metadata: Mapping[bytes, bytes]) -> Mapping[str, str] | None:
-    """What `preprocess` stored of the encoders; None in files of other programs."""
-    if SETTINGS_KEY not in metadata:
-        return None
-    try:
-        encoder = dict(json.loads(metadata[SETTINGS_KEY]).get("encoder") or {})
-    except (ValueError, TypeError, AttributeError) as error:
-        found = f"{SETTINGS_KEY.decode()} in its footer cannot be read: {error}"
-        raise DataError(Problem(found, str(path), fix=_FIX_DAMAGED)) from error
-    return encoder or None
-
-
-def _bucket(path: Path, handle: pq.ParquetFile, columns: frozenset[str]) -> tuple[list[tuple[int, ...]], IntArray]:
-    keys = [f"{name}_shape" for name in _BUCKETED if f"{name}_shape" in columns]
-    if not keys:
-        return [()], np.zeros(handle.metadata.num_rows, np.int64)
-    shapes: dict[tuple[int, ...], int] = {}
-    buckets = []
-    table = handle.read(columns=keys)
-    stored = [table.column(key).to_pylist() for key in keys]
-    for row, of_row in enumerate(zip(*stored, strict=True)):
-        if None in of_row:
-            raise DataError(Problem(f"{keys[of_row.index(None)]} is null", f"{path}, row {row}", fix="remove the row"))
-        buckets.append(shapes.setdefault(tuple(itertools.chain(*of_row)), len(shapes)))
-    return list(shapes), np.array(buckets, np.int64)
-
-
-def _choose_tensors(files: Sequence[_File], wanted: Sequence[str] | None) -> tuple[str, ...]:
-    def holds(file: _File, name: str) -> bool:
-        return set(tensor_columns(name)) <= file.columns
-
-    names = list(wanted) if wanted is not None else [n for n in TENSOR_NAMES if n not in _NEVER_BY_DEFAULT]
+def _choose_tensors(files: Sequence[ScannedFile], wanted: Sequence[str] | None) -> tuple[str, ...]:
+    names = list(wanted) if wanted is not None else [n for n in TENSOR_NAMES if n not in NEVER_BY_DEFAULT]
     problems = []
     chosen = []
     for name in names:
-        without = [file for file in files if not holds(file, name)]
+        without = [file for file in files if name not in file.tensors]
         if not without:
             chosen.append(name)
         elif wanted is not None or len(without) < len(files):
-            available = [n for n in TENSOR_NAMES if holds(without[0], n)]
+            available = without[0].tensors
             found = f"holds no tensor {name}" + ("" if len(without) == len(files) else ", but other files do")
-            having = [file.path.parent for file in files if holds(file, name)]
+            having = [file.path.parent for file in files if name in file.tensors]
             fix = f"write {name} into every file, or keep files with and without it in separate folders"
             if having and not set(having) & {file.path.parent for file in without}:
                 fix = f"give one of their folders as the data: {having[0]} or {without[0].path.parent}"
@@ -338,7 +265,7 @@ def _choose_tensors(files: Sequence[_File], wanted: Sequence[str] | None) -> tup
     return tuple(chosen)
 
 
-def _different_encoders(files: Sequence[_File]) -> tuple[EncodedBy, ...]:
+def _different_encoders(files: Sequence[ScannedFile]) -> tuple[EncodedBy, ...]:
     found: list[EncodedBy] = []
     for file in files:
         if all(file.encoder != other.encoder for other in found):
@@ -346,22 +273,21 @@ def _different_encoders(files: Sequence[_File]) -> tuple[EncodedBy, ...]:
     return tuple(found)
 
 
-def _agreed_normalisation(files: Sequence[_File]) -> bool:
+def _agreed_normalisation(files: Sequence[ScannedFile], latents: Sequence[str]) -> dict[str, bool]:
     first, *others = files
-    for file in others:
-        if file.normalised != first.normalised:
-            _disagree(first, file)
-    return first.normalised
+    for name in latents:
+        for file in others:
+            if file.normalised[name] != first.normalised[name]:
+                state, of_first = _state(file, name), _state(first, name)
+                found = f"{name} is {state} here, but {of_first} in {first.path}"
+                fix = "keep them in separate folders, or preprocess one of them again"
+                raise DataError(Problem(found, str(file.path), fix=fix))
+    return {name: first.normalised[name] for name in latents}
 
 
-def _disagree(first: _File, other: _File) -> NoReturn:
-    found = f"latents are {_state(other)} here, but {_state(first)} in {first.path}"
-    fix = "keep them in separate folders, or preprocess one of them again"
-    raise DataError(Problem(found, str(other.path), fix=fix))
-
-
-def _state(file: _File) -> str:
-    return "normalised" if file.normalised else "not normalised"
+def _state(file: ScannedFile, name: str) -> str:
+    state = "normalised" if file.normalised[name] else "not normalised"
+    return state if file.says_normalised else f"taken to be {state} (the file does not say)"
 
 
 def _joined(parts: Sequence[Sequence[int] | range | IntArray]) -> IntArray:

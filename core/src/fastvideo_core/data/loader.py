@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import weakref
 from collections import deque
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,8 +32,8 @@ class ParquetLoader:
     """An endless iterator of raw batches; the order depends on seed, epoch, rank, world size and data alone.
 
     A raw batch is a dict: each tensor X as a torch tensor [B, ...] in its stored dtype (2-D tensors [L, D] zero-padded
-    to the longest, with `X_length`, int64 [B]); `info`, a list of B dicts of the metadata columns; and
-    `latents_normalised`, a bool. All rows of a batch have the same latent shape.
+    to the longest, with `X_length`, int64 [B]); `X_normalised`, a bool, for each that holds latents; and `info`, a list of B
+    dicts of the metadata columns. All rows of a batch have the same latent shape.
 
     Every epoch has another order and sees every row; the last batches are completed with rows from the epoch's start,
     so that all ranks have equally many. `state_dict` describes what was handed out, whatever was read ahead; it is the
@@ -95,9 +95,14 @@ class ParquetLoader:
         return self._folder.tensors
 
     @property
-    def latents_normalised(self) -> bool:
-        """Whether the stored latents are normalised."""
-        return self._folder.latents_normalised
+    def normalised(self) -> Mapping[str, bool]:
+        """For each tensor that holds latents, whether they are taken to be normalised."""
+        return self._folder.normalised
+
+    @property
+    def unsaid_normalisation(self) -> Path | None:
+        """A file that does not say whether its latents are normalised; None where all do, or there are no latents."""
+        return self._folder.unsaid if self._folder.normalised else None
 
     @property
     def encoders(self) -> tuple[EncodedBy, ...]:

@@ -97,14 +97,16 @@ class PartsFolder:
     Args:
         path: the folder; made when there is something to write.
         settings: what must be equal for samples to share the folder; stored in every file.
-        normalised: whether the latents are normalised; stored in every file.
+        normalised: for each kind of latents, whether they are normalised; stored in every file.
         samples_per_file: a part file is written when so many samples have come together.
 
     Raises:
         DataError: the folder holds parquet files of other settings, or a damaged one.
     """
 
-    def __init__(self, path: Path, *, settings: Mapping[str, Any], normalised: bool, samples_per_file: int) -> None:
+    def __init__(
+        self, path: Path, *, settings: Mapping[str, Any], normalised: Mapping[str, bool], samples_per_file: int
+    ) -> None:
         self.path = path
         self.videos: dict[str, VideoRecord] = {}
         self.items: dict[str, ItemRecord] = {}
@@ -304,7 +306,13 @@ class SampleFolders:
     """
 
     def __init__(
-        self, path: Path, *, settings: Mapping[str, Any], normalised: bool, samples_per_file: int, sound: bool
+        self,
+        path: Path,
+        *,
+        settings: Mapping[str, Any],
+        normalised: Mapping[str, bool],
+        samples_per_file: int,
+        sound: bool,
     ) -> None:
         if sound and any(not is_hidden(file.name) for file in path.glob("*.parquet")):
             found = f"holds samples made without regard to sound, beside which {WITH_SOUND}/ and {WITHOUT_SOUND}/ would come"

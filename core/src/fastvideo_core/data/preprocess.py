@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +25,7 @@ from fastvideo_core.data.parts import ItemRecord, SampleFolders, VideoRecord
 from fastvideo_core.data.progress import progress
 from fastvideo_core.data.renewal import renew
 from fastvideo_core.data.schema import (
+    LATENTS,
     SOUND_METADATA,
     TEXT_METADATA,
     VIDEO_METADATA,
@@ -88,7 +89,7 @@ def preprocess(
     parts = SampleFolders(
         Path(output_dir),
         settings=_settings(encoder, options, found),
-        normalised=encoder.describe().get("latents_normalised") == "true",
+        normalised=_normalised(encoder.describe()),
         samples_per_file=options.samples_per_file,
         sound=found.has_videos and isinstance(encoder, AudioEncoder),
     )
@@ -287,6 +288,11 @@ def _check_options(options: PreprocessOptions) -> None:
         problems.append(Problem(found, allowed='a number above 0 with "resample", no fps with "keep"'))
     if problems:
         raise DataError(problems)
+
+
+def _normalised(description: Mapping[str, str]) -> dict[str, bool]:
+    of_all = description.get("latents_normalised")
+    return {name: description.get(f"{name}_normalised", of_all) == "true" for name in LATENTS}
 
 
 def _settings(encoder: LatentEncoder, options: PreprocessOptions, source: Source) -> dict[str, Any]:

@@ -1,15 +1,17 @@
 """The parquet data set: named tensors as `X_bytes`, `X_shape`, `X_dtype` columns beside the sample's metadata.
 
 The layout is FastVideo's. A tensor X is stored C-contiguous in `X_bytes`, its sizes in `X_shape` and its numpy dtype
-name in `X_dtype` ("bfloat16" for bfloat16: raw two-byte payload). Whether latents are normalised is recorded in the
-file's key-value metadata under `fastvideo.latents_normalised`; a file without that key holds un-normalised latents.
+name in `X_dtype` ("bfloat16" for bfloat16: raw two-byte payload). A tensor that is empty in all three (`b""`, `[]`, `""`)
+is absent. Which latents are normalised is recorded in the file's key-value metadata under `fastvideo.latents_normalised`.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,7 +38,15 @@ DTYPES: dict[str, torch.dtype] = {
     "uint8": torch.uint8,
     "bool": torch.bool,
 }
-"""Every dtype name that a `X_dtype` column may hold."""
+"""Every dtype under the name that is written to a `X_dtype` column; `dtype_name` says what else is read."""
+
+_OF_TORCH = {
+    f"torch.{alias}": name
+    for alias, value in vars(torch).items()
+    if isinstance(value, torch.dtype) and DTYPES.get(name := str(value).removeprefix("torch.")) == value
+}
+_OF_EITHER = {"float": ("float32", "float64"), "int": ("int32", "int64")}
+"""What torch and numpy call alike, and mean differently: how many bytes there are tells."""
 
 TENSOR_NAMES = (
     "vae_latent",
@@ -69,7 +79,11 @@ VIDEO_METADATA = tuple(name for name in METADATA_TYPES if name != "audio_sample_
 SOUND_METADATA = tuple(METADATA_TYPES)
 """Of videos with sound."""
 
+LATENTS = ("vae_latent", "first_frame_latent", "audio_latent", "trajectory_latents")
+"""The tensors that are normalised or not."""
+
 NORMALISED_KEY = b"fastvideo.latents_normalised"
+_NORMALISED_BY_FASTVIDEO = ("first_frame_latent", "trajectory_latents")
 SETTINGS_KEY = b"fastvideo.settings"
 
 ROW_GROUP_BYTES = 32 << 20
@@ -131,61 +145,123 @@ def decode_tensor(name: str, row: Mapping[str, Any], *, where: str = "") -> Tens
     """Tensor `name` of one row (a mapping from column to value), copied out in its stored dtype.
 
     Raises:
-        DataError: a column is null, the dtype is unknown, or the bytes do not match shape and dtype.
+        DataError: as `check_payload`.
     """
-    data, shape, dtype = (row[column] for column in tensor_columns(name))
-    check_payload(name, None if data is None else len(data), shape, dtype, where=where)
-    out = torch.empty(tuple(shape), dtype=DTYPES[dtype])
+    data, stored_shape, stored_dtype = (row[column] for column in tensor_columns(name))
+    shape, dtype = check_payload(name, None if data is None else len(data), stored_shape, stored_dtype, where=where)
+    out = torch.empty(shape, dtype=DTYPES[dtype])
     bytes_of(out)[:] = np.frombuffer(data, dtype=np.uint8)
     return out
 
 
 def check_payload(
-    name: str, size: int | None, shape: Sequence[int] | None, dtype: str | None, *, where: object
-) -> None:
-    """Check that `size` bytes can be a tensor of `shape` and `dtype`.
+    name: str, size: int | None, shape: Sequence[float] | None, dtype: str | None, *, where: object
+) -> tuple[tuple[int, ...], str]:
+    """The shape, and the name in DTYPES, of a tensor that is stored as `size` bytes.
 
     `where` names the row in an error; it is written out only then.
 
     Raises:
-        DataError: one of them is null (None), the dtype is unknown, or size, shape and dtype contradict each other.
+        DataError: it is absent, one of the three is null (None), the shape is not of whole numbers, the dtype is unknown,
+            or size, shape and dtype contradict each other.
     """
+    if not size and is_absent(shape, dtype):
+        fix = "remove the row, or keep samples with and without it in separate folders"
+        raise DataError(Problem(f"{name} is empty: the row has none", str(where), fix=fix))
     if size is None or shape is None or dtype is None or None in shape:
         missing = [part is None for part in (size, None if shape and None in shape else shape, dtype)]
         column = tensor_columns(name)[missing.index(True)]
         raise DataError(Problem(f"{column} is null", str(where), fix="remove the row or preprocess the sample again"))
-    if dtype not in DTYPES:
-        raise DataError(Problem(f"{name}_dtype is {dtype!r}, which is no known dtype", str(where), ", ".join(DTYPES)))
-    expected = math.prod(shape) * DTYPES[dtype].itemsize
-    if size != expected or min(shape, default=0) < 0:
+    if not all(isinstance(length, int) or length.is_integer() for length in shape):
+        raise DataError(Problem(f"{name}_shape is {list(shape)}", str(where), allowed="whole numbers"))
+    whole = tuple(map(int, shape))
+    count = math.prod(whole)
+    named = dtype_name(dtype, size // count if count > 0 else 0)
+    if named is None:
+        allowed = f"{', '.join(DTYPES)}, or what torch and numpy call them"
+        raise DataError(Problem(f"{name}_dtype is {dtype!r}, which is no known dtype", str(where), allowed))
+    expected = count * DTYPES[named].itemsize
+    if size != expected or min(whole, default=0) < 0:
         raise DataError(
             Problem(
-                f"{name}_bytes holds {size} bytes, but shape {list(shape)} of {dtype} needs {expected}",
+                f"{name}_bytes holds {size} bytes, but shape {list(whole)} of {dtype} needs {expected}",
                 str(where),
                 fix="the row is damaged or was written with another dtype: preprocess the sample again",
             )
         )
+    return whole, named
 
 
-def latents_normalised(metadata: Mapping[bytes, bytes] | None, *, where: str) -> bool:
-    """Whether a file's key-value metadata says that its latents are normalised; absent means they are not.
+def is_absent(shape: Sequence[float] | None, dtype: str | None) -> bool:
+    """Whether the row has no such tensor: FastVideo writes it as `b""`, `[]` and `""`, others as three nulls."""
+    return not shape and not dtype
+
+
+@functools.lru_cache(maxsize=1024)
+def dtype_name(text: str, item_bytes: int = 0) -> str | None:
+    """The name in DTYPES of what `torch.float32`, `<f4`, `half`, `numpy.int64` and the like mean; None for anything else.
+
+    Args:
+        item_bytes: of one number, as stored: `float` and `int` alone are other dtypes in torch than in numpy.
+    """
+    plain = text.strip()
+    if plain in DTYPES:
+        return plain
+    if plain.startswith("torch."):
+        return _OF_TORCH.get(plain)
+    plain = re.sub(r"^(np|numpy)\.", "", plain)
+    if plain in DTYPES:
+        return plain
+    for name in _OF_EITHER.get(plain, ()):
+        if DTYPES[name].itemsize == item_bytes:
+            return name
+    if not re.fullmatch(r"[<=|]?(\?|[a-zA-Z][a-z]*\d{0,2}_?)", plain, re.ASCII):
+        return None  # big-endian among them
+    try:
+        found = np.dtype(plain)
+    except TypeError:
+        return None
+    return found.name if found.name in DTYPES and found.isnative else None
+
+
+def normalised_latents(metadata: Mapping[bytes, bytes] | None, *, where: str) -> tuple[dict[str, bool], bool]:
+    """For each of LATENTS whether a file's are normalised, and whether its key-value metadata says so.
+
+    What it leaves open is taken as FastVideo writes it: vae_latent as the VAE gave it, first_frame_latent normalised.
 
     Raises:
-        DataError: the recorded value is neither "true" nor "false".
+        DataError: the recorded value is none that `key_value_metadata` writes.
     """
-    value = (metadata or {}).get(NORMALISED_KEY, b"false")
-    if value not in (b"true", b"false"):
-        found = value.decode("utf-8", "replace")
-        raise DataError(Problem(f"{NORMALISED_KEY.decode()} is {found!r}", where, allowed="'true', 'false'"))
-    return value == b"true"
+    of_fastvideo = {name: name in _NORMALISED_BY_FASTVIDEO for name in LATENTS}
+    recorded = (metadata or {}).get(NORMALISED_KEY)
+    if recorded is None:
+        return of_fastvideo, False
+    try:
+        value = json.loads(recorded)
+    except (ValueError, RecursionError):
+        value = None
+    if isinstance(value, bool):
+        return dict.fromkeys(LATENTS, value), True
+    if not isinstance(value, dict) or not all(isinstance(state, bool) for state in value.values()):
+        found = f"{NORMALISED_KEY.decode()} is {recorded.decode('utf-8', 'replace')[:80]!r}"
+        allowed = "'true', 'false', or a JSON object with true or false for each tensor"
+        raise DataError(Problem(found, where, allowed=allowed))
+    return {**of_fastvideo, **value}, True
 
 
-def key_value_metadata(*, normalised: bool, settings: Mapping[str, object], **more: object) -> dict[bytes, bytes]:
+def key_value_metadata(
+    *, normalised: bool | Mapping[str, bool], settings: Mapping[str, object], **more: object
+) -> dict[bytes, bytes]:
     """Key-value metadata of a file: normalisation state, settings and `more` (keys get the prefix "fastvideo.").
 
-    `settings` and `more` are stored as JSON with sorted keys, so that equal settings are equal bytes.
+    All is stored as JSON with sorted keys, so that equal settings are equal bytes.
+
+    Args:
+        normalised: of all latents, or of each by name.
     """
-    entries = {NORMALISED_KEY: b"true" if normalised else b"false", SETTINGS_KEY: _json(settings)}
+    states = {normalised} if isinstance(normalised, bool) else set(normalised.values())
+    state = states.pop() if len(states) == 1 else normalised
+    entries = {NORMALISED_KEY: _json(state), SETTINGS_KEY: _json(settings)}
     entries.update({f"fastvideo.{key}".encode(): _json(value) for key, value in more.items()})
     return entries
 

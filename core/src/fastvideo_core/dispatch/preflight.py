@@ -19,6 +19,7 @@ from fastvideo_core.data.encoder import EncoderIdentity
 from fastvideo_core.data.folder import EncodedBy
 from fastvideo_core.data.loader import ParquetLoader
 from fastvideo_core.data.output import check_writable_folder
+from fastvideo_core.data.schema import NORMALISED_KEY
 from fastvideo_core.data.validation import ValidationPrompt, read_validation_prompts
 from fastvideo_core.dispatch.sources import with_base_paths
 from fastvideo_core.distributed import context
@@ -80,18 +81,20 @@ def check_run(cfg: RunConfig) -> None:
     rows: list[dict[str, Any]] = []
     made_by: Sequence[EncodedBy] = ()
     prompts: Sequence[ValidationPrompt] = ()
+    notes: Sequence[str] = ()
     try:
         prompts = validation_prompts(cfg)
         if cfg.training.data_path is not None:
             loader = ParquetLoader(cfg.training.data_path, batch_size=1, seed=0, unread=unread_tensors(cfg))
             rows, made_by = loader.examples(), loader.encoders
+            notes = normalisation_notes(cfg, loader)
     except UserError as error:
         problems += error.problems
     problems += input_problems(cfg, prompts, rows)
     if not problems:
         findings = compare_encoders(cfg, made_by, download=True)
         problems += findings.problems
-        for note in findings.notes if context.is_main_process() else ():
+        for note in (*notes, *findings.notes) if context.is_main_process() else ():
             logger.warning(note)
     if problems:
         raise ConfigError(problems)
@@ -168,6 +171,17 @@ def latents_source(cfg: RunConfig) -> LatentsSource | None:
 def unread_tensors(cfg: RunConfig) -> Collection[str]:
     """The stored tensors that the run has no use for."""
     return cfg.pipeline_config.unread_tensors() if isinstance(cfg.pipeline_config, PipelineConfig) else ()
+
+
+def normalisation_notes(cfg: RunConfig, loader: ParquetLoader) -> list[str]:
+    """What a run on the data's latents takes their normalisation to be, where a file does not say it."""
+    if latents_source(cfg) == "zeros" or (file := loader.unsaid_normalisation) is None:
+        return []
+    taken = ", ".join(
+        f"{name} {'normalised' if is_so else 'un-normalised'}" for name, is_so in loader.normalised.items()
+    )
+    said = f"{file} does not say whether its latents are normalised: they are taken as FastVideo writes them ({taken})"
+    return [f"{said}; if they are not, record {NORMALISED_KEY.decode()} in the files (docs/data.md)"]
 
 
 def input_problems(

@@ -54,7 +54,7 @@ class MochiAdapter(FlowMatchingAdapter):
         latents = raw_batch["vae_latent"].to(self._device, torch.float32)
         if latents_source == "zeros":
             latents = torch.zeros_like(latents)
-        elif not raw_batch.get("latents_normalised", False):
+        elif not raw_batch.get("vae_latent_normalised", False):
             latents = self._scale.normalise(latents)
         text = raw_batch["text_embedding"].to(self._device, torch.float32)
         conditioning = conditioning_of(text, raw_batch["text_embedding_length"])

@@ -171,7 +171,7 @@ class LtxAdapter(FlowMatchingAdapter):
 
         Args:
             raw_batch: `text_embedding` [B, L, D] with `text_embedding_length` [B], and for "data", or where first frames
-                are given, `vae_latent` [B, C, F, H, W] with `latents_normalised`; `info` with each clip's `fps`.
+                are given, `vae_latent` [B, C, F, H, W] with `vae_latent_normalised`; `info` with each clip's `fps`.
             generator: needed where first frames are given in some samples only.
 
         Raises:

@@ -87,7 +87,7 @@ class WanAdapter(FlowMatchingAdapter):
 
         Args:
             raw_batch: `text_embedding` [B, L, D] with `text_embedding_length` [B], and for "data" `vae_latent`
-                [B, 16, T, H, W] with `latents_normalised`.
+                [B, 16, T, H, W] with `vae_latent_normalised`.
 
         Raises:
             DataError: something is missing from the data or has a shape that Wan cannot take.
@@ -119,7 +119,7 @@ class WanAdapter(FlowMatchingAdapter):
     def _latents(self, raw_batch: Mapping[str, Any]) -> Tensor:
         stored = stored_latents(raw_batch, self._folder, self._training)
         latents = stored.to(self._device, torch.float32, non_blocking=True)
-        return latents if raw_batch.get("latents_normalised", False) else normalise(latents, self._folder)
+        return latents if raw_batch.get("vae_latent_normalised", False) else normalise(latents, self._folder)
 
     # --- the network ------------------------------------------------------------------------------------------------
 

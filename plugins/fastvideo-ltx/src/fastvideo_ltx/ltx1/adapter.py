@@ -29,7 +29,7 @@ class LtxVideoAdapter(LtxAdapter):
     def stored_latents(self, raw_batch: Mapping[str, Any], training: TrainingArgs) -> PackedLatents:
         stored = stored_video(raw_batch, self.folder, training)
         latents = stored.to(self.device, torch.float32, non_blocking=True)
-        if not raw_batch.get("latents_normalised", False):
+        if not raw_batch.get("vae_latent_normalised", False):
             latents = normalise(latents, self.folder)
         return PackedLatents(pack_video(latents), TokenLayout(*latents.shape[2:]))
 

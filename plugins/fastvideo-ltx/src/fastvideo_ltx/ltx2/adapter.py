@@ -64,8 +64,8 @@ class Ltx2Adapter(LtxAdapter):
 
     def stored_latents(self, raw_batch: Mapping[str, Any], training: TrainingArgs) -> PackedLatents:
         stored = stored_video(raw_batch, self.folder, training)
-        normalised = raw_batch.get("latents_normalised", False)
         tokens = pack_video(stored).to(self.device, torch.float32, non_blocking=True)
+        normalised = raw_batch.get("vae_latent_normalised", False)
         streams = [tokens if normalised else video_statistics(self.folder).normalise(tokens)]
         layout = TokenLayout(*stored.shape[2:])
         if self._has_audio:
@@ -73,6 +73,7 @@ class Ltx2Adapter(LtxAdapter):
                 :, :, : audio_tokens(raw_batch, self.folder, layout, self.config)
             ]
             tokens = pack_audio(sound).to(self.device, torch.float32, non_blocking=True)
+            normalised = raw_batch.get("audio_latent_normalised", False)
             streams.append(tokens if normalised else audio_statistics(self.folder).normalise(tokens))
             layout = replace(layout, audio=tokens.shape[1])
         return PackedLatents(torch.cat(streams, dim=1), layout, self.data_free_weight(layout))
