@@ -76,6 +76,9 @@ def test_every_caption_that_is_no_text_is_listed_in_one_run(clips: Path) -> None
         "wide.mp4": "the caption is not UTF-8 text",
         "nul.mp4": "the caption holds NUL characters",
     }
+    os.mkfifo(clips / "pipe.txt")
+    videos(clips, "pipe.mp4")
+    assert problems(discover(clips))["pipe.mp4"] == "the caption is no file that can be read"
     (clips / "p.txt").write_bytes(b"caf\xe9\none\nfor\xeat\n")
     prompts = discover(clips / "p.txt")
     assert captions(prompts) == {"prompt-000002": "one"}
@@ -118,6 +121,10 @@ def test_media_of_other_kinds_are_named_with_what_to_do(clips: Path) -> None:
     assert captions(discover(clips, images=True)) == {"g.gif": "g", "i.png": "i"}
     (clips / "metadata.csv").unlink()
     (clips / "a.mp4").unlink()
+    (clips / "prompts.txt").write_text("one\n")
+    assert not discover(clips).has_videos
+    assert problems(discover(clips)).keys() == {"g.gif", "m.MPG", "i.png"}
+    (clips / "prompts.txt").unlink()
     with pytest.raises(DataError, match=r"no video .* 3 other media: g.gif .gif is not read from a folder"):
         discover(clips)
 
@@ -146,6 +153,11 @@ def test_a_data_set_is_not_put_where_its_clips_are(clips: Path, tmp_path: Path, 
         for target in (tmp_path / output, tmp_path / "link"):
             with pytest.raises(ConfigError, match=found):
                 preprocess(FakeEncoder(), source, target, OPTIONS)
+
+
+def test_a_source_with_an_impossible_name_is_one_message(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="File name too long"):
+        preprocess(FakeEncoder(), tmp_path / ("x" * 5000), tmp_path / "out", OPTIONS)
 
 
 def test_a_data_set_inside_the_clips_is_no_clip(tmp_path: Path) -> None:

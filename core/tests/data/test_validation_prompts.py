@@ -45,6 +45,9 @@ def test_a_prompt_knows_its_place(tmp_path: Path) -> None:
 def test_a_text_file_holds_one_prompt_a_line(tmp_path: Path) -> None:
     (tmp_path / "p.txt").write_text("one\n\n two\n")
     assert read_validation_prompts(tmp_path / "p.txt") == (ValidationPrompt("one"), ValidationPrompt("two"))
+    (tmp_path / "P.TXT").write_text("one\u2028and\u0085a\vhalf\r\ntwo\rthree", newline="")
+    captions = [prompt.caption for prompt in read_validation_prompts(tmp_path / "P.TXT")]
+    assert captions == ["one\u2028and\u0085a\vhalf", "two", "three"]
     (tmp_path / "p.txt").write_text("\n")
     assert "p.txt: the file holds no prompt" in error(tmp_path / "p.txt")
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from fastvideo_core.data.parts import WITHOUT_SOUND, writing
 from fastvideo_core.data.schema import published
+from fastvideo_core.data.text import shown
 
 _SHOWN_KINDS = 10
 
@@ -93,7 +94,7 @@ def _by_kind(told: Iterable[tuple[str, str]]) -> list[str]:
     for item, text in told:
         kinds.setdefault(_kind(text), []).append(item)
     most = sorted(kinds.items(), key=lambda entry: -len(entry[1]))[:_SHOWN_KINDS]
-    return [f"  {len(items)} x {kind}, e.g. {items[0]}" for kind, items in most]
+    return [f"  {len(items)} x {kind}, e.g. {shown(items[0])}" for kind, items in most]
 
 
 def _kind(text: str) -> str:

@@ -31,10 +31,10 @@ def check_data_output(path: str | Path, source: str | Path) -> None:
         ConfigError: as said.
     """
     raw = Path(os.path.realpath(source))
-    if raw.is_file():
+    if os.path.isfile(raw):
         raw = raw.parent
     output = Path(os.path.realpath(path))
-    if raw.is_relative_to(output) and raw.exists():
+    if raw.is_relative_to(output) and os.path.isdir(raw):
         found = f"is the folder of the raw samples ({source})" if raw == output else f"holds the raw samples ({source})"
         raise ConfigError(Problem(found, str(path), fix=f"name a folder of its own, such as {raw / 'encoded'}"))
     check_writable_folder(path)

@@ -132,7 +132,7 @@ def _from_sidecars(root: Path, images: bool) -> Source:
     if not media:
         prompts = [p for p in files if p.parent == root and p.name.lower() == "prompts.txt"]
         if prompts:
-            return _from_prompts(prompts[0])
+            return _from_prompts(prompts[0], problems)
         found = "no video and no list of samples was found"
         if problems:
             found += f", but {len(problems)} other media: {problems[0].item} {problems[0].reason}"
@@ -227,8 +227,8 @@ def _from_listing(path: Path, folder: Path, images: bool) -> Source:
     return _source(path, path.parent, entries, problems + _unlisted(folder, entries, where, images), images)
 
 
-def _from_prompts(path: Path) -> Source:
-    items, problems = [], []
+def _from_prompts(path: Path, problems: Iterable[SourceProblem] = ()) -> Source:
+    items, problems = [], list(problems)
     for i, line in enumerate(text_lines(read_text(path, bad_bytes=True)), 1):
         if wrong := _wrong_caption(line):
             problems.append(_problem(f"{path.name}, line {i}", wrong if line else "empty prompt"))

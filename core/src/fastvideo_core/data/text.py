@@ -23,6 +23,8 @@ def read_text(path: Path, *, bad_bytes: bool = False, any_newline: bool = True) 
         DataError: the file cannot be read, or is not UTF-8.
     """
     with foreign_file(path, "text file"):
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise DataError(Problem("is no file that can be read", str(path)))
         data = path.read_bytes()
     try:
         if data.startswith(_UTF16):
