@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 from fastvideo_core.errors import ConfigError
 from fastvideo_core.pipeline_files import check_files, check_undamaged, has_weights
+from fastvideo_core.safetensors_weights import SafetensorsWeights
 
 COMPONENTS = ("transformer", "scheduler")
 
@@ -32,6 +33,14 @@ def test_a_whole_folder_has_nothing_wrong(folder):
     check_files(folder, COMPONENTS, ["transformer"], where="here")
     check_undamaged(str(folder), COMPONENTS, where="here")
     assert has_weights(folder / "transformer", where="here")
+
+
+def test_what_a_mac_puts_beside_the_files_is_none_of_the_pipeline(folder):
+    for name in ("._model-1.safetensors", "._model.safetensors.index.json", "._config.json"):
+        (folder / "transformer" / name).write_bytes(b"\0\xff")
+    test_a_whole_folder_has_nothing_wrong(folder)
+    weights = SafetensorsWeights({"": folder / "transformer"}, where="here")
+    assert torch.equal(weights.read("", "b"), torch.zeros(2))
 
 
 def test_a_missing_shard_is_named_and_counts_as_no_weights(folder):

@@ -15,9 +15,9 @@ from fastvideo_core.errors import ConfigError, Problem, foreign_file
 DAMAGED = "download or copy the pipeline again"
 """The fix of errors about files that cannot be read."""
 
-INDEX = "*.safetensors.index.json"
-WEIGHTS = "*.safetensors"
-CONFIGS = "*config.json"
+INDEX = "[!.]*.safetensors.index.json"
+WEIGHTS = "[!.]*.safetensors"
+JSON = "[!.]*.json"
 
 _MOST = ((re.compile(r"layers|num_.*blocks|depth"), 1000), (re.compile(r"max_seq_len|max_position|timesteps"), 2**21))
 """Counts that a network is built by, part by part, before any weight could contradict them."""
@@ -40,8 +40,9 @@ def check_files(folder: Path, components: Sequence[str], weighted: Sequence[str]
         if not (folder / name).is_dir()
     ]
     for name in components:
-        for file in sorted((folder / name).glob(CONFIGS)):
-            problems += _problems_of(_check_counts, file, where)
+        for file in sorted((folder / name).glob(JSON)):
+            if file.name.endswith("config.json"):
+                problems += _problems_of(_check_counts, file, where)
     for index in sorted(folder.glob(f"*/{INDEX}")):
         problems += [
             Problem(f"{index.parent.name}/{shard} is missing, which {index.name} names", where, fix=DAMAGED)
@@ -64,7 +65,7 @@ def check_undamaged(path: str, components: Sequence[str], *, where: str) -> None
     place = f"{where} ({path})"
     problems: list[Problem] = []
     for name in components:
-        for file in sorted((Path(path) / name).glob("*.json")):
+        for file in sorted((Path(path) / name).glob(JSON)):
             problems += _problems_of(_read_object, file, place)
         for file in sorted((Path(path) / name).glob(WEIGHTS)):
             problems += _problems_of(_read_header, file, place)

@@ -53,7 +53,7 @@ class SafetensorsWeights:
             return rows
 
     def _located(self, folder: Path) -> dict[str, Path]:
-        found = _preferred([*folder.glob("*.safetensors.index.json"), *folder.glob("*.safetensors")])
+        found = _preferred([*folder.glob("[!.]*.safetensors.index.json"), *folder.glob("[!.]*.safetensors")])
         index = next((path for path in found if path.suffix == ".json"), None)
         if index is not None:
             with self._reading(index):

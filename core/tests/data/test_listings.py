@@ -91,6 +91,13 @@ def test_a_column_that_is_there_twice_is_an_error(tmp_path: Path) -> None:
     assert "m.csv, line 2: two columns have the name caption" in found
 
 
+def test_a_number_without_end_is_no_reason_to_lose_a_list(tmp_path: Path) -> None:
+    text = '[{"video": "a.mp4", "caption": "a", "n": %s}, {"video": "b.mp4", "caption": 7}]' % ("9" * 5000)
+    source = listed(tmp_path, "m.json", text)
+    assert captions(source) == {"a.mp4": "a"}
+    assert problems(source) == {"b.mp4": "the caption is no text but int"}
+
+
 def test_lines_that_cannot_be_read_cost_no_other_line(tmp_path: Path) -> None:
     good = b'{"video": "a.mp4", "caption": "a", "n": %s}\n' % (b"9" * 5000)
     bad = [b"{oops", b"[1]", b"[" * 100_000, b'{"video": "b.mp4", "caption": "caf\xe9"}', b'{"video": "b.mp4"}']

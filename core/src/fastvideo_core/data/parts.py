@@ -17,7 +17,6 @@ from fastvideo_core.data.captions import EncodedCaption
 from fastvideo_core.data.file_state import FileState
 from fastvideo_core.data.progress import progress
 from fastvideo_core.data.schema import SETTINGS_KEY, encode_tensor, key_value_metadata, write_part
-from fastvideo_core.data.walk import is_hidden
 from fastvideo_core.errors import DataError, FastVideoError, Problem, foreign_file
 
 WITH_SOUND, WITHOUT_SOUND = "with_sound", "without_sound"
@@ -120,7 +119,7 @@ class PartsFolder:
         self._schema: pa.Schema | None = None
         for leftover in path.glob(".*.partial"):
             leftover.unlink()
-        self._names = {file.name for file in path.glob("*.parquet") if not is_hidden(file.name)}
+        self._names = {file.name for file in path.glob("[!.]*.parquet")}
         for name in sorted(self._names):
             self._take_stock(path / name)
 
@@ -314,7 +313,7 @@ class SampleFolders:
         samples_per_file: int,
         sound: bool,
     ) -> None:
-        if sound and any(not is_hidden(file.name) for file in path.glob("*.parquet")):
+        if sound and any(path.glob("[!.]*.parquet")):
             found = f"holds samples made without regard to sound, beside which {WITH_SOUND}/ and {WITHOUT_SOUND}/ would come"
             raise DataError(Problem(found, str(path), fix=_OTHER_FOLDER))
         self.path = path

@@ -12,11 +12,6 @@ _NO_DATA = frozenset({"__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN", "Syste
 """What systems put beside the data, besides names with a leading dot (._a.mp4, .ipynb_checkpoints)."""
 
 
-def is_hidden(name: str) -> bool:
-    """Whether a file or folder of this name is no data."""
-    return name.startswith(".") or name in _NO_DATA
-
-
 def files_below(root: Path) -> list[Path]:
     """All files in and below a folder that may be data, sorted.
 
@@ -32,11 +27,15 @@ def files_below(root: Path) -> list[Path]:
             subfolders.clear()
             continue
         seen.add(real)
-        subfolders[:] = sorted(name for name in subfolders if not is_hidden(name))
-        found += [Path(folder, name) for name in files if not is_hidden(name)]
+        subfolders[:] = sorted(name for name in subfolders if not _hidden(name))
+        found += [Path(folder, name) for name in files if not _hidden(name)]
     return sorted(found)
 
 
 def _refused(error: OSError) -> NoReturn:
     fix = "make it readable, or move it out of the data"
     raise DataError(Problem(f"cannot be read: {error.strerror}", str(error.filename), fix=fix)) from error
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(".") or name in _NO_DATA

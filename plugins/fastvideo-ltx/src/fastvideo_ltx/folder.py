@@ -118,7 +118,7 @@ def read_tensors(path: str, subfolder: str, names: Sequence[str], *, where: str)
         except (OSError, ValueError) as error:
             raise ConfigError(Problem(f"cannot fetch {subfolder}/: {str(error).splitlines()[0]}", where)) from error
     found: dict[str, Tensor] = {}
-    for file in sorted((folder / subfolder).glob("*.safetensors")):
+    for file in sorted((folder / subfolder).glob("[!.]*.safetensors")):
         guard = foreign_file(f"{where}: {subfolder}/{file.name}", "safetensors file", ConfigError, DAMAGED)
         with guard, safe_open(file, framework="pt") as tensors:
             found |= {name: tensors.get_tensor(name) for name in names if name in tensors.keys()}  # noqa: SIM118
