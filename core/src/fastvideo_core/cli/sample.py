@@ -64,9 +64,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Writes an mp4 and a contact sheet per prompt, and says where and how."""
     from fastvideo_core.data.output import check_writable_folder
+    from fastvideo_core.dispatch.preflight import unread_negative_prompts
     from fastvideo_core.dispatch.sources import load_role
     from fastvideo_core.dispatch.trained import open_trained_model
     from fastvideo_core.distributed import context
+    from fastvideo_core.errors import ConfigError, Problem
     from fastvideo_core.validator import SamplingValidator
 
     asked = _prompts(args)
@@ -78,7 +80,11 @@ def run(args: argparse.Namespace) -> int:
     sampler = build(model.source.base, model.pipeline_config, device=context.device())
     student = _student(model, sampler)
     request = _request(args, model, sampler, student)
-    _check_negative_prompt(args, model, request)
+    if problems := unread_negative_prompts(asked, model.pipeline_config, model.family):
+        raise ConfigError(problems)
+    if args.negative_prompt is not None and request.guidance_scale <= 1:
+        found = f"nothing is guided at guidance {request.guidance_scale:g}, so that it would do nothing"
+        raise ConfigError(Problem(found, "--negative-prompt", fix="add --guidance-scale above 1, or leave it out"))
     validator = SamplingValidator(sampler, prompts, seed=args.seed)
     print(f"{model.source}: {_describe(request)}")
     if student is not None and (departure := _departure(request, student)):
@@ -176,20 +182,6 @@ def _departure(request: ValidationRequest, student: StudentSchedule) -> str:
         f"({student.sampler_kind}); other settings make other videos, mostly worse ones: to sample it as it was trained, "
         "leave out --steps, --timesteps, --sampler and --guidance-scale"
     )
-
-
-def _check_negative_prompt(args: argparse.Namespace, model: TrainedModel, request: ValidationRequest) -> None:
-    from fastvideo_core.config.sections import GuidedPipelineConfig
-    from fastvideo_core.errors import ConfigError, Problem
-
-    if args.negative_prompt is None:
-        return
-    if not isinstance(model.pipeline_config, GuidedPipelineConfig):
-        found = f"the family '{model.family}' takes no negative prompt"
-        raise ConfigError(Problem(found, "--negative-prompt", fix="leave it out"))
-    if request.guidance_scale <= 1:
-        found = f"nothing is guided at guidance {request.guidance_scale:g}, so that it would do nothing"
-        raise ConfigError(Problem(found, "--negative-prompt", fix="add --guidance-scale above 1, or leave it out"))
 
 
 def _request(

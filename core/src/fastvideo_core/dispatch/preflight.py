@@ -13,8 +13,9 @@ from typing import Any, Protocol, runtime_checkable
 
 from fastvideo_core.adapter import LatentsSource
 from fastvideo_core.checkpoint import storage
+from fastvideo_core.config.base import PluginConfig
 from fastvideo_core.config.run import RunConfig
-from fastvideo_core.config.sections import MethodConfig, PipelineConfig
+from fastvideo_core.config.sections import GuidedPipelineConfig, MethodConfig, PipelineConfig
 from fastvideo_core.data.encoder import EncoderIdentity
 from fastvideo_core.data.folder import EncodedBy
 from fastvideo_core.data.loader import ParquetLoader
@@ -193,13 +194,27 @@ def input_problems(
         prompts: of `validation_prompts`.
         rows: of `ParquetLoader.examples`.
     """
+    problems = unread_negative_prompts(prompts, cfg.pipeline_config, cfg.recipe.family)
     if not isinstance(cfg.pipeline_config, Preflight):
-        return []
+        return problems
     try:
         based = with_base_paths(cfg)
-        return cfg.pipeline_config.preflight(based, prompts=prompts, rows=rows, latents_source=latents_source(cfg))
+        found = cfg.pipeline_config.preflight(based, prompts=prompts, rows=rows, latents_source=latents_source(cfg))
+        return problems + found
     except UserError as error:
-        return list(error.problems)
+        return problems + list(error.problems)
+
+
+def unread_negative_prompts(prompts: Sequence[ValidationPrompt], config: PluginConfig, family: str) -> list[Problem]:
+    """Prompts with a negative prompt of their own, where the family, of pipeline_config `config`, reads none."""
+    if isinstance(config, GuidedPipelineConfig):
+        return []
+    found = f"the family '{family}' takes no negative prompt"
+    return [
+        Problem(found, prompt.where or "--negative-prompt", fix="leave it out")
+        for prompt in prompts
+        if prompt.negative_prompt is not None
+    ]
 
 
 @dataclass(frozen=True)
