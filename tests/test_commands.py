@@ -307,7 +307,43 @@ def test_a_path_that_is_not_there(commands):
         error = commands.refuses(*command)
         assert "nope: there is no such path" in error
         assert "or a hub id (org/name)" in error
-    assert "its family is not known" in commands.refuses("sample", "org/name", "--prompt", "x")
+    assert "a hub id (org/name) does not say its family" in commands.refuses("sample", "org/name", "--prompt", "x")
+
+
+def test_a_wrong_path_below_a_folder_that_is_here_is_no_hub_id(commands, tmp_path):
+    (tmp_path / "runs").mkdir()
+    for options in ((), ("--family", "wan")):
+        assert "runs/dmd3: there is no such path" in commands.refuses("sample", "runs/dmd3", "--prompt", "x", *options)
+    (tmp_path / "runs" / "empty").mkdir()
+    assert "runs/empty: holds neither a checkpoint" in commands.refuses("sample", "runs/empty", "--prompt", "x")
+
+
+def test_model_index_names_the_family(commands, tiny_wan, tmp_path):
+    assert "1 steps" in commands.works("sample", tiny_wan, "--prompt", "x", "--steps", "1", *SIZE)
+    (tmp_path / "prompts.txt").write_text("a cat\n")
+    commands.works("preprocess", "--model", tiny_wan, "--input", "prompts.txt", "--output", "out")
+    other = shutil.copytree(tiny_wan, tmp_path / "other")
+    index = json.loads((other / "model_index.json").read_text())
+    (other / "model_index.json").write_text(json.dumps({**index, "_class_name": "CogVideoXPipeline"}))
+    error = commands.refuses("sample", other, "--prompt", "x")
+    assert f"{other}: is a CogVideoXPipeline, which no installed family names" in error
+    assert "wan: WanPipeline" in error
+    (other / "model_index.json").write_text("[")
+    assert "model_index.json: is no valid pipeline index" in commands.refuses("sample", other, "--prompt", "x")
+
+
+def test_init_writes_before_model_and_data_are_there(commands, tiny_wan, latent_data, tmp_path):
+    said = commands.works("init", "wan", "finetune")
+    assert "put your own paths in place of path/to/model and path/to/latents, then" in said
+    error = commands.refuses("check", "run.yaml")
+    assert error.count("there is no 'path/to/") == 2
+    text = (tmp_path / "run.yaml").read_text().replace("path/to/model", str(tiny_wan))
+    (tmp_path / "run.yaml").write_text(text.replace("path/to/latents", str(latent_data)))
+    commands.works("check", "run.yaml")
+
+
+def test_tiny_ltx_says_which_generation(commands):
+    assert "one: LTX-Video (generation 1; --set generation=2 writes LTX-2)" in commands.works("tiny", "ltx", "one")
 
 
 def test_export_and_tiny_need_a_folder_that_can_be_made(commands, trained, tmp_path):

@@ -136,15 +136,29 @@ def test_every_option_that_is_commented_out_may_be_uncommented(tmp_path: Path) -
         load_run_config(tmp_path / "run.yaml", registry)
 
 
-def test_init_overwrites_nothing_and_names_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_init_overwrites_nothing_and_needs_no_path_that_is_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with toy_world():
         assert cli.main(["init", "toy", "toy", "--model", "toy/x"]) == 0
         assert cli.main(["init", "toy", "toy", "--model", "toy/x"]) == 2
         assert "run.yaml: there is a file already" in capsys.readouterr().err
-        assert cli.main(["init", "toy", "toy", "--model", "absent/folder/x", "--out", "b.yaml"]) == 2
-        err = capsys.readouterr().err
-        assert "roles.student.path: there is no 'absent/folder/x'" in err
-        assert "/tmp" not in err.replace(str(tmp_path), "")
+        assert (
+            cli.main(["init", "toy", "toy", "--model", "absent/folder/x", "--data", "absent", "--out", "b.yaml"]) == 0
+        )
+    run = yaml.safe_load((tmp_path / "b.yaml").read_text())
+    assert run["roles"]["student"]["path"] == "absent/folder/x"
+    assert run["training"]["data_path"] == "absent"
+
+
+def test_new_plugin_refuses_names_that_are_taken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["new-plugin", "ema", "--kind", "callback"]) == 2
+    assert "NAME: the callback 'ema' is there already, from fastvideo-core" in capsys.readouterr().err
+    assert cli.main(["new-plugin", "ema", "--kind", "method", "--distribution", "torch"]) == 2
+    err = capsys.readouterr().err
+    assert "--distribution: torch " in err
+    assert "is installed already" in err
+    assert not list(tmp_path.iterdir())
 
 
 # --- the schema of run.yaml ---------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from fastvideo_core.data.validation import ValidationPrompt
 from fastvideo_core.registry.specs import ModelPlugin
 from fastvideo_ltx.config import LtxConfig
+from fastvideo_ltx.generations import GENERATIONS
 from fastvideo_ltx.plugin import PLUGIN
 
 
@@ -24,6 +25,10 @@ def test_the_spec_is_sound_and_its_targets_exist():
     for name in ("build", "config", *PLUGIN.capabilities):
         module, _, attribute = PLUGIN.target(name).partition(":")
         assert callable(getattr(__import__(module, fromlist=[attribute]), attribute))
+
+
+def test_the_spec_names_the_pipelines_that_the_generations_read():
+    assert PLUGIN.pipelines == tuple(name for one in GENERATIONS.values() for name in one.pipelines)
 
 
 def test_spec_and_config_load_without_torch():

@@ -24,6 +24,9 @@ FROZEN = ("teacher", "reference", "real_score")
 PLAIN = {"output_dir": "output", "max_train_steps": 1000, "train_batch_size": 1, "learning_rate": 1e-5}
 """The settings of `training` that are written out."""
 
+MODEL, DATA = "path/to/model", "path/to/latents"
+"""Stand for what the user has yet to name."""
+
 _WIDTH = 118
 
 
@@ -34,8 +37,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, default=Path("run.yaml"), help="file to write (default: run.yaml); must be new"
     )
-    parser.add_argument("--model", required=True, help="the path of every role: a folder or hub id")
-    parser.add_argument("--data", help="the parquet data set, for families that bring no data of their own")
+    parser.add_argument(
+        "--model", default=MODEL, help="the path of every role: a folder or hub id, which need not be there yet"
+    )
+    parser.add_argument(
+        "--data", help=f"the parquet data set, likewise (default: {DATA}, for families that preprocess)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -44,8 +51,11 @@ def run(args: argparse.Namespace) -> int:
 
     if args.out.exists():
         raise ConfigError(Problem("there is a file already", where=str(args.out), fix="name another one with --out"))
-    args.out.write_text(run_yaml(args.family, args.method, args.registry, args.model, args.data), encoding="utf-8")
-    print(f"{args.out}: {args.method} of {args.family}; next: fastvideo-distill check {args.out}")
+    text = run_yaml(args.family, args.method, args.registry, args.model, args.data)
+    args.out.write_text(text, encoding="utf-8")
+    missing = [path for path in (MODEL, DATA) if json.dumps(path) in text]
+    paths = f"put your own paths in place of {' and '.join(missing)}, then " if missing else ""
+    print(f"{args.out}: {args.method} of {args.family}; next: {paths}fastvideo-distill check {args.out}")
     return 0
 
 
@@ -59,6 +69,8 @@ def run_yaml(family: str, method: str, registry: PluginRegistry, model: str, dat
     family_plugin = registry.get("models", family)
     method_plugin = registry.get("methods", method)
     pipeline, options = registry.config_class(family_plugin), registry.config_class(method_plugin)
+    if data is None and "preprocess" in family_plugin.spec.capabilities:
+        data = DATA
     sections = {"pipeline_config": required_values(pipeline), "method_config": required_values(options)}
     plain: dict[str, Any] = {
         "recipe": {"family": family, "method": method},
@@ -122,16 +134,22 @@ def _some(schema: dict[str, Any], root: dict[str, Any]) -> Any:
 def _accepted_roles(
     plain: Mapping[str, Any], names: tuple[str, ...], model: str, registry: PluginRegistry
 ) -> list[tuple[str, bool]]:
-    """Which roles train, as the method's and the family's own checks accept it."""
+    """Which roles train, as the method's and the family's own checks accept it; paths need not be there."""
     from fastvideo_core.dispatch.load import load_run_config
     from fastvideo_core.errors import ConfigError
+    from fastvideo_core.hub import is_hub_id
 
     first: ConfigError | None = None
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "run.yaml"
+        training = plain["training"]
+        if not Path(training.get("data_path", folder)).exists():
+            training = {**training, "data_path": folder}
+        if not Path(model).exists() and not is_hub_id(model):
+            model = folder
         for trainable in _combinations(names):
             roles = {name: {"path": model, "trainable": value} for name, value in trainable}
-            file.write_text(json.dumps({**plain, "roles": roles}), encoding="utf-8")
+            file.write_text(json.dumps({**plain, "training": training, "roles": roles}), encoding="utf-8")
             try:
                 load_run_config(file, registry)
             except ConfigError as error:

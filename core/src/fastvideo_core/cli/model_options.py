@@ -10,7 +10,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "model", help="a checkpoint folder, a run's folder (its newest checkpoint), or a diffusers folder"
     )
-    parser.add_argument("--family", help="the model family; a checkpoint knows its own")
+    parser.add_argument("--family", help="the model family (default: what the checkpoint or model_index.json says)")
     parser.add_argument("--role", help="which role of a checkpoint (default: student, or its only role)")
     parser.add_argument(
         "--weights",

@@ -5,18 +5,23 @@ from __future__ import annotations
 import argparse
 import datetime
 import re
+from contextlib import suppress
 from importlib import resources
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastvideo_core import __version__
 from fastvideo_core.errors import ConfigError, Problem
-from fastvideo_core.registry.specs import API_VERSION
+from fastvideo_core.registry.specs import API_VERSION, SINGULAR, Kind
+from fastvideo_core.registry.suggestions import FIRST_PARTY
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
 
-KINDS = {"method": "methods", "model": "models", "callback": "callbacks"}
+    from fastvideo_core.registry.registry import PluginRegistry
+
+KINDS: dict[str, Kind] = {"method": "methods", "model": "models", "callback": "callbacks"}
 """What can be made -> its entry-point group."""
 
 LICENCES = {"apache-2.0": "Apache-2.0", "mit": "MIT", "bsd-3-clause": "BSD-3-Clause", "none": ""}
@@ -43,6 +48,7 @@ def run(args: argparse.Namespace) -> int:
     """Writes the package and says what to do with it."""
     _check_names(args.name, args.distribution)
     distribution: str = args.distribution or f"fastvideo-{args.name}"
+    _check_free(args.name, KINDS[args.kind], distribution, args.registry)
     out: Path = args.out or Path(distribution)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(Problem("is not an empty folder", where=str(out), fix="name a new folder with --out"))
@@ -94,6 +100,22 @@ def _place(template: str, package: str) -> str:
 
 def _filled(template: Traversable, values: dict[str, str]) -> str:
     return re.sub(r"@(\w+)@", lambda match: values[match[1]], template.read_text(encoding="utf-8"))
+
+
+def _check_free(name: str, kind: Kind, distribution: str, registry: PluginRegistry) -> None:
+    """Neither this project nor anything that is installed has the names already."""
+    problems = []
+    given = [item.provenance for item in registry.list()]
+    owners = [str(one) for one in given if (one.kind, one.name) == (kind, name)]
+    owners = owners or [owner for taken, owner in FIRST_PARTY[kind].items() if taken == name]
+    if owners:
+        found = f"the {SINGULAR[kind]} {name!r} is there already, from {owners[0]}"
+        problems.append(Problem(found, "NAME", fix="take another name"))
+    with suppress(PackageNotFoundError):
+        found = f"{distribution} {version(distribution)} is installed already"
+        problems.append(Problem(found, "--distribution", fix="take another one, or uninstall that one first"))
+    if problems:
+        raise ConfigError(problems)
 
 
 def _check_names(name: str, distribution: str | None) -> None:

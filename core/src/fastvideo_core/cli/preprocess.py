@@ -16,7 +16,9 @@ if TYPE_CHECKING:  # torch is imported when encoding starts, not to show help
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `preprocess`."""
-    parser.add_argument("--family", required=True, help="the model family whose encoders are used")
+    parser.add_argument(
+        "--family", help="the model family whose encoders are used (default: what model_index.json says)"
+    )
     parser.add_argument("--model", required=True, help="diffusers folder or hub id with the VAE and the text encoder")
     parser.add_argument(
         "--input",
@@ -60,12 +62,14 @@ def run(args: argparse.Namespace) -> int:
     from fastvideo_core.data.output import check_data_output
     from fastvideo_core.data.preprocess import preprocess
     from fastvideo_core.data.sources import discover
+    from fastvideo_core.dispatch.trained import family_of_pipeline
     from fastvideo_core.distributed import context
 
     check_data_output(args.output, args.input)
     options = _options(args, discover(args.input, images=args.num_frames == 1).has_videos)
     registry: PluginRegistry = args.registry
-    make_encoder: Any = registry.resolve(registry.get("models", args.family), "preprocess")
+    family = args.family or family_of_pipeline(args.model, registry)
+    make_encoder: Any = registry.resolve(registry.get("models", family), "preprocess")
     preprocess(make_encoder(args.model, device=context.device()), args.input, args.output, options)
     return 0
 

@@ -96,7 +96,9 @@ def _train(
         _write(output_dir / "run.yaml", f"# {versions}\n{runtime.cfg.to_yaml()}")
         _write(output_dir / "environment.json", json.dumps(summary.environment(runtime), indent=2) + "\n")
     runtime.train(out.display())
-    out.tell("done", f"done: {Path(cfg.training.output_dir)}", summary.outcome(runtime, plugin_files), also_quiet=True)
+    offers = registry.get("models", cfg.recipe.family).spec.capabilities
+    outcome = summary.outcome(runtime, offers, plugin_files)
+    out.tell("done", f"done: {Path(cfg.training.output_dir)}", outcome, also_quiet=True)
 
 
 def _write(path: Path, text: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from fastvideo_core.config.problems import show
 from fastvideo_core.config.run import OPTIMIZER_OVERRIDES, RoleConfig
 from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.errors import Problem
+from fastvideo_core.hub import is_hub_id
 
 _DECAYING = ("linear", "cosine", "cosine_with_restarts", "polynomial")
 SCHEDULE_USERS: Mapping[str, tuple[str, ...]] = {
@@ -27,8 +27,6 @@ SCHEDULE_USERS: Mapping[str, tuple[str, ...]] = {
 _NUM_GPUS_UNSET = (
     "set num_gpus, which is 1 when it is left out and no launcher (torchrun, srun, ...) starts the processes"
 )
-
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 @dataclass(frozen=True)
@@ -85,7 +83,7 @@ def role_contradictions(
     path = Path(role.path)
     if path.exists():
         return
-    if not _HUB_ID.fullmatch(role.path):
+    if not is_hub_id(role.path):
         fix = f"check the path; relative ones count from {Path.cwd()}"
         allowed = "a diffusers folder, one of our checkpoints, or a hub id (org/name)"
         yield _role(name, "path", Problem(f"there is no {role.path!r}", allowed=allowed, fix=fix))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import shlex
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +45,11 @@ def plan(runtime: DistillRuntime) -> dict[str, Any]:
     }
 
 
-def outcome(runtime: DistillRuntime, plugin_files: Sequence[str] = ()) -> dict[str, Any]:
+def outcome(runtime: DistillRuntime, offers: Collection[str], plugin_files: Sequence[str] = ()) -> dict[str, Any]:
     """Where everything is, and the next commands to type.
 
     Args:
+        offers: what the family can do with a checkpoint, of "sample" and "export".
         plugin_files: of --plugin, which the next commands need too.
     """
     folder = Path(runtime.training_args.output_dir)
@@ -61,11 +62,9 @@ def outcome(runtime: DistillRuntime, plugin_files: Sequence[str] = ()) -> dict[s
         written["videos"] = str(folder / "validation")
     typed = shlex.quote(str(folder))
     plugins = "".join(f" --plugin {shlex.quote(file)}" for file in plugin_files)
-    written["next"] = [
-        f'fastvideo-distill sample {typed} --prompt "..."{plugins}',
-        f"fastvideo-distill export {typed} OUT{plugins}",
-        f"fastvideo-distill report {typed}",
-    ]
+    commands = {"sample": f'sample {typed} --prompt "..."{plugins}', "export": f"export {typed} OUT{plugins}"}
+    offered = [command for name, command in commands.items() if name in offers]
+    written["next"] = [f"fastvideo-distill {command}" for command in (*offered, f"report {typed}")]
     return written
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,13 @@ from fastvideo_core.config.base import PluginConfig
 from fastvideo_core.config.run import RoleConfig
 from fastvideo_core.config.sections import MethodConfig
 from fastvideo_core.dispatch.sources import RoleSource, find_checkpoint, load_role, role_source
-from fastvideo_core.errors import CheckpointError, ConfigError, Problem
-from fastvideo_core.registry.registry import PluginRegistry
+from fastvideo_core.errors import CheckpointError, ConfigError, PluginError, Problem, foreign_file
+from fastvideo_core.hub import is_hub_id
+from fastvideo_core.registry.registry import Plugin, PluginRegistry
+from fastvideo_core.registry.specs import ModelPlugin
 from fastvideo_core.roles import RoleHandle
 
-_HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
+INDEX = "model_index.json"
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ def open_trained_model(
     """Looks at what `path` is; reads no weights.
 
     Args:
-        family: needed for a diffusers folder; a checkpoint knows its own.
+        family: by default that of the checkpoint, or the one that reads the folder; needed for a hub id.
         role: which role of a checkpoint; None is its student, or its only role.
         weights: `auto` (EMA where there is one), `raw` or `ema`.
 
@@ -77,7 +80,7 @@ def open_trained_model(
             checkpoint's.
         CheckpointError: the checkpoint is damaged, or lacks the role or its EMA weights.
     """
-    if not Path(path).exists() and not _HUB_ID.fullmatch(path):
+    if not Path(path).exists() and not is_hub_id(path):
         allowed = "a checkpoint folder, a run's folder, a diffusers folder, or a hub id (org/name)"
         fix = f"check the path; relative ones count from {Path.cwd()}"
         raise ConfigError(Problem("there is no such path", where=path, allowed=allowed, fix=fix))
@@ -89,10 +92,7 @@ def open_trained_model(
         options["checkpoint_role"] = _checked_role(describe(checkpoint), role, weights)
     source = role_source("student", RoleConfig(path=path, trainable=False, **options))
     if checkpoint is None:
-        if family is None:
-            found = f"{path} is no checkpoint of ours, so its family is not known"
-            fix = "add --family, one of: " + (", ".join(registry.names("models")) or "(none installed)")
-            raise ConfigError(Problem(found, fix=fix))
+        family = family or family_of_pipeline(path, registry)
         section = registry.config_class(registry.get("models", family))
         return TrainedModel(family, source, section())
     config = describe(checkpoint).config
@@ -110,6 +110,44 @@ def open_trained_model(
         method_config if isinstance(method_config, MethodConfig) else None,
         config["training"],
     )
+
+
+def family_of_pipeline(path: str, registry: PluginRegistry) -> str:
+    """The installed family that reads a pipeline's folder, by the class that its model_index.json names.
+
+    Raises:
+        ConfigError: a hub id or a folder without that file, a class that no installed family reads, or that several read.
+    """
+    index = Path(path) / INDEX
+    if not index.is_file():
+        if Path(path).exists():
+            found, fix = f"holds neither a checkpoint of ours nor {INDEX}", "check the path"
+        else:
+            found = "there is no such path here, and a hub id (org/name) does not say its family"
+            fix = f"check the path, or for a hub id add --family, one of: {_installed(registry)}"
+        raise ConfigError(Problem(found, where=path, fix=fix))
+    with foreign_file(index, "pipeline index", ConfigError):
+        content = json.loads(index.read_text(encoding="utf-8"))
+        kind = content["_class_name"]
+    read = {name: plugin.spec.pipelines for name, plugin in _healthy_families(registry)}
+    families = [name for name, pipelines in read.items() if kind in pipelines]
+    if len(families) == 1:
+        return families[0]
+    if families:
+        raise ConfigError(Problem(f"is a {kind}, which {' and '.join(families)} read", where=path, fix="name --family"))
+    known = "; ".join(f"{name}: {', '.join(pipelines)}" for name, pipelines in read.items() if pipelines)
+    fix = f"install the plug-in that reads it, or add --family, one of: {_installed(registry)}"
+    raise ConfigError(Problem(f"is a {kind}, which no installed family names", where=path, allowed=known, fix=fix))
+
+
+def _installed(registry: PluginRegistry) -> str:
+    return ", ".join(registry.names("models")) or "(none installed)"
+
+
+def _healthy_families(registry: PluginRegistry) -> Iterator[tuple[str, Plugin[ModelPlugin]]]:
+    for name in registry.names("models"):
+        with suppress(PluginError):  # broken: nothing is known of it
+            yield name, registry.get("models", name)
 
 
 def _check_plain_options(path: str, role: str | None, weights: str) -> None:

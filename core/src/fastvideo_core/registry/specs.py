@@ -67,6 +67,8 @@ class ModelPlugin(Spec):
         outline: function path -> a role's networks on the meta device, from configs alone, for `check`.
         export_lora: writes a trained role's adapters alone, in the form that the family's own pipeline loads.
         demo: function (fast=) -> FamilyDemo, the family's part of the command `demo`.
+        pipelines: names of the diffusers pipeline classes whose folders it reads, as model_index.json has them; so that commands
+            find the family of a folder.
     """
 
     build: str
@@ -78,6 +80,7 @@ class ModelPlugin(Spec):
     outline: str | None = None
     export_lora: str | None = None
     demo: str | None = None
+    pipelines: tuple[str, ...] = ()
 
     targets: ClassVar[tuple[str, ...]] = ("build", "config", *_FAMILY_OFFERS, "demo")
 
@@ -85,6 +88,12 @@ class ModelPlugin(Spec):
     def capabilities(self) -> tuple[str, ...]:
         """Which of the optional targets the family offers."""
         return tuple(name for name in _FAMILY_OFFERS if self.target(name) is not None)
+
+    def flaws(self) -> list[str]:
+        found = super().flaws()
+        if not isinstance(self.pipelines, tuple) or not all(isinstance(name, str) and name for name in self.pipelines):
+            found.append(f"pipelines is {self.pipelines!r}, not a tuple of names")
+        return found
 
 
 @dataclass(frozen=True)

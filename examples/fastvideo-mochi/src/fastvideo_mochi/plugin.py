@@ -14,4 +14,5 @@ PLUGIN = ModelPlugin(
     sample="fastvideo_mochi.sampler:build_sampler",
     tiny="fastvideo_mochi.tiny:write_tiny",
     outline="fastvideo_mochi.folder:outline",
+    pipelines=("MochiPipeline",),
 )

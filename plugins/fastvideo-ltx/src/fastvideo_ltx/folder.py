@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import safe_open
 
 from fastvideo_core.errors import ConfigError, Problem, foreign_file
+from fastvideo_core.hub import quiet_hub, unreadable_pipeline
 from fastvideo_core.pipeline_files import DAMAGED
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 TRANSFORMER = "transformer"
 """The name of a role's only module, and of its folder."""
 
-HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
 MARKER = "_fastvideo"
 """Key of scheduler_config.json under which an exported few-step student keeps its flow_shift and schedule, and the base's
 own scheduler. diffusers ignores keys that begin with an underscore."""
@@ -84,17 +83,12 @@ def read_config(kind: Any, path: str, subfolder: str | None, *, supported: str, 
         ConfigError: it cannot be read.
     """
     try:
-        config = kind.load_config(path, subfolder=subfolder)
+        with quiet_hub():
+            config = kind.load_config(path, subfolder=subfolder)
     except (OSError, ValueError) as error:
         what = f"{subfolder}/" if subfolder else "a pipeline"
-        what += "" if Path(path).is_dir() else " (it is no folder here, so it was looked up on the hub)"
-        raise ConfigError(
-            Problem(
-                f"cannot read the configuration of {what}: {str(error).splitlines()[0]}",
-                where,
-                allowed=f"a folder or hub id that holds {supported}",
-            )
-        ) from error
+        allowed = f"a folder or hub id that holds {supported}"
+        raise unreadable_pipeline(path, f"the configuration of {what}", error, where=where, allowed=allowed) from error
     defaults = {
         name: parameter.default
         for name, parameter in inspect.signature(kind.__init__).parameters.items()
@@ -116,7 +110,8 @@ def read_tensors(path: str, subfolder: str, names: Sequence[str], *, where: str)
         try:
             folder = Path(snapshot_download(path, allow_patterns=[f"{subfolder}/*"]))
         except (OSError, ValueError) as error:
-            raise ConfigError(Problem(f"cannot fetch {subfolder}/: {str(error).splitlines()[0]}", where)) from error
+            allowed = f"a folder or hub id that holds {subfolder}/"
+            raise unreadable_pipeline(path, f"{subfolder}/", error, where=where, allowed=allowed) from error
     found: dict[str, Tensor] = {}
     for file in sorted((folder / subfolder).glob("[!.]*.safetensors")):
         guard = foreign_file(f"{where}: {subfolder}/{file.name}", "safetensors file", ConfigError, DAMAGED)

@@ -8,8 +8,9 @@ from pathlib import Path
 from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler
 
 from fastvideo_core.errors import ConfigError, Problem, foreign_file
+from fastvideo_core.hub import is_hub_id
 from fastvideo_core.pipeline_files import DAMAGED, check_files
-from fastvideo_ltx.folder import HUB_ID, LtxFolder, read_config
+from fastvideo_ltx.folder import LtxFolder, read_config
 from fastvideo_ltx.generation import Generation
 from fastvideo_ltx.ltx1.generation import LtxVideo
 from fastvideo_ltx.ltx2.generation import Ltx2
@@ -37,7 +38,7 @@ def open_folder(path: str, *, where: str) -> LtxFolder:
 
 def _opened(path: str, where: str) -> LtxFolder:
     local = Path(path) if Path(path).is_dir() else None
-    if local is None and not HUB_ID.fullmatch(path):
+    if local is None and not is_hub_id(path):
         raise ConfigError(
             Problem("there is no such folder", where, allowed=f"a folder or hub id that holds {SUPPORTED}")
         )

@@ -13,6 +13,7 @@ from torch import nn
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from fastvideo_core.errors import ConfigError, Problem, foreign_file
+from fastvideo_core.hub import unreadable_pipeline
 from fastvideo_core.pipeline_files import DAMAGED, has_weights
 from fastvideo_core.safetensors_weights import SafetensorsWeights
 from fastvideo_ltx.quiet import no_progress_bars
@@ -141,7 +142,13 @@ def readable(path: str, subfolder: str, where: str) -> Iterator[None]:
     # diffusers draws initial values on the CPU before it overwrites them.
     guard = foreign_file(f"{where} ({path}/{subfolder})", f"{subfolder} of a pipeline", ConfigError, DAMAGED)
     with guard, no_progress_bars(), torch.random.fork_rng(devices=[]):
-        yield
+        try:
+            yield
+        except (OSError, ValueError) as error:
+            if Path(path).is_dir():
+                raise
+            allowed = f"a folder or hub id that holds {subfolder}/"
+            raise unreadable_pipeline(path, f"{subfolder}/", error, where=where, allowed=allowed) from error
 
 
 def check_complete(report: Mapping[str, Any], where: str) -> None:

@@ -15,4 +15,12 @@ PLUGIN = ModelPlugin(
     tiny="fastvideo_ltx.tiny:write_tiny_pipeline",
     outline="fastvideo_ltx.outline:outline_role",
     export_lora="fastvideo_ltx.export_lora:export_lora",
+    pipelines=(
+        "LTXPipeline",
+        "LTXImageToVideoPipeline",
+        "LTXConditionPipeline",
+        "LTX2Pipeline",
+        "LTX2ImageToVideoPipeline",
+        "LTX2ConditionPipeline",
+    ),
 )

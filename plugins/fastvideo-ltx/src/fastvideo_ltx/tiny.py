@@ -19,7 +19,7 @@ def write_tiny_pipeline(
     text_dim: int = 32,
     text_layers: int = 2,
     vae_dim: int = 8,
-) -> None:
+) -> str:
     """Writes a pipeline folder that the generation's plain diffusers pipeline loads; equal arguments give equal bytes.
 
     Args:
@@ -32,6 +32,9 @@ def write_tiny_pipeline(
         text_dim: width of the text encoder; a multiple of 8.
         text_layers: layers of the text encoder.
         vae_dim: width of the video autoencoder; a multiple of 4.
+
+    Returns:
+        which generation it is, and how to have another one.
 
     Raises:
         ConfigError: for options that make no LTX, or a folder that is not empty.
@@ -63,3 +66,5 @@ def write_tiny_pipeline(
         text_layers=text_layers,
         vae_dim=vae_dim,
     )
+    others = "; ".join(f"--set generation={n} writes {one.name}" for n, one in GENERATIONS.items() if n != generation)
+    return f"{GENERATIONS[generation].name} (generation {generation}; {others})"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanPipe
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
 from fastvideo_core.errors import ConfigError, Problem, foreign_file
+from fastvideo_core.hub import is_hub_id, quiet_hub, unreadable_pipeline
 from fastvideo_core.pipeline_files import DAMAGED, check_files
 
 SUPPORTED = "Wan 2.1 text-to-video in diffusers format (for example Wan-AI/Wan2.1-T2V-1.3B-Diffusers)"
@@ -26,7 +26,6 @@ TEXT_LENGTH = 512
 """Tokens that Wan's networks attend to. They have no text mask, so that the zeros behind a short caption count. A pipeline whose
 tokenizer takes fewer (its model_max_length) is one for so many."""
 
-HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
 MARKER = "_fastvideo"
 """Key of scheduler_config.json under which an exported few-step student keeps its flow_shift and schedule. diffusers
 ignores keys that begin with an underscore."""
@@ -85,7 +84,7 @@ def open_folder(path: str, *, where: str) -> WanFolder:
 
 def _opened(path: str, where: str) -> WanFolder:
     local = Path(path) if Path(path).is_dir() else None
-    if local is None and not HUB_ID.fullmatch(path):
+    if local is None and not is_hub_id(path):
         raise ConfigError(
             Problem("there is no such folder", where, allowed=f"a folder or hub id that holds {SUPPORTED}")
         )
@@ -121,17 +120,12 @@ def _text_length(path: str) -> int:
 
 def _config(kind: Any, path: str, subfolder: str | None, where: str) -> dict[str, Any]:
     try:
-        config = kind.load_config(path, subfolder=subfolder)
+        with quiet_hub():
+            config = kind.load_config(path, subfolder=subfolder)
     except (OSError, ValueError) as error:
         what = f"{subfolder}/" if subfolder else "a pipeline"
-        what += "" if Path(path).is_dir() else " (it is no folder here, so it was looked up on the hub)"
-        raise ConfigError(
-            Problem(
-                f"cannot read the configuration of {what}: {str(error).splitlines()[0]}",
-                where,
-                allowed=f"a folder or hub id that holds {SUPPORTED}",
-            )
-        ) from error
+        allowed = f"a folder or hub id that holds {SUPPORTED}"
+        raise unreadable_pipeline(path, f"the configuration of {what}", error, where=where, allowed=allowed) from error
     defaults = {
         name: parameter.default
         for name, parameter in inspect.signature(kind.__init__).parameters.items()

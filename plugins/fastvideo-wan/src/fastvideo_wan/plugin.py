@@ -15,5 +15,6 @@ PLUGIN = ModelPlugin(
     tiny="fastvideo_wan.tiny:write_tiny_pipeline",
     outline="fastvideo_wan.loading:outline_role",
     export_lora="fastvideo_wan.export_lora:export_lora",
+    pipelines=("WanPipeline",),
     demo="fastvideo_wan.demo.family:wan_demo",
 )
