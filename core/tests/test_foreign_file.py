@@ -8,7 +8,7 @@ import os
 
 import pytest
 
-from fastvideo_core.errors import CheckpointError, ConfigError, DataError, Problem, foreign_file, printable
+from fastvideo_core.errors import CheckpointError, ConfigError, DataError, foreign_file
 
 
 def test_any_failure_of_a_parser_becomes_one_message_that_names_the_file():
@@ -53,9 +53,3 @@ def test_a_library_in_rust_that_gives_up_is_a_message_too():
     panic = type("PanicException", (BaseException,), {})
     with pytest.raises(DataError, match="g: is no valid thing: PanicException"), foreign_file("g", "thing"):
         raise panic
-
-
-def test_what_a_terminal_would_act_on_is_shown_as_an_escape():
-    shown = str(Problem("found \x1b[31m\r\x9b\u202e\ud800", where="a\x00b", fix="one\ntwo\tthree"))
-    assert shown == "a\\x00b: found \\x1b[31m\\r\\x9b\\u202e\\ud800\n    fix: one\ntwo\tthree"
-    assert printable("Zoë 家族 \U0001f468\u200d\U0001f469") == "Zoë 家族 \U0001f468\u200d\U0001f469"

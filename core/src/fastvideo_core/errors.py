@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import errno
-import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from fastvideo_core.shown import printable as printable
+
 _LONG = 100  # characters of `allowed` that a list of problems repeats
-_NOT_PRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-
-
-def printable(text: object) -> str:
-    """Text as a terminal may get it: what would move its cursor, colour it, turn its direction or be no character at all is
-    shown as an escape (`\\x1b`). New lines and tabs stay."""
-    return _NOT_PRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), str(text))
 
 
 @dataclass(frozen=True)

@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from contextlib import suppress
 from typing import TextIO
 
+from fastvideo_core.shown import printable
+
 FAILURES = (OSError, ValueError)
 """What writing to a stream raises: the system refuses, or it is closed."""
+
+
+def say(text: object = "", *, flush: bool = False) -> None:
+    """Lines on standard output, as `printable` shows them: the only way in which commands print."""
+    print(printable(text), flush=flush)
+
+
+class PrintableFormatter(logging.Formatter):
+    """Log messages as `printable` shows them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
 
 
 def complain(text: str) -> None:
     """One line or more on standard error; where that fails there is nobody to tell."""
     try:
-        print(text, file=sys.stderr, flush=True)
+        print(printable(text), file=sys.stderr, flush=True)
     except FAILURES:
         _give_up(sys.stderr)
 

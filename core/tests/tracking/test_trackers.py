@@ -189,22 +189,3 @@ def test_wandb_that_does_not_start_is_a_users_error(tmp_path, offline):
     )
     assert "UserError training.trackers: wandb: wandb does not start" in result.stdout, result.stdout + result.stderr
     assert "set WANDB_MODE=offline" in result.stdout
-
-
-@pytest.mark.parametrize(
-    ("key", "hidden"),
-    [
-        ("hf_token", True),
-        ("api_key", True),
-        ("WANDB_API_KEY", True),
-        ("password", True),
-        ("tokenizer", False),
-        ("num_tokens_kept", False),
-        ("key", False),
-    ],
-)
-def test_secret_sounding_keys_are_masked(key, hidden):
-    pytest.importorskip("wandb")
-    from fastvideo_core.tracking.wandb import without_secrets
-
-    assert without_secrets({"a": [{key: "x"}]}) == {"a": [{key: "***" if hidden else "x"}]}

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from fastvideo_core.streams import say
+
 if TYPE_CHECKING:  # torch and pydantic are imported when a file is checked, not to show help
     from fastvideo_core.config.run import RunConfig
     from fastvideo_core.data.folder import EncodedBy
@@ -46,10 +48,10 @@ def run(args: argparse.Namespace) -> int:
     if problems:
         raise ConfigError(problems)
     lines += _memory(cfg, registry, inputs)
-    print(f"{args.config}: {cfg.recipe.method} of {cfg.recipe.family}, {cfg.training.max_train_steps} steps")
+    say(f"{args.config}: {cfg.recipe.method} of {cfg.recipe.family}, {cfg.training.max_train_steps} steps")
     for line in lines:
-        print(f"  {line}")
-    print("ok")
+        say(f"  {line}")
+    say("ok")
     return 0
 
 

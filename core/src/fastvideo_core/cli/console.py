@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from fastvideo_core.streams import FAILURES, complain
+from fastvideo_core.shown import printable, without_secrets
+from fastvideo_core.streams import FAILURES, PrintableFormatter, complain, say
 
 if TYPE_CHECKING:
     from fastvideo_core.tracking.display import Display
@@ -53,7 +54,7 @@ class Console:
         """Log messages of all libraries go where the mode wants them."""
         levels = {"normal": logging.INFO, "quiet": logging.WARNING, "verbose": logging.INFO, "json": logging.INFO}
         handler: logging.Handler = _BesideTheBar()
-        handler.setFormatter(logging.Formatter("%(message)s"))
+        handler.setFormatter(PrintableFormatter("%(message)s"))
         if self.mode == "json":
             handler = _JsonHandler()
         logging.basicConfig(level=levels[self.mode] if self.speaks else logging.ERROR, handlers=[handler])
@@ -85,15 +86,15 @@ class Console:
 
     def _print(self, event: str, title: str, facts: Mapping[str, Any]) -> None:
         if self.mode == "json":
-            print(json.dumps({"event": event, "title": title, **facts}, default=str), flush=True)
+            print(json.dumps(without_secrets({"event": event, "title": title, **facts}), default=str), flush=True)
             return
-        print(title)
+        say(title)
         if self.mode != "quiet":
             width = max(map(len, facts), default=0)
             for name, value in facts.items():
                 lines = value if isinstance(value, (list, tuple)) else [value]
                 for number, line in enumerate(lines):
-                    print(f"  {name if number == 0 else '':<{width}}  {line}")
+                    say(f"  {name if number == 0 else '':<{width}}  {line}")
         if sys.stdout is not None:  # it was closed when Python started
             sys.stdout.flush()
 
@@ -133,7 +134,9 @@ class _JsonHandler(_Handler):
     """A log message as one JSON object on standard output; as plain text on standard error where that fails."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return json.dumps({"event": "log", "level": record.levelname.lower(), "message": record.getMessage()})
+        return json.dumps(
+            {"event": "log", "level": record.levelname.lower(), "message": printable(record.getMessage())}
+        )
 
     def write(self, text: str) -> None:
         print(text, flush=True)

@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fastvideo_core.streams import say
+
 if TYPE_CHECKING:  # pydantic is imported when a file is converted, not to show help
     from fastvideo_core.convert.fastvideo import Row
 
@@ -48,9 +50,9 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(Problem(f"cannot be written: {error.strerror or error}", where=str(args.out))) from None
     for kind, title in _TITLES.items():
         rows = [row for row in converted.rows if row.kind == kind]
-        print(f"{title} ({len(rows)}):")
-        print("\n".join(f"  {_line(row)}" for row in rows) or "  nothing")
-    print(f"{args.out} is written; next: fastvideo-distill check {args.out}")
+        say(f"{title} ({len(rows)}):")
+        say("\n".join(f"  {_line(row)}" for row in rows) or "  nothing")
+    say(f"{args.out} is written; next: fastvideo-distill check {args.out}")
     return 0
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastvideo_core.cli.numbers import seed
+from fastvideo_core.streams import say
 
 if TYPE_CHECKING:
     from fastvideo_core.demo.contract import FamilyDemo, MethodDemo
@@ -46,10 +47,10 @@ def run(args: argparse.Namespace) -> int:
     story = Story(recipe, args.out, extent, args.seed, main, tuple(args.plugin))
     samplers = story.tell()
     results = measure(args.out, extent, samplers, story.spent)
-    print(f"\n{as_text(results)}")
+    say(f"\n{as_text(results)}")
     write_picture(args.out, results.rows)
     write_page(args.out, recipe, results)
-    print(f"\n{args.out / 'demo.html'}\n{args.out / 'demo.gif'}")
+    say(f"\n{args.out / 'demo.html'}\n{args.out / 'demo.gif'}")
     return 0
 
 

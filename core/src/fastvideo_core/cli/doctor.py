@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastvideo_core.cli.table import render_table, terminal_width
+from fastvideo_core.streams import say
 
 if TYPE_CHECKING:
     from fastvideo_core.doctor.findings import Finding
@@ -30,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
 
         print(json.dumps([asdict(finding) for finding in findings], indent=2))
     else:
-        print(as_text(findings, terminal_width()))
+        say(as_text(findings, terminal_width()))
     return 1 if any(finding.state == "bad" for finding in findings) else 0
 
 

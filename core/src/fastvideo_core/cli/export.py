@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastvideo_core.cli.model_options import add_model_options
+from fastvideo_core.streams import say
 
 if TYPE_CHECKING:
     from fastvideo_core.dispatch.trained import TrainedModel
@@ -53,9 +54,9 @@ def run(args: argparse.Namespace) -> int:
             pipeline_config=model.pipeline_config,
             student_schedule=model.method_config.student_schedule if model.method_config is not None else None,
         )
-    print(f"{args.out}: {model.source}")
+    say(f"{args.out}: {model.source}")
     for note in notes:
-        print(f"note: {note}")
+        say(f"note: {note}")
     return 0
 
 

@@ -13,6 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fastvideo_core.streams import say
+
 if TYPE_CHECKING:  # pydantic is imported when a file is written, not to show help
     from pydantic import BaseModel
 
@@ -55,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     args.out.write_text(text, encoding="utf-8")
     missing = [path for path in (MODEL, DATA) if json.dumps(path) in text]
     paths = f"put your own paths in place of {' and '.join(missing)}, then " if missing else ""
-    print(f"{args.out}: {args.method} of {args.family}; next: {paths}fastvideo-distill check {args.out}")
+    say(f"{args.out}: {args.method} of {args.family}; next: {paths}fastvideo-distill check {args.out}")
     return 0
 
 

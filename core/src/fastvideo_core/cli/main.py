@@ -10,15 +10,17 @@ from __future__ import annotations
 import argparse
 import difflib
 import importlib
+import logging
 import os
 import sys
 import time
 import traceback
 from collections.abc import Sequence
-from typing import Protocol, cast
+from typing import NoReturn, Protocol, cast
 
 from fastvideo_core.errors import FastVideoError, RunStopped, UserError
-from fastvideo_core.streams import complain
+from fastvideo_core.shown import printable
+from fastvideo_core.streams import PrintableFormatter, complain
 
 PROG = "fastvideo-distill"
 
@@ -66,6 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
+    if logging.lastResort is not None:  # where a command sets up no logging of its own
+        logging.lastResort.setFormatter(PrintableFormatter("%(message)s"))
     try:
         return _run(arguments)
     except SystemExit as error:  # argparse, after --help or a wrong argument
@@ -83,6 +87,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _show(f"{traceback.format_exc() if debug else ''}error: {error}", error.exit_code)
     except Exception:
         return _show(traceback.format_exc().rstrip(), 1)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Refuses arguments in text that a terminal may get."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(printable(message))
 
 
 def _show(text: str, status: int) -> int:
@@ -107,7 +118,7 @@ def _run(arguments: list[str]) -> int:
         _overall_parser().print_help()
         return 0
     command = cast(Command, importlib.import_module(f"fastvideo_core.cli.{name.replace('-', '_')}"))
-    parser = argparse.ArgumentParser(prog=f"{PROG} {name}", description=_sentence(COMMANDS[name]))
+    parser = _Parser(prog=f"{PROG} {name}", description=_sentence(COMMANDS[name]))
     command.add_arguments(parser)
     _add_common(parser)
     args = parser.parse_args(rest)
@@ -155,7 +166,7 @@ def _unknown_command(argument: str) -> str:
 def _overall_parser() -> argparse.ArgumentParser:
     width = max(map(len, COMMANDS))
     listed = "\n".join(f"  {name:<{width}}  {meaning}" for name, meaning in COMMANDS.items())
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog=PROG,
         usage=f"{PROG} run.yaml [options]\n       {PROG} COMMAND [arguments] [options]",
         description=f"Distil and fine-tune video diffusion models.\n\ncommands:\n{listed}",

@@ -15,6 +15,7 @@ from fastvideo_core import __version__
 from fastvideo_core.errors import ConfigError, Problem
 from fastvideo_core.registry.specs import API_VERSION, SINGULAR, Kind
 from fastvideo_core.registry.suggestions import FIRST_PARTY
+from fastvideo_core.streams import say
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
@@ -56,8 +57,8 @@ def run(args: argparse.Namespace) -> int:
         file = out / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text, encoding="utf-8")
-    print(f"{out}: the {args.kind} {args.name!r} as the package {distribution}; next:")
-    print(f"  cd {out}\n  pip install -e '.[test]'\n  pytest")
+    say(f"{out}: the {args.kind} {args.name!r} as the package {distribution}; next:")
+    say(f"  cd {out}\n  pip install -e '.[test]'\n  pytest")
     return 0
 
 

@@ -14,6 +14,7 @@ from fastvideo_core.registry.discovery import ALLOWED, allowed_without_plugins, 
 from fastvideo_core.registry.requirements import Unmet, pip_command
 from fastvideo_core.registry.specs import SINGULAR
 from fastvideo_core.registry.suggestions import did_you_mean
+from fastvideo_core.streams import say
 
 SLOW = 0.2
 """Seconds of importing a spec from which on `--verbose` calls it slow."""
@@ -35,13 +36,13 @@ def run(args: argparse.Namespace) -> int:
 
         print(json.dumps([as_data(status) for status in statuses], indent=2))
     else:
-        print(as_text(statuses, terminal_width()))
+        say(as_text(statuses, terminal_width()))
         if args.verbose:
-            print(f"\n{as_details(statuses)}")
+            say(f"\n{as_details(statuses)}")
     hidden = hidden_by_environment()
     if hidden and not args.json:
         names = ", ".join(dict.fromkeys(item.distribution for item in hidden))
-        print(f"\n{ALLOWED} hides the plug-ins of: {names}")
+        say(f"\n{ALLOWED} hides the plug-ins of: {names}")
     unknown = allowed_without_plugins()
     if unknown:
         text = f"{ALLOWED} names {', '.join(unknown)}, of which no plug-in is installed"

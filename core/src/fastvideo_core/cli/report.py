@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from fastvideo_core.errors import FastVideoError, Problem, UserError, printable
+from fastvideo_core.streams import say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,8 +31,8 @@ def run(args: argparse.Namespace) -> int:
     except OSError as error:
         fix = "free space or make the folder writable, or name another file with --out"
         raise FastVideoError(Problem(f"cannot be written: {error.strerror}", str(out), fix=fix)) from error
-    print(status(folder))
+    say(status(folder))
     for note in folder.notes:
-        print(f"note: {printable(note)}")
-    print(out)
+        say(f"note: {printable(note)}")
+    say(out)
     return 0

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fastvideo_core import limits
 from fastvideo_core.cli.model_options import add_model_options
 from fastvideo_core.cli.numbers import finite, seed, up_to
+from fastvideo_core.streams import say
 
 if TYPE_CHECKING:  # torch is imported when sampling starts, not to show help
     from fastvideo_core.data.validation import ValidationPrompt
@@ -86,17 +87,17 @@ def run(args: argparse.Namespace) -> int:
         found = f"nothing is guided at guidance {request.guidance_scale:g}, so that it would do nothing"
         raise ConfigError(Problem(found, "--negative-prompt", fix="add --guidance-scale above 1, or leave it out"))
     validator = SamplingValidator(sampler, prompts, seed=args.seed)
-    print(f"{model.source}: {_describe(request)}")
+    say(f"{model.source}: {_describe(request)}")
     if student is not None and (departure := _departure(request, student)):
         print(departure, file=sys.stderr)
     for line in _sizes(asked, prompts, validator.prompts):
-        print(line)
+        say(line)
     load_role(sampler.handle, model.source)
     validator.log_validation(0, request)
     for index, prompt in enumerate(validator.prompts):
         steps = request.for_prompt(prompt).sampling_steps
         own = "" if steps == request.sampling_steps else f" ({steps} steps, as its prompt says)"
-        print(f"{args.out / f'{index:02d}.mp4'}{own}")
+        say(f"{args.out / f'{index:02d}.mp4'}{own}")
     return 0
 
 

@@ -19,6 +19,7 @@ from fastvideo_core.errors import ConfigError, Problem
 from fastvideo_core.registry import Kind, PluginRegistry
 from fastvideo_core.registry.specs import KINDS
 from fastvideo_core.registry.suggestions import FIRST_PARTY, did_you_mean
+from fastvideo_core.streams import say
 
 SECTIONS: dict[str, tuple[str, type[BaseModel]]] = {
     "recipe": ("recipe", RecipeConfig),
@@ -61,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(any_of({section.title: section.model for section in sections}), indent=2))
     else:
-        print("\n\n".join(as_text(section, terminal_width()) for section in sections))
+        say("\n\n".join(as_text(section, terminal_width()) for section in sections))
     return 0
 
 
@@ -81,7 +82,7 @@ def _whole(registry: PluginRegistry, *, as_json: bool) -> int:
         ("method_config", "", "schema METHOD, one of: " + (", ".join(registry.names("methods")) or "none installed")),
         ("callbacks", "", "schema CALLBACK, of: " + (", ".join(registry.names("callbacks")) or "none installed")),
     ]
-    print(f"run.yaml\n\n{render_table(('SECTION', '', 'OPTIONS'), rows, terminal_width())}")
+    say(f"run.yaml\n\n{render_table(('SECTION', '', 'OPTIONS'), rows, terminal_width())}")
     return 0
 
 

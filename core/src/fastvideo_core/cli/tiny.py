@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastvideo_core.cli.numbers import seed
+from fastvideo_core.streams import say
 
 if TYPE_CHECKING:
     from fastvideo_core.registry.registry import PluginRegistry
@@ -34,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     registry: PluginRegistry = args.registry
     write: Any = registry.resolve(registry.get("models", args.family), "tiny")
     what = write(args.out, seed=args.seed, **_sizes(write, args.set))
-    print(f"{args.out}: {what}" if what else args.out)
+    say(f"{args.out}: {what}" if what else args.out)
     return 0
 
 

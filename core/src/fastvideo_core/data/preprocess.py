@@ -34,6 +34,7 @@ from fastvideo_core.data.schema import (
 )
 from fastvideo_core.data.sources import Source, SourceItem, discover
 from fastvideo_core.errors import DataError, Problem, foreign_file
+from fastvideo_core.streams import say
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ def preprocess(
         + tuple(Noted(item, note) for item, record in parts.items.items() for note in record.notes + record.text_notes),
     )
     report.write()
-    print(report.summary(), flush=True)
+    say(report.summary(), flush=True)
     if not report.samples:
         shown = "; ".join(f"{skip.item}: {skip.reason}" for skip in skipped[:5]) or "the source is empty"
         raise DataError(Problem(f"not one usable sample: {shown}", str(source), fix="see report.json for all of them"))

@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterator, Sequence
 from html import escape
 from pathlib import Path
 
+from fastvideo_core.config.document import dump_yaml
 from fastvideo_core.errors import FastVideoError, foreign_file
 from fastvideo_core.pages.clips import FALL_BACK, clip
 from fastvideo_core.pages.curves import curves
 from fastvideo_core.pages.html import folded, heading, page, paragraph, raw_table, table
 from fastvideo_core.report.read import RunFolder, Series, Validation
+from fastvideo_core.shown import without_secrets
 
 MOST_STEPS = 6
 """Validations side by side; of more, the first, the last and some evenly between."""
@@ -31,7 +33,7 @@ def write_report(run: RunFolder) -> str:
         heading("Checkpoints"),
         *_checkpoints(run),
         heading("Configuration and environment"),
-        folded("run.yaml", run.config_text),
+        folded("run.yaml", dump_yaml(without_secrets(run.config))),
         *([folded("environment", json.dumps(run.environment, indent=2))] if run.environment else []),
         heading("Other metrics"),
         f'<details><summary>{len(others(run))} curves</summary><div class="curves">{"".join(_others(run))}</div></details>',

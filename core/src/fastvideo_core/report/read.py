@@ -51,7 +51,6 @@ class RunFolder:
 
     Attributes:
         config: run.yaml as it was resolved.
-        config_text: the same as text.
         environment: what the newest start of the run wrote about where it runs; empty for runs that wrote none.
         series: metric -> (step, value); values that are not finite are left out.
         skipped_steps: in the whole log.
@@ -61,7 +60,6 @@ class RunFolder:
 
     path: Path
     config: Mapping[str, Any]
-    config_text: str
     environment: Mapping[str, Any]
     series: Mapping[str, Series]
     skipped_steps: int
@@ -102,7 +100,6 @@ def read_run(path: Path) -> RunFolder:
     return RunFolder(
         path=path,
         config=config,
-        config_text=config_file.read_text(encoding="utf-8", errors="replace"),
         environment=_read_environment(path / "environment.json", notes),
         series={name: thinned(points) for name, points in series.items()},
         skipped_steps=round(sum(count for _, count in series.get("skipped_steps", []))),

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import re
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 import wandb
 
 from fastvideo_core.errors import Problem, UserError
+from fastvideo_core.shown import without_secrets
 
-_SECRET_KEY = re.compile(r"(^|_)(token|secret|password|passwd|credentials?|api_?key|access_?key)s?$", re.IGNORECASE)
 _ID_FILE = "run-id.txt"
 
 
@@ -85,19 +83,3 @@ class WandbTracker:
 
     def finish(self) -> None:
         self._run.finish()
-
-
-def without_secrets(value: Any) -> Any:
-    """`value` with "***" for values of secret-sounding keys and for credentials in URLs."""
-    if isinstance(value, Mapping):
-        return {
-            key: "***" if _SECRET_KEY.search(str(key)) and item is not None else without_secrets(item)
-            for key, item in value.items()
-        }
-    if isinstance(value, (list, tuple)):
-        return [without_secrets(item) for item in value]
-    if isinstance(value, str) and "://" in value and "@" in value:
-        parts = urlsplit(value)
-        if "@" in parts.netloc:
-            return urlunsplit(parts._replace(netloc="***@" + parts.netloc.rpartition("@")[2]))
-    return value

@@ -1,0 +1,1 @@
+"""Files that others made, damaged in seeded ways: whatever is wrong with one is a message of ours."""
