@@ -23,7 +23,7 @@ from fastvideo_core.cli.main import main
 from fastvideo_core.dispatch import summary
 from fastvideo_core.dispatch.runtime import DistillRuntime
 from fastvideo_core.streams import drop_unwritten
-from fastvideo_core.testing.runs import build_run, toy_world
+from fastvideo_core.testing.runs import build_run, toy_family, toy_world
 from fastvideo_core.tracking.display import Guarded, JsonLines, LogLines, Standing, TerminalBar, display_for
 from tests.conftest import write_run
 
@@ -86,6 +86,21 @@ def test_a_run_says_what_will_happen_and_what_was_written(run_file, capsys):
     assert "log         run/metrics.jsonl" in end
     assert "checkpoint  run/checkpoint-000003" in end
     assert 'next        fastvideo-distill sample run --prompt "..."' in end
+
+
+def test_what_a_run_says_at_its_end_names_only_commands_that_the_family_has(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    run = {
+        "recipe": {"family": "toy", "method": "finetune"},
+        "roles": {"student": {"path": "toy/base", "trainable": True}},
+        "training": {"output_dir": "run", "max_train_steps": 1, "learning_rate": 1e-3},
+    }
+    with toy_family():
+        assert main([str(write_run(tmp_path / "run.yaml", run))]) == 0
+    end = capsys.readouterr().out.partition("done: run")[2]
+    assert "fastvideo-distill report run" in end
+    assert "fastvideo-distill sample" not in end
+    assert "fastvideo-distill export" not in end
 
 
 def test_the_next_command_it_names_works(run_file, capsys):

@@ -35,14 +35,6 @@ def example(page: str, name: str) -> str:
     return next(match["text"] for match in BLOCK.finditer(text) if match["name"] == name)
 
 
-def write_clips(folder: Path) -> None:
-    folder.mkdir()
-    for number in range(4):
-        frames = np.random.default_rng(number).integers(0, 255, (20, 48, 64, 3), dtype=np.uint8)
-        write_video(folder / f"{number}.mp4", frames, 16)
-        (folder / f"{number}.txt").write_text(f"clip number {number}")
-
-
 def test_the_readme_s_run_yaml_is_valid_with_local_paths(tmp_path, tiny_wan, latent_data, monkeypatch):
     run = yaml.safe_load(example("README.md", "run.yaml"))
     prompts = tmp_path / "prompts.json"
@@ -78,9 +70,11 @@ def test_the_ltx_page_s_run_yaml_trains_on_a_tiny_pipeline(tmp_path, monkeypatch
 
 @pytest.mark.slow
 def test_the_quickstart_runs_from_its_first_command_to_plain_diffusers(tmp_path):
-    write_clips(tmp_path / "clips")
+    (install,) = blocks("docs/quickstart.md", "sh")
+    assert all((ROOT / package / "pyproject.toml").is_file() for package in install.split()[2:])
     commands = tmp_path / "bin"
     commands.mkdir()
+    (commands / "python").symlink_to(sys.executable)
     (commands / "fastvideo-distill").write_text(f'#!/bin/sh\nexec {sys.executable} -m fastvideo_core "$@"\n')
     (commands / "fastvideo-distill").chmod(0o755)
     environment = {
