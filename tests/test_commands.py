@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -202,6 +204,24 @@ def test_a_dry_run_prepares_a_batch_and_writes_nothing(commands, run, tmp_path, 
     assert not (tmp_path / "run").exists()
     run["training"]["data_path"] = str(text_only(tmp_path / "t.parquet"))
     assert "no vae_latent" in commands.refuses(write_run(file, run), "--dry-run")
+
+
+@pytest.mark.slow
+def test_a_second_run_in_the_folder_of_a_live_one_is_refused_and_looking_at_it_is_not(commands, run, trained, tmp_path):
+    run["training"] |= {"output_dir": str(trained), "max_train_steps": 2}
+    file = write_run(tmp_path / "run.yaml", run)
+    holds = "import sys; from pathlib import Path; from fastvideo_core.dispatch.own_folder import alone_in\n"
+    holds += "with alone_in(Path(sys.argv[1])): print('in', flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", holds, str(trained)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as live:
+        assert live.stdout.readline() == b"in\n"
+        for options in ((), ("--dry-run",)):
+            error = commands.refuses(file, "--resume", "latest", *options)
+            assert f"another run is going on in it: process {live.pid} on " in error
+        assert "resume: after step 1" in commands.works("check", file, "--resume", "latest")
+        commands.works("report", trained)
+        live.kill()
+    commands.works(file, "--resume", "latest", "--dry-run")
 
 
 # --- sample and export ----------------------------------------------------------------------------------------------

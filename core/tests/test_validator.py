@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -37,10 +39,16 @@ def test_every_prompt_becomes_a_video_a_sheet_and_its_caption(tmp_path):
     assert (tmp_path / "01.txt").read_text() == "a blue ball\n"
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a file that is always full")
 @pytest.mark.parametrize("name", ["00.txt", "00.png"])
-def test_on_a_full_disk_the_error_names_the_place(tmp_path, name):
-    (tmp_path / name).symlink_to("/dev/full")
+def test_on_a_full_disk_the_error_names_the_place(tmp_path, name, monkeypatch):
+    rename = os.replace
+
+    def full(source, target):
+        if Path(target).name == name:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
+        rename(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
     sampler = Noise()
     with pytest.raises(
         VideoWriteError, match="a sampled video could not be written: No space left on device"

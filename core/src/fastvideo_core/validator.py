@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fastvideo_core.data.media import write_contact_sheet, write_video
+from fastvideo_core.data.schema import published
 from fastvideo_core.data.validation import ValidationPrompt
 from fastvideo_core.diffusion.rollout import SamplerKind
 from fastvideo_core.distributed.context import device, is_main_process
@@ -180,7 +181,8 @@ class SamplingValidator:
             request.output_dir.mkdir(parents=True, exist_ok=True)
             write_video(mp4, frames, video.fps, audio=audio, sample_rate=video.sample_rate)
             write_contact_sheet(png, frames)
-            (request.output_dir / f"{stem}.txt").write_text(prompt.caption + "\n", encoding="utf-8")
+            with published(request.output_dir / f"{stem}.txt") as aside:
+                aside.write_text(prompt.caption + "\n", encoding="utf-8")
         except OSError as error:
             raise _write_error(request.output_dir, error) from error
         self._tracker.log_video(f"validation/{stem}", mp4, step, caption=prompt.caption, contact_sheet=png)

@@ -63,7 +63,7 @@ def write_aside(target: Path, crew: Crew, write: Callable[[Path], None], seal: C
 
     def make() -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(aside, ignore_errors=True)
+        _remove(aside)
         aside.mkdir()
 
     def publish() -> None:
@@ -84,7 +84,7 @@ def write_aside(target: Path, crew: Crew, write: Callable[[Path], None], seal: C
         raise CheckpointWriteError(problem) from (error.__cause__ or error)
     finally:
         if context.is_main_process():
-            shutil.rmtree(aside, ignore_errors=True)
+            _remove(aside)
 
 
 def file_sizes(folder: Path) -> dict[str, int]:
@@ -120,7 +120,7 @@ def remove_oldest(output_dir: Path, keep: int, newest: Path) -> None:
         doomed = path.with_name(f".{path.name}.removed")
         try:
             os.rename(path, doomed)
-            shutil.rmtree(doomed)
+            _remove(doomed, strict=True)
         except OSError as error:
             logger.warning("the old checkpoint %s could not be removed: %s", path, error.strerror)
 
@@ -138,13 +138,13 @@ def clean_leftovers(output_dir: Path) -> None:
     put_back_replaced(output_dir)
     for path in output_dir.glob(".checkpoint-*"):
         if _ASIDE.fullmatch(path.name):
-            shutil.rmtree(path, ignore_errors=True)
+            _remove(path)
 
 
 def _replace(aside: Path, target: Path) -> None:
     replaced = target.with_name(f".{target.name}.replaced")
     if target.exists():
-        shutil.rmtree(replaced, ignore_errors=True)
+        _remove(replaced)
         os.rename(target, replaced)
     try:
         os.rename(aside, target)
@@ -153,7 +153,15 @@ def _replace(aside: Path, target: Path) -> None:
             os.rename(replaced, target)
         raise
     _sync_folder(target.parent)
-    shutil.rmtree(replaced, ignore_errors=True)
+    _remove(replaced)
+
+
+def _remove(path: Path, *, strict: bool = False) -> None:
+    """Removes a folder, or a link in its place and nothing of what that leads to."""
+    if path.is_symlink():
+        path.unlink()
+    else:
+        shutil.rmtree(path, ignore_errors=not strict)
 
 
 def _sync_folder(folder: Path) -> None:

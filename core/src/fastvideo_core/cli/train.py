@@ -46,6 +46,7 @@ def run(args: argparse.Namespace) -> int:
     launched = launched_processes()
     cfg = load_run_config(args.config, registry, overrides, processes=launched)
 
+    from fastvideo_core.dispatch.own_folder import alone_in
     from fastvideo_core.distributed import context, launch
 
     if cfg.training.num_gpus > 1 and launched is None:
@@ -56,7 +57,8 @@ def run(args: argparse.Namespace) -> int:
     _check_processes(cfg, context.world_size())
     try:
         out = console.console_of(args, speaks=context.is_main_process())
-        _train(cfg, registry, out, dry_run=args.dry_run, plugin_files=args.plugin)
+        with alone_in(Path(cfg.training.output_dir), writes=not args.dry_run):
+            _train(cfg, registry, out, dry_run=args.dry_run, plugin_files=args.plugin)
     except RunStopped:
         launch.leave_process_group()
         raise
@@ -106,6 +108,7 @@ def _write(path: Path, text: str) -> None:
     aside = path.with_name(f".{path.name}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        aside.unlink(missing_ok=True)  # a link there would be written through
         aside.write_text(text, encoding="utf-8")
         os.replace(aside, path)
     except OSError as error:

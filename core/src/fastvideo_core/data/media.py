@@ -212,7 +212,8 @@ def write_contact_sheet(path: str | Path, frames: Frames) -> None:
         sheet.paste(Image.fromarray(np.ascontiguousarray(frame)), place)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(path, format="PNG")
+    with published(path) as aside:
+        sheet.save(aside, format="PNG")
 
 
 def _opened(path: Path) -> av.container.InputContainer:

@@ -301,6 +301,7 @@ def published(path: Path) -> Iterator[Path]:
     Afterwards a crash cannot lose the file. No reader takes what a kill leaves for data.
     """
     aside = path.with_name(f".{path.name}.partial")
+    aside.unlink(missing_ok=True)  # a link there would be written through
     try:
         yield aside
         with open(aside, "rb+") as handle:

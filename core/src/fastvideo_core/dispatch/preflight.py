@@ -22,6 +22,7 @@ from fastvideo_core.data.loader import ParquetLoader
 from fastvideo_core.data.output import check_writable_folder
 from fastvideo_core.data.schema import NORMALISED_KEY
 from fastvideo_core.data.validation import ValidationPrompt, read_validation_prompts
+from fastvideo_core.dispatch.own_folder import folder_problems
 from fastvideo_core.dispatch.sources import with_base_paths
 from fastvideo_core.distributed import context
 from fastvideo_core.errors import ConfigError, Problem, UserError
@@ -102,8 +103,8 @@ def check_run(cfg: RunConfig) -> None:
 
 
 def output_problems(cfg: RunConfig) -> list[Problem]:
-    """An output_dir that cannot be written, or that a new run would share with an earlier one."""
-    problems: list[Problem] = []
+    """An output_dir that cannot be written, is not the run's own, or that a new run would share with an earlier one."""
+    problems = folder_problems(cfg)
     try:
         check_writable_folder(cfg.training.output_dir, "training.output_dir")
     except ConfigError as error:

@@ -8,6 +8,7 @@ import logging
 import math
 import os
 from collections.abc import Mapping
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ class JsonlTracker:
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         _cut_half_line(self.path)
-        self._file = self.path.open("ab", buffering=0)
+        self._file = _open(self.path, "ab")
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         record = {"step": step} | {name: _json_number(value) for name, value in metrics.items() if name != "step"}
@@ -51,7 +52,8 @@ class JsonlTracker:
         self._file.close()
         if kept:
             aside = self.path.with_name(f".{self.path.name}.tmp")
-            with aside.open("wb") as file:
+            aside.unlink(missing_ok=True)
+            with aside.open("xb") as file:
                 file.writelines(kept)
                 file.flush()
                 os.fsync(file.fileno())
@@ -60,7 +62,7 @@ class JsonlTracker:
             earlier = _free_name(self.path)
             os.rename(self.path, earlier)
             logger.warning("the metrics of an earlier run in this folder are kept as %s", earlier)
-        self._file = self.path.open("ab", buffering=0)
+        self._file = _open(self.path, "ab")
 
     def _append(self, line: bytes) -> None:
         """The whole line, or nothing of it: a disk that gets full takes a part before it refuses."""
@@ -79,6 +81,11 @@ class JsonlTracker:
             self._file.close()
 
 
+def _open(path: Path, mode: str) -> FileIO:
+    """Not through a link, which would lead the lines elsewhere."""
+    return FileIO(path, mode, opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW, 0o666))
+
+
 def _json_number(value: float) -> float | str:
     return value if math.isfinite(value) else str(float(value))
 
@@ -86,8 +93,8 @@ def _json_number(value: float) -> float | str:
 def _cut_half_line(path: Path) -> None:
     if not path.exists():
         return
-    with path.open("rb+") as file:
-        content = file.read()
+    with _open(path, "rb+") as file:
+        content = file.readall()
         file.truncate(content.rfind(b"\n") + 1)
 
 
