@@ -396,6 +396,8 @@ def test_preprocess_refuses_what_cannot_be_before_it_encodes(commands, tiny_wan,
     common = ("preprocess", "--family", "wan", "--model", tiny_wan, "--input", "prompts.txt", "--output")
     assert f"file: {tmp_path / 'file'} is a file" in commands.refuses(*common, "file")
     assert "'nan' is no finite number" in commands.refuses(*common, "out", "--fps", "nan")
+    assert ".: is the folder of the raw samples (prompts.txt)" in commands.refuses(*common, ".")
+    assert "File name too long" in commands.refuses(*common, "out", "--input", "x" * 5000)
 
 
 # --- few-step students ------------------------------------------------------------------------------------------------

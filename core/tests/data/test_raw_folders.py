@@ -41,6 +41,9 @@ def test_hidden_files_and_folders_are_no_data_set(tmp_path: Path) -> None:
     clips.mkdir()
     write_clip(clips / "a.mp4", 5, caption="a")
     preprocess(FakeEncoder(), clips, out, OPTIONS)
+    (out / "part-000000.parquet").rename(out / "part-000000.PARQUET")
+    assert open_folder(out).names == ("part-000000.PARQUET",)
+    (out / "part-000000.PARQUET").rename(out / "part-000000.parquet")
     names = open_folder(out).names
     for name in HIDDEN:
         videos(out, f"{name}.parquet")

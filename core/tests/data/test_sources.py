@@ -103,6 +103,8 @@ def test_prompts_alone(tmp_path: Path) -> None:
     assert problems(source) == {"my.txt, line 2": "empty prompt"}
     (tmp_path / "my.txt").rename(tmp_path / "prompts.txt")
     assert captions(discover(tmp_path)) == captions(source)
+    (tmp_path / "prompts.txt").rename(tmp_path / "prompt.txt")  # FastVideo's name
+    assert captions(discover(tmp_path)) == captions(source)
 
 
 def test_sources_that_cannot_be_understood(tmp_path: Path) -> None:

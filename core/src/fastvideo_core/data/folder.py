@@ -238,7 +238,7 @@ def _find(path: Path) -> list[str]:
         return [path.name]
     if not path.exists():
         raise DataError(Problem("there is no such file or folder", str(path), fix=_FIX_EMPTY))
-    found = [file.relative_to(path).as_posix() for file in files_below(path) if file.suffix == ".parquet"]
+    found = [file.relative_to(path).as_posix() for file in files_below(path) if file.suffix.lower() == ".parquet"]
     if not found:
         raise DataError(Problem("there is no *.parquet file in or below the folder", str(path), fix=_FIX_EMPTY))
     return sorted(found)

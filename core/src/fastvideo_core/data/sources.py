@@ -21,6 +21,7 @@ UNREAD_SUFFIXES = (
 )
 METADATA_NAMES = ("metadata.csv", "metadata.json", "metadata.jsonl")
 
+_PROMPT_NAMES = ("prompts.txt", "prompt.txt")
 _FASTVIDEO_LISTING, _FASTVIDEO_MERGE = "videos2caption.json", "merge.txt"
 _CONVENTIONS = (
     "a folder with x.mp4 beside x.txt, with metadata.csv|json|jsonl or videos2caption.json, or with videos.txt and "
@@ -112,7 +113,7 @@ def _from_folder(root: Path, images: bool) -> Source:
     if not listings:
         return _from_sidecars(root, images)
     if listings[0].name.lower() == "videos.txt":
-        prompts = next((files[name] for name in ("prompts.txt", "prompt.txt") if name in files), None)
+        prompts = next((files[name] for name in _PROMPT_NAMES if name in files), None)
         return _from_parallel(root, listings[0], prompts, images)
     return _from_file(listings[0], images)
 
@@ -130,9 +131,9 @@ def _from_sidecars(root: Path, images: bool) -> Source:
     taken = set(media)
     problems = [_problem(_name(p, root), why) for p in files if p not in taken and (why := _unread(p, images))]
     if not media:
-        prompts = [p for p in files if p.parent == root and p.name.lower() == "prompts.txt"]
+        prompts = [p for p in files if p.parent == root and p.name.lower() in _PROMPT_NAMES]
         if prompts:
-            return _from_prompts(prompts[0], problems)
+            return _from_prompts(prompts[-1], problems)
         found = "no video and no list of samples was found"
         if problems:
             found += f", but {len(problems)} other media: {problems[0].item} {problems[0].reason}"
