@@ -24,6 +24,7 @@ from fastvideo_core.dispatch.load import load_run_config
 from fastvideo_core.errors import ConfigError
 from fastvideo_core.registry import PluginRegistry
 from fastvideo_finetune.config import FinetuneConfig
+from fastvideo_wan.adapter import WanAdapter
 from tests.conftest import TEXT_DIM, write_run
 
 SIZE = ("--height", "32", "--width", "32", "--num-frames", "5")
@@ -105,8 +106,14 @@ def config(tmp_path: Path, run: dict[str, Any]) -> RunConfig:
 def test_check_accepts_what_trains(commands, run, tmp_path):
     out = commands.works("check", write_run(tmp_path / "run.yaml", run))
     assert "data: 24 samples" in out
+    assert "24 batches per epoch and process" in out
     assert out.endswith("ok\n")
     assert not (tmp_path / "run").exists()
+
+
+def test_check_counts_the_batches_of_each_process(commands, run, tmp_path):
+    run["training"] |= {"num_gpus": 4, "train_batch_size": 2}
+    assert "3 batches per epoch and process" in commands.works("check", write_run(tmp_path / "run.yaml", run))
 
 
 def test_check_finds_everything_at_once(commands, run, tmp_path):
@@ -136,15 +143,46 @@ def test_check_refuses_sparse_attention(commands, run, tmp_path):
     assert "training.VSA_sparsity: found 0.5, but the family 'wan' has dense attention only" in error
 
 
+def test_sizes_that_the_data_has_not_are_told(commands, run, tmp_path):
+    """The data is 32 pixels; that a run asks for 64 was silently nothing."""
+    run["training"] |= {"num_height": 64, "num_width": 32, "num_frames": 9}
+    out = commands.works("check", write_run(tmp_path / "run.yaml", run))
+    assert "warning: training.num_height is 64, and the data's videos have 32: training takes the data as it is" in out
+    assert "num_width is" not in out
+    assert "num_frames is" not in out
+
+
+def test_check_needs_the_features_that_an_adversarial_run_reads(commands, run, tiny_wan, tmp_path, monkeypatch):
+    run["recipe"]["method"] = "dmd2"
+    run["method_config"] = {"generator_update_interval": 1, "adversarial_weight": 0.1}
+    roles = {
+        "teacher": {"path": str(tiny_wan), "trainable": False},
+        "critic": {"path": str(tiny_wan), "trainable": True},
+    }
+    run["roles"] |= roles
+    file = write_run(tmp_path / "run.yaml", run)
+    commands.works("check", file)
+    monkeypatch.delattr(WanAdapter, "extract_features")
+    error = commands.refuses("check", file)
+    assert "WanAdapter: lacks the primitive 'extract_features', which method 'dmd2' needs" in error
+    run["method_config"]["adversarial_weight"] = 0
+    commands.works("check", write_run(file, run))
+
+
+def test_check_names_lora_targets_that_no_layer_has(commands, run, tmp_path):
+    run["roles"]["student"]["lora"] = {"rank": 2, "targets": ["to_q", "no_such_layer"]}
+    assert "no_such_layer" in commands.refuses("check", write_run(tmp_path / "run.yaml", run))
+
+
 @pytest.mark.parametrize(("source", "message"), [("data", "captions but no vae_latent"), ("zeros", "needs a size")])
 def test_data_without_latents_must_fit_the_method(run, tmp_path, monkeypatch, source, message):
     monkeypatch.setattr(FinetuneConfig, "latents_source", lambda self: source, raising=False)
     run["training"]["data_path"] = str(text_only(tmp_path / "t.parquet"))
     with pytest.raises(ConfigError, match=message):
-        preflight.check_run(config(tmp_path, run))
+        preflight.check_run(config(tmp_path, run), PluginRegistry())
     if source == "zeros":
         run["training"] |= {"num_height": 32, "num_width": 32, "num_frames": 5}
-        preflight.check_run(config(tmp_path, run))
+        preflight.check_run(config(tmp_path, run), PluginRegistry())
 
 
 def test_every_latent_shape_of_the_data_is_looked_at(run, tmp_path, monkeypatch):
@@ -154,7 +192,7 @@ def test_every_latent_shape_of_the_data_is_looked_at(run, tmp_path, monkeypatch)
     rows = [text | encode_tensor("vae_latent", torch.ones(shape)) for shape in shapes]
     run["training"]["data_path"] = str(write_rows(tmp_path / "t.parquet", *rows))
     with pytest.raises(ConfigError, match=r"sample s1: vae_latent has shape \[16, 1, 3, 4\]"):
-        preflight.check_run(config(tmp_path, run))
+        preflight.check_run(config(tmp_path, run), PluginRegistry())
 
 
 def test_roles_of_different_latent_spaces_are_found_without_weights(run, tiny_wan, tmp_path):
@@ -167,7 +205,7 @@ def test_roles_of_different_latent_spaces_are_found_without_weights(run, tiny_wa
     roles = {"teacher": {"path": str(other), "trainable": False}, "critic": {"path": str(tiny_wan), "trainable": True}}
     run["roles"] |= roles
     with pytest.raises(ConfigError, match=r"roles\.teacher\.path .*differ from those of student"):
-        preflight.check_run(config(tmp_path, run))
+        preflight.check_run(config(tmp_path, run), PluginRegistry())
 
 
 @pytest.mark.parametrize("file", ["tokenizer/tokenizer.json", "transformer/diffusion_pytorch_model.safetensors"])

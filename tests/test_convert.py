@@ -219,7 +219,7 @@ def test_a_finetuning_keeps_what_fastvideo_does():
     assert run["training"]["min_lr_ratio"] == 0.1
     assert run["training"]["num_latent_t"] == 11  # FastVideo trains on the latents' number, not the frames'
     assert "num_frames" not in run["training"]
-    assert run["training"]["log_validation"] is False  # 200 steps of a run of 100
+    assert (run["training"]["log_validation"], run["training"]["validation_steps"]) == (True, 200)
     assert run["training"]["max_grad_norm"] == 1.0
     assert run["pipeline_config"] == {"streams": ["video"]}
     assert run["method_config"] == {"timestep_sampling": "shifted_logit_normal"}

@@ -40,7 +40,7 @@ class DistillMethod(nn.Module):
     """
 
     primitives: ClassVar[tuple[str, ...]] = ()
-    """The adapter primitives that this method needs, checked before step 1."""
+    """The adapter primitives that this method always needs; see `needs`."""
 
     def __init__(
         self, cfg: RunConfig, bundle: RoleManager, adapter: Any, validator: DistillValidator | None = None
@@ -55,6 +55,11 @@ class DistillMethod(nn.Module):
         self.role_modules = nn.ModuleDict({handle.name: nn.ModuleDict(handle.modules) for handle in bundle})
         for handle in bundle:
             handle.set_trainable()
+
+    @classmethod
+    def needs(cls, cfg: RunConfig) -> tuple[str, ...]:
+        """The adapter primitives that a run needs, checked before step 1, and by `check`; `primitives` unless it depends."""
+        return cls.primitives
 
     @classmethod
     def build(

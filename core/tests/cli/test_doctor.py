@@ -14,6 +14,7 @@ from fastvideo_core.doctor import machine, software
 from fastvideo_core.doctor.findings import Finding
 from fastvideo_core.errors import Problem
 from fastvideo_core.registry import PluginRegistry
+from fastvideo_core.tracking.wandb_login import HOST
 
 
 def test_the_command_prints_a_table_and_ends_with_0_when_nothing_is_bad(capsys, tmp_path):
@@ -106,7 +107,7 @@ def test_the_wandb_login_is_found_and_the_key_never_shown(tmp_path, monkeypatch)
     pytest.importorskip("wandb")
     secret = "0123456789abcdef" * 2 + "01234567"
     netrc = tmp_path / ".netrc"
-    netrc.write_text(f"machine {machine.WANDB_HOST} login user password {secret}\n")
+    netrc.write_text(f"machine {HOST} login user password {secret}\n")
     states = {
         "key": machine.check_wandb({"WANDB_API_KEY": secret}, tmp_path / "none"),
         "netrc": machine.check_wandb({}, tmp_path),

@@ -11,6 +11,8 @@ import torch
 from pydantic import ValidationError
 
 from fastvideo_core.data.validation import ValidationPrompt
+from fastvideo_core.dispatch.plugins import KnowsAdapter
+from fastvideo_core.dispatch.preflight import size_notes
 from fastvideo_core.registry.specs import ModelPlugin
 from fastvideo_ltx.config import LtxConfig
 from fastvideo_ltx.generations import GENERATIONS
@@ -137,3 +139,11 @@ def test_a_shift_that_nothing_gives_a_size_for_is_reported(run_config):
     cfg = run_config(pipeline={"shift_tokens": None})
     assert "training.num_height: training without data latents needs a size" in _problems(cfg, rows=[_row()])
     assert _problems(cfg, rows=[]) == ""  # data that cannot be read is told where it is read
+
+
+def test_sizes_of_the_data_and_the_adapter_are_told_without_weights(run_config):
+    cfg = run_config(num_height=512, num_width=96, num_frames=9)
+    assert isinstance(cfg.pipeline_config, KnowsAdapter)
+    assert cfg.pipeline_config.adapter_class().__name__ == "LtxAdapter"
+    (note,) = size_notes(cfg, [_row(), {"text_embedding": torch.zeros(1, 3, 32)}])
+    assert "training.num_height is 512, and the data's videos have 64" in note

@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # torch and pydantic are imported when a file is checked, not
     from fastvideo_core.config.run import RunConfig
     from fastvideo_core.data.folder import EncodedBy
     from fastvideo_core.data.validation import ValidationPrompt
+    from fastvideo_core.errors import Problem
     from fastvideo_core.registry.registry import PluginRegistry
 
 
@@ -24,17 +25,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Reports every problem at once, or what the run would be."""
+    from fastvideo_core.config.check import run_notes
     from fastvideo_core.dispatch import preflight
     from fastvideo_core.dispatch.load import load_run_config
-    from fastvideo_core.errors import ConfigError, Problem, UserError
+    from fastvideo_core.errors import ConfigError, UserError
 
     registry: PluginRegistry = args.registry
     overrides = {"training.resume_from_checkpoint": args.resume} if args.resume is not None else {}
     cfg = load_run_config(args.config, registry, overrides)
-    problems: list[Problem] = preflight.output_problems(cfg)
+    problems: list[Problem] = [*preflight.output_problems(cfg), *preflight.login_problems(cfg)]
     lines: list[str] = []
     inputs = _Inputs()
-    for part in (_roles, _data, _prompts, _resume):
+    for part in (_plugins, _roles, _data, _prompts, _resume):
         try:
             lines += part(cfg, registry, inputs)
         except UserError as error:
@@ -44,7 +46,9 @@ def run(args: argparse.Namespace) -> int:
     if not problems:
         findings = preflight.compare_encoders(cfg, inputs.made_by, download=False)
         problems += findings.problems
-        lines += [f"warning: {note}" for note in findings.notes]
+        notes = [*inputs.notes, *run_notes(cfg), *preflight.size_notes(cfg, inputs.rows), *findings.notes]
+        lines += [f"warning: {note}" for note in notes]
+        problems += _resolve(cfg)
     if problems:
         raise ConfigError(problems)
     lines += _memory(cfg, registry, inputs)
@@ -60,9 +64,17 @@ class _Inputs:
     """What the parts leave for the family to look at."""
 
     roles_are_fine: bool = False
+    notes: Sequence[str] = ()
     prompts: Sequence[ValidationPrompt] = ()
     rows: Sequence[Mapping[str, Any]] = ()
     made_by: Sequence[EncodedBy] = ()
+
+
+def _plugins(cfg: RunConfig, registry: PluginRegistry, inputs: _Inputs) -> list[str]:
+    from fastvideo_core.dispatch.plugins import check_plugins
+
+    inputs.notes = check_plugins(cfg, registry)
+    return []
 
 
 def _roles(cfg: RunConfig, registry: PluginRegistry, inputs: _Inputs) -> list[str]:
@@ -92,6 +104,18 @@ def _roles(cfg: RunConfig, registry: PluginRegistry, inputs: _Inputs) -> list[st
 def _role_place(name: str, where: str) -> str:
     """An outline knows the path, not whose it is."""
     return where if where.startswith("roles.") else f"roles.{name}.{where}" if where else f"roles.{name}"
+
+
+def _resolve(cfg: RunConfig) -> Sequence[Problem]:
+    """What the start asks of the family once everything else is right."""
+    from fastvideo_core.dispatch.runtime import resolve_pipeline_config
+    from fastvideo_core.errors import UserError
+
+    try:
+        resolve_pipeline_config(cfg)
+    except UserError as error:
+        return error.problems
+    return ()
 
 
 def _memory(cfg: RunConfig, registry: PluginRegistry, inputs: _Inputs) -> list[str]:
@@ -124,7 +148,7 @@ def _data(cfg: RunConfig, registry: PluginRegistry, inputs: _Inputs) -> list[str
     from fastvideo_core.dispatch.preflight import normalisation_notes
     from fastvideo_core.dispatch.runtime import parquet_loader
 
-    loader = parquet_loader(cfg)
+    loader = parquet_loader(cfg, processes=cfg.training.num_gpus)
     try:
         inputs.rows, inputs.made_by = loader.examples(), loader.encoders
         return [

@@ -26,21 +26,31 @@ StrTuple = Annotated[tuple[str, ...], Strict(False)]
 """Any number of texts, from a YAML list."""
 
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f]")
+_VARIABLE = re.compile(r"\$(?:\w+|\{[^}/]*\})")
 _NAME_BYTES, _PATH_BYTES = 255, 4000
 
 
-def _path(value: str) -> str:
+def path_text(value: str) -> str:
+    """A path as run.yaml has it, with `~` as the home folder.
+
+    Raises:
+        ValueError: no file can have it as its path, or it has a variable or a `~name` that is not expanded.
+    """
     path = os.path.expanduser(value)
     if _CONTROLS.search(path):
         raise ValueError("a path has no control characters")
     longest = max(map(len, os.fsencode(path).split(b"/")))
     if longest > _NAME_BYTES or len(path) > _PATH_BYTES:
         raise ValueError(f"no system takes a path of {len(path)} characters, {longest} of them between two slashes")
+    if (variable := _VARIABLE.search(path)) is not None and not os.path.exists(path):
+        raise ValueError(f"variables such as {variable[0]} are not expanded here: write the path out")
+    if path.startswith("~") and not os.path.exists(path):
+        raise ValueError(f"there is no home folder {path.partition('/')[0]}: write the path out")
     return path
 
 
-PathText = Annotated[str, Field(min_length=1), AfterValidator(_path)]
-"""A path, relative to the current working directory; `~` is the home folder."""
+PathText = Annotated[str, Field(min_length=1), AfterValidator(path_text)]
+"""A path, relative to the current working directory; `~` is the home folder, and variables are refused."""
 
 
 class StrictModel(BaseModel):

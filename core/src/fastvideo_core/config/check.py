@@ -10,7 +10,7 @@ from typing import Any
 
 from fastvideo_core.config.document import KeyPath
 from fastvideo_core.config.problems import show
-from fastvideo_core.config.run import OPTIMIZER_OVERRIDES, RoleConfig
+from fastvideo_core.config.run import OPTIMIZER_OVERRIDES, RoleConfig, RunConfig
 from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.errors import Problem
 from fastvideo_core.hub import is_hub_id
@@ -92,6 +92,34 @@ def role_contradictions(
         if value not in (None, "auto"):
             found = f"found {value!r}, but {role.path!r} is a hub id"
             yield _role(name, key, Problem(found, allowed="only where path is one of our checkpoints", fix="remove it"))
+
+
+def run_notes(cfg: RunConfig) -> Iterator[str]:
+    """What is right and yet does nothing in this run, one sentence each: intervals that are longer than it.
+
+    They are no problems: a run is often cut short for a try.
+    """
+    training, steps = cfg.training, cfg.training.max_train_steps
+    intervals = {
+        "validation_steps": training.validation_steps if training.log_validation else 0,
+        "training_state_checkpointing_steps": training.training_state_checkpointing_steps,
+        "logging_steps": training.logging_steps,
+    }
+    for key, value in intervals.items():
+        if value > steps:
+            yield f"training.{key} {value} is more than the {steps} steps of the run: {_TOO_LONG[key]}"
+    for name, section in cfg.callbacks.items():
+        for key in ("every", "start_step"):
+            wait = getattr(section, key, None)
+            if isinstance(wait, int) and wait > steps - (key == "start_step"):
+                yield f"callbacks.{name}.{key} {wait}: the callback does nothing in the {steps} steps of the run"
+
+
+_TOO_LONG = {
+    "validation_steps": "nothing is validated",
+    "training_state_checkpointing_steps": "only its end is saved",
+    "logging_steps": "only its last step is logged",
+}
 
 
 def _at(key: str, problem: Problem, *rests_on: str) -> Contradiction:

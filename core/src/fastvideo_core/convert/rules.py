@@ -219,10 +219,8 @@ def _role_flow_shift(value: Any, source: Source) -> Outcome:
     return Taken("pipeline_config.flow_shift", as_number(value), "one shift for training, sampling and export")
 
 
-def _validation_steps(value: Any, source: Source) -> Outcome:
+def _validation_steps(value: Any, _: Source) -> Outcome:
     steps = as_number(value)
-    if isinstance(steps, int) and steps > source.number("training", "loop", "max_train_steps") > 0:
-        return Taken("training.log_validation", False, f"{steps} steps are more than the run has")
     return Taken("training.validation_steps", steps) if steps else Taken("training.log_validation", False)
 
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from fastvideo_core.config.base import PluginConfig, StrictModel
+from fastvideo_core.config.base import PluginConfig, StrictModel, path_text
 from fastvideo_core.config.check import Contradiction, role_contradictions, training_contradictions
 from fastvideo_core.config.document import Document, KeyPath, dotted, key_path, read_document
 from fastvideo_core.config.foreign_names import is_fastvideo
@@ -236,7 +236,10 @@ class _Reader:
             self._note((key,), Problem(f"found {show(file)}", allowed="the path of a YAML or JSON file"))
             return None
         try:
-            inner = read_document(Path(file).expanduser())
+            inner = read_document(path_text(file))
+        except ValueError as error:
+            self._note((key,), Problem(f"{error} (found {show(file)})"))
+            return None
         except ConfigError as error:
             for problem in error.problems:
                 self._note((key,), _nested(problem))

@@ -6,6 +6,7 @@ Nothing here loads weights. `check` reports all of it; training asks the same qu
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 from fastvideo_core.adapter import LatentsSource
 from fastvideo_core.checkpoint import storage
 from fastvideo_core.config.base import PluginConfig
+from fastvideo_core.config.check import run_notes
 from fastvideo_core.config.run import RunConfig
 from fastvideo_core.config.sections import GuidedPipelineConfig, MethodConfig, PipelineConfig
 from fastvideo_core.data.encoder import EncoderIdentity
@@ -21,11 +23,15 @@ from fastvideo_core.data.folder import EncodedBy
 from fastvideo_core.data.loader import ParquetLoader
 from fastvideo_core.data.output import check_writable_folder
 from fastvideo_core.data.schema import NORMALISED_KEY
+from fastvideo_core.data.sizes import VideoSize
 from fastvideo_core.data.validation import ValidationPrompt, read_validation_prompts
 from fastvideo_core.dispatch.own_folder import folder_problems
+from fastvideo_core.dispatch.plugins import check_plugins
 from fastvideo_core.dispatch.sources import with_base_paths
 from fastvideo_core.distributed import context
 from fastvideo_core.errors import ConfigError, Problem, UserError
+from fastvideo_core.registry import PluginRegistry
+from fastvideo_core.tracking.wandb_login import FIX, wandb_login
 
 logger = logging.getLogger(__name__)
 
@@ -73,33 +79,80 @@ class KnowsEncoders(Protocol):
         ...
 
 
-def check_run(cfg: RunConfig) -> None:
+@runtime_checkable
+class KnowsSizes(Protocol):
+    """What a family's `pipeline_config` class may offer: how large the videos of the data are."""
+
+    def data_sizes(self, cfg: RunConfig, rows: Sequence[Mapping[str, Any]]) -> Sequence[VideoSize]:
+        """The size in pixels of each row's latents.
+
+        Args:
+            cfg: as in `Preflight.preflight`.
+            rows: likewise; nothing is wrong with them.
+        """
+        ...
+
+
+def check_run(cfg: RunConfig, registry: PluginRegistry) -> None:
     """Everything that can be known of a run before weights are loaded.
 
     Raises:
-        ConfigError: with all that is wrong.
+        PluginError: a plug-in is broken or does not fit, with all of these; the rest needs them.
+        ConfigError: with all else that is wrong.
     """
+    notes = [*check_plugins(cfg, registry), *run_notes(cfg)]
     problems = output_problems(cfg)
+    if not sys.stdin or not sys.stdin.isatty():  # on a terminal wandb asks
+        problems += login_problems(cfg)
     rows: list[dict[str, Any]] = []
     made_by: Sequence[EncodedBy] = ()
     prompts: Sequence[ValidationPrompt] = ()
-    notes: Sequence[str] = ()
     try:
         prompts = validation_prompts(cfg)
         if cfg.training.data_path is not None:
             loader = ParquetLoader(cfg.training.data_path, batch_size=1, seed=0, unread=unread_tensors(cfg))
             rows, made_by = loader.examples(), loader.encoders
-            notes = normalisation_notes(cfg, loader)
+            notes += normalisation_notes(cfg, loader)
     except UserError as error:
         problems += error.problems
     problems += input_problems(cfg, prompts, rows)
     if not problems:
+        notes += size_notes(cfg, rows)
         findings = compare_encoders(cfg, made_by, download=True)
         problems += findings.problems
         for note in (*notes, *findings.notes) if context.is_main_process() else ():
             logger.warning(note)
     if problems:
         raise ConfigError(problems)
+
+
+def login_problems(cfg: RunConfig) -> list[Problem]:
+    """Trackers that would refuse to start; the process that logs looks."""
+    if "wandb" not in cfg.training.trackers or not context.is_main_process():
+        return []
+    login = wandb_login()
+    if login.ok:
+        return []
+    fix = f"{FIX}, or remove wandb from training.trackers"
+    return [Problem(f"wandb would not start: {login.text}", where="training.trackers", fix=fix)]
+
+
+def size_notes(cfg: RunConfig, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Sizes of the run that the data has not: training takes the data as it is, and they count for validation alone."""
+    if latents_source(cfg) != "data" or not rows or not isinstance(cfg.pipeline_config, KnowsSizes):
+        return []
+    sizes = cfg.pipeline_config.data_sizes(with_base_paths(cfg), rows)
+    notes = []
+    for key in ("height", "width", "num_frames"):
+        name = f"num_{key.removeprefix('num_')}"
+        asked = getattr(cfg.training, name)
+        there = sorted({getattr(size, key) for size in sizes})
+        if asked is not None and there and asked not in there:
+            notes.append(
+                f"training.{name} is {asked}, and the data's videos have {', '.join(map(str, there))}: training takes the "
+                "data as it is (preprocess makes its size), and prompts that name no size are sampled with the run's"
+            )
+    return notes
 
 
 def output_problems(cfg: RunConfig) -> list[Problem]:

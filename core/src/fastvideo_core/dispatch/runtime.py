@@ -12,7 +12,6 @@ from typing import Any
 import torch
 
 from fastvideo_core.adapter import check_primitives
-from fastvideo_core.callbacks.base import Callback
 from fastvideo_core.callbacks.manager import CallbackManager
 from fastvideo_core.checkpoint.choice import Choice, choose
 from fastvideo_core.checkpoint.manager import CheckpointManager
@@ -23,11 +22,12 @@ from fastvideo_core.config.sections import GuidedPipelineConfig, PipelineConfig
 from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.data.loader import ParquetLoader
 from fastvideo_core.dispatch import preflight
+from fastvideo_core.dispatch.plugins import build_callbacks, method_class, used_plugins
 from fastvideo_core.dispatch.sources import layered, load_role, pin_role_paths, role_source, with_base_paths
 from fastvideo_core.distributed import context
 from fastvideo_core.distributed.materialise import materialise
 from fastvideo_core.distributed.shard import is_offloaded, shard_roles
-from fastvideo_core.errors import ConfigError, PluginError, Problem
+from fastvideo_core.errors import ConfigError, Problem
 from fastvideo_core.lora import add_adapters, initialise_adapters
 from fastvideo_core.method import DistillMethod, check_parameters
 from fastvideo_core.registry.registry import PluginRegistry
@@ -75,8 +75,9 @@ def build_runtime_from_config(cfg: RunConfig, registry: PluginRegistry) -> Disti
     Raises:
         UserError: whatever does not fit, before anything is trained or written.
     """
-    preflight.check_run(cfg)
+    preflight.check_run(cfg, registry)
     args = cfg.training
+    implementation = method_class(cfg, registry)
     # Nothing of ours draws from torch's global generator, but dropout layers and third parties' code do.
     torch.manual_seed(stream_seed(args.seed, "global", context.rank()))
     resumed = resumed_checkpoint(cfg)
@@ -91,19 +92,11 @@ def build_runtime_from_config(cfg: RunConfig, registry: PluginRegistry) -> Disti
 
     components = build_components(cfg, registry)
     method_plugin = registry.get("methods", cfg.recipe.method)
-    method_class: Any = registry.resolve(method_plugin, "impl")
-    if not issubclass(method_class, DistillMethod):
-        raise PluginError(
-            Problem(
-                found=f"impl is {method_class.__module__}.{method_class.__qualname__}, which is no DistillMethod",
-                where=str(method_plugin.provenance),
-                fix="subclass fastvideo_core.DistillMethod",
-            )
-        )
-    check_primitives(components.adapter, method_class.primitives, method=cfg.recipe.method, family=cfg.recipe.family)
+    needed = implementation.needs(cfg)
+    check_primitives(components.adapter, needed, method=cfg.recipe.method, family=cfg.recipe.family)
     components.bundle.require_roles(method_plugin.spec.roles)
     place_roles(components.bundle, cfg)
-    method = method_class.build(cfg, components.bundle, components.adapter, components.validator)
+    method = implementation.build(cfg, components.bundle, components.adapter, components.validator)
     check_parameters(method)
     return DistillRuntime(
         cfg=cfg,
@@ -111,7 +104,7 @@ def build_runtime_from_config(cfg: RunConfig, registry: PluginRegistry) -> Disti
         method=method,
         dataloader=components.dataloader if components.dataloader is not None else parquet_loader(cfg),
         start_step=start_step,
-        callbacks=_build_callbacks(cfg, registry),
+        callbacks=build_callbacks(cfg, registry),
         checkpoint_manager=checkpoint_manager,
     )
 
@@ -200,24 +193,17 @@ def plugin_versions(cfg: RunConfig, registry: PluginRegistry) -> dict[str, str]:
     """The versions of torch, core and every plug-in that the run uses, by distribution."""
     from fastvideo_core import __version__
 
-    used = [registry.get("methods", cfg.recipe.method), *(registry.get("models", family) for family in cfg.families)]
-    callbacks = [registry.get("callbacks", name) for name in cfg.callbacks]
     versions = {"torch": str(torch.__version__), "fastvideo-core": __version__}
-    for plugin in (*used, *callbacks):
+    for plugin in used_plugins(cfg, registry):
         versions[plugin.provenance.distribution] = plugin.provenance.version
     return versions
 
 
-def _build_callbacks(cfg: RunConfig, registry: PluginRegistry) -> CallbackManager:
-    callbacks: dict[str, Callback] = {}
-    for name, section in cfg.callbacks.items():
-        implementation: Any = registry.resolve(registry.get("callbacks", name), "impl")
-        callbacks[name] = implementation(section)
-    return CallbackManager(callbacks, waived=cfg.training.resume_without_callbacks)
-
-
-def parquet_loader(cfg: RunConfig) -> ParquetLoader:
+def parquet_loader(cfg: RunConfig, processes: int | None = None) -> ParquetLoader:
     """Core's loader over `training.data_path`.
+
+    Args:
+        processes: how many share the data; None are those that run.
 
     Raises:
         ConfigError: there is no data_path.
@@ -238,7 +224,7 @@ def parquet_loader(cfg: RunConfig) -> ParquetLoader:
         batch_size=args.train_batch_size,
         seed=args.seed,
         rank=context.rank(),
-        world_size=context.world_size(),
+        world_size=context.world_size() if processes is None else processes,
         num_workers=args.dataloader_num_workers,
         unread=preflight.unread_tensors(cfg),
         skip_bad_rows=args.on_bad_row == "skip",

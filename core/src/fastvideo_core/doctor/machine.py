@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import netrc
 import os
 import shutil
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from urllib.parse import urlparse
 
 from fastvideo_core.doctor.findings import Finding
+from fastvideo_core.tracking.wandb_login import FIX, wandb_login
 
 LITTLE_SPACE = 20 * 2**30
 """Bytes below which checkpoints of a small real model do not fit."""
-
-WANDB_HOST = "api.wandb.ai"
 
 
 def check_torch(driver: Path = Path("/proc/driver/nvidia/version")) -> Iterator[Finding]:
@@ -88,21 +85,7 @@ def check_disk(folder: Path, free: int | None = None) -> Finding:
 
 def check_wandb(environment: Mapping[str, str] | None = None, home: Path | None = None) -> Finding:
     """Whether Weights & Biases can be logged to. The key itself is neither shown nor kept."""
-    environment = os.environ if environment is None else environment
     if find_spec("wandb") is None:
         return Finding("wandb", "note", "not installed", "pip install 'fastvideo-core[wandb]', for trackers: [wandb]")
-    if environment.get("WANDB_MODE") in ("offline", "disabled"):
-        return Finding("wandb", "ok", f"WANDB_MODE={environment['WANDB_MODE']}: nothing is sent")
-    if environment.get("WANDB_API_KEY"):
-        return Finding("wandb", "ok", "logged in by WANDB_API_KEY")
-    host = urlparse(environment.get("WANDB_BASE_URL", "")).hostname or WANDB_HOST
-    file = Path(environment.get("NETRC") or (home or Path.home()) / ".netrc")
-    try:
-        known = file.is_file() and netrc.netrc(str(file)).authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError):
-        return Finding(
-            "wandb", "note", f"{file} cannot be read as a netrc file", "`wandb login`, or WANDB_MODE=offline"
-        )
-    if known:
-        return Finding("wandb", "ok", f"logged in to {host} by {file}")
-    return Finding("wandb", "note", f"not logged in to {host}", "`wandb login`, or WANDB_MODE=offline")
+    login = wandb_login(environment, home)
+    return Finding("wandb", "ok", login.text) if login.ok else Finding("wandb", "note", login.text, FIX)

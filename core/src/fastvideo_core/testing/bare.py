@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from fastvideo_core.adapter import PRIMITIVES, AttentionKind
+from fastvideo_core.config.run import RunConfig
 from fastvideo_core.method import DistillMethod
 from fastvideo_core.roles import RoleHandle
 
@@ -14,9 +15,9 @@ from fastvideo_core.roles import RoleHandle
 class OnlyDeclared:
     """An adapter that has what the method declares, and nothing else."""
 
-    def __init__(self, adapter: Any, method: type[DistillMethod]) -> None:
+    def __init__(self, adapter: Any, method: type[DistillMethod], cfg: RunConfig) -> None:
         self._adapter = adapter
-        self._allowed = {*method.primitives, "prepare_batch", "on_train_start"}
+        self._allowed = {*method.needs(cfg), "prepare_batch", "on_train_start"}
         self._method = method.__name__
 
     def __getattr__(self, name: str) -> Any:

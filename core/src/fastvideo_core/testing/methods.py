@@ -103,7 +103,7 @@ class MethodPluginSuite(PluginSuite):
         method = runtime.method
         unknown = [name for name in method.primitives if name not in PRIMITIVES]
         assert not unknown, f"`primitives` names {', '.join(unknown)}; there are {', '.join(PRIMITIVES)}"
-        method.adapter = OnlyDeclared(method.adapter, type(method))
+        method.adapter = OnlyDeclared(method.adapter, type(method), method.cfg)
         self._take_steps(runtime)
 
     def test_a_family_without_its_primitives_is_refused_before_training(self, tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from fastvideo_core.adapter import check_primitives
 from fastvideo_core.batch import TrainingBatch
 from fastvideo_core.config.run import RunConfig
 from fastvideo_core.config.sections import PipelineConfig
@@ -48,6 +47,11 @@ class DMD2Method(DistillMethod):
         "predict_x0_guided",
     )
 
+    @classmethod
+    def needs(cls, cfg: RunConfig) -> tuple[str, ...]:
+        assert isinstance(cfg.method_config, DMD2Config)
+        return (*cls.primitives, *(AdversarialTerm.primitives if cfg.method_config.adversarial_weight > 0 else ()))
+
     def __init__(
         self, cfg: RunConfig, bundle: RoleManager, adapter: Any, validator: DistillValidator | None = None
     ) -> None:
@@ -75,9 +79,6 @@ class DMD2Method(DistillMethod):
 
     def _adversarial_term(self) -> AdversarialTerm:
         """The heads as a role of their own: optimized, sharded and checkpointed like any other."""
-        check_primitives(
-            self.adapter, AdversarialTerm.primitives, method=self.cfg.recipe.method, family=self.cfg.recipe.family
-        )
         scorer = self.critic if self.config.adversarial_features == "critic" else self.teacher
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(stream_seed(self.cfg.training.seed, "discriminator"))

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from fastvideo_core.components import RoleOutline
     from fastvideo_core.config.run import RunConfig
     from fastvideo_core.data.encoder import EncoderIdentity
+    from fastvideo_core.data.sizes import VideoSize
     from fastvideo_core.data.validation import ValidationPrompt
+    from fastvideo_ltx.adapter import LtxAdapter
 
 SIZE_MULTIPLE = 32
 FRAMES_DIVISOR = 8
@@ -109,6 +111,18 @@ class LtxConfig(GuidedPipelineConfig):
         from fastvideo_ltx.run import input_problems
 
         return input_problems(cfg, self, prompts=prompts, rows=rows, latents_source=latents_source)
+
+    def adapter_class(self) -> type[LtxAdapter]:
+        """The adapter's class, so that methods that need more are told before weights; see `dispatch.plugins`."""
+        from fastvideo_ltx.adapter import LtxAdapter
+
+        return LtxAdapter
+
+    def data_sizes(self, cfg: RunConfig, rows: Sequence[Mapping[str, Any]]) -> list[VideoSize]:
+        """The sizes in pixels of the data's latents; see `dispatch.preflight.KnowsSizes`."""
+        from fastvideo_ltx.run import data_sizes
+
+        return data_sizes(cfg, rows)
 
     def encoders(
         self, cfg: RunConfig, *, latents_source: LatentsSource | None, download: bool

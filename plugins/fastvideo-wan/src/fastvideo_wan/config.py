@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from fastvideo_core.components import RoleOutline
     from fastvideo_core.config.run import RunConfig
     from fastvideo_core.data.encoder import EncoderIdentity
+    from fastvideo_core.data.sizes import VideoSize
     from fastvideo_core.data.validation import ValidationPrompt
+    from fastvideo_wan.adapter import WanAdapter
 
 SIZE_MULTIPLE = 16
 FRAMES_DIVISOR = 4
@@ -61,6 +63,18 @@ class WanConfig(GuidedPipelineConfig):
         from fastvideo_wan.outline import role_outline
 
         return role_outline(cfg, role, rows=rows, latents_source=latents_source)
+
+    def adapter_class(self) -> type[WanAdapter]:
+        """The adapter's class, so that methods that need more are told before weights; see `dispatch.plugins`."""
+        from fastvideo_wan.adapter import WanAdapter
+
+        return WanAdapter
+
+    def data_sizes(self, cfg: RunConfig, rows: Sequence[Mapping[str, Any]]) -> list[VideoSize]:
+        """The sizes in pixels of the data's latents; see `dispatch.preflight.KnowsSizes`."""
+        from fastvideo_wan.run import data_sizes
+
+        return data_sizes(cfg, rows)
 
     def encoders(
         self, cfg: RunConfig, *, latents_source: LatentsSource | None, download: bool

@@ -8,7 +8,7 @@ from typing import Any
 from fastvideo_core.adapter import LatentsSource
 from fastvideo_core.config.run import RunConfig
 from fastvideo_core.data.encoder import EncoderIdentity
-from fastvideo_core.data.sizes import fit_prompt
+from fastvideo_core.data.sizes import VideoSize, fit_prompt
 from fastvideo_core.data.stored import stored_text
 from fastvideo_core.data.validation import ValidationPrompt
 from fastvideo_core.errors import Problem, UserError
@@ -73,3 +73,11 @@ def input_problems(
         except UserError as error:
             problems += error.problems
     return problems
+
+
+def data_sizes(cfg: RunConfig, rows: Sequence[Mapping[str, Any]]) -> list[VideoSize]:
+    """What the rows' latents are in pixels; see `dispatch.preflight.KnowsSizes`."""
+    folder = open_roles(cfg).base
+    shapes = [stored_latents(row, folder, cfg.training).shape[2:] for row in rows if "vae_latent" in row]
+    pixels, frames = folder.spatial_factor, folder.temporal_factor
+    return [VideoSize(height * pixels, width * pixels, (time - 1) * frames + 1) for time, height, width in shapes]

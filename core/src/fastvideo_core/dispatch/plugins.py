@@ -1,0 +1,125 @@
+"""Whether the plug-ins of a run fit it and each other, as far as their classes alone can tell."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from typing import Any, Protocol, runtime_checkable
+
+from fastvideo_core.adapter import PRIMITIVES, check_primitives
+from fastvideo_core.callbacks.base import Callback
+from fastvideo_core.callbacks.manager import CallbackManager
+from fastvideo_core.config.run import RunConfig
+from fastvideo_core.errors import FastVideoError, PluginError, Problem, UserError
+from fastvideo_core.method import DistillMethod
+from fastvideo_core.registry import Plugin, PluginRegistry, Spec
+from fastvideo_core.registry.requirements import NOTHING, pip_command, unmet_of
+
+
+@runtime_checkable
+class KnowsAdapter(Protocol):
+    """What a family's `pipeline_config` class may offer: its adapter's class, so that a method it does not fit is told early."""
+
+    def adapter_class(self) -> type[Any]:
+        """The class of the adapter that `build` gives."""
+        ...
+
+
+def check_plugins(cfg: RunConfig, registry: PluginRegistry) -> tuple[str, ...]:
+    """Every plug-in of the run can be imported, is what its kind asks for, and family and method fit each other.
+
+    Returns:
+        What may fail all the same, one sentence each.
+
+    Raises:
+        PluginError: with all that is wrong.
+    """
+    problems: list[Problem] = []
+    notes: list[str] = []
+    for plugin in used_plugins(cfg, registry):
+        unmet = unmet_of(plugin.provenance.distribution) if plugin.provenance.installed else ()
+        if missing := [item for item in unmet if item.there == NOTHING]:
+            found = (
+                f"{plugin.provenance.distribution} needs what is not installed: {', '.join(i.wanted for i in missing)}"
+            )
+            problems.append(Problem(found, where=str(plugin.provenance), fix=pip_command(missing)))
+        notes += [
+            f"{plugin.provenance.distribution} {item}: {pip_command([item])}" for item in unmet if item not in missing
+        ]
+    for part in (_families, _method, build_callbacks):
+        try:
+            part(cfg, registry)
+        except UserError as error:
+            problems += [problem for problem in error.problems if problem not in problems]
+    if problems:
+        raise PluginError(problems)
+    return tuple(dict.fromkeys(notes))
+
+
+def used_plugins(cfg: RunConfig, registry: PluginRegistry) -> Iterator[Plugin[Spec]]:
+    """The method, the families and the callbacks of a run."""
+    yield registry.get("methods", cfg.recipe.method)
+    yield from (registry.get("models", family) for family in cfg.families)
+    yield from (registry.get("callbacks", name) for name in cfg.callbacks)
+
+
+def method_class(cfg: RunConfig, registry: PluginRegistry) -> type[DistillMethod]:
+    """The class of the run's method.
+
+    Raises:
+        PluginError: it cannot be imported, or is no DistillMethod.
+    """
+    plugin = registry.get("methods", cfg.recipe.method)
+    found: Any = registry.resolve(plugin, "impl")
+    if not issubclass(found, DistillMethod):
+        raise PluginError(
+            Problem(
+                found=f"impl is {found.__module__}.{found.__qualname__}, which is no DistillMethod",
+                where=str(plugin.provenance),
+                fix="subclass fastvideo_core.DistillMethod",
+            )
+        )
+    implementation: type[DistillMethod] = found
+    return implementation
+
+
+def build_callbacks(cfg: RunConfig, registry: PluginRegistry) -> CallbackManager:
+    """The run's callbacks.
+
+    Raises:
+        PluginError: one cannot be imported or made, or its hooks do not exist.
+    """
+    callbacks: dict[str, Callback] = {}
+    for name, section in cfg.callbacks.items():
+        plugin = registry.get("callbacks", name)
+        implementation: Any = registry.resolve(plugin, "impl")
+        if not issubclass(implementation, Callback):
+            found = f"impl is {implementation.__module__}.{implementation.__qualname__}, which is no Callback"
+            raise PluginError(Problem(found, where=str(plugin.provenance), fix="subclass fastvideo_core.Callback"))
+        try:
+            callbacks[name] = implementation(section)
+        except FastVideoError:
+            raise
+        except Exception as error:
+            found = f"the callback {name!r} cannot be made: {type(error).__name__}: {error}"
+            raise PluginError(Problem(found, where=str(plugin.provenance), fix="tell its authors")) from error
+    return CallbackManager(callbacks, waived=cfg.training.resume_without_callbacks)
+
+
+def _families(cfg: RunConfig, registry: PluginRegistry) -> None:
+    for family in cfg.families:
+        registry.resolve(registry.get("models", family), "build")
+
+
+def _method(cfg: RunConfig, registry: PluginRegistry) -> None:
+    needed = method_class(cfg, registry).needs(cfg)
+    if not isinstance(cfg.pipeline_config, KnowsAdapter):
+        return
+    declared = cfg.pipeline_config.adapter_class()
+    adapter: Any = type(declared.__name__, (declared,), {})
+    adapter.__abstractmethods__ = frozenset()  # only what is there is looked at, on an instance that nothing made
+    # Values, unlike methods, may be attributes that only an instance has.
+    told = [
+        name for name in needed if not isinstance(inspect.getattr_static(PRIMITIVES.get(name), name, None), property)
+    ]
+    check_primitives(object.__new__(adapter), told, method=cfg.recipe.method, family=cfg.recipe.family)

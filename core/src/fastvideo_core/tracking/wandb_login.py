@@ -1,0 +1,60 @@
+"""Whether Weights & Biases can be logged to, told without importing it; keys are neither shown nor kept."""
+
+from __future__ import annotations
+
+import configparser
+import netrc
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlparse
+
+HOST = "api.wandb.ai"
+FIX = "run `wandb login`, or set WANDB_API_KEY, or WANDB_MODE=offline"
+
+_SILENT = ("offline", "disabled", "dryrun")
+
+
+@dataclass(frozen=True)
+class Login:
+    """Whether a run could log, and by what, in words."""
+
+    ok: bool
+    text: str
+
+
+def wandb_login(environment: Mapping[str, str] | None = None, home: Path | None = None) -> Login:
+    """The login that wandb would find: a mode without one, the environment, its settings files, the netrc file.
+
+    Args:
+        environment: None is this process's.
+        home: None is the user's home folder.
+    """
+    environment = os.environ if environment is None else environment
+    home = Path.home() if home is None else home
+    settings = _settings(home)
+    if (mode := environment.get("WANDB_MODE") or settings.get("mode", "")) in _SILENT:
+        return Login(True, f"WANDB_MODE={mode}: nothing is sent")
+    for name in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE"):
+        if environment.get(name):
+            return Login(True, f"logged in by {name}")
+    if settings.get("api_key"):
+        return Login(True, "logged in by wandb's settings file")
+    host = urlparse(environment.get("WANDB_BASE_URL") or settings.get("base_url", "")).hostname or HOST
+    file = Path(environment.get("NETRC") or home / ".netrc").expanduser()
+    try:
+        known = file.is_file() and netrc.netrc(str(file)).authenticators(host) is not None
+    except (OSError, ValueError, netrc.NetrcParseError):
+        return Login(False, f"{file} cannot be read as a netrc file")
+    return Login(True, f"logged in to {host} by {file}") if known else Login(False, f"not logged in to {host}")
+
+
+def _settings(home: Path) -> dict[str, str]:
+    """What `wandb login`, `wandb offline` and the like have written: the user's file, then the working directory's."""
+    parser = configparser.ConfigParser(interpolation=None)
+    try:
+        parser.read([home / ".config" / "wandb" / "settings", Path("wandb") / "settings"], encoding="utf-8")
+    except (configparser.Error, UnicodeDecodeError, OSError):
+        return {}
+    return dict(parser["default"]) if parser.has_section("default") else {}
