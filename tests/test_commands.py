@@ -214,7 +214,7 @@ def test_check_names_damaged_files_and_the_role(commands, run, tiny_wan, tmp_pat
     (damaged / file).write_bytes((damaged / file).read_bytes()[:-9])
     run["roles"]["student"]["path"] = str(damaged)
     error = commands.refuses("check", write_run(tmp_path / "run.yaml", run))
-    assert f"roles.student.path ({damaged}): {file} is no" in error
+    assert f"roles.student.path ({damaged}): {file}: is no" in error
     assert error.count(file) == 1
 
 
