@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -191,12 +192,22 @@ def test_a_plug_in_file_that_fails_is_one_message(capsys: pytest.CaptureFixture[
     assert "Traceback" in capsys.readouterr().err
 
 
+NO_ROOM = os.strerror(errno.ENOSPC)
+FREE = "    fix: free space, remove what the command left half-written, and give it again"
+
+
 @pytest.mark.parametrize(
     ("error", "code", "said"),
     [
         (FastVideoError("the disk is full"), 1, "error: the disk is full\n"),
         (KeyboardInterrupt(), 130, "interrupted\n"),
         (RuntimeError("a bug"), 1, "RuntimeError: a bug\n"),
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/x"), 1, f"error: [Errno 28] {NO_ROOM}: '/x'\n{FREE}\n"),
+        (
+            RuntimeError(f"I/O error: {NO_ROOM} (os error 28)"),
+            1,
+            f"error: I/O error: {NO_ROOM} (os error 28)\n{FREE}\n",
+        ),
     ],
 )
 def test_exit_codes(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import errno
 import importlib
 import logging
 import os
@@ -18,7 +19,7 @@ import traceback
 from collections.abc import Sequence
 from typing import NoReturn, Protocol, cast
 
-from fastvideo_core.errors import FastVideoError, RunStopped, UserError
+from fastvideo_core.errors import FastVideoError, Problem, RunStopped, UserError
 from fastvideo_core.shown import printable
 from fastvideo_core.streams import PrintableFormatter, complain
 
@@ -85,8 +86,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return stopped.exit_code
     except FastVideoError as error:
         return _show(f"{traceback.format_exc() if debug else ''}error: {error}", error.exit_code)
-    except Exception:
-        return _show(traceback.format_exc().rstrip(), 1)
+    except Exception as error:
+        no_room = "" if debug else _no_room(error)
+        return _show(no_room or traceback.format_exc().rstrip(), 1)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -94,6 +96,15 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         super().error(printable(message))
+
+
+def _no_room(error: Exception) -> str:
+    """The message of an error, whichever library's, that says that a disk is full; empty for any other."""
+    said = str(error)
+    if not any(os.strerror(code) in said for code in (errno.ENOSPC, errno.EDQUOT)):
+        return ""
+    fix = "free space, remove what the command left half-written, and give it again"
+    return f"error: {Problem(printable(said), fix=fix)}"
 
 
 def _show(text: str, status: int) -> int:
