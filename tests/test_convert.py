@@ -308,6 +308,15 @@ def test_the_command_writes_a_new_file_alone(tmp_path, monkeypatch, capsys):
     assert "no/such/folder.yaml: cannot be written" in capsys.readouterr().err
 
 
+def test_text_of_the_file_cannot_leave_its_comment(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    odd = copy.deepcopy(DISTIL) | {"a\nrecipe: {family: other}\x1b[2J": 1}
+    Path("theirs.yaml").write_text(yaml.safe_dump(odd))
+    assert main(["convert", "theirs.yaml"]) == 0
+    assert "\x1b" not in capsys.readouterr().out + Path("run.yaml").read_text()
+    assert read_document("run.yaml").data["recipe"]["family"] == "wan"
+
+
 def test_the_page_s_file_converts_to_a_run_that_passes_check(tmp_path, monkeypatch, tiny_wan, latent_data, capsys):
     monkeypatch.chdir(tmp_path)
     theirs = yaml.safe_load(blocks(PAGE, "yaml")[0])

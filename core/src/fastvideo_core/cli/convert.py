@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fastvideo_core.shown import printable
 from fastvideo_core.streams import say
 
 if TYPE_CHECKING:  # pydantic is imported when a file is converted, not to show help
@@ -36,10 +37,9 @@ def run(args: argparse.Namespace) -> int:
 
     with foreign_file(args.config, "file of FastVideo's trainer", ConfigError):
         converted = convert(read_document(args.config))
-    dropped = [
-        f"#   {row.key}: {row.note}" for row in converted.rows if row.kind == "dropped" and row.note != "not set"
-    ]
-    head = [f"# From {args.config} by `fastvideo-distill convert`. Not taken over:", *dropped]
+    dropped = [f"#   {row.key}: {row.note}" for row in converted.rows if row.kind == "dropped"]
+    head = [f"# From {args.config} by `fastvideo-distill convert`.{' Not taken over:' if dropped else ''}", *dropped]
+    head = [printable(" ".join(line.splitlines())) for line in head]  # keys and paths are the user's own text
     try:
         with args.out.open("x", encoding="utf-8") as file:
             file.write("\n".join([*head, "", dump_yaml(converted.run)]))
