@@ -74,9 +74,9 @@ def test_the_quickstart_runs_from_its_first_command_to_plain_diffusers(tmp_path)
     assert all((ROOT / package / "pyproject.toml").is_file() for package in install.split()[2:])
     commands = tmp_path / "bin"
     commands.mkdir()
-    (commands / "python").symlink_to(sys.executable)
-    (commands / "fastvideo-distill").write_text(f'#!/bin/sh\nexec {sys.executable} -m fastvideo_core "$@"\n')
-    (commands / "fastvideo-distill").chmod(0o755)
+    for name, program in (("python", ""), ("fastvideo-distill", "-m fastvideo_core ")):
+        (commands / name).write_text(f'#!/bin/sh\nexec {sys.executable} {program}"$@"\n')
+        (commands / name).chmod(0o755)
     environment = {
         **os.environ,
         "PATH": f"{commands}:{os.environ['PATH']}",
