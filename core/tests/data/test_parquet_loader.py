@@ -3,6 +3,7 @@ from __future__ import annotations
 import gc
 import itertools
 import json
+import shutil
 import threading
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from tiny_data import foreign_row, ids, sample_row, write_file, write_numbered
 
 from fastvideo_core.data import folder as folder_module
+from fastvideo_core.data import schema
 from fastvideo_core.data.collate import assemble, decode_rows
 from fastvideo_core.data.folder import ParquetFolder, open_folder
 from fastvideo_core.data.loader import ParquetLoader
@@ -333,8 +335,10 @@ def test_a_data_set_that_changed_cannot_be_resumed_on(numbered: Path) -> None:
 def test_other_row_groups_or_another_seed_cannot_be_resumed_on(numbered: Path) -> None:
     state = loader(numbered).state_dict()
     write_file(numbered / "part-0.parquet", [sample_row(n) for n in range(5)], group=5)
-    with pytest.raises(CheckpointError, match="written anew, with other row groups or latent shapes"):
+    with pytest.raises(CheckpointError, match="part-0.parquet holds other data"):
         loader(numbered).load_state_dict(state)
+    with pytest.raises(CheckpointError, match="written anew, with other row groups or latent shapes"):
+        loader(numbered).load_state_dict({key: value for key, value in state.items() if key != "contents"})
     with pytest.raises(CheckpointError, match=r"seed is 7, but the checkpoint was made with 0"):
         loader(numbered, seed=7).load_state_dict(state)
     with pytest.raises(CheckpointError, match="state lacks segments"):
@@ -371,3 +375,59 @@ def test_what_a_consumer_keeps_of_a_batch_is_never_written_again(tmp_path: Path,
             kept.append((ids(batch)[1], batch["vae_latent"][1].clone()))
     assert all(bool((values == number).all()) for number, values in kept)
     loader.close()
+
+
+def test_files_swapped_under_the_same_names_cannot_be_resumed_on(tmp_path: Path) -> None:
+    write_numbered(tmp_path, [6, 6, 6])
+    state = json.loads(json.dumps(loader(tmp_path).state_dict()))
+    loader(tmp_path).load_state_dict(state)
+    names = ["part-0.parquet", "part-2.parquet"]
+    first, last = ((tmp_path / name).read_bytes() for name in names)
+    (tmp_path / names[0]).write_bytes(last)
+    (tmp_path / names[1]).write_bytes(first)
+    with pytest.raises(
+        CheckpointError, match=r"part-0.parquet holds other data; part-2.parquet holds other data\n(.|\n)*--new-data"
+    ):
+        loader(tmp_path).load_state_dict(state)
+
+
+def same_but_for_one_tensor(path: Path, name: str, seed: int) -> None:
+    """A file as `preprocess` writes it, which differs from others of another seed in the bytes of one tensor alone."""
+    generator = torch.Generator().manual_seed(seed)
+    rows = []
+    for number in range(8):
+        row: dict[str, Any] = {"id": f"s{number}", "caption": "the same", "file_name": "a.mp4", "media_type": "video"}
+        row |= {"width": 16, "height": 16, "num_frames": 2, "duration_sec": 0.5, "fps": 16.0}
+        for tensor, shape in (("vae_latent", (4, 2, 8, 8)), ("text_embedding", (7, 64))):
+            values = torch.randn(shape, generator=generator if tensor == name else None)
+            row |= schema.encode_tensor(tensor, values if tensor == name else torch.ones(shape))
+        rows.append(row)
+    schema.write_part(path, rows, schema.t2v_schema(), schema.key_value_metadata(normalised=False, settings={}))
+
+
+@pytest.mark.parametrize("tensor", ["vae_latent", "text_embedding"])
+def test_other_values_in_a_file_that_is_otherwise_the_same_are_noticed(tmp_path: Path, tensor: str) -> None:
+    same_but_for_one_tensor(tmp_path / "a.parquet", tensor, seed=0)
+    state, size = loader(tmp_path).state_dict(), (tmp_path / "a.parquet").stat().st_size
+    same_but_for_one_tensor(tmp_path / "a.parquet", tensor, seed=0)
+    loader(tmp_path).load_state_dict(state)  # written again, later: the same data
+    same_but_for_one_tensor(tmp_path / "a.parquet", tensor, seed=1)
+    assert (tmp_path / "a.parquet").stat().st_size == size
+    with pytest.raises(CheckpointError, match=r"a.parquet holds other data"):
+        loader(tmp_path).load_state_dict(state)
+
+
+def test_a_data_set_that_was_copied_elsewhere_is_the_same(numbered: Path, tmp_path: Path) -> None:
+    state = loader(numbered).state_dict()
+    shutil.copytree(numbered, tmp_path / "elsewhere", copy_function=shutil.copyfile)
+    loader(tmp_path / "elsewhere").load_state_dict(state)
+
+
+def test_a_state_of_before_files_had_digests_is_taken(numbered: Path) -> None:
+    expected = take(loader(numbered), 5)
+    first = loader(numbered)
+    take(first, 3)
+    state = {key: value for key, value in first.state_dict().items() if key != "contents"}
+    second = loader(numbered)
+    second.load_state_dict(state)
+    assert take(second, 2) == expected[3:]

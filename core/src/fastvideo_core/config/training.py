@@ -186,6 +186,11 @@ class TrainingArgs(StrictModel):
     resume_from_checkpoint: PathText | None = Field(
         None, description="`latest` (in output_dir) or a checkpoint folder from which the run goes on."
     )
+    resume_with_new_data: bool = Field(
+        False,
+        description="Going on with more or other data on purpose (--new-data): weights, optimizer, averages and step are kept, "
+        "and the data starts afresh. With resume_from_checkpoint only.",
+    )
     resume_without_callbacks: StrTuple = Field(
         (), description="Callbacks that a resumed run may drop (their state is lost) or add (they start afresh)."
     )

@@ -25,6 +25,10 @@ logger = logging.getLogger(__name__)
 WINDOW_BYTES = 128 << 20
 """Rows are shuffled inside windows of about this size; a rank holds two windows at most."""
 
+_NEW_DATA = (
+    "or go on with what is there now by --resume latest --new-data, which keeps weights, optimizer, averages and step and "
+    "starts the data afresh"
+)
 _STATE_KEYS = ("epoch", "segments", "seed", "window_bytes", "files", "layout")
 
 
@@ -179,10 +183,13 @@ class ParquetLoader:
             "window_bytes": self._window_bytes,
             "files": dict(zip(self._folder.names, self._folder.file_rows, strict=True)),
             "layout": self._folder.digest,
+            "contents": dict(zip(self._folder.names, self._folder.contents, strict=True)),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue after the position of `state`.
+
+        Files that hold other data under the same names are noticed as far as `ScannedFile.contents` can tell.
 
         Raises:
             CheckpointError: the state is no loader's state, or the data set, the seed or the window changed since.
@@ -220,18 +227,21 @@ class ParquetLoader:
         for key, now in (("seed", self._seed), ("window_bytes", self._window_bytes)):
             if state[key] != now:
                 found = f"the loader's {key} is {now}, but the checkpoint was made with {state[key]}"
-                problems.append(Problem(found, fix=f"resume with {key} {state[key]}, or start a new run"))
+                problems.append(Problem(found, fix=f"resume with {key} {state[key]}; {_NEW_DATA}"))
         current = self.state_dict()
         then, files = state["files"], current["files"]
         changes = [f"{name} is gone" for name in then if name not in files]
         changes += [f"{name} is new" for name in files if name not in then]
         changes += [f"{n} has {files[n]} rows, had {then[n]}" for n in files if n in then and files[n] != then[n]]
+        seen = state.get("contents") or {}  # checkpoints of earlier versions have none
+        other = [name for name in seen if name in files and current["contents"][name] != seen[name]]
+        changes += [f"{name} holds other data" for name in other if files[name] == then.get(name)]
         if not changes and state["layout"] != current["layout"]:
             changes = ["the files were written anew, with other row groups or latent shapes"]
         if changes:
             more = f"; and {len(changes) - 5} more" if len(changes) > 5 else ""
             found = f"the data set changed since the checkpoint: {'; '.join(changes[:5])}{more}"
-            problems.append(Problem(found, where, fix="restore the data set, or start a new run from the weights"))
+            problems.append(Problem(found, where, fix=f"restore the data set; {_NEW_DATA}"))
         return problems
 
 
