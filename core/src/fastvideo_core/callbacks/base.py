@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from fastvideo_core.config.base import PluginConfig
+from fastvideo_core.errors import Problem
 
 
 class Callback:
@@ -29,6 +30,10 @@ class Callback:
         """Takes back what `state_dict` gave; called after `train_start`."""
         if state:
             raise ValueError(f"{type(self).__name__} has no state, but the checkpoint holds {', '.join(state)}")
+
+    def misfits(self, state: dict[str, Any]) -> list[Problem]:
+        """What of a stored state does not fit the configuration, as far as it can be told before `train_start`."""
+        return []
 
     def start_afresh(self) -> None:
         """Called in place of `load_state_dict` where `resume_without_callbacks` lets a run have this callback anew.

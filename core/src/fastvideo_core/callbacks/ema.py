@@ -155,16 +155,18 @@ class EMACallback(Callback):
         self._started = state["started"]
         if not self._started:
             return
-        if set(stored) != set(self._averages):
-            raise CheckpointError(
-                Problem(
-                    found=f"the checkpoint averages {', '.join(sorted(stored))}; this run {', '.join(self._roles)}",
-                    where="callbacks.ema.roles",
-                    fix=f"set callbacks.ema.roles to [{', '.join(sorted(stored))}]",
-                )
-            )
+        if problems := self.misfits(state):
+            raise CheckpointError(problems)
         for role, average in self._averages.items():
             average.load(stored[role])
+
+    def misfits(self, state: dict[str, Any]) -> list[Problem]:
+        """Averages of other roles."""
+        stored = sorted(state["shadow"])
+        if not state["started"] or stored == sorted(self._roles):
+            return []
+        found = f"the checkpoint averages {', '.join(stored)}; this run {', '.join(self._roles)}"
+        return [Problem(found, "callbacks.ema.roles", fix=f"set callbacks.ema.roles to [{', '.join(stored)}]")]
 
     def start_afresh(self) -> None:
         """The averages become the weights of this moment."""

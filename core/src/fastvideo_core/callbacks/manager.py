@@ -68,6 +68,16 @@ class CallbackManager:
         Raises:
             CheckpointError: the checkpoint holds the state of a callback that this run has not, or lacks one's.
         """
+        if problems := self.misfits(state):
+            raise CheckpointError(problems)
+        for name, callback in self.callbacks.items():
+            if name in state or name not in self.waived:
+                callback.load_state_dict(state.get(name, {}))
+            else:
+                callback.start_afresh()
+
+    def misfits(self, state: Mapping[str, dict[str, Any]]) -> list[Problem]:
+        """What of the stored states does not fit this run; may be asked before `train_start`."""
         own = {name: held for name, held in self.state_dict().items() if name in state or name not in self.waived}
         problems = [
             Problem(
@@ -89,13 +99,9 @@ class CallbackManager:
             for name in own
             if name not in state
         ]
-        if problems:
-            raise CheckpointError(problems)
         for name, callback in self.callbacks.items():
-            if name in state or name not in self.waived:
-                callback.load_state_dict(state.get(name, {}))
-            else:
-                callback.start_afresh()
+            problems += callback.misfits(state[name]) if name in state else []
+        return problems
 
     def stops(self, step: int) -> bool:
         """Whether a callback asks for the run to end with this step."""

@@ -67,6 +67,7 @@ class CheckpointManager:
         versions: of the plug-ins by distribution; those of fastvideo-core and torch are added.
         background: write from a copy in host memory while training goes on; one checkpoint at a time.
         skip_errors: when a checkpoint cannot be written, log it and go on; only the run's last one must be there.
+        new_data: a resumed run starts its data afresh.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class CheckpointManager:
         versions: Mapping[str, str],
         background: bool = False,
         skip_errors: bool = False,
+        new_data: bool = False,
     ) -> None:
         self.output_dir = Path(output_dir)
         self.every = every
@@ -87,6 +89,7 @@ class CheckpointManager:
         self.versions = {"fastvideo-core": __version__, "torch": str(torch.__version__), **versions}
         self._background = background
         self._skip_errors = skip_errors
+        self._new_data = new_data
         self._run: RunState | None = None
         self._crew: Crew | None = None
         self._copies = HostCopies()
@@ -102,7 +105,7 @@ class CheckpointManager:
     def attach(self, method: DistillMethod, callbacks: RunCallbacks, dataloader: Iterable[Any]) -> None:
         """The live objects that `save` reads and `load` writes; also clears away what a killed save left, and puts aside
         checkpoints that are not whole and were passed over."""
-        self._run = RunState(method, callbacks, dataloader)
+        self._run = RunState(method, callbacks, dataloader, self._new_data)
         self._crew = self._crew or Crew()
         if context.is_main_process():
             storage.clean_leftovers(self.output_dir)
@@ -278,7 +281,7 @@ class CheckpointManager:
         """
         run, folder = self._attached(), Path(path)
         document = storage.read_document(folder)
-        skeleton, own = with_own_state(folder, document)
+        skeleton, own = with_own_state(folder, document, new_data=self._new_data)
         if document.world_size == context.world_size():
             rng = _read_rng(storage.rng_path(folder, context.rank()))
         else:

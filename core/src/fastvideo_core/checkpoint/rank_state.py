@@ -68,15 +68,22 @@ def separate(
     return {key: value for key, value in tensors.items() if key not in keys}, shared, _content(differing, own, tensors)
 
 
-def with_own_state(folder: Path, document: CheckpointDocument) -> tuple[Json, dict[str, Tensor]]:
+def with_own_state(
+    folder: Path, document: CheckpointDocument, world_size: int | None = None, *, new_data: bool = False
+) -> tuple[Json, dict[str, Tensor]]:
     """The whole skeleton of a checkpoint for this process, and the tensors that its own file holds.
 
     Where another number of processes wrote it, that of process 0 counts for all, and the log says of what.
 
+    Args:
+        world_size: processes of the run; None for those that there are.
+        new_data: whether the position in the data is not wanted.
+
     Raises:
         CheckpointError: the file is damaged; or the position in the data is each process's own, and they were others.
     """
-    same_world = document.world_size == context.world_size()
+    world_size = world_size or context.world_size()
+    same_world = document.world_size == world_size
     path = storage.own_state_path(folder, context.rank() if same_world else 0)
     if path.relative_to(folder).as_posix() not in document.files:
         return document.state, {}
@@ -90,21 +97,24 @@ def with_own_state(folder: Path, document: CheckpointDocument) -> tuple[Json, di
         for place, node in stored["own"]:
             skeleton = _with(skeleton, tuple(place), node)
     if not same_world:
-        _check_other_world(folder, document, differing)
+        counting = [place for place in differing if not (new_data and place == _DATA)]
+        _check_other_world(folder, document, counting, world_size)
     return skeleton, tensors
 
 
-def _check_other_world(folder: Path, document: CheckpointDocument, differing: list[_Place]) -> None:
-    then, now = document.world_size, context.world_size()
+def _check_other_world(folder: Path, document: CheckpointDocument, differing: list[_Place], now: int) -> None:
+    then = document.world_size
     if _DATA in differing:
         raise CheckpointError(
             Problem(
                 found=f"its dataloader had a state of its own on each of {then} processes; this run has {now}",
                 where=str(folder),
                 allowed=f"{then} processes, or a dataloader whose state is the same on all of them",
-                fix=f"resume with {then} processes, or start a new run with this checkpoint as the path of its roles",
+                fix=f"resume with {then} processes, or start the data afresh: --resume latest --new-data",
             )
         )
+    if not differing:
+        return
     logger.warning(
         "%s was not the same on the %d processes that wrote the checkpoint: this run, of another number, goes on with "
         "that of process 0",

@@ -57,11 +57,13 @@ class RunState:
 
     Args:
         dataloader: any iterable; its position is kept when it is a ResumableLoader.
+        new_data: whether its position starts afresh, whatever is stored.
     """
 
     method: DistillMethod
     callbacks: RunCallbacks
     dataloader: Iterable[Any]
+    new_data: bool = False
 
     def collect(self) -> dict[str, Any]:
         """The state as a tree of references to the live tensors (nothing is copied).
@@ -103,16 +105,12 @@ class RunState:
             CheckpointError: the checkpoint is damaged, or of another run: naming all that does not fit.
         """
         where = str(tensor_folder.parent)
-        shapes = {
-            key: torch.empty(entry.size, dtype=entry.properties.dtype, device="meta")
-            for key, entry in read_index(tensor_folder).items()
-        }
-        shapes.update(own)
         live = self.collect()
+        stored = stored_shapes(skeleton, tensor_folder, own)
         with _understood(where):
-            stored = join(skeleton, shapes)
             problems = [*_compare_weights(stored["roles"], live["roles"]), *_compare_optimizers(stored, live)]
-            problems += _compare_dataloader(stored["dataloader"], live["dataloader"])
+            if not self.new_data:
+                problems += _compare_dataloader(stored["dataloader"], live["dataloader"])
         if problems:
             raise CheckpointError([Problem(p.found, p.where or where, p.allowed, p.fix) for p in problems])
 
@@ -126,7 +124,7 @@ class RunState:
             self._restore_optimizers(state)
         _hand_over("the method", self.method.load_checkpoint_state, state["method"], where)
         _hand_over("callbacks", self.callbacks.load_state_dict, state["callbacks"], where)
-        if isinstance(self.dataloader, ResumableLoader):
+        if isinstance(self.dataloader, ResumableLoader) and not self.new_data:
             _hand_over("the dataloader", self.dataloader.load_state_dict, state["dataloader"], where)
 
     def _restore_optimizers(self, state: dict[str, Any]) -> None:
@@ -178,6 +176,45 @@ class RunState:
                             }
                 tree[handle.name][name] = {"state": states}
         return split({"optimizers": tree})[0]
+
+
+def stored_shapes(skeleton: Json, tensor_folder: Path, own: Mapping[str, Tensor]) -> dict[str, Any]:
+    """A stored state whose tensors have shapes and dtypes alone; see `RunState.restore`.
+
+    Raises:
+        CheckpointError: the checkpoint is damaged.
+    """
+    shapes = {
+        key: torch.empty(entry.size, dtype=entry.properties.dtype, device="meta")
+        for key, entry in read_index(tensor_folder).items()
+    }
+    with _understood(str(tensor_folder.parent)):
+        state: dict[str, Any] = join(skeleton, {**shapes, **own})
+        return state
+
+
+def misfits(
+    stored: Mapping[str, Any], *, trainable: Iterable[str], outlines: Iterable[RoleHandle], where: str
+) -> list[Problem]:
+    """What of the stored weights cannot go into a run, as far as its configuration tells; `restore` compares everything.
+
+    Args:
+        stored: of `stored_shapes`.
+        trainable: the roles that the run trains.
+        outlines: those of them whose networks are known, with adapters, on meta; dtypes and further modules (a method's
+            own) are not compared.
+        where: the checkpoint.
+    """
+    with _understood(where):
+        roles = stored["roles"]
+        problems = _compare_names("trainable role", roles, trainable)
+        for handle in outlines:
+            for name, module in handle.modules.items():
+                if (kept := roles.get(handle.name, {}).get(name)) is not None:
+                    now = stored_tensors(handle, module)
+                    alike = {fqn: now[fqn].to(kept[fqn].dtype) if fqn in kept else now[fqn] for fqn in now}
+                    problems += _compare_module(kept, alike, f"role '{handle.name}', module '{name}'")
+    return [Problem(p.found, f"{where}, {p.where}" if p.where else where, p.allowed, p.fix) for p in problems]
 
 
 def stored_tensors(handle: RoleHandle, module: nn.Module) -> dict[str, Tensor]:
@@ -276,17 +313,19 @@ def _compare_weights(stored: dict[str, Any], live: dict[str, Any]) -> list[Probl
     for role in [role for role in live if role in stored]:
         problems += _compare_names("module", stored[role], live[role], f"role '{role}'")
         for module in [name for name in live[role] if name in stored[role]]:
-            kept, now = stored[role][module], live[role][module]
             where = f"role '{role}', module '{module}'"
-            problems += _compare_names("parameter", kept, now, where)
-            differing = [
-                f"'{fqn}' is {_form(kept[fqn])} in the checkpoint and {_form(now[fqn])} in this run"
-                for fqn in now
-                if fqn in kept and _form(kept[fqn]) != _form(now[fqn])
-            ]
-            if differing:
-                problems.append(Problem(_some(differing, "; "), where, fix=_OTHER_RUN))
+            problems += _compare_module(stored[role][module], live[role][module], where)
     return problems
+
+
+def _compare_module(kept: Mapping[str, Tensor], now: Mapping[str, Tensor], where: str) -> list[Problem]:
+    problems = _compare_names("parameter", kept, now, where)
+    differing = [
+        f"'{fqn}' is {_form(kept[fqn])} in the checkpoint and {_form(now[fqn])} in this run"
+        for fqn in now
+        if fqn in kept and _form(kept[fqn]) != _form(now[fqn])
+    ]
+    return [*problems, Problem(_some(differing, "; "), where, fix=_OTHER_RUN)] if differing else problems
 
 
 def _compare_optimizers(stored: dict[str, Any], live: dict[str, Any]) -> list[Problem]:

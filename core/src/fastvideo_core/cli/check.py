@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from fastvideo_core.cli import resume_options
 from fastvideo_core.streams import say
 
 if TYPE_CHECKING:  # torch and pydantic are imported when a file is checked, not to show help
     from fastvideo_core.config.run import RunConfig
     from fastvideo_core.data.folder import EncodedBy
+    from fastvideo_core.data.loader import ParquetLoader
     from fastvideo_core.data.validation import ValidationPrompt
     from fastvideo_core.errors import Problem
     from fastvideo_core.registry.registry import PluginRegistry
@@ -20,7 +22,7 @@ if TYPE_CHECKING:  # torch and pydantic are imported when a file is checked, not
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `check`."""
     parser.add_argument("config", help="the run's run.yaml")
-    parser.add_argument("--resume", metavar="latest|PATH", help="check it as a run that goes on, as with train")
+    resume_options.add_arguments(parser, "check it as a run that goes on, as with train")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -31,8 +33,7 @@ def run(args: argparse.Namespace) -> int:
     from fastvideo_core.errors import ConfigError, UserError
 
     registry: PluginRegistry = args.registry
-    overrides = {"training.resume_from_checkpoint": args.resume} if args.resume is not None else {}
-    cfg = load_run_config(args.config, registry, overrides)
+    cfg = load_run_config(args.config, registry, resume_options.overrides(args))
     problems: list[Problem] = [*preflight.output_problems(cfg), *preflight.login_problems(cfg)]
     lines: list[str] = []
     inputs = _Inputs()
@@ -68,6 +69,7 @@ class _Inputs:
     prompts: Sequence[ValidationPrompt] = ()
     rows: Sequence[Mapping[str, Any]] = ()
     made_by: Sequence[EncodedBy] = ()
+    loader: ParquetLoader | None = None
 
 
 def _plugins(cfg: RunConfig, registry: PluginRegistry, inputs: _Inputs) -> list[str]:
@@ -148,7 +150,7 @@ def _data(cfg: RunConfig, registry: PluginRegistry, inputs: _Inputs) -> list[str
     from fastvideo_core.dispatch.preflight import normalisation_notes
     from fastvideo_core.dispatch.runtime import parquet_loader
 
-    loader = parquet_loader(cfg, processes=cfg.training.num_gpus)
+    inputs.loader = loader = parquet_loader(cfg, processes=cfg.training.num_gpus)
     try:
         inputs.rows, inputs.made_by = loader.examples(), loader.encoders
         return [
@@ -175,13 +177,18 @@ def _resume(cfg: RunConfig, registry: PluginRegistry, inputs: _Inputs) -> list[s
     if cfg.training.resume_from_checkpoint is None:
         return []
     from fastvideo_core.dispatch.preflight import check_steps_left
+    from fastvideo_core.dispatch.resuming import resume_problems
     from fastvideo_core.dispatch.runtime import build_checkpoint_manager, resumed_checkpoint
+    from fastvideo_core.errors import UserError
 
     resumed = resumed_checkpoint(cfg, put_back=False)
     step = build_checkpoint_manager(cfg, registry).prepare_resume(resumed)
     check_steps_left(cfg, step)
+    if resumed is not None and (problems := resume_problems(cfg, registry, resumed, inputs.loader, inputs.rows)):
+        raise UserError(problems)
     notes = resumed.notes() if resumed is not None else []
-    return [f"resume: after step {step}", *(f"warning: {note}" for note in notes)]
+    afresh = ", the data starts afresh" if cfg.training.resume_with_new_data else ""
+    return [f"resume: after step {step}{afresh}", *(f"warning: {note}" for note in notes)]
 
 
 def _size(size: float) -> str:

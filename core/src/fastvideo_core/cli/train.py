@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fastvideo_core.cli import console
+from fastvideo_core.cli import console, resume_options
 from fastvideo_core.errors import ConfigError, DataError, FastVideoError, Problem, RunStopped
 from fastvideo_core.streams import drop_unwritten
 
@@ -25,9 +25,7 @@ if TYPE_CHECKING:  # torch and pydantic are imported when a run starts, not to s
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `train`."""
     parser.add_argument("config", help="the run's run.yaml")
-    parser.add_argument(
-        "--resume", metavar="latest|PATH", help="go on from the newest checkpoint of output_dir, or from PATH"
-    )
+    resume_options.add_arguments(parser, "go on from the newest checkpoint of output_dir, or from PATH")
     parser.add_argument(
         "--dry-run",
         action="store_true",
@@ -42,9 +40,8 @@ def run(args: argparse.Namespace) -> int:
     from fastvideo_core.distributed.launched import launched_processes
 
     registry: PluginRegistry = args.registry
-    overrides = {"training.resume_from_checkpoint": args.resume} if args.resume is not None else {}
     launched = launched_processes()
-    cfg = load_run_config(args.config, registry, overrides, processes=launched)
+    cfg = load_run_config(args.config, registry, resume_options.overrides(args), processes=launched)
 
     from fastvideo_core.dispatch.own_folder import alone_in
     from fastvideo_core.distributed import context, launch

@@ -53,6 +53,10 @@ def training_contradictions(
     yield from _paths(training)
     yield from _trackers(training, is_installed or _is_installed)
     yield from _processes(training, roles)
+    if training.resume_with_new_data and training.resume_from_checkpoint is None:
+        found = "new data for a run that goes on, but it starts anew"
+        problem = Problem(found, fix="add --resume latest (training.resume_from_checkpoint), or leave --new-data out")
+        yield _at("resume_with_new_data", problem, "resume_from_checkpoint")
 
 
 def role_contradictions(

@@ -186,6 +186,11 @@ class ParquetLoader:
             "contents": dict(zip(self._folder.names, self._folder.contents, strict=True)),
         }
 
+    @staticmethod
+    def is_state(state: object) -> bool:
+        """Whether it is a state of this loader, and not of a family's own."""
+        return isinstance(state, dict) and set(_STATE_KEYS) <= set(state)
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue after the position of `state`.
 

@@ -153,7 +153,7 @@ def estimate_run(
     _, shards = mesh_shape(cfg.training.hsdp_replicate_dim, cfg.training.hsdp_shard_dim, cfg.training.num_gpus)
     roles = {}
     for name in cfg.roles:
-        outline = _outline(cfg, registry, name, rows, latents_source)
+        outline = outline_of(cfg, registry, name, rows, latents_source)
         if outline is None:
             return None
         roles[name] = estimate_role(cfg, outline, shards=shards)
@@ -200,13 +200,14 @@ def estimate_role(cfg: RunConfig, outline: RoleOutline | RoleHandle, *, shards: 
     )
 
 
-def _outline(
+def outline_of(
     cfg: RunConfig,
     registry: PluginRegistry,
     name: str,
     rows: Sequence[Mapping[str, Any]],
     latents_source: LatentsSource | None,
 ) -> RoleOutline | RoleHandle | None:
+    """A role's networks with parameters on meta, without adapters; None when its family has no outline of them."""
     family = cfg.role_family(name)
     plugin = registry.get("models", family)
     based = with_base_paths(cfg)

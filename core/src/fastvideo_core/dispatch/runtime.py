@@ -139,6 +139,7 @@ def build_checkpoint_manager(cfg: RunConfig, registry: PluginRegistry) -> Checkp
         versions=plugin_versions(cfg, registry),
         background=cfg.training.async_checkpointing,
         skip_errors=cfg.training.on_checkpoint_error == "skip",
+        new_data=cfg.training.resume_with_new_data,
     )
 
 
