@@ -136,6 +136,10 @@ def test_what_the_source_no_longer_lists_is_taken_out_when_asked(clips: Path, tm
     report = preprocess(encoder, clips, tmp_path / "out", replace(OPTIONS, prune=True))
     assert changes(report) == {"a.mp4": "no longer in the source", "c.mp4": "no longer in the source"}
     assert (report.samples, report.files, encoder.videos) == (1, 1, 0)
+    assert rows(tmp_path / "out").keys() == {"b.mp4#0000"}
+    (clips / "a.txt").write_text("ball a")
+    preprocess(encoder, clips, tmp_path / "out", OPTIONS)
+    assert encoder.videos == 1
     assert rows(tmp_path / "out") == as_new(clips, tmp_path)
 
 
