@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import json
+from pathlib import Path
 
 import pytest
 
+import fastvideo_core
 from fastvideo_core.errors import Problem, UserError
 from fastvideo_core.shown import is_secret, printable, without_secrets
 
@@ -87,3 +90,13 @@ def test_nothing_that_is_printed_or_logged_reaches_the_terminal_raw(tmp_path, ca
     assert "\x07" not in said.out + said.err
     assert "hush" not in said.out + said.err
     assert json.loads(said.out.splitlines()[-1])["event"] == "log"
+
+
+def test_commands_print_in_one_place_and_json_in_the_others():
+    """JSON has escapes of its own."""
+    root, found = Path(fastvideo_core.__file__).parent, []
+    for file in root.rglob("*.py"):
+        calls = [node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Call)]
+        prints = [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "print"]
+        found += [file.relative_to(root).as_posix() for call in prints if "json.dumps" not in ast.unparse(call)]
+    assert set(found) == {"streams.py", "cli/console.py"}

@@ -17,12 +17,9 @@ from pathlib import Path
 from random import Random
 
 import pytest
-import yaml
 
 from fastvideo_core.cli.main import main
 from fastvideo_core.errors import UserError
-from tests.families import Kind as Family
-from tests.families import write_tiny_family
 from tests.fuzz.kinds import KINDS, Ground, Kind
 
 COUNT = int(os.environ.get("FUZZ_COUNT", "300"))
@@ -33,37 +30,6 @@ SECONDS = 60  # for one file that is read in milliseconds
 
 class Hanging(BaseException):
     """Reading takes too long; no Exception, so that no guard takes it for a damaged file."""
-
-
-@pytest.fixture(scope="module")
-def ground(tmp_path_factory: pytest.TempPathFactory) -> Ground:
-    """A tiny pipeline, data, and a run of one step with a validation."""
-    folder = tmp_path_factory.mktemp("ground")
-    made = write_tiny_family(Family("wan"), folder)
-    (data,) = made.data.rglob("*.parquet")
-    prompts = folder / "prompts.json"
-    height, width, frames = made.clip.height, made.clip.width, made.clip.num_frames
-    prompts.write_text(
-        f'{{"data": [{{"caption": "a", "height": {height}, "width": {width}, "num_frames": {frames}}}]}}'
-    )
-    training = {"output_dir": str(folder / "run"), "data_path": str(data), "max_train_steps": 1, "seed": 7}
-    training |= {"log_validation": True, "validation_steps": 1, "validation_dataset_file": str(prompts)}
-    run = {
-        "recipe": {"family": "wan", "method": "finetune"},
-        "roles": {"student": {"path": str(made.base), "trainable": True, "betas": [0.9, 0.99]}},
-        "training": training | {"validation_sampling_steps": [1], "validation_guidance_scale": 1.0},
-        "callbacks": {"ema": {"decay": 0.9}},
-    }
-    config = folder / "run.yaml"
-    config.write_text(yaml.safe_dump(run, sort_keys=False))
-    assert main([str(config), "--quiet"]) == 0
-    return Ground("wan", made.base, data, folder / "run", config)
-
-
-@pytest.fixture
-def quiet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.chdir(tmp_path)
 
 
 @contextmanager
@@ -108,7 +74,6 @@ def outcome(kind: Kind, copy: Path, file: str) -> str:
     return "read"
 
 
-@pytest.mark.usefixtures("quiet")
 @pytest.mark.parametrize("name", KINDS)
 def test_a_damaged_file_is_read_or_refused(name: str, ground: Ground, tmp_path: Path) -> None:
     (tmp_path / "whole").mkdir()
@@ -128,7 +93,6 @@ def test_a_damaged_file_is_read_or_refused(name: str, ground: Ground, tmp_path: 
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("quiet")
 @pytest.mark.parametrize("name", KINDS)
 def test_the_command_line_says_it_in_one_message(
     name: str, ground: Ground, tmp_path: Path, capsys: pytest.CaptureFixture[str]

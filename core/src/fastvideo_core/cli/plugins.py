@@ -14,7 +14,7 @@ from fastvideo_core.registry.discovery import ALLOWED, allowed_without_plugins, 
 from fastvideo_core.registry.requirements import Unmet, pip_command
 from fastvideo_core.registry.specs import SINGULAR
 from fastvideo_core.registry.suggestions import did_you_mean
-from fastvideo_core.streams import say
+from fastvideo_core.streams import complain, say
 
 SLOW = 0.2
 """Seconds of importing a spec from which on `--verbose` calls it slow."""
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
         text = f"{ALLOWED} names {', '.join(unknown)}, of which no plug-in is installed"
         known = dict.fromkeys(normalized(item.distribution) for item in hidden)
         guesses = dict.fromkeys(guess for name in unknown if (guess := did_you_mean(name, known)))
-        print("\n" + "; ".join([text, *guesses]), file=sys.stderr if args.json else sys.stdout)
+        (complain if args.json else say)("\n" + "; ".join([text, *guesses]))
     return 0
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from fastvideo_core import limits
 from fastvideo_core.cli.model_options import add_model_options
 from fastvideo_core.cli.numbers import finite, seed, up_to
-from fastvideo_core.streams import say
+from fastvideo_core.streams import complain, say
 
 if TYPE_CHECKING:  # torch is imported when sampling starts, not to show help
     from fastvideo_core.data.validation import ValidationPrompt
@@ -89,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
     validator = SamplingValidator(sampler, prompts, seed=args.seed)
     say(f"{model.source}: {_describe(request)}")
     if student is not None and (departure := _departure(request, student)):
-        print(departure, file=sys.stderr)
+        complain(departure)
     for line in _sizes(asked, prompts, validator.prompts):
         say(line)
     load_role(sampler.handle, model.source)

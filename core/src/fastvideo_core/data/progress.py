@@ -9,6 +9,8 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
+from fastvideo_core.streams import complain
+
 T = TypeVar("T")
 
 _LOG_SECONDS = 15.0
@@ -26,5 +28,5 @@ def progress(items: Sequence[T], unit: str) -> Iterator[T]:
             shown = now
             left = (now - started) / done * (len(items) - done)
             eta = tqdm.format_interval(left)
-            print(f"{done}/{len(items)} {unit}s, {done / (now - started):.2f} {unit}/s, {eta} left", file=sys.stderr)
+            complain(f"{done}/{len(items)} {unit}s, {done / (now - started):.2f} {unit}/s, {eta} left")
         yield item

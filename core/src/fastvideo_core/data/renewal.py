@@ -13,6 +13,7 @@ from fastvideo_core.data.parts import SampleFolders
 from fastvideo_core.data.progress import progress
 from fastvideo_core.data.sources import Source
 from fastvideo_core.errors import DataError, Problem, foreign_file
+from fastvideo_core.streams import say
 
 
 def renew(parts: SampleFolders, source: Source, encoder: LatentEncoder, *, prune: bool) -> tuple[Noted, ...]:
@@ -41,7 +42,7 @@ def renew(parts: SampleFolders, source: Source, encoder: LatentEncoder, *, prune
     }
     counts = {"captions changed": edited, "clips changed": replaced, "no longer in the source": gone}
     if since := ", ".join(f"{what}: {len(items)}" for what, items in counts.items() if items):
-        print(f"since {parts.path} was written: {since}", flush=True)
+        say(f"since {parts.path} was written: {since}", flush=True)
     parts.take_out({*gone, *replaced})
     parts.set_captions({item: captions[item] for item in edited}, lambda texts: encode_captions(encoder, texts))
     unknown = {

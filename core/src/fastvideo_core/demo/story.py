@@ -14,6 +14,7 @@ from fastvideo_core.config.document import dump_yaml
 from fastvideo_core.demo.clips import CONTENTS, balanced, write_clips
 from fastvideo_core.demo.contract import DemoRun, FamilyDemo, MethodDemo
 from fastvideo_core.demo.workers import DemoError, Job, cores, run_jobs
+from fastvideo_core.streams import say
 
 TEACHER = "teacher"
 
@@ -230,16 +231,16 @@ class Story:
         return str(self.out / name)
 
     def _say(self, text: str) -> None:
-        print(f"\n# {text}", flush=True)
+        say(f"\n# {text}", flush=True)
 
     def _show(self, arguments: Sequence[str]) -> None:
-        print(f"$ fastvideo-distill {shlex.join(arguments)}", flush=True)
+        say(f"$ fastvideo-distill {shlex.join(arguments)}", flush=True)
 
     def _timed(self, name: str, work: Callable[[], None]) -> None:
         started = time.monotonic()
         work()
         self.spent[name] = time.monotonic() - started
-        print(f"  {name}: done in {self.spent[name]:.0f} s", flush=True)
+        say(f"  {name}: done in {self.spent[name]:.0f} s", flush=True)
 
 
 def sample_path(out: Path, sampler: str, number: int) -> Path:

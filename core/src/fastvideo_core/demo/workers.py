@@ -14,6 +14,7 @@ from pathlib import Path
 from queue import SimpleQueue
 
 from fastvideo_core.errors import FastVideoError
+from fastvideo_core.streams import say
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ def _run_on(idle: SimpleQueue[_Worker], job: Job, log: Path) -> tuple[str, float
             end = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-30:])
             raise DemoError(f"`fastvideo-distill {' '.join(job.arguments)}` ended with status {status}:\n{end}")
         spent = time.monotonic() - started
-        print(f"  {job.name}: done in {spent:.0f} s", flush=True)
+        say(f"  {job.name}: done in {spent:.0f} s", flush=True)
         return job.name, spent
     finally:
         idle.put(worker)
