@@ -10,16 +10,17 @@ from typing import Any
 import torch
 import yaml
 
+from fastvideo_core.checkpoint.checksums import write_summed
+from fastvideo_core.checkpoint.choice import choose
 from fastvideo_core.checkpoint.weights import describe, read_role_weights
-from fastvideo_core.config.run import RunConfig
 from fastvideo_core.data.loader import ParquetLoader
 from fastvideo_core.data.sources import discover
 from fastvideo_core.data.validation import read_validation_prompts
 from fastvideo_core.dispatch.load import load_run_config
-from fastvideo_core.dispatch.runtime import build_checkpoint_manager
 from fastvideo_core.registry import PluginRegistry
 from fastvideo_core.report.read import read_run
 from fastvideo_wan.loading import load_text_encoder, load_transformer, load_vae, outline_role
+from tests.families import Kind as Family
 from tests.fuzz import damage
 
 CPU = torch.device("cpu")
@@ -113,6 +114,25 @@ def pipeline(ground: Ground, folder: Path) -> Kind:
     return Kind(ground.base, {"**/*.json": damage.of_json}, read, command)
 
 
+def pipeline_of(family: Family, folder: Path) -> Kind:
+    """As `pipeline`, for whatever family: through what each of them must have, networks run and all."""
+    registry = PluginRegistry()
+    plugin = registry.get("models", family.family)
+    outline: Any = registry.resolve(plugin, "outline")
+    sampler: Any = registry.resolve(plugin, "sample")
+    encoder: Any = registry.resolve(plugin, "preprocess")
+    write: Any = registry.resolve(plugin, "tiny")
+    section = registry.config_class(plugin)()
+    write(folder / "base", seed=0, **family.options)
+
+    def read(copy: Path, file: str) -> None:
+        outline(str(copy))
+        sampler(str(copy), section, device=CPU)
+        encoder(str(copy), device=CPU).encode_texts(["a cat"])
+
+    return Kind(folder / "base", {"**/*.json": damage.of_json}, read, lambda copy: [])
+
+
 def metadata(ground: Ground, folder: Path) -> Kind:
     names = [f"{number}.mp4" for number in range(4)]
     csv = "video,caption,n\n" + "".join(f'{name},"a {name}, again",{name[0]}\n' for name in names)
@@ -174,27 +194,38 @@ def parquet(ground: Ground, folder: Path) -> Kind:
 
 
 def checkpoint(ground: Ground, folder: Path) -> Kind:
-    cfg = load_run_config(ground.config, PluginRegistry())
-
-    def read(copy: Path, file: str) -> None:
-        (found,) = copy.glob("checkpoint-*")
-        roles = describe(found).roles
-        read_role_weights(found, next(iter(roles)), ema=False)
-        _resume(cfg, copy)
-
-    def command(copy: Path) -> list[Any]:
-        return ["export", copy, copy.parent / "exported"]
-
     kinds = {
         "checkpoint-*/*.json": damage.of_json,
         "checkpoint-*/*.yaml": damage.of_yaml,
         "checkpoint-*/**/*": damage.of_bytes,
     }
-    return Kind(ground.run, kinds, read, command)
+
+    def read(copy: Path, file: str) -> None:
+        (found,) = copy.glob("checkpoint-*")
+        roles = describe(found).roles
+        read_role_weights(found, next(iter(roles)), ema=False)
+        choose(found, copy)
+
+    return Kind(ground.run, kinds, read, lambda copy: ["export", copy, copy.parent / "exported"])
 
 
-def _resume(cfg: RunConfig, copy: Path) -> None:
-    build_checkpoint_manager(cfg, PluginRegistry()).prepare_resume(str(next(copy.glob("checkpoint-*"))))
+def forged_checkpoint(ground: Ground, folder: Path) -> Kind:
+    """One whose sums are right: no disk made the damage."""
+    plain = checkpoint(ground, folder)
+
+    def sign(copy: Path) -> None:
+        (state,) = copy.glob("checkpoint-*/state.json")
+        write_summed(state, state.read_bytes())
+
+    def read(copy: Path, file: str) -> None:
+        sign(copy)
+        plain.read(copy, file)
+
+    def command(copy: Path) -> list[Any]:
+        sign(copy)
+        return plain.command(copy)
+
+    return Kind(ground.run, {"checkpoint-*/state.json": damage.of_json}, read, command)
 
 
 def report(ground: Ground, folder: Path) -> Kind:
@@ -204,5 +235,6 @@ def report(ground: Ground, folder: Path) -> Kind:
 
 
 KINDS: Mapping[str, Callable[[Ground, Path], Kind]] = {
-    make.__name__: make for make in (run_yaml, pipeline, metadata, validation, parquet, checkpoint, report)
+    make.__name__: make
+    for make in (run_yaml, pipeline, metadata, validation, parquet, checkpoint, forged_checkpoint, report)
 }

@@ -20,7 +20,9 @@ import pytest
 
 from fastvideo_core.cli.main import main
 from fastvideo_core.errors import UserError
-from tests.fuzz.kinds import KINDS, Ground, Kind
+from tests.families import ALL_KINDS
+from tests.families import Kind as Family
+from tests.fuzz.kinds import KINDS, Ground, Kind, pipeline_of
 
 COUNT = int(os.environ.get("FUZZ_COUNT", "300"))
 COMMANDS = int(os.environ.get("FUZZ_COMMANDS", "10"))
@@ -77,19 +79,29 @@ def outcome(kind: Kind, copy: Path, file: str) -> str:
 @pytest.mark.parametrize("name", KINDS)
 def test_a_damaged_file_is_read_or_refused(name: str, ground: Ground, tmp_path: Path) -> None:
     (tmp_path / "whole").mkdir()
-    kind = KINDS[name](ground, tmp_path / "whole")
+    check_all(KINDS[name](ground, tmp_path / "whole"), name, COUNT, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ALL_KINDS, ids=str)
+def test_a_damaged_pipeline_of_any_family_is_read_or_refused(family: Family, tmp_path: Path) -> None:
+    (tmp_path / "whole").mkdir()
+    check_all(pipeline_of(family, tmp_path / "whole"), str(family), COUNT // 5, tmp_path)
+
+
+def check_all(kind: Kind, name: str, count: int, work: Path) -> None:
     for file, _ in kind.targets():
         kind.read(kind.folder, file)
     counts: Counter[str] = Counter()
     wrong = []
-    for number, file, copy in damaged(kind, name, range(FIRST, FIRST + COUNT), tmp_path):
+    for number, file, copy in damaged(kind, name, range(FIRST, FIRST + count), work):
         result = outcome(kind, copy, file)
         counts[result if result in ("read", "refused") else "wrong"] += 1
         wrong += [] if result in ("read", "refused") else [f"seed {number}, {file}:\n{result}"]
     print(f"{name}: {dict(counts)}")
-    assert not wrong, f"{len(wrong)} of {COUNT}:\n" + "\n".join(wrong[:5])
-    assert counts["refused"] > COUNT / 10, counts
-    assert counts["read"] + counts["refused"] == COUNT
+    assert not wrong, f"{len(wrong)} of {count}:\n" + "\n".join(wrong[:5])
+    assert counts["refused"] > count / 20, counts
+    assert counts["read"] + counts["refused"] == count
 
 
 @pytest.mark.slow

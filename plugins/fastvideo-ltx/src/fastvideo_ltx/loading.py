@@ -133,6 +133,7 @@ def load_tokenizer(path: str, *, where: str) -> PreTrainedTokenizerBase:
     folder = component_folder(path, "tokenizer", where=where)
     with readable(path, "tokenizer", where):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
+        tokenizer("a")  # what cannot be used is found here
     return tokenizer
 
 

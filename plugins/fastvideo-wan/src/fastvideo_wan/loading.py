@@ -174,6 +174,7 @@ def _load_tokenizer(path: str, *, where: str) -> PreTrainedTokenizerBase:
     folder = component_folder(path, "tokenizer", where=where)
     with _readable(path, "tokenizer", where):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
+        tokenizer("a")  # what cannot be used is found here
     return tokenizer
 
 

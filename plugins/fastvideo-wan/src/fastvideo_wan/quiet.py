@@ -1,4 +1,4 @@
-"""Loading and saving without the progress bars of diffusers and transformers."""
+"""Loading and saving without the progress bars of diffusers and transformers, and what they say of files fit to be shown."""
 
 from __future__ import annotations
 
@@ -8,10 +8,15 @@ from contextlib import contextmanager
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
+from fastvideo_core.streams import PrintableFormatter
+
 
 @contextmanager
 def no_progress_bars() -> Iterator[None]:
-    """Switches both libraries' bars off, and afterwards back to what they were."""
+    """Switches both libraries' bars off, and afterwards back to what they were. Their messages quote what files hold."""
+    for library in (diffusers_logging, transformers_logging):
+        for handler in library.get_logger().handlers:
+            handler.setFormatter(PrintableFormatter("%(message)s"))
     libraries = [library for library in (diffusers_logging, transformers_logging) if library.is_progress_bar_enabled()]
     for library in libraries:
         library.disable_progress_bar()
