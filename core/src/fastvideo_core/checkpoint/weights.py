@@ -145,9 +145,16 @@ def _stored_weights(folder: Path, role: str, *, ema: bool) -> dict[str, dict[str
                 fix="use the raw weights",
             )
         )
-    return {
-        name: {**tensors, **(averages[role].get(name, {}) if ema else {})} for name, tensors in modules[role].items()
-    }
+    with _understood(folder):
+        averaged = averages[role] if ema else {}
+        return {name: _tensors({**plain, **averaged.get(name, {})}) for name, plain in modules[role].items()}
+
+
+def _tensors(entries: Mapping[str, Any]) -> dict[str, _Stored]:
+    for name, entry in entries.items():
+        if not isinstance(entry, _Stored):
+            raise TypeError(f"'{name}' is no tensor but {type(entry).__name__}")
+    return dict(entries)
 
 
 def _state(folder: Path, document: CheckpointDocument) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -87,8 +87,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except FastVideoError as error:
         return _show(f"{traceback.format_exc() if debug else ''}error: {error}", error.exit_code)
     except Exception as error:
-        no_room = "" if debug else _no_room(error)
-        return _show(no_room or traceback.format_exc().rstrip(), 1)
+        message = "" if debug else _of_the_system(error)
+        return _show(message or traceback.format_exc().rstrip(), 1)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -98,13 +98,16 @@ class _Parser(argparse.ArgumentParser):
         super().error(printable(message))
 
 
-def _no_room(error: Exception) -> str:
-    """The message of an error, whichever library's, that says that a disk is full; empty for any other."""
+_FREE = "free space, remove what the command left half-written, and give it again"
+_SYSTEM = {errno.ENOSPC: _FREE, errno.EDQUOT: _FREE, errno.ENAMETOOLONG: "name a shorter path"}
+"""What to do where the system refuses."""
+
+
+def _of_the_system(error: Exception) -> str:
+    """The message of an error, whichever library's, that says that a disk is full or a path too long; empty for any other."""
     said = str(error)
-    if not any(os.strerror(code) in said for code in (errno.ENOSPC, errno.EDQUOT)):
-        return ""
-    fix = "free space, remove what the command left half-written, and give it again"
-    return f"error: {Problem(printable(said), fix=fix)}"
+    fix = next((fix for code, fix in _SYSTEM.items() if os.strerror(code) in said), "")
+    return f"error: {Problem(said[:1000], fix=fix)}" if fix else ""
 
 
 def _show(text: str, status: int) -> int:

@@ -6,15 +6,19 @@ import argparse
 import math
 from collections.abc import Callable
 
+from fastvideo_core import limits
+
 
 def finite(text: str) -> float:
-    """A number that is neither NaN nor infinite."""
+    """A number that is not NaN, and not larger than what can be meant."""
     try:
         value = float(text)
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
         raise argparse.ArgumentTypeError(f"{text!r} is no finite number")
+    if abs(value) > limits.FACTOR:
+        raise argparse.ArgumentTypeError(f"{text!r} is above {limits.FACTOR:.0f}, the largest number that it takes")
     return value
 
 

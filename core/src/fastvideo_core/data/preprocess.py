@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -284,9 +283,9 @@ def _check_options(options: PreprocessOptions) -> None:
     for name, (value, allowed) in choices.items():
         if value not in allowed:
             problems.append(Problem(f"{name} is {value!r}", allowed=", ".join(allowed)))
-    if options.fps is not None and (options.fps_policy == "keep" or not 0 < options.fps < math.inf):
+    if options.fps is not None and (options.fps_policy == "keep" or not 0 < options.fps <= 1000):
         found = f"fps is {options.fps:g} with fps_policy {options.fps_policy}"
-        problems.append(Problem(found, allowed='a number above 0 with "resample", no fps with "keep"'))
+        problems.append(Problem(found, allowed='a number above 0 up to 1000 with "resample", no fps with "keep"'))
     if problems:
         raise DataError(problems)
 
