@@ -8,32 +8,35 @@ from pathlib import Path
 import pytest
 
 from fastvideo_core.cli.main import main
+from fastvideo_core.demo.clips import FEW
 from fastvideo_core.demo.results import read_results
 
 MARGIN = 0.95
-"""What is left at most of the teacher's distances in as many steps; with the sign of DMD2's gradient turned around they grow to
-1.9 times the teacher's and more."""
+"""What is left at most of the teacher's distances in as many steps; 0.60 of the energy and 0.85 of Wasserstein were."""
+
+CHANCE = 1 / len(FEW)
+"""Of captions that are right where they are ignored; 0.58 of the student's were, and 0.42 of its teacher's."""
 
 
 @pytest.mark.slow
 @pytest.mark.distributed
-def test_the_fast_demo_s_students_are_ahead_of_their_teacher(
+def test_the_fast_demo_shows_its_captions_and_a_student_that_is_ahead_of_its_teacher(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "demo"
     assert main(["demo", "--fast", "--out", str(out)]) == 0
     results = read_results(out / "results.json")
     assert results.row("held-out").accuracy.caption > 0.95
-    for steps in (4, 1):
-        student, teacher = results.row(f"student-{steps}"), results.row(f"teacher-{steps}")
-        assert student.energy < MARGIN * teacher.energy
-        assert student.wasserstein < MARGIN * teacher.wasserstein
-        assert student.accuracy.colour > teacher.accuracy.colour
+    student, teacher = results.row("student-4"), results.row("teacher-4")
+    assert student.energy < MARGIN * teacher.energy
+    assert student.wasserstein < MARGIN * teacher.wasserstein
+    assert student.accuracy.caption > teacher.accuracy.caption > 2 * CHANCE
+    assert student.accuracy.caption > 3 * CHANCE
     printed = capsys.readouterr().out
     assert f"$ fastvideo-distill preprocess --family wan --model {out}/pipeline" in printed
     assert f"$ fastvideo-distill {out}/student-4.yaml" in printed
     page = (out / "demo.html").read_text()
-    assert page.count("<video") == 7 * len(results.rows)
+    assert page.count("<video") == len(FEW) * len(results.rows)
     assert not re.search(r'(src|href)="(?!data:)', page)
 
 

@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--method", default="dmd2", help="an installed method that has a demo (default: dmd2)")
     parser.add_argument("--out", type=Path, default=Path("demo"), help="new folder for everything (default: demo)")
     parser.add_argument(
-        "--fast", action="store_true", help="under two minutes: fewer clips, shorter runs, worse videos"
+        "--fast", action="store_true", help="about two minutes: eight captions, a smaller network, one student"
     )
     parser.add_argument("--seed", type=seed, default=0, help="of clips, weights, training and samples (default: 0)")
 
@@ -48,8 +48,8 @@ def run(args: argparse.Namespace) -> int:
     samplers = story.tell()
     results = measure(args.out, extent, samplers, story.spent)
     say(f"\n{as_text(results)}")
-    write_picture(args.out, results.rows)
-    write_page(args.out, recipe, results)
+    write_picture(args.out, results.rows, extent.prompts)
+    write_page(args.out, recipe, results, extent.prompts)
     say(f"\n{args.out / 'demo.html'}\n{args.out / 'demo.gif'}")
     return 0
 

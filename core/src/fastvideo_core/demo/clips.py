@@ -49,6 +49,9 @@ class Content:
 CONTENTS = tuple(Content(*names) for names in itertools.product(COLOURS, SHAPES, DIRECTIONS))
 """All 48 classes."""
 
+FEW = tuple(Content(*names) for names in itertools.product(("red", "blue"), ("circle", "square"), ("left", "right")))
+"""Eight of them, which a small network learns in a minute."""
+
 
 def render(content: Content, size: ClipSize, rng: np.random.Generator) -> Frames:
     """One clip, uint8 RGB [T, H, W, 3]: position, extent, speed and background are drawn from `rng`."""
@@ -93,12 +96,12 @@ def coverage(shape: str, centre: npt.ArrayLike, radius: float, height: int, widt
     return covered
 
 
-def balanced(count: int) -> Sequence[Content]:
+def balanced(count: int, classes: Sequence[Content] = CONTENTS) -> Sequence[Content]:
     """`count` contents, every class as often as any other up to one."""
-    return [CONTENTS[i % len(CONTENTS)] for i in range(count)]
+    return [classes[i % len(classes)] for i in range(count)]
 
 
-def write_clips(folder: Path, count: int, size: ClipSize, *, seed: int) -> None:
+def write_clips(folder: Path, count: int, size: ClipSize, *, seed: int, classes: Sequence[Content] = CONTENTS) -> None:
     """`count` mp4 files and metadata.csv with their captions; equal arguments give equal files.
 
     Args:
@@ -111,7 +114,7 @@ def write_clips(folder: Path, count: int, size: ClipSize, *, seed: int) -> None:
         write_video(folder / clip_name(number), clip, size.fps)
 
     folder.mkdir(parents=True, exist_ok=True)
-    contents = balanced(count)
+    contents = balanced(count, classes)
     with ThreadPoolExecutor() as pool:
         for _ in pool.map(write, range(count)):
             pass

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
-from fastvideo_core.demo.clips import CONTENTS, balanced
+from fastvideo_core.demo.clips import Content
 from fastvideo_core.demo.results import HEADINGS, Results, Row, cells, video_path
 from fastvideo_core.demo.story import TEACHER, Recipe, configs, read_metrics
 from fastvideo_core.pages.clips import FALL_BACK, clip
 from fastvideo_core.pages.curves import Points, curves
 from fastvideo_core.pages.html import folded, heading, page, paragraph, raw_table, table
 
-SHOWN = tuple(range(0, len(CONTENTS), 7))
-"""Prompts whose videos are shown: every colour, shape and direction is among them."""
 
+def write_page(out: Path, recipe: Recipe, results: Results, prompts: Mapping[int, Content]) -> None:
+    """Writes demo.html into the demo's folder; it needs no other file.
 
-def write_page(out: Path, recipe: Recipe, results: Results) -> None:
-    """Writes demo.html into the demo's folder; it needs no other file."""
+    Args:
+        prompts: whose videos are shown, by their number.
+    """
     students = {run.name for run in recipe.students}
     marked = [number for number, row in enumerate(results.rows) if row.name in students]
     total = sum(seconds for name, seconds in results.spent.items() if not name.startswith(("sample-", "student-")))
@@ -29,7 +30,7 @@ def write_page(out: Path, recipe: Recipe, results: Results) -> None:
             f"{total / 60:.1f} minutes here."
         ),
         heading("The same prompts and seeds"),
-        _videos(out, results.rows),
+        _videos(out, results.rows, prompts),
         heading("How good they are"),
         table(HEADINGS, map(cells, results.rows), marked),
         paragraph(
@@ -50,13 +51,12 @@ def write_page(out: Path, recipe: Recipe, results: Results) -> None:
     (out / "demo.html").write_text(document, encoding="utf-8")
 
 
-def _videos(out: Path, rows: Sequence[Row]) -> str:
-    contents = balanced(max(SHOWN) + 1)
+def _videos(out: Path, rows: Sequence[Row], prompts: Mapping[int, Content]) -> str:
     lines = []
     for row in rows:
-        videos = (clip(video_path(out, row, n), f"{row.title}: {contents[n].caption}") for n in SHOWN)
+        videos = (clip(video_path(out, row, n), f"{row.title}: {one.caption}") for n, one in prompts.items())
         lines.append([escape(row.title), *videos])
-    return raw_table(["", *(contents[n].caption for n in SHOWN)], lines)
+    return raw_table(["", *(one.caption for one in prompts.values())], lines)
 
 
 def _advantages(recipe: Recipe, results: Results) -> list[str]:

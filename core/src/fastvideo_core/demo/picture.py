@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
 from fastvideo_core.data.media import Frames, read_frames
-from fastvideo_core.demo.clips import CONTENTS
+from fastvideo_core.demo.clips import Content
 from fastvideo_core.demo.results import Row, video_path
-
-PROMPTS = (0, 9, 18, 27, 32, 45)
-"""One or two of every colour, shape and direction."""
 
 SIDE = 96
 GAP = 4
@@ -22,11 +19,15 @@ FRAME_MILLISECONDS = 120
 LAST_FRAME_MILLISECONDS = 700
 
 
-def write_picture(out: Path, rows: Sequence[Row]) -> Path:
-    """Writes demo.gif into the demo's folder: a row for the held-out clips and for every sampler, a column for a prompt."""
-    clips = [[read_frames(video_path(out, row, number)) for number in PROMPTS] for row in rows]
+def write_picture(out: Path, rows: Sequence[Row], prompts: Mapping[int, Content]) -> Path:
+    """Writes demo.gif into the demo's folder: a row for the held-out clips and for every sampler, a column for a prompt.
+
+    Args:
+        prompts: whose videos are shown, by their number.
+    """
+    clips = [[read_frames(video_path(out, row, number)) for number in prompts] for row in rows]
     length = min(len(clip) for row in clips for clip in row)
-    pictures = [_picture([[clip[frame] for clip in row] for row in clips], rows) for frame in range(length)]
+    pictures = [_picture([[clip[frame] for clip in row] for row in clips], rows, prompts) for frame in range(length)]
     colours = pictures[0].quantize(64)  # the same ones in every frame, so that nothing flickers
     pictures = [picture.quantize(palette=colours, dither=Image.Dither.NONE) for picture in pictures]
     durations = [FRAME_MILLISECONDS] * (length - 1) + [LAST_FRAME_MILLISECONDS]
@@ -35,13 +36,12 @@ def write_picture(out: Path, rows: Sequence[Row]) -> Path:
     return path
 
 
-def _picture(frames: Sequence[Sequence[Frames]], rows: Sequence[Row]) -> Image.Image:
+def _picture(frames: Sequence[Sequence[Frames]], rows: Sequence[Row], prompts: Mapping[int, Content]) -> Image.Image:
     step = SIDE + GAP
-    picture = Image.new("RGB", (TITLE_WIDTH + step * len(PROMPTS), CAPTION_HEIGHT + step * len(rows)), "white")
+    picture = Image.new("RGB", (TITLE_WIDTH + step * len(prompts), CAPTION_HEIGHT + step * len(rows)), "white")
     draw = ImageDraw.Draw(picture)
     font, small = ImageFont.load_default(12), ImageFont.load_default(9)
-    for column, number in enumerate(PROMPTS):
-        content = CONTENTS[number]
+    for column, content in enumerate(prompts.values()):
         text = f"{content.colour} {content.shape}, {content.direction}"
         draw.text((TITLE_WIDTH + column * step, 2), text, fill="black", font=small)
     for line, row in enumerate(rows):

@@ -54,8 +54,8 @@ class Results:
 
 def measure(out: Path, extent: Extent, samplers: Sequence[Sampler], spent: Mapping[str, float]) -> Results:
     """Measures what lies in `out`, and writes results.json there."""
-    contents = balanced(extent.samples)
-    trained = balanced(extent.clips)
+    contents = balanced(extent.samples, extent.classes)
+    trained = balanced(extent.clips, extent.classes)
     data = features(read_clips(out / "clips", extent.clips))
     spread = float(np.sqrt(data.var(axis=0).mean()))
     data /= spread

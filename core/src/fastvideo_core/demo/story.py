@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fastvideo_core.config.document import dump_yaml
-from fastvideo_core.demo.clips import CONTENTS, balanced, write_clips
+from fastvideo_core.demo.clips import CONTENTS, FEW, Content, balanced, write_clips
 from fastvideo_core.demo.contract import DemoRun, FamilyDemo, MethodDemo
 from fastvideo_core.demo.workers import DemoError, Job, cores, run_jobs
 from fastvideo_core.streams import say
@@ -27,20 +27,29 @@ class Extent:
     """How much the demo does.
 
     Args:
+        classes: of the clips.
         clips: that are trained on.
         samples: videos of each sampler.
         many_steps: of the teacher at its best.
         guided: whether the teacher is also sampled with guidance in few steps.
+        shown: numbers of the prompts that page and picture show: one or two of every colour, shape and direction.
     """
 
+    classes: tuple[Content, ...]
     clips: int
     samples: int
     many_steps: int
     guided: bool
+    shown: tuple[int, ...]
+
+    @property
+    def prompts(self) -> Mapping[int, Content]:
+        """Those that are shown, by their number."""
+        return {number: self.classes[number % len(self.classes)] for number in self.shown}
 
 
-FULL = Extent(clips=1920, samples=192, many_steps=40, guided=True)
-FAST = Extent(clips=480, samples=96, many_steps=10, guided=False)
+FULL = Extent(CONTENTS, clips=1920, samples=192, many_steps=40, guided=True, shown=(0, 9, 18, 27, 32, 45))
+FAST = Extent(FEW, clips=480, samples=48, many_steps=10, guided=False, shown=(0, 1, 2, 3, 4, 5, 6, 7))
 
 
 @dataclass(frozen=True)
@@ -135,9 +144,10 @@ class Story:
 
     def _write_clips(self) -> None:
         count, size = self.extent.clips, self.recipe.family_demo.size
-        self._say(f"{count} captioned clips ({CONTENTS[0].caption!r}, ...) in {self.out / 'clips'}")
-        write_clips(self.out / "clips", count, size, seed=2 * self.seed)
-        write_clips(self.out / "held-out", self.extent.samples, size, seed=2 * self.seed + 1)
+        classes = self.extent.classes
+        self._say(f"{count} clips of {len(classes)} captions ({classes[0].caption!r}, ...) in {self.out / 'clips'}")
+        write_clips(self.out / "clips", count, size, seed=2 * self.seed, classes=classes)
+        write_clips(self.out / "held-out", self.extent.samples, size, seed=2 * self.seed + 1, classes=classes)
 
     def _write_run(self, run: DemoRun, method: str, start: str) -> None:
         size = self.recipe.family_demo.size
@@ -163,7 +173,7 @@ class Story:
         """Independent commands run beside each other, as many as there are cores, two at most."""
         prompts = [
             {"caption": content.caption, "seed": 1_000_000 * self.seed + number}
-            for number, content in enumerate(balanced(self.extent.samples))
+            for number, content in enumerate(balanced(self.extent.samples, self.extent.classes))
         ]
         (self.out / "prompts.json").write_text(json.dumps({"data": prompts}, indent=1) + "\n", encoding="utf-8")
         jobs = []

@@ -7,7 +7,7 @@ from fastvideo_core.demo.contract import DemoRun, MethodDemo
 
 def finetune_demo(*, fast: bool) -> MethodDemo:
     """One run from the untrained network."""
-    steps = 240 if fast else 1500
+    steps = 1000 if fast else 1500
     run = DemoRun(
         name="teacher",
         roles={"student": {"trainable": True}},

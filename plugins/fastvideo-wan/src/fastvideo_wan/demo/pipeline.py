@@ -19,13 +19,14 @@ TEXT_LENGTH = 8
 """Tokens of a caption, its closing one included: six words fit. A real Wan attends to 512, nearly all of them padding."""
 
 
-def write_demo_pipeline(out: Path, words: tuple[str, ...], *, seed: int = 0) -> None:
+def write_demo_pipeline(out: Path, words: tuple[str, ...], *, seed: int = 0, layers: int = 4, width: int = 128) -> None:
     """Writes a pipeline folder that plain `WanPipeline.from_pretrained` loads; equal arguments give equal bytes.
 
     Args:
         out: the folder; created, must be empty or absent.
         words: every word of the captions; others are one unknown word to the text encoder.
         seed: of the random weights; the global random state is left as it was.
+        layers, width: of the transformer; the width is a multiple of 8.
 
     Raises:
         ConfigError: there is something in the folder already.
@@ -37,13 +38,13 @@ def write_demo_pipeline(out: Path, words: tuple[str, ...], *, seed: int = 0) -> 
         transformer = WanTransformer3DModel(
             patch_size=(1, 2, 2),
             num_attention_heads=4,
-            attention_head_dim=32,
+            attention_head_dim=width // 4,
             in_channels=LATENT_CHANNELS,
             out_channels=LATENT_CHANNELS,
             text_dim=TEXT_DIM,
             freq_dim=256,
-            ffn_dim=512,
-            num_layers=4,
+            ffn_dim=4 * width,
+            num_layers=layers,
             cross_attn_norm=True,
             qk_norm="rms_norm_across_heads",
         )
