@@ -58,6 +58,7 @@ def test_a_network_that_fails_on_all_processes_ends_the_run_with_its_state_saved
     for rank in scenes[1]["inside all"]:
         assert rank["error"] == "ValidationError"
         assert f"RuntimeError: inside {CALLS + 2} failed" in rank["text"]
+        assert "a network that several processes share failed in its call" in rank["text"]
         assert rank["checkpoints"] == ["checkpoint-000002"]
 
 

@@ -92,8 +92,11 @@ class Validations:
 
     def failure(self, left: ValidationLeft) -> ValidationError | None:
         """Why the run must end after a validation that failed; None when it may go on, which is logged."""
+        if left.code == FAILED_INSIDE:
+            shared = "a network that several processes share failed in its call, and cannot be called again"
+            return ValidationError([*left.problems, Problem(shared, "roles")])
         error = ValidationError(left.problems)
-        if self._args.on_validation_error == "error" or left.code == FAILED_INSIDE:
+        if self._args.on_validation_error == "error":
             return error
         self._failures += 1
         if context.is_main_process():

@@ -68,7 +68,11 @@ class VideoSampler(Protocol):
     """A family's way from a prompt to a video with any one of its roles."""
 
     def sample(self, request: ValidationRequest, prompt: ValidationPrompt, generator: torch.Generator) -> SampledVideo:
-        """One video. Every draw comes from `generator` (on the CPU), so that equal seeds give equal videos."""
+        """One video. Every draw comes from `generator` (on the CPU), so that equal seeds give equal videos.
+
+        Calls the network as `request.sample_handle.modules` has it, and no part of it alone: before each call a training
+        may leave the sampling, and by the call's `timestep` it counts the steps.
+        """
         ...
 
 
