@@ -169,6 +169,26 @@ def test_check_needs_the_features_that_an_adversarial_run_reads(commands, run, t
     commands.works("check", write_run(file, run))
 
 
+@pytest.mark.parametrize(
+    ("scheduler", "said"),
+    [
+        ({"_class_name": "UniPCMultistepScheduler"}, "UniPCMultistepScheduler states no fixed shift"),
+        ({"_class_name": "DDPMScheduler", "shift": 3.0}, "scheduler: is a DDPMScheduler"),
+    ],
+)
+def test_check_finds_a_scheduler_that_the_run_cannot_use(commands, run, tiny_wan, tmp_path, scheduler, said):
+    """The second would have ended the run at its first validation."""
+    other = shutil.copytree(tiny_wan, tmp_path / "other")
+    (other / "scheduler" / "scheduler_config.json").write_text(json.dumps(scheduler))
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("a cat\n")
+    run["roles"]["student"]["path"] = str(other)
+    run["training"] |= {"log_validation": True, "validation_steps": 1, "validation_dataset_file": str(prompts)}
+    file = write_run(tmp_path / "run.yaml", run)
+    for command in (["check", file], [file]):
+        assert said in commands.refuses(*command)
+
+
 def test_check_names_lora_targets_that_no_layer_has(commands, run, tmp_path):
     run["roles"]["student"]["lora"] = {"rank": 2, "targets": ["to_q", "no_such_layer"]}
     assert "no_such_layer" in commands.refuses("check", write_run(tmp_path / "run.yaml", run))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from fastvideo_core.config.run import RunConfig
+from fastvideo_core.config.sections import MethodConfig
 from fastvideo_core.errors import ConfigError, Problem
 
 
@@ -90,3 +91,9 @@ def check_same_latent_space(folders: Mapping[str, HasLatentSpace], *, allowed: s
     ]
     if problems:
         raise ConfigError(problems)
+
+
+def takes_many_steps(cfg: RunConfig) -> bool:
+    """Whether validation samples the run's student with the pipeline's own scheduler."""
+    config = cfg.method_config
+    return isinstance(config, MethodConfig) and config.student_schedule(lambda t: t) is None

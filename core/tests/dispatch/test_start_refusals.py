@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from fastvideo_core.cli import main as cli
+from fastvideo_core.dispatch.load import load_run_config
 from fastvideo_core.dispatch.own_folder import LOCK
+from fastvideo_core.dispatch.preflight import device_notes
 from fastvideo_core.errors import ConfigError, Problem
-from fastvideo_core.registry import register_callback, register_method
+from fastvideo_core.registry import PluginRegistry, register_callback, register_method
 from fastvideo_core.testing import toy_world
 from fastvideo_core.testing.toy import ToyAdapter, ToyConfig
 from fastvideo_core.testing.toy_method import ROLES, ToyMethod, ToyMethodConfig
@@ -199,6 +202,23 @@ def test_a_folder_whose_name_has_a_dollar_sign_is_a_folder(tmp_path: Path, capsy
     told["training"]["output_dir"] = "$cratch"
     Path("run.yaml").write_text(json.dumps(told))
     assert cli.main(["check", "run.yaml"]) == 0, capsys.readouterr().err
+
+
+def test_more_processes_than_this_machine_has_gpus(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No refusal: the run may be meant for another machine, or for several."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    told = run()
+    told["training"]["num_gpus"] = 2
+    Path("run.yaml").write_text(json.dumps(told))
+    cfg = load_run_config("run.yaml", PluginRegistry())
+    assert device_notes(cfg) == [
+        "training.num_gpus is 2, and this machine shows 1: each process needs a GPU of its own"
+    ]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert device_notes(cfg) == []
 
 
 def test_intervals_that_are_longer_than_the_run_are_told(

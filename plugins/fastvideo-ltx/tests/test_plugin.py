@@ -147,3 +147,9 @@ def test_sizes_of_the_data_and_the_adapter_are_told_without_weights(run_config):
     assert cfg.pipeline_config.adapter_class().__name__ == "LtxAdapter"
     (note,) = size_notes(cfg, [_row(), {"text_embedding": torch.zeros(1, 3, 32)}])
     assert "training.num_height is 512, and the data's videos have 64" in note
+
+
+def test_first_frames_of_another_size_than_the_run_s_are_told_before_step_1(run_config):
+    cfg = run_config(num_height=64, num_width=64, num_frames=9, pipeline={"first_frame_probability": 0.5})
+    text = _problems(cfg, rows=[_row()], source="zeros")
+    assert "asks for 2 x 2 latents, but the data's first frames are 2 x 3" in text

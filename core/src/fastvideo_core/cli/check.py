@@ -47,7 +47,8 @@ def run(args: argparse.Namespace) -> int:
     if not problems:
         findings = preflight.compare_encoders(cfg, inputs.made_by, download=False)
         problems += findings.problems
-        notes = [*inputs.notes, *run_notes(cfg), *preflight.size_notes(cfg, inputs.rows), *findings.notes]
+        notes = [*inputs.notes, *run_notes(cfg), *preflight.device_notes(cfg), *preflight.size_notes(cfg, inputs.rows)]
+        notes += findings.notes
         lines += [f"warning: {note}" for note in notes]
         problems += _resolve(cfg)
     if problems:

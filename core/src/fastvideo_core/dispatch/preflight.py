@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+import torch
+
 from fastvideo_core.adapter import LatentsSource
 from fastvideo_core.checkpoint import storage
 from fastvideo_core.config.base import PluginConfig
@@ -135,6 +137,15 @@ def login_problems(cfg: RunConfig) -> list[Problem]:
         return []
     fix = f"{FIX}, or remove wandb from training.trackers"
     return [Problem(f"wandb would not start: {login.text}", where="training.trackers", fix=fix)]
+
+
+def device_notes(cfg: RunConfig) -> list[str]:
+    """What of this machine the run could not be started on; another one may have more."""
+    visible = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    wanted = cfg.training.num_gpus
+    if not 0 < visible < wanted:
+        return []
+    return [f"training.num_gpus is {wanted}, and this machine shows {visible}: each process needs a GPU of its own"]
 
 
 def size_notes(cfg: RunConfig, rows: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -19,7 +19,7 @@ from fastvideo_core.errors import ConfigError, Problem
 from fastvideo_core.features import features_of
 from fastvideo_core.flow_adapter import FlowMatchingAdapter
 from fastvideo_core.roles import RoleHandle
-from fastvideo_ltx.batches import frame_rates
+from fastvideo_ltx.batches import check_first_frames, frame_rates
 from fastvideo_ltx.config import LtxConfig
 from fastvideo_ltx.folder import LtxFolder
 from fastvideo_ltx.layout import TokenLayout
@@ -222,15 +222,7 @@ class LtxAdapter(FlowMatchingAdapter):
         packed = PackedLatents(zeros, layout, self.data_free_weight(layout))
         if stored is None:
             return packed, None
-        if (stored.layout.height, stored.layout.width) != (layout.height, layout.width):
-            raise ConfigError(
-                Problem(
-                    f"asks for {layout.height} x {layout.width} latents, but the data's first frames are "
-                    f"{stored.layout.height} x {stored.layout.width}",
-                    where="training.num_height, training.num_width",
-                    fix="train at the size of the data, or without pipeline_config.first_frame_probability",
-                )
-            )
+        check_first_frames((stored.layout.height, stored.layout.width), layout)
         clean = zeros.clone()
         clean[:, : layout.first_frame] = stored.latents[:, : layout.first_frame]
         return packed, clean

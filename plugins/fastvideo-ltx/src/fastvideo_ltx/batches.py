@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.data import stored
 from fastvideo_core.data.sizes import data_free_size
-from fastvideo_core.errors import DataError, Problem
+from fastvideo_core.errors import ConfigError, DataError, Problem
 from fastvideo_ltx.config import SIZE_MULTIPLE
 from fastvideo_ltx.folder import LtxFolder
 from fastvideo_ltx.layout import TokenLayout
@@ -55,6 +55,23 @@ def data_free_video(raw_batch: Mapping[str, Any], folder: LtxFolder, training: T
         return TokenLayout(*stored_video(raw_batch, folder, training).shape[2:])
     size = data_free_size(training, size_multiple=SIZE_MULTIPLE, temporal_factor=folder.temporal_factor)
     return layout_of_video(folder, num_frames=size.num_frames, height=size.height, width=size.width)
+
+
+def check_first_frames(stored: Sequence[int], layout: TokenLayout) -> None:
+    """First frames [..., H, W] of the data fit a video that is of the run's size.
+
+    Raises:
+        ConfigError: they do not.
+    """
+    height, width = stored
+    if (height, width) != (layout.height, layout.width):
+        raise ConfigError(
+            Problem(
+                f"asks for {layout.height} x {layout.width} latents, but the data's first frames are {height} x {width}",
+                where="training.num_height, training.num_width",
+                fix="train at the size of the data, or without pipeline_config.first_frame_probability",
+            )
+        )
 
 
 def layout_of_video(folder: LtxFolder, *, num_frames: int, height: int, width: int) -> TokenLayout:

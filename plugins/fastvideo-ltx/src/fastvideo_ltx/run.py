@@ -14,14 +14,14 @@ from fastvideo_core.data.sizes import VideoSize, fit_prompt
 from fastvideo_core.data.stored import stored_text
 from fastvideo_core.data.validation import ValidationPrompt
 from fastvideo_core.errors import ConfigError, Problem, UserError
-from fastvideo_core.family_roles import FamilyRoles, open_family_roles
-from fastvideo_ltx.batches import data_free_video, frame_rates, stored_video
+from fastvideo_core.family_roles import FamilyRoles, open_family_roles, takes_many_steps
+from fastvideo_ltx.batches import check_first_frames, data_free_video, frame_rates, stored_video
 from fastvideo_ltx.config import LtxConfig
 from fastvideo_ltx.folder import LtxFolder
 from fastvideo_ltx.generation import Generation
 from fastvideo_ltx.generations import open_folder
 from fastvideo_ltx.identity import encoder_identity
-from fastvideo_ltx.schedule import is_dynamic, resolve_flow_shift
+from fastvideo_ltx.schedule import is_dynamic, many_step_config, resolve_flow_shift
 
 FAMILY = "ltx"
 SAME_LATENT_SPACE = "pipelines of one generation with equal latents_mean and latents_std of the VAE and equal text"
@@ -163,12 +163,16 @@ def input_problems(
             if latents_source == "data" or config.first_frame_probability > 0:
                 roles.generation.check_latents(row, roles.base, config, cfg.training)
             if latents_source == "zeros":
-                data_free_video(row, roles.base, cfg.training)
+                layout = data_free_video(row, roles.base, cfg.training)
+                if config.first_frame_probability > 0:
+                    check_first_frames(stored_video(row, roles.base, cfg.training).shape[3:], layout)
         except UserError as error:
             problems += error.problems
     if rows and not problems:  # without rows the data could not be read, which is told already
         try:
             run_flow_shift(cfg, roles)
+            if cfg.training.log_validation and takes_many_steps(cfg):
+                many_step_config(roles.base, config)
         except UserError as error:
             problems += error.problems
     return problems

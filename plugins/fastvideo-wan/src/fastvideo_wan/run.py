@@ -12,10 +12,12 @@ from fastvideo_core.data.sizes import VideoSize, fit_prompt
 from fastvideo_core.data.stored import stored_text
 from fastvideo_core.data.validation import ValidationPrompt
 from fastvideo_core.errors import Problem, UserError
-from fastvideo_core.family_roles import FamilyRoles, open_family_roles
+from fastvideo_core.family_roles import FamilyRoles, open_family_roles, takes_many_steps
 from fastvideo_wan.batches import data_free_shape, stored_latents
+from fastvideo_wan.config import WanConfig
 from fastvideo_wan.folder import WanFolder, open_folder
 from fastvideo_wan.identity import encoder_identity
+from fastvideo_wan.schedule import many_step_scheduler, resolve_flow_shift
 from fastvideo_wan.sizes import GEOMETRY, SIZE
 
 FAMILY = "wan"
@@ -63,6 +65,10 @@ def input_problems(
         folder = open_roles(cfg).base
     except UserError as error:
         return problems + list(error.problems)
+    try:
+        _check_schedules(cfg, folder)
+    except UserError as error:
+        problems += error.problems
     for row in rows:
         try:
             stored_text(row, width=folder.text_dim, path=folder.path)
@@ -73,6 +79,18 @@ def input_problems(
         except UserError as error:
             problems += error.problems
     return problems
+
+
+def _check_schedules(cfg: RunConfig, folder: WanFolder) -> None:
+    """The run has a shift, and validation of a student that takes many steps a scheduler.
+
+    Raises:
+        ConfigError: it has not.
+    """
+    config = cfg.pipeline_config if isinstance(cfg.pipeline_config, WanConfig) else WanConfig()
+    flow_shift = resolve_flow_shift(folder, config)
+    if cfg.training.log_validation and takes_many_steps(cfg):
+        many_step_scheduler(folder, flow_shift)
 
 
 def data_sizes(cfg: RunConfig, rows: Sequence[Mapping[str, Any]]) -> list[VideoSize]:
