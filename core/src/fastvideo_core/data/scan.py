@@ -143,12 +143,8 @@ def _never_empty(footer: Any, dtype_column: str) -> bool:
 
 def _chunks(footer: Any, column: str) -> list[Any]:
     """A column's part in each row group."""
-    return [
-        chunk
-        for group in range(footer.num_row_groups)
-        for i in range(footer.num_columns)
-        if (chunk := footer.row_group(group).column(i)).path_in_schema.split(".")[0] == column
-    ]
+    leaves = [footer.schema.column(i).path.split(".")[0] for i in range(footer.num_columns)]
+    return [footer.row_group(group).column(leaves.index(column)) for group in range(footer.num_row_groups)]
 
 
 def _encoder(path: Path, metadata: Mapping[bytes, bytes]) -> Mapping[str, str] | None:
