@@ -47,6 +47,7 @@ def test_no_name_is_listed_twice_by_one_trainer():
         ("--lora-rank", "FastVideo's --lora-rank is roles.student.lora.rank here"),
         ("network_dim", "musubi-tuner's network_dim is roles.student.lora.rank here"),
         ("student_update_freq", "FastGen's student_update_freq is method_config.generator_update_interval here"),
+        ("lora", "it belongs to another section: roles.<role>.lora"),
         ("lerning_rate", "did you mean 'learning_rate'?"),
         ("learningRate", "did you mean 'learning_rate'?"),
         ("max_train_step", "did you mean 'max_train_steps'?"),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fastvideo_core.shown import printable as printable
 
-_LONG = 100  # characters of `allowed` that a list of problems repeats
+_LONG = 60  # characters of `allowed` that a list of problems repeats
 
 
 @dataclass(frozen=True)

@@ -131,9 +131,7 @@ RENAMED: Mapping[str, Mapping[str, str | tuple[str, str]]] = {
         "resume": "training.resume_from_checkpoint",
         "project": "training.tracker_project_name",
         "log_config": "training.trackers",
-        "name": "training.wandb_run_name",
         "trainer": ("training", "its keys stand directly under training"),
-        "model": "roles",
         "model_class": "recipe.method",
         "dataloader_train": ("training.data_path", "a folder that `fastvideo-distill preprocess` has written"),
         "input_shape": ("training.num_height", "with num_width and num_frames, in pixels"),
@@ -314,7 +312,7 @@ def foreign_name(key: object) -> Foreign | None:
     """What a key means that is not known where it stands; None when no trainer here or elsewhere has it."""
     name = _plain(str(key))
     if name in _OWN:
-        return Foreign("", f"training.{_OWN[name]}", "")
+        return Foreign("", _OWN[name], "")
     return _FOREIGN.get(name)
 
 
@@ -344,5 +342,6 @@ def _table() -> dict[str, Foreign]:
     return table
 
 
-_OWN = {_plain(name): name for name in TrainingArgs.model_fields}
+_OWN = {_plain(name): f"training.{name}" for name in TrainingArgs.model_fields}
+_OWN |= {name: f"roles.<role>.{name}" for name in ("trainable", "checkpoint_role", "lora")}
 _FOREIGN = _table()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 from dataclasses import dataclass, field, fields
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fastvideo_core import limits
+from fastvideo_core.config.problems import near
 from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.data.text import read_text, text_lines
 from fastvideo_core.errors import ConfigError, DataError, Problem, foreign_file
@@ -162,8 +162,8 @@ def _check(key: str, value: object, root: Path) -> tuple[str, str] | None:
 
 
 def _unknown(key: str, known: tuple[str, ...], where: str) -> Problem:
-    near = difflib.get_close_matches(key, known, n=1)
-    fix = f"did you mean {near[0]}?" if near else "remove it"
+    guess = near(key, known)
+    fix = f"did you mean {guess[0]}?" if guess else "remove it"
     return Problem(f"unknown key {key!r}", where, allowed=", ".join(known), fix=fix)
 
 
