@@ -70,7 +70,11 @@ def test_a_dataloader_of_each_processes_own_state_is_not_for_another_number_of_t
         resumed.train()
     text = str(raised.value)
     assert "its dataloader had a state of its own on each of 2 processes; this run has 1" in text
-    assert "resume with 2 processes, or start a new run with this checkpoint as the path of its roles" in text
+    assert "resume with 2 processes, or start the data afresh: --resume latest --new-data" in text
+    options = {"resume_from_checkpoint": str(out), "resume_with_new_data": True}
+    afresh = own_state.built(tmp_path / "afresh", WHOLE + 1, **options)
+    afresh.train()
+    assert (tmp_path / "afresh" / f"checkpoint-{WHOLE + 1:06d}").is_dir()
 
 
 def test_a_callback_goes_on_with_the_main_processes_part_on_another_number_of_them(tmp_path, caplog):
