@@ -27,6 +27,7 @@ import errno, os, signal, threading, time
 import torch
 from fastvideo_core import validator
 from fastvideo_core.checkpoint import storage
+from fastvideo_core.distributed import peers
 from fastvideo_core.data.validation import ValidationPrompt
 from fastvideo_core.validator import SampledVideo, SamplingValidator
 from fastvideo_core.errors import DataError
@@ -80,6 +81,11 @@ class Fault(Callback):
             storage.write_document = full_disk
         if self.config.kind == "no video":
             validator.write_video = no_video
+        if self.config.kind in ("gone", "gone unnoticed"):
+            peers._GRACE = 1 if self.config.kind == "gone" else 10_000
+            if int(os.environ["RANK"]) == self.config.rank:
+                os.kill(os.getpid(), signal.SIGKILL)
+            open("waits", "w").close()
 
     @hookimpl
     def step_end(self, step):

@@ -10,6 +10,8 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +161,56 @@ def test_tasks_of_srun_are_one_run(tmp_path):
     assert [task.returncode for task in tasks] == [0, 0], tasks[0].stderr
     assert "".join(task.stdout for task in tasks).count("done: ") == 1
     assert '"world_size": 2' in (tmp_path / "run" / "checkpoint-000003" / "state.json").read_text()
+
+
+@contextmanager
+def started_by_hand(folder: Path, fault: str) -> Iterator[list[subprocess.Popen[str]]]:
+    """Two processes that nobody looks after."""
+    arguments = write(folder, fault)
+    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "fastvideo_core", *arguments],
+            cwd=folder,
+            env=environment(**common, RANK=str(rank), LOCAL_RANK=str(rank)),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    try:
+        yield processes
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+
+
+def test_a_process_ends_with_words_when_its_peer_was_killed_before_the_first_step(tmp_path):
+    with started_by_hand(tmp_path, "gone") as (survivor, _):
+        _, error = survivor.communicate(timeout=LIMIT)
+    assert survivor.returncode == 1
+    assert error.count("error: process 1 of 2 is gone: it failed or was killed, or its machine was lost") == 1
+    assert "--resume latest goes on from the last checkpoint" in error
+    assert "Traceback" not in error
+
+
+def test_a_process_that_waits_for_a_killed_peer_heeds_sigterm_at_once(tmp_path):
+    with started_by_hand(tmp_path, "gone unnoticed") as (survivor, killed):
+        wait_until((tmp_path / "waits").exists, "the survivor", survivor)
+        assert killed.wait(timeout=LIMIT) == -signal.SIGKILL
+        survivor.terminate()
+        _, error = survivor.communicate(timeout=LIMIT)
+    assert survivor.returncode == 128 + signal.SIGTERM
+    assert "stopped by SIGTERM before the first step: there is nothing to save" in error
+
+
+def test_processes_that_were_started_by_hand_leave_in_order(tmp_path):
+    with started_by_hand(tmp_path, "none") as processes:
+        said = [process.communicate(timeout=LIMIT)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said
+    assert "gone" not in "".join(said)
 
 
 def test_tasks_of_srun_that_cannot_meet_say_so_once(tmp_path):

@@ -105,6 +105,7 @@ class DistillTrainer:
                 validations = self._validations(method, callbacks, signals, progress)
                 updates = Updates(self.training_args.max_skipped_steps)
 
+                signals.begin()
                 for step in range(start_step + 1, max_steps + 1):
                     metrics, losses = self._accumulate_gradients(method, batches, step)
                     request = signals.take()

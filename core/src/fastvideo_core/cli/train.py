@@ -45,6 +45,7 @@ def run(args: argparse.Namespace) -> int:
 
     from fastvideo_core.dispatch.own_folder import alone_in
     from fastvideo_core.distributed import context, launch
+    from fastvideo_core.distributed.peers import lost_peer
 
     if cfg.training.num_gpus > 1 and launched is None:
         return launch.start_processes(cfg.training.num_gpus, args.typed)
@@ -59,6 +60,10 @@ def run(args: argparse.Namespace) -> int:
     except RunStopped:
         launch.leave_process_group()
         raise
+    except RuntimeError as error:  # what torch says when a process that it waits for is gone
+        if (lost := lost_peer(wait=2.0)) is None:
+            raise
+        raise FastVideoError(lost) from error
     finally:
         drop_unwritten()
     # After an error the group is not left in good order: that would wait for processes that are not there any more.

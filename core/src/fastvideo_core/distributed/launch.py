@@ -24,6 +24,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from fastvideo_core.distributed import context, slurm
 from fastvideo_core.distributed.launched import check_place, launched_processes
+from fastvideo_core.distributed.peers import leave_peers, watch_peers
 from fastvideo_core.distributed.siblings import (
     FOLDER_VARIABLE,
     end_with_launcher,
@@ -176,9 +177,11 @@ def join_process_group() -> None:
         dist.init_process_group("nccl", device_id=context.device())
     else:
         dist.init_process_group("gloo")
+    watch_peers()
 
 
 def leave_process_group() -> None:
     """Undoes `join_process_group`."""
+    leave_peers()
     if dist.is_initialized():
         dist.destroy_process_group()

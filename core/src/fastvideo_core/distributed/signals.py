@@ -11,9 +11,10 @@ import signal
 import threading
 from contextlib import suppress
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
-from fastvideo_core.distributed.siblings import ended_siblings, register_ready
+from fastvideo_core.distributed.peers import lost_peer
+from fastvideo_core.distributed.siblings import ended_siblings, launcher_folder, register_ready
 
 SAVE, INTERRUPT, HANG_UP, TERMINATE = 1, 2, 3, 4
 """Requests; of several, the highest counts."""
@@ -35,11 +36,13 @@ class RunSignals:
     """Inside the context, signals become requests; outside of the main thread, where Python gives none, nothing happens.
 
     A thread reads every signal as it comes, also while the main thread waits inside a collective: it ends the process at
-    the second SIGINT, and at a SIGTERM that comes because another process of the run is gone.
+    the second SIGINT, and at a SIGTERM or SIGHUP that comes before there is anything to save, or because another process
+    of the run is gone.
     """
 
     def __init__(self) -> None:
         self._request = 0
+        self._begun = False
         self._before: dict[int, Any] = {}
         self._wakeup = -1
         self._pipe: tuple[int, int] | None = None
@@ -50,7 +53,7 @@ class RunSignals:
         self._pipe = os.pipe()
         os.set_blocking(self._pipe[1], False)
         self._wakeup = signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
-        threading.Thread(target=_watch, args=(self._pipe[0],), name="fastvideo-signals", daemon=True).start()
+        threading.Thread(target=self._watch, args=(self._pipe[0],), name="fastvideo-signals", daemon=True).start()
         self._before = {number: signal.signal(number, self._take_note) for number in heeded(*SIGNALS)}
         register_ready()
         return self
@@ -63,6 +66,10 @@ class RunSignals:
         signal.set_wakeup_fd(self._wakeup)
         os.close(self._pipe[1])  # ends the thread
         self._pipe = None
+
+    def begin(self) -> None:
+        """From now on there is something to save."""
+        self._begun = True
 
     def _take_note(self, number: int, frame: FrameType | None) -> None:
         self._request = max(self._request, SIGNALS[signal.Signals(number)])
@@ -77,16 +84,25 @@ class RunSignals:
         request, self._request = self._request, 0
         return request
 
+    def _watch(self, pipe: int) -> None:
+        interrupts = 0
+        while byte := os.read(pipe, 1):
+            interrupts += byte[0] == signal.SIGINT
+            if interrupts > 1:
+                _end(signal.SIGINT, ENDED_AT_ONCE)
+            if byte[0] in (signal.SIGTERM, signal.SIGHUP):
+                if not self._begun:
+                    _end(
+                        byte[0],
+                        f"stopped by {signal.Signals(byte[0]).name} before the first step: there is nothing to save",
+                    )
+                if ended_siblings() or lost_peer() is not None:
+                    os._exit(128 + byte[0])
+        os.close(pipe)
 
-def _watch(pipe: int) -> None:
-    interrupts = 0
-    while byte := os.read(pipe, 1):
-        interrupts += byte[0] == signal.SIGINT
-        if interrupts > 1:
-            if "RANK" not in os.environ:
-                with suppress(OSError):  # its reader may have gone at the first one
-                    os.write(2, f"\n{ENDED_AT_ONCE}\n".encode())  # sys.stderr may be held by the main thread
-            os._exit(128 + signal.SIGINT)
-        if byte[0] == signal.SIGTERM and ended_siblings():
-            os._exit(128 + signal.SIGTERM)
-    os.close(pipe)
+
+def _end(number: int, words: str) -> NoReturn:
+    if os.environ.get("RANK", "0") == "0" and launcher_folder() is None:
+        with suppress(OSError):  # its reader may have gone
+            os.write(2, f"\n{words}\n".encode())  # sys.stderr may be held by the main thread
+    os._exit(128 + number)
