@@ -104,7 +104,6 @@ def check_all(kind: Kind, name: str, count: int, work: Path) -> None:
     assert counts["read"] + counts["refused"] == count
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
 def test_the_command_line_says_it_in_one_message(
     name: str, ground: Ground, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -91,10 +91,11 @@ def read_role_weights(
     }
     read_tensors(folder / storage.TENSORS, targets, every_rank_alone=True)
     trained = _stored_weights(folder, role, ema=False) if ema else wanted
-    return {
-        name: {fqn: targets[stored.key].to(trained[name][fqn].dtype) for fqn, stored in tensors.items()}
-        for name, tensors in wanted.items()
-    }
+    with _understood(folder):
+        return {
+            name: {fqn: targets[stored.key].to(trained[name][fqn].dtype) for fqn, stored in tensors.items()}
+            for name, tensors in wanted.items()
+        }
 
 
 class CheckpointWeights:

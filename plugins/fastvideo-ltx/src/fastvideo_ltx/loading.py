@@ -123,9 +123,12 @@ def load_text_model(
     return model.to(device).eval().requires_grad_(False)
 
 
-def load_tokenizer(path: str, *, where: str) -> PreTrainedTokenizerBase:
+def load_tokenizer(path: str, *, where: str, pads: bool = True) -> PreTrainedTokenizerBase:
     """The tokenizer, read from its folder also where `path` is a hub id: transformers asks the hub for files that a tokenizer may
     have, and offline it gives up on those that are not cached.
+
+    Args:
+        pads: whether it must have a padding token of its own.
 
     Raises:
         ConfigError: it cannot be read.
@@ -133,7 +136,8 @@ def load_tokenizer(path: str, *, where: str) -> PreTrainedTokenizerBase:
     folder = component_folder(path, "tokenizer", where=where)
     with readable(path, "tokenizer", where):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
-        tokenizer("a")  # what cannot be used is found here
+        # What cannot be used is found here.
+        tokenizer(["a"], padding="max_length" if pads else False, max_length=8, truncation=True)
     return tokenizer
 
 

@@ -44,7 +44,7 @@ def load_text_encoder(
     path: str, *, dtype: torch.dtype, device: torch.device, where: str = "path"
 ) -> tuple[PreTrainedTokenizerBase, Gemma3ForConditionalGeneration]:
     """The tokenizer and Gemma 3; errors as `load_vae`."""
-    tokenizer = load_tokenizer(path, where=where)
+    tokenizer = load_tokenizer(path, where=where, pads=False)
     gemma = load_text_model(
         Gemma3ForConditionalGeneration, path, "text_encoder", dtype=dtype, device=device, where=where
     )
