@@ -83,7 +83,7 @@ def test_data_of_another_text_encoder_is_refused(folder, capsys, arguments):
     assert "fix: preprocess it again with --model toy/student, or train the pipeline that it was made with" in error
     assert "vae" not in error
     assert "several things" not in error
-    assert not (folder / "out").exists()
+    assert {path.name for path in (folder / "out").glob("*")} <= {".run.lock"}
 
 
 @pytest.mark.parametrize("arguments", [("check",), ()], ids=["check", "train"])
