@@ -137,7 +137,8 @@ def load_tokenizer(path: str, *, where: str, pads: bool = True) -> PreTrainedTok
     with readable(path, "tokenizer", where):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
         # What cannot be used is found here.
-        tokenizer(["a"], padding="max_length" if pads else False, max_length=8, truncation=True)
+        tokenizer("a")
+        tokenizer("a", padding="max_length" if pads else False, max_length=8, truncation=True)
     return tokenizer
 
 

@@ -174,7 +174,9 @@ def _load_tokenizer(path: str, *, where: str) -> PreTrainedTokenizerBase:
     folder = component_folder(path, "tokenizer", where=where)
     with _readable(path, "tokenizer", where):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
-        tokenizer(["a"], padding="max_length", max_length=8, truncation=True)  # what cannot be used is found here
+        # What cannot be used is found here.
+        tokenizer("a")
+        tokenizer("a", padding="max_length", max_length=8, truncation=True)
     return tokenizer
 
 
