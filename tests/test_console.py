@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import fcntl
 import io
 import itertools
@@ -306,17 +307,24 @@ def test_a_message_that_cannot_be_made_is_shown_as_logging_shows_it(monkeypatch)
     assert "--- Logging error ---" in error.getvalue()
 
 
-def test_a_full_disk_before_the_first_step_is_one_message_and_loses_no_file(run_file, capsys):
+def test_a_full_disk_before_the_first_step_is_one_message_and_loses_no_file(run_file, capsys, monkeypatch):
     folder = Path("run")
     folder.mkdir()
     (folder / "run.yaml").write_text("an earlier start's")
-    (folder / ".run.yaml.tmp").symlink_to("/dev/full")
+    write_text = Path.write_text
+
+    def full(path: Path, text: str, **options: Any) -> int:
+        if path.name == ".run.yaml.tmp":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        return write_text(path, text, **options)
+
+    monkeypatch.setattr(Path, "write_text", full)
     assert main([str(run_file)]) == 1
     error = capsys.readouterr().err
     assert "error: run/run.yaml: cannot be written: No space left on device" in error
     assert "fix: free space" in error
     assert "Traceback" not in error
-    assert [path.name for path in folder.iterdir()] == ["run.yaml"]
+    assert {path.name for path in folder.iterdir()} == {".run.lock", "run.yaml"}
     assert (folder / "run.yaml").read_text() == "an earlier start's"
 
 
