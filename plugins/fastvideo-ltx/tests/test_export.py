@@ -108,7 +108,8 @@ def test_pipelines_that_take_timesteps_are_given_them(tiny_condition, trained, t
 
 @pytest.mark.parametrize("flow_shift", [None, 8.0])
 def test_a_many_step_model_in_plain_diffusers_makes_the_same_video(tiny, trained, tmp_path, flow_shift):
-    config = LtxConfig(flow_shift=flow_shift, shift_tokens=None if flow_shift else 1024)
+    tokens = None if flow_shift else 1024
+    config = LtxConfig(flow_shift=flow_shift, shift_tokens=tokens, negative_prompt="")
     assert _export(tiny, tmp_path / "out", trained, config=config) == []
     written = json.loads((tmp_path / "out/scheduler/scheduler_config.json").read_text())
     assert written["use_dynamic_shifting"] == (flow_shift is None)

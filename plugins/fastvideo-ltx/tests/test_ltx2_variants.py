@@ -27,7 +27,7 @@ def ltx23(tiny_ltx2, tmp_path_factory) -> str:
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
 def test_ltx23_is_sampled_as_by_its_own_pipeline(ltx23, guidance):
     frames, sound = generate(open_pipeline(ltx23), steps=2, guidance=guidance, output_type="np")
-    sampler = build_sampler(ltx23, LtxConfig(), device=torch.device("cpu"))
+    sampler = build_sampler(ltx23, LtxConfig(negative_prompt=""), device=torch.device("cpu"))
     request = ValidationRequest(sampler.handle, Path("unused"), sampling_steps=2, guidance_scale=guidance)
     prompt = ValidationPrompt("a cat", height=HEIGHT, width=WIDTH, num_frames=FRAMES)
     ours = sampler.sample(request, prompt, torch.Generator().manual_seed(3))

@@ -88,7 +88,7 @@ def test_a_schedule_is_warped_by_the_runs_flow_shift(tiny, trained, tmp_path):
 
 @pytest.mark.parametrize("flow_shift", [None, 8.0])
 def test_a_many_step_model_in_plain_diffusers_makes_the_same_video(tiny, trained, tmp_path, flow_shift):
-    config = WanConfig(flow_shift=flow_shift)
+    config = WanConfig(flow_shift=flow_shift, negative_prompt="")
     notes = export_pipeline(
         tiny, tmp_path / "out", {"transformer": trained}, pipeline_config=config, student_schedule=None
     )
