@@ -220,7 +220,7 @@ def test_damaged_or_missing_files_are_clear_errors(stored, tmp_path):
     _, folder = stored
     source = SafetensorsWeights({"net": folder}, where="roles.student.path")
     (folder / "b.safetensors").write_bytes(b"short")
-    with pytest.raises(ConfigError, match=r"roles\.student\.path .*b\.safetensors\): cannot be read: "):
+    with pytest.raises(ConfigError, match=r"roles\.student\.path .*b\.safetensors\): is no valid weights file: "):
         source.read("net", sorted(source.tensor_names("net"))[-1])
     (folder / "x.safetensors.index.json").write_text("{}")
     with pytest.raises(ConfigError, match=r"x\.safetensors\.index\.json"):
