@@ -35,6 +35,8 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Ground:
     config = folder / "run.yaml"
     config.write_text(yaml.safe_dump(run, sort_keys=False))
     assert main([str(config), "--quiet"]) == 0
+    run["training"]["output_dir"] = str(folder / "next")
+    config.write_text(yaml.safe_dump(run, sort_keys=False))
     return Ground("wan", made.base, data, folder / "run", config)
 
 

@@ -59,7 +59,7 @@ class Ground:
         base: a pipeline folder of the family.
         data: a parquet file.
         run: the folder of a run, with its checkpoint and videos.
-        config: the run's run.yaml as a user wrote it.
+        config: a run.yaml like the run's, for another one.
     """
 
     family: str
