@@ -19,8 +19,8 @@ UPDATES_AND_LOOP: tuple[Mutation, ...] = (
     Mutation(
         "positive and negative swapped where captions are dropped",
         f"{CORE}/batch.py",
-        "torch.where(mask, self.negative_conditioning[key], value)",
-        "torch.where(mask, value, self.negative_conditioning[key])",
+        "torch.where(mask, without[key], value)",
+        "torch.where(mask, value, without[key])",
         (
             f"{FINETUNE_METHOD}::test_captions_are_dropped_anew_each_time_at_the_configured_rate",
             f"{UPDATES}::test_dropped_captions_reach_the_networks_as_the_negative_conditioning",
