@@ -10,6 +10,7 @@ import pytest
 from av.stream import Disposition
 from PIL import Image
 
+from fastvideo_core.data.audio import SoundTrack
 from fastvideo_core.data.media import picture_notes, probe, read_frames, write_contact_sheet, write_video
 from fastvideo_core.errors import DataError
 
@@ -153,7 +154,7 @@ def test_a_clip_filmed_upright_is_read_upright(tmp_path: Path) -> None:
 
 def test_files_that_are_no_video_are_named(tmp_path: Path) -> None:
     (tmp_path / "x.mp4").write_text("not a video")
-    with pytest.raises(DataError, match=r"x.mp4: cannot be read as a video"):
+    with pytest.raises(DataError, match=r"x.mp4: is no valid video: "):
         probe(tmp_path / "x.mp4")
     with pytest.raises(DataError, match=r"none.mp4: there is no such video file"):
         read_frames(tmp_path / "none.mp4")
@@ -165,6 +166,37 @@ def test_files_that_are_no_video_are_named(tmp_path: Path) -> None:
         container.mux(stream.encode())
     with pytest.raises(DataError, match=r"sound.mp4: the file has no video track"):
         probe(tmp_path / "sound.mp4")
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_titles_in_other_encodings_are_no_damage(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"x.{suffix}"
+    with av.open(str(path), "w") as container:
+        container.metadata["title"] = "un caf\N{LATIN SMALL LETTER E WITH ACUTE}"
+        video = container.add_stream("libx264", rate=16)
+        video.height, video.width, video.pix_fmt = 32, 32, "yuv420p"
+        sound = container.add_stream("aac", rate=16000, layout="mono")
+        for array in levels(5):
+            container.mux(video.encode(av.VideoFrame.from_ndarray(array, format="rgb24")))
+        piece = av.AudioFrame.from_ndarray(np.zeros((1, 5000), np.float32), format="fltp", layout="mono")
+        piece.sample_rate = 16000
+        for packets in (sound.encode(piece), sound.encode(), video.encode()):
+            container.mux(packets)
+    path.write_bytes(path.read_bytes().replace(b"caf\xc3\xa9", b"caf\xe9\xe9"))
+    assert probe(path).frames == len(read_frames(path)) == 5
+    with SoundTrack(path, 8000) as track:
+        assert track.read(0, 0.25).shape == (2, 2000)
+
+
+def test_whatever_fails_in_reading_a_video_is_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_video(tmp_path / "x.mp4", levels(2), 16)
+
+    def broken(*args: object) -> None:
+        raise KeyError("no such format")
+
+    monkeypatch.setattr("fastvideo_core.data.media._picture", broken)
+    with pytest.raises(DataError, match=r"x.mp4: is no valid video: KeyError 'no such format'"):
+        read_frames(tmp_path / "x.mp4")
 
 
 def test_frames_of_the_wrong_kind_are_refused(tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def test_the_report_accounts_for_everything_that_was_skipped(clips: Path, tmp_pa
     reasons = {skip.item: skip.reason for skip in report.skipped}
     assert reasons.keys() == {"mute.mp4", "broken.mp4", "short.mp4"}
     assert reasons["mute.mp4"] == "missing caption"
-    assert reasons["broken.mp4"].startswith("unreadable: cannot be read as a video")
+    assert reasons["broken.mp4"].startswith("unreadable: is no valid video: ")
     assert reasons["short.mp4"] == "too short: 4 frames, but a clip needs 5"
     assert report.unused_frames == {"a.mp4": 3}
     stored = json.loads((tmp_path / "out" / "report.json").read_text())

@@ -10,12 +10,14 @@ import av
 import numpy as np
 import numpy.typing as npt
 
-from fastvideo_core.data.media import default_streams, video_stream
-from fastvideo_core.errors import DataError, Problem
+from fastvideo_core.data.media import default_streams, opened, video_stream
+from fastvideo_core.errors import DataError, Problem, foreign_file
 
 Waveform = npt.NDArray[np.float32]
 
 CHANNELS = 2
+_WHAT = "sound"
+_FIX = "copy or convert the file again, or remove its audio track"
 _JITTER_SECONDS = 0.02
 """Timestamps of consecutive pieces of sound may contradict their lengths by so much; beyond it there is a gap."""
 
@@ -39,7 +41,8 @@ class SoundTrack:
         self._path = Path(path)
         self._rate = sample_rate
         self._start = _first_picture(self._path)
-        self._container = _opened(self._path)
+        with foreign_file(self._path, _WHAT, fix=_FIX):
+            self._container = av.open(str(self._path), metadata_errors="replace")
         if not self._container.streams.audio:
             self._container.close()
             raise DataError(Problem("the file has no audio track", str(self._path)))
@@ -97,12 +100,10 @@ class SoundTrack:
         """Pieces of the resampled sound, each with the number of its first sample behind the first picture."""
         layout = "mono" if stream.channels == 1 else "stereo"
         resampler = av.AudioResampler(format="fltp", layout=layout, rate=self._rate)
-        try:
+        with foreign_file(self._path, _WHAT, fix=_FIX):
             for frame in self._container.decode(stream):
                 yield from self._placed(resampler.resample(frame))
             yield from self._placed(resampler.resample(None))
-        except av.error.FFmpegError as error:
-            raise _unreadable(self._path, error) from error
 
     def _placed(self, frames: list[av.AudioFrame]) -> Iterator[tuple[int, Waveform]]:
         for frame in frames:
@@ -113,21 +114,6 @@ class SoundTrack:
 
 
 def _first_picture(path: Path) -> float:
-    with _opened(path) as container:
-        try:
-            frame = next(container.decode(video_stream(container, path)), None) if container.streams.video else None
-        except av.error.FFmpegError as error:
-            raise _unreadable(path, error) from error
+    with opened(path, _WHAT, _FIX) as container:
+        frame = next(container.decode(video_stream(container, path)), None) if container.streams.video else None
     return 0.0 if frame is None or frame.time is None else frame.time
-
-
-def _opened(path: Path) -> av.container.InputContainer:
-    try:
-        return av.open(str(path))
-    except (av.error.FFmpegError, OSError) as error:
-        raise _unreadable(path, error) from error
-
-
-def _unreadable(path: Path, error: Exception) -> DataError:
-    found = f"the sound cannot be read: {error}"
-    return DataError(Problem(found, str(path), fix="copy or convert the file again, or remove its audio track"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -13,12 +14,13 @@ from typing import TypeVar
 import av
 import numpy as np
 import numpy.typing as npt
+from av.container import InputContainer
 from av.stream import Disposition
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 from PIL import Image
 
 from fastvideo_core.data.schema import published
-from fastvideo_core.errors import DataError, Problem
+from fastvideo_core.errors import DataError, Problem, foreign_file
 
 Frames = npt.NDArray[np.uint8]
 S = TypeVar("S", av.VideoStream, av.AudioStream)
@@ -71,7 +73,7 @@ def probe(path: str | Path) -> VideoInfo:
     Raises:
         DataError: the file is missing, is no video, or has no video track.
     """
-    with _opened(Path(path)) as container:
+    with opened(Path(path)) as container:
         stream = video_stream(container, Path(path))
         fps = float(stream.average_rate or stream.guessed_rate or 0)
         frames = stream.frames
@@ -103,11 +105,11 @@ def iter_frames(
         DataError: the file is missing, is no video, or is damaged.
     """
     path = Path(path)
-    with _opened(path) as container:
+    with opened(path) as container:
         stream = video_stream(container, path)
         stream.thread_type = "AUTO"
         aspect = float(stream.sample_aspect_ratio or 1)
-        frames = _decoded(path, container, stream)
+        frames = _decoded(container, stream)
         # One for all frames: each would set up its scaling anew, which takes longer than to scale a small frame.
         reformatter = VideoReformatter()
         for frame, repeats in _resampled(frames, fps, _frame_seconds(stream)):
@@ -216,16 +218,26 @@ def write_contact_sheet(path: str | Path, frames: Frames) -> None:
         sheet.save(aside, format="PNG")
 
 
-def _opened(path: Path) -> av.container.InputContainer:
+@contextmanager
+def opened(path: Path, what: str = "video", fix: str = "copy or convert the file again") -> Iterator[InputContainer]:
+    """A media file, open; whatever goes wrong while it is read is one message.
+
+    Args:
+        path: the file.
+        what: what is read of it.
+        fix: what to do about one that is damaged.
+
+    Raises:
+        DataError: the file is missing, or cannot be read.
+    """
     if not path.is_file():
         raise DataError(Problem("there is no such video file", str(path)))
-    try:
-        return av.open(str(path))
-    except av.error.FFmpegError as error:
-        raise _unreadable(path, error) from error
+    # Titles and the like are in any encoding, and of no interest here.
+    with foreign_file(path, what, fix=fix), av.open(str(path), metadata_errors="replace") as container:
+        yield container
 
 
-def video_stream(container: av.container.InputContainer, path: Path) -> av.VideoStream:
+def video_stream(container: InputContainer, path: Path) -> av.VideoStream:
     """The video of a file: of several tracks its default one, then the largest; never a cover picture.
 
     Raises:
@@ -244,19 +256,10 @@ def default_streams(streams: Sequence[S]) -> Sequence[S]:
     return [stream for stream in streams if stream.disposition & Disposition.default] or streams
 
 
-def _unreadable(path: Path, error: Exception) -> DataError:
-    return DataError(Problem(f"cannot be read as a video: {error}", str(path), fix="copy or convert the file again"))
-
-
-def _decoded(
-    path: Path, container: av.container.InputContainer, stream: av.VideoStream
-) -> Iterator[tuple[float, av.VideoFrame]]:
+def _decoded(container: InputContainer, stream: av.VideoStream) -> Iterator[tuple[float, av.VideoFrame]]:
     seconds = _frame_seconds(stream)
-    try:
-        for i, frame in enumerate(container.decode(stream)):
-            yield (i * seconds if frame.time is None else frame.time), frame
-    except av.error.FFmpegError as error:
-        raise _unreadable(path, error) from error
+    for i, frame in enumerate(container.decode(stream)):
+        yield (i * seconds if frame.time is None else frame.time), frame
 
 
 def _frame_seconds(stream: av.VideoStream) -> float:
@@ -338,9 +341,9 @@ def picture_notes(path: str | Path, *, height: int, width: int) -> tuple[str, ..
         DataError: as `iter_frames`, or the video has no frame.
     """
     path = Path(path)
-    with _opened(path) as container:
+    with opened(path) as container:
         stream = video_stream(container, path)
-        _, frame = next(_decoded(path, container, stream), (0.0, None))
+        _, frame = next(_decoded(container, stream), (0.0, None))
         if frame is None:
             raise DataError(Problem("the video has no frame that can be decoded", str(path)))
         aspect = float(stream.sample_aspect_ratio or 1)
