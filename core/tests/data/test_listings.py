@@ -55,6 +55,46 @@ def test_a_caption_with_unquoted_commas_is_skipped_never_shortened(tmp_path: Pat
     }
 
 
+@pytest.mark.parametrize(
+    ("header", "row", "others", "filled"),
+    [
+        ("video,caption,fps", "a.mp4,a cat, at night", "", "fps is 'at night'"),
+        ("video,caption,fps", "a.mp4,a cat,at night", "", "fps is 'at night'"),
+        ("video;caption;fps", "a.mp4;a cat; at night", "b.mp4;a dog, too;25", "fps is 'at night'"),
+        ("caption,fps,video", "a cat, at night,a.mp4", "", "fps is 'at night'"),
+        ("video,caption,score", "a.mp4,a cat,at night", "b.mp4,b,0.5\nb.mp4,c,.7\nb.mp4,d,N/A", "score is 'at night'"),
+        ("video,caption,split", "a.mp4,a cat, at night", "b.mp4,b,train", "split is 'at night'"),
+        ("video,caption,split,n", "a.mp4,a cat, at night, in rain", "", "split is 'at night'"),
+        ("video, caption, split", "a.mp4,a cat, at night", "b.mp4, b, train", "split is 'at night'"),
+    ],
+)
+def test_a_caption_that_goes_on_in_columns_left_out_is_skipped(
+    tmp_path: Path, header: str, row: str, others: str, filled: str
+) -> None:
+    source = listed(tmp_path, "m.csv", "\n".join([header, row, others]))
+    assert "a.mp4" not in captions(source)
+    expected = f"the caption seems to go on in another column: {filled}; put the caption in double quotes"
+    assert problems(source)["m.csv, line 2"] == expected
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "others"),
+    [
+        ("video,caption,fps", "a.mp4,a cat,24000/1001", "b.mp4,b,n/a\nb.mp4,c"),
+        ("video,caption,split", "a.mp4, a cat, train", "b.mp4, b, test"),
+        ("video,caption,split", 'a.mp4,"a cat", train', ""),
+        ("video,caption,tag", "a.mp4,a cat,red", "b.mp4,b,7"),
+        ("video,caption,md5", "a.mp4,a cat,a3f0", "b.mp4,b,0a3f\nb.mp4,c,3300\nb.mp4,d,1b"),
+        ("video,caption,style", "a.mp4,a cat,anime", "b.mp4,b,none\nb.mp4,c,none"),
+        ("video,caption,a,b", "a.mp4,a cat,it is a cat, big", ""),
+    ],
+)
+def test_other_columns_may_hold_what_they_like(tmp_path: Path, header: str, row: str, others: str) -> None:
+    source = listed(tmp_path, "m.csv", "\n".join([header, row, others]))
+    assert captions(source)["a.mp4"] == "a cat"
+    assert problems(source).keys() <= {"b.mp4"}
+
+
 def test_rows_that_are_too_long_under_a_header_that_names_nothing(tmp_path: Path) -> None:
     assert "no row names a video; the keys are clip, words" in error(
         tmp_path, "m.csv", "clip,words\na.mp4,a cat, at night"
@@ -80,10 +120,12 @@ def test_a_quote_that_is_never_closed_is_one_message(tmp_path: Path) -> None:
 def test_other_delimiters_are_told_by_the_header(tmp_path: Path, delimiter: str) -> None:
     rows = ["\ufeffvideo|caption|n", "a.mp4|a cat, at night, in rain|1", 'b.mp4|"a | dog, too"|2']
     text = "\n".join(rows).replace("|", delimiter)
-    assert captions(listed(tmp_path, "m.csv", text)) == {
-        "a.mp4": "a cat, at night, in rain",
-        "b.mp4": f"a {delimiter} dog, too",
-    }
+    for name in ("m.csv", "metadata.tsv"):
+        assert captions(listed(tmp_path, name, text)) == {
+            "a.mp4": "a cat, at night, in rain",
+            "b.mp4": f"a {delimiter} dog, too",
+        }
+    assert captions(discover(tmp_path)).keys() == {"a.mp4", "b.mp4"}
 
 
 def test_a_column_that_is_there_twice_is_an_error(tmp_path: Path) -> None:
@@ -128,6 +170,16 @@ def test_captions_that_cannot_be_stored_are_found_before_anything_is_encoded(tmp
     source = listed(tmp_path, "m.json", json.dumps([{"video": "a.mp4", "caption": caption}]))
     assert captions(source) == {}
     assert problems(source)["a.mp4"].startswith("the caption ")
+
+
+def test_a_caption_in_another_encoding_costs_no_other_entry(tmp_path: Path) -> None:
+    rows = b'[{"video": "a.mp4", "cap": ["caf\xe9", "a"]}, {"video": "b.mp4", "cap": []}]'
+    source = listed(tmp_path, "videos2caption.json", rows)
+    assert captions(source) == {"a.mp4": "a"}
+    assert problems(source) == {
+        "a.mp4": "the caption is not UTF-8 text: the byte 0xe9 at position 3",
+        "b.mp4": "missing caption",
+    }
 
 
 def fastvideo(tmp_path: Path) -> list[dict]:

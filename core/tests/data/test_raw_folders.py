@@ -63,6 +63,11 @@ def test_links_to_folders_are_followed_once(clips: Path, tmp_path: Path) -> None
     (clips / "up").symlink_to(clips)
     (tmp_path / "elsewhere" / "back").symlink_to(clips)
     assert captions(discover(clips)) == {"a.mp4": "a", "linked/b.mp4": "b"}
+    (clips / "above").symlink_to(clips / "sub")  # and what is there without links keeps its name
+    videos(clips / "sub", "c.mp4")
+    (clips / "sub" / "c.txt").write_text("c")
+    (clips / "linked" / "sub").symlink_to(clips / "sub")
+    assert captions(discover(clips)) == {"a.mp4": "a", "linked/b.mp4": "b", "sub/c.mp4": "c"}
     (clips / "gone.mp4").symlink_to(tmp_path / "nothing.mp4")
     assert problems(discover(clips)) == {"gone.mp4 (gone.mp4)": "the video file is missing"}
 
@@ -121,6 +126,7 @@ def test_media_of_other_kinds_are_named_with_what_to_do(clips: Path) -> None:
     }
     (clips / "metadata.csv").write_text("video,caption\ng.gif,g\ni.png,i\n")
     assert captions(discover(clips)) == {"g.gif": "g"}
+    assert problems(discover(clips))["m.MPG"] == "not listed in metadata.csv"
     assert captions(discover(clips, images=True)) == {"g.gif": "g", "i.png": "i"}
     (clips / "metadata.csv").unlink()
     (clips / "a.mp4").unlink()

@@ -114,7 +114,7 @@ def test_sources_that_cannot_be_understood(tmp_path: Path) -> None:
         return str(caught.value)
 
     assert "no video and no list of samples was found" in error(tmp_path)
-    assert "metadata.csv|json|jsonl" in error(tmp_path)
+    assert "metadata.csv|tsv|json|jsonl" in error(tmp_path)
     assert "there is no such file or folder" in error(tmp_path / "none")
     videos(tmp_path, "a.mp4")
     assert "a.mp4: is no source of samples" in error(tmp_path / "a.mp4")

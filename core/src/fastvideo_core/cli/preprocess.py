@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--input",
         required=True,
         type=Path,
-        help="a folder with x.mp4 beside x.txt, or with metadata.csv|json|jsonl or FastVideo's videos2caption.json, or with "
+        help="a folder with x.mp4 beside x.txt, or with metadata.csv|tsv|json|jsonl or FastVideo's videos2caption.json, or with "
         "videos.txt and prompts.txt; a metadata file; or a .txt of prompts alone",
     )
     parser.add_argument(

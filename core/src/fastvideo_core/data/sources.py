@@ -19,12 +19,12 @@ UNREAD_SUFFIXES = (
     *(".gif", ".apng", ".avif", ".heic", ".mpg", ".mpeg", ".m2v", ".ts", ".mts", ".m2ts", ".vob", ".mxf"),
     *(".wmv", ".asf", ".flv", ".f4v", ".3gp", ".ogv", ".y4m"),
 )
-METADATA_NAMES = ("metadata.csv", "metadata.json", "metadata.jsonl")
+METADATA_NAMES = tuple(f"metadata{suffix}" for suffix in LISTING_SUFFIXES)
 
 _PROMPT_NAMES = ("prompts.txt", "prompt.txt")
 _FASTVIDEO_LISTING, _FASTVIDEO_MERGE = "videos2caption.json", "merge.txt"
 _CONVENTIONS = (
-    "a folder with x.mp4 beside x.txt, with metadata.csv|json|jsonl or videos2caption.json, or with videos.txt and "
+    "a folder with x.mp4 beside x.txt, with metadata.csv|tsv|json|jsonl or videos2caption.json, or with videos.txt and "
     "prompts.txt; a metadata file itself; a .txt file of prompts, one a line"
 )
 _NO_IMAGES = "is an image: a sample of one frame, which --num-frames 1 takes"
@@ -222,7 +222,7 @@ def _from_listing(path: Path, folder: Path, images: bool) -> Source:
         if not isinstance(video, str) or not video.strip():
             problems.append(_problem(place, "the row names no video"))
             continue
-        captions = caption if isinstance(caption, list) and caption else [caption]
+        captions = (caption or [None]) if isinstance(caption, list) else [caption]
         entries += [_Entry(place, folder / video.strip(), one) for one in captions]
     where = f"a readable row of {path.name}" if listing.unread else path.name
     return _source(path, path.parent, entries, problems + _unlisted(folder, entries, where, images), images)
@@ -273,7 +273,9 @@ def _wrong_caption(caption: object) -> str:
 
 def _unlisted(root: Path, entries: Iterable[_Entry], listing: str, images: bool) -> list[SourceProblem]:
     listed = {os.path.realpath(entry.video) for entry in entries if os.path.isfile(entry.video)}
-    others = [p for p in _read_media(files_below(root), images) if os.path.realpath(p) not in listed]
+    files = files_below(root)
+    media = {*_read_media(files, images), *(p for p in files if p.suffix.lower() in UNREAD_SUFFIXES)}
+    others = [p for p in sorted(media) if os.path.realpath(p) not in listed]
     return [_problem(_name(p, root), f"not listed in {listing}") for p in others]
 
 

@@ -15,20 +15,23 @@ _NO_DATA = frozenset({"__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN", "Syste
 def files_below(root: Path) -> list[Path]:
     """All files in and below a folder that may be data, sorted.
 
-    Links to folders are followed; a folder that is reached by several ways is read once, by the first of them.
+    Links to folders are followed, after all that is there without them: a link that is added renames nothing. A folder that
+    is reached by several ways is read once.
 
     Raises:
         DataError: a folder cannot be read.
     """
-    found, seen = [], set()
-    for folder, subfolders, files in os.walk(root, followlinks=True, onerror=_refused):
-        real = os.path.realpath(folder)
-        if real in seen:
-            subfolders.clear()
-            continue
-        seen.add(real)
-        subfolders[:] = sorted(name for name in subfolders if not _hidden(name))
-        found += [Path(folder, name) for name in files if not _hidden(name)]
+    found, seen, starts = [], set(), [root]
+    for start in starts:  # grows while it is gone through
+        for folder, subfolders, files in os.walk(start, onerror=_refused):
+            real = os.path.realpath(folder)
+            if real in seen:
+                subfolders.clear()
+                continue
+            seen.add(real)
+            subfolders[:] = sorted(name for name in subfolders if not _hidden(name))
+            starts += [path for name in subfolders if (path := Path(folder, name)).is_symlink()]
+            found += [Path(folder, name) for name in files if not _hidden(name)]
     return sorted(found)
 
 
