@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from test_sources import captions, problems, videos
@@ -151,6 +152,11 @@ def test_images_are_samples_of_one_frame(tmp_path: Path) -> None:
     assert [(skip.item, skip.reason) for skip in report.skipped] == [
         ("a.png", "is an image beside a video of the same name, which is taken")
     ]
+    rows = pq.read_table(tmp_path / "out" / "part-000000.parquet").to_pylist()
+    assert {row["file_name"]: row["media_type"] for row in rows} == {
+        "a.mp4": "video",
+        **dict.fromkeys(["i.png", "j.JPEG", "k.webp"], "image"),
+    }
     assert preprocess(FakeEncoder(), clips, tmp_path / "videos", OPTIONS).samples == 1
 
 
@@ -162,6 +168,17 @@ def test_a_data_set_is_not_put_where_its_clips_are(clips: Path, tmp_path: Path, 
         for target in (tmp_path / output, tmp_path / "link"):
             with pytest.raises(ConfigError, match=found):
                 preprocess(FakeEncoder(), source, target, OPTIONS)
+
+
+@pytest.mark.parametrize("target", ["clips", "clips/deep", "."])
+def test_a_data_set_is_not_put_where_a_list_elsewhere_has_its_clips(tmp_path: Path, target: str) -> None:
+    videos(tmp_path / "clips", "deep/a.mp4", "b.mp4")
+    (tmp_path / "lists").mkdir()
+    rows = [f"{tmp_path / 'clips' / name},x" for name in ("deep/a.mp4", "b.mp4")]
+    (tmp_path / "lists" / "m.csv").write_text("\n".join(["video,caption", *rows]))
+    with pytest.raises(ConfigError, match="the raw samples"):
+        preprocess(FakeEncoder(), tmp_path / "lists" / "m.csv", tmp_path / target, OPTIONS)
+    assert not list(tmp_path.rglob("*.json"))
 
 
 def test_a_source_with_an_impossible_name_is_one_message(tmp_path: Path) -> None:

@@ -43,6 +43,12 @@ def test_latents_and_frames_are_the_pipeline_s_own(tiny, tmp_path, guidance_scal
     assert (video.frames.float() / 255 - frames).abs().max() < 0.01
 
 
+def test_a_prompt_of_which_only_a_part_is_read_is_told(tiny, caplog):
+    sampler = build_sampler(str(tiny), MochiConfig(), torch.device("cpu")).sampler
+    sampler._conditioning("a cat " * 300)
+    assert "caption cut at 256 tokens" in caplog.text
+
+
 def test_another_pipeline_is_refused_by_name(tmp_path):
     (tmp_path / "model_index.json").write_text('{"_class_name": "CogVideoXPipeline", "_diffusers_version": "0.35.0"}')
     with pytest.raises(ConfigError, match=r"roles.student.path .*: holds a CogVideoXPipeline\n.*a MochiPipeline"):

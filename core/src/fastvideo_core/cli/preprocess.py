@@ -66,7 +66,9 @@ def run(args: argparse.Namespace) -> int:
     from fastvideo_core.distributed import context
 
     check_data_output(args.output, args.input)
-    options = _options(args, discover(args.input, images=args.num_frames == 1).has_videos)
+    source = discover(args.input, images=args.num_frames == 1)
+    check_data_output(args.output, *source.folders)
+    options = _options(args, source.has_videos)
     registry: PluginRegistry = args.registry
     family = args.family or family_of_pipeline(args.model, registry)
     make_encoder: Any = registry.resolve(registry.get("models", family), "preprocess")

@@ -21,8 +21,8 @@ def check_new_folder(path: str | Path) -> None:
     check_writable_folder(path)
 
 
-def check_data_output(path: str | Path, source: str | Path) -> None:
-    """Fails for a data set's folder that is the folder of its raw samples or holds it, or that cannot be written.
+def check_data_output(path: str | Path, *sources: str | Path) -> None:
+    """Fails for a data set's folder that is a folder of its raw samples or holds one, or that cannot be written.
 
     Whoever throws such a data set away throws the samples away. A folder inside that of the samples is fine: what it
     holds is no raw sample.
@@ -30,13 +30,14 @@ def check_data_output(path: str | Path, source: str | Path) -> None:
     Raises:
         ConfigError: as said.
     """
-    raw = Path(os.path.realpath(source))
-    if os.path.isfile(raw):
-        raw = raw.parent
     output = Path(os.path.realpath(path))
-    if raw.is_relative_to(output) and os.path.isdir(raw):
-        found = f"is the folder of the raw samples ({source})" if raw == output else f"holds the raw samples ({source})"
-        raise ConfigError(Problem(found, str(path), fix=f"name a folder of its own, such as {raw / 'encoded'}"))
+    for source in sources:
+        raw = Path(os.path.realpath(source))
+        if os.path.isfile(raw):
+            raw = raw.parent
+        if raw.is_relative_to(output) and os.path.isdir(raw):
+            found = f"{'is the folder of' if raw == output else 'holds'} the raw samples ({source})"
+            raise ConfigError(Problem(found, str(path), fix=f"name a folder of its own, such as {raw / 'encoded'}"))
     check_writable_folder(path)
 
 

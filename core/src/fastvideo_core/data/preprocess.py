@@ -31,7 +31,7 @@ from fastvideo_core.data.schema import (
     arrow_schema,
     encode_tensor,
 )
-from fastvideo_core.data.sources import Source, SourceItem, discover
+from fastvideo_core.data.sources import IMAGE_SUFFIXES, Source, SourceItem, discover
 from fastvideo_core.errors import DataError, Problem, foreign_file
 from fastvideo_core.streams import say
 
@@ -83,6 +83,7 @@ def preprocess(
     started = time.monotonic()
     check_data_output(output_dir, source)
     found = discover(source, images=options.num_frames == 1)
+    check_data_output(output_dir, *found.folders)
     if found.has_videos:
         encoder.geometry.check(height=options.height, width=options.width, num_frames=options.num_frames)
     _check_options(options)
@@ -199,7 +200,8 @@ class _Run:
         row: dict[str, Any] = {"id": one.id, "caption": one.item.caption}
         if one.item.video is not None:
             size = self._options
-            row.update(file_name=one.item.video.name, media_type="video", width=size.width, height=size.height)
+            kind = "image" if one.item.video.suffix.lower() in IMAGE_SUFFIXES else "video"
+            row.update(file_name=one.item.video.name, media_type=kind, width=size.width, height=size.height)
             row.update(num_frames=tensors["vae_latent"].shape[1], fps=one.fps, duration_sec=size.num_frames / one.fps)
             if "audio_latent" in tensors and isinstance(self._encoder, AudioEncoder):
                 row.update(audio_sample_rate=self._encoder.audio_sample_rate)

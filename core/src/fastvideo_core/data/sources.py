@@ -69,6 +69,11 @@ class Source:
     items: tuple[SourceItem, ...]
     problems: tuple[SourceProblem, ...]
 
+    @property
+    def folders(self) -> list[Path]:
+        """The folders that the videos lie in."""
+        return sorted({item.video.parent for item in self.items if item.video is not None})
+
 
 def discover(path: str | Path, *, images: bool = False) -> Source:
     """Find videos and captions, or prompts, at `path`.

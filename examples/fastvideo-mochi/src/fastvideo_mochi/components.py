@@ -6,6 +6,7 @@ import torch
 from diffusers.models.transformers.transformer_mochi import MochiTransformerBlock
 
 from fastvideo_core import ModelComponents, RoleHandle, RoleManager, RunConfig
+from fastvideo_core.data.captions import PromptEmbeddings
 from fastvideo_core.data.validation import prompts_of_run
 from fastvideo_core.distributed import context
 from fastvideo_core.validator import SamplingValidator
@@ -32,12 +33,12 @@ def build_components(cfg: RunConfig) -> ModelComponents:
     base, where = cfg.roles[names[0]].path, f"roles.{names[0]}.path"
     prompts = prompts_of_run(cfg.training)
     captions = ["", *dict.fromkeys(prompt.caption for prompt in prompts)]
-    texts = dict(zip(captions, TextEncoder(base, device, where).encode(captions), strict=True))
+    texts = PromptEmbeddings(TextEncoder(base, device, where), captions, keep_encoder=False)
     scale, bf16 = LatentScale.of(base, device), cfg.training.mixed_precision == "bf16"
-    adapter = MochiAdapter(config.shift, scale, texts[""], device, autocast=bf16)
+    adapter = MochiAdapter(config.shift, scale, texts.get(""), device, autocast=bf16)
     validator = None
     if prompts:
-        sampler = MochiSampler(base, config, adapter, scale, texts.__getitem__, device)
+        sampler = MochiSampler(base, config, adapter, scale, texts.get, device)
         validator = SamplingValidator(sampler, prompts, seed=cfg.training.seed)
     return ModelComponents(RoleManager(handles), adapter, validator)
 

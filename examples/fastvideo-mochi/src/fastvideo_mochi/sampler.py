@@ -11,6 +11,7 @@ from diffusers.pipelines.mochi.pipeline_mochi import linear_quadratic_schedule
 from torch import Tensor
 
 from fastvideo_core import RoleHandle, TrainingBatch, ValidationRequest
+from fastvideo_core.data.captions import PromptEmbeddings
 from fastvideo_core.data.sizes import VideoSize, fit_prompt, video_size
 from fastvideo_core.data.validation import ValidationPrompt
 from fastvideo_core.diffusion.rollout import FewStepSchedule, rollout
@@ -117,11 +118,8 @@ def build_sampler(model_path: str, config: MochiConfig, device: torch.device) ->
     """
     where = "model path"
     transformer = load_transformer(model_path, dtype=torch.float32, where=where).to(device).requires_grad_(False)
-    encoder, scale = TextEncoder(model_path, device, where), LatentScale.of(model_path, device)
-
-    def text(caption: str) -> Tensor:
-        return encoder.encode([caption])[0]
-
+    text = PromptEmbeddings(TextEncoder(model_path, device, where), keep_encoder=True).get
+    scale = LatentScale.of(model_path, device)
     adapter = MochiAdapter(config.shift, scale, text(""), device, autocast=False)
     sampler = MochiSampler(model_path, config, adapter, scale, text, device)
     return PathSampler(RoleHandle("student", {TRANSFORMER: transformer}), sampler)

@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, T5EncoderModel
 
 from fastvideo_core.data.captions import CaptionCut, cut_of
+from fastvideo_core.on_demand import OnDemand
 from fastvideo_mochi.folder import check_folder, load
 
 TEXT_LENGTH = 256
@@ -17,20 +18,11 @@ TEXT_LENGTH = 256
 
 
 class TextEncoder:
-    """The text encoder of a pipeline, used through the pipeline's own `encode_prompt`."""
+    """The text encoder of a pipeline, used through the pipeline's own `encode_prompt`; loaded at the first caption."""
 
     def __init__(self, path: str, device: torch.device, where: str = "path") -> None:
-        index = check_folder(path, where)
-        encoder = load(T5EncoderModel, path, "text_encoder", where)
         self._device = device
-        self._pipeline = MochiPipeline(
-            scheduler=None,
-            vae=None,
-            transformer=None,
-            tokenizer=load(AutoTokenizer, path, "tokenizer", where),
-            text_encoder=encoder.to(device).eval().requires_grad_(False),
-            force_zeros_for_empty_prompt=index.get("force_zeros_for_empty_prompt", False),
-        )
+        self._pipeline = OnDemand(lambda: _text_pipeline(path, device, where), device)
 
     @torch.no_grad()
     def encode(self, captions: Sequence[str]) -> list[Tensor]:
@@ -40,7 +32,7 @@ class TextEncoder:
         """
         embeddings = []
         for caption in captions:
-            hidden, mask, _, _ = self._pipeline.encode_prompt(
+            hidden, mask, _, _ = self._pipeline.get().encode_prompt(
                 caption, do_classifier_free_guidance=False, device=self._device, max_sequence_length=TEXT_LENGTH
             )
             embeddings.append(hidden[0][mask[0].bool()].float().cpu())
@@ -48,7 +40,24 @@ class TextEncoder:
 
     def caption_cut(self, caption: str) -> CaptionCut | None:
         """What is cut off a caption; None when all of it is read."""
-        return cut_of(self._pipeline.tokenizer, caption, TEXT_LENGTH)
+        return cut_of(self._pipeline.get().tokenizer, caption, TEXT_LENGTH)
+
+    def free(self) -> None:
+        """Lets go of the weights; the next `encode` loads them again."""
+        self._pipeline.free()
+
+
+def _text_pipeline(path: str, device: torch.device, where: str) -> MochiPipeline:
+    index = check_folder(path, where)
+    encoder = load(T5EncoderModel, path, "text_encoder", where)
+    return MochiPipeline(
+        scheduler=None,
+        vae=None,
+        transformer=None,
+        tokenizer=load(AutoTokenizer, path, "tokenizer", where),
+        text_encoder=encoder.to(device).eval().requires_grad_(False),
+        force_zeros_for_empty_prompt=index.get("force_zeros_for_empty_prompt", False),
+    )
 
 
 def conditioning_of(embedding: Tensor, lengths: Tensor) -> dict[str, Tensor]:
