@@ -54,6 +54,7 @@ def test_on_a_full_disk_the_error_names_the_place(tmp_path, name, monkeypatch):
         VideoWriteError, match="a sampled video could not be written: No space left on device"
     ) as raised:
         SamplingValidator(sampler, PROMPTS, seed=0).log_validation(3, request(tmp_path))
+    assert raised.value.exit_code == 1
     assert str(tmp_path) in str(raised.value)
     assert "fix: free space or make the folder writable" in str(raised.value)
     assert sampler.asked == ["a red ball"]

@@ -16,7 +16,7 @@ from fastvideo_core.data.schema import published
 from fastvideo_core.data.validation import ValidationPrompt
 from fastvideo_core.diffusion.rollout import SamplerKind
 from fastvideo_core.distributed.context import device, is_main_process
-from fastvideo_core.errors import DataError, Problem
+from fastvideo_core.errors import DataError, FastVideoError, Problem
 from fastvideo_core.inference import evaluating
 from fastvideo_core.rng import stream_seed
 from fastvideo_core.roles import RoleHandle
@@ -123,7 +123,7 @@ class Unwatched:
         return
 
 
-class VideoWriteError(DataError):
+class VideoWriteError(FastVideoError):
     """A sampled video could not be written; there is room or permission missing, and nothing wrong with the run."""
 
 

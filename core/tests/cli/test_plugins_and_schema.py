@@ -221,6 +221,25 @@ def test_exit_codes(
     assert capsys.readouterr().err.endswith(said)
 
 
+def test_what_fails_half_written_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Path, *args: object, **kwargs: object) -> int:
+        if self.name == "pyproject.toml":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self))
+        return write_text(self, *args, **kwargs)  # type: ignore[arg-type]
+
+    def tiny(out: Path, *, seed: int) -> None:
+        (out / "vae").mkdir(parents=True)
+        (out / "pyproject.toml").write_text("")
+
+    write_text = Path.write_text
+    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(PluginRegistry, "resolve", lambda *_: tiny)
+    monkeypatch.setattr(PluginRegistry, "get", lambda *_: None)
+    assert cli.main(["new-plugin", "mine", "--kind", "method", "--out", str(tmp_path / "plugin")]) == 1
+    assert cli.main(["tiny", "toy", str(tmp_path / "tiny")]) == 1
+    assert not list(tmp_path.glob("[pt]*"))
+
+
 def test_tables_wrap_between_words_and_stay_aligned() -> None:
     text = render_table(("A", "B"), [("one_long_name", "many words " * 5), ("x", "y")], width=30)
     assert text.splitlines() == [

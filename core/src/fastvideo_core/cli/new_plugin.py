@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastvideo_core import __version__
+from fastvideo_core.data.output import nothing_half_written
 from fastvideo_core.errors import ConfigError, Problem
 from fastvideo_core.registry.specs import API_VERSION, SINGULAR, Kind
 from fastvideo_core.registry.suggestions import FIRST_PARTY
@@ -53,10 +54,11 @@ def run(args: argparse.Namespace) -> int:
     out: Path = args.out or Path(distribution)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(Problem("is not an empty folder", where=str(out), fix="name a new folder with --out"))
-    for path, text in package_files(args.name, args.kind, distribution, args.license, args.author).items():
-        file = out / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text, encoding="utf-8")
+    with nothing_half_written(out):
+        for path, text in package_files(args.name, args.kind, distribution, args.license, args.author).items():
+            file = out / path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text, encoding="utf-8")
     say(f"{out}: the {args.kind} {args.name!r} as the package {distribution}; next:")
     say(f"  cd {out}\n  pip install -e '.[test]'\n  pytest")
     return 0

@@ -29,12 +29,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Writes the folder and says where, and what the family says of it."""
-    from fastvideo_core.data.output import check_new_folder
+    from fastvideo_core.data.output import check_new_folder, nothing_half_written
 
     check_new_folder(args.out)
     registry: PluginRegistry = args.registry
     write: Any = registry.resolve(registry.get("models", args.family), "tiny")
-    what = write(args.out, seed=args.seed, **_sizes(write, args.set))
+    sizes = _sizes(write, args.set)
+    with nothing_half_written(args.out):
+        what = write(args.out, seed=args.seed, **sizes)
     say(f"{args.out}: {what}" if what else args.out)
     return 0
 
