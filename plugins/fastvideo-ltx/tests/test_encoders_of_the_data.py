@@ -35,7 +35,10 @@ def write_data(folder: Path, encoder: dict[str, str] | None, *, sound: bool) -> 
     row |= encode_tensor("vae_latent", torch.zeros(128, 2, 2, 3)) | encode_tensor("text_embedding", torch.zeros(3, 32))
     if sound:
         row |= encode_tensor("audio_latent", torch.zeros(8, 9, 16))
-    metadata = None if encoder is None else {"fastvideo.settings": json.dumps({"encoder": encoder})}
+    metadata = None
+    if encoder is not None:  # as preprocessing here writes it
+        settings = json.dumps({"encoder": encoder})
+        metadata = {"fastvideo.settings": settings, "fastvideo.latents_normalised": encoder["latents_normalised"]}
     folder.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_pylist([row]).replace_schema_metadata(metadata), folder / "part.parquet")
 
