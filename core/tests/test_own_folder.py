@@ -13,26 +13,50 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fastvideo_core.cli.main import main
 from fastvideo_core.cli.train import _write
+from fastvideo_core.data.folder import open_folder
 from fastvideo_core.data.media import write_contact_sheet
 from fastvideo_core.dispatch import preflight
-from fastvideo_core.dispatch.own_folder import LOCK, alone_in, folder_problems
+from fastvideo_core.dispatch.own_folder import LOCK, alone_in, alone_in_data, folder_problems
 from fastvideo_core.errors import ConfigError
+from fastvideo_core.registry import PluginRegistry
 from fastvideo_core.testing.runs import load_config, toy_world
 from fastvideo_core.tracking.jsonl import JsonlTracker
 
 from .checkpoint.toy_run import toy_run
+from .data.tiny_data import FakeEncoder
+
+# --- one call of preprocess at a time ---------------------------------------------------------------------------------
+
+
+def test_a_second_preprocess_into_a_data_set_is_refused(tmp_path, monkeypatch, capsys):
+    (tmp_path / "p.txt").write_text("a cat\n")
+    encodes = []
+    monkeypatch.setattr(PluginRegistry, "get", lambda *_: None)
+    monkeypatch.setattr(PluginRegistry, "resolve", lambda *_: lambda *_, **__: encodes.append("made") or FakeEncoder())
+    command = ["preprocess", "--family", "toy", "--model", "m", "--input", str(tmp_path / "p.txt")]
+    command += ["--output", str(tmp_path / "data")]
+    with another_process(tmp_path / "data", alone_in_data) as pid:
+        assert main(command) == 2
+    error = capsys.readouterr().err
+    assert f"--output ({tmp_path / 'data'}): another run is going on in it: process {pid} on " in error
+    assert "or name another --output" in error
+    assert not encodes
+    assert main(command) == main(command) == 0
+    assert open_folder(tmp_path / "data").names == ("part-000000.parquet",)
+
 
 # --- one run at a time ------------------------------------------------------------------------------------------------
 
 
 @contextmanager
-def another_process(folder: Path, *, with_worker: bool = False) -> Iterator[int]:
+def another_process(folder: Path, alone=alone_in, *, with_worker: bool = False) -> Iterator[int]:
     """Holds the folder as a run does; with a process of its own that outlives it."""
     ready, tell = os.pipe()
     pid = os.fork()
     if pid == 0:
-        with alone_in(folder):
+        with alone(folder):
             worker = os.fork() if with_worker else os.getpid()
             if worker:
                 os.write(tell, worker.to_bytes(4, "big"))

@@ -62,6 +62,7 @@ def run(args: argparse.Namespace) -> int:
     from fastvideo_core.data.output import check_data_output
     from fastvideo_core.data.preprocess import preprocess
     from fastvideo_core.data.sources import discover
+    from fastvideo_core.dispatch.own_folder import alone_in_data
     from fastvideo_core.dispatch.trained import family_of_pipeline
     from fastvideo_core.distributed import context
 
@@ -72,7 +73,8 @@ def run(args: argparse.Namespace) -> int:
     registry: PluginRegistry = args.registry
     family = args.family or family_of_pipeline(args.model, registry)
     make_encoder: Any = registry.resolve(registry.get("models", family), "preprocess")
-    preprocess(make_encoder(args.model, device=context.device()), args.input, args.output, options)
+    with alone_in_data(args.output):
+        preprocess(make_encoder(args.model, device=context.device()), args.input, args.output, options)
     return 0
 
 

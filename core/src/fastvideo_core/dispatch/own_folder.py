@@ -19,6 +19,7 @@ from fastvideo_core.errors import ConfigError, Problem
 logger = logging.getLogger(__name__)
 
 LOCK = ".run.lock"
+_RUN = "training.output_dir"
 
 _FILES = ("metrics.jsonl", "run.yaml", "environment.json", LOCK)
 _FOLDERS = ("validation", "tensorboard", "profile")
@@ -37,11 +38,29 @@ def alone_in(output_dir: Path, *, writes: bool = True) -> Iterator[None]:
     Raises:
         ConfigError: another run is going on there; on all processes alike.
     """
-    descriptor, problem = _lock(output_dir, writes) if context.is_main_process() else (None, None)
+    descriptor, problem = _lock(output_dir, writes, _RUN) if context.is_main_process() else (None, None)
     try:
         problem = context.from_main(problem)
         if problem is not None:
             raise ConfigError(problem)
+        yield
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+@contextmanager
+def alone_in_data(output: Path) -> Iterator[None]:
+    """Keeps other calls of `preprocess` out of a data set's folder, as `alone_in` does runs out of theirs: each numbers its
+    files by what it found there. Not collective.
+
+    Raises:
+        ConfigError: another call is going on there.
+    """
+    descriptor, problem = _lock(output, True, "--output")
+    if problem is not None:
+        raise ConfigError(problem)
+    try:
         yield
     finally:
         if descriptor is not None:
@@ -67,7 +86,7 @@ def folder_problems(cfg: RunConfig) -> list[Problem]:
     return problems
 
 
-def _lock(folder: Path, writes: bool) -> tuple[int | None, Problem | None]:
+def _lock(folder: Path, writes: bool, where: str) -> tuple[int | None, Problem | None]:
     path = folder / LOCK
     if not writes and not os.path.lexists(path):
         return None, None
@@ -86,8 +105,8 @@ def _lock(folder: Path, writes: bool) -> tuple[int | None, Problem | None]:
             holder = "".join(filter(str.isprintable, os.read(descriptor, 200).decode(errors="replace")))
             os.close(descriptor)
             found = f"another run is going on in it: {holder or 'it has just begun'}"
-            fix = "wait for its end, stop it, or name another output_dir"
-            return None, Problem(found, f"training.output_dir ({folder})", "one run at a time", fix)
+            fix = f"wait for its end, stop it, or name another {where.rpartition('.')[2]}"
+            return None, Problem(found, f"{where} ({folder})", "one run at a time", fix)
         logger.warning("%s cannot be locked (%s): nothing tells when another run begins in it", path, error.strerror)
     holder = f"process {os.getpid()} on {socket.gethostname()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}\n"
     with suppress(OSError):  # a full disk
