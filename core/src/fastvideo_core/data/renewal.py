@@ -65,7 +65,7 @@ def _replaced(parts: SampleFolders, videos: Mapping[str, Path]) -> dict[str, str
     for item, file in progress(touched, "touched file"):
         with foreign_file(videos[item], "video"):
             if not file.same_content(videos[item]):
-                replaced[item] = "clip changed: encoded anew"
+                replaced[item] = "clip changed: its earlier samples were taken out"
     return replaced
 
 
