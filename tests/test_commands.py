@@ -238,6 +238,48 @@ def test_check_names_damaged_files_and_the_role(commands, run, tiny_wan, tmp_pat
     assert error.count(file) == 1
 
 
+@pytest.mark.parametrize(
+    ("file", "changes", "said"),
+    [
+        ("transformer/config.json", {"num_layers": 3}, "missing tensors: blocks.2."),
+        ("transformer/config.json", {"num_layers": 1}, "unexpected tensors: blocks.1."),
+        ("transformer/config.json", {"ffn_dim": 99}, "mismatched tensors: blocks.0.ffn.net.0.proj.bias (["),
+        ("text_encoder/config.json", {"vocab_size": 1000}, "mismatched tensors: shared.weight (["),
+        ("tokenizer/tokenizer.json", {"model": {}}, "is no valid tokenizer"),
+        ("vae/config.json", {"base_dim": 99}, "mismatched tensors: "),
+    ],
+)
+def test_weights_that_are_not_what_their_configuration_says(
+    commands, run, tiny_wan, tmp_path, monkeypatch, file, changes, said
+):
+    """check and the start say the same, before weights are loaded; the VAE is looked at in runs that validate alone."""
+    monkeypatch.setattr("fastvideo_wan.components.load_transformer", None)
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("a cat\n")
+    run["training"] |= {"log_validation": True, "validation_steps": 1, "validation_dataset_file": str(prompts)}
+    other = shutil.copytree(tiny_wan, tmp_path / "other").resolve()
+    (other / file).write_text(json.dumps(json.loads((other / file).read_text()) | changes))
+    run["roles"]["student"]["path"] = str(other)
+    path = write_run(tmp_path / "run.yaml", run)
+    error = commands.refuses("check", path)
+    assert f"roles.student.path ({other}/{file.partition('/')[0]}): " in error
+    assert said in error
+    assert commands.refuses(path) == error
+    if file.startswith("vae"):
+        run["training"]["log_validation"] = False
+        commands.works("check", write_run(path, run))
+
+
+def test_check_tells_of_a_network_that_cannot_be_called(commands, run, tmp_path, monkeypatch):
+    def fails(*_args, **_kwargs):
+        raise RuntimeError("shapes do not fit\nin kernel x")
+
+    monkeypatch.setattr("fastvideo_wan.outline.predict_velocity", fails)
+    said = commands.works("check", write_run(tmp_path / "run.yaml", run))
+    assert "memory is not estimated" in said
+    assert "RuntimeError: shapes do not fit\n" in said
+
+
 def test_check_and_resume(commands, run, trained, tmp_path):
     again = copy.deepcopy(run)
     again["training"]["output_dir"] = str(trained)

@@ -73,3 +73,15 @@ def test_every_role_with_another_latent_space_than_the_first_is_named():
 def test_a_run_without_the_family_is_refused():
     with pytest.raises(ConfigError, match=r"roles: no role is of family 'toy'\n.*recipe.family"):
         opened({"student": {"path": "a", "trainable": True, "family": "another"}})
+
+
+def test_each_pipeline_is_looked_at_once():
+    roles = opened(
+        {
+            "teacher": {"path": "a1", "trainable": False},
+            "student": {"path": "a1", "trainable": True},
+            "critic": {"path": "a2", "trainable": True},
+            "other": {"path": "a2", "trainable": False},
+        }
+    )
+    assert roles.pipelines() == {"student": "a1", "critic": "a2"}

@@ -45,6 +45,14 @@ class FamilyRoles(Generic[F]):
         """The pipeline of `base_role`."""
         return self.folders[self.base_role]
 
+    def pipelines(self) -> dict[str, str]:
+        """Each different path once, by the first role that has it; the base's by `base_role`."""
+        others = {
+            folder.path: role for role, folder in reversed([*self.folders.items()]) if folder.path != self.base.path
+        }
+        named = {self.base.path: self.base_role, **others}
+        return {role: path for path, role in named.items()}
+
 
 def open_family_roles(
     cfg: RunConfig, family: str, open_folder: Callable[..., F], *, same_latent_space: str

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 from fastvideo_core.errors import ConfigError, Problem, foreign_file
+from fastvideo_core.pipeline_files import DAMAGED
 
 _DAMAGED = "download or copy the weights again"
 
@@ -37,6 +39,17 @@ class SafetensorsWeights:
     def tensor_names(self, module: str) -> Sequence[str]:
         """Names of the module's stored tensors."""
         return list(self._files[module])
+
+    def shapes(self, module: str) -> dict[str, tuple[int, ...]]:
+        """The shape of each of the module's stored tensors; only the files' headers are read."""
+        names: dict[Path, list[str]] = {}
+        for name, path in self._files[module].items():
+            names.setdefault(path, []).append(name)
+        found: dict[str, tuple[int, ...]] = {}
+        for path, held in names.items():
+            with self._reading(path), safe_open(path, framework="pt") as file:
+                found |= {name: tuple(file.get_slice(name).get_shape()) for name in held}
+        return found
 
     def read(self, module: str, name: str) -> Tensor:
         """One tensor, on the CPU, as it is stored."""
@@ -75,3 +88,52 @@ def _preferred(files: Iterable[Path]) -> list[Path]:
     """Those of no variant, as diffusers and transformers choose them; all where each is of one."""
     ordered = sorted(files)
     return [path for path in ordered if "." not in path.name.partition(".safetensors")[0]] or ordered
+
+
+def check_fit(network: nn.Module, folder: Path, *, where: str, whole: bool = True) -> None:
+    """The weights in a folder are those of a network, as far as the headers of their files can tell.
+
+    Args:
+        network: on meta, as config.json describes it.
+        where: how errors name the folder, its path included.
+        whole: also that neither has tensors which the other lacks. Not for libraries that rename tensors when they load.
+
+    Raises:
+        ConfigError: they are not, or a file is damaged.
+    """
+    own = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    stored = SafetensorsWeights({"": folder}, where=where).shapes("")
+    ignored = tuple(getattr(network, "_keys_to_ignore_on_load_unexpected", None) or ())
+    differing = [name for name in own.keys() & stored.keys() if own[name] != stored[name]]
+    report: dict[str, Collection[str]] = {
+        "mismatched_keys": [
+            f"{name} ({list(stored[name])} stored, {list(own[name])} by config.json)" for name in differing
+        ]
+    }
+    if whole:
+        report["missing_keys"] = own.keys() - stored.keys()
+        report["unexpected_keys"] = {
+            name for name in stored.keys() - own.keys() if not any(re.search(pattern, name) for pattern in ignored)
+        }
+    check_complete(report, where)
+
+
+def check_complete(report: Mapping[str, Collection[Any]], where: str) -> None:
+    """Weights and configuration name the same tensors.
+
+    Args:
+        report: names by `missing_keys`, `mismatched_keys` and `unexpected_keys`, as diffusers and transformers give them.
+        where: how errors name the folder.
+
+    Raises:
+        ConfigError: they differ.
+    """
+    problems = []
+    for kind in ("missing_keys", "mismatched_keys", "unexpected_keys"):
+        names = sorted(map(str, report.get(kind) or ()))
+        if names:
+            shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+            found = f"{len(names)} {kind.removesuffix('_keys')} tensors: {shown}"
+            problems.append(Problem(found, where, fix=f"weights and config.json differ: {DAMAGED}"))
+    if problems:
+        raise ConfigError(problems)

@@ -124,8 +124,17 @@ def _resolve(cfg: RunConfig) -> Sequence[Problem]:
 def _memory(cfg: RunConfig, registry: PluginRegistry, inputs: _Inputs) -> list[str]:
     from fastvideo_core.dispatch.estimate import estimate_run
     from fastvideo_core.dispatch.preflight import latents_source
+    from fastvideo_core.errors import UserError
 
-    estimate = estimate_run(cfg, registry, rows=inputs.rows, latents_source=latents_source(cfg))
+    try:
+        estimate = estimate_run(cfg, registry, rows=inputs.rows, latents_source=latents_source(cfg))
+    except UserError:
+        raise
+    except Exception as error:  # of a network that was called with the run's own shapes
+        said = f"{type(error).__name__}: {error}".splitlines()[0]
+        return [
+            f"warning: memory is not estimated, and training may fail likewise, as calling a network failed: {said}"
+        ]
     if estimate is None:
         return []
     known = estimate.knows_activations

@@ -19,7 +19,7 @@ from fastvideo_ltx.config import LtxConfig
 from fastvideo_ltx.folder import TRANSFORMER, LtxFolder
 from fastvideo_ltx.identity import StoredEncoder
 from fastvideo_ltx.layout import TokenLayout
-from fastvideo_ltx.loading import load_model, meta_model, outline_model
+from fastvideo_ltx.loading import check_model, load_model, load_tokenizer, meta_model, outline_model
 
 if TYPE_CHECKING:
     from fastvideo_ltx.adapter import LtxAdapter
@@ -36,6 +36,9 @@ class Generation(ABC):
         components: the sub-folders of such a folder.
         weighted: those of them that hold weights.
         encoders: whose weights decide what `preprocess` stores.
+        text_models: the classes of what makes text embeddings, by sub-folder.
+        decoders: the classes of what makes videos and sound of latents, by sub-folder.
+        tokenizer_pads: whether its tokenizer must have a padding token of its own.
         streams: what it makes: the values of pipeline_config.streams, which are all of them by default.
         transformer: the diffusers class of its transformer.
         block: the class of the transformer's blocks: the unit of sharding, checkpointing and compiling.
@@ -51,6 +54,9 @@ class Generation(ABC):
     components: ClassVar[tuple[str, ...]]
     weighted: ClassVar[tuple[str, ...]]
     encoders: ClassVar[tuple[StoredEncoder, ...]]
+    text_models: ClassVar[Mapping[str, Any]]
+    decoders: ClassVar[Mapping[str, Any]]
+    tokenizer_pads: ClassVar[bool] = True
     streams: ClassVar[tuple[str, ...]]
     transformer: ClassVar[type[nn.Module]]
     block: ClassVar[type[nn.Module]]
@@ -138,6 +144,25 @@ class Generation(ABC):
         """
         transformer: nn.Module = meta_model(self.transformer, path, TRANSFORMER, dtype=dtype, where=where)
         return transformer
+
+    def check_weights(self, path: str, *, where: str, encodes: bool, decodes: bool) -> None:
+        """A pipeline's weights are those that its configurations describe, by the headers of their files; the tokenizer can be
+        used.
+
+        Args:
+            encodes: whether its text encoder is used.
+            decodes: whether its VAE is.
+
+        Raises:
+            ConfigError: they are not.
+        """
+        kinds = {
+            TRANSFORMER: self.transformer, **(self.text_models if encodes else {}), **(self.decoders if decodes else {}),
+        }  # fmt: skip
+        if encodes and Path(path).is_dir():
+            load_tokenizer(path, where=where, pads=self.tokenizer_pads)
+        for subfolder, kind in kinds.items():
+            check_model(kind, path, subfolder, where=where)
 
     @abstractmethod
     def evaluate(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,10 @@ from accelerate import init_empty_weights
 from torch import nn
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from fastvideo_core.errors import ConfigError, Problem, foreign_file
+from fastvideo_core.errors import ConfigError, foreign_file
 from fastvideo_core.hub import unreadable_pipeline
 from fastvideo_core.pipeline_files import DAMAGED, has_weights
-from fastvideo_core.safetensors_weights import SafetensorsWeights
+from fastvideo_core.safetensors_weights import SafetensorsWeights, check_complete, check_fit
 from fastvideo_ltx.quiet import no_progress_bars
 
 
@@ -96,15 +96,37 @@ def component_folder(path: str, subfolder: str, *, where: str, download: bool = 
     return folder / subfolder
 
 
-def outline_model(kind: Any, path: str, subfolder: str) -> Any:
+def outline_model(kind: Any, path: str, subfolder: str, *, where: str = "path") -> Any:
     """A diffusers model on the meta device: names, shapes and architecture without weights.
 
     Raises:
         ConfigError: the configuration cannot be read.
     """
-    with readable(path, subfolder, "path"), torch.device("meta"):
+    with readable(path, subfolder, where), torch.device("meta"):
         config = kind.load_config(path, subfolder=subfolder)
         return kind.from_config(config)
+
+
+def check_model(kind: Any, path: str, subfolder: str, *, where: str) -> None:
+    """A component's weights are those that its configuration describes, by the headers of their files.
+
+    What is only at the hub yet is told when it is loaded.
+
+    Args:
+        kind: its class, of diffusers or transformers; the latter rename tensors when they load, so that only shapes are compared.
+
+    Raises:
+        ConfigError: they are not.
+    """
+    if (folder := component_folder(path, subfolder, where=where, download=False)) is None:
+        return
+    place = f"{where} ({path}/{subfolder})"
+    if hasattr(kind, "from_config"):
+        check_fit(outline_model(kind, path, subfolder, where=where), folder, where=place)
+        return
+    with readable(path, subfolder, where), torch.device("meta"):
+        model = kind(kind.config_class.from_pretrained(str(folder)))
+    check_fit(model, folder, where=place, whole=False)
 
 
 def load_text_model(
@@ -155,26 +177,3 @@ def readable(path: str, subfolder: str, where: str) -> Iterator[None]:
                 raise
             allowed = f"a folder or hub id that holds {subfolder}/"
             raise unreadable_pipeline(path, f"{subfolder}/", error, where=where, allowed=allowed) from error
-
-
-def check_complete(report: Mapping[str, Any], where: str) -> None:
-    """Weights and configuration name the same tensors.
-
-    Raises:
-        ConfigError: they differ.
-    """
-    problems = []
-    for kind in ("missing_keys", "mismatched_keys", "unexpected_keys"):
-        names = sorted(map(str, report.get(kind) or ()))
-        if names:
-            shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-            word = kind.removesuffix("_keys")
-            problems.append(
-                Problem(
-                    f"{len(names)} {word} tensors: {shown}",
-                    where,
-                    fix=f"weights and config.json differ: {DAMAGED}",
-                )
-            )
-    if problems:
-        raise ConfigError(problems)

@@ -15,6 +15,7 @@ from fastvideo_core.data.stored import stored_text
 from fastvideo_core.data.validation import ValidationPrompt
 from fastvideo_core.errors import ConfigError, Problem, UserError
 from fastvideo_core.family_roles import FamilyRoles, open_family_roles, takes_many_steps
+from fastvideo_core.pipeline_files import check_undamaged
 from fastvideo_ltx.batches import check_first_frames, data_free_video, frame_rates, stored_video
 from fastvideo_ltx.config import LtxConfig
 from fastvideo_ltx.folder import LtxFolder
@@ -149,7 +150,7 @@ def input_problems(
         roles = open_roles(cfg)
     except UserError as error:
         return list(error.problems)
-    problems: list[Problem] = []
+    problems = _weight_problems(cfg, roles)
     size = roles.generation.size.of_run(cfg.training)
     for prompt in prompts:
         try:
@@ -173,6 +174,19 @@ def input_problems(
             run_flow_shift(cfg, roles)
             if cfg.training.log_validation and takes_many_steps(cfg):
                 many_step_config(roles.base, config)
+        except UserError as error:
+            problems += error.problems
+    return problems
+
+
+def _weight_problems(cfg: RunConfig, roles: LtxRoles) -> list[Problem]:
+    problems: list[Problem] = []
+    for role, path in roles.pipelines().items():
+        where, is_base = f"roles.{role}.path", role == roles.base_role
+        decodes = is_base and cfg.training.log_validation
+        try:
+            check_undamaged(path, roles.generation.components, where=where)
+            roles.generation.check_weights(path, where=where, encodes=is_base, decodes=decodes)
         except UserError as error:
             problems += error.problems
     return problems

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import init_empty_weights
@@ -12,10 +13,10 @@ from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from torch import nn
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, UMT5EncoderModel
 
-from fastvideo_core.errors import ConfigError, Problem, foreign_file
+from fastvideo_core.errors import ConfigError, foreign_file
 from fastvideo_core.hub import unreadable_pipeline
 from fastvideo_core.pipeline_files import DAMAGED, check_undamaged, has_weights
-from fastvideo_core.safetensors_weights import SafetensorsWeights
+from fastvideo_core.safetensors_weights import SafetensorsWeights, check_complete, check_fit
 from fastvideo_wan.folder import COMPONENTS, TRANSFORMER, open_folder
 from fastvideo_wan.network import keep_time_embedder_in_float32
 from fastvideo_wan.quiet import no_progress_bars
@@ -41,7 +42,7 @@ def load_transformer(
             low_cpu_mem_usage=True,
             output_loading_info=True,
         )
-    _check_complete(report, f"{where} ({path}/transformer)")
+    check_complete(report, f"{where} ({path}/transformer)")
     keep_time_embedder_in_float32(transformer)
     return transformer.to(device).eval()
 
@@ -106,15 +107,41 @@ def component_folder(path: str, subfolder: str, *, where: str, download: bool = 
     return folder / subfolder
 
 
-def outline_transformer(path: str) -> WanTransformer3DModel:
+def outline_transformer(path: str, *, where: str = "path") -> WanTransformer3DModel:
     """The denoising network on the meta device: names, shapes and architecture without weights.
 
     Raises:
         ConfigError: the configuration cannot be read.
     """
-    with _readable(path, "transformer", "path"), torch.device("meta"):
-        config = WanTransformer3DModel.load_config(path, subfolder="transformer")
-        return WanTransformer3DModel.from_config(config)
+    return _outline(WanTransformer3DModel, path, TRANSFORMER, where)
+
+
+def _outline(kind: Any, path: str, subfolder: str, where: str) -> Any:
+    with _readable(path, subfolder, where), torch.device("meta"):
+        return kind.from_config(kind.load_config(path, subfolder=subfolder))
+
+
+def check_weights(path: str, *, where: str, encodes: bool, decodes: bool) -> None:
+    """A pipeline's weights are those that its configurations describe, by the headers of their files; the tokenizer can be used.
+
+    What is only at the hub yet is told when it is loaded.
+
+    Args:
+        encodes: whether its text encoder is used.
+        decodes: whether its VAE is.
+
+    Raises:
+        ConfigError: they are not.
+    """
+    kinds = {TRANSFORMER: WanTransformer3DModel, **({"vae": AutoencoderKLWan} if decodes else {})}
+    for subfolder, kind in kinds.items():
+        if (folder := component_folder(path, subfolder, where=where, download=False)) is not None:
+            check_fit(_outline(kind, path, subfolder, where), folder, where=f"{where} ({path}/{subfolder})")
+    if encodes and Path(path).is_dir():
+        _load_tokenizer(path, where=where)
+        with _readable(path, "text_encoder", where), torch.device("meta"):
+            encoder = UMT5EncoderModel(UMT5EncoderModel.config_class.from_pretrained(path, subfolder="text_encoder"))
+        check_fit(encoder, Path(path) / "text_encoder", where=f"{where} ({path}/text_encoder)", whole=False)
 
 
 def outline_role(path: str) -> dict[str, nn.Module]:
@@ -143,7 +170,7 @@ def load_vae(path: str, *, device: torch.device, where: str = "path") -> Autoenc
             low_cpu_mem_usage=True,
             output_loading_info=True,
         )
-    _check_complete(report, f"{where} ({path}/vae)")
+    check_complete(report, f"{where} ({path}/vae)")
     return vae.to(device).eval().requires_grad_(False)
 
 
@@ -160,7 +187,7 @@ def load_text_encoder(
         encoder, report = UMT5EncoderModel.from_pretrained(
             path, subfolder="text_encoder", dtype=dtype, use_safetensors=True, output_loading_info=True
         )
-    _check_complete(report, f"{where} ({path}/text_encoder)")
+    check_complete(report, f"{where} ({path}/text_encoder)")
     return tokenizer, encoder.to(device).eval().requires_grad_(False)
 
 
@@ -192,21 +219,3 @@ def _readable(path: str, subfolder: str, where: str) -> Iterator[None]:
                 raise
             allowed = f"a folder or hub id that holds {subfolder}/"
             raise unreadable_pipeline(path, f"{subfolder}/", error, where=where, allowed=allowed) from error
-
-
-def _check_complete(report: dict[str, list[str]], where: str) -> None:
-    problems = []
-    for kind in ("missing_keys", "mismatched_keys", "unexpected_keys"):
-        names = sorted(map(str, report.get(kind) or ()))
-        if names:
-            shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-            word = kind.removesuffix("_keys")
-            problems.append(
-                Problem(
-                    f"{len(names)} {word} tensors: {shown}",
-                    where,
-                    fix=f"weights and config.json differ: {DAMAGED}",
-                )
-            )
-    if problems:
-        raise ConfigError(problems)

@@ -13,10 +13,12 @@ from fastvideo_core.data.stored import stored_text
 from fastvideo_core.data.validation import ValidationPrompt
 from fastvideo_core.errors import Problem, UserError
 from fastvideo_core.family_roles import FamilyRoles, open_family_roles, takes_many_steps
+from fastvideo_core.pipeline_files import check_undamaged
 from fastvideo_wan.batches import data_free_shape, stored_latents
 from fastvideo_wan.config import WanConfig
-from fastvideo_wan.folder import WanFolder, open_folder
+from fastvideo_wan.folder import COMPONENTS, WanFolder, open_folder
 from fastvideo_wan.identity import encoder_identity
+from fastvideo_wan.loading import check_weights
 from fastvideo_wan.schedule import many_step_scheduler, resolve_flow_shift
 from fastvideo_wan.sizes import GEOMETRY, SIZE
 
@@ -62,9 +64,11 @@ def input_problems(
         except UserError as error:
             problems += error.problems
     try:
-        folder = open_roles(cfg).base
+        roles = open_roles(cfg)
     except UserError as error:
         return problems + list(error.problems)
+    problems += _weight_problems(cfg, roles)
+    folder = roles.base
     try:
         _check_schedules(cfg, folder)
     except UserError as error:
@@ -76,6 +80,18 @@ def input_problems(
                 stored_latents(row, folder, cfg.training)
             elif latents_source == "zeros":
                 data_free_shape(row, folder, cfg.training)
+        except UserError as error:
+            problems += error.problems
+    return problems
+
+
+def _weight_problems(cfg: RunConfig, roles: FamilyRoles[WanFolder]) -> list[Problem]:
+    problems: list[Problem] = []
+    for role, path in roles.pipelines().items():
+        where, is_base = f"roles.{role}.path", role == roles.base_role
+        try:
+            check_undamaged(path, COMPONENTS, where=where)
+            check_weights(path, where=where, encodes=is_base, decodes=is_base and cfg.training.log_validation)
         except UserError as error:
             problems += error.problems
     return problems

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from diffusers import (
@@ -18,6 +18,7 @@ from diffusers import (
 )
 from diffusers.models.transformers.transformer_ltx import LTXVideoTransformerBlock
 from torch import Tensor
+from transformers import T5EncoderModel
 
 from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.data.captions import PromptEmbeddings
@@ -78,6 +79,8 @@ class LtxVideo(Generation):
     components = (TRANSFORMER, "vae", "text_encoder", "tokenizer", "scheduler")
     weighted = (TRANSFORMER, "vae", "text_encoder")
     encoders = (VAE, TEXT_ENCODER)
+    text_models: ClassVar[Mapping[str, Any]] = {"text_encoder": T5EncoderModel}
+    decoders: ClassVar[Mapping[str, Any]] = {"vae": AutoencoderKLLTXVideo}
     streams = ("video",)
     transformer = LTXVideoTransformer3DModel
     block = LTXVideoTransformerBlock

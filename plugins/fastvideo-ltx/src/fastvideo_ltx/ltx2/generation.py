@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from diffusers import (
@@ -19,6 +19,7 @@ from diffusers.models.transformers.transformer_ltx2 import LTX2VideoTransformerB
 from diffusers.pipelines.ltx2 import LTX2TextConnectors
 from diffusers.pipelines.ltx2.utils import DEFAULT_NEGATIVE_PROMPT
 from torch import Tensor
+from transformers import Gemma3ForConditionalGeneration
 
 from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.data.captions import PromptEmbeddings
@@ -56,6 +57,12 @@ class Ltx2(Generation):
     )  # fmt: skip
     weighted = (TRANSFORMER, "vae", "audio_vae", "vocoder", "connectors", "text_encoder")
     encoders = ENCODERS
+    text_models: ClassVar[Mapping[str, Any]] = {
+        "text_encoder": Gemma3ForConditionalGeneration,
+        "connectors": LTX2TextConnectors,
+    }
+    decoders: ClassVar[Mapping[str, Any]] = {"vae": AutoencoderKLLTX2Video, "audio_vae": AutoencoderKLLTX2Audio}
+    tokenizer_pads = False
     streams = ("video", AUDIO)
     unguided = (
         "guidance_scale=1.0, audio_guidance_scale=1.0, stg_scale=0.0, audio_stg_scale=0.0, modality_scale=1.0, "
