@@ -69,6 +69,9 @@ class Outcome:
 
 def main(words: Sequence[str]) -> int:
     chosen = [m for m in MUTATIONS if not words or any(word in m.name for word in words)]
+    if not chosen:
+        print("no mutation has such a name")
+        return 1
     start = time.monotonic()
     for library in LIBRARIES:
         importlib.import_module(library)
@@ -89,7 +92,7 @@ def main(words: Sequence[str]) -> int:
                 )
     caught = verdicts.count("caught")
     print(f"{caught} of {len(chosen)} mutations caught by {len(tests)} tests in {time.monotonic() - start:.0f} s")
-    return 0 if chosen and caught == len(chosen) else 1
+    return 0 if caught == len(chosen) else 1
 
 
 def verdict(mutation: Mutation, outcome: Outcome) -> str:

@@ -185,9 +185,9 @@ UPDATES_AND_LOOP: tuple[Mutation, ...] = (
     ),
     Mutation(
         "validation's end not told when sampling fails",
-        f"{CORE}/trainer.py",
-        "finally:\n            callbacks.hook.validation_end",
-        "except ZeroDivisionError:\n            callbacks.hook.validation_end",
+        f"{CORE}/validation.py",
+        "            self._callbacks.hook.validation_end(method=self._method, step=step)",
+        "            if left is None:\n                self._callbacks.hook.validation_end(method=self._method, step=step)",
         (f"{TRAINER}::test_a_validation_that_fails_still_calls_its_end",),
     ),
 )
