@@ -255,6 +255,17 @@ def test_defaults_of_fastvideo_that_are_not_ours_are_written_out():
     assert (run["method_config"]["min_timestep_ratio"], run["method_config"]["max_timestep_ratio"]) == (0.0, 1.0)
 
 
+@pytest.mark.parametrize("said", [{}, {"min_lr_ratio": 0}])
+def test_the_end_of_fastvideo_s_schedule_is_written_out(said):
+    """FastVideo takes a ratio of 0 for none."""
+    data = copy.deepcopy(FINETUNE)
+    del data["training"]["optimizer"]["min_lr_ratio"]
+    data["training"]["optimizer"] |= said
+    assert converted(data).run["training"]["min_lr_ratio"] == 0.5
+    data["training"]["optimizer"] |= {"lr_scheduler": "cosine"}
+    assert "min_lr_ratio" not in converted(data).run["training"]
+
+
 def test_several_data_folders_are_not_taken_for_one():
     data = copy.deepcopy(DISTIL)
     for paths in (["a", "b"], {"a": 1, "b": 1}, {"a": 8}):

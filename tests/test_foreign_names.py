@@ -4,7 +4,7 @@ import pytest
 
 from fastvideo_core.callbacks.config import EMAConfig
 from fastvideo_core.config.describe import all_options
-from fastvideo_core.config.foreign_names import NOT_OFFERED, RENAMED
+from fastvideo_core.config.foreign_names import NOT_OFFERED, OF_METHOD, RENAMED
 from fastvideo_core.config.problems import near, unknown_key
 from fastvideo_core.config.run import RecipeConfig, RoleConfig
 from fastvideo_core.config.training import TrainingArgs
@@ -43,10 +43,20 @@ def test_no_name_is_listed_twice_by_one_trainer():
 @pytest.mark.parametrize(
     ("key", "said"),
     [
-        ("fake_score_learning_rate", "FastVideo's fake_score_learning_rate is roles.critic.learning_rate here"),
+        (
+            "fake_score_learning_rate",
+            "FastVideo's fake_score_learning_rate is roles.critic.learning_rate here (of the method dmd2)",
+        ),
+        ("t_list", "FastGen's t_list is method_config.dmd_denoising_steps here (times 1000; of the method dmd2)"),
+        ("data", "FastVideo's data is training here (its keys stand directly under training)"),
+        ("ema", "it belongs to another section: callbacks.ema"),
+        ("sampler_kind", "it belongs to another section: pipeline_config.sampler_kind"),
         ("--lora-rank", "FastVideo's --lora-rank is roles.student.lora.rank here"),
         ("network_dim", "musubi-tuner's network_dim is roles.student.lora.rank here"),
-        ("student_update_freq", "FastGen's student_update_freq is method_config.generator_update_interval here"),
+        (
+            "student_update_freq",
+            "FastGen's student_update_freq is method_config.generator_update_interval here (of the method dmd2)",
+        ),
         ("lora", "it belongs to another section: roles.<role>.lora"),
         ("lerning_rate", "did you mean 'learning_rate'?"),
         ("learningRate", "did you mean 'learning_rate'?"),
@@ -72,3 +82,19 @@ def test_what_is_not_offered_is_taken_for_nothing_else(name):
 )
 def test_a_name_with_another_word_in_it_is_no_slip(name):
     assert near(name, [*TrainingArgs.model_fields, "cosine_with_restarts"]) == []
+
+
+def test_targets_of_one_method_alone_are_told_as_such():
+    owners = {"dmd2": DMD2Config, "finetune": FinetuneConfig}
+    targets = {value if isinstance(value, str) else value[0] for names in RENAMED.values() for value in names.values()}
+    for target in targets:
+        section, _, name = target.partition(".")
+        having = [method for method, model in owners.items() if name in model.model_fields]
+        told = [method for method, beginnings in OF_METHOD.items() if target.startswith(beginnings)]
+        if section == "method_config" and name:
+            assert told == (having if len(having) == 1 else []), target
+
+
+@pytest.mark.parametrize("key", ["data", "checkpoint", "pipeline"])
+def test_sections_of_another_trainer_are_no_options_of_a_role(key):
+    assert unknown_key(key, RoleConfig.model_fields, "roles.student").fix == "remove it"

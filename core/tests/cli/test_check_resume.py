@@ -123,7 +123,7 @@ SIBLINGS: dict[str, tuple[Any, dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("name", SIBLINGS)
-@pytest.mark.parametrize("command", [["check"], []], ids=["check", "train"])
+@pytest.mark.parametrize("command", [["check"], ["--dry-run"], []], ids=["check", "dry-run", "train"])
 def test_check_says_what_the_run_refuses(capsys: pytest.CaptureFixture[str], command: list[str], name: str) -> None:
     change, run, message = SIBLINGS[name]
     trained()
@@ -138,7 +138,7 @@ def test_check_says_what_the_run_refuses(capsys: pytest.CaptureFixture[str], com
 
 def test_check_says_ok_where_the_run_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
     trained()
-    for command in (["check"], []):
+    for command in (["check"], ["--dry-run"], []):
         assert main([*command, write_run(4), "--resume", "latest"]) == 0, capsys.readouterr().err
 
 

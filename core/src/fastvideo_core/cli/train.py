@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastvideo_core.cli import console, resume_options
-from fastvideo_core.errors import ConfigError, DataError, FastVideoError, Problem, RunStopped
+from fastvideo_core.errors import ConfigError, DataError, FastVideoError, Problem, RunStopped, UserError
 from fastvideo_core.streams import drop_unwritten
 
 if TYPE_CHECKING:  # torch and pydantic are imported when a run starts, not to show help
@@ -90,6 +90,7 @@ def _train(
     runtime = build_runtime_from_config(cfg, registry)
     out.tell("start", summary.title(runtime), summary.plan(runtime))
     if dry_run:
+        _check_resumed(cfg, registry, runtime)
         tried = _try_batch(runtime)
         text = f"dry run: everything was built{tried}; training would start at step {runtime.start_step + 1}"
         out.tell("dry_run", text, {}, also_quiet=True)
@@ -120,6 +121,21 @@ def _write(path: Path, text: str) -> None:
         raise FastVideoError(
             Problem(f"cannot be written: {error.strerror or error}", where=str(path), fix=fix)
         ) from error
+
+
+def _check_resumed(cfg: RunConfig, registry: PluginRegistry, runtime: DistillRuntime) -> None:
+    """What a checkpoint's state does not fit is refused, as it is when training starts, without loading it."""
+    from fastvideo_core.data.loader import ParquetLoader
+    from fastvideo_core.dispatch.resuming import resume_problems
+    from fastvideo_core.dispatch.runtime import resumed_checkpoint
+
+    resumed = resumed_checkpoint(cfg, put_back=False)
+    if resumed is None:
+        return
+    loader = runtime.dataloader if isinstance(runtime.dataloader, ParquetLoader) else None
+    rows = () if loader is None else loader.examples()
+    if problems := resume_problems(cfg, registry, resumed, loader, rows):
+        raise UserError(problems)
 
 
 def _try_batch(runtime: DistillRuntime) -> str:

@@ -284,6 +284,29 @@ NOT_OFFERED: Mapping[str, Mapping[str, str]] = {
 """Trainer -> why it is not offered here -> its names."""
 
 
+OF_METHOD: Mapping[str, tuple[str, ...]] = {
+    "dmd2": (
+        "roles.teacher",
+        "roles.critic",
+        "method_config.adversarial_weight",
+        "method_config.discriminator_learning_rate",
+        "method_config.dmd_denoising_steps",
+        "method_config.generator_update_interval",
+        "method_config.max_timestep_ratio",
+        "method_config.min_timestep_ratio",
+        "method_config.r1_",
+        "method_config.real_score_guidance_scale",
+        "method_config.rollout_mode",
+        "method_config.validate_teacher",
+        "method_config.warp_denoising_step",
+    ),
+    "finetune": ("method_config.logit_", "method_config.mode_scale", "method_config.timestep_sampling"),
+}
+"""Method -> beginnings of the targets that only its runs have."""
+
+_SECTIONS = ("training", "roles", "recipe.method", "pipeline_config", "method_config")
+
+
 @dataclass(frozen=True)
 class Foreign:
     """What another trainer means by a name.
@@ -300,7 +323,9 @@ class Foreign:
 
     def fix(self, name: str) -> str:
         """What to do about the name."""
-        note = f" ({self.note})" if self.note else ""
+        method = next((method for method, targets in OF_METHOD.items() if self.target.startswith(targets)), None)
+        notes = [*([self.note] if self.note else []), *([] if method is None else [f"of the method {method}"])]
+        note = f" ({'; '.join(notes)})" if notes else ""
         if not self.trainer:
             return f"it belongs to another section: {self.target}"
         if not self.target:
@@ -308,12 +333,18 @@ class Foreign:
         return f"{self.trainer}'s {name} is {self.target} here{note}"
 
 
-def foreign_name(key: object) -> Foreign | None:
-    """What a key means that is not known where it stands; None when no trainer here or elsewhere has it."""
+def foreign_name(key: object, section: str = "training") -> Foreign | None:
+    """What a key means that is not known where it stands; None when no trainer here or elsewhere has it.
+
+    Args:
+        section: where it stands, by dotted key; whole sections of other trainers are known at the top and in `training` alone.
+    """
     name = _plain(str(key))
     if name in _OWN:
         return Foreign("", _OWN[name], "")
-    return _FOREIGN.get(name)
+    found = _FOREIGN.get(name)
+    inside = section not in ("run.yaml", "training")
+    return None if inside and found is not None and found.target in _SECTIONS else found
 
 
 def is_fastvideo(data: Any) -> bool:
@@ -344,4 +375,6 @@ def _table() -> dict[str, Foreign]:
 
 _OWN = {_plain(name): f"training.{name}" for name in TrainingArgs.model_fields}
 _OWN |= {name: f"roles.<role>.{name}" for name in ("trainable", "checkpoint_role", "lora")}
+_OWN |= {name: f"callbacks.{name}" for name in ("ema", "grad_norm", "throughput", "profiler", "early_stop")}
+_OWN["sampler_kind"] = "pipeline_config.sampler_kind"
 _FOREIGN = _table()

@@ -87,7 +87,7 @@ def unknown_key(key: Any, allowed: Iterable[str], section: str, present: Iterabl
         present: keys that are there as well; the unknown one was hardly meant to be one of them.
     """
     names = sorted(allowed)
-    if (foreign := foreign_name(key)) is not None:
+    if (foreign := foreign_name(key, section)) is not None:
         fix = foreign.fix(str(key))
     else:
         guess = near(key, [name for name in names if name not in present])
