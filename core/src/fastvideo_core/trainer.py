@@ -246,6 +246,9 @@ class DistillTrainer:
         updates.settle()
         if updates.request in STOPPED_BY:
             return
+        if manager is not None and validations.may_part:
+            with progress.aside(CHECKPOINT):
+                _save_now(manager, step, None, waits=False)
         with progress.aside(VALIDATION):
             left = validations.run(step)
         if left is None:

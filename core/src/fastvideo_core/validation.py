@@ -19,6 +19,7 @@ from fastvideo_core.validation_watch import (
     ValidationError,
     ValidationLeft,
     ValidationWatch,
+    has_shared_networks,
 )
 from fastvideo_core.validator import SamplingValidator, Unwatched
 
@@ -48,10 +49,16 @@ class Validations:
         self._progress = progress
         self._crew = Crew()
         self._failures = 0
+        self._went_well = False
 
     def is_due(self, step: int) -> bool:
         """Whether the run validates after `step`."""
         return step % self._args.validation_steps == 0
+
+    @property
+    def may_part(self) -> bool:
+        """Whether a failure may leave the processes unable to save: they share networks, and no validation went well yet."""
+        return not self._went_well and self._crew.group is not None and has_shared_networks(self._method.bundle)
 
     def run(self, step: int) -> ValidationLeft | None:
         """Validates, with all processes; why that was left before its end, unless it was not.
@@ -84,9 +91,10 @@ class Validations:
                 validator.watch = Unwatched()
             self._callbacks.hook.validation_end(method=self._method, step=step)
         if left is None:
+            self._went_well = True
             watch.over(time.perf_counter() - started)
         elif left.code == FAILED_APART:
-            lost = "its processes wait for each other: nothing after the last checkpoint is saved"
+            lost = "its processes wait for each other: nothing after the last checkpoint can be saved"
             raise FastVideoError([*left.problems, Problem(lost, fix="go on with --resume latest")])
         return left
 

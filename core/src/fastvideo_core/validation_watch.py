@@ -134,7 +134,7 @@ class ValidationWatch:
             ValidationLeft: it was left, or failed.
         """
         with ExitStack() as hooks:
-            for module in self._networks():
+            for module in _networks(self._bundle):
                 # Before FSDP's own hook, so that a network that is left here has nothing gathered.
                 before = module.register_forward_pre_hook(self._before_call, prepend=True, with_kwargs=True)
                 hooks.callback(before.remove)
@@ -148,8 +148,8 @@ class ValidationWatch:
 
     def give_back_weights(self) -> None:
         """After `FAILED_INSIDE`: parameters are the shards again, so that they can be saved."""
-        for module in self._networks():
-            for part in module.modules():
+        for network in _networks(self._bundle):
+            for part in network.modules():
                 if isinstance(part, FSDPModule):
                     part.reshard()
 
@@ -158,9 +158,6 @@ class ValidationWatch:
         self._show(replace(self._sampling, prompts=self._videos, seconds=seconds))
 
     # --- between processes ------------------------------------------------------------------------------------------------
-
-    def _networks(self) -> Iterator[nn.Module]:
-        return (module for handle in self._bundle for module in handle.modules.values())
 
     def _before_call(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
         sharded = isinstance(module, FSDPModule)
@@ -212,6 +209,15 @@ class ValidationWatch:
 
 class _PromptLeft(ValidationLeft):
     """Ends one prompt."""
+
+
+def has_shared_networks(bundle: RoleManager) -> bool:
+    """Whether networks of the roles are sharded, so that every process is needed for a call."""
+    return any(isinstance(network, FSDPModule) for network in _networks(bundle))
+
+
+def _networks(bundle: RoleManager) -> Iterator[nn.Module]:
+    return (module for handle in bundle for module in handle.modules.values())
 
 
 def _same(level: object, other: object) -> bool:

@@ -9,7 +9,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from fastvideo_core.config.run import RunConfig
@@ -30,7 +30,7 @@ def alone_in(output_dir: Path, *, writes: bool = True) -> Iterator[None]:
     """Keeps other runs out of a run's folder, until the end of the context or of this process, however it ends. Collective.
 
     The main process holds a POSIX lock on a file there, which its forks do not inherit and which NFS hands on to other
-    machines. The file stays, as one that is removed could be locked by two.
+    machines. The file stays with what the run wrote; of a run that wrote nothing (it was refused) nothing stays.
 
     Args:
         writes: whether the run will write there; otherwise nothing is made for it, and where no run has been none is in the way.
@@ -38,15 +38,11 @@ def alone_in(output_dir: Path, *, writes: bool = True) -> Iterator[None]:
     Raises:
         ConfigError: another run is going on there; on all processes alike.
     """
-    descriptor, problem = _lock(output_dir, writes, _RUN) if context.is_main_process() else (None, None)
-    try:
+    with _locked(output_dir, _RUN, writes) if context.is_main_process() else nullcontext() as problem:
         problem = context.from_main(problem)
         if problem is not None:
             raise ConfigError(problem)
         yield
-    finally:
-        if descriptor is not None:
-            os.close(descriptor)
 
 
 @contextmanager
@@ -57,14 +53,10 @@ def alone_in_data(output: Path) -> Iterator[None]:
     Raises:
         ConfigError: another call is going on there.
     """
-    descriptor, problem = _lock(output, True, "--output")
-    if problem is not None:
-        raise ConfigError(problem)
-    try:
+    with _locked(output, "--output") as problem:
+        if problem is not None:
+            raise ConfigError(problem)
         yield
-    finally:
-        if descriptor is not None:
-            os.close(descriptor)
 
 
 def folder_problems(cfg: RunConfig) -> list[Problem]:
@@ -84,6 +76,23 @@ def folder_problems(cfg: RunConfig) -> list[Problem]:
         allowed = "plain files and folders; output_dir itself may be a link"
         problems.append(Problem(found, str(output_dir), allowed, "remove them, or name another output_dir"))
     return problems
+
+
+@contextmanager
+def _locked(folder: Path, where: str, writes: bool = True) -> Iterator[Problem | None]:
+    """Holds the lock of a folder inside the context; gives why that is not possible."""
+    made = writes and not os.path.lexists(folder)
+    descriptor, problem = _lock(folder, writes, where)
+    try:
+        yield problem
+    finally:
+        if descriptor is not None:
+            with suppress(OSError):
+                if os.listdir(folder) == [LOCK]:
+                    (folder / LOCK).unlink()
+                    if made:
+                        folder.rmdir()
+            os.close(descriptor)  # not before: the file is removed by who has locked it
 
 
 def _lock(folder: Path, writes: bool, where: str) -> tuple[int | None, Problem | None]:
@@ -108,11 +117,21 @@ def _lock(folder: Path, writes: bool, where: str) -> tuple[int | None, Problem |
             fix = f"wait for its end, stop it, or name another {where.rpartition('.')[2]}"
             return None, Problem(found, f"{where} ({folder})", "one run at a time", fix)
         logger.warning("%s cannot be locked (%s): nothing tells when another run begins in it", path, error.strerror)
+    if not _is_at(descriptor, path):  # who had locked it has removed it meanwhile
+        os.close(descriptor)
+        return _lock(folder, writes, where)
     holder = f"process {os.getpid()} on {socket.gethostname()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}\n"
     with suppress(OSError):  # a full disk
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, holder.encode(), 0)
     return descriptor, None
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.lstat(path))
+    except FileNotFoundError:
+        return False
 
 
 def _place_in(path: Path, folder: Path) -> str:
