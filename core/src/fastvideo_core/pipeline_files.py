@@ -22,6 +22,8 @@ JSON = "[!.]*.json"
 _MOST = ((re.compile(r"layers|num_.*blocks|depth"), 1000), (re.compile(r"max_seq_len|max_position|timesteps"), 2**21))
 """Counts that a network is built by, part by part, before any weight could contradict them."""
 
+_LONGEST_NAME = 255  # bytes that a file system takes
+
 
 def check_files(folder: Path, components: Sequence[str], weighted: Sequence[str], *, where: str) -> None:
     """Every component has its sub-folder, a readable configuration where it has any, and complete weights.
@@ -134,9 +136,22 @@ def has_weights(folder: Path, *, where: str) -> bool:
     return all((folder / shard).is_file() for shard in shards) if shards else any(folder.glob(WEIGHTS))
 
 
-def _shards(index: Path, where: str) -> list[str]:
+def weight_map(index: Path, *, where: str) -> dict[str, str]:
+    """The file of every tensor that an index names, each beside the index.
+
+    Raises:
+        ConfigError: the index is damaged, or names a file elsewhere.
+    """
     names = _read_object(index, where).get("weight_map")
+    place = f"{where}: {index.parent.name}/{index.name}"
     if not isinstance(names, dict) or not all(isinstance(shard, str) for shard in names.values()):
-        found = f"{index.parent.name}/{index.name} has no weight_map"
-        raise ConfigError(Problem(found, where, allowed="a mapping from tensors to files", fix=DAMAGED))
-    return sorted(set(names.values()))
+        raise ConfigError(Problem("has no weight_map", place, "a mapping from tensors to files", DAMAGED))
+    for shard in names.values():
+        if not shard or Path(shard).name != shard or len(shard.encode(errors="replace")) > _LONGEST_NAME:
+            found = f"names {shard[:100]!r} as a file of weights"
+            raise ConfigError(Problem(found, place, "plain names of files beside it", DAMAGED))
+    return names
+
+
+def _shards(index: Path, where: str) -> list[str]:
+    return sorted(set(weight_map(index, where=where).values()))

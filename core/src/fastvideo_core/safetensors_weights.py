@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -13,7 +12,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from fastvideo_core.errors import ConfigError, Problem, foreign_file
-from fastvideo_core.pipeline_files import DAMAGED
+from fastvideo_core.pipeline_files import DAMAGED, weight_map
 
 _DAMAGED = "download or copy the weights again"
 
@@ -69,9 +68,8 @@ class SafetensorsWeights:
         found = _preferred([*folder.glob("[!.]*.safetensors.index.json"), *folder.glob("[!.]*.safetensors")])
         index = next((path for path in found if path.suffix == ".json"), None)
         if index is not None:
-            with self._reading(index):
-                shards: dict[str, Any] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-                return {name: folder / shard for name, shard in shards.items()}
+            shards = weight_map(index, where=f"{self._where} ({folder.parent})")
+            return {name: folder / shard for name, shard in shards.items()}
         files: dict[str, Path] = {}
         for path in found:
             with self._reading(path), safe_open(path, framework="pt") as file:

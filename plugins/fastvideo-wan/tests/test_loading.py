@@ -111,7 +111,7 @@ def test_a_missing_shard(copy, tiny):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{}", "transformer/model.safetensors.index.json has no weight_map"),
+        ("{}", "transformer/model.safetensors.index.json: has no weight_map"),
         ('{"weight_map": [1]}', "has no weight_map"),
         ("{oops", "transformer/model.safetensors.index.json: is no valid JSON: Expecting property name"),
     ],

@@ -44,12 +44,12 @@ def load(kind: Any, path: str, part: str, where: str = "path", **options: Any) -
 def load_transformer(path: str, *, dtype: torch.dtype, where: str = "path") -> MochiTransformer3DModel:
     """The denoising network, on the CPU, a module of its own at every call; errors as `check_folder` and `load`."""
     check_folder(path, where)
-    return load(MochiTransformer3DModel, path, TRANSFORMER, where, torch_dtype=dtype).eval()
+    return load(MochiTransformer3DModel, path, TRANSFORMER, where, torch_dtype=dtype, use_safetensors=True).eval()
 
 
 def load_vae(path: str, device: torch.device, where: str = "path") -> AutoencoderKLMochi:
     """The autoencoder, float32 and frozen; errors as `load`."""
-    vae = load(AutoencoderKLMochi, path, "vae", where, torch_dtype=torch.float32)
+    vae = load(AutoencoderKLMochi, path, "vae", where, torch_dtype=torch.float32, use_safetensors=True)
     return vae.to(device).eval().requires_grad_(False)
 
 

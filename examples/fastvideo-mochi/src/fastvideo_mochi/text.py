@@ -49,12 +49,12 @@ class TextEncoder:
 
 def _text_pipeline(path: str, device: torch.device, where: str) -> MochiPipeline:
     index = check_folder(path, where)
-    encoder = load(T5EncoderModel, path, "text_encoder", where)
+    encoder = load(T5EncoderModel, path, "text_encoder", where, use_safetensors=True)
     return MochiPipeline(
         scheduler=None,
         vae=None,
         transformer=None,
-        tokenizer=load(AutoTokenizer, path, "tokenizer", where),
+        tokenizer=load(AutoTokenizer, path, "tokenizer", where, trust_remote_code=False),
         text_encoder=encoder.to(device).eval().requires_grad_(False),
         force_zeros_for_empty_prompt=index.get("force_zeros_for_empty_prompt", False),
     )
