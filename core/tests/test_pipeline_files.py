@@ -78,7 +78,9 @@ def test_every_damaged_file_is_named(folder):
 @pytest.mark.parametrize("shard", ["../x.safetensors", "/x.safetensors", "x/y.safetensors", "x" * 256, ".", ""])
 def test_an_index_that_names_files_elsewhere_is_damaged(folder, shard):
     (folder / "transformer" / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": shard}}))
-    said = r"transformer/model\.safetensors\.index\.json: names .* as a file of weights\n.*plain names of files beside it"
+    said = (
+        r"transformer/model\.safetensors\.index\.json: names .* as a file of weights\n.*plain names of files beside it"
+    )
     with pytest.raises(ConfigError, match=said):
         check_files(folder, COMPONENTS, ["transformer"], where="here")
     with pytest.raises(ConfigError, match=said):

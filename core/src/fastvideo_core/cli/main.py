@@ -87,8 +87,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except FastVideoError as error:
         return _show(f"{traceback.format_exc() if debug else ''}error: {error}", error.exit_code)
     except Exception as error:
-        message = "" if debug else _of_the_system(error)
-        return _show(message or traceback.format_exc().rstrip(), 1)
+        message, status = _of_the_system(error)
+        return _show(traceback.format_exc().rstrip() if debug or not message else message, status)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -99,15 +99,17 @@ class _Parser(argparse.ArgumentParser):
 
 
 _FREE = "free space, remove what the command left half-written, and give it again"
-_SYSTEM = {errno.ENOSPC: _FREE, errno.EDQUOT: _FREE, errno.ENAMETOOLONG: "name a shorter path"}
-"""What to do where the system refuses."""
+_SYSTEM = {errno.ENOSPC: (_FREE, 1), errno.EDQUOT: (_FREE, 1), errno.ENAMETOOLONG: ("name a shorter path", 2)}
+"""What to do where the system refuses, and the exit code."""
 
 
-def _of_the_system(error: Exception) -> str:
+def _of_the_system(error: Exception) -> tuple[str, int]:
     """The message of an error, whichever library's, that says that a disk is full or a path too long; empty for any other."""
     said = str(error)
-    fix = next((fix for code, fix in _SYSTEM.items() if os.strerror(code) in said), "")
-    return f"error: {Problem(said[:1000], fix=fix)}" if fix else ""
+    for code, (fix, status) in _SYSTEM.items():
+        if os.strerror(code) in said:
+            return f"error: {Problem(said[:200], fix=fix)}", status
+    return "", 1
 
 
 def _show(text: str, status: int) -> int:
