@@ -16,7 +16,7 @@ SECRET = (
     "api-key", "api_key", "apikey", "apiKey", "API_KEY", "auth", "authorization", "Authorization", "secret", "secret_key",
     "private_key", "wandbApiKey", "WANDB_API_KEY", "token", "hf_token", "HF_TOKEN", "access_token", "accessToken", "api_tokens",
     "password", "db_password", "passwd", "credentials", "aws_access_key_id", "aws_secret_access_key", "aws-session-token",
-    "client_secret", "secret_access_key", "bearer", "ssh_key", "passphrase",
+    "client_secret", "secret_access_key", "bearer", "ssh_key", "passphrase", "cookie", "api_key_2", "WANDB_API_KEY2",
 )  # fmt: skip
 PLAIN = (
     "num_tokens", "tokenizer", "max_text_tokens", "shift_tokens", "tokens", "token_count", "key", "keys", "keyboard", "author",
@@ -27,6 +27,9 @@ TEXTS = {
     "clone git+ssh://me:hush@host/x now": "clone git+ssh://***@host/x now",
     "s3://AKIAABCDEFGHIJKLMNOP:hush@bucket": "s3://***@bucket",
     "https://x.org/y?a=1&token=hush&b=2": "https://x.org/y?a=1&token=***&b=2",
+    "https://me:hu@sh@example.org/a": "https://***@example.org/a",
+    "https://x.org/y#access_token=hush": "https://x.org/y#access_token=***",
+    "env WANDB_API_KEY=hush HF_TOKEN=hush run": "env WANDB_API_KEY=*** HF_TOKEN=*** run",
     "https://x.org/y?X-Amz-Signature=hush": "https://x.org/y?X-Amz-Signature=***",
     "https://x.org/y?api_key=hush#part": "https://x.org/y?api_key=***#part",
     "Authorization: Bearer hushhushhush": "Authorization: Bearer ***",
@@ -34,6 +37,7 @@ TEXTS = {
     "hf_" + "a" * 34: "***",
     "mail me@example.org about org/name, http://x.org/a@b and num_tokens=5": None,
     "a cat: 3 ? 4 & tokens = 5": None,
+    "set WANDB_API_KEY, or MONKEY=1 and NUM_TOKENS=5": None,
 }
 
 

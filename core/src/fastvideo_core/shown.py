@@ -11,17 +11,19 @@ HIDDEN = "***"
 _NOT_PRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _WORD_BREAK = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|[^A-Za-z0-9]+")
 _SECRET_NAME = re.compile(
-    r"(^|_)(secrets?|passw(or)?ds?|passwd|passphrase|pwd|credentials?|auth|authorization|bearer|jwt"
+    r"(^|_)(secrets?|passw(or)?ds?|passwd|passphrase|pwd|credentials?|auth|authorization|bearer|jwt|cookies?"
     r"|(api|access|auth|id|refresh|session|bot|hub|hf)_tokens|token"
-    r"|(api|access|secret|private|signing|encryption|ssh|account|auth)_?keys?(_?id)?)$"
+    r"|(api|access|secret|private|signing|encryption|ssh|account|auth)_?keys?(_?id)?)_?\d*$"
     r"|(^|_)(secret|password|private_key|secret_key)_"
 )
-_PARAMETER = r"([?&;][\w.-]*(?:token|key|secret|passw(?:or)?d|signature|credential|auth|sig)=)[^\s&;#'\"]+"
+_PARAMETER = r"([?&;#][\w.-]*(?:token|key|secret|passw(?:or)?d|signature|credential|auth|sig)=)[^\s&;#'\"]+"
+_VARIABLE = r"\b((?:[A-Z0-9]+_)*(?:(?:API|ACCESS|SECRET|PRIVATE)_?KEY|TOKEN|SECRET|PASSWORD)=)[^\s'\"]+"
 _KNOWN_FORM = r"\b(?:(?:AKIA|ASIA)[0-9A-Z]{16}\b|hf_[A-Za-z0-9]{30,}|gh[pousr]_[A-Za-z0-9]{30,}|sk-[A-Za-z0-9-]{20,})"
 _IN_TEXT = (
-    (re.compile(r"(\b[a-zA-Z][\w+.-]*://)[^\s/?#@'\"]+@"), rf"\1{HIDDEN}@"),
+    (re.compile(r"(\b[a-zA-Z][\w+.-]*://)[^\s/?#'\"]+@"), rf"\1{HIDDEN}@"),
     (re.compile(_PARAMETER, re.IGNORECASE), rf"\1{HIDDEN}"),
     (re.compile(r"\b((?:Bearer|Basic)\s+)[\w.~+/=-]{8,}", re.IGNORECASE), rf"\1{HIDDEN}"),
+    (re.compile(_VARIABLE), rf"\1{HIDDEN}"),
     (re.compile(_KNOWN_FORM), HIDDEN),
 )
 
