@@ -159,11 +159,16 @@ def test_early_stop_ends_a_run_like_its_last_step(tmp_path: Path, caplog: pytest
     assert "early stop after step 2: total_loss is " in caplog.text
 
 
-def test_early_stop_on_a_metric_that_is_not_there_lists_those_that_are(tmp_path: Path) -> None:
+def test_early_stop_on_a_metric_that_is_not_there_lists_those_that_are(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     callbacks = {"early_stop": {"every": 2, "metric": "student_loss"}}
     with pytest.raises(ConfigError) as raised:
         build_run(tmp_path, run_of(tmp_path, callbacks)).train()
     assert "callbacks.early_stop.metric: there is no metric 'student_loss' in the steps up to 2" in str(raised.value)
+    told = [text for text in caplog.messages if "there is no 'student_loss' in step 1 (it has " in text]
+    assert len(told) == 1
+    assert told[0].endswith("the run ends after step 2")
     assert "total_loss" in str(raised.value)
 
 

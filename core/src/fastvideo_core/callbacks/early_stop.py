@@ -36,6 +36,7 @@ class EarlyStopCallback(Callback):
         self._count = 0
         self._best: float | None = None
         self._without = 0
+        self._looked = False
 
     @hookimpl
     def step_end(self, method: DistillMethod, step: int, metrics: dict[str, Any]) -> None:
@@ -44,6 +45,11 @@ class EarlyStopCallback(Callback):
             value = metrics[name]
             self._sum = self._sum + (value.detach() if isinstance(value, Tensor) else float(value))
             self._count += 1
+        elif not self._looked and context.is_main_process():
+            until = step + -step % self._config.every
+            text = "callbacks.early_stop.metric: there is no '%s' in step %d (it has %s); without one the run ends after step %d"
+            logger.warning(text, name, step, ", ".join(sorted(metrics)), until)
+        self._looked = True
         if step % self._config.every:
             return
         if not self._count:

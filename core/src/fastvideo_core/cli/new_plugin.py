@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from fastvideo_core import __version__
 from fastvideo_core.data.output import nothing_half_written
-from fastvideo_core.errors import ConfigError, Problem
+from fastvideo_core.errors import Problem, UserError
 from fastvideo_core.registry.specs import API_VERSION, SINGULAR, Kind
 from fastvideo_core.registry.suggestions import FIRST_PARTY
 from fastvideo_core.streams import say
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     _check_free(args.name, KINDS[args.kind], distribution, args.registry)
     out: Path = args.out or Path(distribution)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError(Problem("is not an empty folder", where=str(out), fix="name a new folder with --out"))
+        raise UserError(Problem("is not an empty folder", where=str(out), fix="name a new folder with --out"))
     with nothing_half_written(out):
         for path, text in package_files(args.name, args.kind, distribution, args.license, args.author).items():
             file = out / path
@@ -118,7 +118,7 @@ def _check_free(name: str, kind: Kind, distribution: str, registry: PluginRegist
         found = f"{distribution} {version(distribution)} is installed already"
         problems.append(Problem(found, "--distribution", fix="take another one, or uninstall that one first"))
     if problems:
-        raise ConfigError(problems)
+        raise UserError(problems)
 
 
 def _check_names(name: str, distribution: str | None) -> None:
@@ -131,4 +131,4 @@ def _check_names(name: str, distribution: str | None) -> None:
     if distribution in ("fastvideo", "fastvideo-core"):
         problems.append(Problem(f"{distribution!r} is another project's name", where="--distribution"))
     if problems:
-        raise ConfigError(problems)
+        raise UserError(problems)
