@@ -19,6 +19,7 @@ from fastvideo_core.distributed import context
 from fastvideo_core.distributed.mesh import mesh_shape
 from fastvideo_core.errors import CheckpointError
 from fastvideo_core.roles import RoleHandle
+from fastvideo_core.validation_watch import has_shared_networks
 
 
 def title(runtime: DistillRuntime) -> str:
@@ -121,7 +122,10 @@ def _data(runtime: DistillRuntime) -> str:
 def _checkpoints(runtime: DistillRuntime) -> str:
     args = runtime.training_args
     every = args.training_state_checkpointing_steps
-    when = f"every {every} steps and at the end" if every else "at the end"
+    moments = [f"every {every} steps"] if every else []
+    if args.log_validation and has_shared_networks(runtime.method.bundle):
+        moments.append("before the first validation")
+    when = " and ".join(filter(None, (", ".join(moments), "at the end")))
     keep = f", the newest {args.checkpoints_total_limit} kept" if args.checkpoints_total_limit else ""
     return f"{when}{keep}, in {args.output_dir}"
 
