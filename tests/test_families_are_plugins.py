@@ -9,7 +9,10 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PIP_HINTS = "core/src/fastvideo_core/registry/suggestions.py"
-"""The one place that may name families: what to install for a first-party name that is not there."""
+"""What to install for a first-party name that is not there."""
+
+OTHER_TRAINERS = ("core/src/fastvideo_core/config/foreign_names.py", "core/src/fastvideo_core/convert")
+"""What other trainers' names and files are called here, families among them."""
 
 PACKAGES = ("core", "plugins/fastvideo-finetune", "plugins/fastvideo-dmd2")
 
@@ -19,7 +22,7 @@ def mentions(word: str, package: str) -> list[str]:
     return [
         f"{path.relative_to(ROOT)}:{number}"
         for path in sorted((ROOT / package / "src").rglob("*.py"))
-        if path != ROOT / PIP_HINTS
+        if not any(path.is_relative_to(ROOT / place) for place in (PIP_HINTS, *OTHER_TRAINERS))
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
         if pattern.search(line)
     ]
