@@ -54,12 +54,16 @@ def _fits(kind: Any, allowed: str) -> bool:
     if kinds.is_dictionary(kind):
         kind = kind.value_type
     if allowed == _BYTES:
-        is_bytes = (kinds.is_binary, kinds.is_large_binary, kinds.is_binary_view, kinds.is_fixed_size_binary)
-        return any(is_one(kind) for is_one in is_bytes) or (_is_list(kind) and kind.value_type == pa.uint8())
+        binary = _is_any(kind, "binary", "large_binary", "binary_view", "fixed_size_binary")
+        return binary or (_is_list(kind) and kind.value_type == pa.uint8())
     if allowed == _NUMBER:
         return bool(kinds.is_integer(kind) or kinds.is_floating(kind))
-    texts = (kinds.is_string, kinds.is_large_string, kinds.is_string_view)
-    return any(is_one(kind) for is_one in texts) or (allowed != _TEXT and bool(kinds.is_integer(kind)))
+    return _is_any(kind, "string", "large_string", "string_view") or (allowed != _TEXT and bool(kinds.is_integer(kind)))
+
+
+def _is_any(kind: pa.DataType, *names: str) -> bool:
+    """Whether it is one of the types; arrow 15 has no views."""
+    return any(getattr(kinds, f"is_{name}")(kind) for name in names if hasattr(kinds, f"is_{name}"))
 
 
 def _is_list(kind: pa.DataType) -> bool:
