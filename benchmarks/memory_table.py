@@ -19,10 +19,11 @@ from typing import Any
 
 import torch
 import yaml
-from safetensors.torch import save_file
+from torch import nn
 
 from fastvideo_core.cli.main import main as distill
 from fastvideo_core.data.schema import encode_tensor, key_value_metadata, text_schema, write_part
+from fastvideo_wan.loading import outline_role
 from fastvideo_wan.tiny import write_tiny_pipeline
 
 GEOMETRIES = {
@@ -41,13 +42,25 @@ RUNS: dict[str, tuple[str, Mapping[str, Any]]] = {
 
 
 def write_outline(folder: Path, name: str) -> Path:
-    """A pipeline's folder with the configuration of a published Wan and no weights."""
+    """A pipeline's folder with the configuration of a published Wan, and files of weights that are all header."""
     path = folder / f"wan-{name}"
     write_tiny_pipeline(path)
     config = json.loads((path / "transformer" / "config.json").read_text())
     (path / "transformer" / "config.json").write_text(json.dumps({**config, **GEOMETRIES[name], "text_dim": TEXT_DIM}))
-    save_file({}, path / "transformer" / "diffusion_pytorch_model.safetensors")
+    write_header(path / "transformer" / "diffusion_pytorch_model.safetensors", outline_role(str(path))["transformer"])
     return path
+
+
+def write_header(path: Path, network: nn.Module) -> None:
+    """A safetensors file of a network on meta, as large as the real one, of which the disk holds the header alone."""
+    entries, end = {}, 0
+    for name, tensor in network.state_dict().items():
+        begin, end = end, end + 2 * tensor.numel()
+        entries[name] = {"dtype": "BF16", "shape": list(tensor.shape), "data_offsets": [begin, end]}
+    header = json.dumps(entries).encode()
+    with path.open("wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.truncate(8 + len(header) + end)
 
 
 def write_captions(folder: Path) -> Path:

@@ -18,6 +18,8 @@ DAMAGED = "download or copy the pipeline again"
 INDEX = "[!.]*.safetensors.index.json"
 WEIGHTS = "[!.]*.safetensors"
 JSON = "[!.]*.json"
+HEADERS = "np"
+"""How `safe_open` reads headers alone: for torch it maps the file for writing, which fails where it is larger than the memory."""
 
 _MOST = ((re.compile(r"layers|num_.*blocks|depth"), 1000), (re.compile(r"max_seq_len|max_position|timesteps"), 2**21))
 """Counts that a network is built by, part by part, before any weight could contradict them."""
@@ -94,7 +96,7 @@ def _read_object(file: Path, where: str) -> dict[str, Any]:
 
 def _read_header(file: Path, where: str) -> None:
     guard = foreign_file(f"{where}: {file.parent.name}/{file.name}", "safetensors file", ConfigError, DAMAGED)
-    with guard, safe_open(file, framework="pt"):
+    with guard, safe_open(file, framework=HEADERS):
         pass
 
 

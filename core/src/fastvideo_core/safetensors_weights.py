@@ -12,7 +12,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from fastvideo_core.errors import ConfigError, Problem, foreign_file
-from fastvideo_core.pipeline_files import DAMAGED, weight_map
+from fastvideo_core.pipeline_files import DAMAGED, HEADERS, weight_map
 
 _DAMAGED = "download or copy the weights again"
 
@@ -46,7 +46,7 @@ class SafetensorsWeights:
             names.setdefault(path, []).append(name)
         found: dict[str, tuple[int, ...]] = {}
         for path, held in names.items():
-            with self._reading(path), safe_open(path, framework="pt") as file:
+            with self._reading(path), safe_open(path, framework=HEADERS) as file:
                 found |= {name: tuple(file.get_slice(name).get_shape()) for name in held}
         return found
 
@@ -72,7 +72,7 @@ class SafetensorsWeights:
             return {name: folder / shard for name, shard in shards.items()}
         files: dict[str, Path] = {}
         for path in found:
-            with self._reading(path), safe_open(path, framework="pt") as file:
+            with self._reading(path), safe_open(path, framework=HEADERS) as file:
                 files.update(dict.fromkeys(file.keys(), path))
         if not files:
             raise ConfigError(Problem("holds no safetensors file", where=f"{self._where} ({folder})", fix=_DAMAGED))
@@ -93,7 +93,7 @@ def check_fit(network: nn.Module, folder: Path, *, where: str, whole: bool = Tru
 
     Args:
         network: on meta, as config.json describes it.
-        where: how errors name the folder, its path included.
+        where: how errors name the folder; its path is added.
         whole: also that neither has tensors which the other lacks. Not for libraries that rename tensors when they load.
 
     Raises:
@@ -113,7 +113,7 @@ def check_fit(network: nn.Module, folder: Path, *, where: str, whole: bool = Tru
         report["unexpected_keys"] = {
             name for name in stored.keys() - own.keys() if not any(re.search(pattern, name) for pattern in ignored)
         }
-    check_complete(report, where)
+    check_complete(report, f"{where} ({folder})")
 
 
 def check_complete(report: Mapping[str, Collection[Any]], where: str) -> None:

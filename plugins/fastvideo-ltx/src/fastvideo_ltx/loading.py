@@ -120,13 +120,12 @@ def check_model(kind: Any, path: str, subfolder: str, *, where: str) -> None:
     """
     if (folder := component_folder(path, subfolder, where=where, download=False)) is None:
         return
-    place = f"{where} ({path}/{subfolder})"
     if hasattr(kind, "from_config"):
-        check_fit(outline_model(kind, path, subfolder, where=where), folder, where=place)
+        check_fit(outline_model(kind, path, subfolder, where=where), folder, where=where)
         return
     with readable(path, subfolder, where), torch.device("meta"):
         model = kind(kind.config_class.from_pretrained(str(folder)))
-    check_fit(model, folder, where=place, whole=False)
+    check_fit(model, folder, where=where, whole=False)
 
 
 def load_text_model(

@@ -136,12 +136,12 @@ def check_weights(path: str, *, where: str, encodes: bool, decodes: bool) -> Non
     kinds = {TRANSFORMER: WanTransformer3DModel, **({"vae": AutoencoderKLWan} if decodes else {})}
     for subfolder, kind in kinds.items():
         if (folder := component_folder(path, subfolder, where=where, download=False)) is not None:
-            check_fit(_outline(kind, path, subfolder, where), folder, where=f"{where} ({path}/{subfolder})")
+            check_fit(_outline(kind, path, subfolder, where), folder, where=where)
     if encodes and Path(path).is_dir():
         _load_tokenizer(path, where=where)
         with _readable(path, "text_encoder", where), torch.device("meta"):
             encoder = UMT5EncoderModel(UMT5EncoderModel.config_class.from_pretrained(path, subfolder="text_encoder"))
-        check_fit(encoder, Path(path) / "text_encoder", where=f"{where} ({path}/text_encoder)", whole=False)
+        check_fit(encoder, Path(path) / "text_encoder", where=where, whole=False)
 
 
 def outline_role(path: str) -> dict[str, nn.Module]:
