@@ -10,7 +10,9 @@ import nox
 
 ROOT = Path(__file__).parent
 CORE = "core"
-PLUGINS = tuple(f"plugins/fastvideo-{name}" for name in ("wan", "ltx", "finetune", "dmd2"))
+PLUGINS = tuple(
+    f"plugins/fastvideo-{name}" for name in ("data", "diffusers", "tools", "testing", "wan", "ltx", "finetune", "dmd2")
+)
 EXAMPLES = ("fastvideo-velocity", "fastvideo-deadline", "fastvideo-mochi")
 SOURCES = ("core", "plugins", "examples", "tests", "benchmarks", "docs", "noxfile.py")
 TEST_FOLDERS = ("core/tests", *(f"{plugin}/tests" for plugin in PLUGINS), "tests")
@@ -34,7 +36,7 @@ def install_torch(session: nox.Session) -> None:
 def install_project(session: nox.Session, *extra: str) -> None:
     """All packages, editable."""
     install_torch(session)
-    editable = [argument for path in (f"{CORE}[wandb,tensorboard,testing,lora]", *PLUGINS) for argument in ("-e", path)]
+    editable = [argument for path in (f"{CORE}[wandb,tensorboard,lora]", *PLUGINS) for argument in ("-e", path)]
     session.install(*CONSTRAINTS, *editable, "jsonschema", *extra)  # jsonschema: of the tests of `schema --json`
 
 

@@ -29,8 +29,8 @@ from fastvideo_core.checkpoint.manager import CheckpointManager
 from fastvideo_core.checkpoint.training_state import RunState
 from fastvideo_core.checkpoint.tree import split
 from fastvideo_core.config import PluginConfig, RecipeConfig, RoleConfig, RunConfig, TrainingArgs
-from fastvideo_core.method import DistillMethod
-from fastvideo_core.roles import RoleHandle, RoleManager
+from fastvideo_core.contracts.method import DistillMethod
+from fastvideo_core.contracts.roles import RoleHandle, RoleManager
 
 STALL, BLOCKING = 0.15, 1.3
 """Targets: background stall over blocking stall, and blocking stall over safetensors."""

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from fastvideo_core.cli.main import main as fastvideo_distill
-from fastvideo_core.demo.results import Results, Row, as_text, read_results
+from fastvideo_tools.demo.results import Results, Row, as_text, read_results
 
 DEMANDS = {1: ("caption", "Wasserstein", "energy"), 4: ("caption", "energy")}
 

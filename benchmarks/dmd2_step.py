@@ -30,12 +30,12 @@ from saved_bytes import SavedBytes, weights_of
 from torch import Tensor, nn
 from trainer import LATENT, SEED, SIZES, TEXT, TEXT_LENGTH, write_data
 
-from fastvideo_core.data.loader import ParquetLoader
+from fastvideo_core.contracts.roles import RoleHandle
 from fastvideo_core.dispatch.load import load_run_config
 from fastvideo_core.dispatch.runtime import DistillRuntime, build_runtime_from_config
 from fastvideo_core.registry import PluginRegistry
-from fastvideo_core.roles import RoleHandle
-from fastvideo_core.trainer import DistillTrainer
+from fastvideo_core.training.trainer import DistillTrainer
+from fastvideo_data.loading.loader import ParquetLoader
 from fastvideo_wan.tiny import write_tiny_pipeline
 
 TIME_TARGET, MEMORY_TARGET = 1.10, 1.05

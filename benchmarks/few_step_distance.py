@@ -26,12 +26,12 @@ import torch
 import yaml
 from torch import Tensor
 
-from fastvideo_core.data.schema import encode_tensor, key_value_metadata, t2v_schema, write_part
 from fastvideo_core.diffusion import flow
 from fastvideo_core.diffusion.rollout import FewStepSchedule, rollout
-from fastvideo_core.dispatch.sources import load_role
-from fastvideo_core.dispatch.trained import open_trained_model
+from fastvideo_core.dispatch.role_weights import load_role
+from fastvideo_core.dispatch.trained_model import open_trained_model
 from fastvideo_core.registry import PluginRegistry
+from fastvideo_data.schema import encode_tensor, key_value_metadata, t2v_schema, write_part
 from fastvideo_wan.folder import open_folder
 from fastvideo_wan.network import predict_velocity
 from fastvideo_wan.schedule import many_step_scheduler

@@ -27,8 +27,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 
-from fastvideo_core.data.loader import ParquetLoader
-from fastvideo_core.data.schema import encode_tensor, key_value_metadata, t2v_schema, write_part
+from fastvideo_data.loading.loader import ParquetLoader
+from fastvideo_data.schema import encode_tensor, key_value_metadata, t2v_schema, write_part
 
 LATENT = (16, 16, 32, 32)
 TEXT_WIDTH = 512

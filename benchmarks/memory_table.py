@@ -22,7 +22,7 @@ import yaml
 from torch import nn
 
 from fastvideo_core.cli.main import main as distill
-from fastvideo_core.data.schema import encode_tensor, key_value_metadata, text_schema, write_part
+from fastvideo_data.schema import encode_tensor, key_value_metadata, text_schema, write_part
 from fastvideo_wan.loading import outline_role
 from fastvideo_wan.tiny import write_tiny_pipeline
 

@@ -25,14 +25,14 @@ import yaml
 from diffusers import WanTransformer3DModel
 from torch import Tensor
 
-from fastvideo_core.data.loader import ParquetLoader
-from fastvideo_core.data.schema import encode_tensor, key_value_metadata, t2v_schema, write_part
+from fastvideo_core.contracts.rng import RandomStreams
 from fastvideo_core.dispatch.load import load_run_config
 from fastvideo_core.dispatch.runtime import DistillRuntime, build_runtime_from_config
 from fastvideo_core.registry import PluginRegistry
-from fastvideo_core.rng import RandomStreams
 from fastvideo_core.tracking.memory import InMemoryTracker
-from fastvideo_core.trainer import DistillTrainer
+from fastvideo_core.training.trainer import DistillTrainer
+from fastvideo_data.loading.loader import ParquetLoader
+from fastvideo_data.schema import encode_tensor, key_value_metadata, t2v_schema, write_part
 from fastvideo_wan.tiny import write_tiny_pipeline
 
 TARGET = 1.05

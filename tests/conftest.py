@@ -14,8 +14,8 @@ import pytest
 import torch
 import yaml
 
-from fastvideo_core.data.schema import encode_tensor
-from fastvideo_core.testing import processes
+from fastvideo_data.schema import encode_tensor
+from fastvideo_testing import processes
 
 TEXT_DIM = 32
 

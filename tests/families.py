@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from fastvideo_core.data.encoder import AudioEncoder
 from fastvideo_core.registry import PluginRegistry
-from fastvideo_core.testing.families import Clip, encode_clips, write_clips
+from fastvideo_data.preprocessing.encoder import AudioEncoder
+from fastvideo_testing.families import Clip, encode_clips, write_clips
 
 KINDS: Mapping[str, tuple[Mapping[str, Any], ...]] = {"ltx": ({"generation": 1}, {"generation": 2})}
 """Options of `tiny` for families of which it makes several kinds; of the others there is one."""

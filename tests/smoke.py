@@ -81,7 +81,7 @@ def write_clips(folder: Path) -> None:
     """Squares that move over a gradient, with captions."""
     import numpy as np
 
-    from fastvideo_core.data.media import write_video
+    from fastvideo_data.video_files import write_video
 
     for number in range(CLIPS):
         frames = np.zeros((2 * FRAMES, HEIGHT, WIDTH, 3), np.uint8)
@@ -126,7 +126,7 @@ def check_the_path_from_clips_to_an_exported_student() -> None:
         require(all(name in line for line in lines for name in losses), f"{method} did not log {losses}: {lines}")
 
     command("sample", "dmd2", "--prompt", "a white square", "--out", "samples", *size)
-    from fastvideo_core.data.media import read_frames
+    from fastvideo_data.video_files import read_frames
 
     shape = read_frames("samples/00.mp4").shape
     require(shape == (FRAMES, HEIGHT, WIDTH, 3), f"samples/00.mp4 holds frames {shape}")

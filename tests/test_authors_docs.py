@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fastvideo_core.cli.new_plugin import package_files
+from fastvideo_tools.commands.new_plugin import package_files
 from tests import new_user
 
 ROOT = Path(__file__).parents[1]
@@ -67,7 +67,7 @@ def test_the_planted_sign_error_is_caught_with_the_words_of_the_page(
 
 
 def test_the_kits_names_on_the_pages_exist() -> None:
-    import fastvideo_core.testing as kit
+    import fastvideo_testing as kit
 
     named = set(re.findall(r"`(\w+)(?:\(.*?\))?`", (PAGES / "conformance-kit.md").read_text(encoding="utf-8")))
     offered = named & set(kit.__all__)
@@ -93,7 +93,7 @@ def test_the_page_on_families_shows_code_of_its_package() -> None:
 
 
 def test_the_page_on_the_kit_names_every_attribute_and_capability() -> None:
-    from fastvideo_core.testing import CallbackPluginSuite, MethodPluginSuite, ModelPluginSuite
+    from fastvideo_testing import CallbackPluginSuite, MethodPluginSuite, ModelPluginSuite
 
     text = (PAGES / "conformance-kit.md").read_text(encoding="utf-8")
     named = set(re.findall(r"`(\w+)`", text))

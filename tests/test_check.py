@@ -11,10 +11,10 @@ import sys
 import pytest
 import torch
 
-from fastvideo_core.data.schema import encode_tensor
 from fastvideo_core.dispatch import preflight
 from fastvideo_core.errors import ConfigError
 from fastvideo_core.registry import PluginRegistry
+from fastvideo_data.schema import encode_tensor
 from fastvideo_finetune.config import FinetuneConfig
 from fastvideo_wan.adapter import WanAdapter
 from tests.commands import commands, config, run, text_only, trained, write_rows

@@ -23,9 +23,9 @@ from fastvideo_core.cli.console import Console
 from fastvideo_core.cli.main import main
 from fastvideo_core.dispatch import summary
 from fastvideo_core.dispatch.runtime import DistillRuntime
-from fastvideo_core.streams import drop_unwritten
-from fastvideo_core.testing.runs import build_run, toy_family, toy_world
+from fastvideo_core.launch.stdio import drop_unwritten
 from fastvideo_core.tracking.display import Guarded, JsonLines, LogLines, Standing, TerminalBar, display_for
+from fastvideo_testing.runs import build_run, toy_family, toy_world
 from tests.conftest import write_run
 
 METRICS = {

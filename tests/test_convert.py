@@ -13,11 +13,11 @@ import yaml
 
 from fastvideo_core.cli.main import main
 from fastvideo_core.config.document import Document, dump_yaml, parse_document, read_document
-from fastvideo_core.convert.fastvideo import Conversion, convert
-from fastvideo_core.convert.rules import RULES
 from fastvideo_core.dispatch.load import load_run_config
 from fastvideo_core.errors import ConfigError
 from fastvideo_core.registry import PluginRegistry
+from fastvideo_tools.convert.fastvideo import Conversion, convert
+from fastvideo_tools.convert.rules import RULES
 from tests.test_docs import blocks
 
 MODEL = "fastvideo.train.models.wan.WanModel"

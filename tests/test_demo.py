@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from fastvideo_core.cli.main import main
-from fastvideo_core.demo.clips import FEW
-from fastvideo_core.demo.results import read_results
+from fastvideo_tools.demo.clips import FEW
+from fastvideo_tools.demo.results import read_results
 
 MARGIN = 0.95
 """What is left at most of the teacher's distances in as many steps; 0.13 of the energy and 0.65 of Wasserstein were."""

@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from fastvideo_core.cli.main import main
-from fastvideo_core.data.media import probe
 from fastvideo_core.registry import PluginRegistry
+from fastvideo_data.video_files import probe
 from tests.families import ALL_KINDS, tiny_family
 
 __all__ = ["tiny_family"]

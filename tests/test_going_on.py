@@ -13,7 +13,7 @@ import yaml
 
 from fastvideo_core.checkpoint.weights import read_role_weights
 from fastvideo_core.errors import CheckpointError, ConfigError, NonFiniteError
-from fastvideo_core.testing.runs import build_run, toy_family
+from fastvideo_testing.runs import build_run, toy_family
 
 
 @pytest.fixture(autouse=True)

@@ -11,13 +11,13 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from fastvideo_core.data.schema import encode_tensor, key_value_metadata, t2v_schema, write_part
-from fastvideo_core.dispatch import live_bytes
-from fastvideo_core.dispatch.estimate import RunEstimate, estimate_run
+from fastvideo_core.dispatch import activation_bytes as live_bytes
+from fastvideo_core.dispatch.memory_estimate import RunEstimate, estimate_run
 from fastvideo_core.dispatch.preflight import latents_source
 from fastvideo_core.dispatch.runtime import DistillRuntime, build_runtime_from_config
 from fastvideo_core.registry import PluginRegistry
-from fastvideo_core.testing.runs import load_config
+from fastvideo_data.schema import encode_tensor, key_value_metadata, t2v_schema, write_part
+from fastvideo_testing.runs import load_config
 from fastvideo_wan.tiny import write_tiny_pipeline
 from tests.test_docs import ROOT, example
 

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from fastvideo_core.data.loader import ParquetLoader
-from fastvideo_core.data.schema import encode_tensor
+from fastvideo_data.loading.loader import ParquetLoader
+from fastvideo_data.schema import encode_tensor
 from fastvideo_ltx.tiny import write_tiny_pipeline
 from tests.test_memory_estimate import Profiled, built, estimated, held, within
 

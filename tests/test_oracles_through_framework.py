@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from fastvideo_core.checkpoint.weights import describe, read_role_weights
-from fastvideo_core.testing.runs import build_run, toy_family
-from fastvideo_core.testing.toy import EXACT, Mixture, ToyConfig, ToyNetwork
 from fastvideo_dmd2 import method
 from fastvideo_dmd2.losses import dmd_gradient
+from fastvideo_testing.runs import build_run, toy_family
+from fastvideo_testing.toy import EXACT, Mixture, ToyConfig, ToyNetwork
 from tests.conftest import distill, write_run
 from tests.families import ALL_KINDS, tiny_family
 
@@ -25,7 +25,7 @@ __all__ = ["tiny_family"]
 
 PLUGIN = """
 from fastvideo_core import register_model
-from fastvideo_core.testing.toy import ToyConfig, build_toy_components
+from fastvideo_testing.toy import ToyConfig, build_toy_components
 register_model("toy", config=ToyConfig)(build_toy_components)
 """
 FOUR_MODES: dict[str, Any] = {

@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from fastvideo_core.cli.main import main
-from fastvideo_core.data.schema import encode_tensor
+from fastvideo_data.schema import encode_tensor
 from tests.test_docs import BLOCK, ROOT
 
 RECIPES = sorted((ROOT / "docs/recipes").glob("*.md"))

@@ -11,8 +11,8 @@ import pytest
 
 from fastvideo_core.checkpoint import storage
 from fastvideo_core.errors import RunStopped
-from fastvideo_core.testing.runs import build_run
 from fastvideo_core.tracking.display import Sampling, Standing
+from fastvideo_testing.runs import build_run
 from tests.families import ALL_KINDS, Kind, MakeFamily, tiny_family
 
 __all__ = ["tiny_family"]

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from fastvideo_core import RandomStreams, RoleHandle, RoleManager, TrainingBatch
-from fastvideo_core.adapter import check_primitives
+from fastvideo_core.contracts.adapter import check_primitives
 from fastvideo_core.diffusion.reduce import mean_per_sample
 from fastvideo_core.errors import ConfigError, ContractError, Problem
 

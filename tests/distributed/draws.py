@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from fastvideo_core.contracts.method import DistillMethod
+from fastvideo_core.contracts.rng import RandomStreams
 from fastvideo_core.distributed import context
-from fastvideo_core.method import DistillMethod
-from fastvideo_core.rng import RandomStreams
 
 
 class GlobalDraws(TorchFunctionMode):

@@ -15,7 +15,7 @@ from fastvideo_core.callbacks.hooks import hookimpl
 from fastvideo_core.callbacks.manager import CallbackManager
 from fastvideo_core.config import PluginConfig
 from fastvideo_core.distributed import context
-from fastvideo_core.testing.runs import build_run, toy_family
+from fastvideo_testing.runs import build_run, toy_family
 from tests.distributed.workers import own_folder, toy_run
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from fastvideo_core.testing.ranks import run_ranks
+from fastvideo_testing.ranks import run_ranks
 
 
 def run_workers(world_size: int, name: str, out: Path, **options: Any) -> None:

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from fastvideo_core.checkpoint import storage
-from fastvideo_core.distributed.signals import ENDED_AT_ONCE
-from fastvideo_core.testing.waiting import LIMIT, wait_until
+from fastvideo_core.launch.signals import ENDED_AT_ONCE
+from fastvideo_testing.waiting import LIMIT, wait_until
 from tests.conftest import write_run
 
 pytestmark = [pytest.mark.slow, pytest.mark.distributed]
@@ -25,14 +25,14 @@ pytestmark = [pytest.mark.slow, pytest.mark.distributed]
 PLUGIN = '''
 import errno, os, signal, threading, time
 import torch
-from fastvideo_core import validator
+from fastvideo_core.contracts import validator
 from fastvideo_core.checkpoint import storage
-from fastvideo_core.distributed import peers
-from fastvideo_core.data.validation import ValidationPrompt
-from fastvideo_core.validator import SampledVideo, SamplingValidator
+from fastvideo_core.launch import peers
+from fastvideo_data.validation_prompts import ValidationPrompt
+from fastvideo_core.contracts.validator import SampledVideo, SamplingValidator
 from fastvideo_core.errors import DataError
 from fastvideo_core import Callback, PluginConfig, hookimpl, register_callback, register_model
-from fastvideo_core.testing.toy import ToyConfig, build_toy_components
+from fastvideo_testing.toy import ToyConfig, build_toy_components
 
 register_model("toy", config=ToyConfig)(build_toy_components)
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from fastvideo_core.testing.waiting import LIMIT, wait_until
+from fastvideo_testing.waiting import LIMIT, wait_until
 from tests.conftest import write_run
 from tests.distributed.test_faults import PLUGIN, run_yaml, started, wait_for_step, workers
 from tests.test_docs import example

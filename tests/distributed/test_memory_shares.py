@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from fastvideo_core.dispatch.estimate import estimate_run
+from fastvideo_core.dispatch.memory_estimate import estimate_run
 from fastvideo_core.dispatch.preflight import latents_source
 from fastvideo_core.registry import PluginRegistry
-from fastvideo_core.testing.runs import load_config
+from fastvideo_testing.runs import load_config
 from tests.distributed.ranks import run_workers
 from tests.distributed.test_roles import run_of, with_lora
 

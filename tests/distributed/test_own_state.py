@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from fastvideo_core.errors import CheckpointError
-from fastvideo_core.testing.ranks import run_ranks
+from fastvideo_testing.ranks import run_ranks
 from tests.distributed import own_state
 
 pytestmark = [pytest.mark.distributed, pytest.mark.slow]

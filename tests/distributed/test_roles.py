@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fastvideo_core.fqn import base_fqn, is_adapter
+from fastvideo_core.weights.parameter_names import base_name, is_adapter
 from tests.distributed.ranks import run_workers
 
 STEPS = 6
@@ -117,7 +117,7 @@ def test_adapters_train_and_base_weights_stay_bit_identical(trained, world_size)
     assert seen["requires_grad"] == {name for name in seen["start"] if is_adapter(name)}
     changed = {name for name, value in seen["start"].items() if not torch.equal(value, seen["trained"][name])}
     assert changed == seen["requires_grad"]
-    base = {base_fqn(name): value for name, value in seen["trained"].items() if not is_adapter(name)}
+    base = {base_name(name): value for name, value in seen["trained"].items() if not is_adapter(name)}
     original = {name: value for name, value in trained[1]["dmd2"]["start"].items() if name.startswith("student.")}
     assert base.keys() == original.keys()
     assert [name for name in base if not torch.equal(base[name], original[name])] == []

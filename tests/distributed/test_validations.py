@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fastvideo_core.checkpoint.weights import read_role_weights
-from fastvideo_core.testing.ranks import run_ranks
+from fastvideo_testing.ranks import run_ranks
 from tests.distributed.validations import CALLS, PROMPTS
 
 pytestmark = [pytest.mark.distributed, pytest.mark.slow]

@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch.distributed.tensor import DTensor
 
 from fastvideo_core.distributed import context
-from fastvideo_core.testing.runs import build_run, toy_family
+from fastvideo_testing.runs import build_run, toy_family
 from tests.distributed.draws import GlobalDraws
 
 WORKERS: dict[str, Callable[..., None]] = {}
@@ -251,9 +251,9 @@ def memory(out: Path, *, path: str) -> None:
     """Loads a Wan transformer in parts; how much host memory that took at most, and what came of it."""
     from diffusers.models.transformers.transformer_wan import WanTransformerBlock
 
-    from fastvideo_core.distributed.materialise import materialise
-    from fastvideo_core.distributed.shard import shard_roles
-    from fastvideo_core.roles import RoleHandle, RoleManager
+    from fastvideo_core.contracts.roles import RoleHandle, RoleManager
+    from fastvideo_core.placing.materialise import materialise
+    from fastvideo_core.placing.shard import shard_roles
     from fastvideo_wan.loading import meta_transformer, transformer_weights
 
     network = meta_transformer(path, dtype=torch.float32)

@@ -13,12 +13,12 @@ import yaml
 from fastvideo_core.checkpoint.checksums import write_summed
 from fastvideo_core.checkpoint.choice import choose
 from fastvideo_core.checkpoint.weights import describe, read_role_weights
-from fastvideo_core.data.loader import ParquetLoader
-from fastvideo_core.data.sources import discover
-from fastvideo_core.data.validation import read_validation_prompts
 from fastvideo_core.dispatch.load import load_run_config
 from fastvideo_core.registry import PluginRegistry
-from fastvideo_core.report.read import read_run
+from fastvideo_data.loading.loader import ParquetLoader
+from fastvideo_data.preprocessing.raw_videos import discover
+from fastvideo_data.validation_prompts import read_validation_prompts
+from fastvideo_tools.report.read import read_run
 from fastvideo_wan.loading import load_text_encoder, load_transformer, load_vae, outline_role
 from tests.families import Kind as Family
 from tests.fuzz import damage

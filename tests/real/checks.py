@@ -14,8 +14,8 @@ import numpy as np
 from PIL import Image
 from steps import StepFailedError
 
-from fastvideo_core.data.audio import SoundTrack
-from fastvideo_core.data.media import Frames, probe, read_frames
+from fastvideo_data.preprocessing.audio import SoundTrack
+from fastvideo_data.video_files import Frames, probe, read_frames
 
 SMOOTHED_OVER = 10
 SOUND_RATE = 24000

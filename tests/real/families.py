@@ -12,8 +12,8 @@ import torch
 from checks import Size
 from clips import SILENT, WITH_SOUND, Scene
 
-from fastvideo_core.data.validation import ValidationPrompt
-from fastvideo_core.validator import ValidationRequest
+from fastvideo_core.contracts.validator import ValidationRequest
+from fastvideo_data.validation_prompts import ValidationPrompt
 
 FloatFrames = npt.NDArray[np.float32]
 

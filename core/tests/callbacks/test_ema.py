@@ -7,8 +7,8 @@ from torch import Tensor
 from fastvideo_core.callbacks.config import EMAConfig
 from fastvideo_core.callbacks.ema import EMACallback
 from fastvideo_core.callbacks.manager import CallbackManager
+from fastvideo_core.contracts.method import DistillMethod
 from fastvideo_core.errors import CheckpointError, ConfigError
-from fastvideo_core.method import DistillMethod
 
 from .toy_roles import optimizers, toy_config, toy_method
 

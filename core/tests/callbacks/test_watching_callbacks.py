@@ -14,7 +14,7 @@ import torch
 from fastvideo_core.callbacks.config import EarlyStopConfig
 from fastvideo_core.callbacks.early_stop import EarlyStopCallback
 from fastvideo_core.errors import CheckpointError, ConfigError
-from fastvideo_core.testing import CallbackPluginSuite, build_run, toy_world
+from fastvideo_testing import CallbackPluginSuite, build_run, toy_world
 
 
 class TestThroughput(CallbackPluginSuite):

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from fastvideo_core.config import PluginConfig, RecipeConfig, RoleConfig, RunConfig, TrainingArgs
-from fastvideo_core.method import DistillMethod
-from fastvideo_core.roles import RoleHandle, RoleManager
+from fastvideo_core.contracts.method import DistillMethod
+from fastvideo_core.contracts.roles import RoleHandle, RoleManager
 
 
 class Net(nn.Module):

@@ -20,7 +20,7 @@ from fastvideo_core.checkpoint import storage
 from fastvideo_core.checkpoint.manager import CheckpointManager
 from fastvideo_core.checkpoint.storage import CheckpointWriteError
 from fastvideo_core.config import PluginConfig
-from fastvideo_core.testing.waiting import LIMIT, wait_until
+from fastvideo_testing.waiting import LIMIT, wait_until
 
 from ..full_disk import full_disk
 from .toy_run import ToyRun, assert_same, toy_run

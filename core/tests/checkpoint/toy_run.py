@@ -17,8 +17,8 @@ from fastvideo_core.callbacks.ema import EMACallback
 from fastvideo_core.callbacks.manager import CallbackManager
 from fastvideo_core.checkpoint.manager import CheckpointManager
 from fastvideo_core.config import PluginConfig, RecipeConfig, RoleConfig, RunConfig, TrainingArgs
-from fastvideo_core.method import DistillMethod
-from fastvideo_core.roles import RoleHandle, RoleManager
+from fastvideo_core.contracts.method import DistillMethod
+from fastvideo_core.contracts.roles import RoleHandle, RoleManager
 
 
 class ToyAdapter:

@@ -18,8 +18,8 @@ from fastvideo_core import register_model
 from fastvideo_core.checkpoint.weights import read_role_weights
 from fastvideo_core.cli.main import main
 from fastvideo_core.config.run import RunConfig
-from fastvideo_core.testing.runs import toy_world
-from fastvideo_core.testing.toy import ToyConfig, ToyNetwork, build_toy_components
+from fastvideo_testing.runs import toy_world
+from fastvideo_testing.toy import ToyConfig, ToyNetwork, build_toy_components
 
 WIDTH = {"now": 16}
 

@@ -149,7 +149,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 def test_an_unknown_command_is_the_users_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["chek", "run.yaml"]) == 2
     assert capsys.readouterr().err == (
-        f"error: unknown command 'chek'\n    allowed: a run.yaml, or one of {', '.join(cli.COMMANDS)}\n"
+        f"error: unknown command 'chek'\n    allowed: a run.yaml, or one of {', '.join(cli._known_commands())}\n"
         "    fix: did you mean 'check'?\n"
     )
 

@@ -18,12 +18,11 @@ from fastvideo_core.dispatch.own_folder import LOCK
 from fastvideo_core.dispatch.preflight import device_notes
 from fastvideo_core.errors import ConfigError, Problem
 from fastvideo_core.registry import PluginRegistry, register_callback, register_method
-from fastvideo_core.testing import toy_world
-from fastvideo_core.testing.toy import ToyAdapter, ToyConfig
-from fastvideo_core.testing.toy_method import ROLES, ToyMethod, ToyMethodConfig
 from fastvideo_core.tracking import wandb_login
-
-from ..registry.fake_distributions import CONFIG, ENTRY, install, method_spec
+from fastvideo_testing import toy_world
+from fastvideo_testing.fake_distributions import CONFIG, ENTRY, install, method_spec
+from fastvideo_testing.toy import ToyAdapter, ToyConfig
+from fastvideo_testing.toy_method import ROLES, ToyMethod, ToyMethodConfig
 
 Edit = Callable[[dict[str, Any]], None]
 

@@ -11,8 +11,7 @@ import pytest
 from fastvideo_core.errors import PluginError
 from fastvideo_core.registry import PluginRegistry, PluginStatus, isolated_registrations
 from fastvideo_core.registry.discovery import find_installed
-
-from .fake_distributions import CONFIG, ENTRY, METHOD, install, method_spec
+from fastvideo_testing.fake_distributions import CONFIG, ENTRY, METHOD, install, method_spec
 
 _numbers = count()
 

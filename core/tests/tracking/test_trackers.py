@@ -11,13 +11,13 @@ import pytest
 from PIL import Image, ImageSequence
 
 from fastvideo_core.config import TrainingArgs
-from fastvideo_core.data.media import write_contact_sheet, write_video
+from fastvideo_core.contracts.tracker import NullTracker
 from fastvideo_core.errors import UserError
-from fastvideo_core.tracker import NullTracker
 from fastvideo_core.tracking import build
 from fastvideo_core.tracking.build import build_tracker
 from fastvideo_core.tracking.memory import InMemoryTracker, LoggedVideo
 from fastvideo_core.tracking.multi import MultiTracker
+from fastvideo_data.video_files import write_contact_sheet, write_video
 
 
 @pytest.fixture

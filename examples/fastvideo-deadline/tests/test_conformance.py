@@ -1,6 +1,6 @@
-"""The callback keeps the contract: see `fastvideo_core.testing`."""
+"""The callback keeps the contract: see `fastvideo_testing`."""
 
-from fastvideo_core.testing import CallbackPluginSuite
+from fastvideo_testing import CallbackPluginSuite
 
 
 class TestDeadline(CallbackPluginSuite):

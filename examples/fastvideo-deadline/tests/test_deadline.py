@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from fastvideo_core.testing import build_run, toy_world
+from fastvideo_testing import build_run, toy_world
 
 
 def steps_of(folder, minutes, **training):

@@ -1,6 +1,6 @@
-"""The family keeps the contract: see `fastvideo_core.testing`."""
+"""The family keeps the contract: see `fastvideo_testing`."""
 
-from fastvideo_core.testing import ModelPluginSuite
+from fastvideo_testing import ModelPluginSuite
 
 
 class TestMochi(ModelPluginSuite):

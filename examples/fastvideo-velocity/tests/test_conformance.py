@@ -1,6 +1,6 @@
-"""The method keeps the contract: see `fastvideo_core.testing`."""
+"""The method keeps the contract: see `fastvideo_testing`."""
 
-from fastvideo_core.testing import MethodPluginSuite
+from fastvideo_testing import MethodPluginSuite
 
 
 class TestVelocity(MethodPluginSuite):

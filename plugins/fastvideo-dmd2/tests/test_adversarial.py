@@ -10,8 +10,8 @@ from torch.nn.functional import softplus
 
 from fastvideo_core.checkpoint.weights import describe
 from fastvideo_core.errors import ConfigError
-from fastvideo_core.testing.runs import build_run, load_config, toy_family
 from fastvideo_dmd2.adversarial import DiscriminatorHeads, approximate_r1, fake_loss, generator_loss, real_loss
+from fastvideo_testing.runs import build_run, load_config, toy_family
 
 from .test_method import phases, run_of
 

@@ -1,6 +1,6 @@
 """DMD2 proves itself with the kit that core ships, as any third party's method does."""
 
-from fastvideo_core.testing import MethodPluginSuite
+from fastvideo_testing import MethodPluginSuite
 
 
 class TestDMD2(MethodPluginSuite):

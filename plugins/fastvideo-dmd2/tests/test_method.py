@@ -5,9 +5,9 @@ from collections import Counter
 import pytest
 import torch
 
+from fastvideo_core.contracts.rng import RandomStreams
 from fastvideo_core.errors import ConfigError
-from fastvideo_core.rng import RandomStreams
-from fastvideo_core.testing.runs import build_run, load_config, toy_family
+from fastvideo_testing.runs import build_run, load_config, toy_family
 
 
 @pytest.fixture(autouse=True)

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
+from fastvideo_core.contracts.rng import RandomStreams
 from fastvideo_core.diffusion.flow import shift_sigma
 from fastvideo_core.diffusion.rollout import FewStepSchedule, rollout
-from fastvideo_core.rng import RandomStreams
-from fastvideo_core.testing.runs import build_run, toy_family
+from fastvideo_testing.runs import build_run, toy_family
 
 SEED, BATCH, SHIFT = 7, 3, 5.0
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from fastvideo_core.errors import ConfigError
-from fastvideo_core.testing.runs import build_run, load_config, toy_family
-from fastvideo_core.testing.toy import ExactNetwork, Mixture
+from fastvideo_testing.runs import build_run, load_config, toy_family
+from fastvideo_testing.toy import ExactNetwork, Mixture
 
 
 @pytest.fixture(autouse=True)

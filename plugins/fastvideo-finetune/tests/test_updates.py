@@ -7,8 +7,8 @@ from fastvideo_core.callbacks.base import Callback
 from fastvideo_core.callbacks.hooks import hookimpl
 from fastvideo_core.callbacks.manager import CallbackManager
 from fastvideo_core.config.base import PluginConfig
-from fastvideo_core.testing.runs import build_run, toy_family
-from fastvideo_core.trainer import DistillTrainer
+from fastvideo_core.training.trainer import DistillTrainer
+from fastvideo_testing.runs import build_run, toy_family
 
 
 class Gradients(Callback):

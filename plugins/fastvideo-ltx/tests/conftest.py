@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import torch
 
-from fastvideo_core.components import ModelComponents
 from fastvideo_core.config.run import RecipeConfig, RoleConfig, RunConfig
 from fastvideo_core.config.sections import MethodConfig
 from fastvideo_core.config.training import TrainingArgs
+from fastvideo_core.contracts.family import ModelComponents
 from fastvideo_ltx.components import build_ltx_components
 from fastvideo_ltx.config import LtxConfig
 from fastvideo_ltx.tiny import write_tiny_pipeline

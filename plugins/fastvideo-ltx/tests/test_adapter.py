@@ -6,10 +6,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from fastvideo_core.adapter import PRIMITIVES, DistillAdapter, HasRngGenerators, OnTrainStart, check_primitives
-from fastvideo_core.distributed.shard import shard_roles
+from fastvideo_core.contracts.adapter import (
+    PRIMITIVES,
+    DistillAdapter,
+    HasRngGenerators,
+    OnTrainStart,
+    check_primitives,
+)
 from fastvideo_core.errors import ConfigError, DataError
-from fastvideo_core.fqn import clean_fqn
+from fastvideo_core.placing.shard import shard_roles
+from fastvideo_core.weights.parameter_names import clean_name
 from fastvideo_ltx.adapter import FPS, TEXT, TEXT_MASK
 from fastvideo_ltx.components import build_ltx_components
 
@@ -334,7 +340,7 @@ def test_gradient_checkpointing_changes_no_gradient(run_config, raw_batch, mixed
         built.adapter.backward((v.float() ** 2).mean(), None)
         again = {None: [1, 1], "block_skip": [2, 1]}.get(chosen, [2, 2])
         assert [len(seen) for seen in calls] == again
-        gradients.append({clean_fqn(name): p.grad for name, p in student.named_parameters()})
+        gradients.append({clean_name(name): p.grad for name, p in student.named_parameters()})
     assert gradients[0].keys() == gradients[1].keys()
     assert [name for name, value in gradients[0].items() if not torch.equal(value, gradients[1][name])] == []
 

@@ -1,6 +1,6 @@
 """LTX proves itself with the kit that core ships, as any third party's family does: a suite for each generation."""
 
-from fastvideo_core.testing import ModelPluginSuite
+from fastvideo_testing import ModelPluginSuite
 
 PACKING = "packing has tests of its own, which know the layouts of both generations"
 

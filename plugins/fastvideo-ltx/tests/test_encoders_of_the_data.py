@@ -15,9 +15,9 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from fastvideo_core.cli.main import main
-from fastvideo_core.data.schema import encode_tensor
-from fastvideo_core.testing.runs import toy_world
+from fastvideo_data.schema import encode_tensor
 from fastvideo_ltx.encoder import build_encoder
+from fastvideo_testing.runs import toy_world
 
 CPU = torch.device("cpu")
 

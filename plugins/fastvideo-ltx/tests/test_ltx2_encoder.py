@@ -12,11 +12,11 @@ import torch
 from ltx2_pipeline import FPS, FRAMES, open_pipeline
 from safetensors.torch import load_file, save_file
 
-from fastvideo_core.data.captions import CaptionCut
-from fastvideo_core.data.encoder import AudioEncoder, LatentEncoder
-from fastvideo_core.data.loader import ParquetLoader
-from fastvideo_core.data.media import write_video
-from fastvideo_core.data.preprocess import PreprocessOptions, preprocess
+from fastvideo_data.loading.loader import ParquetLoader
+from fastvideo_data.preprocessing.captions import CaptionCut
+from fastvideo_data.preprocessing.encoder import AudioEncoder, LatentEncoder
+from fastvideo_data.preprocessing.run import PreprocessOptions, preprocess
+from fastvideo_data.video_files import write_video
 from fastvideo_ltx.encoder import build_encoder
 from fastvideo_ltx.ltx2.mel import log_mel
 

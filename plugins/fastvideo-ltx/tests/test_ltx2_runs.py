@@ -18,8 +18,8 @@ from ltx2_pipeline import generate, open_pipeline
 from safetensors.torch import load_file
 
 from fastvideo_core.cli.main import main
-from fastvideo_core.data.media import probe
-from fastvideo_core.data.schema import encode_tensor
+from fastvideo_data.schema import encode_tensor
+from fastvideo_data.video_files import probe
 from fastvideo_ltx.config import LtxConfig
 from fastvideo_ltx.path_sampler import build_sampler
 
@@ -138,8 +138,8 @@ def test_train_sample_export(distill, tiny_ltx2, data, tmp_path, method, streams
     # plain LTX2Pipeline loads the export and makes the same video
     pipeline = open_pipeline(str(tmp_path / "exported"))
     frames, sound = generate(pipeline, steps=2, output_type="np")
-    from fastvideo_core.data.validation import ValidationPrompt
-    from fastvideo_core.validator import ValidationRequest
+    from fastvideo_core.contracts.validator import ValidationRequest
+    from fastvideo_data.validation_prompts import ValidationPrompt
 
     sampler = build_sampler(str(tmp_path / "exported"), LtxConfig(), device=torch.device("cpu"))
     timesteps = (1000.0, 500.0) if method == "dmd2" else None

@@ -10,9 +10,9 @@ import pytest
 import torch
 from ltx2_pipeline import FPS, FRAMES, HEIGHT, WIDTH, generate, open_pipeline, recorded
 
-from fastvideo_core.data.media import probe, write_video
-from fastvideo_core.data.validation import ValidationPrompt
-from fastvideo_core.validator import ValidationRequest
+from fastvideo_core.contracts.validator import ValidationRequest
+from fastvideo_data.validation_prompts import ValidationPrompt
+from fastvideo_data.video_files import probe, write_video
 from fastvideo_ltx.components import build_ltx_components
 from fastvideo_ltx.config import LtxConfig
 from fastvideo_ltx.path_sampler import build_sampler

@@ -10,8 +10,8 @@ import torch
 from diffusers import LTXConditionPipeline, LTXImageToVideoPipeline, LTXPipeline
 from torch import Tensor
 
-from fastvideo_core.batch import TrainingBatch
-from fastvideo_core.roles import RoleHandle
+from fastvideo_core.contracts.batch import TrainingBatch
+from fastvideo_core.contracts.roles import RoleHandle
 from fastvideo_ltx.adapter import CLEAN, FPS, GIVEN, LAYOUT, TEXT, TEXT_MASK
 from fastvideo_ltx.components import build_ltx_components
 from fastvideo_ltx.layout import TokenLayout, pack_video, unpack_video

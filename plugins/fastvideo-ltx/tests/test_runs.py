@@ -13,15 +13,15 @@ from diffusers import LTXPipeline
 from safetensors.torch import load_file
 
 from fastvideo_core.cli.main import main
-from fastvideo_core.data.media import probe, write_video
-from fastvideo_core.data.validation import ValidationPrompt
+from fastvideo_core.contracts.rng import RandomStreams
+from fastvideo_core.contracts.validator import ValidationRequest
 from fastvideo_core.diffusion.rollout import FewStepSchedule
-from fastvideo_core.rng import RandomStreams
-from fastvideo_core.testing.runs import build_run
-from fastvideo_core.validator import ValidationRequest
+from fastvideo_data.validation_prompts import ValidationPrompt
+from fastvideo_data.video_files import probe, write_video
 from fastvideo_ltx.config import LtxConfig
 from fastvideo_ltx.layout import TokenLayout, unpack_video
 from fastvideo_ltx.path_sampler import build_sampler
+from fastvideo_testing.runs import build_run
 
 pytest.importorskip("fastvideo_finetune", reason="runs of every method: beside core alone there is none")
 pytest.importorskip("fastvideo_dmd2", reason="runs of every method: beside core alone there is none")

@@ -11,10 +11,10 @@ import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, LTXPipeline
 
-from fastvideo_core.adapter import LatentsSource
 from fastvideo_core.config.sections import MethodConfig
-from fastvideo_core.data.schema import encode_tensor, t2v_schema, write_part
+from fastvideo_core.contracts.adapter import LatentsSource
 from fastvideo_core.errors import ConfigError, UserError
+from fastvideo_data.schema import encode_tensor, t2v_schema, write_part
 from fastvideo_ltx.components import build_ltx_components
 from fastvideo_ltx.config import LtxConfig
 from fastvideo_ltx.generations import open_folder

@@ -12,9 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fastvideo_core.data.schema import encode_tensor
-from fastvideo_core.testing.methods import write_gradients
-from fastvideo_core.testing.ranks import run_ranks
+from fastvideo_data.schema import encode_tensor
+from fastvideo_testing.methods import write_gradients
+from fastvideo_testing.ranks import run_ranks
 
 pytestmark = [pytest.mark.slow, pytest.mark.distributed]
 STEPS = 2
@@ -63,7 +63,7 @@ def test_two_processes_of_batch_1_have_the_gradients_of_one_of_batch_2(request, 
         if processes == 1:
             write_gradients(**arguments)
         else:
-            run_ranks("fastvideo_core.testing.methods:write_gradients", arguments, world_size=2)
+            run_ranks("fastvideo_testing.methods:write_gradients", arguments, world_size=2)
         found[processes] = [load_file(folder / f"gradients-{step}.safetensors") for step in range(1, STEPS + 1)]
     for one, two in zip(found[1], found[2], strict=True):
         assert one.keys() == two.keys()

@@ -17,8 +17,8 @@ from diffusers import AutoencoderKLWan
 from torch import Tensor, nn
 from torch.optim import AdamW
 
-from fastvideo_core.data.media import read_frames, write_video
-from fastvideo_core.demo.clips import CONTENTS, render
+from fastvideo_data.video_files import read_frames, write_video
+from fastvideo_tools.demo.clips import CONTENTS, render
 from fastvideo_wan.demo.family import SIZE
 
 NOISE = 0.1

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from fastvideo_core.components import ModelComponents
 from fastvideo_core.config.run import RecipeConfig, RoleConfig, RunConfig
 from fastvideo_core.config.sections import MethodConfig
 from fastvideo_core.config.training import TrainingArgs
+from fastvideo_core.contracts.family import ModelComponents
 from fastvideo_wan.components import build_wan_components
 from fastvideo_wan.config import WanConfig
 from fastvideo_wan.tiny import write_tiny_pipeline

@@ -1,6 +1,6 @@
 """Wan proves itself with the kit that core ships, as any third party's family does."""
 
-from fastvideo_core.testing import ModelPluginSuite
+from fastvideo_testing import ModelPluginSuite
 
 
 class TestWan(ModelPluginSuite):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from fastvideo_core import limits
+from fastvideo_core.config import limits
 from fastvideo_core.config.base import IntTuple, PluginConfig, StrTuple
 from fastvideo_core.errors import Problem
 

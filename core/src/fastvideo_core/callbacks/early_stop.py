@@ -13,9 +13,9 @@ from torch import Tensor
 from fastvideo_core.callbacks.base import Callback
 from fastvideo_core.callbacks.config import EarlyStopConfig
 from fastvideo_core.callbacks.hooks import hookimpl
+from fastvideo_core.contracts.method import DistillMethod
 from fastvideo_core.distributed import context
 from fastvideo_core.errors import ConfigError, Problem
-from fastvideo_core.method import DistillMethod
 
 logger = logging.getLogger(__name__)
 

@@ -13,10 +13,10 @@ from torch.optim import Optimizer
 from fastvideo_core.callbacks.base import Callback
 from fastvideo_core.callbacks.config import EMAConfig, ema_role_problem
 from fastvideo_core.callbacks.hooks import hookimpl
+from fastvideo_core.contracts.method import DistillMethod
+from fastvideo_core.contracts.roles import RoleHandle
 from fastvideo_core.errors import CheckpointError, ConfigError, Problem
-from fastvideo_core.fqn import trainable_by_fqn
-from fastvideo_core.method import DistillMethod
-from fastvideo_core.roles import RoleHandle
+from fastvideo_core.weights.parameter_names import trainable_by_name
 
 ByName = dict[str, dict[str, Tensor]]
 
@@ -28,7 +28,7 @@ class _RoleAverage:
         self.handle = handle
         self.names: list[tuple[str, str]] = []
         self.parameters: list[nn.Parameter] = []
-        for module, by_fqn in trainable_by_fqn(handle.modules).items():
+        for module, by_fqn in trainable_by_name(handle.modules).items():
             for fqn, parameter in by_fqn.items():
                 self.names.append((module, fqn))
                 self.parameters.append(parameter)

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from fastvideo_core.callbacks.base import Callback
 from fastvideo_core.callbacks.config import GradNormConfig
 from fastvideo_core.callbacks.hooks import hookimpl
-from fastvideo_core.method import DistillMethod
+from fastvideo_core.contracts.method import DistillMethod
 
 
 class GradNormCallback(Callback):

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 if TYPE_CHECKING:
-    from fastvideo_core.method import DistillMethod
+    from fastvideo_core.contracts.method import DistillMethod
 
 PROJECT = "fastvideo_distill"
 hookspec = pluggy.HookspecMarker(PROJECT)

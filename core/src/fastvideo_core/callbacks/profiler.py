@@ -11,8 +11,8 @@ from torch.profiler import ProfilerActivity, profile
 from fastvideo_core.callbacks.base import Callback
 from fastvideo_core.callbacks.config import ProfilerConfig
 from fastvideo_core.callbacks.hooks import hookimpl
+from fastvideo_core.contracts.method import DistillMethod
 from fastvideo_core.distributed import context
-from fastvideo_core.method import DistillMethod
 
 logger = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ import torch
 from fastvideo_core.callbacks.base import Callback
 from fastvideo_core.callbacks.config import ThroughputConfig
 from fastvideo_core.callbacks.hooks import hookimpl
+from fastvideo_core.contracts.method import DistillMethod
 from fastvideo_core.distributed import context
-from fastvideo_core.method import DistillMethod
 
 GIB = float(2**30)
 

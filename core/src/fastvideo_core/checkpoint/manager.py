@@ -25,10 +25,10 @@ from fastvideo_core.checkpoint.storage import CheckpointWriteError
 from fastvideo_core.checkpoint.tensors import write_tensors
 from fastvideo_core.checkpoint.training_state import RunCallbacks, RunState
 from fastvideo_core.checkpoint.tree import Json, split
+from fastvideo_core.contracts.method import DistillMethod
 from fastvideo_core.distributed import context
 from fastvideo_core.distributed.agreement import Crew
 from fastvideo_core.errors import CheckpointError, Problem, foreign_file
-from fastvideo_core.method import DistillMethod
 
 logger = logging.getLogger(__name__)
 

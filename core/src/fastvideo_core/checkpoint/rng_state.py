@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastvideo_core.adapter import HasRngGenerators
+from fastvideo_core.contracts.adapter import HasRngGenerators
+from fastvideo_core.contracts.method import DistillMethod
+from fastvideo_core.contracts.rng import stream_seed
 from fastvideo_core.distributed import context
 from fastvideo_core.errors import CheckpointError, Problem
-from fastvideo_core.method import DistillMethod
-from fastvideo_core.rng import stream_seed
 
 _METHOD, _ADAPTER, _CPU, _CUDA = "method/", "adapter/", "torch/cpu", "torch/cuda"
 

@@ -19,10 +19,10 @@ from fastvideo_core.checkpoint.optimizer_state import (
 )
 from fastvideo_core.checkpoint.tensors import read_index, read_tensors
 from fastvideo_core.checkpoint.tree import Json, join, references, split
+from fastvideo_core.contracts.method import DistillMethod
+from fastvideo_core.contracts.roles import RoleHandle
 from fastvideo_core.errors import CheckpointError, FastVideoError, Problem
-from fastvideo_core.fqn import clean_fqn, is_adapter
-from fastvideo_core.method import DistillMethod
-from fastvideo_core.roles import RoleHandle
+from fastvideo_core.weights.parameter_names import clean_name, is_adapter
 
 _SHOWN = 5  # names listed per problem
 
@@ -235,7 +235,7 @@ def module_tensors(module: nn.Module) -> dict[str, Tensor]:
     for name, value in module.state_dict().items():
         if not isinstance(value, Tensor):
             raise TypeError(f"'{name}' of {type(module).__name__} is a {type(value).__name__}, not a tensor")
-        tensors[clean_fqn(name)] = value
+        tensors[clean_name(name)] = value
     return tensors
 
 
@@ -244,7 +244,7 @@ def parameter_names(method: DistillMethod) -> dict[int, str]:
     names: dict[int, str] = {}
     for handle in method.bundle:
         for name, parameter in handle.named_parameters():
-            names.setdefault(id(parameter), f"{handle.name}.{clean_fqn(name)}")
+            names.setdefault(id(parameter), f"{handle.name}.{clean_name(name)}")
     return names
 
 

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fastvideo_core.cli import resume_options
-from fastvideo_core.streams import say
+from fastvideo_core.launch.stdio import say
 
 if TYPE_CHECKING:  # torch and pydantic are imported when a file is checked, not to show help
     from fastvideo_core.config.run import RunConfig
-    from fastvideo_core.data.folder import EncodedBy
-    from fastvideo_core.data.loader import ParquetLoader
-    from fastvideo_core.data.validation import ValidationPrompt
     from fastvideo_core.errors import Problem
     from fastvideo_core.registry.registry import PluginRegistry
+    from fastvideo_data.loading.dataset_folder import EncodedBy
+    from fastvideo_data.loading.loader import ParquetLoader
+    from fastvideo_data.validation_prompts import ValidationPrompt
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -81,7 +81,7 @@ def _plugins(cfg: RunConfig, registry: PluginRegistry, inputs: _Inputs) -> list[
 
 
 def _roles(cfg: RunConfig, registry: PluginRegistry, inputs: _Inputs) -> list[str]:
-    from fastvideo_core.dispatch.sources import role_source
+    from fastvideo_core.dispatch.role_weights import role_source
     from fastvideo_core.errors import Problem, UserError
 
     lines, problems = [], []
@@ -122,7 +122,7 @@ def _resolve(cfg: RunConfig) -> Sequence[Problem]:
 
 
 def _memory(cfg: RunConfig, registry: PluginRegistry, inputs: _Inputs) -> list[str]:
-    from fastvideo_core.dispatch.estimate import estimate_run
+    from fastvideo_core.dispatch.memory_estimate import estimate_run
     from fastvideo_core.dispatch.preflight import latents_source
     from fastvideo_core.errors import UserError
 

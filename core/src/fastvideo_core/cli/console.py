@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from fastvideo_core.shown import printable, without_secrets
-from fastvideo_core.streams import FAILURES, PrintableFormatter, complain, say
+from fastvideo_core.errors.shown import printable, without_secrets
+from fastvideo_core.launch.stdio import FAILURES, PrintableFormatter, complain, say
 
 if TYPE_CHECKING:
     from fastvideo_core.tracking.display import Display

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastvideo_core.cli.model_options import add_model_options
-from fastvideo_core.streams import say
+from fastvideo_core.launch.stdio import say
 
 if TYPE_CHECKING:
-    from fastvideo_core.dispatch.trained import TrainedModel
+    from fastvideo_core.dispatch.trained_model import TrainedModel
     from fastvideo_core.registry import Plugin
     from fastvideo_core.registry.registry import PluginRegistry
 
@@ -28,8 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Writes the folder and says what is in it."""
-    from fastvideo_core.data.output import check_new_folder
-    from fastvideo_core.dispatch.trained import open_trained_model
+    from fastvideo_core.config.output_folder import check_new_folder
+    from fastvideo_core.dispatch.trained_model import open_trained_model
     from fastvideo_core.errors import ConfigError, Problem
 
     registry: PluginRegistry = args.registry

@@ -1,8 +1,7 @@
 """`fastvideo-distill`: find the command, run it, turn errors into messages and exit codes.
 
-Every command is a module of this package with `add_arguments(parser)` and `run(args) -> int`; only the one that is asked
-for is imported. `run` finds in `args`, besides its own arguments: `registry` (PluginRegistry, with the files of --plugin
-loaded), `plugin` (those files' paths, to hand on to other processes) and `debug`.
+A command of core is a module of this package with `add_arguments(parser)` and `run(args) -> int`; other packages bring theirs by
+entry points in `fastvideo.commands` (see registry/command.py). Only the one that is asked for is imported.
 """
 
 from __future__ import annotations
@@ -17,11 +16,14 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
-from typing import NoReturn, Protocol, cast
+from typing import NoReturn, cast
 
 from fastvideo_core.errors import FastVideoError, Problem, RunStopped, UserError
-from fastvideo_core.shown import printable
-from fastvideo_core.streams import PrintableFormatter, complain
+from fastvideo_core.errors.shown import printable
+from fastvideo_core.launch.stdio import PrintableFormatter, complain
+from fastvideo_core.registry import PluginRegistry
+from fastvideo_core.registry.command import Command
+from fastvideo_core.registry.suggestions import FIRST_PARTY
 
 PROG = "fastvideo-distill"
 
@@ -32,18 +34,11 @@ COMMANDS = {
     "check": "validate run.yaml without training",
     "plugins": "list what is installed, and whether it works",
     "schema": "show every option of a section, family, method or callback",
-    "preprocess": "turn videos and captions into a parquet data set",
     "sample": "generate videos from a checkpoint or pipeline folder",
     "export": "write a checkpoint as a diffusers folder",
     "tiny": "write a small random-weight pipeline of a family",
-    "report": "write a page about a run: curves, validation videos, checkpoints, configuration",
-    "doctor": "is this machine ready? versions, GPU, plug-ins, video encoder, disk, logins",
-    "init": "write a commented run.yaml for a family and a method",
-    "convert": "write the run.yaml of a FastVideo YAML file, and say what became of every key",
-    "demo": "see it work: clips, a teacher, few-step students, and a page that compares them",
-    "new-plugin": "write a working plug-in package with tests",
 }
-"""Command -> one line of help; the module has the command's name."""
+"""Core's own commands -> one line of help; the module has the command's name."""
 
 _EPILOG = """\
 examples:
@@ -55,14 +50,6 @@ examples:
 
 exit codes: 0 done, 2 the input is wrong, 1 anything else, 129 hung up, 130 interrupted, 143 terminated
 """
-
-
-class Command(Protocol):
-    """What a module of this package offers; `run` finds the registry and all that was `typed` in its arguments, too."""
-
-    def add_arguments(self, parser: argparse.ArgumentParser) -> None: ...
-
-    def run(self, args: argparse.Namespace) -> int: ...
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -119,7 +106,7 @@ def _show(text: str, status: int) -> int:
         The status.
     """
     if "RANK" in os.environ or "SLURM_STEP_ID" in os.environ:
-        from fastvideo_core.distributed.siblings import is_first_to_fail, report_error
+        from fastvideo_core.launch.mailbox import is_first_to_fail, report_error
 
         if report_error(text, status) or not is_first_to_fail(_STARTED):
             return status
@@ -133,18 +120,42 @@ def _run(arguments: list[str]) -> int:
         _overall_parser().parse_args(rest)
         _overall_parser().print_help()
         return 0
-    command = cast(Command, importlib.import_module(f"fastvideo_core.cli.{name.replace('-', '_')}"))
-    parser = _Parser(prog=f"{PROG} {name}", description=_sentence(COMMANDS[name]))
+    registry = PluginRegistry()
+    command, meaning = _command(name, registry)
+    parser = _Parser(prog=f"{PROG} {name}", description=_sentence(meaning))
     command.add_arguments(parser)
     _add_common(parser)
     args = parser.parse_args(rest)
-    from fastvideo_core.registry import PluginRegistry
-
     args.typed = arguments
-    args.registry = PluginRegistry()
+    args.registry = registry
     for path in args.plugin:
         args.registry.load_plugin_file(path)
     return command.run(args)
+
+
+def _command(name: str, registry: PluginRegistry) -> tuple[Command, str]:
+    """A command and its line of help.
+
+    Raises:
+        PluginError: it is not installed, or broken.
+    """
+    if name in COMMANDS:
+        module = importlib.import_module(f"fastvideo_core.cli.{name}")
+        return Command(module.add_arguments, module.run), COMMANDS[name]
+    plugin = registry.get("commands", name)
+    return cast(Command, registry.resolve(plugin, "impl")), plugin.spec.help
+
+
+def _known_commands() -> dict[str, str]:
+    """All commands that can be typed, with their lines of help: core's, those of installed packages, and our packages' others."""
+    found = dict(COMMANDS)
+    for status in PluginRegistry().list():
+        if status.provenance.kind == "commands":
+            found[status.provenance.name] = status.plugin.spec.help if status.plugin is not None else "BROKEN"  # type: ignore[attr-defined]
+    return {
+        **found,
+        **{name: f"pip install {package}" for name, package in FIRST_PARTY["commands"].items() if name not in found},
+    }
 
 
 def _split(arguments: list[str]) -> tuple[str | None, list[str]]:
@@ -152,7 +163,7 @@ def _split(arguments: list[str]) -> tuple[str | None, list[str]]:
     index = 0
     while index < len(arguments):
         argument = arguments[index]
-        if argument in COMMANDS:
+        if argument in COMMANDS or argument in FIRST_PARTY["commands"] or _is_installed(argument):
             return argument, arguments[:index] + arguments[index + 1 :]
         if argument in ("-h", "--help", "--version"):
             return None, arguments
@@ -168,20 +179,26 @@ def _split(arguments: list[str]) -> tuple[str | None, list[str]]:
     return None, arguments
 
 
+def _is_installed(name: str) -> bool:
+    return not _looks_like_a_file(name) and name in PluginRegistry().names("commands")
+
+
 def _looks_like_a_file(argument: str) -> bool:
     return argument.endswith((".yaml", ".yml")) or os.sep in argument or os.path.exists(argument)
 
 
 def _unknown_command(argument: str) -> str:
-    close = difflib.get_close_matches(argument, COMMANDS, n=1)
+    commands = _known_commands()
+    close = difflib.get_close_matches(argument, commands, n=1)
     guess = f"did you mean {close[0]!r}?" if close else f"see `{PROG} --help`"
-    known = ", ".join(COMMANDS)
+    known = ", ".join(commands)
     return f"unknown command {argument!r}\n    allowed: a run.yaml, or one of {known}\n    fix: {guess}"
 
 
 def _overall_parser() -> argparse.ArgumentParser:
-    width = max(map(len, COMMANDS))
-    listed = "\n".join(f"  {name:<{width}}  {meaning}" for name, meaning in COMMANDS.items())
+    commands = _known_commands()
+    width = max(map(len, commands))
+    listed = "\n".join(f"  {name:<{width}}  {meaning}" for name, meaning in commands.items())
     parser = _Parser(
         prog=PROG,
         usage=f"{PROG} run.yaml [options]\n       {PROG} COMMAND [arguments] [options]",

@@ -6,7 +6,7 @@ import argparse
 import math
 from collections.abc import Callable
 
-from fastvideo_core import limits
+from fastvideo_core.config import limits
 
 
 def finite(text: str) -> float:

@@ -7,17 +7,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastvideo_core import limits
 from fastvideo_core.cli.model_options import add_model_options
 from fastvideo_core.cli.numbers import finite, seed, up_to
-from fastvideo_core.streams import complain, say
+from fastvideo_core.config import limits
+from fastvideo_core.launch.stdio import complain, say
 
 if TYPE_CHECKING:  # torch is imported when sampling starts, not to show help
-    from fastvideo_core.data.validation import ValidationPrompt
-    from fastvideo_core.dispatch.trained import TrainedModel
-    from fastvideo_core.path_sampler import StudentSchedule
+    from fastvideo_core.contracts.sampler import StudentSchedule
+    from fastvideo_core.contracts.validator import ValidationRequest
+    from fastvideo_core.dispatch.trained_model import TrainedModel
     from fastvideo_core.registry.registry import PluginRegistry
-    from fastvideo_core.validator import ValidationRequest
+    from fastvideo_data.validation_prompts import ValidationPrompt
 
 PLAIN_STEPS, PLAIN_GUIDANCE = 50, 5.0
 RUN_SIZES = {"height": "num_height", "width": "num_width", "num_frames": "num_frames"}
@@ -63,13 +63,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Writes an mp4 and a contact sheet per prompt, and says where and how."""
-    from fastvideo_core.data.output import check_writable_folder
+    from fastvideo_core.config.output_folder import check_writable_folder
+    from fastvideo_core.contracts.validator import SamplingValidator
     from fastvideo_core.dispatch.preflight import unread_negative_prompts
-    from fastvideo_core.dispatch.sources import load_role
-    from fastvideo_core.dispatch.trained import open_trained_model
+    from fastvideo_core.dispatch.role_weights import load_role
+    from fastvideo_core.dispatch.trained_model import open_trained_model
     from fastvideo_core.distributed import context
     from fastvideo_core.errors import ConfigError, Problem
-    from fastvideo_core.validator import SamplingValidator
 
     asked = _prompts(args)
     check_writable_folder(args.out, "--out")
@@ -103,8 +103,8 @@ def run(args: argparse.Namespace) -> int:
 def _prompts(args: argparse.Namespace) -> list[ValidationPrompt]:
     from dataclasses import replace
 
-    from fastvideo_core.data.validation import ValidationPrompt, is_text, read_validation_prompts
     from fastvideo_core.errors import ConfigError, Problem
+    from fastvideo_data.validation_prompts import ValidationPrompt, is_text, read_validation_prompts
 
     if not all(map(is_text, args.prompt)):
         found, allowed = "the prompt is empty, or no UTF-8 text", "a text that is not empty"
@@ -159,7 +159,7 @@ def _unnamed(prompt: ValidationPrompt) -> list[str]:
 def _student(model: TrainedModel, sampler: Any) -> StudentSchedule | None:
     """What the network was distilled for, as the run of its checkpoint or its exported folder says; None for many steps."""
     from fastvideo_core.config.sections import PipelineConfig
-    from fastvideo_core.path_sampler import StudentSchedule
+    from fastvideo_core.contracts.sampler import StudentSchedule
 
     if model.method_config is None:
         exported: StudentSchedule | None = getattr(sampler, "student", None)
@@ -189,8 +189,8 @@ def _request(
 ) -> ValidationRequest:
     """What was asked for; else what the student was distilled for; else the family's many-step sampler."""
     from fastvideo_core.config.sections import PipelineConfig
+    from fastvideo_core.contracts.validator import ValidationRequest
     from fastvideo_core.errors import ConfigError, Problem
-    from fastvideo_core.validator import ValidationRequest
 
     if args.steps is not None and args.timesteps is not None:
         raise ConfigError(Problem("--steps and --timesteps exclude each other", fix="give one of them"))

@@ -16,10 +16,10 @@ from fastvideo_core.config.describe import all_options
 from fastvideo_core.config.run import RecipeConfig, RoleConfig
 from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.errors import ConfigError, Problem
+from fastvideo_core.launch.stdio import say
 from fastvideo_core.registry import Kind, PluginRegistry
-from fastvideo_core.registry.specs import KINDS
+from fastvideo_core.registry.specs import CONFIGURED
 from fastvideo_core.registry.suggestions import FIRST_PARTY, did_you_mean
-from fastvideo_core.streams import say
 
 SECTIONS: dict[str, tuple[str, type[BaseModel]]] = {
     "recipe": ("recipe", RecipeConfig),
@@ -96,7 +96,7 @@ def find_sections(name: str, registry: PluginRegistry) -> list[Section]:
     if name in SECTIONS:
         return [Section(*SECTIONS[name])]
     found = []
-    for kind in KINDS:
+    for kind in CONFIGURED:
         if name.rpartition(":")[2] in registry.names(kind):
             plugin = registry.get(kind, name)
             found.append(Section(_PLACES[kind].format(name=plugin.name), registry.config_class(plugin)))
@@ -121,8 +121,8 @@ def _default(value: object) -> str:
 
 
 def _unknown(name: str, registry: PluginRegistry) -> Problem:
-    for kind in KINDS:
+    for kind in CONFIGURED:
         if name in FIRST_PARTY[kind]:
             return Problem(f"{name!r} is not installed", fix=f"pip install {FIRST_PARTY[kind][name]}")
-    known = [*SECTIONS, *(plugin for kind in KINDS for plugin in registry.names(kind))]
+    known = [*SECTIONS, *(plugin for kind in CONFIGURED for plugin in registry.names(kind))]
     return Problem(f"there is no section or plug-in {name!r}", allowed=", ".join(known), fix=did_you_mean(name, known))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastvideo_core.cli.numbers import seed
-from fastvideo_core.streams import say
+from fastvideo_core.launch.stdio import say
 
 if TYPE_CHECKING:
     from fastvideo_core.registry.registry import PluginRegistry
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Writes the folder and says where, and what the family says of it."""
-    from fastvideo_core.data.output import check_new_folder, nothing_half_written
+    from fastvideo_core.config.output_folder import check_new_folder, nothing_half_written
 
     check_new_folder(args.out)
     registry: PluginRegistry = args.registry

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from fastvideo_core.cli import console, resume_options
 from fastvideo_core.errors import ConfigError, DataError, FastVideoError, Problem, RunStopped, UserError
-from fastvideo_core.streams import drop_unwritten
+from fastvideo_core.launch.stdio import drop_unwritten
 
 if TYPE_CHECKING:  # torch and pydantic are imported when a run starts, not to show help
     from fastvideo_core.cli.console import Console
@@ -37,15 +37,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Trains in this process, or starts the run's processes when it asks for several and none were started yet."""
     from fastvideo_core.dispatch.load import load_run_config
-    from fastvideo_core.distributed.launched import launched_processes
+    from fastvideo_core.launch.environment import launched_processes
 
     registry: PluginRegistry = args.registry
     launched = launched_processes()
     cfg = load_run_config(args.config, registry, resume_options.overrides(args), processes=launched)
 
     from fastvideo_core.dispatch.own_folder import alone_in
-    from fastvideo_core.distributed import context, launch
-    from fastvideo_core.distributed.peers import lost_peer
+    from fastvideo_core.distributed import context
+    from fastvideo_core.launch import processes as launch
+    from fastvideo_core.launch.peers import lost_peer
 
     if cfg.training.num_gpus > 1 and launched is None:
         return launch.start_processes(cfg.training.num_gpus, args.typed)
@@ -125,9 +126,9 @@ def _write(path: Path, text: str) -> None:
 
 def _check_resumed(cfg: RunConfig, registry: PluginRegistry, runtime: DistillRuntime) -> None:
     """What a checkpoint's state does not fit is refused, as it is when training starts, without loading it."""
-    from fastvideo_core.data.loader import ParquetLoader
     from fastvideo_core.dispatch.resuming import resume_problems
     from fastvideo_core.dispatch.runtime import resumed_checkpoint
+    from fastvideo_data.loading.loader import ParquetLoader
 
     resumed = resumed_checkpoint(cfg, put_back=False)
     if resumed is None:

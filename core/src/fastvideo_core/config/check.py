@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from fastvideo_core.config.document import KeyPath
+from fastvideo_core.config.hub import is_hub_id
 from fastvideo_core.config.problems import show
 from fastvideo_core.config.run import OPTIMIZER_OVERRIDES, RoleConfig, RunConfig
 from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.errors import Problem
-from fastvideo_core.hub import is_hub_id
 
 _DECAYING = ("linear", "cosine", "cosine_with_restarts", "polynomial")
 SCHEDULE_USERS: Mapping[str, tuple[str, ...]] = {

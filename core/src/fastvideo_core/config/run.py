@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from fastvideo_core import limits
+from fastvideo_core.config import limits
 from fastvideo_core.config.base import PathText, PluginConfig, StrictModel, plain
 from fastvideo_core.config.document import dump_yaml
 from fastvideo_core.config.training import Betas, LRSchedulerName, TrainingArgs

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from fastvideo_core import limits
+from fastvideo_core.config import limits
 from fastvideo_core.config.base import PluginConfig
 
 if TYPE_CHECKING:  # the schedule needs torch, which reading a configuration does not

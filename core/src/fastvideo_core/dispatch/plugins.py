@@ -6,12 +6,12 @@ import inspect
 from collections.abc import Iterator
 from typing import Any, Protocol, runtime_checkable
 
-from fastvideo_core.adapter import PRIMITIVES, check_primitives
 from fastvideo_core.callbacks.base import Callback
 from fastvideo_core.callbacks.manager import CallbackManager
 from fastvideo_core.config.run import RunConfig
+from fastvideo_core.contracts.adapter import PRIMITIVES, check_primitives
+from fastvideo_core.contracts.method import DistillMethod
 from fastvideo_core.errors import FastVideoError, PluginError, Problem, UserError
-from fastvideo_core.method import DistillMethod
 from fastvideo_core.registry import Plugin, PluginRegistry, Spec
 from fastvideo_core.registry.requirements import NOTHING, pip_command, unmet_of
 

@@ -14,26 +14,26 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 
-from fastvideo_core.adapter import LatentsSource
 from fastvideo_core.checkpoint import storage
 from fastvideo_core.config.base import PluginConfig
 from fastvideo_core.config.check import run_notes
+from fastvideo_core.config.output_folder import check_writable_folder
 from fastvideo_core.config.run import RunConfig
 from fastvideo_core.config.sections import GuidedPipelineConfig, MethodConfig, PipelineConfig
-from fastvideo_core.data.encoder import EncoderIdentity
-from fastvideo_core.data.folder import EncodedBy
-from fastvideo_core.data.loader import ParquetLoader
-from fastvideo_core.data.output import check_writable_folder
-from fastvideo_core.data.schema import NORMALISED_KEY
-from fastvideo_core.data.sizes import VideoSize
-from fastvideo_core.data.validation import ValidationPrompt, read_validation_prompts
+from fastvideo_core.contracts.adapter import LatentsSource
 from fastvideo_core.dispatch.own_folder import folder_problems
 from fastvideo_core.dispatch.plugins import check_plugins
-from fastvideo_core.dispatch.sources import with_base_paths
+from fastvideo_core.dispatch.role_weights import with_base_paths
 from fastvideo_core.distributed import context
 from fastvideo_core.errors import ConfigError, Problem, UserError
 from fastvideo_core.registry import PluginRegistry
 from fastvideo_core.tracking.wandb_login import FIX, wandb_login
+from fastvideo_data.loading.dataset_folder import EncodedBy
+from fastvideo_data.loading.loader import ParquetLoader
+from fastvideo_data.preprocessing.encoder import EncoderIdentity
+from fastvideo_data.schema import NORMALISED_KEY
+from fastvideo_data.validation_prompts import ValidationPrompt, read_validation_prompts
+from fastvideo_data.video_sizes import VideoSize
 
 logger = logging.getLogger(__name__)
 

@@ -10,17 +10,17 @@ from fastvideo_core.checkpoint.choice import Choice
 from fastvideo_core.checkpoint.rank_state import with_own_state
 from fastvideo_core.checkpoint.training_state import misfits, stored_shapes
 from fastvideo_core.checkpoint.weights import describe
-from fastvideo_core.components import RoleOutline
 from fastvideo_core.config.run import RunConfig
-from fastvideo_core.data.loader import ParquetLoader
-from fastvideo_core.dispatch.estimate import outline_of
+from fastvideo_core.contracts.family import RoleOutline
+from fastvideo_core.contracts.roles import RoleHandle
+from fastvideo_core.dispatch.memory_estimate import outline_of
 from fastvideo_core.dispatch.plugins import build_callbacks
 from fastvideo_core.dispatch.preflight import latents_source
-from fastvideo_core.dispatch.sources import pin_role_paths
+from fastvideo_core.dispatch.role_weights import pin_role_paths
 from fastvideo_core.errors import Problem, UserError
-from fastvideo_core.lora import add_adapters
 from fastvideo_core.registry.registry import PluginRegistry
-from fastvideo_core.roles import RoleHandle
+from fastvideo_core.weights.lora import add_adapters
+from fastvideo_data.loading.loader import ParquetLoader
 
 
 def resume_problems(

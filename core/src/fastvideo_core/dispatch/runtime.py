@@ -11,30 +11,30 @@ from typing import Any
 
 import torch
 
-from fastvideo_core.adapter import check_primitives
 from fastvideo_core.callbacks.manager import CallbackManager
 from fastvideo_core.checkpoint.choice import Choice, choose
 from fastvideo_core.checkpoint.manager import CheckpointManager
 from fastvideo_core.checkpoint.weights import describe
-from fastvideo_core.components import ModelComponents
 from fastvideo_core.config.run import RunConfig
 from fastvideo_core.config.sections import GuidedPipelineConfig, PipelineConfig
 from fastvideo_core.config.training import TrainingArgs
-from fastvideo_core.data.loader import ParquetLoader
+from fastvideo_core.contracts.adapter import check_primitives
+from fastvideo_core.contracts.family import ModelComponents
+from fastvideo_core.contracts.method import DistillMethod, check_parameters
+from fastvideo_core.contracts.rng import stream_seed
+from fastvideo_core.contracts.roles import RoleManager
 from fastvideo_core.dispatch import preflight
 from fastvideo_core.dispatch.plugins import build_callbacks, method_class, used_plugins
-from fastvideo_core.dispatch.sources import layered, load_role, pin_role_paths, role_source, with_base_paths
+from fastvideo_core.dispatch.role_weights import layered, load_role, pin_role_paths, role_source, with_base_paths
 from fastvideo_core.distributed import context
-from fastvideo_core.distributed.materialise import materialise
-from fastvideo_core.distributed.shard import is_offloaded, shard_roles
 from fastvideo_core.errors import ConfigError, Problem
-from fastvideo_core.lora import add_adapters, initialise_adapters
-from fastvideo_core.method import DistillMethod, check_parameters
+from fastvideo_core.placing.materialise import materialise
+from fastvideo_core.placing.shard import is_offloaded, shard_roles
 from fastvideo_core.registry.registry import PluginRegistry
-from fastvideo_core.rng import stream_seed
-from fastvideo_core.roles import RoleManager
 from fastvideo_core.tracking.display import Display
-from fastvideo_core.trainer import DistillTrainer
+from fastvideo_core.training.trainer import DistillTrainer
+from fastvideo_core.weights.lora import add_adapters, initialise_adapters
+from fastvideo_data.loading.loader import ParquetLoader
 
 logger = logging.getLogger(__name__)
 

@@ -13,13 +13,13 @@ import torch
 from fastvideo_core.checkpoint import storage
 from fastvideo_core.checkpoint.training_state import ResumableLoader
 from fastvideo_core.config.run import RunConfig
-from fastvideo_core.data.loader import ParquetLoader
+from fastvideo_core.contracts.roles import RoleHandle
 from fastvideo_core.dispatch.runtime import DistillRuntime
 from fastvideo_core.distributed import context
 from fastvideo_core.distributed.mesh import mesh_shape
 from fastvideo_core.errors import CheckpointError
-from fastvideo_core.roles import RoleHandle
-from fastvideo_core.validation_watch import has_shared_networks
+from fastvideo_core.training.validation_watch import has_shared_networks
+from fastvideo_data.loading.loader import ParquetLoader
 
 
 def title(runtime: DistillRuntime) -> str:

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
 
+from fastvideo_core.contracts.roles import RoleHandle
 from fastvideo_core.errors import ConfigError, Problem
 from fastvideo_core.optim.muon import Muon
-from fastvideo_core.roles import RoleHandle
 
 if TYPE_CHECKING:
     from fastvideo_core.config.run import RunConfig

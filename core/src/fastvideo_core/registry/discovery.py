@@ -18,7 +18,7 @@ class Provenance:
     """Where a plug-in comes from.
 
     Attributes:
-        kind: models, methods or callbacks.
+        kind: models, methods, callbacks or commands.
         name: of the entry point, or as registered.
         distribution: pip name; of a plug-in that was registered in-process, its file or module.
         version: of the distribution; "" when registered in-process.
@@ -64,8 +64,7 @@ def allowed_without_plugins() -> tuple[str, ...]:
 
 
 def find_installed() -> tuple[Provenance, ...]:
-    """Every entry point of the three groups that FASTVIDEO_DISTILL_PLUGINS allows; the same distribution and value twice
-    is one."""
+    """Every entry point of our groups that FASTVIDEO_DISTILL_PLUGINS allows; the same distribution and value twice is one."""
     allowed = allowed_distributions()
     if allowed is not None and not allowed:
         return ()

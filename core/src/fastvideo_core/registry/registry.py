@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Generic, Literal, TypeVar, overload
 
 from fastvideo_core.errors import PluginError, Problem
 from fastvideo_core.registry import registration
+from fastvideo_core.registry.command import Command
 from fastvideo_core.registry.discovery import (
     ALLOWED,
     Provenance,
@@ -33,6 +34,7 @@ from fastvideo_core.registry.specs import (
     SINGULAR,
     SPEC_TYPES,
     CallbackPlugin,
+    CommandPlugin,
     Kind,
     MethodPlugin,
     ModelPlugin,
@@ -111,6 +113,8 @@ class PluginRegistry:
     @overload
     def get(self, kind: Literal["callbacks"], name: str) -> Plugin[CallbackPlugin]: ...
     @overload
+    def get(self, kind: Literal["commands"], name: str) -> Plugin[CommandPlugin]: ...
+    @overload
     def get(self, kind: Kind, name: str) -> Plugin[Spec]: ...
 
     def get(self, kind: Kind, name: str) -> Plugin[Spec]:
@@ -151,6 +155,12 @@ class PluginRegistry:
             fix = f"take one that does: {', '.join(others)}" if others else ""
             raise PluginError(Problem(found, where=str(plugin.provenance), allowed=", ".join(offers), fix=fix))
         found_object = plugin.objects[target] if target in plugin.objects else _import(plugin.provenance, value, target)
+        if plugin.kind == "commands":
+            if not isinstance(found_object, Command):
+                raise PluginError(
+                    _broken(plugin.provenance, f"its `{target}` {value} is {found_object!r}, not a Command")
+                )
+            return found_object
         if target == "impl" and not isinstance(found_object, type):
             raise PluginError(_broken(plugin.provenance, f"its `impl` {value} is {found_object!r}, not a class"))
         if target != "config" and not callable(found_object):

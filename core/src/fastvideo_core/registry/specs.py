@@ -6,10 +6,13 @@ import re
 from dataclasses import dataclass, fields
 from typing import ClassVar, Literal
 
-Kind = Literal["models", "methods", "callbacks"]
+Kind = Literal["models", "methods", "callbacks", "commands"]
 
-KINDS: tuple[Kind, ...] = ("models", "methods", "callbacks")
-"""The three kinds of plug-in; the entry-point group of a kind is `fastvideo.<kind>`."""
+CONFIGURED: tuple[Kind, ...] = ("models", "methods", "callbacks")
+"""The kinds of plug-in that run.yaml names, each with options of its own."""
+
+KINDS: tuple[Kind, ...] = (*CONFIGURED, "commands")
+"""All kinds of plug-in; the entry-point group of a kind is `fastvideo.<kind>`."""
 
 API_VERSION = (1, 0)
 """(major, minor) of the contracts of this core. A plug-in fits when its major is equal and its minor not larger."""
@@ -142,11 +145,37 @@ class CallbackPlugin(Spec):
     targets: ClassVar[tuple[str, ...]] = ("impl", "config")
 
 
+@dataclass(frozen=True)
+class CommandPlugin(Spec):
+    """A command of `fastvideo-distill`.
+
+    Args:
+        name: as it is typed; the entry point has the same name.
+        api: the API_VERSION that the plug-in was written for.
+        help: one line about it.
+        impl: a `Command`.
+    """
+
+    help: str
+    impl: str
+
+    targets: ClassVar[tuple[str, ...]] = ("impl",)
+
+    def flaws(self) -> list[str]:
+        return super().flaws() + ([] if isinstance(self.help, str) and self.help else ["help is not a text"])
+
+
 SPEC_TYPES: dict[Kind, type[Spec]] = {
     "models": ModelPlugin,
     "methods": MethodPlugin,
     "callbacks": CallbackPlugin,
+    "commands": CommandPlugin,
 }
 
-SINGULAR: dict[Kind, str] = {"models": "model family", "methods": "method", "callbacks": "callback"}
+SINGULAR: dict[Kind, str] = {
+    "models": "model family",
+    "methods": "method",
+    "callbacks": "callback",
+    "commands": "command",
+}
 """What one plug-in of a kind is called in messages."""

@@ -11,6 +11,10 @@ FIRST_PARTY: dict[Kind, dict[str, str]] = {
     "models": {"wan": "fastvideo-wan", "ltx": "fastvideo-ltx"},
     "methods": {"dmd2": "fastvideo-dmd2", "finetune": "fastvideo-finetune"},
     "callbacks": dict.fromkeys(("ema", "grad_norm", "throughput", "profiler", "early_stop"), "fastvideo-core"),
+    "commands": {
+        "preprocess": "fastvideo-data",
+        **dict.fromkeys(("demo", "report", "doctor", "init", "new-plugin", "convert"), "fastvideo-tools"),
+    },
 }
 """Distributions of this project by the name of what they give."""
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from fastvideo_core.config.training import TrainingArgs
+from fastvideo_core.contracts.tracker import NullTracker, Tracker
 from fastvideo_core.distributed.context import is_main_process
 from fastvideo_core.errors import Problem, UserError
-from fastvideo_core.tracker import NullTracker, Tracker
 from fastvideo_core.tracking.jsonl import JsonlTracker
 from fastvideo_core.tracking.multi import MultiTracker
 

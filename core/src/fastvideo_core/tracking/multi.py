@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from fastvideo_core.tracker import Tracker
+from fastvideo_core.contracts.tracker import Tracker
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from PIL import Image
 from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard.writer import SummaryWriter
 
-from fastvideo_core.data.media import iter_frames, probe
+from fastvideo_data.video_files import iter_frames, probe
 
 
 class TensorboardTracker:

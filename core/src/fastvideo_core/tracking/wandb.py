@@ -10,7 +10,7 @@ from typing import Any
 import wandb
 
 from fastvideo_core.errors import Problem, UserError
-from fastvideo_core.shown import without_secrets
+from fastvideo_core.errors.shown import without_secrets
 
 _ID_FILE = "run-id.txt"
 

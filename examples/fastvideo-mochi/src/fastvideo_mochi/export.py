@@ -10,7 +10,7 @@ from huggingface_hub import snapshot_download
 from torch import Tensor
 
 from fastvideo_core.errors import CheckpointError, Problem
-from fastvideo_core.pipeline_copy import ROOT_FILES, component_names, copy_parts, new_folder
+from fastvideo_diffusers.pipeline_copy import ROOT_FILES, component_names, copy_parts, new_folder
 from fastvideo_mochi.config import MochiConfig
 from fastvideo_mochi.folder import TRANSFORMER, check_folder, outline
 

@@ -9,8 +9,8 @@ from diffusers import MochiPipeline
 from torch import Tensor
 from transformers import AutoTokenizer, T5EncoderModel
 
-from fastvideo_core.data.captions import CaptionCut, cut_of
-from fastvideo_core.on_demand import OnDemand
+from fastvideo_data.preprocessing.captions import CaptionCut, cut_of
+from fastvideo_diffusers.lazy_weights import LazyWeights
 from fastvideo_mochi.folder import check_folder, load
 
 TEXT_LENGTH = 256
@@ -22,7 +22,7 @@ class TextEncoder:
 
     def __init__(self, path: str, device: torch.device, where: str = "path") -> None:
         self._device = device
-        self._pipeline = OnDemand(lambda: _text_pipeline(path, device, where), device)
+        self._pipeline = LazyWeights(lambda: _text_pipeline(path, device, where), device)
 
     @torch.no_grad()
     def encode(self, captions: Sequence[str]) -> list[Tensor]:

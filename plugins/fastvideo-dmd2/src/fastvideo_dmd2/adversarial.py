@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from fastvideo_core.batch import TrainingBatch
-from fastvideo_core.roles import RoleHandle
+from fastvideo_core.contracts.batch import TrainingBatch
+from fastvideo_core.contracts.roles import RoleHandle
 
 
 class DiscriminatorHeads(nn.Module):

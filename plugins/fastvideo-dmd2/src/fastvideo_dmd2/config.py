@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from fastvideo_core import limits
+from fastvideo_core.config import limits
 from fastvideo_core.config.base import FloatTuple
 from fastvideo_core.config.run import RunConfig
 from fastvideo_core.config.sections import MethodConfig

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastvideo_core.demo.contract import DemoRun, MethodDemo
+from fastvideo_core.contracts.demo import DemoRun, MethodDemo
 
 
 def dmd2_demo(*, fast: bool) -> MethodDemo:

@@ -9,21 +9,21 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from fastvideo_core.batch import TrainingBatch
 from fastvideo_core.config.run import RunConfig
 from fastvideo_core.config.sections import PipelineConfig
+from fastvideo_core.contracts.batch import TrainingBatch
+from fastvideo_core.contracts.method import DistillMethod, StepResult
+from fastvideo_core.contracts.rng import stream_seed
+from fastvideo_core.contracts.roles import RoleHandle, RoleManager
+from fastvideo_core.contracts.validation_requests import many_step_requests
+from fastvideo_core.contracts.validator import DistillValidator, ValidationRequest
 from fastvideo_core.diffusion.reduce import variation_per_sample
 from fastvideo_core.diffusion.rollout import roll_to
 from fastvideo_core.diffusion.timesteps import timestep_fractions
 from fastvideo_core.distributed import context
-from fastvideo_core.distributed.shard import shard_roles
 from fastvideo_core.errors import ContractError, Problem
-from fastvideo_core.method import DistillMethod, StepResult
 from fastvideo_core.optim import build_lr_scheduler, build_optimizer
-from fastvideo_core.rng import stream_seed
-from fastvideo_core.roles import RoleHandle, RoleManager
-from fastvideo_core.validation_requests import many_step_requests
-from fastvideo_core.validator import DistillValidator, ValidationRequest
+from fastvideo_core.placing.shard import shard_roles
 from fastvideo_dmd2.adversarial import AdversarialGradient, AdversarialTerm, DiscriminatorHeads
 from fastvideo_dmd2.config import NOISE_AXIS, DMD2Config
 from fastvideo_dmd2.losses import critic_loss, dmd_gradient, dmd_loss

@@ -6,14 +6,14 @@ from typing import Any
 
 from torch import Tensor
 
-from fastvideo_core.batch import TrainingBatch
 from fastvideo_core.config.run import RunConfig
+from fastvideo_core.contracts.batch import TrainingBatch
+from fastvideo_core.contracts.method import DistillMethod, StepResult
+from fastvideo_core.contracts.roles import RoleManager
+from fastvideo_core.contracts.validation_requests import many_step_requests
+from fastvideo_core.contracts.validator import DistillValidator
 from fastvideo_core.diffusion.timesteps import loss_weight, sample_timesteps, timestep_fractions
-from fastvideo_core.method import DistillMethod, StepResult
 from fastvideo_core.optim import build_lr_scheduler, build_optimizer
-from fastvideo_core.roles import RoleManager
-from fastvideo_core.validation_requests import many_step_requests
-from fastvideo_core.validator import DistillValidator
 from fastvideo_finetune.config import FinetuneConfig
 from fastvideo_finetune.losses import flow_matching_loss
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from fastvideo_core.config.training import TrainingArgs
-from fastvideo_core.data import stored
-from fastvideo_core.data.sizes import data_free_size
 from fastvideo_core.errors import ConfigError, DataError, Problem
+from fastvideo_data.video_sizes import data_free_size
+from fastvideo_diffusers import stored_tensors as stored
 from fastvideo_ltx.config import SIZE_MULTIPLE
 from fastvideo_ltx.folder import LtxFolder
 from fastvideo_ltx.layout import TokenLayout

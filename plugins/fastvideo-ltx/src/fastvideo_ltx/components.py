@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from fastvideo_core.components import ModelComponents
 from fastvideo_core.config.run import RunConfig
-from fastvideo_core.data.captions import PromptEmbeddings
-from fastvideo_core.data.validation import prompts_of_run
+from fastvideo_core.contracts.family import ModelComponents
+from fastvideo_core.contracts.roles import RoleHandle, RoleManager
+from fastvideo_core.contracts.validator import SamplingValidator
 from fastvideo_core.distributed import context
-from fastvideo_core.roles import RoleHandle, RoleManager
-from fastvideo_core.validator import SamplingValidator
+from fastvideo_data.preprocessing.captions import PromptEmbeddings
+from fastvideo_data.validation_prompts import prompts_of_run
 from fastvideo_ltx.config import LtxConfig
 from fastvideo_ltx.folder import TRANSFORMER
 from fastvideo_ltx.generation import Generation

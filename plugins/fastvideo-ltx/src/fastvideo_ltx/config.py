@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, Strict
 
-from fastvideo_core import limits
+from fastvideo_core.config import limits
 from fastvideo_core.config.sections import GuidedPipelineConfig
-from fastvideo_core.config.video_limits import VideoLimits
 from fastvideo_core.errors import Problem
+from fastvideo_diffusers.video_limits import VideoLimits
 
 if TYPE_CHECKING:
-    from fastvideo_core.adapter import LatentsSource
-    from fastvideo_core.components import RoleOutline
     from fastvideo_core.config.run import RunConfig
-    from fastvideo_core.data.encoder import EncoderIdentity
-    from fastvideo_core.data.sizes import VideoSize
-    from fastvideo_core.data.validation import ValidationPrompt
+    from fastvideo_core.contracts.adapter import LatentsSource
+    from fastvideo_core.contracts.family import RoleOutline
+    from fastvideo_data.preprocessing.encoder import EncoderIdentity
+    from fastvideo_data.validation_prompts import ValidationPrompt
+    from fastvideo_data.video_sizes import VideoSize
     from fastvideo_ltx.adapter import LtxAdapter
 
 SIZE_MULTIPLE = 32
@@ -135,7 +135,7 @@ class LtxConfig(GuidedPipelineConfig):
     def role_outline(
         self, cfg: RunConfig, role: str, *, rows: Sequence[Mapping[str, Any]], latents_source: LatentsSource | None
     ) -> RoleOutline:
-        """A role's network on meta, and how it is called; see `fastvideo_core.components.OutlinesRoles`."""
+        """A role's network on meta, and how it is called; see `fastvideo_core.contracts.family.OutlinesRoles`."""
         from fastvideo_ltx.outline import role_outline
 
         return role_outline(cfg, role, rows=rows, latents_source=latents_source)

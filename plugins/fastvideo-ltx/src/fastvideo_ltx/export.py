@@ -12,9 +12,9 @@ from torch import Tensor
 
 from fastvideo_core.diffusion.flow import shift_sigma
 from fastvideo_core.diffusion.rollout import FewStepSchedule
-from fastvideo_core.diffusion.schedule_fit import TOLERANCE
 from fastvideo_core.errors import CheckpointError, Problem
-from fastvideo_core.pipeline_copy import ROOT_FILES, component_names, copy_parts, new_folder
+from fastvideo_diffusers.pipeline_copy import ROOT_FILES, component_names, copy_parts, new_folder
+from fastvideo_diffusers.schedule_fit import TOLERANCE
 from fastvideo_ltx.batches import layout_of_video
 from fastvideo_ltx.config import LtxConfig
 from fastvideo_ltx.export_schedule import PLAIN, few_step_scheduler_config, fit_schedule

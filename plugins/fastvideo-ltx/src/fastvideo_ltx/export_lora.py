@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fastvideo_core.config.run import LoraConfig
 from fastvideo_core.errors import CheckpointError, ConfigError, Problem
-from fastvideo_core.lora import without_adapter_name
+from fastvideo_core.weights.lora import without_adapter_name
 from fastvideo_ltx.folder import TRANSFORMER
 from fastvideo_ltx.generations import open_folder
 

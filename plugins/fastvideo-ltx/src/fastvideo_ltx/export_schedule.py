@@ -8,9 +8,9 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
-from fastvideo_core.diffusion import schedule_fit
 from fastvideo_core.diffusion.rollout import FewStepSchedule, SamplerKind
-from fastvideo_core.diffusion.schedule_fit import FittedSchedule
+from fastvideo_diffusers import schedule_fit
+from fastvideo_diffusers.schedule_fit import FittedSchedule
 from fastvideo_ltx.folder import MARKER
 from fastvideo_ltx.schedule import BASE_SCHEDULER, as_json
 

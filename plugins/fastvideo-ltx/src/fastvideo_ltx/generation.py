@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from fastvideo_core.config.training import TrainingArgs
-from fastvideo_core.data.captions import CaptionEncoder, PromptEmbeddings
-from fastvideo_core.data.encoder import LatentEncoder, VideoGeometry
-from fastvideo_core.data.sizes import VideoSize
+from fastvideo_data.preprocessing.captions import CaptionEncoder, PromptEmbeddings
+from fastvideo_data.preprocessing.encoder import LatentEncoder, VideoGeometry
+from fastvideo_data.video_sizes import VideoSize
 from fastvideo_ltx.batches import data_free_video, stored_video
 from fastvideo_ltx.config import LtxConfig
 from fastvideo_ltx.folder import TRANSFORMER, LtxFolder

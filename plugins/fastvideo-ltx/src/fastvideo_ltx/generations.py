@@ -7,9 +7,9 @@ from pathlib import Path
 
 from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler
 
+from fastvideo_core.config.hub import is_hub_id
 from fastvideo_core.errors import ConfigError, Problem, foreign_file
-from fastvideo_core.hub import is_hub_id
-from fastvideo_core.pipeline_files import DAMAGED, check_files
+from fastvideo_diffusers.pipeline_files import DAMAGED, check_files
 from fastvideo_ltx.folder import LtxFolder, read_config
 from fastvideo_ltx.generation import Generation
 from fastvideo_ltx.ltx1.generation import LtxVideo

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from fastvideo_core.data.fingerprint import fingerprint
+from fastvideo_diffusers.fingerprint import fingerprint
 from fastvideo_ltx.loading import component_folder
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from fastvideo_core.data.captions import PromptEmbeddings
-from fastvideo_core.path_sampler import PathSampler, StudentSchedule
-from fastvideo_core.roles import RoleHandle
+from fastvideo_core.contracts.roles import RoleHandle
+from fastvideo_core.contracts.sampler import PathSampler, StudentSchedule
+from fastvideo_data.preprocessing.captions import PromptEmbeddings
 from fastvideo_ltx.batches import layout_of_video
 from fastvideo_ltx.config import LtxConfig
 from fastvideo_ltx.folder import MARKER, TRANSFORMER

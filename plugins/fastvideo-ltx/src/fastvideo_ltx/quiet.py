@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
-from fastvideo_core.streams import PrintableFormatter
+from fastvideo_core.launch.stdio import PrintableFormatter
 
 
 @contextmanager

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fastvideo_core.adapter import LatentsSource
 from fastvideo_core.config.run import RunConfig
 from fastvideo_core.config.sections import MethodConfig
-from fastvideo_core.data.encoder import EncoderIdentity
-from fastvideo_core.data.loader import ParquetLoader
-from fastvideo_core.data.sizes import VideoSize, fit_prompt
-from fastvideo_core.data.stored import stored_text
-from fastvideo_core.data.validation import ValidationPrompt
+from fastvideo_core.contracts.adapter import LatentsSource
 from fastvideo_core.errors import ConfigError, Problem, UserError
-from fastvideo_core.family_roles import FamilyRoles, open_family_roles, takes_many_steps
-from fastvideo_core.pipeline_files import check_undamaged
+from fastvideo_data.loading.loader import ParquetLoader
+from fastvideo_data.preprocessing.encoder import EncoderIdentity
+from fastvideo_data.validation_prompts import ValidationPrompt
+from fastvideo_data.video_sizes import VideoSize, fit_prompt
+from fastvideo_diffusers.family_roles import FamilyRoles, open_family_roles, takes_many_steps
+from fastvideo_diffusers.pipeline_files import check_undamaged
+from fastvideo_diffusers.stored_tensors import stored_text
 from fastvideo_ltx.batches import check_first_frames, data_free_video, frame_rates, stored_video
 from fastvideo_ltx.config import LtxConfig
 from fastvideo_ltx.folder import LtxFolder

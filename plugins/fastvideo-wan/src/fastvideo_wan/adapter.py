@@ -8,15 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastvideo_core.adapter import AttentionKind, LatentsSource
-from fastvideo_core.batch import TrainingBatch
 from fastvideo_core.config.training import TrainingArgs
-from fastvideo_core.data.captions import PromptEmbeddings
-from fastvideo_core.data.stored import stored_text
+from fastvideo_core.contracts.adapter import AttentionKind, LatentsSource
+from fastvideo_core.contracts.batch import TrainingBatch
+from fastvideo_core.contracts.flow_adapter import FlowMatchingAdapter
+from fastvideo_core.contracts.hidden_states import features_of
+from fastvideo_core.contracts.roles import RoleHandle
 from fastvideo_core.errors import ConfigError, Problem
-from fastvideo_core.features import features_of
-from fastvideo_core.flow_adapter import FlowMatchingAdapter
-from fastvideo_core.roles import RoleHandle
+from fastvideo_data.preprocessing.captions import PromptEmbeddings
+from fastvideo_diffusers.stored_tensors import stored_text
 from fastvideo_wan.batches import data_free_shape, stored_latents
 from fastvideo_wan.folder import TRANSFORMER, WanFolder
 from fastvideo_wan.latents import normalise

@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from fastvideo_core.config.training import TrainingArgs
-from fastvideo_core.data import stored
-from fastvideo_core.data.sizes import data_free_size
+from fastvideo_data.video_sizes import data_free_size
+from fastvideo_diffusers import stored_tensors as stored
 from fastvideo_wan.config import SIZE_MULTIPLE
 from fastvideo_wan.folder import WanFolder
 from fastvideo_wan.latents import latent_shape

@@ -6,13 +6,13 @@ import torch
 from diffusers.models.transformers.transformer_wan import WanTransformerBlock
 from torch import nn
 
-from fastvideo_core.components import ModelComponents
 from fastvideo_core.config.run import RunConfig
-from fastvideo_core.data.captions import PromptEmbeddings
-from fastvideo_core.data.validation import prompts_of_run
+from fastvideo_core.contracts.family import ModelComponents
+from fastvideo_core.contracts.roles import RoleHandle, RoleManager
+from fastvideo_core.contracts.validator import SamplingValidator
 from fastvideo_core.distributed import context
-from fastvideo_core.roles import RoleHandle, RoleManager
-from fastvideo_core.validator import SamplingValidator
+from fastvideo_data.preprocessing.captions import PromptEmbeddings
+from fastvideo_data.validation_prompts import prompts_of_run
 from fastvideo_wan.adapter import WanAdapter
 from fastvideo_wan.config import NEGATIVE_PROMPT, WanConfig
 from fastvideo_wan.folder import TRANSFORMER

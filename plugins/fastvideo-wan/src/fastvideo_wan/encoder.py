@@ -8,8 +8,8 @@ import torch
 from diffusers import AutoencoderKLWan
 from torch import Tensor
 
-from fastvideo_core.data.captions import CaptionCut
-from fastvideo_core.data.encoder import VideoGeometry
+from fastvideo_data.preprocessing.captions import CaptionCut
+from fastvideo_data.preprocessing.encoder import VideoGeometry
 from fastvideo_wan.folder import open_folder
 from fastvideo_wan.identity import encoder_identity
 from fastvideo_wan.loading import load_vae

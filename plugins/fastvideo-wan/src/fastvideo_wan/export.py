@@ -11,9 +11,9 @@ from diffusers import DiffusionPipeline, WanTransformer3DModel
 from torch import Tensor
 
 from fastvideo_core.diffusion.rollout import FewStepSchedule
-from fastvideo_core.diffusion.schedule_fit import TOLERANCE
 from fastvideo_core.errors import CheckpointError, Problem
-from fastvideo_core.pipeline_copy import ROOT_FILES, component_names, copy_parts, new_folder
+from fastvideo_diffusers.pipeline_copy import ROOT_FILES, component_names, copy_parts, new_folder
+from fastvideo_diffusers.schedule_fit import TOLERANCE
 from fastvideo_wan.config import WanConfig
 from fastvideo_wan.export_schedule import few_step_scheduler_config, fit_schedule
 from fastvideo_wan.folder import TRANSFORMER, WanFolder, open_folder

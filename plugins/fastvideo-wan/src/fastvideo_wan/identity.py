@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastvideo_core.data.fingerprint import fingerprint
+from fastvideo_diffusers.fingerprint import fingerprint
 from fastvideo_wan.loading import component_folder
 
 ENCODERS = ("vae", "text_encoder")

@@ -10,11 +10,11 @@ import torch
 from diffusers.models.transformers.transformer_wan import WanTransformerBlock
 from torch import Tensor, nn
 
-from fastvideo_core.adapter import LatentsSource
-from fastvideo_core.components import RoleOutline
 from fastvideo_core.config.run import RunConfig
-from fastvideo_core.pipeline_files import check_undamaged
-from fastvideo_core.roles import RoleHandle
+from fastvideo_core.contracts.adapter import LatentsSource
+from fastvideo_core.contracts.family import RoleOutline
+from fastvideo_core.contracts.roles import RoleHandle
+from fastvideo_diffusers.pipeline_files import check_undamaged
 from fastvideo_wan.batches import data_free_shape, stored_latents
 from fastvideo_wan.folder import COMPONENTS, TRANSFORMER, open_folder
 from fastvideo_wan.loading import meta_transformer

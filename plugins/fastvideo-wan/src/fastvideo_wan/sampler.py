@@ -8,15 +8,15 @@ import torch
 from diffusers import AutoencoderKLWan, WanPipeline
 from torch import Tensor
 
-from fastvideo_core.data.captions import PromptEmbeddings
-from fastvideo_core.data.sizes import VideoSize, fit_prompt
-from fastvideo_core.data.validation import ValidationPrompt
+from fastvideo_core.contracts.roles import RoleHandle
+from fastvideo_core.contracts.sampler import PathSampler, StudentSchedule
+from fastvideo_core.contracts.validator import SampledVideo, ValidationRequest
 from fastvideo_core.diffusion.rollout import FewStepSchedule
 from fastvideo_core.errors import ConfigError, Problem
-from fastvideo_core.inference import Autocast, evaluating
-from fastvideo_core.path_sampler import PathSampler, StudentSchedule
-from fastvideo_core.roles import RoleHandle
-from fastvideo_core.validator import SampledVideo, ValidationRequest
+from fastvideo_data.preprocessing.captions import PromptEmbeddings
+from fastvideo_data.validation_prompts import ValidationPrompt
+from fastvideo_data.video_sizes import VideoSize, fit_prompt
+from fastvideo_diffusers.autocast import Autocast, evaluating
 from fastvideo_wan.config import NEGATIVE_PROMPT, WanConfig
 from fastvideo_wan.folder import MARKER, TRANSFORMER, WanFolder, open_folder
 from fastvideo_wan.latents import decode_frames, latent_shape

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from fastvideo_core.data.encoder import VideoGeometry
-from fastvideo_core.data.sizes import VideoSize
+from fastvideo_data.preprocessing.encoder import VideoGeometry
+from fastvideo_data.video_sizes import VideoSize
 from fastvideo_wan.config import FRAMES_DIVISOR, SIZE_MULTIPLE
 
 FPS = 16.0

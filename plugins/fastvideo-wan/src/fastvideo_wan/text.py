@@ -9,8 +9,8 @@ from diffusers.pipelines.wan.pipeline_wan import prompt_clean
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
 
-from fastvideo_core.data.captions import CaptionCut, cut_of
-from fastvideo_core.on_demand import OnDemand
+from fastvideo_data.preprocessing.captions import CaptionCut, cut_of
+from fastvideo_diffusers.lazy_weights import LazyWeights
 from fastvideo_wan.folder import TEXT_LENGTH
 from fastvideo_wan.loading import load_text_encoder
 
@@ -27,7 +27,7 @@ class TextEncoder:
 
     def __init__(self, path: str, *, device: torch.device, dtype: torch.dtype, where: str = "path") -> None:
         self._device = device
-        self._models = OnDemand(lambda: load_text_encoder(path, dtype=dtype, device=device, where=where), device)
+        self._models = LazyWeights(lambda: load_text_encoder(path, dtype=dtype, device=device, where=where), device)
 
     def encode(self, captions: Sequence[str]) -> list[Tensor]:
         """Per caption its embedding [L, D], L <= 512 (or the tokenizer's own limit), without padding, on the encoder's device.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fastvideo_core.config.training import TrainingArgs
-from fastvideo_core.roles import RoleHandle
+from fastvideo_core.contracts.roles import RoleHandle
 from fastvideo_ltx.adapter import FPS, TEXT, TEXT_MASK, LtxAdapter, PackedLatents
 from fastvideo_ltx.batches import data_free_video, stored_video
 from fastvideo_ltx.captions import pad_text

@@ -13,9 +13,9 @@ from diffusers import (
 )
 from torch import Tensor, nn
 
-from fastvideo_core.data.sizes import VideoSize
-from fastvideo_core.inference import Autocast
-from fastvideo_core.validator import SampledVideo
+from fastvideo_core.contracts.validator import SampledVideo
+from fastvideo_data.video_sizes import VideoSize
+from fastvideo_diffusers.autocast import Autocast
 from fastvideo_ltx.batches import layout_of_video
 from fastvideo_ltx.captions import pad_text
 from fastvideo_ltx.layout import TokenLayout, pack_video, unpack_video

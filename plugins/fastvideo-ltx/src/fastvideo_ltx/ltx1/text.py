@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, T5EncoderModel
 
-from fastvideo_core.data.captions import CaptionCut, cut_of
-from fastvideo_core.on_demand import OnDemand
+from fastvideo_data.preprocessing.captions import CaptionCut, cut_of
+from fastvideo_diffusers.lazy_weights import LazyWeights
 from fastvideo_ltx.loading import load_text_model, load_tokenizer
 
 
@@ -37,7 +37,7 @@ class T5Captions:
             encoder = load_text_model(T5EncoderModel, path, "text_encoder", dtype=dtype, device=device, where=where)
             return tokenizer, encoder
 
-        self._models = OnDemand(load, device)
+        self._models = LazyWeights(load, device)
 
     def encode(self, captions: Sequence[str]) -> list[Tensor]:
         """Per caption its embedding [L, D] without padding, on the encoder's device.

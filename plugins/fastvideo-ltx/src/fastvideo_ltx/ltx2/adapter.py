@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from fastvideo_core.config.training import TrainingArgs
-from fastvideo_core.data.captions import PromptEmbeddings
-from fastvideo_core.data.stored import place, stored_tensor
+from fastvideo_core.contracts.roles import RoleHandle
 from fastvideo_core.errors import Problem
-from fastvideo_core.roles import RoleHandle
+from fastvideo_data.preprocessing.captions import PromptEmbeddings
+from fastvideo_diffusers.stored_tensors import place, stored_tensor
 from fastvideo_ltx.adapter import LtxAdapter, PackedLatents
 from fastvideo_ltx.batches import data_free_video, frame_rates, stored_video
 from fastvideo_ltx.config import LtxConfig

@@ -22,11 +22,11 @@ from torch import Tensor
 from transformers import Gemma3ForConditionalGeneration
 
 from fastvideo_core.config.training import TrainingArgs
-from fastvideo_core.data.captions import PromptEmbeddings
-from fastvideo_core.data.encoder import VideoGeometry
-from fastvideo_core.data.sizes import VideoSize
 from fastvideo_core.errors import ConfigError, Problem
-from fastvideo_core.pipeline_files import DAMAGED
+from fastvideo_data.preprocessing.captions import PromptEmbeddings
+from fastvideo_data.preprocessing.encoder import VideoGeometry
+from fastvideo_data.video_sizes import VideoSize
+from fastvideo_diffusers.pipeline_files import DAMAGED
 from fastvideo_ltx.adapter import FPS, TEXT, TEXT_MASK, LtxAdapter
 from fastvideo_ltx.config import FRAMES_DIVISOR, SIZE_MULTIPLE, LtxConfig
 from fastvideo_ltx.folder import TRANSFORMER, LtxFolder, read_config, read_tensors

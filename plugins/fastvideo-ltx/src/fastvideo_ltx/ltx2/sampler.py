@@ -11,9 +11,9 @@ from diffusers.pipelines.ltx2 import LTX2Vocoder, LTX2VocoderWithBWE
 from diffusers.video_processor import VideoProcessor
 from torch import Tensor, nn
 
-from fastvideo_core.data.sizes import VideoSize
-from fastvideo_core.inference import Autocast
-from fastvideo_core.validator import SampledVideo
+from fastvideo_core.contracts.validator import SampledVideo
+from fastvideo_data.video_sizes import VideoSize
+from fastvideo_diffusers.autocast import Autocast
 from fastvideo_ltx.adapter import TEXT, TEXT_MASK
 from fastvideo_ltx.batches import layout_of_video
 from fastvideo_ltx.folder import LtxFolder

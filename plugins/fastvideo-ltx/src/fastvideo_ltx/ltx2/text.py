@@ -13,8 +13,8 @@ from diffusers.pipelines.ltx2 import LTX2TextConnectors
 from torch import Tensor, nn
 from transformers import Gemma3ForConditionalGeneration, PreTrainedTokenizerBase
 
-from fastvideo_core.data.captions import CaptionCut, cut_of
-from fastvideo_core.on_demand import OnDemand
+from fastvideo_data.preprocessing.captions import CaptionCut, cut_of
+from fastvideo_diffusers.lazy_weights import LazyWeights
 from fastvideo_ltx.adapter import TEXT, TEXT_MASK
 from fastvideo_ltx.ltx2.loading import load_connectors, load_text_encoder
 from fastvideo_ltx.ltx2.network import AUDIO_TEXT
@@ -38,7 +38,7 @@ class GemmaCaptions:
             tokenizer, gemma = load_text_encoder(path, dtype=dtype, device=device, where=where)
             return _GemmaProjection(tokenizer, gemma, load_connectors(path, dtype=dtype, device=device, where=where))
 
-        self._projection = OnDemand(load, device)
+        self._projection = LazyWeights(load, device)
 
     def encode(self, captions: Sequence[str]) -> list[Tensor]:
         """Per caption its features [L, D], L <= 1024, without padding, on the encoder's device.

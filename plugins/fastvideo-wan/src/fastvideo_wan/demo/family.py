@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from fastvideo_core.demo.contract import ClipSize, FamilyDemo
+from fastvideo_core.contracts.demo import ClipSize, FamilyDemo
 
 SIZE = ClipSize(height=32, width=32, num_frames=9, fps=16.0)
 """What the autoencoder of this package was trained on."""

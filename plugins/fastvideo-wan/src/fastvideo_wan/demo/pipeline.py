@@ -10,7 +10,7 @@ from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanTran
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
-from fastvideo_core.data.output import check_new_folder
+from fastvideo_core.config.output_folder import check_new_folder
 from fastvideo_wan.quiet import no_progress_bars
 from fastvideo_wan.tiny import LATENT_CHANNELS, save_pipeline
 

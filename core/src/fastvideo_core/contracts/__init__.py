@@ -1,0 +1,1 @@
+"""What a plug-in author reads: roles, adapters, methods, families, batches, random streams, validators."""

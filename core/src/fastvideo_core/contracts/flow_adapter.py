@@ -1,0 +1,102 @@
+"""The primitives that every flow-matching family shares; a family adds its batch and its network call."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastvideo_core.contracts.adapter import AttentionKind, LatentsSource
+from fastvideo_core.contracts.batch import TrainingBatch
+from fastvideo_core.contracts.roles import RoleHandle
+from fastvideo_core.diffusion import flow
+
+
+class FlowMatchingAdapter(ABC):
+    """An adapter whose networks regress the velocity v = noise - x0 and are conditioned on t = num_train_timesteps * sigma.
+
+    Args:
+        flow_shift: the one timestep shift of training, sampling and export; above 0, 1 is none.
+        num_train_timesteps: the length of the noise axis.
+    """
+
+    def __init__(self, flow_shift: float, num_train_timesteps: int = 1000) -> None:
+        self.flow_shift = flow_shift
+        self.num_train_timesteps = num_train_timesteps
+
+    @abstractmethod
+    def prepare_batch(
+        self,
+        raw_batch: Any,
+        *,
+        current_vsa_sparsity: float = 0.0,
+        latents_source: LatentsSource = "data",
+        generator: torch.Generator | None = None,
+    ) -> TrainingBatch:
+        """See `adapter.DistillAdapter`."""
+
+    @abstractmethod
+    def predict_noise(
+        self,
+        handle: RoleHandle,
+        noisy_latents: Tensor,
+        t: Tensor,
+        batch: TrainingBatch,
+        *,
+        conditional: bool,
+        attn_kind: AttentionKind = "dense",
+    ) -> Tensor:
+        """The network's velocity, [B, ...]."""
+
+    def shift_and_clamp_timestep(self, t: Tensor) -> Tensor:
+        """Unshifted t to shifted t, in [0, num_train_timesteps]; same shape and dtype."""
+        u = (t / self.num_train_timesteps).clamp(0, 1)
+        return flow.shift_sigma(u, self.flow_shift) * self.num_train_timesteps
+
+    def sigma(self, t: Tensor) -> Tensor:
+        """The noise level of shifted t, computed, never looked up; float32 at least."""
+        return t.to(torch.promote_types(t.dtype, torch.float32)) / self.num_train_timesteps
+
+    def add_noise(self, clean_latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """x_t = (1 - sigma) x0 + sigma noise, in the dtype of `clean_latents`."""
+        return flow.add_noise(clean_latents, noise, self.sigma(t))
+
+    def prediction_target(self, clean_latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """The velocity noise - x0, float32 at least."""
+        return flow.velocity(clean_latents, noise)
+
+    def predict_x0(
+        self,
+        handle: RoleHandle,
+        noisy_latents: Tensor,
+        t: Tensor,
+        batch: TrainingBatch,
+        *,
+        conditional: bool,
+        attn_kind: AttentionKind = "dense",
+    ) -> Tensor:
+        """x0 = x_t - sigma v, float32 at least."""
+        v = self.predict_noise(handle, noisy_latents, t, batch, conditional=conditional, attn_kind=attn_kind)
+        return flow.x0_from_velocity(noisy_latents, v, self.sigma(t))
+
+    def predict_x0_guided(
+        self, handle: RoleHandle, noisy_latents: Tensor, t: Tensor, batch: TrainingBatch, *, guidance_scale: float
+    ) -> Tensor:
+        """x0 with guidance u + w (c - u): one call of the network on both halves, on the conditional one alone at w = 1."""
+        if guidance_scale == 1:
+            return self.predict_x0(handle, noisy_latents, t, batch, conditional=True)
+        both = self.predict_x0(
+            handle,
+            torch.cat([noisy_latents] * 2),
+            torch.cat([t] * 2),
+            batch.with_both_conditionings(),
+            conditional=True,
+        )
+        conditional, unconditional = both.chunk(2)
+        return flow.guided(conditional, unconditional, guidance_scale)
+
+    def backward(self, loss: Tensor, ctx: Any, grad_accum_rounds: int = 1) -> None:
+        """Accumulates the gradient of loss / grad_accum_rounds; the forward leaves no context."""
+        (loss / grad_accum_rounds).backward()  # type: ignore[no-untyped-call]

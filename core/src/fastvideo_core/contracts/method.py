@@ -1,0 +1,213 @@
+"""The base of every method: what the trainer calls, with defaults that suit most algorithms."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from fastvideo_core.config.run import RunConfig
+from fastvideo_core.contracts.adapter import LatentsSource, OnTrainStart
+from fastvideo_core.contracts.batch import TrainingBatch
+from fastvideo_core.contracts.rng import RandomStreams
+from fastvideo_core.contracts.roles import RoleHandle, RoleManager
+from fastvideo_core.contracts.tracker import NullTracker, Tracker
+from fastvideo_core.contracts.validator import DistillValidator
+from fastvideo_core.distributed import context
+from fastvideo_core.errors import ContractError, Problem
+
+LossMap: TypeAlias = dict[str, Tensor]
+StepResult: TypeAlias = tuple[LossMap, dict[str, Any], dict[str, Any]]
+
+
+class DistillMethod(nn.Module):
+    """A training algorithm over roles.
+
+    Subclasses create optimizers and schedulers in `__init__`, write them into the role handles, and implement
+    `single_train_step`. They are layout-agnostic: element-wise on latents, reducing over all dims but the first.
+
+    Args:
+        cfg: the typed run configuration; `cfg.method_config` is parsed by the plug-in's own config class.
+        bundle: the run's roles.
+        adapter: the family's adapter; may be asked only for `primitives`.
+        validator: samples videos, or None.
+    """
+
+    primitives: ClassVar[tuple[str, ...]] = ()
+    """The adapter primitives that this method always needs; see `needs`."""
+
+    def __init__(
+        self, cfg: RunConfig, bundle: RoleManager, adapter: Any, validator: DistillValidator | None = None
+    ) -> None:
+        super().__init__()
+        self.cfg = cfg
+        self.bundle = bundle
+        self.adapter = adapter
+        self.validator = validator
+        self.tracker: Tracker = NullTracker()
+        self.rng = RandomStreams(cfg.training.seed, context.rank(), context.device())
+        self.role_modules = nn.ModuleDict({handle.name: nn.ModuleDict(handle.modules) for handle in bundle})
+        for handle in bundle:
+            handle.set_trainable()
+
+    @classmethod
+    def needs(cls, cfg: RunConfig) -> tuple[str, ...]:
+        """The adapter primitives that a run needs, checked before step 1, and by `check`; `primitives` unless it depends."""
+        return cls.primitives
+
+    @classmethod
+    def build(
+        cls, cfg: RunConfig, bundle: RoleManager, adapter: Any, validator: DistillValidator | None = None
+    ) -> DistillMethod:
+        """The method for a run; raises a UserError when roles or settings do not fit it."""
+        return cls(cfg, bundle, adapter, validator)
+
+    # --- one step -------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def single_train_step(
+        self, batch: Any, iteration: int, *, current_vsa_sparsity: float = 0.0
+    ) -> StepResult | Iterator[StepResult]:
+        """One accumulation round on one raw batch: (loss_map, outputs, metrics), or several of them, one per phase.
+
+        Each yielded phase is back-propagated before the next is computed. `loss_map["total_loss"]` is what the default
+        `backward` differentiates; `metrics` are detached tensors or numbers for the log.
+        """
+
+    def backward(self, loss_map: LossMap, outputs: Mapping[str, Any], *, grad_accum_rounds: int = 1) -> None:
+        """Accumulates the gradient of total_loss / grad_accum_rounds."""
+        (loss_map["total_loss"] / grad_accum_rounds).backward()  # type: ignore[no-untyped-call]
+
+    # --- the update policy ----------------------------------------------------------------------------------------
+
+    def due_roles(self, iteration: int) -> Sequence[RoleHandle]:
+        """The roles updated in this iteration (1-based); by default every trainable one."""
+        return [handle for handle in self.bundle if handle.trainable]
+
+    def get_optimizers(self, iteration: int) -> list[Optimizer]:
+        """The optimizers stepped in this iteration."""
+        return [optimizer for handle in self.due_roles(iteration) for optimizer in handle.optimizers.values()]
+
+    def get_lr_schedulers(self, iteration: int) -> list[LRScheduler]:
+        """The schedulers stepped in this iteration: those of the optimizers that are."""
+        return [scheduler for handle in self.due_roles(iteration) for scheduler in handle.lr_schedulers.values()]
+
+    def max_grad_norm(self, optimizer: Optimizer) -> float:
+        """The clipping threshold of an optimizer's gradients: its role's own, else training's; 0 is no clipping."""
+        for handle in self.bundle:
+            if optimizer in handle.optimizers.values() and handle.name in self.cfg.roles:
+                own = self.cfg.roles[handle.name].max_grad_norm
+                return self.cfg.training.max_grad_norm if own is None else own
+        return self.cfg.training.max_grad_norm
+
+    def learning_rates(self) -> dict[str, float]:
+        """The current learning rate of every optimizer, named `lr/<role>` (`lr/<role>/<name>` where a role has several)."""
+        rates = {}
+        for handle in self.bundle:
+            for name, optimizer in handle.optimizers.items():
+                key = f"lr/{handle.name}" if len(handle.optimizers) == 1 else f"lr/{handle.name}/{name}"
+                rates[key] = float(optimizer.param_groups[0]["lr"])
+        return rates
+
+    def optimizers_schedulers_step(self, iteration: int) -> None:
+        """Steps what is due."""
+        for optimizer in self.get_optimizers(iteration):
+            optimizer.step()
+        for scheduler in self.get_lr_schedulers(iteration):
+            scheduler.step()
+
+    def optimizers_zero_grad(self, iteration: int) -> None:
+        """Drops ALL gradients, also of optimizers that were not due, so that no stale one survives to another update."""
+        for handle in self.bundle:
+            for optimizer in handle.optimizers.values():
+                optimizer.zero_grad(set_to_none=True)
+
+    # --- around the loop ------------------------------------------------------------------------------------------
+
+    def set_tracker(self, tracker: Tracker) -> None:
+        """Gives the run's tracker to the method and its validator."""
+        self.tracker = tracker
+        if self.validator is not None:
+            self.validator.set_tracker(tracker)
+
+    def on_train_start(self) -> None:
+        """Once, before the first step."""
+        if isinstance(self.adapter, OnTrainStart):
+            self.adapter.on_train_start()
+
+    def log_validation(self, iteration: int) -> None:
+        """Samples videos for the log; called every `validation_steps` iterations when `log_validation` is on."""
+        return
+
+    def validation_dir(self, iteration: int) -> Path:
+        """Where the videos of this iteration go."""
+        return Path(self.cfg.training.output_dir) / "validation" / f"step-{iteration:06d}"
+
+    # --- state ----------------------------------------------------------------------------------------------------
+
+    def checkpoint_state(self) -> dict[str, Any]:
+        """What the algorithm must not lose besides weights, optimizers, schedulers and random streams."""
+        return {}
+
+    def load_checkpoint_state(self, state: dict[str, Any]) -> None:
+        """Takes back what `checkpoint_state` gave."""
+        if state:
+            raise ValueError(f"{type(self).__name__} has no state, but the checkpoint holds {', '.join(state)}")
+
+    # --- for subclasses -------------------------------------------------------------------------------------------
+
+    def prepare_batch(
+        self, raw_batch: Any, *, latents_source: LatentsSource = "data", current_vsa_sparsity: float = 0.0
+    ) -> TrainingBatch:
+        """The adapter's batch, with captions dropped at `training.training_cfg_rate`, drawn anew each time."""
+        batch: TrainingBatch = self.adapter.prepare_batch(
+            raw_batch,
+            current_vsa_sparsity=current_vsa_sparsity,
+            latents_source=latents_source,
+            generator=self.rng.local("prepare_batch"),
+        )
+        rate = self.cfg.training.training_cfg_rate
+        if rate > 0:
+            generator = self.rng.local("caption_dropout")
+            dropped = torch.rand(batch.batch_size, generator=generator, device=generator.device) < rate
+            batch = batch.with_conditioning_dropped(dropped)
+        return batch
+
+    def noise_like(self, latents: Tensor, stream: str) -> Tensor:
+        """Standard normal noise of the latents' shape [B, ...], float32, from the local stream `stream`."""
+        generator = self.rng.local(stream)
+        noise = torch.randn(latents.shape, generator=generator, device=generator.device, dtype=torch.float32)
+        return noise.to(latents.device)
+
+
+def check_parameters(method: DistillMethod) -> None:
+    """Fails when a method trains what is no role's: processes would not share its gradient, and checkpoints not keep it.
+
+    Raises:
+        ContractError: naming the parameters.
+    """
+    of_roles = {id(parameter) for handle in method.bundle for _, parameter in handle.named_parameters()}
+    own = {id(p): name for name, p in method.named_parameters() if p.requires_grad and id(p) not in of_roles}
+    found = [f"its own parameter '{name}'" for name in own.values()]
+    for handle in method.bundle:
+        for name, optimizer in handle.optimizers.items():
+            stepped = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            if unknown := [p for p in stepped if id(p) not in of_roles and id(p) not in own]:
+                shapes = ", ".join(str(list(parameter.shape)) for parameter in unknown)
+                found.append(f"parameters of shape {shapes} in the optimizer '{name}' of role '{handle.name}'")
+    if found:
+        raise ContractError(
+            Problem(
+                found=f"it trains {'; '.join(found)}, which no role has",
+                where=type(method).__qualname__,
+                allowed="parameters of the roles' modules",
+                fix="make it a module of a trainable role of its own (a RoleHandle that `shard_roles` was given, in "
+                "`bundle.roles`), as dmd2 does with its discriminator; what is not trained needs requires_grad_(False)",
+            )
+        )

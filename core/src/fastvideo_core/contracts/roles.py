@@ -1,0 +1,138 @@
+"""Roles: which network plays which part in a run (student, teacher, critic, ...). Data, not managers of anything."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from fastvideo_core.errors import ContractError, Problem
+from fastvideo_core.weights.parameter_names import is_adapter
+
+if TYPE_CHECKING:
+    from fastvideo_core.config.run import LoraConfig
+
+
+class WeightSource(Protocol):
+    """Where the weights of a role's modules are read from when the modules still are on the meta device."""
+
+    def tensor_names(self, module: str) -> Sequence[str]:
+        """Names of the tensors stored for `module`, as in its state dict."""
+        ...
+
+    def read(self, module: str, name: str) -> Tensor:
+        """One stored tensor, on the CPU, in its stored dtype."""
+        ...
+
+
+@runtime_checkable
+class RowSource(WeightSource, Protocol):
+    """A WeightSource that can read a part of a tensor, so that a rank reads no more than its own shard."""
+
+    def read_rows(self, module: str, name: str, start: int, stop: int) -> Tensor:
+        """`read(module, name)[start:stop]`; the tensor has at least one dimension."""
+        ...
+
+
+def rows_of(source: WeightSource, module: str, name: str, rows: slice) -> Tensor:
+    """Rows of a stored tensor of at least one dimension, read alone where the source can."""
+    if isinstance(source, RowSource):
+        return source.read_rows(module, name, rows.start, rows.stop)
+    return source.read(module, name)[rows]
+
+
+@dataclass
+class RoleHandle:
+    """One role's networks and what trains them.
+
+    Args:
+        name: the role's name in run.yaml; any string.
+        modules: the role's networks by name, for example `{"transformer": ...}`.
+        family: the model family that built the modules.
+        optimizers: written by the method, by name.
+        lr_schedulers: written by the method, under the name of the optimizer that each drives.
+        trainable: whether the role's parameters may change in this run.
+        block_classes: the classes that are the unit of sharding, activation checkpointing and compiling.
+        weights: None when the modules are materialised; else parameters and persistent buffers are on meta, non-persistent
+            buffers hold their values, and core loads the rest from here, in the parameters' own dtypes.
+        bfloat16_classes: the classes inside of blocks whose float32 parameters the family computes with in bfloat16
+            (by autocast): they are gathered in bfloat16, and reduced and kept in float32.
+        frozen: says of a parameter, by its name `module.parameter`, whether it stays as it is in a trainable role (a stream
+            that the run leaves out); None trains all of them.
+        lora: set by core when the role trains adapters instead of its own weights.
+    """
+
+    name: str
+    modules: dict[str, nn.Module]
+    family: str = ""
+    optimizers: dict[str, Optimizer] = field(default_factory=dict)
+    lr_schedulers: dict[str, LRScheduler] = field(default_factory=dict)
+    trainable: bool = False
+    block_classes: tuple[type[nn.Module], ...] = ()
+    weights: WeightSource | None = None
+    bfloat16_classes: tuple[type[nn.Module], ...] = ()
+    frozen: Callable[[str], bool] | None = None
+    lora: LoraConfig | None = None
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """All parameters as (`module.parameter`, parameter), in a stable order."""
+        for module_name, module in self.modules.items():
+            for name, parameter in module.named_parameters():
+                yield f"{module_name}.{name}", parameter
+
+    def set_trainable(self) -> None:
+        """Lets exactly what this role trains require a gradient: all, its adapters, or nothing; and sets train or eval."""
+        for module in self.modules.values():
+            module.requires_grad_(self.trainable).train(self.trainable)
+        if self.lora is not None:
+            for name, parameter in self.named_parameters():
+                parameter.requires_grad_(self.trainable and is_adapter(name))
+        if self.frozen is not None:
+            for name, parameter in self.named_parameters():
+                if self.frozen(name):
+                    parameter.requires_grad_(False)
+
+    def trainable_parameters(self) -> list[nn.Parameter]:
+        """The parameters that an optimizer of this role owns: those that require a gradient."""
+        return [parameter for _, parameter in self.named_parameters() if parameter.requires_grad]
+
+
+@dataclass
+class RoleManager:
+    """The run's roles by name."""
+
+    roles: dict[str, RoleHandle]
+
+    def __getitem__(self, name: str) -> RoleHandle:
+        self.require_roles([name])
+        return self.roles[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.roles
+
+    def __iter__(self) -> Iterator[RoleHandle]:
+        return iter(self.roles.values())
+
+    def __len__(self) -> int:
+        return len(self.roles)
+
+    def require_roles(self, names: Sequence[str]) -> None:
+        """Fails early when a role is missing.
+
+        Raises:
+            ContractError: naming every missing role and those that exist.
+        """
+        missing = [name for name in names if name not in self.roles]
+        if missing:
+            raise ContractError(
+                Problem(
+                    found=f"missing role{'s' if len(missing) > 1 else ''} {', '.join(missing)}",
+                    where="roles",
+                    allowed=f"this run has: {', '.join(self.roles) or 'no roles'}",
+                    fix=f"add {', '.join(missing)} to the roles section of run.yaml",
+                )
+            )

@@ -1,0 +1,86 @@
+"""Sampling with the network of a folder or hub id: what a family's target `sample` gives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from fastvideo_core.contracts.roles import RoleHandle
+from fastvideo_core.contracts.validator import FitsPrompts, SampledVideo, ValidationRequest, VideoSampler
+from fastvideo_core.diffusion.rollout import FewStepSchedule, SamplerKind
+from fastvideo_core.errors import ConfigError, Problem
+from fastvideo_data.validation_prompts import ValidationPrompt
+
+
+class FamilySampler(VideoSampler, FitsPrompts, Protocol):
+    """A family's sampler, of any role, that knows its prompts' sizes and the family's timestep shift."""
+
+    def shift_and_clamp_timestep(self, t: Tensor) -> Tensor:
+        """As the adapter's: unshifted t to shifted t."""
+        ...
+
+
+@dataclass(frozen=True)
+class StudentSchedule:
+    """What a few-step student was distilled for, at guidance 1.
+
+    Args:
+        timesteps: of its network calls, in (0, num_train_timesteps].
+        sampler_kind: how x moves from one to the next.
+    """
+
+    timesteps: tuple[float, ...]
+    sampler_kind: SamplerKind
+
+    @classmethod
+    def exported(cls, stored: Mapping[str, Any], *, where: str) -> StudentSchedule | None:
+        """What an export left in its scheduler's configuration; None where that is no student's.
+
+        Args:
+            stored: `sampling_timesteps` and `sampler_kind`, beside what else the family keeps there.
+            where: how an error names the file.
+
+        Raises:
+            ConfigError: it is damaged.
+        """
+        if "sampling_timesteps" not in stored:
+            return None
+        kind = stored.get("sampler_kind")
+        try:
+            if kind not in ("ode", "sde"):
+                raise ValueError(f"its sampler_kind is {kind!r}")
+            return cls(FewStepSchedule.from_denoising_steps(stored["sampling_timesteps"]).timesteps, kind)
+        except (TypeError, ValueError) as error:
+            fix = "export it again"
+            raise ConfigError(Problem(f"the student's schedule cannot be read: {error}", where, fix=fix)) from error
+
+
+@dataclass(frozen=True)
+class PathSampler:
+    """A network from a folder or hub id as a role, and the sampler that uses it.
+
+    Args:
+        handle: the network as the role "student"; the command `sample` reads a checkpoint's weights into it.
+        sampler: samples with any role.
+        student: what the folder's network was distilled for, where it says so; None for one of many steps.
+    """
+
+    handle: RoleHandle
+    sampler: FamilySampler
+    student: StudentSchedule | None = None
+
+    def sample(self, request: ValidationRequest, prompt: ValidationPrompt, generator: torch.Generator) -> SampledVideo:
+        """One video, as the sampler's."""
+        return self.sampler.sample(request, prompt, generator)
+
+    def fit_prompt(self, prompt: ValidationPrompt) -> ValidationPrompt:
+        """As the sampler's."""
+        return self.sampler.fit_prompt(prompt)
+
+    def shift_and_clamp_timestep(self, t: Tensor) -> Tensor:
+        """As the adapter's: for schedules that a method warps by the timestep shift."""
+        return self.sampler.shift_and_clamp_timestep(t)

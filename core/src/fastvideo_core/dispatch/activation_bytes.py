@@ -1,0 +1,181 @@
+"""How much memory an evaluation of a network holds, found by running it on tensors that have shapes and no values."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
+
+from fastvideo_core.contracts.roles import RoleHandle
+from fastvideo_core.weights.parameter_names import clean_name
+
+_FEW, _MANY = 2, 4
+"""Blocks that stand for a network of many; even, as activation checkpointing may leave out every second one."""
+
+
+@dataclass(frozen=True)
+class EvaluationBytes:
+    """Bytes of one evaluation beside the network's weights.
+
+    Args:
+        forward: the most that a forward without a graph holds.
+        held: what a graph holds between forward and backward; 0 where there is no graph.
+        activations: the most that forward and backward hold, gradients of weights left out.
+        with_gradients: the most that forward and backward hold, these gradients among it.
+    """
+
+    forward: int
+    held: int = 0
+    activations: int = 0
+    with_gradients: int = 0
+
+
+class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Inside, counts the bytes of tensors that operators make for as long as they live; each storage once.
+
+    Args:
+        known: tensors that live anyway.
+    """
+
+    def __init__(self, known: Iterable[Tensor]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.live: int = 0
+        self.peak: int = 0
+        self.activations_peak: int = 0
+        self._gradients: int = 0
+        self._seen = {tensor.untyped_storage()._cdata for tensor in known}
+
+    def __torch_dispatch__(
+        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for value in tree_iter(out):
+            if isinstance(value, Tensor):
+                self._add(value)
+        return out
+
+    def count_as_gradient(self, parameter: Tensor) -> None:
+        """A hook for after a parameter's gradient is complete."""
+        assert parameter.grad is not None
+        self._add(parameter.grad)
+        self._gradients += parameter.grad.untyped_storage().nbytes()
+
+    def _add(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        address = storage._cdata
+        if address in self._seen:
+            return
+        self._seen.add(address)
+        size = storage.nbytes()
+        self.live += size
+        self.peak = max(self.peak, self.live)
+        self.activations_peak = max(self.activations_peak, self.live - self._gradients)
+        weakref.finalize(storage, self._remove, address, size)
+
+    def _remove(self, address: int, size: int) -> None:
+        self._seen.discard(address)
+        self.live -= size
+
+
+def evaluation_bytes(handle: RoleHandle, evaluate: Callable[[int], Tensor], *, samples: int) -> EvaluationBytes:
+    """What evaluating a role's networks once takes; with a graph, and back through it, where the role is trained.
+
+    A network of many equal blocks is run with few of them, twice: every further block adds the same.
+
+    Args:
+        handle: its networks are on the meta device; afterwards they are of no use.
+        evaluate: runs them on so many samples.
+    """
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    with mode:
+        for module in handle.modules.values():
+            module.to_empty(device="cpu")
+    stacks = _stacks(handle)
+    lengths = [len(stack) for stack in stacks]
+    gradients = _gradient_bytes(handle)
+    measured = []
+    for count in (_MANY, _FEW) if stacks else (0,):
+        for stack in stacks:
+            del stack[count:]
+        with mode:
+            found = _measured(handle, evaluate, samples)
+        measured.append((found, _gradient_bytes(handle)))
+    if not stacks:
+        return measured[0][0]
+    (many, _), (few, few_gradients) = measured
+    further = (sum(lengths) / len(lengths) - _FEW) / (_MANY - _FEW)
+
+    def extended(name: str) -> int:
+        low, high = getattr(few, name), getattr(many, name)
+        return int(low + further * (high - low))
+
+    activations = extended("activations")
+    if not handle.trainable:
+        return EvaluationBytes(extended("forward"))
+    # The most is held either when the way back begins, or at its end, when gradients are there.
+    late = gradients + few.with_gradients - few_gradients
+    return EvaluationBytes(extended("forward"), extended("held"), activations, max(activations, late))
+
+
+def _stacks(handle: RoleHandle) -> list[nn.ModuleList]:
+    """The lists of many equal blocks in a role's networks; none where blocks are elsewhere or differ."""
+    stacks: list[nn.ModuleList] = []
+    for module in handle.modules.values():
+        for part in module.modules():
+            if isinstance(part, nn.ModuleList) and _is_stack(handle, part):
+                stacks.append(part)
+    return stacks
+
+
+def _is_stack(handle: RoleHandle, part: nn.ModuleList) -> bool:
+    forms = {
+        tuple((clean_name(name), p.shape, p.dtype, p.requires_grad) for name, p in b.named_parameters()) for b in part
+    }
+    return len(part) > 2 * _MANY and len(forms) == 1 and len(_blocks_in(handle, part)) == len(part)
+
+
+def _blocks_in(handle: RoleHandle, part: nn.ModuleList) -> list[nn.Module]:
+    return [block for block in part if any(isinstance(inner, handle.block_classes) for inner in block.modules())]
+
+
+def _gradient_bytes(handle: RoleHandle) -> int:
+    found: int = sum(parameter.nbytes for _, parameter in handle.named_parameters() if parameter.requires_grad)
+    return found
+
+
+def _measured(handle: RoleHandle, evaluate: Callable[[int], Tensor], samples: int) -> EvaluationBytes:
+    parts = handle.modules.values()
+    weights = [tensor for module in parts for tensor in (*module.parameters(), *module.buffers())]
+    forward = _without_graph(weights, evaluate, samples)
+    if not handle.trainable:
+        return EvaluationBytes(forward)
+    with LiveBytes(weights) as live:
+        trained = [weight for weight in weights if weight.requires_grad]
+        hooks: list[Any] = [
+            weight.register_post_accumulate_grad_hook(live.count_as_gradient)  # type: ignore[no-untyped-call]
+            for weight in trained
+        ]
+        out = evaluate(samples)
+        held = live.live
+        out.float().square().mean().backward()  # type: ignore[no-untyped-call]
+        for hook in hooks:
+            hook.remove()
+    for weight in trained:
+        weight.grad = None
+    return EvaluationBytes(forward, held, live.activations_peak, live.peak)
+
+
+@torch.no_grad()
+def _without_graph(weights: Sequence[Tensor], evaluate: Callable[[int], Tensor], samples: int) -> int:
+    with LiveBytes(weights) as live:
+        evaluate(samples)
+    # mypy takes a mode's `__enter__` for untyped
+    peak: int = live.peak
+    return peak

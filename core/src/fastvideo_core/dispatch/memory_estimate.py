@@ -1,0 +1,292 @@
+"""How much memory a run takes, from configurations alone: by role, for one process of any number of them."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fastvideo_core.callbacks.config import EMAConfig
+from fastvideo_core.checkpoint.training_state import stored_tensors
+from fastvideo_core.checkpoint.tree import split
+from fastvideo_core.config.run import RunConfig
+from fastvideo_core.contracts.adapter import LatentsSource
+from fastvideo_core.contracts.family import OutlinesRoles, RoleOutline
+from fastvideo_core.contracts.roles import RoleHandle
+from fastvideo_core.dispatch.activation_bytes import EvaluationBytes, evaluation_bytes
+from fastvideo_core.dispatch.role_weights import with_base_paths
+from fastvideo_core.distributed.mesh import mesh_shape
+from fastvideo_core.placing.blocks import blocks_of, prepare_blocks
+from fastvideo_core.placing.shard import gathers_in_bfloat16
+from fastvideo_core.registry.registry import PluginRegistry
+from fastvideo_core.weights.lora import add_adapters
+from fastvideo_core.weights.parameter_names import clean_name, trainable_by_name
+
+FULL, HALF = 4, 2
+"""Bytes of a float32 and of a bfloat16 number."""
+
+ADAMW_MOMENTS = 2
+
+GUIDED_HALVES = 2
+"""Samples per sample of a frozen role's evaluation: with guidance both halves go through the network in one call."""
+
+_GATHERED_AHEAD = 2
+"""Blocks whose gathered weights live at once: the one that computes, and the next."""
+
+_INDEX_BYTES = 290
+"""Of a tensor in the index and the sums of a checkpoint, besides its name."""
+
+_STREAMS, _STREAM_BYTES = 8, 5056
+"""Random streams of a process in a checkpoint, about, and the state of one."""
+
+
+@dataclass(frozen=True)
+class RoleEstimate:
+    """What one role takes in one process, in bytes; of several processes, the one that holds most.
+
+    Args:
+        parameters: how many numbers its networks hold, over all processes.
+        weights: of the process' shards; in host memory when `offloaded`.
+        gradients, optimizer, ema: of the process' shards.
+        gathered: of whole blocks, while they compute on several processes.
+        evaluation: of one evaluation; None when the family does not say how its network is called.
+        checkpoint: bytes in a checkpoint, over all processes.
+    """
+
+    parameters: int
+    weights: int
+    gradients: int
+    optimizer: int
+    ema: int
+    gathered: int
+    evaluation: EvaluationBytes | None
+    checkpoint: int
+    offloaded: bool = False
+
+    @property
+    def activations(self) -> int:
+        """The most that evaluations of this role hold: with a graph where it is trained, else without."""
+        if self.evaluation is None:
+            return 0
+        return max(self.evaluation.forward, self.evaluation.activations)
+
+    @property
+    def state(self) -> int:
+        """Bytes on the device that live from step to step."""
+        return (0 if self.offloaded else self.weights) + self.optimizer + self.ema
+
+
+@dataclass(frozen=True)
+class RunEstimate:
+    """What a run takes.
+
+    Args:
+        roles: by name.
+        processes: how many share it.
+    """
+
+    roles: Mapping[str, RoleEstimate]
+    processes: int
+
+    @property
+    def knows_activations(self) -> bool:
+        """Whether every role's family says how its network is called."""
+        return all(role.evaluation is not None for role in self.roles.values())
+
+    @property
+    def host(self) -> int:
+        """Bytes of offloaded weights in the host's memory, per process."""
+        return sum(role.weights for role in self.roles.values() if role.offloaded)
+
+    @property
+    def peak(self) -> int:
+        """The most that one process holds on its device.
+
+        One graph lives at a time. While it does, other roles are evaluated without one; while it is taken back, gradients
+        of the roles before may be waiting for the optimizers' steps.
+        """
+        gradients = sum(role.gradients for role in self.roles.values())
+        moments = [gradients]
+        for name, role in self.roles.items():
+            found = role.evaluation
+            if found is None:
+                continue
+            others = [other for key, other in self.roles.items() if key != name and other.evaluation is not None]
+            beside = max((other.evaluation.forward + other.gathered for other in others if other.evaluation), default=0)
+            if not found.with_gradients:
+                moments.append(gradients + found.forward + role.gathered)
+                continue
+            waiting = gradients - role.gradients
+            own = found.with_gradients if self.processes == 1 else found.activations + role.gradients
+            moments += [waiting + own + role.gathered, waiting + found.held + beside]
+        return sum(role.state for role in self.roles.values()) + max(moments)
+
+    @property
+    def checkpoint(self) -> int:
+        """Bytes of a checkpoint's folder."""
+        return sum(role.checkpoint for role in self.roles.values()) + self.processes * _STREAMS * _STREAM_BYTES
+
+
+def estimate_run(
+    cfg: RunConfig,
+    registry: PluginRegistry,
+    *,
+    rows: Sequence[Mapping[str, Any]] = (),
+    latents_source: LatentsSource | None = "data",
+) -> RunEstimate | None:
+    """The estimate of a run; None when a family has no outline of its networks.
+
+    What a method makes besides the roles of run.yaml (the discriminator's heads of dmd2) is not among it, nor are the
+    VAE and the text encoder, which are used before the first step and for validation.
+
+    Args:
+        rows, latents_source: as `OutlinesRoles.role_outline` takes them.
+
+    Raises:
+        UserError: a path, a size or adapters do not fit.
+    """
+    _, shards = mesh_shape(cfg.training.hsdp_replicate_dim, cfg.training.hsdp_shard_dim, cfg.training.num_gpus)
+    roles = {}
+    for name in cfg.roles:
+        outline = outline_of(cfg, registry, name, rows, latents_source)
+        if outline is None:
+            return None
+        roles[name] = estimate_role(cfg, outline, shards=shards)
+    return RunEstimate(roles, cfg.training.num_gpus)
+
+
+def estimate_role(cfg: RunConfig, outline: RoleOutline | RoleHandle, *, shards: int = 1) -> RoleEstimate:
+    """The estimate of one role.
+
+    Args:
+        outline: with parameters on meta; a handle alone where the family does not say how its network is called.
+        shards: processes that share the role's weights.
+
+    Raises:
+        ConfigError: adapters do not fit.
+    """
+    handle = outline.handle if isinstance(outline, RoleOutline) else outline
+    training = cfg.training
+    if (lora := cfg.roles[handle.name].lora) is not None:
+        add_adapters(handle, lora)
+    handle.set_trainable()
+    parameters = [parameter for _, parameter in handle.named_parameters()]
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    buffers = sum(buffer.nbytes for module in handle.modules.values() for buffer in module.buffers())
+    averaged = cfg.callbacks.get("ema")
+    ema = isinstance(averaged, EMAConfig) and handle.name in averaged.roles
+    own = {
+        "weights": sum(_share(p, shards) * p.element_size() for p in parameters) + buffers,
+        "gradients": sum(_share(p, shards) * p.element_size() for p in trained),
+        "optimizer": sum(_share(p, shards) * p.element_size() * ADAMW_MOMENTS + FULL for p in trained),
+        "ema": sum(_share(p, shards) * FULL for p in trained) if ema else 0,
+    }
+    count = sum(p.numel() for p in parameters)
+    checkpoint = _checkpoint_bytes(handle, ema=ema) if handle.trainable else 0
+    halved = handle.bfloat16_classes if gathers_in_bfloat16(handle, training) else ()
+    gathered = _gathered_bytes(handle, halved) if training.num_gpus > 1 else 0
+    return RoleEstimate(
+        parameters=count,
+        **own,
+        gathered=gathered,
+        evaluation=_evaluation(cfg, outline) if isinstance(outline, RoleOutline) else None,
+        checkpoint=checkpoint,
+        offloaded=training.frozen_cpu_offload and not handle.trainable and training.num_gpus > 1,
+    )
+
+
+def outline_of(
+    cfg: RunConfig,
+    registry: PluginRegistry,
+    name: str,
+    rows: Sequence[Mapping[str, Any]],
+    latents_source: LatentsSource | None,
+) -> RoleOutline | RoleHandle | None:
+    """A role's networks with parameters on meta, without adapters; None when its family has no outline of them."""
+    family = cfg.role_family(name)
+    plugin = registry.get("models", family)
+    based = with_base_paths(cfg)
+    if family == cfg.recipe.family and isinstance(cfg.pipeline_config, OutlinesRoles):
+        return cfg.pipeline_config.role_outline(based, name, rows=rows, latents_source=latents_source)
+    if plugin.spec.outline is None:
+        return None
+    outline: Any = registry.resolve(plugin, "outline")
+    modules: dict[str, nn.Module] = outline(based.roles[name].path)
+    trainable = cfg.roles[name].trainable
+    if cfg.training.mixed_precision == "bf16" and not trainable:
+        modules = {key: module.to(torch.bfloat16) for key, module in modules.items()}
+    return RoleHandle(name, modules, family, trainable=trainable)
+
+
+def _share(parameter: Tensor, shards: int) -> int:
+    """Numbers of a parameter in the process that holds most: FSDP cuts along the first dimension."""
+    if not parameter.ndim or shards == 1:
+        return parameter.numel()
+    return math.ceil(parameter.shape[0] / shards) * (parameter.numel() // max(1, parameter.shape[0]))
+
+
+def _gathered_bytes(handle: RoleHandle, halved: tuple[type[nn.Module], ...]) -> int:
+    """Whole weights of the blocks that live at once and of what is in no block; with their gradients where they train.
+
+    Args:
+        halved: layers whose weights are gathered in bfloat16.
+    """
+    found = 0
+    for module in handle.modules.values():
+        blocks = [
+            sum(_gathered_size(halved, block, p) for p in block.parameters()) for _, block in blocks_of(handle, module)
+        ]
+        whole = sum(p.nbytes for p in module.parameters())
+        inside = sum(p.nbytes for _, block in blocks_of(handle, module) for p in block.parameters())
+        largest = max(blocks, default=0)
+        found += whole - inside + _GATHERED_AHEAD * largest * (2 if handle.trainable and handle.lora is None else 1)
+    return found
+
+
+def _gathered_size(halved: tuple[type[nn.Module], ...], block: nn.Module, parameter: Tensor) -> int:
+    in_bfloat16 = any(
+        parameter is own
+        for part in block.modules()
+        if isinstance(part, halved)
+        for own in part.parameters(recurse=False)
+    )
+    return parameter.numel() * (HALF if in_bfloat16 else parameter.element_size())
+
+
+def _evaluation(cfg: RunConfig, outline: RoleOutline) -> EvaluationBytes:
+    handle, batch = outline.handle, cfg.training.train_batch_size
+    prepare_blocks(handle, cfg.training.model_copy(update={"enable_torch_compile": False}))
+    samples = batch if handle.trainable else batch * GUIDED_HALVES
+    return evaluation_bytes(handle, outline.evaluate, samples=samples)
+
+
+def _checkpoint_bytes(handle: RoleHandle, *, ema: bool) -> int:
+    """Of the tensors that a checkpoint keeps of a trained role, and of their names in its documents."""
+    weights = {name: stored_tensors(handle, module) for name, module in handle.modules.items()}
+    trained = trainable_by_name(handle.modules)
+    names = [f"{handle.name}.{module}.{fqn}" for module, by_fqn in trained.items() for fqn in by_fqn]
+    parameters = [parameter for by_fqn in trained.values() for parameter in by_fqn.values()]
+    step = torch.empty((), device="meta")
+    moments = {
+        clean_name(name): {"step": step, "exp_avg": parameter, "exp_avg_sq": parameter}
+        for name, parameter in zip(names, parameters, strict=True)
+    }
+    tree: dict[str, Any] = {
+        "roles": {handle.name: weights},
+        "optimizers": {handle.name: {"adamw": {"param_groups": [{"params": names}], "state": moments}}},
+    }
+    if ema:
+        tree["callbacks"] = {"ema": {"shadow": {handle.name: trained}}}
+    tensors, skeleton = split(tree)
+    documents = len(json.dumps({"state": skeleton}, indent=1))
+    index = sum(_INDEX_BYTES + 2 * len(key) for key in tensors)
+    return sum(_stored_bytes(key, tensor) for key, tensor in tensors.items()) + documents + index
+
+
+def _stored_bytes(key: str, tensor: Tensor) -> int:
+    return tensor.numel() * (FULL if key.startswith("callbacks.") else tensor.element_size())

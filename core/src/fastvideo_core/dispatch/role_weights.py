@@ -1,0 +1,288 @@
+"""Where a role's weights come from: a diffusers folder or hub id, or one of our own checkpoints on top of one."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fastvideo_core.checkpoint import storage
+from fastvideo_core.checkpoint.weights import CheckpointInfo, CheckpointWeights, describe, read_role_weights
+from fastvideo_core.config.run import LoraConfig, RoleConfig, RunConfig
+from fastvideo_core.contracts.roles import RoleHandle, WeightSource
+from fastvideo_core.distributed import context
+from fastvideo_core.errors import CheckpointError, ConfigError, Problem
+from fastvideo_core.weights.lora import LowRank, MergedWeights, low_rank_deltas
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RoleSource:
+    """What a role starts from.
+
+    Args:
+        base: the diffusers folder or hub id that gives architecture, text encoder and VAE.
+        checkpoint: one of our checkpoints whose weights replace the base's; None for the base's own.
+        checkpoint_role: which of the checkpoint's roles.
+        ema: whether its averaged weights are taken.
+        lora: how the adapters count that the checkpoint holds; None where it holds a whole network.
+        below: for adapters, what they were trained on.
+    """
+
+    base: str
+    checkpoint: Path | None = None
+    checkpoint_role: str = ""
+    ema: bool = False
+    lora: LoraConfig | None = None
+    below: RoleSource | None = None
+
+    def __str__(self) -> str:
+        if self.checkpoint is None:
+            return self.base
+        kind = f"{'EMA' if self.ema else 'raw'} {'weights' if self.lora is None else 'adapters'}"
+        return f"{self.checkpoint} ({self.checkpoint_role}, {kind}) on {self.below or self.base}"
+
+
+def find_checkpoint(path: str) -> Path | None:
+    """The checkpoint that `path` means: itself, or the newest of a run's folder; None when it is neither.
+
+    Raises:
+        CheckpointError: a run's folder without a complete checkpoint, or a damaged one.
+    """
+    folder = Path(path)
+    is_run = (folder / storage.RUN_CONFIG).is_file()
+    return storage.resolve_checkpoint(folder) if is_run or storage.is_checkpoint(folder) else None
+
+
+def role_source(name: str, role: RoleConfig) -> RoleSource:
+    """What the role `name` starts from.
+
+    Raises:
+        ConfigError: checkpoint options on a path that is no checkpoint.
+        CheckpointError: the checkpoint has no such role or no EMA weights of it.
+    """
+    checkpoint = find_checkpoint(role.path)
+    if checkpoint is None:
+        given = [key for key in ("checkpoint_role",) if getattr(role, key) is not None]
+        given += ["weights"] if role.weights != "auto" else []
+        if given:
+            raise ConfigError(
+                [
+                    Problem(
+                        found=f"'{key}' is only for checkpoints, and {role.path} is none",
+                        where=f"roles.{name}.{key}",
+                        fix=f"remove {key}, or give the path of a checkpoint folder",
+                    )
+                    for key in given
+                ]
+            )
+        return RoleSource(role.path)
+    contents = describe(checkpoint)
+    saved = _saved_role(name, role.checkpoint_role, contents, f"roles.{name}")
+    ema = saved in contents.ema_roles if role.weights == "auto" else role.weights == "ema"
+    if ema and saved not in contents.ema_roles:
+        raise CheckpointError(
+            Problem(
+                found=f"{checkpoint} has no EMA weights of role '{saved}'",
+                where=f"roles.{name}.weights",
+                allowed=f"roles with EMA weights: {', '.join(contents.ema_roles) or 'none'}",
+                fix="use weights: raw",
+            )
+        )
+    trained = RoleConfig.model_validate(contents.config["roles"][saved])
+    below = role_source(saved, trained)
+    if trained.lora is None:
+        return RoleSource(below.base, checkpoint, saved, ema)
+    return RoleSource(below.base, checkpoint, saved, ema, trained.lora, below)
+
+
+def _saved_role(name: str, wanted: str | None, contents: CheckpointInfo, where: str) -> str:
+    roles = tuple(contents.roles)
+    if wanted is None and name in roles:
+        return name
+    if wanted is None and len(roles) == 1:
+        return roles[0]
+    if wanted in roles:
+        return str(wanted)
+    raise CheckpointError(
+        Problem(
+            found=f"{contents.path} holds no role '{wanted or name}'",
+            where=where,
+            allowed=f"it holds: {', '.join(roles)}",
+            fix="name one of them as checkpoint_role",
+        )
+    )
+
+
+def with_base_paths(cfg: RunConfig) -> RunConfig:
+    """The run whose role paths are the pipelines that the roles rest on, as families see it.
+
+    Raises:
+        UserError: as `role_source`.
+    """
+    return cfg.with_role_paths({name: role_source(name, role).base for name, role in cfg.roles.items()})
+
+
+def pin_role_paths(cfg: RunConfig, earlier: Mapping[str, Any] | None = None) -> RunConfig:
+    """The run with role paths that always mean the same: absolute, and the one checkpoint of a run's folder.
+
+    Args:
+        earlier: the stored configuration of the checkpoint that the run goes on from. Where a role's path is a run's
+            folder, it goes on with the checkpoint that it started from, not with one that came since.
+
+    Raises:
+        CheckpointError: that checkpoint is gone; or adapters would go on on another base, or with another rank or alpha.
+    """
+    paths = {}
+    stored: Mapping[str, Any] = (earlier or {}).get("roles") or {}
+    for name, role in cfg.roles.items():
+        before = stored.get(name, {}).get("path")
+        checkpoint = find_checkpoint(role.path)
+        if checkpoint is not None:
+            paths[name] = str(_started_from(name, role.path, before) or checkpoint.resolve())
+        elif Path(role.path).exists():
+            paths[name] = str(Path(role.path).resolve())
+    pinned = cfg.with_role_paths(paths)
+    problems = []
+    for name, role in pinned.roles.items():
+        if role.lora is not None and stored.get(name, {}).get("lora"):  # else the weights do not fit, which is told
+            problems += _other_adapters(name, RoleConfig.model_validate(stored[name]), role)
+    if problems:
+        raise CheckpointError(problems)
+    return pinned
+
+
+def _other_adapters(name: str, then: RoleConfig, now: RoleConfig) -> list[Problem]:
+    """What of a role's adapters is not in the checkpoint, so that nothing else would notice that it is another."""
+    assert then.lora is not None
+    assert now.lora is not None
+    problems = []
+    if (then.lora.rank, then.lora.scale) != (now.lora.rank, now.lora.scale):
+        one, other = (f"rank {lora.rank} and alpha {lora.scale * lora.rank:g}" for lora in (then.lora, now.lora))
+        found = f"the checkpoint's adapters have {one}, this run's {other}"
+        fix = f"go on with {one}, or start a new run with the checkpoint as the role's path"
+        problems.append(Problem(found, f"roles.{name}.lora", fix=fix))
+    if _is_elsewhere_now(then.path, now.path) and _choice(then) == _choice(now):
+        if context.is_main_process():
+            logger.warning(
+                "roles.%s.path: the checkpoint's adapters were trained on %s, which is not here; they go on on %s, which "
+                "must hold the same weights",
+                name,
+                then.path,
+                now.path,
+            )
+    elif (then.path, *_choice(then)) != (now.path, *_choice(now)):
+        one, other = (" ".join([role.path, *_choice(role)]) for role in (then, now))
+        found = f"the checkpoint's adapters were trained on {one}; this run puts them on {other}"
+        fix = f"go on with {one}, or train new adapters in a new run"
+        problems.append(Problem(found, f"roles.{name}.path", fix=fix))
+    return problems
+
+
+def _choice(role: RoleConfig) -> list[str]:
+    """Which weights of a checkpoint a role takes, as run.yaml says it."""
+    named = [] if role.checkpoint_role is None else [f"checkpoint_role: {role.checkpoint_role}"]
+    return named + ([] if role.weights == "auto" else [f"weights: {role.weights}"])
+
+
+def _is_elsewhere_now(before: str, now: str) -> bool:
+    """Whether a base may have moved: its folder is not here any more, or a hub id was downloaded into a folder."""
+    return before != now and not Path(before).exists() and (Path(before).is_absolute() or Path(now).exists())
+
+
+def _started_from(name: str, path: str, before: str | None) -> Path | None:
+    itself = (Path(path) / storage.DOCUMENT).is_file()
+    if before is None or itself or Path(before).parent != Path(path).resolve():
+        return None
+    if not (Path(before) / storage.DOCUMENT).is_file():
+        raise CheckpointError(
+            Problem(
+                found=f"the run started with {before}, which is gone",
+                where=f"roles.{name}.path",
+                fix=f"restore it, or name the checkpoint to go on with instead of {path}",
+            )
+        )
+    return Path(before)
+
+
+def load_role(handle: RoleHandle, source: RoleSource) -> None:
+    """Puts the checkpoint's weights, if the source has one, into the materialised modules of the handle.
+
+    Adapters are added to the weights that they were trained on.
+
+    Raises:
+        CheckpointError: naming every module or parameter that is missing, unexpected or of another shape.
+    """
+    if source.checkpoint is None:
+        return
+    if source.below is not None:
+        load_role(handle, source.below)
+        _merge(handle, source)
+        return
+    saved = read_role_weights(source.checkpoint, source.checkpoint_role, ema=source.ema)
+    problems = []
+    for module_name, module in handle.modules.items():
+        own, found = module.state_dict(), saved.get(module_name, {})
+        where = f"{source.checkpoint}, role '{source.checkpoint_role}', module '{module_name}'"
+        problems += [Problem(f"'{key}' is missing", where) for key in own if key not in found]
+        problems += [
+            Problem(f"'{key}' is not in the network of role '{handle.name}'", where) for key in found if key not in own
+        ]
+        problems += [
+            Problem(f"'{key}' has shape {tuple(found[key].shape)}, the network's has {tuple(own[key].shape)}", where)
+            for key in own
+            if key in found and found[key].shape != own[key].shape
+        ]
+        if not problems:
+            module.load_state_dict(found)
+    if problems:
+        raise CheckpointError(problems)
+
+
+def layered(base: WeightSource, source: RoleSource) -> WeightSource:
+    """The weights of a role whose networks are on meta: the base's own, a checkpoint's, adapters merged into either.
+
+    Raises:
+        CheckpointError: the checkpoint is damaged, or adapters are on no weight of the network.
+    """
+    if source.checkpoint is None:
+        return base
+    if source.below is None:
+        return CheckpointWeights(source.checkpoint, source.checkpoint_role, ema=source.ema)
+    below = layered(base, source.below)
+    deltas = _deltas(source)
+    for module, of_module in deltas.items():
+        _require_known(of_module, set(below.tensor_names(module)), source, module)
+    return MergedWeights(below, deltas)
+
+
+def _merge(handle: RoleHandle, source: RoleSource) -> None:
+    for module_name, deltas in _deltas(source).items():
+        if module_name not in handle.modules:
+            found = f"'{module_name}' is no module of role '{handle.name}'"
+            raise CheckpointError(Problem(found, str(source), allowed=", ".join(handle.modules)))
+        state = handle.modules[module_name].state_dict()
+        _require_known(deltas, set(state), source, module_name)
+        with torch.no_grad():
+            for name, delta in deltas.items():
+                state[name].copy_(delta.added_to(state[name], slice(None)))
+
+
+def _deltas(source: RoleSource) -> dict[str, dict[str, LowRank]]:
+    assert source.checkpoint is not None
+    assert source.lora is not None
+    stored = read_role_weights(source.checkpoint, source.checkpoint_role, ema=source.ema)
+    return {module: low_rank_deltas(tensors, source.lora.scale) for module, tensors in stored.items()}
+
+
+def _require_known(deltas: Mapping[str, LowRank], known: set[str], source: RoleSource, module: str) -> None:
+    unknown = sorted(set(deltas) - known)
+    if unknown:
+        found = f"the network has no weight {', '.join(unknown[:3])}{' ...' if len(unknown) > 3 else ''}"
+        where = f"adapters of {source.checkpoint}, role '{source.checkpoint_role}', module '{module}'"
+        raise CheckpointError(Problem(found, where, fix="put them on the network that they were trained on"))

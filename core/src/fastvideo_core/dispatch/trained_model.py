@@ -1,0 +1,178 @@
+"""A trained model on disk, as `sample` and `export` see it: one of our checkpoints, or a diffusers folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastvideo_core.checkpoint.weights import CheckpointInfo, describe, read_role_weights
+from fastvideo_core.config.base import PluginConfig
+from fastvideo_core.config.hub import is_hub_id
+from fastvideo_core.config.run import RoleConfig
+from fastvideo_core.config.sections import MethodConfig
+from fastvideo_core.contracts.roles import RoleHandle
+from fastvideo_core.dispatch.role_weights import RoleSource, find_checkpoint, load_role, role_source
+from fastvideo_core.errors import CheckpointError, ConfigError, PluginError, Problem, foreign_file
+from fastvideo_core.registry.registry import Plugin, PluginRegistry
+from fastvideo_core.registry.specs import ModelPlugin
+
+INDEX = "model_index.json"
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """One role's weights and how they are meant to be sampled.
+
+    Args:
+        family: the family that reads `source.base`.
+        source: where the weights are.
+        pipeline_config: the family's settings of the run, or its defaults for a plain folder.
+        method_config: the method's settings of the run; None for a plain folder.
+        training: the run's `training` section; empty for a plain folder.
+    """
+
+    family: str
+    source: RoleSource
+    pipeline_config: PluginConfig
+    method_config: MethodConfig | None = None
+    training: Mapping[str, Any] = field(default_factory=dict)
+
+    def weights(self) -> dict[str, dict[str, Tensor]]:
+        """What the checkpoint holds by module and name: weights, or adapters alone; empty for a plain folder."""
+        if self.source.checkpoint is None:
+            return {}
+        return read_role_weights(self.source.checkpoint, self.source.checkpoint_role, ema=self.source.ema)
+
+    def whole_weights(self, registry: PluginRegistry) -> dict[str, dict[str, Tensor]]:
+        """As `weights`, with adapters merged into what they were trained on."""
+        if self.source.lora is None:
+            return self.weights()
+        build: Any = registry.resolve(registry.get("models", self.family), "sample")
+        handle: RoleHandle = build(self.source.base, self.pipeline_config, device=torch.device("cpu")).handle
+        load_role(handle, self.source)
+        return {name: module.state_dict() for name, module in handle.modules.items()}
+
+
+def open_trained_model(
+    path: str,
+    registry: PluginRegistry,
+    *,
+    family: str | None = None,
+    role: str | None = None,
+    weights: str = "auto",
+) -> TrainedModel:
+    """Looks at what `path` is; reads no weights.
+
+    Args:
+        family: by default that of the checkpoint, or the one that reads the folder; needed for a hub id.
+        role: which role of a checkpoint; None is its student, or its only role.
+        weights: `auto` (EMA where there is one), `raw` or `ema`.
+
+    Raises:
+        ConfigError: nothing there, role or weights of a plain folder, no family for it, or another one than the
+            checkpoint's.
+        CheckpointError: the checkpoint is damaged, or lacks the role or its EMA weights.
+    """
+    if not Path(path).exists() and not is_hub_id(path):
+        allowed = "a checkpoint folder, a run's folder, a diffusers folder, or a hub id (org/name)"
+        fix = f"check the path; relative ones count from {Path.cwd()}"
+        raise ConfigError(Problem("there is no such path", where=path, allowed=allowed, fix=fix))
+    checkpoint = find_checkpoint(path)
+    options: dict[str, Any] = {"checkpoint_role": role, "weights": weights}
+    if checkpoint is None:
+        _check_plain_options(path, role, weights)
+    else:
+        options["checkpoint_role"] = _checked_role(describe(checkpoint), role, weights)
+    source = role_source("student", RoleConfig(path=path, trainable=False, **options))
+    if checkpoint is None:
+        family = family or family_of_pipeline(path, registry)
+        section = registry.config_class(registry.get("models", family))
+        return TrainedModel(family, source, section())
+    config = describe(checkpoint).config
+    recipe = config["recipe"]
+    own_family = config["roles"][source.checkpoint_role].get("family") or recipe["family"]
+    if family is not None and family != own_family:
+        raise ConfigError(Problem(f"{path} is of family '{own_family}', not '{family}'", fix="leave --family out"))
+    model_section = registry.config_class(registry.get("models", own_family))
+    method_section = registry.config_class(registry.get("methods", recipe["method"]))
+    method_config = method_section.model_validate(config["method_config"])
+    return TrainedModel(
+        own_family,
+        source,
+        model_section.model_validate(config["pipeline_config"]),
+        method_config if isinstance(method_config, MethodConfig) else None,
+        config["training"],
+    )
+
+
+def family_of_pipeline(path: str, registry: PluginRegistry) -> str:
+    """The installed family that reads a pipeline's folder, by the class that its model_index.json names.
+
+    Raises:
+        ConfigError: a hub id or a folder without that file, a class that no installed family reads, or that several read.
+    """
+    index = Path(path) / INDEX
+    if not index.is_file():
+        if Path(path).exists():
+            found, fix = f"holds neither a checkpoint of ours nor {INDEX}", "check the path"
+        else:
+            found = "there is no such path here, and a hub id (org/name) does not say its family"
+            fix = f"check the path, or for a hub id add --family, one of: {_installed(registry)}"
+        raise ConfigError(Problem(found, where=path, fix=fix))
+    with foreign_file(index, "pipeline index", ConfigError):
+        content = json.loads(index.read_text(encoding="utf-8"))
+        kind = content["_class_name"]
+    read = {name: plugin.spec.pipelines for name, plugin in _healthy_families(registry)}
+    families = [name for name, pipelines in read.items() if kind in pipelines]
+    if len(families) == 1:
+        return families[0]
+    if families:
+        raise ConfigError(Problem(f"is a {kind}, which {' and '.join(families)} read", where=path, fix="name --family"))
+    known = "; ".join(f"{name}: {', '.join(pipelines)}" for name, pipelines in read.items() if pipelines)
+    fix = f"install the plug-in that reads it, or add --family, one of: {_installed(registry)}"
+    raise ConfigError(Problem(f"is a {kind}, which no installed family names", where=path, allowed=known, fix=fix))
+
+
+def _installed(registry: PluginRegistry) -> str:
+    return ", ".join(registry.names("models")) or "(none installed)"
+
+
+def _healthy_families(registry: PluginRegistry) -> Iterator[tuple[str, Plugin[ModelPlugin]]]:
+    for name in registry.names("models"):
+        with suppress(PluginError):  # broken: nothing is known of it
+            yield name, registry.get("models", name)
+
+
+def _check_plain_options(path: str, role: str | None, weights: str) -> None:
+    given = (("--role", role, None), ("--weights", weights, "auto"))
+    problems = [
+        Problem(f"is for checkpoints, and {path} is none", f"{option} {value}", fix=f"leave {option} out")
+        for option, value, absent in given
+        if value != absent
+    ]
+    if problems:
+        raise ConfigError(problems)
+
+
+def _checked_role(contents: CheckpointInfo, wanted: str | None, weights: str) -> str:
+    """The role that is meant, which has the weights that are asked for."""
+    roles = tuple(contents.roles)
+    role = wanted or ("student" if "student" in roles or len(roles) > 1 else roles[0])
+    if role not in roles:
+        found = f"{contents.path} holds no role '{role}'"
+        where = f"--role {wanted}" if wanted else ""
+        raise CheckpointError(Problem(found, where, allowed=", ".join(roles), fix="name one of them with --role"))
+    if weights == "ema" and role not in contents.ema_roles:
+        found = f"{contents.path} has no EMA weights of role '{role}'"
+        allowed = f"roles with EMA weights: {', '.join(contents.ema_roles) or 'none'}"
+        raise CheckpointError(
+            Problem(found, "--weights ema", allowed=allowed, fix="use --weights raw, or leave it out")
+        )
+    return role

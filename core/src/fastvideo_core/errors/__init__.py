@@ -1,0 +1,165 @@
+"""Errors that a user can act on: where, what was found, what is allowed, what to do."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from fastvideo_core.errors.shown import printable as printable
+
+_LONG = 60  # characters of `allowed` that a list of problems repeats
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong, in the four parts that a reader needs.
+
+    Args:
+        found: what was found, one sentence.
+        where: file, line, dotted key, plug-in or row; empty when there is no such place.
+        allowed: what would be accepted; empty when `found` already says it.
+        fix: what to do about it; empty when `allowed` already says it.
+    """
+
+    found: str
+    where: str = ""
+    allowed: str = ""
+    fix: str = ""
+
+    def __str__(self) -> str:
+        lines = [f"{self.where}: {self.found}" if self.where else self.found]
+        if self.allowed:
+            lines.append(f"    allowed: {self.allowed}")
+        if self.fix:
+            lines.append(f"    fix: {self.fix}")
+        return printable("\n".join(lines))
+
+
+class FastVideoError(Exception):
+    """Base of every error that this project raises on purpose; `exit_code` is the process's status."""
+
+    exit_code = 1
+    title = ""
+
+    def __init__(self, problems: str | Problem | Iterable[Problem]) -> None:
+        if isinstance(problems, str):
+            problems = Problem(problems)
+        if isinstance(problems, Problem):
+            problems = (problems,)
+        self.problems: tuple[Problem, ...] = tuple(problems)
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        if len(self.problems) == 1:
+            return str(self.problems[0])
+        head = self.title or "several things are wrong"
+        body = "\n".join(f"  {i}. " + str(p).replace("\n", "\n  ") for i, p in enumerate(_listed(self.problems), 1))
+        return f"{head} ({len(self.problems)} problems):\n{body}"
+
+
+def _listed(problems: tuple[Problem, ...]) -> Iterator[Problem]:
+    """The problems as a list shows them: what is allowed, where it is long, is written out once."""
+    first: dict[str, int] = {}
+    for number, problem in enumerate(problems, 1):
+        earlier = first.setdefault(problem.allowed, number)
+        is_long = len(problem.allowed) > _LONG
+        yield replace(problem, allowed=f"as in {earlier}.") if is_long and earlier < number else problem
+
+
+class UserError(FastVideoError):
+    """The user's input is wrong (exit code 2): shown as one message, never as a traceback."""
+
+    exit_code = 2
+
+
+class ConfigError(UserError):
+    """run.yaml, or an option on the command line, is wrong."""
+
+    title = "the run's configuration is wrong"
+
+
+class PluginError(UserError):
+    """A plug-in is missing, broken, ambiguous or does not fit this core."""
+
+    title = "plug-ins do not fit"
+
+
+class ContractError(UserError):
+    """A family does not offer what a method needs, or offers it with another signature."""
+
+    title = "the model family does not fit the method"
+
+
+class DataError(UserError):
+    """A data set, video, caption or prompt file cannot be used."""
+
+    title = "the data cannot be used"
+
+
+class CheckpointError(UserError):
+    """A checkpoint is missing, incomplete, damaged or belongs to another run."""
+
+    title = "the checkpoint cannot be used"
+
+
+class NonFiniteError(FastVideoError):
+    """A loss, gradient or score became NaN or infinite; nothing after it can be trusted."""
+
+    title = "training diverged"
+
+
+class RunStopped(FastVideoError):  # noqa: N818 - nothing is wrong
+    """The run ended early because it was asked to; nothing is wrong. `exit_code` is 128 + the signal's number."""
+
+    title = "the run was stopped"
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+_RUST_PANIC = "PanicException"  # of pyo3: a Rust library (tokenizers, safetensors) gave up; no Exception
+_TOO_MANY_FILES = (errno.EMFILE, errno.ENFILE)
+
+
+@contextmanager
+def foreign_file(path: str | Path, what: str, error: type[FastVideoError] = DataError, fix: str = "") -> Iterator[None]:
+    """Whatever goes wrong while a file that this program did not make is read becomes one message that names the file.
+
+    It stands around the whole reading of one file, at the boundary; errors of this project pass as they are.
+
+    Args:
+        path: the file, as the user knows it.
+        what: what the file is meant to be, with no article ("pipeline configuration", "parquet file").
+        error: the error that is raised.
+        fix: what to do about a file that is damaged; a file that cannot be opened has its own advice.
+
+    Raises:
+        error: the reading failed, whatever the cause; the cause stands in the message, and its traceback with --debug.
+    """
+    try:
+        yield
+    except FastVideoError:
+        raise
+    except OSError as cause:
+        advice = "raise the limit of open files (ulimit -n)" if cause.errno in _TOO_MANY_FILES else ""
+        found = f"cannot be read: {cause.strerror or _first_line(cause)}"
+        raise error(Problem(found, str(path), fix=advice or (fix if cause.errno is None else ""))) from cause
+    except MemoryError as cause:
+        raise error(Problem("cannot be read: it takes more memory than there is", str(path))) from cause
+    except RecursionError as cause:
+        raise error(Problem(f"is no valid {what}: it is nested too deeply", str(path), fix=fix)) from cause
+    except BaseException as cause:  # foreign content can make a parser raise anything at all
+        if not isinstance(cause, Exception) and type(cause).__name__ != _RUST_PANIC:
+            raise
+        raise error(Problem(f"is no valid {what}: {_first_line(cause)}", str(path), fix=fix)) from cause
+
+
+def _first_line(cause: BaseException) -> str:
+    """What an error says, short enough for a message; with its kind where it was hardly meant to be read."""
+    line = next(iter(str(cause).strip().splitlines()), "")[:300]
+    said = line and isinstance(cause, (ValueError, OSError, RuntimeError)) and not isinstance(cause, UnicodeEncodeError)
+    return line if said else f"{type(cause).__name__} {line}".strip()

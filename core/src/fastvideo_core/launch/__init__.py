@@ -1,0 +1,1 @@
+"""Processes: started, joined, stopped by signals, told apart on the console."""

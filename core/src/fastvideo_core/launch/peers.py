@@ -1,0 +1,153 @@
+"""Notices that another process of the run is gone, where no launcher does: those that srun or a script started by hand.
+
+Each process keeps a connection to the main one, which the system closes when a process ends, however it ends. Without it
+torch waits half an hour for a peer that is gone, where processes meet anew, and longer on GPUs.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import selectors
+import socket
+import struct
+import threading
+import time
+from contextlib import suppress
+
+from fastvideo_core.distributed import context
+from fastvideo_core.errors import Problem
+from fastvideo_core.launch.mailbox import launcher_folder
+from fastvideo_core.launch.stdio import complain
+
+logger = logging.getLogger(__name__)
+
+_GRACE = 30.0
+"""Seconds that a process has for ending in order when another one is gone."""
+
+_NUMBER = struct.Struct("!i")
+_LEAVES = _NUMBER.pack(-1)
+"""What a process says that leaves in order; any other number is a rank that is gone."""
+
+_CONNECT = 10.0
+
+_peers: Peers | None = None
+
+
+def watch_peers() -> None:
+    """From now on this process knows of peers that are gone, and ends when it has waited for one in vain. Collective."""
+    global _peers
+    if context.world_size() > 1 and launcher_folder() is None and "TORCHELASTIC_RUN_ID" not in os.environ:
+        _peers = Peers()
+
+
+def lost_peer(wait: float = 0.0) -> Problem | None:
+    """A process of the run that is gone, if one is known to be, or is found to be within so many seconds."""
+    return None if _peers is None else _peers.lost(wait)
+
+
+def leave_peers() -> None:
+    """Tells the others that this process ends in order."""
+    global _peers
+    if _peers is not None:
+        _peers.leave()
+    _peers = None
+
+
+class Peers:
+    """The other processes of a run; making one is collective."""
+
+    def __init__(self) -> None:
+        self._known = threading.Event()
+        self._lost: int | None = None
+        self._connections: dict[socket.socket, int] = {}
+        listener = _listener() if context.is_main_process() else None
+        port = listener.getsockname()[1] if listener is not None else 0
+        port, token = context.from_main((port, secrets.token_bytes(16)))
+        if listener is None:
+            try:
+                main = socket.create_connection((os.environ["MASTER_ADDR"], port), timeout=_CONNECT)
+                main.settimeout(None)
+                main.sendall(token + _NUMBER.pack(context.rank()))
+            except OSError as error:
+                logger.warning("process %d will not notice when others are gone: %s", context.rank(), error)
+                return
+            self._connections[main] = 0
+        watch = threading.Thread(target=self._watch, args=(listener, token), name="fastvideo-peers", daemon=True)
+        watch.start()
+
+    def lost(self, wait: float = 0.0) -> Problem | None:
+        """As `lost_peer`."""
+        self._known.wait(wait)
+        if self._lost is None:
+            return None
+        return Problem(
+            found=f"process {self._lost} of {context.world_size()} is gone: it failed or was killed, or its machine was lost",
+            fix="see what it said; --resume latest goes on from the last checkpoint, if there is one",
+        )
+
+    def leave(self) -> None:
+        """As `leave_peers`."""
+        for connection in list(self._connections):
+            with suppress(OSError):
+                connection.sendall(_LEAVES)
+
+    def _watch(self, listener: socket.socket | None, token: bytes) -> None:
+        with selectors.DefaultSelector() as selector:
+            for first in (listener, *self._connections):
+                if first is not None:
+                    selector.register(first, selectors.EVENT_READ)
+            while selector.get_map() and self._lost is None:
+                for key, _ in selector.select():
+                    source = key.fileobj
+                    assert isinstance(source, socket.socket)
+                    if listener is not None and source is listener:
+                        if (added := self._accept(listener, token)) is not None:
+                            selector.register(added, selectors.EVENT_READ)
+                        continue
+                    said = _read(source)
+                    if said == _LEAVES:
+                        selector.unregister(source)
+                        continue
+                    self._lost = _NUMBER.unpack(said)[0] if len(said) == _NUMBER.size else self._connections[source]
+                    break
+        if self._lost is not None:
+            self._end(self._lost)
+
+    def _accept(self, listener: socket.socket, token: bytes) -> socket.socket | None:
+        connection, _ = listener.accept()
+        connection.settimeout(_CONNECT)
+        hello = _read(connection, len(token) + _NUMBER.size)
+        whole = len(hello) == len(token) + _NUMBER.size
+        if not whole or not secrets.compare_digest(hello[: len(token)], token):  # somebody who looks for open ports
+            connection.close()
+            return None
+        connection.settimeout(None)
+        (self._connections[connection],) = _NUMBER.unpack(hello[len(token) :])
+        return connection
+
+    def _end(self, lost: int) -> None:
+        """Ends this process, unless it does that itself: its main thread may wait for the one that is gone."""
+        for connection, rank in self._connections.items():
+            if rank != lost:
+                with suppress(OSError):
+                    connection.sendall(_NUMBER.pack(lost))
+        self._known.set()
+        time.sleep(_GRACE)
+        complain(f"error: {self.lost()}")
+        os._exit(1)
+
+
+def _listener() -> socket.socket:
+    if socket.has_dualstack_ipv6():
+        return socket.create_server(("", 0), family=socket.AF_INET6, dualstack_ipv6=True)
+    return socket.create_server(("", 0))
+
+
+def _read(connection: socket.socket, size: int = _NUMBER.size) -> bytes:
+    """So many bytes, or fewer when it ends before."""
+    try:
+        return connection.recv(size, socket.MSG_WAITALL)
+    except OSError:
+        return b""

@@ -1,0 +1,188 @@
+"""The run's processes: started here through torch's own launcher, or joined when another launcher started them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import torch
+import torch.distributed as dist
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
+from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from fastvideo_core.distributed import context
+from fastvideo_core.errors import Problem
+from fastvideo_core.launch import slurm
+from fastvideo_core.launch.environment import check_place, launched_processes
+from fastvideo_core.launch.mailbox import (
+    FOLDER_VARIABLE,
+    end_with_launcher,
+    ready_processes,
+    register_launcher,
+    register_process,
+    reported_errors,
+)
+from fastvideo_core.launch.peers import leave_peers, watch_peers
+from fastvideo_core.launch.signals import ENDED_AT_ONCE, SIGNALS, STOPPED_BY, heeded
+from fastvideo_core.launch.stdio import complain
+
+_AGENT_PATIENCE = 25.0
+"""Seconds below those that torch's launcher waits before it kills processes that do not end with the first one."""
+
+
+def is_launched() -> bool:
+    """Whether a launcher (ours, torchrun, accelerate launch, srun with several tasks) started this process as one of several."""
+    return launched_processes() is not None
+
+
+def start_processes(count: int, arguments: Sequence[str]) -> int:
+    """Runs `python -m fastvideo_core ARGUMENTS` in `count` processes of this machine and waits for them.
+
+    SIGTERM, SIGHUP, SIGINT and SIGUSR1 are handed on to all of them. When one fails the others are ended, and the first error is
+    shown, once.
+
+    Returns:
+        The exit status: 0, that of the process that failed first, or 128 + the number of the signal that ended the run.
+    """
+    # What torch says of every process that ends is said here once, in words.
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    with tempfile.TemporaryDirectory(prefix="fastvideo-") as name:
+        folder = Path(name)
+        os.environ[FOLDER_VARIABLE] = name
+        register_launcher(folder)
+        config = LaunchConfig(
+            min_nodes=1,
+            max_nodes=1,
+            nproc_per_node=count,
+            logs_specs=DefaultLogsSpecs(log_dir=name),
+            run_id=uuid.uuid4().hex,
+            rdzv_backend="c10d",
+            rdzv_endpoint="localhost:0",
+            max_restarts=0,
+            start_method="spawn",
+            monitor_interval=0.1,
+            signals_to_handle="SIGQUIT",  # the others are handed on
+        )
+        with _handing_on(folder, count) as received:
+            try:
+                elastic_launch(config, sys.executable)("-m", "fastvideo_core", *arguments)
+            except ChildFailedError as failed:
+                return _status(failed.failures, folder, count, received)
+            except SignalException as stopped:
+                return 128 + int(stopped.sigval)
+        return 0
+
+
+@dataclass(frozen=True)
+class _Request:
+    """A signal that asked for an end, and when it came (seconds since the epoch, as in `ProcessError`)."""
+
+    kind: signal.Signals
+    time: float
+
+
+@contextmanager
+def _handing_on(folder: Path, count: int) -> Iterator[list[_Request]]:
+    """Inside, signals go to the run's processes; gives the list of those that asked for an end."""
+    received: list[_Request] = []
+
+    def hand_on(number: int, frame: FrameType | None) -> None:
+        kind = signal.Signals(number)
+        processes = ready_processes(folder)
+        if kind is not signal.SIGUSR1:
+            received.append(_Request(kind, time.time()))
+            if len(processes) < count:  # not all are training yet: there is nothing to finish
+                raise SignalException(f"received {kind.name}", kind)
+        for process in processes:
+            with suppress(ProcessLookupError):  # it has ended meanwhile
+                os.kill(process, kind)
+
+    before = {number: signal.signal(number, hand_on) for number in heeded(*SIGNALS)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _status(failures: Mapping[int, ProcessFailure], folder: Path, count: int, received: Sequence[_Request]) -> int:
+    """The status of a run whose processes failed; says why, once, unless it was asked to end."""
+    errors = reported_errors(folder)
+    interrupts = [request for request in received if request.kind is signal.SIGINT]
+    if len(interrupts) > 1 and not (errors and errors[0].time < interrupts[1].time):
+        # The processes end when it reaches them, one before the other: what the later ones meet is its work.
+        complain(ENDED_AT_ONCE)
+        return 128 + signal.SIGINT
+    killed = [
+        (rank, failure)
+        for rank, failure in failures.items()
+        if failure.exitcode < 0 and failure.exitcode != -signal.SIGTERM  # SIGTERM: torch ended the others
+    ]
+    # Who lost a peer to the system says so shortly after; who hung until torch's launcher killed it came last.
+    if killed and not (errors and time.time() - errors[0].time > _AGENT_PATIENCE):
+        rank, failure = killed[0]
+        if not received:
+            complain(f"error: {_killed(rank, count, failure)}")
+            return 128 - failure.exitcode
+        return 128 + received[-1].kind
+    if errors:
+        complain(errors[0].text)
+        return errors[0].status  # not the process's own: torch may have ended it while it was going
+    if received:
+        return 128 + received[0].kind
+    statuses = [failure.exitcode for failure in failures.values()]
+    status: int = next((status for status in statuses if status > 0), 128 + signal.SIGTERM)
+    if status not in [128 + number for number in STOPPED_BY.values()]:
+        complain(f"error: a process of the run ended with status {status} and said nothing")
+    return status
+
+
+def _killed(rank: int, count: int, failure: ProcessFailure) -> Problem:
+    name = failure.signal_name()
+    fixes = {
+        "SIGKILL": "the system kills a process when memory runs out (see `dmesg`): use less of it, e.g. fewer "
+        "dataloader_num_workers, or a machine with more; then go on with --resume latest",
+    }
+    return Problem(
+        found=f"process {rank} of {count} (pid {failure.pid}) was killed by the system with {name}; the others were ended",
+        fix=fixes.get(name, "a crash in compiled code; go on with --resume latest, and report it if it comes again"),
+    )
+
+
+def join_process_group() -> None:
+    """Makes this process one of the run's when a launcher started it; nothing to do alone.
+
+    Raises:
+        ConfigError: nothing says where the processes meet, or this one has no GPU.
+    """
+    if dist.is_initialized() or not is_launched():
+        return
+    slurm.name_process()
+    check_place()
+    register_process()
+    end_with_launcher()
+    if torch.cuda.is_available():
+        torch.cuda.set_device(context.device())
+        dist.init_process_group("nccl", device_id=context.device())
+    else:
+        dist.init_process_group("gloo")
+    watch_peers()
+
+
+def leave_process_group() -> None:
+    """Undoes `join_process_group`."""
+    leave_peers()
+    if dist.is_initialized():
+        dist.destroy_process_group()

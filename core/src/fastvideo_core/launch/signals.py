@@ -1,0 +1,108 @@
+"""What the system asks of a run while it trains: stop after this step, stop now, or save.
+
+SIGTERM, SIGHUP and SIGINT ask for a stop, a second SIGINT ends the process at once, SIGUSR1 asks for a checkpoint. A SIGHUP
+that was ignored when the process started (nohup) stays ignored.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from contextlib import suppress
+from types import FrameType
+from typing import Any, NoReturn
+
+from fastvideo_core.launch.mailbox import ended_siblings, launcher_folder, register_ready
+from fastvideo_core.launch.peers import lost_peer
+
+SAVE, INTERRUPT, HANG_UP, TERMINATE = 1, 2, 3, 4
+"""Requests; of several, the highest counts."""
+
+SIGNALS = {signal.SIGUSR1: SAVE, signal.SIGINT: INTERRUPT, signal.SIGHUP: HANG_UP, signal.SIGTERM: TERMINATE}
+
+ENDED_AT_ONCE = "ended at once by a second SIGINT; --resume latest goes on from the last checkpoint, if there is one"
+"""What is said of a run that did not end in order: by its only process, or by the launcher of several."""
+
+STOPPED_BY = {INTERRUPT: signal.SIGINT, HANG_UP: signal.SIGHUP, TERMINATE: signal.SIGTERM}
+
+
+def heeded(*numbers: signal.Signals) -> list[signal.Signals]:
+    """Those of the signals that this process takes: not a SIGHUP that it was started to ignore."""
+    return [number for number in numbers if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN]
+
+
+class RunSignals:
+    """Inside the context, signals become requests; outside of the main thread, where Python gives none, nothing happens.
+
+    A thread reads every signal as it comes, also while the main thread waits inside a collective: it ends the process at
+    the second SIGINT, and at a SIGTERM or SIGHUP that comes before there is anything to save, or because another process
+    of the run is gone.
+    """
+
+    def __init__(self) -> None:
+        self._request = 0
+        self._begun = False
+        self._before: dict[int, Any] = {}
+        self._wakeup = -1
+        self._pipe: tuple[int, int] | None = None
+
+    def __enter__(self) -> RunSignals:
+        if threading.current_thread() is not threading.main_thread():
+            return self
+        self._pipe = os.pipe()
+        os.set_blocking(self._pipe[1], False)
+        self._wakeup = signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
+        threading.Thread(target=self._watch, args=(self._pipe[0],), name="fastvideo-signals", daemon=True).start()
+        self._before = {number: signal.signal(number, self._take_note) for number in heeded(*SIGNALS)}
+        register_ready()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pipe is None:
+            return
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(self._wakeup)
+        os.close(self._pipe[1])  # ends the thread
+        self._pipe = None
+
+    def begin(self) -> None:
+        """From now on there is something to save."""
+        self._begun = True
+
+    def _take_note(self, number: int, frame: FrameType | None) -> None:
+        self._request = max(self._request, SIGNALS[signal.Signals(number)])
+
+    @property
+    def pending(self) -> int:
+        """The request that `take` would give; it stays."""
+        return self._request
+
+    def take(self) -> int:
+        """The request that came since the last time; 0 is none."""
+        request, self._request = self._request, 0
+        return request
+
+    def _watch(self, pipe: int) -> None:
+        interrupts = 0
+        while byte := os.read(pipe, 1):
+            interrupts += byte[0] == signal.SIGINT
+            if interrupts > 1:
+                _end(signal.SIGINT, ENDED_AT_ONCE)
+            if byte[0] in (signal.SIGTERM, signal.SIGHUP):
+                if not self._begun:
+                    _end(
+                        byte[0],
+                        f"stopped by {signal.Signals(byte[0]).name} before the first step: there is nothing to save",
+                    )
+                if ended_siblings() or lost_peer() is not None:
+                    os._exit(128 + byte[0])
+        os.close(pipe)
+
+
+def _end(number: int, words: str) -> NoReturn:
+    if os.environ.get("RANK", "0") == "0" and launcher_folder() is None:
+        with suppress(OSError):  # its reader may have gone
+            os.write(2, f"\n{words}\n".encode())  # sys.stderr may be held by the main thread
+    os._exit(128 + number)

@@ -1,0 +1,1 @@
+"""Networks on devices: blocks, shards, and weights that are loaded after sharding."""

@@ -1,0 +1,105 @@
+"""From networks on the meta device to networks with weights: every rank reads no more than its own shards."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from fastvideo_core.contracts.roles import RoleHandle, WeightSource, rows_of
+from fastvideo_core.distributed import context
+from fastvideo_core.errors import CheckpointError, ContractError, Problem
+from fastvideo_core.weights.parameter_names import base_name, clean_name, is_adapter
+from fastvideo_core.weights.shard_rows import own_rows, write_own_rows
+
+_SHOWN = 5
+
+
+def materialise(handle: RoleHandle, device: torch.device) -> None:
+    """Gives the handle's networks memory on their device and reads their weights from `handle.weights`, tensor by tensor.
+
+    To be called once, after sharding. Adapters get memory only; see `initialise_adapters`. Nothing to do for a handle
+    without `weights`.
+
+    Args:
+        device: where the parameters lie: the CPU for those that sharding offloads.
+
+    Raises:
+        ContractError: a non-persistent buffer is on meta: nothing says what it holds.
+        CheckpointError: the source lacks a tensor, has others, or one of another shape.
+    """
+    source = handle.weights
+    if source is None:
+        return
+    for name, module in handle.modules.items():
+        _require_known_buffers(handle, name, module)
+        _allocate(module, device)
+        _fill(handle, name, module, source)
+    handle.weights = None
+
+
+def _require_known_buffers(handle: RoleHandle, name: str, module: nn.Module) -> None:
+    unknown = [buffer for buffer in _transient(module) if module.get_buffer(buffer).is_meta]
+    if unknown:
+        found = f"the non-persistent buffers {_some(unknown)} of '{name}' are on meta: no file holds their values"
+        fix = "build the network with its parameters on meta and its buffers computed"
+        raise ContractError(Problem(found, where=f"family '{handle.family}', role '{handle.name}'", fix=fix))
+
+
+def _allocate(module: nn.Module, device: torch.device) -> None:
+    """Uninitialised memory for what is on meta; buffers that hold values keep them.
+
+    Parameters on `device`, buffers where the network computes: sharding brings offloaded parameters there, not buffers.
+    """
+    buffers = {
+        (part, name): buffer
+        for part in module.modules()
+        for name, buffer in part.named_buffers(recurse=False, remove_duplicate=False)
+    }
+    module.to_empty(device=device)
+    computes = context.device()
+    for (part, name), buffer in buffers.items():
+        part._buffers[name] = torch.empty_like(buffer, device=computes) if buffer.is_meta else buffer.to(computes)
+
+
+def _fill(handle: RoleHandle, name: str, module: nn.Module, source: WeightSource) -> None:
+    own = {clean_name(fqn): tensor for fqn, tensor in _stored(module).items()}
+    available = set(source.tensor_names(name))
+    where = f"role '{handle.name}', module '{name}'"
+    missing = [fqn for fqn in own if base_name(fqn) not in available]
+    extra = available - {base_name(fqn) for fqn in own}
+    problems = [
+        Problem(f"{len(names)} {kind} tensors: {_some(sorted(names))}", where, fix="take weights of this network")
+        for kind, names in (("missing", missing), ("unexpected", list(extra)))
+        if names
+    ]
+    if problems:
+        raise CheckpointError(problems)
+    for fqn, tensor in own.items():
+        rows = own_rows(tensor)
+        stored = base_name(fqn)
+        values = rows_of(source, name, stored, rows) if tensor.ndim else source.read(name, stored)
+        expected = (rows.stop - rows.start, *tensor.shape[1:]) if tensor.ndim else ()
+        if tuple(values.shape) != tuple(expected):
+            found = f"'{fqn}' does not have the shape {list(tensor.shape)} of the network"
+            raise CheckpointError(Problem(found, where, fix="take weights of this network"))
+        write_own_rows(tensor, values)
+
+
+def _stored(module: nn.Module) -> dict[str, Tensor]:
+    """Parameters and persistent buffers but for adapters, by name."""
+    transient = set(_transient(module))
+    named: dict[str, Tensor] = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    return {name: tensor for name, tensor in named.items() if name not in transient and not is_adapter(name)}
+
+
+def _transient(module: nn.Module) -> list[str]:
+    return [
+        f"{prefix}.{name}" if prefix else name
+        for prefix, part in module.named_modules()
+        for name in part._non_persistent_buffers_set
+    ]
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more

@@ -1,0 +1,100 @@
+"""Sharding of roles over the run's processes with FSDP2, block by block as the family names them."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, fully_shard
+
+from fastvideo_core.config.training import TrainingArgs
+from fastvideo_core.contracts.roles import RoleHandle, RoleManager
+from fastvideo_core.distributed import context
+from fastvideo_core.distributed.mesh import data_mesh
+from fastvideo_core.placing.blocks import blocks_of, prepare_blocks
+
+
+def shard_roles(bundle: RoleManager, training: TrainingArgs | None = None) -> None:
+    """Prepares every role's blocks and shards its modules, frozen ones too; with one process nothing is sharded.
+
+    Must come before optimizers are made: parameters become DTensors. Gradients are averaged over all processes.
+
+    Args:
+        training: activation checkpointing, compiling, HSDP, offloading, gathering in bfloat16; None is none of them.
+
+    Raises:
+        ConfigError: hsdp_replicate_dim and hsdp_shard_dim do not fit the number of processes.
+    """
+    for handle in bundle:
+        # A trained module must hold its requires_grad state while FSDP groups its parameters.
+        handle.set_trainable()
+        if training is not None:
+            prepare_blocks(handle, training)
+    if context.world_size() == 1:
+        return
+    # Said of every network whose output is a view; nothing here changes a network's output in place.
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
+    mesh = data_mesh(training)
+    for handle in bundle:
+        for module in handle.modules.values():
+            _shard(handle, module, mesh, training)
+
+
+def set_gradient_sync(bundle: RoleManager, enabled: bool) -> None:
+    """Whether the coming backward passes reduce gradients over the processes, or only add to this process's own.
+
+    Where it is off, each process holds whole gradients until a backward with it on.
+    """
+    for handle in bundle:
+        for module in handle.modules.values():
+            for part in module.modules():
+                if isinstance(part, FSDPModule):
+                    part.set_requires_gradient_sync(enabled, recurse=False)
+
+
+def is_offloaded(handle: RoleHandle, training: TrainingArgs) -> bool:
+    """Whether the role's shards stay in host memory."""
+    return training.frozen_cpu_offload and not handle.trainable and context.world_size() > 1
+
+
+def gathers_in_bfloat16(handle: RoleHandle, training: TrainingArgs | None) -> bool:
+    """Whether what a role's blocks compute in bfloat16 is gathered in it; else as it is stored.
+
+    Not where blocks are compiled: groups of their own inside a block have hooks, which torch.compile cannot have in a
+    graph; with activation checkpointing it would leave the whole block uncompiled.
+    """
+    return bool(handle.bfloat16_classes) and not (training is not None and training.enable_torch_compile)
+
+
+def _shard(handle: RoleHandle, module: nn.Module, mesh: DeviceMesh, training: TrainingArgs | None) -> None:
+    options: dict[str, Any] = {"mesh": mesh}
+    if training is not None and is_offloaded(handle, training):
+        options["offload_policy"] = CPUOffloadPolicy(pin_memory=context.device().type == "cuda")
+    for name, block in blocks_of(handle, module):
+        if gathers_in_bfloat16(handle, training):
+            _gather_in_bfloat16(handle, block, options)
+        fully_shard(_with_wrapper(module, name, block), **options)
+    # The root too gives its gathered parameters back after a forward: a pass without a backward (a frozen
+    # role, validation) would otherwise leave them in place of the sharded ones that the optimizer knows.
+    fully_shard(module, reshard_after_forward=True, **options)
+
+
+def _gather_in_bfloat16(handle: RoleHandle, block: nn.Module, options: dict[str, Any]) -> None:
+    """Shards what the block computes in bfloat16 as a group of its own.
+
+    Autocast rounds these weights anyway, so that no result changes; the sharded ones that the optimizer sees stay
+    float32.
+    """
+    parts = [part for part in block.modules() if isinstance(part, handle.bfloat16_classes) and part is not block]
+    if parts:
+        policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False)
+        fully_shard(parts, mp_policy=policy, **options)
+
+
+def _with_wrapper(module: nn.Module, name: str, block: nn.Module) -> nn.Module:
+    """The block, or its checkpoint wrapper, so that gathering happens outside of what is recomputed."""
+    parent = module.get_submodule(name.rpartition(".")[0])
+    return parent if name.endswith("._checkpoint_wrapped_module") else block

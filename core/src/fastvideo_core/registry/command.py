@@ -1,0 +1,22 @@
+"""A command of `fastvideo-distill`: what a package's entry point in `fastvideo.commands` leads to."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command.
+
+    Args:
+        add_arguments: adds its options to the parser.
+        run: does its work and gives the exit code. It finds in its arguments, besides its own: `registry` (PluginRegistry, with
+            the files of --plugin loaded), `plugin` (those files' paths, to hand on to other processes), `debug`, and `typed`
+            (the whole command line).
+    """
+
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int]

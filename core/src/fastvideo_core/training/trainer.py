@@ -1,0 +1,317 @@
+"""The training loop: it sees a method and its batches, and nothing of roles' meaning or models."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from fastvideo_core.callbacks.manager import CallbackManager
+from fastvideo_core.checkpoint.manager import CheckpointManager
+from fastvideo_core.checkpoint.storage import CheckpointWriteError, checkpoint_path
+from fastvideo_core.checkpoint.training_state import ResumableLoader
+from fastvideo_core.config.training import TrainingArgs
+from fastvideo_core.contracts.method import DistillMethod
+from fastvideo_core.contracts.tracker import Tracker
+from fastvideo_core.distributed import context
+from fastvideo_core.errors import FastVideoError, NonFiniteError, Problem, RunStopped
+from fastvideo_core.launch.signals import SAVE, STOPPED_BY, RunSignals
+from fastvideo_core.optim.clip import clip_gradients
+from fastvideo_core.placing.shard import set_gradient_sync
+from fastvideo_core.tracking.build import build_tracker
+from fastvideo_core.tracking.display import Display, Guarded, Silent, standard_display
+from fastvideo_core.tracking.metrics import MetricMeans, phase_name, to_floats
+from fastvideo_core.tracking.phases import phase_timer
+from fastvideo_core.tracking.progress import Progress
+from fastvideo_core.training.updates import Updates
+from fastvideo_core.training.validation import Validations
+from fastvideo_core.training.validation_watch import ValidationError
+
+logger = logging.getLogger(__name__)
+
+
+@runtime_checkable
+class CountsSkippedRows(Protocol):
+    """A dataloader that goes on when a row cannot be read."""
+
+    def take_skipped_rows(self) -> int | None:
+        """Rows replaced in the batches that were handed out since the last time; None when it never replaces any."""
+        ...
+
+
+ON_ALL_PROCESSES = (RunStopped, NonFiniteError, CheckpointWriteError, ValidationError)
+"""Why a run ends early on all of its processes alike, at the same step."""
+
+VALIDATION, CHECKPOINT = "validation", "checkpoint"
+"""What steps are interrupted by; `seconds/<name>` in the log."""
+
+
+class DistillTrainer:
+    """Runs a method over batches for a number of steps.
+
+    Args:
+        training_args: the `training` section of run.yaml.
+        config: the resolved run.yaml as plain data, for the trackers.
+        display: shows logged steps; None is a bar on a terminal and lines in a file, by the main process alone.
+    """
+
+    def __init__(self, training_args: TrainingArgs, config: Mapping[str, Any], display: Display | None = None) -> None:
+        self.training_args = training_args
+        self._display = Guarded(display or (standard_display() if context.is_main_process() else Silent()))
+        self.tracker: Tracker = build_tracker(training_args, dict(config))
+        self._timer = phase_timer(context.device())
+        self._logged_step = 0
+        self._unlogged = MetricMeans()
+
+    def run(
+        self,
+        method: DistillMethod,
+        dataloader: Iterable[Any],
+        max_steps: int,
+        start_step: int = 0,
+        checkpoint_manager: CheckpointManager | None = None,
+        callbacks: CallbackManager | None = None,
+    ) -> None:
+        """Trains from `start_step` (already done) to `max_steps`.
+
+        Raises:
+            NonFiniteError: when more than `max_skipped_steps` steps in a row had a loss or gradient that is not finite;
+                a checkpoint with the weights from before them is written.
+            ValidationError: when one failed that may not (`on_validation_error`); a checkpoint is written.
+            RunStopped: when SIGTERM, SIGHUP or SIGINT came; the step was finished and a checkpoint is written.
+        """
+        callbacks = callbacks or CallbackManager({})
+        step = self._logged_step = start_step
+        leaves_together = False
+        try:
+            with RunSignals() as signals:
+                method.set_tracker(self.tracker)
+                method.on_train_start()
+                callbacks.hook.train_start(method=method, start_step=start_step)
+                if checkpoint_manager is not None:
+                    checkpoint_manager.attach(method, callbacks, dataloader)
+                    checkpoint_manager.resume()
+                    if start_step > 0 and not isinstance(dataloader, ResumableLoader):
+                        logger.warning("the dataloader keeps no position (it has no state_dict): its data starts over")
+                batches = endless(dataloader)
+                if checkpoint_manager is not None:
+                    checkpoint_manager.restore_rng()  # making a dataloader's iterator may have drawn random numbers
+                self.tracker.resume_after(start_step)
+                progress = self._progress(max_steps, start_step)
+                validations = self._validations(method, callbacks, signals, progress)
+                updates = Updates(self.training_args.max_skipped_steps)
+
+                signals.begin()
+                for step in range(start_step + 1, max_steps + 1):
+                    metrics, losses = self._accumulate_gradients(method, batches, step)
+                    request = signals.take()
+                    if checkpoint_manager is not None and checkpoint_manager.must_save():
+                        request = max(request, SAVE)
+                    self._update(method, callbacks, updates, step, metrics, losses, request)
+                    callbacks.hook.step_end(method=method, step=step, metrics=metrics)
+                    last = step == max_steps or callbacks.stops(step)
+                    if self.training_args.logging_steps > 1:
+                        self._unlogged.add({}, metrics)
+                    if last or step % self.training_args.logging_steps == 0:
+                        self._log(step, {**metrics, **self._skipped(updates, dataloader)}, progress)
+                    self._save(checkpoint_manager, updates, progress, step, is_last=last)
+                    if validations is not None and validations.is_due(step):
+                        self._validate(validations, checkpoint_manager, updates, progress, step, is_last=last)
+                    if last:
+                        break
+
+                if checkpoint_manager is not None:
+                    checkpoint_manager.finish()
+                callbacks.hook.train_end(method=method, step=step)
+                progress.close()
+        except BaseException as error:
+            leaves_together = isinstance(error, ON_ALL_PROCESSES)
+            self._display.close()
+            callbacks.hook.exception(method=method, step=step, error=error)
+            if checkpoint_manager is not None:
+                checkpoint_manager.abandon()
+            raise
+        finally:
+            self.tracker.finish()
+            if leaves_together:
+                # A launcher ends the others when the first process has left: not before the main one is ready.
+                with suppress(RuntimeError):  # one is gone already: there is nothing left to wait for
+                    context.barrier()
+
+    # --- the parts of a step --------------------------------------------------------------------------------------
+
+    def _accumulate_gradients(
+        self, method: DistillMethod, batches: Iterator[Any], step: int
+    ) -> tuple[dict[str, Any], list[Tensor]]:
+        """All rounds of one step, each phase back-propagated before the next is computed; metrics, and all losses."""
+        rounds = self.training_args.gradient_accumulation_steps
+        means, losses = MetricMeans(), []
+        for round_number in range(1, rounds + 1):
+            if rounds > 1 and not self.training_args.sync_gradients_every_round:
+                set_gradient_sync(method.bundle, enabled=round_number == rounds)
+            batch = next(batches)
+            self._timer.start()
+            result = method.single_train_step(batch, step, current_vsa_sparsity=self.training_args.VSA_sparsity)
+            phases = iter([result]) if isinstance(result, tuple) else result
+            for loss_map, outputs, metrics in phases:
+                method.backward(loss_map, outputs, grad_accum_rounds=rounds)
+                means.add(loss_map, metrics)
+                losses += [loss.detach() for loss in loss_map.values()]
+                self._timer.stop(phase_name(loss_map))
+                self._timer.start()
+        return means.result(), losses
+
+    def _update(
+        self,
+        method: DistillMethod,
+        callbacks: CallbackManager,
+        updates: Updates,
+        step: int,
+        metrics: dict[str, Any],
+        losses: list[Tensor],
+        request: int,
+    ) -> None:
+        optimizers = method.get_optimizers(step)
+        callbacks.hook.before_optimizer_step(method=method, step=step, optimizers=optimizers, metrics=metrics)
+        clipped = [clip_gradients(optimizer, method.max_grad_norm(optimizer)) for optimizer in optimizers]
+        norms = [norm for norm in clipped if norm is not None]
+        if norms:
+            metrics["grad_norm"] = _joint(norms)
+        for handle in method.bundle:
+            stepped = [n for o, n in zip(optimizers, clipped, strict=True) if o in handle.optimizers.values()]
+            if own := [norm for norm in stepped if norm is not None]:
+                metrics[f"grad_norm/{handle.name}"] = _joint(own)
+        updates.settle()  # before learning rates are logged: a skipped update takes its schedule's step back
+        metrics.update(method.learning_rates())
+        self._timer.start()
+        updates.make(method, callbacks, step, [*losses, *norms], metrics, request)
+        self._timer.stop("optimizer")
+        method.optimizers_zero_grad(step)
+
+    def _log(self, step: int, metrics: Mapping[str, Any], progress: Progress) -> None:
+        """The last step's metrics; those that only earlier ones since the last log made are the mean over these."""
+        means, self._unlogged = self._unlogged.result(), MetricMeans()
+        metrics = {**means, **metrics}
+        steps = step - self._logged_step
+        seconds = {f"seconds/{name}": value / steps for name, value in self._timer.take().items()}
+        self._logged_step = step
+        values = {**to_floats(metrics), **seconds, **progress.measure(step)}
+        self.tracker.log(values, step)
+        progress.show(step, values)
+
+    def _skipped(self, updates: Updates, dataloader: Iterable[Any]) -> dict[str, Any]:
+        """Steps, and rows of data over all processes, that were skipped since the last logged step."""
+        updates.settle()
+        counts: dict[str, Any] = {"skipped_steps": updates.take_skipped()}
+        rows = dataloader.take_skipped_rows() if isinstance(dataloader, CountsSkippedRows) else None
+        if rows is not None:  # a tensor is logged as the mean over processes
+            counts["skipped_rows"] = torch.tensor(float(rows * context.world_size()))
+        return counts
+
+    def _save(
+        self, manager: CheckpointManager | None, updates: Updates, progress: Progress, step: int, *, is_last: bool
+    ) -> None:
+        """Saves when it is due, asked for or the last chance; ends the run when it must not go on."""
+        signal = STOPPED_BY.get(updates.request)
+        ends = signal is not None or updates.failure is not None
+        if manager is not None:
+            manager.poll()
+            if ends or is_last or updates.request == SAVE or manager.is_due(step):
+                updates.settle()
+                with progress.aside(CHECKPOINT):
+                    _save_now(manager, step, updates.failure, waits=ends)
+        if updates.request == SAVE:
+            updates.request = 0
+        if updates.failure is not None:
+            raise updates.failure
+        if signal is not None and not is_last:
+            saved = f", and saved as checkpoint-{step:06d}; --resume latest goes on" if manager is not None else ""
+            raise RunStopped(f"stopped by {signal.name} after step {step}{saved}", 128 + signal)
+
+    def _validate(
+        self,
+        validations: Validations,
+        manager: CheckpointManager | None,
+        updates: Updates,
+        progress: Progress,
+        step: int,
+        *,
+        is_last: bool,
+    ) -> None:
+        """When no one waits for the run's end; whatever becomes of it, no step is lost."""
+        updates.settle()
+        if updates.request in STOPPED_BY:
+            return
+        if manager is not None and validations.may_part:
+            with progress.aside(CHECKPOINT):
+                _save_now(manager, step, None, waits=False)
+        with progress.aside(VALIDATION):
+            left = validations.run(step)
+        if left is None:
+            return
+        if left.code in STOPPED_BY:
+            updates.request = max(updates.request, left.code)
+            self._save(manager, updates, progress, step, is_last=is_last)
+        elif failure := validations.failure(left):
+            if manager is not None:
+                _save_now(manager, step, failure, waits=True)
+                saved = f"the run ends for that; its state after step {step} is saved"
+                where = str(checkpoint_path(manager.output_dir, step))
+                failure = ValidationError([*failure.problems, Problem(saved, where, fix="--resume latest goes on")])
+            raise failure from left.__cause__
+
+    def _validations(
+        self, method: DistillMethod, callbacks: CallbackManager, signals: RunSignals, progress: Progress
+    ) -> Validations | None:
+        args = self.training_args
+        if not args.log_validation:
+            return None
+        return Validations(args, method, callbacks, lambda: signals.pending, progress)
+
+    def _progress(self, max_steps: int, start_step: int) -> Progress:
+        args = self.training_args
+        samples = args.train_batch_size * args.gradient_accumulation_steps * context.world_size()
+        asides = {VALIDATION: args.validation_steps if args.log_validation else 0}
+        asides[CHECKPOINT] = args.training_state_checkpointing_steps
+        return Progress(max_steps, start_step, samples, self._display, asides)
+
+
+def _joint(norms: Sequence[Tensor]) -> Tensor:
+    """The norm of everything that each of `norms` is the norm of a part of."""
+    return norms[0] if len(norms) == 1 else torch.stack(list(norms)).square().sum().sqrt()
+
+
+def endless(dataloader: Iterable[Any]) -> Iterator[Any]:
+    """The batches of a dataloader, starting over when it ends; its first iterator is made at once.
+
+    Raises:
+        ValueError: when the dataloader gives no batch at all.
+    """
+    return _start_over(dataloader, iter(dataloader))
+
+
+def _start_over(dataloader: Iterable[Any], iterator: Iterator[Any]) -> Iterator[Any]:
+    while True:
+        empty = True
+        for batch in iterator:
+            empty = False
+            yield batch
+        if empty:
+            raise ValueError(f"{type(dataloader).__name__} gave no batch")
+        iterator = iter(dataloader)
+
+
+def _save_now(manager: CheckpointManager, step: int, failure: FastVideoError | None, *, waits: bool) -> None:
+    """Saves, and `waits` until it is written; the error tells of the run's own failure too."""
+    try:
+        manager.save(step)
+        if waits:
+            manager.finish()
+    except CheckpointWriteError as error:
+        if failure is None:
+            raise
+        raise type(failure)([*failure.problems, *error.problems]) from error

@@ -1,0 +1,1 @@
+"""Weights in files and in networks: safetensors, adapters, names, shards."""

@@ -1,0 +1,170 @@
+"""Low-rank adapters on a role's linear layers, through peft."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fastvideo_core.config.run import LoraConfig
+from fastvideo_core.contracts.rng import stream_seed
+from fastvideo_core.contracts.roles import RoleHandle, WeightSource, rows_of
+from fastvideo_core.errors import ConfigError, Problem
+from fastvideo_core.weights.parameter_names import clean_name, is_adapter
+from fastvideo_core.weights.shard_rows import own_rows, write_own_rows
+
+_SHOWN = 12
+
+
+def add_adapters(handle: RoleHandle, lora: LoraConfig) -> None:
+    """Puts adapters into the handle's networks; to be done before sharding. Their values are set by `initialise_adapters`.
+
+    They are float32 whatever the networks are, and on the networks' device (meta too).
+
+    Raises:
+        ConfigError: peft is not installed, or a target names no linear layer.
+    """
+    where = f"roles.{handle.name}.lora"
+    if importlib.util.find_spec("peft") is None:
+        fix = "pip install 'fastvideo-core[lora]', or remove lora"
+        raise ConfigError(Problem("peft is not installed, which adapters need", where, fix=fix))
+    chosen = {name: _chosen_layers(handle, module, lora.targets) for name, module in handle.modules.items()}
+    _require_matches(handle, lora.targets, [layer for layers in chosen.values() for layer in layers], where)
+    from peft import LoraConfig as PeftConfig
+    from peft import inject_adapter_in_model
+
+    for name, module in handle.modules.items():
+        if not chosen[name]:
+            continue
+        alpha: Any = lora.rank if lora.alpha is None else lora.alpha
+        config = PeftConfig(r=lora.rank, lora_alpha=alpha, target_modules=chosen[name], init_lora_weights=False)
+        # on meta first: peft would draw values from the global generator, in the base weights' dtype
+        inject_adapter_in_model(config, module, low_cpu_mem_usage=True)
+        _make_float32(module)
+    handle.lora = lora
+    handle.set_trainable()
+
+
+def initialise_adapters(handle: RoleHandle, seed: int) -> None:
+    """A uniform in +-1/sqrt(inputs), B zero, so that nothing changes at first (Hu et al. 2021).
+
+    Values depend on the seed and the names alone, not on how the network is sharded.
+    """
+    for name, parameter in handle.named_parameters():
+        if not is_adapter(name):
+            continue
+        value = torch.zeros(parameter.shape)
+        if ".lora_A." in name:
+            generator = torch.Generator().manual_seed(stream_seed(seed, f"lora/{handle.name}/{clean_name(name)}"))
+            value.uniform_(-1 / math.sqrt(parameter.shape[1]), 1 / math.sqrt(parameter.shape[1]), generator=generator)
+        write_own_rows(parameter, value[own_rows(parameter)])
+
+
+def without_adapter_name(name: str) -> str:
+    """The name of a stored adapter as other programs write it: `to_q.lora_A.weight`, without peft's name for the set."""
+    return name.replace(".default.", ".")
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """What a pair of adapters adds to a weight [out, in]: scale * B A.
+
+    Args:
+        down: A, [rank, in].
+        up: B, [out, rank].
+    """
+
+    down: Tensor
+    up: Tensor
+    scale: float
+
+    def added_to(self, weight: Tensor, rows: slice) -> Tensor:
+        """`rows` of the weight with their part of the sum, computed in float32, in the weight's dtype and device."""
+        up, down = (part.to(weight.device, torch.float32) for part in (self.up[rows], self.down))
+        return (weight.float() + self.scale * (up @ down)).to(weight.dtype)
+
+
+def low_rank_deltas(tensors: Mapping[str, Tensor], scale: float) -> dict[str, LowRank]:
+    """The stored adapters of a module by the name of the weight that each changes."""
+    deltas = {}
+    for name, down in tensors.items():
+        layer, found, rest = name.partition(".lora_A.")
+        if found:
+            deltas[f"{layer}.weight"] = LowRank(down, tensors[f"{layer}.lora_B.{rest}"], scale)
+    return deltas
+
+
+class MergedWeights:
+    """A RowSource: the weights of another source with adapters added.
+
+    Args:
+        deltas: by module and name of the weight.
+    """
+
+    def __init__(self, below: WeightSource, deltas: Mapping[str, Mapping[str, LowRank]]) -> None:
+        self._below = below
+        self._deltas = deltas
+
+    def tensor_names(self, module: str) -> Sequence[str]:
+        """As of the source below."""
+        return self._below.tensor_names(module)
+
+    def read(self, module: str, name: str) -> Tensor:
+        """One merged tensor."""
+        return self._merged(module, name, self._below.read(module, name), slice(None))
+
+    def read_rows(self, module: str, name: str, start: int, stop: int) -> Tensor:
+        """Rows of a merged tensor."""
+        return self._merged(module, name, rows_of(self._below, module, name, slice(start, stop)), slice(start, stop))
+
+    def _merged(self, module: str, name: str, weight: Tensor, rows: slice) -> Tensor:
+        delta = self._deltas.get(module, {}).get(name)
+        return weight if delta is None else delta.added_to(weight, rows)
+
+
+def _chosen_layers(handle: RoleHandle, module: nn.Module, targets: tuple[str, ...] | None) -> list[str]:
+    if targets is not None:
+        return [name for name in _linear_layers(module) if any(_matches(name, target) for target in targets)]
+    blocks = [name for name, part in module.named_modules() if isinstance(part, handle.block_classes)]
+    return [name for name in _linear_layers(module) if any(name.startswith(f"{block}.") for block in blocks)]
+
+
+def _require_matches(handle: RoleHandle, targets: tuple[str, ...] | None, chosen: list[str], where: str) -> None:
+    layers = [layer for module in handle.modules.values() for layer in _linear_layers(module)]
+    ends = sorted({_end(layer) for layer in layers})
+    allowed = ", ".join(ends[:_SHOWN]) + (", ..." if len(ends) > _SHOWN else "")
+    problems = [
+        Problem(f"{target!r} is the end of no linear layer's name", f"{where}.targets", allowed=allowed)
+        for target in targets or ()
+        if not any(_matches(layer, target) for layer in chosen)
+    ]
+    if not problems and not chosen:
+        problems = [Problem("the network's blocks have no linear layers", where, allowed=allowed, fix="name targets")]
+    if problems:
+        raise ConfigError(problems)
+
+
+def _linear_layers(module: nn.Module) -> Iterator[str]:
+    return (name for name, part in module.named_modules() if isinstance(part, nn.Linear))
+
+
+def _matches(name: str, target: str) -> bool:
+    return name == target or name.endswith(f".{target}")
+
+
+def _end(name: str) -> str:
+    """The part of a layer's name after the last number that counts blocks: `blocks.3.attn1.to_out.0` gives to_out.0."""
+    parts = name.split(".")
+    return ".".join(parts[-2:]) if parts[-1].isdigit() and len(parts) > 1 else parts[-1]
+
+
+def _make_float32(module: nn.Module) -> None:
+    device = next(p.device for name, p in module.named_parameters() if not is_adapter(name))
+    for name, part in module.named_modules():
+        if is_adapter(f"{name}.weight") and isinstance(part, nn.Linear):
+            part.weight = nn.Parameter(torch.empty_like(part.weight, dtype=torch.float32, device=device))

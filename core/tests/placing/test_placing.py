@@ -1,0 +1,303 @@
+"""What can be said of meshes, blocks, meta loading and adapters with one process."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from fastvideo_core.config.run import LoraConfig
+from fastvideo_core.config.training import TrainingArgs
+from fastvideo_core.contracts.roles import RoleHandle, RoleManager
+from fastvideo_core.distributed import context
+from fastvideo_core.distributed.mesh import mesh_shape
+from fastvideo_core.errors import CheckpointError, ConfigError, ContractError
+from fastvideo_core.placing.blocks import prepare_blocks
+from fastvideo_core.placing.materialise import materialise
+from fastvideo_core.placing.shard import shard_roles
+from fastvideo_core.weights.lora import LowRank, MergedWeights, add_adapters, initialise_adapters, low_rank_deltas
+from fastvideo_core.weights.parameter_names import clean_name, is_adapter
+from fastvideo_core.weights.safetensors import SafetensorsWeights
+
+CPU = torch.device("cpu")
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.up = nn.Linear(4, 8)
+        self.out = nn.Sequential(nn.Linear(8, 4), nn.Dropout(0.0))
+        self.calls = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        return x + self.out(torch.tanh(self.up(x)))
+
+
+class Network(nn.Module):
+    table: torch.Tensor
+
+    def __init__(self, *, keep_table: bool = True) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList([Block(), Block()])
+        self.head = nn.Linear(4, 2)
+        self.register_buffer("count", torch.zeros((), dtype=torch.int64))
+        with CPU if keep_table else torch.device("meta"):
+            self.register_buffer("table", torch.arange(4.0), persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for block in self.blocks:
+            x = block(x)
+        return self.head(x + self.table)
+
+
+def handle_of(module: nn.Module, **options) -> RoleHandle:
+    return RoleHandle("student", {"net": module}, trainable=True, block_classes=(Block,), **options)
+
+
+def training(**options) -> TrainingArgs:
+    return TrainingArgs(output_dir="out", max_train_steps=1, **options)
+
+
+@pytest.fixture
+def stored(tmp_path):
+    """A network, and its weights in two shards with an index."""
+    network = Network()
+    network.count.fill_(7)
+    state = network.state_dict()
+    names = sorted(state)
+    for shard, part in (("a.safetensors", names[:4]), ("b.safetensors", names[4:])):
+        save_file({name: state[name].contiguous() for name in part}, tmp_path / shard)
+    shards = {name: "a.safetensors" if name in names[:4] else "b.safetensors" for name in names}
+    (tmp_path / "x.safetensors.index.json").write_text(json.dumps({"weight_map": shards}))
+    return network, tmp_path
+
+
+def on_meta(**options) -> Network:
+    with torch.device("meta"):
+        return Network(**options)
+
+
+# --- meshes -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("replicate", "shard", "expected"), [(None, None, (1, 8)), (2, None, (2, 4)), (None, 2, (4, 2)), (8, 1, (8, 1))]
+)
+def test_what_is_left_out_of_the_mesh_follows(replicate, shard, expected):
+    assert mesh_shape(replicate, shard, 8) == expected
+
+
+@pytest.mark.parametrize(("replicate", "shard"), [(3, None), (None, 3), (2, 2), (16, None)])
+def test_a_mesh_that_does_not_fit_the_processes(replicate, shard):
+    with pytest.raises(ConfigError, match=r"is not the number of processes, 8"):
+        mesh_shape(replicate, shard, 8)
+
+
+# --- blocks -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("kind", "calls"), [(None, [1, 1]), ("full", [2, 2]), ("ops", [2, 2]), ("block_skip", [2, 1])])
+def test_recomputed_blocks_keep_names_and_gradients(kind, calls):
+    torch.manual_seed(0)
+    network = Network()
+    names = list(network.state_dict())
+    blocks = list(network.blocks)
+    x = torch.randn(3, 4)
+    network(x).square().mean().backward()
+    expected = {name: p.grad for name, p in network.named_parameters()}
+    network.zero_grad()
+    for block in blocks:
+        block.calls = 0
+    prepare_blocks(handle_of(network), training(enable_gradient_checkpointing_type=kind))
+    network(x).square().mean().backward()
+    assert [block.calls for block in blocks] == calls
+    assert list(network.state_dict()) == names
+    for name, parameter in network.named_parameters():
+        assert torch.equal(parameter.grad, expected[clean_name(name)])
+
+
+def test_ops_keeps_matrix_products_and_recomputes_the_rest():
+    network = Network()
+    prepare_blocks(handle_of(network), training(enable_gradient_checkpointing_type="ops"))
+    counted = CountedOps()
+    loss = network(torch.randn(3, 4, requires_grad=True)).square().mean()
+    with counted:
+        loss.backward()
+    assert counted.calls["tanh"] == 2
+    assert counted.calls["addmm"] == 0
+
+
+class CountedOps(torch.utils._python_dispatch.TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = {"addmm": 0, "tanh": 0}
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func._schema.name.removeprefix("aten::")
+        if name in self.calls:
+            self.calls[name] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_every_block_is_compiled_by_itself_frozen_ones_too(monkeypatch):
+    compiled = []
+    monkeypatch.setattr(Block, "compile", lambda self: compiled.append(self))
+    student, teacher = Network(), Network()
+    frozen = RoleHandle("teacher", {"net": teacher}, block_classes=(Block,))
+    shard_roles(RoleManager({"student": handle_of(student), "teacher": frozen}), training(enable_torch_compile=True))
+    assert compiled == [*student.blocks, *teacher.blocks]
+
+
+# --- from meta --------------------------------------------------------------------------------------------------------
+
+
+def test_a_network_on_meta_gets_the_stored_weights_and_keeps_its_computed_buffers(stored):
+    original, folder = stored
+    network = on_meta()
+    network.head.to(torch.bfloat16)
+    handle = handle_of(network, weights=SafetensorsWeights({"net": folder}, where="roles.student.path"))
+    materialise(handle, CPU)
+    assert handle.weights is None
+    assert torch.equal(network.table, torch.arange(4.0))
+    assert network.head.weight.dtype == torch.bfloat16
+    for name, value in original.state_dict().items():
+        assert torch.equal(network.state_dict()[name], value.to(network.state_dict()[name].dtype)), name
+
+
+def test_buffers_of_offloaded_weights_are_where_the_network_computes(stored, monkeypatch):
+    """With a device that is not the CPU; here the one without memory."""
+    network, folder = stored
+    other = on_meta()
+    handle = handle_of(other, weights=SafetensorsWeights({"net": folder}, where="x"))
+    monkeypatch.setattr(context, "device", lambda: torch.device("meta"))
+    materialise(handle, CPU)
+    assert {buffer.device.type for buffer in other.buffers()} == {"meta"}
+    for name, parameter in other.named_parameters():
+        assert torch.equal(parameter, network.get_parameter(name))
+
+
+def test_buffers_that_no_file_holds_must_be_computed_by_the_family(stored):
+    handle = handle_of(on_meta(keep_table=False), weights=SafetensorsWeights({"net": stored[1]}, where="x"))
+    with pytest.raises(ContractError, match=r"non-persistent buffers table of 'net' are on meta"):
+        materialise(handle, CPU)
+
+
+def test_weights_of_another_network_are_told_by_name(stored):
+    network = on_meta()
+    network.extra = nn.Linear(2, 2, device="meta")
+    del network.head
+    handle = handle_of(network, weights=SafetensorsWeights({"net": stored[1]}, where="x"))
+    with pytest.raises(CheckpointError) as error:
+        materialise(handle, CPU)
+    assert "2 missing tensors: extra.bias, extra.weight" in str(error.value)
+    assert "2 unexpected tensors: head.bias, head.weight" in str(error.value)
+
+
+def test_weights_of_another_shape(stored):
+    network = on_meta()
+    network.head = nn.Linear(4, 3, device="meta")
+    handle = handle_of(network, weights=SafetensorsWeights({"net": stored[1]}, where="x"))
+    with pytest.raises(CheckpointError, match=r"'head\.weight' does not have the shape \[3, 4\]"):
+        materialise(handle, CPU)
+
+
+def test_rows_are_those_of_the_whole_tensor(stored):
+    network, folder = stored
+    source = SafetensorsWeights({"net": folder}, where="x")
+    assert sorted(source.tensor_names("net")) == sorted(network.state_dict())
+    weight = network.blocks[0].up.weight
+    assert torch.equal(source.read_rows("net", "blocks.0.up.weight", 2, 5), weight[2:5])
+    assert source.read_rows("net", "blocks.0.up.weight", 8, 8).shape == (0, 4)
+
+
+def test_damaged_or_missing_files_are_clear_errors(stored, tmp_path):
+    with pytest.raises(ConfigError, match="holds no safetensors file"):
+        SafetensorsWeights({"net": tmp_path / "nothing"}, where="roles.student.path")
+    _, folder = stored
+    source = SafetensorsWeights({"net": folder}, where="roles.student.path")
+    (folder / "b.safetensors").write_bytes(b"short")
+    with pytest.raises(ConfigError, match=r"roles\.student\.path .*b\.safetensors\): is no valid weights file: "):
+        source.read("net", sorted(source.tensor_names("net"))[-1])
+    (folder / "x.safetensors.index.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"x\.safetensors\.index\.json"):
+        SafetensorsWeights({"net": folder}, where="x")
+
+
+# --- adapters ---------------------------------------------------------------------------------------------------------
+
+
+def test_adapters_are_float32_trained_alone_and_drawn_from_the_seed():
+    values = []
+    for seed in (1, 1, 2):
+        network = Network().to(torch.bfloat16)
+        handle = handle_of(network)
+        state = torch.get_rng_state()
+        add_adapters(handle, LoraConfig(rank=2, targets=("up",)))
+        initialise_adapters(handle, seed)
+        assert torch.equal(torch.get_rng_state(), state)
+        adapters = {name: p for name, p in handle.named_parameters() if is_adapter(name)}
+        assert len(adapters) == 4
+        assert {p.dtype for p in adapters.values()} == {torch.float32}
+        assert handle.trainable_parameters() == list(adapters.values())
+        values.append(torch.cat([p.detach().flatten() for p in adapters.values()]))
+    assert torch.equal(values[0], values[1])
+    assert not torch.equal(values[0], values[2])
+
+
+def test_without_targets_every_linear_layer_of_the_blocks_has_an_adapter():
+    handle = handle_of(Network())
+    add_adapters(handle, LoraConfig(rank=1))
+    layers = {name.partition(".lora_A")[0] for name, _ in handle.named_parameters() if ".lora_A." in name}
+    assert layers == {f"net.blocks.{i}.{layer}" for i in (0, 1) for layer in ("up", "out.0")}
+
+
+def test_a_target_that_is_nowhere_is_an_error_that_lists_what_is():
+    with pytest.raises(ConfigError) as error:
+        add_adapters(handle_of(Network()), LoraConfig(rank=1, targets=("up", "to_q", "ou")))
+    text = str(error.value)
+    assert "'to_q' is the end of no linear layer's name" in text
+    assert "'ou' is" in text
+    assert "'up' is" not in text
+    assert "allowed: head, out.0, up" in text
+
+
+def test_adapters_on_meta_weights_come_with_the_weights(stored):
+    original, folder = stored
+    network = on_meta()
+    handle = handle_of(network, weights=SafetensorsWeights({"net": folder}, where="x"))
+    add_adapters(handle, LoraConfig(rank=2, targets=("out.0",)))
+    materialise(handle, CPU)
+    initialise_adapters(handle, 0)
+    x = torch.randn(3, 4)
+    assert torch.equal(network(x), original(x))
+
+
+def test_merged_weights_are_those_of_the_adapted_network(stored):
+    _, folder = stored
+    lora = LoraConfig(rank=2, alpha=3.0, targets=("up",))
+    adapted, merged = on_meta(), on_meta()
+    source = SafetensorsWeights({"net": folder}, where="x")
+    handle = handle_of(adapted, weights=source)
+    add_adapters(handle, lora)
+    materialise(handle, CPU)
+    tensors = {}
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if is_adapter(name):
+                tensors[name] = parameter.normal_()
+    deltas = low_rank_deltas(tensors, lora.scale)
+    assert set(deltas) == {"blocks.0.up.weight", "blocks.1.up.weight"}
+    below = SafetensorsWeights({"net": folder}, where="x")
+    layered = MergedWeights(below, {"net": deltas})
+    materialise(handle_of(merged, weights=layered), CPU)
+    x = torch.randn(3, 4)
+    torch.testing.assert_close(merged(x), adapted(x))
+    whole = layered.read("net", "blocks.0.up.weight")
+    assert torch.equal(layered.read_rows("net", "blocks.0.up.weight", 1, 3), whole[1:3])
+    assert not torch.equal(whole, below.read("net", "blocks.0.up.weight"))
+    delta = LowRank(down=torch.ones(1, 2), up=torch.tensor([[1.0], [5.0]]), scale=2.0)
+    assert delta.added_to(torch.zeros(1, 2), slice(1, 2)).tolist() == [[10.0, 10.0]]

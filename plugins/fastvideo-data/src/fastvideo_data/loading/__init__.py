@@ -1,0 +1,1 @@
+"""From a parquet data set to batches: its files, their order, the rows of each batch."""

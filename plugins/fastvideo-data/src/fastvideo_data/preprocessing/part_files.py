@@ -1,0 +1,392 @@
+"""The output folders of preprocessing: complete part files, and what they already hold."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from fastvideo_core.errors import DataError, FastVideoError, Problem, foreign_file
+from fastvideo_data.file_state import FileState
+from fastvideo_data.preprocessing.captions import EncodedCaption
+from fastvideo_data.preprocessing.progress import progress
+from fastvideo_data.schema import SETTINGS_KEY, encode_tensor, key_value_metadata, write_part
+
+WITH_SOUND, WITHOUT_SOUND = "with_sound", "without_sound"
+"""Sub-folders of the data set of a family that makes sound: the loader reads samples of one kind."""
+
+_VIDEOS_KEY = b"fastvideo.videos"
+_ITEMS_KEY = b"fastvideo.items"
+_OTHER_FOLDER = "use another output folder, or delete this one"
+
+
+@dataclass(frozen=True)
+class VideoRecord:
+    """How a video was used up; stored in the part file of its last clip.
+
+    Args:
+        clips: clips that were cut from it.
+        unused_frames: frames after the last clip.
+        problem: why reading stopped early; empty when it did not.
+    """
+
+    clips: int
+    unused_frames: int
+    problem: str
+
+
+@dataclass(frozen=True)
+class ItemRecord:
+    """What is known of a source's item; stored in every part file that holds a sample of it.
+
+    Args:
+        file: its clip as it was encoded; None for a prompt alone, and where an earlier version encoded it.
+        notes: what its samples lose of the picture or show otherwise, "kind: details" each.
+        text_notes: what they lose of the caption, likewise.
+    """
+
+    file: FileState | None = None
+    notes: tuple[str, ...] = ()
+    text_notes: tuple[str, ...] = ()
+
+    @classmethod
+    def parse(cls, record: Mapping[str, Any]) -> ItemRecord:
+        """As it is stored."""
+        file = record.get("file")
+        return cls(None if file is None else FileState(**file), tuple(record["notes"]), tuple(record["text_notes"]))
+
+
+class _Sample(NamedTuple):
+    item: str
+    caption: str
+    part: str
+
+
+class DataWriteError(FastVideoError):
+    """The data set could not be written any further; what it holds is whole."""
+
+    title = "the data set could not be written"
+
+
+@contextmanager
+def writing(path: Path, samples: int, files: int) -> Iterator[None]:
+    """Says what is whole and how to go on when the system refuses to write into a data set.
+
+    Raises:
+        DataWriteError: on OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        found = f"cannot be written: {error.strerror or error}; {samples} samples in {files} files are whole"
+        fix = "free space or make the folder writable, and give the same command again: it goes on from there"
+        raise DataWriteError(Problem(found, str(path), fix=fix)) from error
+
+
+class PartsFolder:
+    """Part files with equal settings in one folder: knows what is in them, and adds new ones.
+
+    Args:
+        path: the folder; made when there is something to write.
+        settings: what must be equal for samples to share the folder; stored in every file.
+        normalised: for each kind of latents, whether they are normalised; stored in every file.
+        samples_per_file: a part file is written when so many samples have come together.
+
+    Raises:
+        DataError: the folder holds parquet files of other settings, or a damaged one.
+    """
+
+    def __init__(
+        self, path: Path, *, settings: Mapping[str, Any], normalised: Mapping[str, bool], samples_per_file: int
+    ) -> None:
+        self.path = path
+        self.videos: dict[str, VideoRecord] = {}
+        self.items: dict[str, ItemRecord] = {}
+        self._settings = json.loads(json.dumps(settings))
+        self._normalised = normalised
+        self._samples_per_file = samples_per_file
+        self._samples: dict[str, _Sample] = {}
+        self._rows: list[dict[str, Any]] = []
+        self._row_videos: dict[str, VideoRecord] = {}
+        self._row_items: dict[str, ItemRecord] = {}
+        self._schema: pa.Schema | None = None
+        for leftover in path.glob(".*.partial"):
+            leftover.unlink()
+        self._names = {file.name for file in path.glob("[!.]*.parquet")}
+        for name in sorted(self._names):
+            self._take_stock(path / name)
+
+    @property
+    def samples(self) -> int:
+        """Samples in the folder's files."""
+        return len(self._samples)
+
+    @property
+    def files(self) -> int:
+        """Number of part files."""
+        return len(self._names)
+
+    def holds(self, sample: str) -> bool:
+        """Whether a sample with this id is in the folder's files."""
+        return sample in self._samples
+
+    def captions(self) -> Iterator[tuple[str, str]]:
+        """Item and caption of every sample."""
+        return ((sample.item, sample.caption) for sample in self._samples.values())
+
+    def take_out(self, items: Collection[str]) -> None:
+        """Remove the samples of these items; each file is whole at any time, with all of them or with none.
+
+        Raises:
+            DataWriteError: the system refuses.
+        """
+        self._rewrite(items, lambda rows: [row for row in rows if self._item(row) not in items])
+        for item in items:
+            self.items.pop(item, None)
+            self.videos.pop(item, None)
+
+    def set_captions(
+        self, captions: Mapping[str, str], encode: Callable[[Sequence[str]], Mapping[str, EncodedCaption]]
+    ) -> None:
+        """Give the samples of these items another caption, and its embedding; files likewise.
+
+        Args:
+            captions: by item.
+            encode: encodes captions.
+
+        Raises:
+            DataWriteError: the system refuses.
+        """
+
+        def changed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+            texts = encode([captions[item] for row in rows if (item := self._item(row)) in captions])
+            for row in rows:
+                if (item := self._item(row)) in captions:
+                    row.update(encode_tensor("text_embedding", texts[captions[item]].embedding))
+                    row["caption"] = captions[item]
+                    self.items[item] = replace(self.items[item], text_notes=texts[captions[item]].notes)
+            return rows
+
+        self._rewrite(captions.keys(), changed)
+
+    def _rewrite(self, items: Collection[str], change: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]) -> None:
+        """Change the rows of the files that hold samples of these items, one file after the other."""
+        names = sorted({sample.part for sample in self._samples.values() if sample.item in items})
+        for name in progress(names, "file"):
+            path = self.path / name
+            with foreign_file(path, "parquet file"), pq.ParquetFile(path) as handle:
+                schema, metadata = handle.schema_arrow.remove_metadata(), handle.schema_arrow.metadata
+                rows = handle.read().to_pylist()
+            before = [row["id"] for row in rows]
+            rows = change(rows)
+            kept = {self._item(row) for row in rows}
+            videos = {video: self.videos[video] for video in json.loads(metadata[_VIDEOS_KEY]) if video in kept}
+            records = {item: self.items[item] for item in sorted(kept)}
+            with writing(self.path, self.samples, self.files):
+                if rows:
+                    write_part(path, rows, schema, self._metadata(videos, records))
+                else:
+                    path.unlink()
+                    self._names.remove(name)
+            for sample in before:
+                del self._samples[sample]
+            self._hold(rows, name)
+
+    def _item(self, row: Mapping[str, Any]) -> str:
+        sample: str = row["id"]
+        return sample.rpartition("#")[0] if self._settings["kind"] == "video" else sample
+
+    def _hold(self, rows: Iterable[Mapping[str, Any]], part: str) -> None:
+        self._samples.update((row["id"], _Sample(self._item(row), row["caption"], part)) for row in rows)
+
+    def add(
+        self,
+        row: dict[str, Any],
+        schema: pa.Schema,
+        *,
+        item: str,
+        record: ItemRecord,
+        videos: Mapping[str, VideoRecord],
+    ) -> None:
+        """Add one sample of an item, and the videos that it completes; writes a part file when enough have come together.
+
+        Raises:
+            DataWriteError: the part file cannot be written.
+            DataError: the sample has other tensors than those in the folder.
+        """
+        if self._schema is None:
+            self._schema = schema
+        if not schema.equals(self._schema):
+            found = f"sample {row['id']!r} has the columns {schema.names}, but others have {self._schema.names}"
+            raise DataError(Problem(found, str(self.path), fix="the encoder must give all samples the same tensors"))
+        self._rows.append(row)
+        self._row_items[item] = record
+        self._row_videos.update(videos)
+        if len(self._rows) >= self._samples_per_file:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the samples that are waiting, if any, as one part file; complete or not at all.
+
+        Raises:
+            DataWriteError: the system refuses.
+        """
+        if not self._rows or self._schema is None:
+            return
+        name = next(name for i in itertools.count() if (name := f"part-{i:06d}.parquet") not in self._names)
+        metadata = self._metadata(self._row_videos, self._row_items)
+        with writing(self.path, self.samples, self.files):
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_part(self.path / name, self._rows, self._schema, metadata)
+        self._names.add(name)
+        self._hold(self._rows, name)
+        self.videos.update(self._row_videos)
+        self.items.update(self._row_items)
+        self._rows, self._row_videos, self._row_items = [], {}, {}
+
+    def _metadata(self, videos: Mapping[str, VideoRecord], items: Mapping[str, ItemRecord]) -> dict[bytes, bytes]:
+        return key_value_metadata(
+            normalised=self._normalised,
+            settings=self._settings,
+            videos={video: asdict(record) for video, record in videos.items()},
+            items={item: asdict(record) for item, record in items.items()},
+        )
+
+    def _take_stock(self, path: Path) -> None:
+        fix = "delete the file and start again; its samples are then encoded anew"
+        with foreign_file(path, "parquet file", fix=fix):
+            with pq.ParquetFile(path) as handle:
+                metadata = handle.schema_arrow.metadata or {}
+                if SETTINGS_KEY not in metadata or _VIDEOS_KEY not in metadata:
+                    fix = "use another output folder"
+                    raise DataError(Problem("was not written by preprocess", str(path), fix=fix))
+                self._check_settings(path, json.loads(metadata[SETTINGS_KEY]))
+                self._schema = handle.schema_arrow.remove_metadata()
+                table = handle.read(columns=["id", "caption"])
+            rows = table.to_pylist()
+            self._hold(rows, path.name)
+            videos = json.loads(metadata[_VIDEOS_KEY])
+            self.videos.update({video: VideoRecord(**record) for video, record in videos.items()})
+            items = json.loads(metadata.get(_ITEMS_KEY, b"{}"))  # absent where an earlier version wrote the file
+            self.items.update({item: ItemRecord.parse(record) for item, record in items.items()})
+            for row in rows:
+                self.items.setdefault(self._item(row), ItemRecord())
+
+    def _check_settings(self, path: Path, stored: dict[str, Any]) -> None:
+        changes = [
+            f"{key} was {stored.get(key)!r}, is {self._settings.get(key)!r}"
+            for key in sorted(stored.keys() | self._settings.keys())
+            if stored.get(key) != self._settings.get(key)
+        ]
+        if changes:
+            found = f"was written with other settings: {'; '.join(changes)}"
+            raise DataError(Problem(found, str(path), fix=_OTHER_FOLDER))
+
+
+class SampleFolders:
+    """The part files of a data set: one folder, or one for clips with sound and one for those without.
+
+    Args:
+        path: the data set.
+        settings: see `PartsFolder`.
+        normalised: see `PartsFolder`.
+        samples_per_file: see `PartsFolder`.
+        sound: whether samples with sound and without are to be told apart.
+
+    Raises:
+        DataError: as `PartsFolder`, or samples of videos were put there without telling them apart.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        settings: Mapping[str, Any],
+        normalised: Mapping[str, bool],
+        samples_per_file: int,
+        sound: bool,
+    ) -> None:
+        if sound and any(path.glob("[!.]*.parquet")):
+            found = f"holds samples made without regard to sound, beside which {WITH_SOUND}/ and {WITHOUT_SOUND}/ would come"
+            raise DataError(Problem(found, str(path), fix=_OTHER_FOLDER))
+        self.path = path
+        self._folders = {
+            name: PartsFolder(path / name, settings=settings, normalised=normalised, samples_per_file=samples_per_file)
+            for name in ((WITH_SOUND, WITHOUT_SOUND) if sound else ("",))
+        }
+
+    @property
+    def samples(self) -> int:
+        """Samples in all files."""
+        return sum(folder.samples for folder in self._folders.values())
+
+    @property
+    def files(self) -> int:
+        """Number of part files."""
+        return sum(folder.files for folder in self._folders.values())
+
+    @property
+    def videos(self) -> dict[str, VideoRecord]:
+        """What is known of the videos that are used up."""
+        return {name: video for folder in self._folders.values() for name, video in folder.videos.items()}
+
+    @property
+    def items(self) -> dict[str, ItemRecord]:
+        """What is known of the items whose samples are in the files."""
+        return {name: item for folder in self._folders.values() for name, item in folder.items.items()}
+
+    @property
+    def without_sound(self) -> tuple[str, ...]:
+        """The used-up videos whose clips have no sound; none where the difference is not made."""
+        return tuple(sorted(self._folders[WITHOUT_SOUND].videos)) if WITHOUT_SOUND in self._folders else ()
+
+    def holds(self, sample: str) -> bool:
+        """Whether a sample with this id is in the files."""
+        return any(folder.holds(sample) for folder in self._folders.values())
+
+    def record(self, video: str) -> VideoRecord | None:
+        """How a video was used up; None while it is not."""
+        records = (folder.videos.get(video) for folder in self._folders.values())
+        return next((record for record in records if record is not None), None)
+
+    def captions(self) -> Iterator[tuple[str, str]]:
+        """Item and caption of every sample."""
+        return itertools.chain.from_iterable(folder.captions() for folder in self._folders.values())
+
+    def take_out(self, items: Collection[str]) -> None:
+        """As `PartsFolder.take_out`."""
+        for folder in self._folders.values():
+            folder.take_out(items)
+
+    def set_captions(
+        self, captions: Mapping[str, str], encode: Callable[[Sequence[str]], Mapping[str, EncodedCaption]]
+    ) -> None:
+        """As `PartsFolder.set_captions`."""
+        for folder in self._folders.values():
+            folder.set_captions(captions, encode)
+
+    def add(
+        self,
+        row: dict[str, Any],
+        schema: pa.Schema,
+        *,
+        item: str,
+        record: ItemRecord,
+        videos: Mapping[str, VideoRecord],
+        sound: bool,
+    ) -> None:
+        """Add one sample, with sound or without; otherwise as `PartsFolder.add`."""
+        name = "" if "" in self._folders else WITH_SOUND if sound else WITHOUT_SOUND
+        self._folders[name].add(row, schema, item=item, record=record, videos=videos)
+
+    def flush(self) -> None:
+        """Write all samples that are waiting."""
+        for folder in self._folders.values():
+            folder.flush()

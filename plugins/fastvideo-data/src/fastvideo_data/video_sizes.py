@@ -1,0 +1,98 @@
+"""The sizes of videos: those that a family makes, that prompts ask for, and that runs without data latents train on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from fastvideo_core.config.training import TrainingArgs
+from fastvideo_core.errors import ConfigError, DataError, Problem
+from fastvideo_data.preprocessing.encoder import VideoGeometry
+from fastvideo_data.validation_prompts import ValidationPrompt
+
+
+@dataclass(frozen=True)
+class VideoSize:
+    """The size of a video: pixels and frames."""
+
+    height: int
+    width: int
+    num_frames: int
+
+    def of_run(self, training: TrainingArgs) -> VideoSize:
+        """The run's sizes; these where it names none."""
+        given = {"height": training.num_height, "width": training.num_width, "num_frames": training.num_frames}
+        return replace(self, **{name: value for name, value in given.items() if value is not None})
+
+
+def data_free_size(training: TrainingArgs, *, size_multiple: int, temporal_factor: int) -> VideoSize:
+    """The size of the videos that a run trains on without data latents, as it names it.
+
+    Args:
+        size_multiple: pixels that height and width are multiples of.
+        temporal_factor: video frames per latent frame f; videos have f k + 1 frames.
+
+    Raises:
+        ConfigError: the sizes of the run are missing or contradict each other; all of them at once.
+    """
+    height, width, frames = training.num_height, training.num_width, training.num_frames
+    latent_frames = training.num_latent_t
+    problems = []
+    for name, value in (("num_height", height), ("num_width", width)):
+        if value is None:
+            found = "training without data latents needs a size"
+            problems.append(Problem(found, f"training.{name}", fix=f"set training.{name} in pixels"))
+        elif value % size_multiple:
+            problems.append(Problem(f"is {value}", f"training.{name}", allowed=f"multiples of {size_multiple} pixels"))
+    if frames is not None and frames % temporal_factor != 1:
+        allowed = f"multiples of {temporal_factor} plus 1"
+        problems.append(Problem(f"is {frames}", "training.num_frames", allowed=allowed))
+    elif frames is None and latent_frames is None:
+        found = "training without data latents needs a length"
+        problems.append(Problem(found, "training.num_frames", fix="set training.num_frames"))
+    elif frames is not None and latent_frames not in (None, (frames - 1) // temporal_factor + 1):
+        problems.append(
+            Problem(
+                f"{frames} frames are {(frames - 1) // temporal_factor + 1} latent frames, not {latent_frames}",
+                "training.num_frames",
+                fix="give training.num_latent_t and training.num_frames the same length, or only one of them",
+            )
+        )
+    if problems:
+        raise ConfigError(problems)
+    if latent_frames is not None:
+        frames = (latent_frames - 1) * temporal_factor + 1
+    assert height is not None
+    assert width is not None
+    assert frames is not None
+    return VideoSize(height, width, frames)
+
+
+def fit_prompt(prompt: ValidationPrompt, size: VideoSize, geometry: VideoGeometry) -> ValidationPrompt:
+    """The prompt with the size of its video: its own, else `size`.
+
+    Raises:
+        DataError: the family makes no video of that size, or the prompt brings an image.
+    """
+    where = prompt.where or f"prompt {prompt.caption!r}"
+    height = size.height if prompt.height is None else prompt.height
+    width = size.width if prompt.width is None else prompt.width
+    num_frames = size.num_frames if prompt.num_frames is None else prompt.num_frames
+    problems: list[Problem] = []
+    if prompt.image_path is not None:
+        allowed = "text prompts: this family samples from text alone"
+        problems.append(Problem("the prompt has an image_path", where, allowed=allowed, fix="remove image_path"))
+    try:
+        geometry.check(height=height, width=width, num_frames=num_frames, where=where)
+    except DataError as error:
+        problems += error.problems
+    if problems:
+        raise DataError(problems)
+    return replace(prompt, height=height, width=width, num_frames=num_frames)
+
+
+def video_size(prompt: ValidationPrompt) -> VideoSize:
+    """The size of a prompt that went through `fit_prompt`."""
+    assert prompt.height is not None
+    assert prompt.width is not None
+    assert prompt.num_frames is not None
+    return VideoSize(prompt.height, prompt.width, prompt.num_frames)

@@ -1,0 +1,55 @@
+"""A data set belongs to one call of `preprocess` at a time."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fastvideo_core.cli.main import main
+from fastvideo_core.dispatch.own_folder import alone_in_data
+from fastvideo_core.registry import PluginRegistry
+from fastvideo_data.loading.dataset_folder import open_folder
+
+from .tiny_data import FakeEncoder
+
+
+@contextmanager
+def another_process(folder: Path) -> Iterator[int]:
+    """Holds the data set as a call of `preprocess` does."""
+    ready, tell = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        with alone_in_data(folder):
+            os.write(tell, b"1")
+            signal.pause()
+        os._exit(0)
+    os.read(ready, 1)
+    try:
+        yield pid
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+def test_a_second_preprocess_into_a_data_set_is_refused(tmp_path, monkeypatch, capsys):
+    (tmp_path / "p.txt").write_text("a cat\n")
+    encodes = []
+    get, resolve = PluginRegistry.get, PluginRegistry.resolve
+    made = lambda *_, **__: encodes.append("made") or FakeEncoder()
+    monkeypatch.setattr(
+        PluginRegistry, "get", lambda self, kind, name: None if kind == "models" else get(self, kind, name)
+    )
+    monkeypatch.setattr(PluginRegistry, "resolve", lambda self, *of: made if of[0] is None else resolve(self, *of))
+    command = ["preprocess", "--family", "toy", "--model", "m", "--input", str(tmp_path / "p.txt")]
+    command += ["--output", str(tmp_path / "data")]
+    with another_process(tmp_path / "data") as pid:
+        assert main(command) == 2
+    error = capsys.readouterr().err
+    assert f"--output ({tmp_path / 'data'}): another run is going on in it: process {pid} on " in error
+    assert "or name another --output" in error
+    assert not encodes
+    assert main(command) == main(command) == 0
+    assert open_folder(tmp_path / "data").names == ("part-000000.parquet",)

@@ -1,0 +1,1 @@
+"""What every model family on a diffusers pipeline shares."""

@@ -1,0 +1,141 @@
+"""A family made ready for checks: a tiny pipeline, a small data set, and its components as often as they are needed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastvideo_core.contracts.batch import TrainingBatch
+from fastvideo_core.contracts.family import ModelComponents
+from fastvideo_core.contracts.roles import RoleHandle
+from fastvideo_core.dispatch.runtime import build_components
+from fastvideo_core.registry import PluginRegistry
+from fastvideo_core.training.trainer import endless
+from fastvideo_data.loading.loader import ParquetLoader
+from fastvideo_data.preprocessing.encoder import LatentEncoder, VideoGeometry
+from fastvideo_data.preprocessing.run import PreprocessOptions, preprocess
+from fastvideo_data.video_files import write_video
+from fastvideo_testing.runs import load_config
+
+CAPTIONS = ("a red square moves to the right", "two blue circles, very slowly", "green", "nothing at all happens here")
+_SAMPLE_RATE = 48000
+
+
+@dataclass(frozen=True)
+class Clip:
+    """The size of the clips of a check."""
+
+    height: int
+    width: int
+    num_frames: int
+
+    @classmethod
+    def smallest(cls, geometry: VideoGeometry) -> Clip:
+        """A small size that is not square, of more than one latent frame."""
+        multiple = geometry.size_multiple
+        small = -(-max(32, geometry.least_size) // multiple)  # below 32 pixels pictures vanish in an autoencoder
+        frames = geometry.frames_divisor + geometry.frames_remainder
+        return cls(small * multiple, (small + 1) * multiple, frames)
+
+
+@dataclass(frozen=True)
+class PreparedFamily:
+    """A family's pipeline and data on disk.
+
+    Args:
+        folder: where new files of a check may go.
+        run: run.yaml as data; student and teacher have the same path.
+        clip: the size of the data's clips; None for a family that brings its own data.
+        sound: whether the clips have sound, which the family encodes.
+    """
+
+    folder: Path
+    run: Mapping[str, Any]
+    clip: Clip | None
+    sound: bool = False
+
+    def components(self, **paths: str) -> ModelComponents:
+        """Everything built anew, ready to train; roles may have other paths."""
+        roles = {name: {**role, "path": paths.get(name, role["path"])} for name, role in self.run["roles"].items()}
+        components = build_components(load_config(self.folder, {**self.run, "roles": roles}), PluginRegistry())
+        for handle in components.bundle:
+            for module in handle.modules.values():
+                module.requires_grad_(handle.trainable).train(False)
+        start = getattr(components.adapter, "on_train_start", None)
+        if start is not None:
+            start()
+        return components
+
+    def raw_batch(self, components: ModelComponents) -> Any:
+        """Two samples as the run's data loader gives them."""
+        if components.dataloader is not None:
+            return next(endless(components.dataloader))
+        return next(iter(ParquetLoader(self.run["training"]["data_path"], batch_size=2, seed=0)))
+
+
+def write_clips(folder: Path, clip: Clip, fps: float, *, sound: bool = False) -> None:
+    """Small clips of noise with captions; their sound, where they have any, is noise too."""
+    folder.mkdir(parents=True)
+    for index, caption in enumerate(CAPTIONS):
+        draws = np.random.default_rng(index)
+        frames = draws.integers(0, 255, (clip.num_frames, clip.height, clip.width, 3), dtype=np.uint8)
+        waveform = draws.uniform(-0.5, 0.5, (2, round(clip.num_frames / fps * _SAMPLE_RATE))).astype(np.float32)
+        audio, rate = (waveform, _SAMPLE_RATE) if sound else (None, None)
+        write_video(folder / f"{index}.mp4", frames, fps, audio=audio, sample_rate=rate)
+        (folder / f"{index}.txt").write_text(caption + "\n", encoding="utf-8")
+
+
+def encode_clips(encoder: LatentEncoder, clips: Path, data: Path, clip: Clip) -> None:
+    """The clips of a folder as parquet."""
+    options = PreprocessOptions(clip.height, clip.width, clip.num_frames, fps_policy="keep", batch_size=2)
+    preprocess(encoder, clips, data, options)
+
+
+def noisy_input(components: ModelComponents, batch: TrainingBatch, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """Noise [B, ...], timesteps [B] inside the noise axis, and the noisy latents [B, ...]."""
+    adapter: Any = components.adapter
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(batch.latents.shape, generator=generator).to(batch.latents.device)
+    t = torch.linspace(0.35, 0.75, batch.batch_size).to(batch.latents.device) * adapter.num_train_timesteps
+    return noise, t, adapter.add_noise(batch.latents, noise, t)
+
+
+def one_sample(batch: TrainingBatch, index: int) -> TrainingBatch:
+    """A batch of one sample of `batch`."""
+
+    def cut(value: Any) -> Any:
+        per_sample = isinstance(value, list) or (isinstance(value, Tensor) and value.ndim > 0)
+        return value[index : index + 1] if per_sample and len(value) == batch.batch_size else value
+
+    def cut_all(values: dict[str, Tensor] | None) -> dict[str, Tensor] | None:
+        return None if values is None else {name: cut(value) for name, value in values.items()}
+
+    return replace(
+        batch,
+        latents=batch.latents[index : index + 1],
+        conditioning={name: cut(value) for name, value in batch.conditioning.items()},
+        negative_conditioning=cut_all(batch.negative_conditioning),
+        dropped_conditioning=cut_all(batch.dropped_conditioning),
+        loss_weight=None if batch.loss_weight is None else cut(batch.loss_weight),
+        extras={name: cut(value) for name, value in batch.extras.items()},
+    )
+
+
+def disturb(handle: RoleHandle, size: float = 0.05) -> None:
+    """Moves every floating-point weight of a role a little, always in the same way."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for _, parameter in handle.named_parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            parameter.add_(noise.to(parameter.device, parameter.dtype), alpha=size)
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder by its relative path."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}

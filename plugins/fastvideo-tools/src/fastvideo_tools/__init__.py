@@ -1,0 +1,1 @@
+"""Commands around training, and the pages that they write."""

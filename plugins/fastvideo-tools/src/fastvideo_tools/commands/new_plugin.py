@@ -1,0 +1,138 @@
+"""`fastvideo-distill new-plugin NAME --kind ...`: a complete package that works and passes its own tests."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import re
+from contextlib import suppress
+from importlib import resources
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fastvideo_core import __version__
+from fastvideo_core.config.output_folder import nothing_half_written
+from fastvideo_core.errors import Problem, UserError
+from fastvideo_core.launch.stdio import say
+from fastvideo_core.registry.command import Command
+from fastvideo_core.registry.specs import API_VERSION, SINGULAR, Kind
+from fastvideo_core.registry.suggestions import FIRST_PARTY
+
+if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
+
+    from fastvideo_core.registry.registry import PluginRegistry
+
+KINDS: dict[str, Kind] = {"method": "methods", "model": "models", "callback": "callbacks"}
+"""What can be made -> its entry-point group."""
+
+LICENCES = {"apache-2.0": "Apache-2.0", "mit": "MIT", "bsd-3-clause": "BSD-3-Clause", "none": ""}
+"""Choice -> SPDX expression."""
+
+DEPENDENCIES = {"model": ("safetensors>=0.4.3",)}
+"""What a kind of package needs besides core, pydantic and torch."""
+
+_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+_NAMES = {"gitignore": ".gitignore", "init.py.txt": "__init__.py"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `new-plugin`."""
+    parser.add_argument("name", help="the plug-in's name in run.yaml, such as my-method")
+    parser.add_argument("--kind", required=True, choices=list(KINDS), help="what it gives")
+    parser.add_argument("--out", type=Path, help="folder to write (default: the distribution's name); must be new")
+    parser.add_argument("--distribution", help="the pip name (default: fastvideo-NAME)")
+    parser.add_argument("--license", choices=list(LICENCES), default="apache-2.0", help="default: apache-2.0")
+    parser.add_argument("--author", default="The authors", help="whom the licence names (default: The authors)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Writes the package and says what to do with it."""
+    _check_names(args.name, args.distribution)
+    distribution: str = args.distribution or f"fastvideo-{args.name}"
+    _check_free(args.name, KINDS[args.kind], distribution, args.registry)
+    out: Path = args.out or Path(distribution)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(Problem("is not an empty folder", where=str(out), fix="name a new folder with --out"))
+    with nothing_half_written(out):
+        for path, text in package_files(args.name, args.kind, distribution, args.license, args.author).items():
+            file = out / path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text, encoding="utf-8")
+    say(f"{out}: the {args.kind} {args.name!r} as the package {distribution}; next:")
+    say(f"  cd {out}\n  pip install -e '.[test]'\n  pytest")
+    return 0
+
+
+def package_files(name: str, kind: str, distribution: str, licence: str, author: str) -> dict[str, str]:
+    """The text of every file of the package, by its path."""
+    package = distribution.replace("-", "_")
+    major, minor = __version__.split(".")[:2]
+    spdx = LICENCES[licence]
+    values = {
+        "name": name,
+        "class": "".join(part.capitalize() for part in name.split("-")),
+        "distribution": distribution,
+        "package": package,
+        "group": KINDS[kind],
+        "description": f"The {'model family' if kind == 'model' else kind} {name}",
+        "api": ", ".join(map(str, API_VERSION)),
+        "core_minor": f"{major}.{minor}",
+        "core_next": f"{major}.{int(minor) + 1}",
+        "licence_line": f'license = "{spdx}"\n' if spdx else "",
+        "more_dependencies": "".join(f'    "{one}",\n' for one in DEPENDENCIES.get(kind, ())),
+        "author": author,
+        "year": str(datetime.date.today().year),
+    }
+    scaffold = resources.files("fastvideo_tools") / "scaffold"
+    files = {}
+    for folder in (scaffold / "common", scaffold / kind):
+        for item in folder.iterdir():
+            files[_place(item.name, package)] = _filled(item, values)
+    if spdx:
+        files["LICENSE"] = _filled(scaffold / "licences" / licence, values)
+    return files
+
+
+def _place(template: str, package: str) -> str:
+    name = _NAMES.get(template, template.removesuffix(".txt"))
+    if name.startswith("test_"):
+        return f"tests/{name}"
+    return f"src/{package}/{name}" if name.endswith(".py") else name
+
+
+def _filled(template: Traversable, values: dict[str, str]) -> str:
+    return re.sub(r"@(\w+)@", lambda match: values[match[1]], template.read_text(encoding="utf-8"))
+
+
+def _check_free(name: str, kind: Kind, distribution: str, registry: PluginRegistry) -> None:
+    """Neither this project nor anything that is installed has the names already."""
+    problems = []
+    given = [item.provenance for item in registry.list()]
+    owners = [str(one) for one in given if (one.kind, one.name) == (kind, name)]
+    owners = owners or [owner for taken, owner in FIRST_PARTY[kind].items() if taken == name]
+    if owners:
+        found = f"the {SINGULAR[kind]} {name!r} is there already, from {owners[0]}"
+        problems.append(Problem(found, "NAME", fix="take another name"))
+    with suppress(PackageNotFoundError):
+        found = f"{distribution} {version(distribution)} is installed already"
+        problems.append(Problem(found, "--distribution", fix="take another one, or uninstall that one first"))
+    if problems:
+        raise UserError(problems)
+
+
+def _check_names(name: str, distribution: str | None) -> None:
+    allowed = "small letters, digits and single hyphens, beginning with a letter, such as my-method"
+    problems = [
+        Problem(f"found {value!r}", where=where, allowed=allowed)
+        for where, value in (("NAME", name), ("--distribution", distribution))
+        if value is not None and not _NAME.fullmatch(value)
+    ]
+    if distribution in ("fastvideo", "fastvideo-core"):
+        problems.append(Problem(f"{distribution!r} is another project's name", where="--distribution"))
+    if problems:
+        raise UserError(problems)
+
+
+COMMAND = Command(add_arguments, run)

@@ -1,0 +1,40 @@
+"""The package's commands."""
+
+from fastvideo_core.registry.specs import CommandPlugin
+
+REPORT = CommandPlugin(
+    name="report",
+    api=(1, 0),
+    help="write a page about a run: curves, validation videos, checkpoints, configuration",
+    impl="fastvideo_tools.commands.report:COMMAND",
+)
+DOCTOR = CommandPlugin(
+    name="doctor",
+    api=(1, 0),
+    help="is this machine ready? versions, GPU, plug-ins, video encoder, disk, logins",
+    impl="fastvideo_tools.commands.doctor:COMMAND",
+)
+INIT = CommandPlugin(
+    name="init",
+    api=(1, 0),
+    help="write a commented run.yaml for a family and a method",
+    impl="fastvideo_tools.commands.init:COMMAND",
+)
+CONVERT = CommandPlugin(
+    name="convert",
+    api=(1, 0),
+    help="write the run.yaml of a FastVideo YAML file, and say what became of every key",
+    impl="fastvideo_tools.commands.convert:COMMAND",
+)
+DEMO = CommandPlugin(
+    name="demo",
+    api=(1, 0),
+    help="see it work: clips, a teacher, few-step students, and a page that compares them",
+    impl="fastvideo_tools.commands.demo:COMMAND",
+)
+NEW_PLUGIN = CommandPlugin(
+    name="new-plugin",
+    api=(1, 0),
+    help="write a working plug-in package with tests",
+    impl="fastvideo_tools.commands.new_plugin:COMMAND",
+)

@@ -1,0 +1,272 @@
+"""`new-plugin`, `init` and the schema of a whole run.yaml."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from fastvideo_core.cli import main as cli
+from fastvideo_core.cli.run_schema import run_schema
+from fastvideo_core.dispatch.load import load_run_config
+from fastvideo_core.registry import PluginRegistry
+from fastvideo_testing import toy_world
+from fastvideo_tools.commands.init import run_yaml
+from fastvideo_tools.commands.new_plugin import KINDS, LICENCES, package_files
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
+
+
+# --- new-plugin -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_every_file_of_a_new_package_is_filled_in_and_parses(kind: str) -> None:
+    files = package_files("my-thing", kind, "acme-thing", "mit", "Ada Lovelace")
+    assert {"pyproject.toml", "README.md", "LICENSE", ".gitignore", "tests/test_conformance.py"} <= set(files)
+    assert {"src/acme_thing/plugin.py", "src/acme_thing/config.py", "src/acme_thing/__init__.py"} <= set(files)
+    for path, text in files.items():
+        assert not re.search(r"@\w+@", text), path
+        if path.endswith(".py"):
+            compile(text, path, "exec")
+    assert (
+        f'[project.entry-points."fastvideo.{KINDS[kind]}"]\nmy-thing = "acme_thing.plugin:PLUGIN"'
+        in files["pyproject.toml"]
+    )
+    assert "Ada Lovelace" in files["LICENSE"]
+
+
+@pytest.mark.parametrize("licence", list(LICENCES))
+def test_the_licence_is_a_choice(licence: str) -> None:
+    files = package_files("x", "method", "fastvideo-x", licence, "me")
+    assert ("LICENSE" in files) == (licence != "none")
+    assert (f'license = "{LICENCES[licence]}"' in files["pyproject.toml"]) == (licence != "none")
+
+
+def test_new_plugin_writes_the_package_and_says_what_next(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["new-plugin", "mine", "--kind", "method"]) == 0
+    assert (tmp_path / "fastvideo-mine" / "src" / "fastvideo_mine" / "method.py").is_file()
+    assert "pip install -e '.[test]'\n  pytest" in capsys.readouterr().out
+    assert cli.main(["new-plugin", "mine", "--kind", "method"]) == 2
+    assert "fastvideo-mine: is not an empty folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["My_Method"], "NAME: found 'My_Method'\n    allowed: small letters, digits and single hyphens"),
+        (["mine", "--distribution", "fastvideo"], "'fastvideo' is another project's name"),
+    ],
+)
+def test_names_that_pip_could_not_tell_apart_are_refused(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["new-plugin", *arguments, "--kind", "method"]) == 2
+    assert said in capsys.readouterr().err
+
+
+# --- init -------------------------------------------------------------------------------------------------------------
+
+METHOD = """\
+from typing import Literal
+from fastvideo_core import DistillMethod, MethodConfig, register_method
+from fastvideo_core.errors import Problem
+from pydantic import Field
+
+class Config(MethodConfig):
+    kind: Literal["slow", "fast"] = Field(description="Which kind it is")
+    speed: float = Field(default=0.5, description="How fast it goes")
+
+    def check_run(self, cfg):
+        wrong = cfg.roles["judge"].trainable or not cfg.roles["pupil"].trainable
+        return [("roles", Problem("the judge must be frozen, the pupil trained"))] if wrong else []
+
+@register_method("mine", config=Config, roles=("pupil", "judge"))
+class Mine(DistillMethod):
+    pass
+"""
+
+
+def test_init_finds_the_roles_that_the_method_accepts(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(METHOD)
+    with toy_world(tmp_path / "mine.py"):
+        registry = PluginRegistry()
+        text = run_yaml("toy", "mine", registry, "toy/learned", None)
+        (tmp_path / "run.yaml").write_text(text)
+        cfg = load_run_config(tmp_path / "run.yaml", registry)
+    assert {name: role.trainable for name, role in cfg.roles.items()} == {"pupil": True, "judge": False}
+    assert cfg.resolved()["method_config"]["kind"] == "slow"
+    assert '  # Which kind it is\n  kind: "slow"\n' in text
+    assert "#   speed: 0.5  # How fast it goes" in text
+
+
+def test_init_fills_in_what_is_required_inside_an_option(tmp_path: Path) -> None:
+    source = METHOD.replace(
+        "class Config(",
+        "from fastvideo_core.config import PluginConfig\n\n"
+        "class Pace(PluginConfig):\n    steps: int = Field(ge=3, description='How many')\n"
+        "    pair: tuple[float, float] = Field(strict=False, description='Two')\n    name: str = 'x'\n\n"
+        "class Config(",
+    ).replace("    kind: L", "    pace: Pace = Field(description='Pace')\n    kind: L")
+    (tmp_path / "mine.py").write_text(source)
+    with toy_world(tmp_path / "mine.py"):
+        registry = PluginRegistry()
+        text = run_yaml("toy", "mine", registry, "toy/learned", None)
+    assert '  pace: {"steps": 3, "pair": [1, 1]}\n' in text
+
+
+def test_every_option_that_is_commented_out_may_be_uncommented(tmp_path: Path) -> None:
+    with toy_world():
+        registry = PluginRegistry()
+        text = run_yaml("toy", "toy", registry, "toy/learned", None)
+        lines = [line.replace("#   ", "  ", 1) if line.startswith("#   ") else line for line in text.splitlines()]
+        lines = [
+            line.removeprefix("# ") if line in ("# pipeline_config:", "# method_config:") else line for line in lines
+        ]
+        (tmp_path / "run.yaml").write_text("\n".join(lines[: lines.index("# callbacks:")]))
+        load_run_config(tmp_path / "run.yaml", registry)
+
+
+def test_init_overwrites_nothing_and_needs_no_path_that_is_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with toy_world():
+        assert cli.main(["init", "toy", "toy", "--model", "toy/x"]) == 0
+        assert cli.main(["init", "toy", "toy", "--model", "toy/x"]) == 2
+        assert "run.yaml: there is a file already" in capsys.readouterr().err
+        assert (
+            cli.main(["init", "toy", "toy", "--model", "absent/folder/x", "--data", "absent", "--out", "b.yaml"]) == 0
+        )
+    run = yaml.safe_load((tmp_path / "b.yaml").read_text())
+    assert run["roles"]["student"]["path"] == "absent/folder/x"
+    assert run["training"]["data_path"] == "absent"
+
+
+def test_new_plugin_refuses_names_that_are_taken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["new-plugin", "ema", "--kind", "callback"]) == 2
+    assert "NAME: the callback 'ema' is there already, from fastvideo-core" in capsys.readouterr().err
+    assert cli.main(["new-plugin", "ema", "--kind", "method", "--distribution", "torch"]) == 2
+    err = capsys.readouterr().err
+    assert "--distribution: torch " in err
+    assert "is installed already" in err
+    assert not list(tmp_path.iterdir())
+
+
+# --- the schema of run.yaml ---------------------------------------------------------------------------------------------
+
+
+def resolved(schema: dict[str, Any], reference: dict[str, Any]) -> dict[str, Any]:
+    key = reference["$ref"].removeprefix("#/$defs/").replace("~1", "/").replace("~0", "~")
+    found: dict[str, Any] = schema["$defs"][key]
+    return found
+
+
+def references(value: Any) -> list[str]:
+    if isinstance(value, dict):
+        own = [value["$ref"]] if isinstance(value.get("$ref"), str) else []
+        return own + [ref for item in value.values() for ref in references(item)]
+    return [ref for item in value for ref in references(item)] if isinstance(value, list) else []
+
+
+def test_the_schema_of_a_run_follows_family_and_method() -> None:
+    with toy_world():
+        schema = run_schema(PluginRegistry())
+    assert all(resolved(schema, {"$ref": reference}) for reference in references(schema))
+    chosen = {
+        (field, condition["const"]): rule["then"]["properties"]
+        for rule in schema["allOf"]
+        for field, condition in rule["if"]["properties"]["recipe"]["properties"].items()
+    }
+    config = resolved(schema, chosen["method", "toy"]["method_config"]["anyOf"][0])
+    assert config["properties"]["guidance_scale"]["minimum"] == 0
+    family = resolved(schema, chosen["family", "toy"]["pipeline_config"]["anyOf"][0])
+    assert "num_samples" in family["properties"]
+    training = resolved(schema, schema["properties"]["training"])
+    assert training["additionalProperties"] is False
+    assert "output_dir" in training["required"]
+
+
+NESTED = """\
+from pathlib import Path
+from typing import Annotated, Literal
+from fastvideo_core import DistillMethod, MethodConfig, PluginConfig, register_callback, register_method
+from pydantic import Field
+
+class Ring(PluginConfig):
+    form: Literal["ring"] = Field("ring", description="Form")
+    width: int = Field(1, ge=0, description="Width")
+
+class Disc(PluginConfig):
+    form: Literal["disc"] = Field("disc", description="Form")
+
+class Config(MethodConfig):
+    shape: Annotated[Ring | Disc, Field(discriminator="form")] = Field(Disc(), description="Shape")
+    where: Path = Field(Path("x"), strict=False, description="Where")
+
+class Other(PluginConfig):
+    ring: Ring = Field(Ring(), description="Ring")
+
+@register_method("nested", config=Config, roles=("student",))
+class Nested(DistillMethod):
+    pass
+
+@register_callback("nested", config=Other)
+class Watch:
+    pass
+"""
+
+
+def test_schemas_of_nested_options_hold_all_that_they_refer_to(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "nested.py").write_text(NESTED)
+    with toy_world():
+        assert cli.main(["schema", "run", "--json", "--plugin", "nested.py"]) == 0
+        whole = json.loads(capsys.readouterr().out)
+        assert cli.main(["schema", "nested", "--json", "--plugin", "nested.py"]) == 0
+        both = json.loads(capsys.readouterr().out)
+        assert cli.main(["schema", "training", "--json"]) == 0
+        training = json.loads(capsys.readouterr().out)
+        assert cli.main(["schema", "nested", "--plugin", "nested.py"]) == 0
+    assert "\nshape.width  a whole number >= 0  1 " in capsys.readouterr().out
+    for schema in (whole, both, training):
+        assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+        jsonschema.Draft202012Validator.check_schema(schema)
+        assert all(resolved(schema, {"$ref": reference}) for reference in references(schema))
+    assert training["title"] == "training"
+    mapping = resolved(whole, {"$ref": "#/$defs/methods~1nested"})["properties"]["shape"]["discriminator"]["mapping"]
+    assert resolved(whole, {"$ref": mapping["ring"]})["properties"]["width"]["minimum"] == 0
+    validator = jsonschema.Draft202012Validator(both)
+    assert validator.is_valid({"shape": {"form": "ring", "width": 3}})
+    assert validator.is_valid({"ring": {"width": 3}})
+    assert not validator.is_valid({"ring": {"width": -1}})
+
+
+def test_schema_run_on_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with toy_world():
+        assert cli.main(["schema", "run", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["required"] == ["recipe", "roles", "training"]
+        assert cli.main(["schema", "run"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("run.yaml\n\nSECTION")
+    assert "method_config" in out
+
+
+def test_what_init_writes_satisfies_the_schema(tmp_path: Path) -> None:
+    with toy_world():
+        registry = PluginRegistry()
+        schema = run_schema(registry)
+        run = yaml.safe_load(run_yaml("toy", "toy", registry, "toy/learned", None))
+    jsonschema.Draft202012Validator(schema).validate(run)
+    run["method_config"] = {"guidance_scal": 1}
+    with pytest.raises(jsonschema.ValidationError, match="guidance_scal"):
+        jsonschema.Draft202012Validator(schema).validate(run)
