@@ -16,9 +16,8 @@ from diffusers import DiffusionPipeline
 from fastvideo_core.checkpoint.weights import describe, read_role_weights
 from fastvideo_core.cli.main import main
 from fastvideo_core.config.run import RoleConfig
-from fastvideo_core.contracts.roles import RoleHandle
+from fastvideo_core.contracts.roles import RoleHandle, is_adapter
 from fastvideo_core.dispatch.role_weights import load_role, role_source
-from fastvideo_core.weights.parameter_names import is_adapter
 from tests.conftest import write_run
 from tests.families import ALL_KINDS, TinyFamily, tiny_family
 

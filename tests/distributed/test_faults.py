@@ -28,8 +28,9 @@ import torch
 from fastvideo_core.contracts import validator
 from fastvideo_core.checkpoint import storage
 from fastvideo_core.launch import peers
-from fastvideo_data.validation_prompts import ValidationPrompt
-from fastvideo_core.contracts.validator import SampledVideo, SamplingValidator
+from fastvideo_core.contracts.validator import ValidationPrompt
+from fastvideo_core.contracts.validator import SampledVideo
+from fastvideo_data.sampling_validator import SamplingValidator
 from fastvideo_core.errors import DataError
 from fastvideo_core import Callback, PluginConfig, hookimpl, register_callback, register_model
 from fastvideo_testing.toy import ToyConfig, build_toy_components

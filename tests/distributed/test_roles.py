@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from fastvideo_core.weights.parameter_names import base_name, is_adapter
+from fastvideo_core.contracts.roles import is_adapter
+from fastvideo_core.weights.parameter_names import base_name
 from tests.distributed.ranks import run_workers
 
 STEPS = 6

@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 
-from fastvideo_core.contracts.validator import SampledVideo, SamplingValidator, ValidationRequest
+from fastvideo_core.contracts.validator import SampledVideo, ValidationPrompt, ValidationRequest
 from fastvideo_core.distributed import context
 from fastvideo_core.errors import FastVideoError
 from fastvideo_core.training import validation_watch
-from fastvideo_data.validation_prompts import ValidationPrompt
+from fastvideo_data.sampling_validator import SamplingValidator
 from fastvideo_testing.runs import build_run, toy_family
 from tests.distributed.workers import own_folder
 

@@ -12,8 +12,7 @@ import torch
 from checks import Size
 from clips import SILENT, WITH_SOUND, Scene
 
-from fastvideo_core.contracts.validator import ValidationRequest
-from fastvideo_data.validation_prompts import ValidationPrompt
+from fastvideo_core.contracts.validator import ValidationPrompt, ValidationRequest
 
 FloatFrames = npt.NDArray[np.float32]
 

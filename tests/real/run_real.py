@@ -23,13 +23,12 @@ from families import FAMILIES, Family
 from safetensors.torch import load_file
 from steps import StepFailedError, Steps
 
-from fastvideo_core.contracts.validator import ValidationRequest
+from fastvideo_core.contracts.validator import ValidationPrompt, ValidationRequest
 from fastvideo_core.dispatch.role_weights import load_role
 from fastvideo_core.dispatch.trained_model import open_trained_model
 from fastvideo_core.distributed import context
 from fastvideo_core.registry import PluginRegistry
 from fastvideo_data.schema import encode_tensor, key_value_metadata, t2v_schema, write_part
-from fastvideo_data.validation_prompts import ValidationPrompt
 from fastvideo_data.video_files import probe, read_frames, write_video
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from fastvideo_core.contracts.roles import RoleHandle
 from fastvideo_core.contracts.sampler import PathSampler, StudentSchedule
-from fastvideo_core.contracts.validator import FitsPrompts, SampledVideo, ValidationRequest, fit_prompts
+from fastvideo_core.contracts.validator import FitsPrompts, SampledVideo, ValidationPrompt, ValidationRequest
 from fastvideo_core.errors import ConfigError
-from fastvideo_data.validation_prompts import ValidationPrompt
+from fastvideo_data.sampling_validator import fit_prompts
 
 
 class Family:

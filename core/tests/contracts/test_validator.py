@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from fastvideo_core.contracts.roles import RoleHandle
-from fastvideo_core.contracts.validator import SampledVideo, SamplingValidator, ValidationRequest, VideoWriteError
-from fastvideo_data.validation_prompts import ValidationPrompt
+from fastvideo_core.contracts.validator import SampledVideo, ValidationPrompt, ValidationRequest
+from fastvideo_data.sampling_validator import SamplingValidator, VideoWriteError
 
 PROMPTS = (ValidationPrompt("a red ball"), ValidationPrompt("a blue ball"))
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from fastvideo_core.config.run import LoraConfig
 from fastvideo_core.config.training import TrainingArgs
-from fastvideo_core.contracts.roles import RoleHandle, RoleManager
+from fastvideo_core.contracts.roles import RoleHandle, RoleManager, is_adapter
 from fastvideo_core.distributed import context
 from fastvideo_core.distributed.mesh import mesh_shape
 from fastvideo_core.errors import CheckpointError, ConfigError, ContractError
@@ -19,8 +19,8 @@ from fastvideo_core.placing.blocks import prepare_blocks
 from fastvideo_core.placing.materialise import materialise
 from fastvideo_core.placing.shard import shard_roles
 from fastvideo_core.weights.lora import LowRank, MergedWeights, add_adapters, initialise_adapters, low_rank_deltas
-from fastvideo_core.weights.parameter_names import clean_name, is_adapter
-from fastvideo_core.weights.safetensors import SafetensorsWeights
+from fastvideo_core.weights.parameter_names import clean_name
+from fastvideo_diffusers.safetensors_weights import SafetensorsWeights
 
 CPU = torch.device("cpu")
 

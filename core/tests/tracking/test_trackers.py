@@ -17,7 +17,7 @@ from fastvideo_core.tracking import build
 from fastvideo_core.tracking.build import build_tracker
 from fastvideo_core.tracking.memory import InMemoryTracker, LoggedVideo
 from fastvideo_core.tracking.multi import MultiTracker
-from fastvideo_data.video_files import write_contact_sheet, write_video
+from fastvideo_data.video_files import animated_gif, write_contact_sheet, write_video
 
 
 @pytest.fixture
@@ -93,7 +93,9 @@ def test_tensorboard_shows_scalars_contact_sheet_and_a_playable_video(tmp_path, 
 
     tracker = build_tracker(args(tmp_path / "run", "tensorboard"), {})
     tracker.log({"loss": 0.5}, 1)
-    tracker.log_video("validation/00", clip[0], 2, caption="a fox", contact_sheet=clip[1])
+    tracker.log_video(
+        "validation/00", clip[0], 2, caption="a fox", contact_sheet=clip[1], gif=partial(animated_gif, clip[0])
+    )
     tracker.finish()
     events = EventAccumulator(str(tmp_path / "run" / "tensorboard"), {"images": 0, "scalars": 0}).Reload()
     assert [(event.step, event.value) for event in events.Scalars("loss")] == [(1, 0.5)]
@@ -129,6 +131,7 @@ import sys
 sys.modules["moviepy"] = None  # a video must not need it
 from fastvideo_core.config import TrainingArgs
 from fastvideo_core.tracking.build import build_tracker
+from functools import partial
 from pathlib import Path
 folder, mp4, png, step, resume = sys.argv[1:]
 args = TrainingArgs(

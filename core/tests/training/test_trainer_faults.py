@@ -19,11 +19,11 @@ from fastvideo_core.checkpoint import storage
 from fastvideo_core.checkpoint.manager import CheckpointManager
 from fastvideo_core.checkpoint.storage import CheckpointWriteError
 from fastvideo_core.checkpoint.weights import read_role_weights
-from fastvideo_core.contracts.validator import VideoWriteError
 from fastvideo_core.errors import NonFiniteError, RunStopped
 from fastvideo_core.training.trainer import DistillTrainer
 from fastvideo_core.training.updates import Updates
 from fastvideo_core.training.validation_watch import ValidationError
+from fastvideo_data.sampling_validator import VideoWriteError
 from fastvideo_testing.waiting import wait_until
 
 from ..full_disk import full_disk

@@ -16,13 +16,13 @@ from torch import nn
 from fastvideo_core.checkpoint import storage
 from fastvideo_core.checkpoint.manager import CheckpointManager
 from fastvideo_core.contracts.roles import RoleHandle
-from fastvideo_core.contracts.validator import SampledVideo, SamplingValidator, ValidationRequest
+from fastvideo_core.contracts.validator import SampledVideo, ValidationPrompt, ValidationRequest
 from fastvideo_core.errors import RunStopped
 from fastvideo_core.tracking.display import JsonLines, LogLines, Sampling, TerminalBar
 from fastvideo_core.tracking.progress import Progress
 from fastvideo_core.training.trainer import DistillTrainer
 from fastvideo_core.training.validation_watch import ValidationError
-from fastvideo_data.validation_prompts import ValidationPrompt
+from fastvideo_data.sampling_validator import SamplingValidator
 
 from .one_weight import Linear, config_of, metrics_of, numbers, run
 
@@ -215,7 +215,7 @@ def test_a_video_that_cannot_be_written_ends_no_run(tmp_path, caplog, monkeypatc
     def fails(*args, **options):
         raise RuntimeError("the encoder gave up")
 
-    monkeypatch.setattr(f"fastvideo_core.contracts.validator.{broken}", fails)
+    monkeypatch.setattr(f"fastvideo_data.sampling_validator.{broken}", fails)
     run(Validates(tmp_path), numbers(1), 3)
     assert caplog.text.count("the encoder gave up") == 3
     assert [line["step"] for line in metrics_of(tmp_path)] == [1, 2, 3]

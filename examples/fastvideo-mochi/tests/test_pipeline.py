@@ -11,8 +11,8 @@ from fastvideo_mochi.sampler import build_sampler
 from fastvideo_mochi.tiny import write_tiny
 
 from fastvideo_core import ValidationRequest
+from fastvideo_core.contracts.validator import ValidationPrompt
 from fastvideo_core.errors import ConfigError
-from fastvideo_data.validation_prompts import ValidationPrompt
 
 PROMPT = ValidationPrompt("a cat", height=32, width=48, num_frames=7)
 

@@ -38,7 +38,10 @@ def test_a_second_preprocess_into_a_data_set_is_refused(tmp_path, monkeypatch, c
     (tmp_path / "p.txt").write_text("a cat\n")
     encodes = []
     get, resolve = PluginRegistry.get, PluginRegistry.resolve
-    made = lambda *_, **__: encodes.append("made") or FakeEncoder()
+
+    def made(*_, **__):
+        return encodes.append("made") or FakeEncoder()
+
     monkeypatch.setattr(
         PluginRegistry, "get", lambda self, kind, name: None if kind == "models" else get(self, kind, name)
     )

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from fastvideo_core.config.training import TrainingArgs
+from fastvideo_core.contracts.validator import ValidationPrompt
 from fastvideo_core.errors import ConfigError, DataError
-from fastvideo_data.validation_prompts import ValidationPrompt, prompts_of_run, read_validation_prompts
+from fastvideo_data.validation_prompts import prompts_of_run, read_validation_prompts
 
 
 def write(tmp_path: Path, content: Any) -> Path:

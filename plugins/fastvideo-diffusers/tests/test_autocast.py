@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fastvideo_diffusers.autocast import Autocast, evaluating
+from fastvideo_core.contracts.validator import evaluating
+from fastvideo_diffusers.autocast import Autocast
 
 
 class Transformer(nn.Module):

@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import save_file
 
 from fastvideo_core.errors import ConfigError
-from fastvideo_core.weights.safetensors import SafetensorsWeights
 from fastvideo_diffusers.pipeline_files import check_files, check_undamaged, has_weights
+from fastvideo_diffusers.safetensors_weights import SafetensorsWeights
 
 COMPONENTS = ("transformer", "scheduler")
 

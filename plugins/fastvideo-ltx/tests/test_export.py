@@ -12,10 +12,9 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, LTXConditionPipeline, LTXPipeline
 from huggingface_hub.utils import filter_repo_objects
 
-from fastvideo_core.contracts.validator import ValidationRequest
+from fastvideo_core.contracts.validator import ValidationPrompt, ValidationRequest
 from fastvideo_core.diffusion.rollout import FewStepSchedule
 from fastvideo_core.errors import CheckpointError, ConfigError
-from fastvideo_data.validation_prompts import ValidationPrompt
 from fastvideo_ltx.config import LtxConfig
 from fastvideo_ltx.export import export_pipeline
 from fastvideo_ltx.export_schedule import few_step_scheduler_config, fit_schedule, pipeline_sigmas

@@ -138,8 +138,7 @@ def test_train_sample_export(distill, tiny_ltx2, data, tmp_path, method, streams
     # plain LTX2Pipeline loads the export and makes the same video
     pipeline = open_pipeline(str(tmp_path / "exported"))
     frames, sound = generate(pipeline, steps=2, output_type="np")
-    from fastvideo_core.contracts.validator import ValidationRequest
-    from fastvideo_data.validation_prompts import ValidationPrompt
+    from fastvideo_core.contracts.validator import ValidationPrompt, ValidationRequest
 
     sampler = build_sampler(str(tmp_path / "exported"), LtxConfig(), device=torch.device("cpu"))
     timesteps = (1000.0, 500.0) if method == "dmd2" else None

@@ -10,8 +10,7 @@ import pytest
 import torch
 from ltx2_pipeline import FPS, FRAMES, HEIGHT, WIDTH, generate, open_pipeline, recorded
 
-from fastvideo_core.contracts.validator import ValidationRequest
-from fastvideo_data.validation_prompts import ValidationPrompt
+from fastvideo_core.contracts.validator import ValidationPrompt, ValidationRequest
 from fastvideo_data.video_files import probe, write_video
 from fastvideo_ltx.components import build_ltx_components
 from fastvideo_ltx.config import LtxConfig

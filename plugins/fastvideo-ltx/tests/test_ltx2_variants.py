@@ -11,9 +11,8 @@ import pytest
 import torch
 from ltx2_pipeline import FPS, FRAMES, HEIGHT, WIDTH, generate, open_pipeline, write_ltx23
 
-from fastvideo_core.contracts.validator import ValidationRequest
+from fastvideo_core.contracts.validator import ValidationPrompt, ValidationRequest
 from fastvideo_core.errors import ConfigError
-from fastvideo_data.validation_prompts import ValidationPrompt
 from fastvideo_ltx.config import LtxConfig
 from fastvideo_ltx.generations import open_folder
 from fastvideo_ltx.path_sampler import build_sampler

@@ -10,10 +10,10 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from fastvideo_core.contracts.validator import ValidationPrompt
 from fastvideo_core.dispatch.plugins import KnowsAdapter
 from fastvideo_core.dispatch.preflight import size_notes
 from fastvideo_core.registry.specs import ModelPlugin
-from fastvideo_data.validation_prompts import ValidationPrompt
 from fastvideo_ltx.config import LtxConfig
 from fastvideo_ltx.generations import GENERATIONS
 from fastvideo_ltx.plugin import PLUGIN

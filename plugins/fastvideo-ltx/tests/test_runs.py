@@ -14,9 +14,8 @@ from safetensors.torch import load_file
 
 from fastvideo_core.cli.main import main
 from fastvideo_core.contracts.rng import RandomStreams
-from fastvideo_core.contracts.validator import ValidationRequest
+from fastvideo_core.contracts.validator import ValidationPrompt, ValidationRequest
 from fastvideo_core.diffusion.rollout import FewStepSchedule
-from fastvideo_data.validation_prompts import ValidationPrompt
 from fastvideo_data.video_files import probe, write_video
 from fastvideo_ltx.config import LtxConfig
 from fastvideo_ltx.layout import TokenLayout, unpack_video

@@ -13,10 +13,9 @@ from diffusers import AutoencoderKLLTXVideo, LTXConditionPipeline, LTXPipeline
 from diffusers.pipelines.ltx2.utils import DEFAULT_NEGATIVE_PROMPT
 
 from fastvideo_core.contracts.batch import TrainingBatch
-from fastvideo_core.contracts.validator import ValidationRequest
+from fastvideo_core.contracts.validator import ValidationPrompt, ValidationRequest
 from fastvideo_core.diffusion.rollout import FewStepSchedule, rollout
 from fastvideo_core.errors import ConfigError, DataError
-from fastvideo_data.validation_prompts import ValidationPrompt
 from fastvideo_ltx.adapter import FPS, LAYOUT, TEXT, TEXT_MASK
 from fastvideo_ltx.captions import pad_text
 from fastvideo_ltx.components import build_ltx_components

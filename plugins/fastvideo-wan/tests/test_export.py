@@ -12,10 +12,9 @@ import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, WanPipeline
 
-from fastvideo_core.contracts.validator import ValidationRequest
+from fastvideo_core.contracts.validator import ValidationPrompt, ValidationRequest
 from fastvideo_core.diffusion.rollout import FewStepSchedule
 from fastvideo_core.errors import CheckpointError, ConfigError
-from fastvideo_data.validation_prompts import ValidationPrompt
 from fastvideo_wan.config import WanConfig
 from fastvideo_wan.export import export_pipeline
 from fastvideo_wan.export_schedule import few_step_scheduler_config, fit_schedule

@@ -11,10 +11,9 @@ import torch
 from diffusers import WanPipeline
 
 from fastvideo_core.contracts.batch import TrainingBatch
-from fastvideo_core.contracts.validator import ValidationRequest
+from fastvideo_core.contracts.validator import ValidationPrompt, ValidationRequest
 from fastvideo_core.diffusion.rollout import FewStepSchedule, rollout
 from fastvideo_core.errors import ConfigError, DataError
-from fastvideo_data.validation_prompts import ValidationPrompt
 from fastvideo_wan.components import build_wan_components
 from fastvideo_wan.config import NEGATIVE_PROMPT, WanConfig
 from fastvideo_wan.latents import decode_frames

@@ -20,9 +20,9 @@ from fastvideo_core.checkpoint.optimizer_state import (
 from fastvideo_core.checkpoint.tensors import read_index, read_tensors
 from fastvideo_core.checkpoint.tree import Json, join, references, split
 from fastvideo_core.contracts.method import DistillMethod
-from fastvideo_core.contracts.roles import RoleHandle
+from fastvideo_core.contracts.roles import RoleHandle, is_adapter
 from fastvideo_core.errors import CheckpointError, FastVideoError, Problem
-from fastvideo_core.weights.parameter_names import clean_name, is_adapter
+from fastvideo_core.weights.parameter_names import clean_name
 
 _SHOWN = 5  # names listed per problem
 

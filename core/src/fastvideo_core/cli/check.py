@@ -12,11 +12,11 @@ from fastvideo_core.launch.stdio import say
 
 if TYPE_CHECKING:  # torch and pydantic are imported when a file is checked, not to show help
     from fastvideo_core.config.run import RunConfig
+    from fastvideo_core.contracts.validator import ValidationPrompt
     from fastvideo_core.errors import Problem
     from fastvideo_core.registry.registry import PluginRegistry
     from fastvideo_data.loading.dataset_folder import EncodedBy
     from fastvideo_data.loading.loader import ParquetLoader
-    from fastvideo_data.validation_prompts import ValidationPrompt
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -14,10 +14,9 @@ from fastvideo_core.launch.stdio import complain, say
 
 if TYPE_CHECKING:  # torch is imported when sampling starts, not to show help
     from fastvideo_core.contracts.sampler import StudentSchedule
-    from fastvideo_core.contracts.validator import ValidationRequest
+    from fastvideo_core.contracts.validator import ValidationPrompt, ValidationRequest
     from fastvideo_core.dispatch.trained_model import TrainedModel
     from fastvideo_core.registry.registry import PluginRegistry
-    from fastvideo_data.validation_prompts import ValidationPrompt
 
 PLAIN_STEPS, PLAIN_GUIDANCE = 50, 5.0
 RUN_SIZES = {"height": "num_height", "width": "num_width", "num_frames": "num_frames"}
@@ -64,12 +63,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Writes an mp4 and a contact sheet per prompt, and says where and how."""
     from fastvideo_core.config.output_folder import check_writable_folder
-    from fastvideo_core.contracts.validator import SamplingValidator
     from fastvideo_core.dispatch.preflight import unread_negative_prompts
     from fastvideo_core.dispatch.role_weights import load_role
     from fastvideo_core.dispatch.trained_model import open_trained_model
     from fastvideo_core.distributed import context
     from fastvideo_core.errors import ConfigError, Problem
+    from fastvideo_data.sampling_validator import SamplingValidator
 
     asked = _prompts(args)
     check_writable_folder(args.out, "--out")
@@ -103,8 +102,9 @@ def run(args: argparse.Namespace) -> int:
 def _prompts(args: argparse.Namespace) -> list[ValidationPrompt]:
     from dataclasses import replace
 
+    from fastvideo_core.contracts.validator import ValidationPrompt
     from fastvideo_core.errors import ConfigError, Problem
-    from fastvideo_data.validation_prompts import ValidationPrompt, is_text, read_validation_prompts
+    from fastvideo_data.validation_prompts import is_text, read_validation_prompts
 
     if not all(map(is_text, args.prompt)):
         found, allowed = "the prompt is empty, or no UTF-8 text", "a text that is not empty"

@@ -11,7 +11,6 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from fastvideo_core.errors import ContractError, Problem
-from fastvideo_core.weights.parameter_names import is_adapter
 
 if TYPE_CHECKING:
     from fastvideo_core.config.run import LoraConfig
@@ -43,6 +42,11 @@ def rows_of(source: WeightSource, module: str, name: str, rows: slice) -> Tensor
     if isinstance(source, RowSource):
         return source.read_rows(module, name, rows.start, rows.stop)
     return source.read(module, name)[rows]
+
+
+def is_adapter(name: str) -> bool:
+    """Whether a parameter's name is that of a low-rank adapter, as peft names them."""
+    return ".lora_A." in name or ".lora_B." in name
 
 
 @dataclass

@@ -10,10 +10,15 @@ import torch
 from torch import Tensor
 
 from fastvideo_core.contracts.roles import RoleHandle
-from fastvideo_core.contracts.validator import FitsPrompts, SampledVideo, ValidationRequest, VideoSampler
+from fastvideo_core.contracts.validator import (
+    FitsPrompts,
+    SampledVideo,
+    ValidationPrompt,
+    ValidationRequest,
+    VideoSampler,
+)
 from fastvideo_core.diffusion.rollout import FewStepSchedule, SamplerKind
 from fastvideo_core.errors import ConfigError, Problem
-from fastvideo_data.validation_prompts import ValidationPrompt
 
 
 class FamilySampler(VideoSampler, FitsPrompts, Protocol):

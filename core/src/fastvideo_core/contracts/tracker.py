@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -19,9 +19,16 @@ class Tracker(Protocol):
         ...
 
     def log_video(
-        self, name: str, path: Path, step: int, *, caption: str = "", contact_sheet: Path | None = None
+        self,
+        name: str,
+        path: Path,
+        step: int,
+        *,
+        caption: str = "",
+        contact_sheet: Path | None = None,
+        gif: Callable[[], bytes] | None = None,
     ) -> None:
-        """A finished mp4, with a PNG of some of its frames for trackers that cannot play it."""
+        """A finished mp4, with a PNG of some of its frames, and what makes a GIF of it, for trackers that cannot play it."""
         ...
 
     def finish(self) -> None:
@@ -39,7 +46,14 @@ class NullTracker:
         return
 
     def log_video(
-        self, name: str, path: Path, step: int, *, caption: str = "", contact_sheet: Path | None = None
+        self,
+        name: str,
+        path: Path,
+        step: int,
+        *,
+        caption: str = "",
+        contact_sheet: Path | None = None,
+        gif: Callable[[], bytes] | None = None,
     ) -> None:
         return
 

@@ -21,6 +21,7 @@ from fastvideo_core.config.output_folder import check_writable_folder
 from fastvideo_core.config.run import RunConfig
 from fastvideo_core.config.sections import GuidedPipelineConfig, MethodConfig, PipelineConfig
 from fastvideo_core.contracts.adapter import LatentsSource
+from fastvideo_core.contracts.validator import ValidationPrompt
 from fastvideo_core.dispatch.own_folder import folder_problems
 from fastvideo_core.dispatch.plugins import check_plugins
 from fastvideo_core.dispatch.role_weights import with_base_paths
@@ -32,7 +33,7 @@ from fastvideo_data.loading.dataset_folder import EncodedBy
 from fastvideo_data.loading.loader import ParquetLoader
 from fastvideo_data.preprocessing.encoder import EncoderIdentity
 from fastvideo_data.schema import NORMALISED_KEY
-from fastvideo_data.validation_prompts import ValidationPrompt, read_validation_prompts
+from fastvideo_data.validation_prompts import read_validation_prompts
 from fastvideo_data.video_sizes import VideoSize
 
 logger = logging.getLogger(__name__)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fastvideo_core.contracts.roles import RoleHandle, WeightSource, rows_of
+from fastvideo_core.contracts.roles import RoleHandle, WeightSource, is_adapter, rows_of
 from fastvideo_core.distributed import context
 from fastvideo_core.errors import CheckpointError, ContractError, Problem
-from fastvideo_core.weights.parameter_names import base_name, clean_name, is_adapter
+from fastvideo_core.weights.parameter_names import base_name, clean_name
 from fastvideo_core.weights.shard_rows import own_rows, write_own_rows
 
 _SHOWN = 5

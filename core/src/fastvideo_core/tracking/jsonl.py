@@ -7,7 +7,7 @@ import json
 import logging
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,14 @@ class JsonlTracker:
         self._append(json.dumps(record, allow_nan=False).encode() + b"\n")
 
     def log_video(
-        self, name: str, path: Path, step: int, *, caption: str = "", contact_sheet: Path | None = None
+        self,
+        name: str,
+        path: Path,
+        step: int,
+        *,
+        caption: str = "",
+        contact_sheet: Path | None = None,
+        gif: Callable[[], bytes] | None = None,
     ) -> None:
         return
 

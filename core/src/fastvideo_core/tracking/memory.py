@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,7 +36,14 @@ class InMemoryTracker:
         self.steps.append((step, dict(metrics)))
 
     def log_video(
-        self, name: str, path: Path, step: int, *, caption: str = "", contact_sheet: Path | None = None
+        self,
+        name: str,
+        path: Path,
+        step: int,
+        *,
+        caption: str = "",
+        contact_sheet: Path | None = None,
+        gif: Callable[[], bytes] | None = None,
     ) -> None:
         self.videos.append(LoggedVideo(name, path, step, caption, contact_sheet))
 

@@ -26,9 +26,18 @@ class MultiTracker:
         self._each(lambda tracker: tracker.log(metrics, step))
 
     def log_video(
-        self, name: str, path: Path, step: int, *, caption: str = "", contact_sheet: Path | None = None
+        self,
+        name: str,
+        path: Path,
+        step: int,
+        *,
+        caption: str = "",
+        contact_sheet: Path | None = None,
+        gif: Callable[[], bytes] | None = None,
     ) -> None:
-        self._each(lambda tracker: tracker.log_video(name, path, step, caption=caption, contact_sheet=contact_sheet))
+        self._each(
+            lambda tracker: tracker.log_video(name, path, step, caption=caption, contact_sheet=contact_sheet, gif=gif)
+        )
 
     def resume_after(self, step: int) -> None:
         self._each(lambda tracker: tracker.resume_after(step))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +71,14 @@ class WandbTracker:
         self._run.log({**metrics, "step": step})
 
     def log_video(
-        self, name: str, path: Path, step: int, *, caption: str = "", contact_sheet: Path | None = None
+        self,
+        name: str,
+        path: Path,
+        step: int,
+        *,
+        caption: str = "",
+        contact_sheet: Path | None = None,
+        gif: Callable[[], bytes] | None = None,
     ) -> None:
         media: dict[str, Any] = {name: wandb.Video(str(path), caption=caption or None, format="mp4"), "step": step}
         if contact_sheet is not None:

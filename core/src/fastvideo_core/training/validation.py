@@ -9,7 +9,7 @@ from collections.abc import Callable
 from fastvideo_core.callbacks.manager import CallbackManager
 from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.contracts.method import DistillMethod
-from fastvideo_core.contracts.validator import SamplingValidator, Unwatched
+from fastvideo_core.contracts.validator import Unwatched, WatchedValidator
 from fastvideo_core.distributed import context
 from fastvideo_core.distributed.agreement import Crew
 from fastvideo_core.errors import FastVideoError, Problem
@@ -77,7 +77,7 @@ class Validations:
         validator = self._method.validator
         left, started = None, time.perf_counter()
         try:
-            if isinstance(validator, SamplingValidator):
+            if isinstance(validator, WatchedValidator):
                 validator.watch = watch
             with watch.whole():
                 self._callbacks.hook.validation_start(method=self._method, step=step)
@@ -87,7 +87,7 @@ class Validations:
             if left.code == FAILED_INSIDE:
                 watch.give_back_weights()
         finally:
-            if isinstance(validator, SamplingValidator):
+            if isinstance(validator, WatchedValidator):
                 validator.watch = Unwatched()
             self._callbacks.hook.validation_end(method=self._method, step=step)
         if left is None:

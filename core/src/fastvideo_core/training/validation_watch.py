@@ -17,13 +17,12 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
 from fastvideo_core.contracts.roles import RoleManager
-from fastvideo_core.contracts.validator import ValidationRequest
+from fastvideo_core.contracts.validator import ValidationPrompt, ValidationRequest
 from fastvideo_core.distributed import context
 from fastvideo_core.distributed.agreement import Crew
 from fastvideo_core.errors import FastVideoError, Problem
 from fastvideo_core.launch.signals import STOPPED_BY
 from fastvideo_core.tracking.display import Sampling
-from fastvideo_data.validation_prompts import ValidationPrompt
 
 logger = logging.getLogger(__name__)
 

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from fastvideo_core.config.run import LoraConfig
 from fastvideo_core.contracts.rng import stream_seed
-from fastvideo_core.contracts.roles import RoleHandle, WeightSource, rows_of
+from fastvideo_core.contracts.roles import RoleHandle, WeightSource, is_adapter, rows_of
 from fastvideo_core.errors import ConfigError, Problem
-from fastvideo_core.weights.parameter_names import clean_name, is_adapter
+from fastvideo_core.weights.parameter_names import clean_name
 from fastvideo_core.weights.shard_rows import own_rows, write_own_rows
 
 _SHOWN = 12

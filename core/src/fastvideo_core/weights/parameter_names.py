@@ -14,11 +14,6 @@ def clean_name(name: str) -> str:
     return name
 
 
-def is_adapter(name: str) -> bool:
-    """Whether a parameter's name is that of a low-rank adapter, as peft names them."""
-    return ".lora_A." in name or ".lora_B." in name
-
-
 def base_name(name: str) -> str:
     """A clean name as it was before adapters were added: peft moves a layer's own weights one level down."""
     return name.replace(".base_layer.", ".")

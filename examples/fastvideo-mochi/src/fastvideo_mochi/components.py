@@ -6,9 +6,9 @@ import torch
 from diffusers.models.transformers.transformer_mochi import MochiTransformerBlock
 
 from fastvideo_core import ModelComponents, RoleHandle, RoleManager, RunConfig
-from fastvideo_core.contracts.validator import SamplingValidator
 from fastvideo_core.distributed import context
 from fastvideo_data.preprocessing.captions import PromptEmbeddings
+from fastvideo_data.sampling_validator import SamplingValidator
 from fastvideo_data.validation_prompts import prompts_of_run
 from fastvideo_mochi.adapter import MochiAdapter
 from fastvideo_mochi.config import MochiConfig

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from fastvideo_core.config import limits
 from fastvideo_core.config.problems import near
 from fastvideo_core.config.training import TrainingArgs
+from fastvideo_core.contracts.validator import ValidationPrompt
 from fastvideo_core.errors import ConfigError, DataError, Problem, foreign_file
 from fastvideo_data.text_files import read_text, text_lines
 
@@ -24,33 +25,6 @@ _INTEGERS = {
 """Least and largest value by key."""
 _UNUSED_WHEN_NULL = ("video_path",)
 _NO_PROMPTS = "add at least one prompt"
-
-
-@dataclass(frozen=True)
-class ValidationPrompt:
-    """One prompt to sample; None leaves a value to the run's configuration.
-
-    Args:
-        caption: the prompt, not empty.
-        height: pixels, > 0.
-        width: pixels, > 0.
-        num_frames: pixel frames, > 0.
-        num_inference_steps: sampling steps, > 0.
-        image_path: first frame for image-to-video, an existing file.
-        seed: seed of the sample's noise, >= 0.
-        negative_prompt: in place of the run's; `default` is the published one, the empty text is allowed.
-        where: how an error names the prompt: file, entry and caption; empty for one from the command line.
-    """
-
-    caption: str
-    height: int | None = None
-    width: int | None = None
-    num_frames: int | None = None
-    num_inference_steps: int | None = None
-    image_path: Path | None = None
-    seed: int | None = None
-    negative_prompt: str | None = None
-    where: str = field(default="", compare=False)
 
 
 def prompts_of_run(training: TrainingArgs) -> tuple[ValidationPrompt, ...]:

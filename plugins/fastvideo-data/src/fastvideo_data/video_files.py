@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import math
 from collections.abc import Iterator, Sequence
@@ -9,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import av
 import numpy as np
@@ -365,3 +366,16 @@ def picture_notes(path: str | Path, *, height: int, width: int) -> tuple[str, ..
         near = {_BT2020: "BT.2020", _BT709: "BT.709", _BT601: "BT.601"}[_matrix(frame)]
         notes.append(f"colour matrix that is not read: {_UNREAD_MATRICES[frame.colorspace]}, taken as {near}")
     return tuple(notes)
+
+
+def animated_gif(path: str | Path) -> bytes:
+    """A video file's frames as an endless GIF.
+
+    GIF counts time in hundredths of a second; browsers play frames shorter than 0.02 s slowly, so that is the shortest.
+    """
+    frames = [Image.fromarray(np.asarray(frame)) for frame in iter_frames(path)]
+    times = np.arange(len(frames) + 1) * 100 / (probe(path).fps or 16)
+    durations: list[Any] = [max(2, int(length)) * 10 for length in np.diff(times.round())]
+    file = io.BytesIO()
+    frames[0].save(file, "GIF", save_all=True, append_images=frames[1:], duration=durations, loop=0)
+    return file.getvalue()

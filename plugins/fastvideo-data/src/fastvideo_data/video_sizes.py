@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from fastvideo_core.config.training import TrainingArgs
+from fastvideo_core.contracts.validator import ValidationPrompt
 from fastvideo_core.errors import ConfigError, DataError, Problem
 from fastvideo_data.preprocessing.encoder import VideoGeometry
-from fastvideo_data.validation_prompts import ValidationPrompt
 
 
 @dataclass(frozen=True)

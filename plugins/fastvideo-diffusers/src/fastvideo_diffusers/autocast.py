@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -46,14 +44,3 @@ class Autocast(nn.Module):
         enabled = self._enabled and self.dtype == torch.float32
         with torch.autocast(hidden_states.device.type, dtype=torch.bfloat16, enabled=enabled):
             return self._transformer(hidden_states=hidden_states, **kwargs)
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Inside, the module is in eval mode; afterwards in the mode that it was in."""
-    training = module.training
-    module.eval()
-    try:
-        yield
-    finally:
-        module.train(training)

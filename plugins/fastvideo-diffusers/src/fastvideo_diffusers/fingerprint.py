@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from fastvideo_core.weights.safetensors import SafetensorsWeights
+from fastvideo_diffusers.safetensors_weights import SafetensorsWeights
 
 _VALUES = 16
 """Read of every tensor: fine-tuning moves them all, and an encoder of many gigabytes is compared in seconds."""

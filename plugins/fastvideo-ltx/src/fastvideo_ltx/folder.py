@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import safe_open
 
-from fastvideo_core.config.hub import quiet_hub, unreadable_pipeline
 from fastvideo_core.errors import ConfigError, Problem, foreign_file
+from fastvideo_diffusers.hub import quiet_hub, unreadable_pipeline
 from fastvideo_diffusers.pipeline_files import DAMAGED
 
 if TYPE_CHECKING:

@@ -12,10 +12,10 @@ from accelerate import init_empty_weights
 from torch import nn
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from fastvideo_core.config.hub import unreadable_pipeline
 from fastvideo_core.errors import ConfigError, foreign_file
-from fastvideo_core.weights.safetensors import SafetensorsWeights, check_complete, check_fit
+from fastvideo_diffusers.hub import unreadable_pipeline
 from fastvideo_diffusers.pipeline_files import DAMAGED, has_weights
+from fastvideo_diffusers.safetensors_weights import SafetensorsWeights, check_complete, check_fit
 from fastvideo_ltx.quiet import no_progress_bars
 
 

@@ -8,10 +8,10 @@ from typing import Any
 from fastvideo_core.config.run import RunConfig
 from fastvideo_core.config.sections import MethodConfig
 from fastvideo_core.contracts.adapter import LatentsSource
+from fastvideo_core.contracts.validator import ValidationPrompt
 from fastvideo_core.errors import ConfigError, Problem, UserError
 from fastvideo_data.loading.loader import ParquetLoader
 from fastvideo_data.preprocessing.encoder import EncoderIdentity
-from fastvideo_data.validation_prompts import ValidationPrompt
 from fastvideo_data.video_sizes import VideoSize, fit_prompt
 from fastvideo_diffusers.family_roles import FamilyRoles, open_family_roles, takes_many_steps
 from fastvideo_diffusers.pipeline_files import check_undamaged

@@ -7,13 +7,11 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from fastvideo_core.contracts.validator import SampledVideo, ValidationRequest
+from fastvideo_core.contracts.validator import SampledVideo, ValidationPrompt, ValidationRequest, evaluating
 from fastvideo_core.diffusion.rollout import FewStepSchedule, rollout
 from fastvideo_core.errors import ConfigError, Problem
 from fastvideo_data.preprocessing.captions import PromptEmbeddings
-from fastvideo_data.validation_prompts import ValidationPrompt
 from fastvideo_data.video_sizes import VideoSize, fit_prompt, video_size
-from fastvideo_diffusers.autocast import evaluating
 from fastvideo_ltx.adapter import LtxAdapter
 from fastvideo_ltx.config import LtxConfig
 from fastvideo_ltx.folder import TRANSFORMER, LtxFolder

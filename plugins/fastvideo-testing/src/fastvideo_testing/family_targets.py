@@ -11,11 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from fastvideo_core.contracts.validator import SampledVideo, ValidationRequest
+from fastvideo_core.contracts.validator import SampledVideo, ValidationPrompt, ValidationRequest
 from fastvideo_core.dispatch.role_weights import load_role, role_source
 from fastvideo_core.errors import UserError
 from fastvideo_data.preprocessing.captions import caption_cut
-from fastvideo_data.validation_prompts import ValidationPrompt
 from fastvideo_testing.compare import assert_equal, loudest
 from fastvideo_testing.families import CAPTIONS, PreparedFamily, disturb, encode_clips, files_of, noisy_input
 from fastvideo_testing.family_suite import FamilySuite

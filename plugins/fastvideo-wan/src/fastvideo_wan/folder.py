@@ -11,8 +11,9 @@ from typing import Any
 from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanPipeline, WanTransformer3DModel
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
-from fastvideo_core.config.hub import is_hub_id, quiet_hub, unreadable_pipeline
+from fastvideo_core.config.hub import is_hub_id
 from fastvideo_core.errors import ConfigError, Problem, foreign_file
+from fastvideo_diffusers.hub import quiet_hub, unreadable_pipeline
 from fastvideo_diffusers.pipeline_files import DAMAGED, check_files
 
 SUPPORTED = "Wan 2.1 text-to-video in diffusers format (for example Wan-AI/Wan2.1-T2V-1.3B-Diffusers)"

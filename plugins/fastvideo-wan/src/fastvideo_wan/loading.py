@@ -13,10 +13,10 @@ from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from torch import nn
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, UMT5EncoderModel
 
-from fastvideo_core.config.hub import unreadable_pipeline
 from fastvideo_core.errors import ConfigError, foreign_file
-from fastvideo_core.weights.safetensors import SafetensorsWeights, check_complete, check_fit
+from fastvideo_diffusers.hub import unreadable_pipeline
 from fastvideo_diffusers.pipeline_files import DAMAGED, check_undamaged, has_weights
+from fastvideo_diffusers.safetensors_weights import SafetensorsWeights, check_complete, check_fit
 from fastvideo_wan.folder import COMPONENTS, TRANSFORMER, open_folder
 from fastvideo_wan.network import keep_time_embedder_in_float32
 from fastvideo_wan.quiet import no_progress_bars

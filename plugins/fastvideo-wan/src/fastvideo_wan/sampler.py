@@ -10,13 +10,12 @@ from torch import Tensor
 
 from fastvideo_core.contracts.roles import RoleHandle
 from fastvideo_core.contracts.sampler import PathSampler, StudentSchedule
-from fastvideo_core.contracts.validator import SampledVideo, ValidationRequest
+from fastvideo_core.contracts.validator import SampledVideo, ValidationPrompt, ValidationRequest, evaluating
 from fastvideo_core.diffusion.rollout import FewStepSchedule
 from fastvideo_core.errors import ConfigError, Problem
 from fastvideo_data.preprocessing.captions import PromptEmbeddings
-from fastvideo_data.validation_prompts import ValidationPrompt
 from fastvideo_data.video_sizes import VideoSize, fit_prompt
-from fastvideo_diffusers.autocast import Autocast, evaluating
+from fastvideo_diffusers.autocast import Autocast
 from fastvideo_wan.config import NEGATIVE_PROMPT, WanConfig
 from fastvideo_wan.folder import MARKER, TRANSFORMER, WanFolder, open_folder
 from fastvideo_wan.latents import decode_frames, latent_shape

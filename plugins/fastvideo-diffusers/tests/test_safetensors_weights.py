@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from fastvideo_core.errors import ConfigError
-from fastvideo_core.weights.safetensors import SafetensorsWeights, check_fit
+from fastvideo_diffusers.safetensors_weights import SafetensorsWeights, check_fit
 
 
 def store(folder: Path, name: str, dtype: torch.dtype, *, indexed: bool) -> None:
