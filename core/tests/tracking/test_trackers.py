@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -131,7 +132,6 @@ import sys
 sys.modules["moviepy"] = None  # a video must not need it
 from fastvideo_core.config import TrainingArgs
 from fastvideo_core.tracking.build import build_tracker
-from functools import partial
 from pathlib import Path
 folder, mp4, png, step, resume = sys.argv[1:]
 args = TrainingArgs(
