@@ -8,6 +8,7 @@ from torch import nn
 
 from fastvideo_core import RandomStreams, RoleHandle, RoleManager, TrainingBatch
 from fastvideo_core.contracts.adapter import check_primitives
+from fastvideo_core.contracts.batch import Trajectory
 from fastvideo_core.diffusion.reduce import mean_per_sample
 from fastvideo_core.errors import ConfigError, ContractError, Problem
 
@@ -32,6 +33,23 @@ def test_dropped_samples_get_the_empty_text_where_there_is_one_else_the_negative
     mixed = empty.with_conditioning_dropped(torch.tensor([False, True, False])).conditioning["text"]
     assert mixed[:, 0, 0].tolist() == [1.0, 0.0, 1.0]
     assert empty.with_both_conditionings().dropped_conditioning is None
+
+
+def test_guidance_doubles_the_context_and_swaps_only_the_conditioning():
+    batch = TrainingBatch(
+        latents=torch.zeros(2, 1),
+        conditioning={"text": torch.ones(2, 3)},
+        negative_conditioning={"text": torch.full((2, 3), -1.0)},
+        context={"fps": torch.tensor([16.0, 24.0])},
+        trajectory=Trajectory(torch.zeros(2, 4, 1), torch.zeros(2, 4)),
+    )
+    twice = batch.with_both_conditionings()
+    assert twice.conditioning["text"][:, 0].tolist() == [1.0, 1.0, -1.0, -1.0]
+    assert twice.context["fps"].tolist() == [16.0, 24.0, 16.0, 24.0]
+    assert twice.trajectory is None
+    dropped = batch.with_conditioning_dropped(torch.tensor([True, True]))
+    assert dropped.context is batch.context
+    assert dropped.trajectory is batch.trajectory
 
 
 def test_local_streams_differ_by_rank_and_shared_ones_do_not():

@@ -80,9 +80,9 @@ def test_frame_rates_are_the_clips_own_or_else_the_run_s(run_config, raw_batch):
     raw_batch["info"][1]["fps"] = None
     for pipeline, default in (({}, 25.0), ({"fps": 12.5}, 12.5)):
         adapter = build_ltx_components(run_config(pipeline=pipeline)).adapter
-        assert adapter.prepare_batch(raw_batch).conditioning[FPS].tolist() == [24.0, default]
+        assert adapter.prepare_batch(raw_batch).context[FPS].tolist() == [24.0, default]
     del raw_batch["info"]
-    assert adapter.prepare_batch(raw_batch).conditioning[FPS].tolist() == [12.5, 12.5]
+    assert adapter.prepare_batch(raw_batch).context[FPS].tolist() == [12.5, 12.5]
     raw_batch["info"] = [{"id": "one", "fps": 24.0}, {"id": "two", "fps": 0.0}]
     with pytest.raises(DataError, match=r"sample two: its fps is 0\n    allowed: a number above 0"):
         adapter.prepare_batch(raw_batch)
@@ -171,7 +171,8 @@ def test_the_negative_prompt_is_encoded_once_and_shared_by_the_batch(run_config,
     built = build_ltx_components(run_config(pipeline={"negative_prompt": "ugly"}))
     before = torch.get_rng_state()
     built.adapter.on_train_start()
-    first = built.adapter.prepare_batch(raw_batch).negative_conditioning
+    batch = built.adapter.prepare_batch(raw_batch)
+    first = batch.negative_conditioning
     built.adapter.on_train_start()
     again = built.adapter.prepare_batch(raw_batch).negative_conditioning
     assert torch.equal(torch.get_rng_state(), before)
@@ -179,7 +180,7 @@ def test_the_negative_prompt_is_encoded_once_and_shared_by_the_batch(run_config,
     assert first[TEXT].stride(0) == 0
     assert first[TEXT].data_ptr() == again[TEXT].data_ptr()
     assert first[TEXT_MASK].sum(1).tolist() == [5, 5]
-    assert first[FPS].tolist() == [24.0, 30.0]
+    assert batch.with_both_conditionings().context[FPS].tolist() == [24.0, 30.0, 24.0, 30.0]
 
 
 def test_by_default_guidance_leads_away_from_the_published_text_and_dropped_captions_are_empty(run_config, raw_batch):
@@ -197,7 +198,7 @@ def test_by_default_guidance_leads_away_from_the_published_text_and_dropped_capt
     assert torch.equal(dropped.conditioning[TEXT][0], batch.conditioning[TEXT][0])
     assert torch.equal(dropped.conditioning[TEXT][1], empty[TEXT][1])
     assert torch.equal(dropped.conditioning[TEXT_MASK][1], empty[TEXT_MASK][1])
-    assert dropped.conditioning[FPS].tolist() == [24.0, 30.0]
+    assert dropped.context[FPS].tolist() == [24.0, 30.0]
 
 
 def test_unconditional_calls_before_train_start_say_what_is_missing(run_config, raw_batch):

@@ -40,7 +40,7 @@ def test_without_it_nothing_is_drawn_and_every_token_counts(components, raw_batc
     generator = _generator()
     before = generator.get_state()
     batch = components.adapter.prepare_batch(raw_batch, generator=generator)
-    assert GIVEN not in batch.conditioning
+    assert GIVEN not in batch.context
     assert batch.loss_weight is None
     assert torch.equal(generator.get_state(), before)
     calls = _seen(components.bundle["student"])
@@ -75,7 +75,7 @@ def test_given_tokens_stay_clean_in_x0_also_under_guidance(given, raw_batch):
             assert torch.allclose(x0[:, :FIRST], batch.latents[:, :FIRST], atol=1e-5)
             assert (x0[:, FIRST:] - batch.latents[:, FIRST:]).abs().min() > 0
     dropped = batch.with_conditioning_dropped(torch.tensor([True, False]))
-    assert torch.equal(dropped.conditioning[GIVEN], batch.conditioning[GIVEN])
+    assert torch.equal(dropped.context[GIVEN], batch.context[GIVEN])
 
 
 def test_the_loss_does_not_see_given_tokens(given, raw_batch):
@@ -99,11 +99,11 @@ def test_it_is_drawn_per_sample_with_its_probability_from_the_generator(run_conf
     adapter = build_ltx_components(run_config(pipeline={"first_frame_probability": 0.3})).adapter
     raw = {"vae_latent": torch.zeros(4000, 128, 2, 1, 1), "text_embedding": torch.zeros(4000, 1, 32)}
     batch = adapter.prepare_batch(raw, generator=_generator(1))
-    assert batch.conditioning[GIVEN].float().mean(0).tolist() == [pytest.approx(0.3, abs=0.03), 0.0]
+    assert batch.context[GIVEN].float().mean(0).tolist() == [pytest.approx(0.3, abs=0.03), 0.0]
     again = adapter.prepare_batch(raw, generator=_generator(1))
-    assert torch.equal(batch.conditioning[GIVEN], again.conditioning[GIVEN])
+    assert torch.equal(batch.context[GIVEN], again.context[GIVEN])
     other = adapter.prepare_batch(raw, generator=_generator(2))
-    assert not torch.equal(batch.conditioning[GIVEN], other.conditioning[GIVEN])
+    assert not torch.equal(batch.context[GIVEN], other.context[GIVEN])
     with pytest.raises(ValueError, match="needs a generator"):
         adapter.prepare_batch(raw)
 
@@ -124,7 +124,7 @@ def test_a_sample_without_it_is_treated_as_in_a_run_without_it(run_config, raw_b
 def test_images_are_never_given_whole(given, raw_batch):
     raw_batch["vae_latent"] = raw_batch["vae_latent"][:, :, :1]
     batch = given.adapter.prepare_batch(raw_batch)
-    assert not batch.conditioning[GIVEN].any()
+    assert not batch.context[GIVEN].any()
     assert batch.loss_weight.min() == 1
 
 
@@ -135,7 +135,7 @@ def test_data_free_training_takes_first_frames_from_the_data(run_config, raw_bat
     assert batch.latents.shape == (2, 30, 128)
     assert torch.equal(batch.latents[:, :FIRST], adapter.prepare_batch(raw_batch).latents[:, :FIRST])
     assert batch.latents[:, FIRST:].abs().max() == 0
-    assert torch.equal(batch.conditioning[CLEAN], batch.latents)
+    assert torch.equal(batch.context[CLEAN], batch.latents)
 
 
 def test_first_frames_of_another_size_or_none_at_all_are_refused(run_config, raw_batch):

@@ -45,10 +45,9 @@ def batch_of(inputs: dict[str, Any], frame_rate: float, **more: Tensor) -> Train
     conditioning = {
         TEXT: inputs["encoder_hidden_states"],
         TEXT_MASK: inputs["encoder_attention_mask"],
-        FPS: torch.full((size,), frame_rate, dtype=torch.float64),
-        **more,
     }
-    return TrainingBatch(inputs["hidden_states"], conditioning, extras={LAYOUT: LAYOUT_OF_SIZE})
+    context = {FPS: torch.full((size,), frame_rate, dtype=torch.float64), **more}
+    return TrainingBatch(inputs["hidden_states"], conditioning, context=context, extras={LAYOUT: LAYOUT_OF_SIZE})
 
 
 @pytest.mark.parametrize("frame_rate", [24, 25, 29.97])
@@ -120,7 +119,8 @@ def test_captions_are_padded_and_masked_as_the_pipeline_does(run_config, tiny):
     assert torch.equal(negative[TEXT][kept], inputs["encoder_hidden_states"][kept])
     batch = TrainingBatch(
         inputs["hidden_states"],
-        {**negative, FPS: torch.tensor([25.0], dtype=torch.float64)},
+        negative,
+        context={FPS: torch.tensor([25.0], dtype=torch.float64)},
         extras={LAYOUT: LAYOUT_OF_SIZE},
     )
     handle = RoleHandle("student", {"transformer": pipeline.transformer})

@@ -51,8 +51,10 @@ def test_few_step_sampling_is_the_rollout_of_training_bit_for_bit(student, compo
     assert torch.equal(torch.get_rng_state(), before)
 
     text, mask = pad_text(student.sampler.prompts.get("a cat")[None], 128)
-    conditioning = {TEXT: text, TEXT_MASK: mask, FPS: torch.tensor([25.0], dtype=torch.float64)}
-    batch = TrainingBatch(torch.zeros_like(latents), conditioning, extras={LAYOUT: TokenLayout(2, 2, 3)})
+    conditioning, context = {TEXT: text, TEXT_MASK: mask}, {FPS: torch.tensor([25.0], dtype=torch.float64)}
+    batch = TrainingBatch(
+        torch.zeros_like(latents), conditioning, context=context, extras={LAYOUT: TokenLayout(2, 2, 3)}
+    )
     generator = _seeded()
     noise = pack_video(torch.randn(1, 128, 2, 2, 3, generator=generator))
     expected = rollout(

@@ -203,7 +203,7 @@ WRONG = [
                 "    return u + guidance_scale * (c - u)"
             )
         ],
-        "guidance at scale 3 runs the network 2 times, not once",
+        "predict_x0_guided at scale 3 runs the network 2 times, not once",
     ),
     (
         "test_guidance_is_one_call_and_none_too_many",
@@ -214,6 +214,21 @@ WRONG = [
             )
         ],
         r"predict_x0_guided at scale 3 \(u \+ w \(c - u\)\) is off by",
+    ),
+    (
+        "test_guidance_is_one_call_and_none_too_many",
+        [
+            method(
+                "def predict_noise_guided(self, handle, noisy_latents, t, batch, *, guidance_scale):\n"
+                "    return self.predict_x0_guided(handle, noisy_latents, t, batch, guidance_scale=guidance_scale)"
+            )
+        ],
+        "predict_noise_guided at scale 3 .* is off by",
+    ),
+    (
+        "test_the_context_holds_for_both_halves_of_guidance_and_for_dropped_captions",
+        [("[:, 0, :1] / 10})", "[:, 0, :1] / 10}, context={'fps': torch.ones(1)})")],
+        r"context 'fps' has shape \[1\] for 2 samples",
     ),
     (
         "test_gradients_reach_the_trained_role_only",

@@ -107,6 +107,14 @@ class PredictX0Guided(Protocol):
         ...
 
 
+class PredictNoiseGuided(Protocol):
+    def predict_noise_guided(
+        self, handle: RoleHandle, noisy_latents: Tensor, t: Tensor, batch: TrainingBatch, *, guidance_scale: float
+    ) -> Tensor:
+        """`predict_noise` with guidance u + w (c - u): both halves in one call of the network; only c when the scale is 1."""
+        ...
+
+
 class ExtractFeatures(Protocol):
     def extract_features(
         self, handle: RoleHandle, noisy_latents: Tensor, t: Tensor, batch: TrainingBatch, *, conditional: bool
@@ -153,6 +161,7 @@ PRIMITIVES: Mapping[str, type] = {
     "predict_noise": PredictNoise,
     "prediction_target": PredictionTarget,
     "predict_x0_guided": PredictX0Guided,
+    "predict_noise_guided": PredictNoiseGuided,
     "extract_features": ExtractFeatures,
     "feature_channels": FeatureChannels,
     "backward": Backward,

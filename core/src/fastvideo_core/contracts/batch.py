@@ -10,15 +10,31 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
+class Trajectory:
+    """The states that a teacher's sampler passed through on its way from noise to a clip.
+
+    Args:
+        states: [B, S, ...] latents, normalised as the batch's own.
+        timesteps: [B, S] the timestep of each state, in [0, num_train_timesteps].
+    """
+
+    states: Tensor
+    timesteps: Tensor
+
+
+@dataclass(frozen=True)
 class TrainingBatch:
     """One micro-batch, ready for the network.
 
     Args:
         latents: [B, ...] clean latents x0 (zeros for data-free training); the layout behind dim 0 is the adapter's.
-        conditioning: what the network is conditioned on, every tensor [B, ...].
+        conditioning: what guidance swaps and caption dropout drops (the text), every tensor [B, ...].
         negative_conditioning: same keys and shapes; what `conditional=False` uses.
+        context: what the network is conditioned on besides, every tensor [B, ...] (frame rates, a given image's latents and
+            mask): the same for both halves of guidance, and never dropped.
         loss_weight: broadcastable to latents, or None for 1 everywhere; 0 on conditioning frames and padding.
-        extras: whatever the family needs besides (frame rates, masks, captions).
+        trajectory: of methods that learn from stored ones; None otherwise.
+        extras: whatever the family needs besides that is no tensor of samples (a layout, captions).
         dropped_conditioning: same keys and shapes; what a dropped caption becomes: the empty text. None is the negative
             conditioning, for families whose negative prompt is always the empty text.
     """
@@ -26,7 +42,9 @@ class TrainingBatch:
     latents: Tensor
     conditioning: dict[str, Tensor]
     negative_conditioning: dict[str, Tensor] | None = None
+    context: dict[str, Tensor] = field(default_factory=dict)
     loss_weight: Tensor | None = None
+    trajectory: Trajectory | None = None
     extras: dict[str, Any] = field(default_factory=dict)
     dropped_conditioning: dict[str, Tensor] | None = None
 
@@ -51,7 +69,9 @@ class TrainingBatch:
         return replace(self, conditioning=mixed)
 
     def with_both_conditionings(self) -> TrainingBatch:
-        """A batch [2B, ...]: the first half with the conditioning, the second with the negative one.
+        """A batch [2B, ...]: the first half with the conditioning, the second with the negative one, both with the context.
+
+        It is for calling a network; loss weights and trajectories are left out.
 
         Raises:
             ValueError: when the batch has no negative conditioning.
@@ -64,6 +84,8 @@ class TrainingBatch:
             latents=torch.cat([self.latents] * 2),
             conditioning={key: torch.cat([value, negative[key]]) for key, value in self.conditioning.items()},
             negative_conditioning=None,
+            context={key: torch.cat([value] * 2) for key, value in self.context.items()},
             dropped_conditioning=None,
             loss_weight=None,
+            trajectory=None,
         )

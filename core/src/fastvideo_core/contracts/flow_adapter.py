@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -85,18 +86,30 @@ class FlowMatchingAdapter(ABC):
         self, handle: RoleHandle, noisy_latents: Tensor, t: Tensor, batch: TrainingBatch, *, guidance_scale: float
     ) -> Tensor:
         """x0 with guidance u + w (c - u): one call of the network on both halves, on the conditional one alone at w = 1."""
-        if guidance_scale == 1:
-            return self.predict_x0(handle, noisy_latents, t, batch, conditional=True)
-        both = self.predict_x0(
-            handle,
-            torch.cat([noisy_latents] * 2),
-            torch.cat([t] * 2),
-            batch.with_both_conditionings(),
-            conditional=True,
-        )
-        conditional, unconditional = both.chunk(2)
-        return flow.guided(conditional, unconditional, guidance_scale)
+        return _guided(self.predict_x0, handle, noisy_latents, t, batch, guidance_scale)
+
+    def predict_noise_guided(
+        self, handle: RoleHandle, noisy_latents: Tensor, t: Tensor, batch: TrainingBatch, *, guidance_scale: float
+    ) -> Tensor:
+        """The velocity with guidance u + w (c - u): one call of the network, as in `predict_x0_guided`."""
+        return _guided(self.predict_noise, handle, noisy_latents, t, batch, guidance_scale)
 
     def backward(self, loss: Tensor, ctx: Any, grad_accum_rounds: int = 1) -> None:
         """Accumulates the gradient of loss / grad_accum_rounds; the forward leaves no context."""
         (loss / grad_accum_rounds).backward()  # type: ignore[no-untyped-call]
+
+
+def _guided(
+    predict: Callable[..., Tensor],
+    handle: RoleHandle,
+    noisy_latents: Tensor,
+    t: Tensor,
+    batch: TrainingBatch,
+    scale: float,
+) -> Tensor:
+    if scale == 1:
+        return predict(handle, noisy_latents, t, batch, conditional=True)
+    noisy_twice, t_twice = torch.cat([noisy_latents] * 2), torch.cat([t] * 2)
+    both = predict(handle, noisy_twice, t_twice, batch.with_both_conditionings(), conditional=True)
+    conditional, unconditional = both.chunk(2)
+    return flow.guided(conditional, unconditional, scale)

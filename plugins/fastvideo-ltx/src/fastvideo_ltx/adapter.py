@@ -28,10 +28,10 @@ TEXT, TEXT_MASK = "text", "text_mask"
 """Conditioning: embeddings [B, L, D] and which of them are text [B, L] (bool)."""
 
 FPS = "fps"
-"""Conditioning: frames per second of each sample [B], float64."""
+"""Context: frames per second of each sample [B], float64."""
 
 GIVEN, CLEAN = "given", "clean"
-"""Conditioning of runs with first-frame conditioning: which tokens are given [B, S] (bool), and clean latents [B, S, C]."""
+"""Context of runs with first-frame conditioning: which tokens are given [B, S] (bool), and clean latents [B, S, C]."""
 
 LAYOUT = "layout"
 """Extras: the TokenLayout of the batch."""
@@ -131,13 +131,14 @@ class LtxAdapter(FlowMatchingAdapter):
         handle: RoleHandle,
         noisy: Tensor,
         t: Tensor,
-        conditioning: Mapping[str, Tensor],
+        inputs: Mapping[str, Tensor],
         layout: TokenLayout,
     ) -> Tensor:
         """The network's velocity [B, S, C] at x_t: the pipeline's own call, in the dtype that it computes in.
 
         Args:
             t: [B], or per token [B, S].
+            inputs: the text's conditioning and the batch's context.
         """
 
     @abstractmethod
@@ -185,20 +186,21 @@ class LtxAdapter(FlowMatchingAdapter):
         text = text.to(self.device, torch.float32, non_blocking=True)
         conditioning = self.text_conditioning(text, raw_batch.get("text_embedding_length"))
         packed, clean = self._packed(raw_batch, latents_source, len(text), self._training)
-        shared = {FPS: frame_rates(raw_batch, self.frame_rate, len(text)).to(self.device)}
+        context = {FPS: frame_rates(raw_batch, self.frame_rate, len(text)).to(self.device)}
         latents, weight = packed.latents, packed.weight
         if clean is not None:
             given = self._given_tokens(packed, generator)
             latents = torch.where(given[..., None], clean, latents)
-            shared |= {GIVEN: given, CLEAN: clean}
+            context |= {GIVEN: given, CLEAN: clean}
             free = (~given)[..., None].float()
             weight = free if weight is None else weight * _free_of_stream(free, packed.layout)
         negative, empty = self._negative_text, self._empty_text
         return TrainingBatch(
             latents=latents,
-            conditioning={**conditioning, **shared},
-            negative_conditioning=None if negative is None else {**_for_batch(negative, len(text)), **shared},
-            dropped_conditioning=None if empty is None else {**_for_batch(empty, len(text)), **shared},
+            conditioning=conditioning,
+            negative_conditioning=None if negative is None else _for_batch(negative, len(text)),
+            dropped_conditioning=None if empty is None else _for_batch(empty, len(text)),
+            context=context,
             loss_weight=weight,
             extras={LAYOUT: packed.layout, "info": raw_batch.get("info", [])},
         )
@@ -267,12 +269,12 @@ class LtxAdapter(FlowMatchingAdapter):
             raise _dense_only(f"attn_kind '{attn_kind}'")
         conditioning = batch.conditioning if conditional else _negative(batch)
         levels = _levels(t, noisy_latents)
-        given = conditioning.get(GIVEN)
+        given = batch.context.get(GIVEN)
         if given is not None:
-            noisy_latents = torch.where(given[..., None], conditioning[CLEAN].to(noisy_latents.dtype), noisy_latents)
+            noisy_latents = torch.where(given[..., None], batch.context[CLEAN].to(noisy_latents.dtype), noisy_latents)
             per_token = levels if levels.ndim == 2 else levels[:, None]
             levels = torch.where(given, torch.zeros_like(per_token), per_token)
-        return self.velocity(handle, noisy_latents, levels, conditioning, batch.extras[LAYOUT])
+        return self.velocity(handle, noisy_latents, levels, {**conditioning, **batch.context}, batch.extras[LAYOUT])
 
     def predict_x0(
         self,
@@ -286,8 +288,8 @@ class LtxAdapter(FlowMatchingAdapter):
     ) -> Tensor:
         """x0 = x_t - sigma v, float32 at least; given tokens are the clean ones."""
         x0 = super().predict_x0(handle, noisy_latents, t, batch, conditional=conditional, attn_kind=attn_kind)
-        given = batch.conditioning.get(GIVEN)
-        return x0 if given is None else torch.where(given[..., None], batch.conditioning[CLEAN].to(x0.dtype), x0)
+        given = batch.context.get(GIVEN)
+        return x0 if given is None else torch.where(given[..., None], batch.context[CLEAN].to(x0.dtype), x0)
 
     def extract_features(
         self, handle: RoleHandle, noisy_latents: Tensor, t: Tensor, batch: TrainingBatch, *, conditional: bool
@@ -318,13 +320,14 @@ class LtxAdapter(FlowMatchingAdapter):
             negative: that of the negative prompt; None without guidance.
             frame_rate: frames per second.
         """
-        rates = {FPS: torch.tensor([frame_rate], dtype=torch.float64, device=self.device)}
+        context = {FPS: torch.tensor([frame_rate], dtype=torch.float64, device=self.device)}
         embeddings = [text, negative] if negative is not None else [text]
         texts = [self.text_conditioning(one[None].to(self.device, torch.float32), None) for one in embeddings]
         return TrainingBatch(
             latents=torch.zeros(1, layout.total, self.folder.channels, device=self.device),
-            conditioning={**texts[0], **rates},
-            negative_conditioning={**texts[1], **rates} if negative is not None else None,
+            conditioning=texts[0],
+            negative_conditioning=texts[1] if negative is not None else None,
+            context=context,
             extras={LAYOUT: layout},
         )
 

@@ -122,6 +122,7 @@ def one_sample(batch: TrainingBatch, index: int) -> TrainingBatch:
         conditioning={name: cut(value) for name, value in batch.conditioning.items()},
         negative_conditioning=cut_all(batch.negative_conditioning),
         dropped_conditioning=cut_all(batch.dropped_conditioning),
+        context={name: cut(value) for name, value in batch.context.items()},
         loss_weight=None if batch.loss_weight is None else cut(batch.loss_weight),
         extras={name: cut(value) for name, value in batch.extras.items()},
     )

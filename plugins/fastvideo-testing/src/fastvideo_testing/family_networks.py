@@ -43,7 +43,7 @@ class NetworkChecks(FamilySuite):
     def test_a_call_changes_none_of_its_inputs(self, prepared: PreparedFamily) -> None:
         components, batch = self._batch(prepared)
         _, t, noisy = noisy_input(components, batch)
-        inputs = {"noisy_latents": noisy, "t": t, "batch.latents": batch.latents, **batch.conditioning}
+        inputs = {"noisy_latents": noisy, "t": t, "batch.latents": batch.latents, **batch.conditioning, **batch.context}
         before = {name: value.clone() for name, value in inputs.items()}
         held = weights(components.bundle["student"])
         for what in ("predict_noise", "predict_x0"):
@@ -108,18 +108,34 @@ class NetworkChecks(FamilySuite):
         components, batch = self._batch(prepared)
         adapter: Any = components.adapter
         _, t, noisy = noisy_input(components, batch)
-        conditional = self._predict(components, "teacher", noisy, t, batch, what="predict_x0")
-        unconditional = self._predict(components, "teacher", noisy, t, batch, what="predict_x0", conditional=False)
         teacher = components.bundle["teacher"]
-        for scale in (3.0, 1.0):
-            with torch.no_grad(), _CallCounter(teacher.modules) as calls:
-                guided = adapter.predict_x0_guided(teacher, noisy, t, batch, guidance_scale=scale)
-            expected = unconditional + scale * (conditional - unconditional)
-            assert_close(
-                f"predict_x0_guided at scale {scale:g} (u + w (c - u))", guided, expected, rtol=10 * self.tolerance
-            )
-            assert calls.most <= 1, f"guidance at scale {scale:g} runs the network {calls.most} times, not once"
-        assert_close("guidance at scale 1, which is no guidance,", guided, conditional, rtol=self.tolerance)
+        for what in ("predict_x0", "predict_noise"):
+            conditional = self._predict(components, "teacher", noisy, t, batch, what=what)
+            unconditional = self._predict(components, "teacher", noisy, t, batch, what=what, conditional=False)
+            for scale in (3.0, 1.0):
+                with torch.no_grad(), _CallCounter(teacher.modules) as calls:
+                    guided = getattr(adapter, f"{what}_guided")(teacher, noisy, t, batch, guidance_scale=scale)
+                expected = unconditional + scale * (conditional - unconditional)
+                called = f"{what}_guided at scale {scale:g}"
+                assert_close(f"{called} (u + w (c - u))", guided, expected, rtol=10 * self.tolerance)
+                assert calls.most <= 1, f"{called} runs the network {calls.most} times, not once"
+            assert_close("guidance at scale 1, which is no guidance,", guided, conditional, rtol=self.tolerance)
+
+    @needs("negative")
+    def test_the_context_holds_for_both_halves_of_guidance_and_for_dropped_captions(
+        self, prepared: PreparedFamily
+    ) -> None:
+        _, batch = self._batch(prepared)
+        size = batch.batch_size
+        twice = batch.with_both_conditionings()
+        dropped = batch.with_conditioning_dropped(torch.ones(size, dtype=torch.bool))
+        for name, value in batch.context.items():
+            assert value.shape[:1] == (size,), f"context {name!r} has shape {list(value.shape)} for {size} samples"
+            for half in (slice(None, size), slice(size, None)):
+                assert_equal(f"context {name!r} of a half of guidance", twice.context[name][half], value)
+            assert_equal(f"context {name!r} without captions", dropped.context[name], value)
+        shared = sorted(set(batch.context) & set(batch.conditioning))
+        assert not shared, f"{shared} are in the context and in the conditioning: which one does the network see?"
 
     # --- gradients ------------------------------------------------------------------------------------------------------
 

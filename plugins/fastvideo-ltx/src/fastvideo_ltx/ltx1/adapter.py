@@ -41,12 +41,12 @@ class LtxVideoAdapter(LtxAdapter):
         handle: RoleHandle,
         noisy: Tensor,
         t: Tensor,
-        conditioning: Mapping[str, Tensor],
+        inputs: Mapping[str, Tensor],
         layout: TokenLayout,
     ) -> Tensor:
         transformer: Any = handle.modules[TRANSFORMER]
-        positions = folder_positions(self.folder, layout, conditioning[FPS])
-        text, mask = conditioning[TEXT], conditioning[TEXT_MASK]
+        positions = folder_positions(self.folder, layout, inputs[FPS])
+        text, mask = inputs[TEXT], inputs[TEXT_MASK]
         return predict_velocity(transformer, noisy, t, text, mask, positions, autocast=self.autocast)
 
     def blocks(self, handle: RoleHandle) -> list[nn.Module]:

@@ -91,11 +91,11 @@ class Ltx2Adapter(LtxAdapter):
         handle: RoleHandle,
         noisy: Tensor,
         t: Tensor,
-        conditioning: Mapping[str, Tensor],
+        inputs: Mapping[str, Tensor],
         layout: TokenLayout,
     ) -> Tensor:
         transformer: Any = handle.modules[TRANSFORMER]
-        return predict_velocity(transformer, noisy, t, conditioning, layout, autocast=self.autocast)
+        return predict_velocity(transformer, noisy, t, inputs, layout, autocast=self.autocast)
 
     def blocks(self, handle: RoleHandle) -> list[nn.Module]:
         transformer: Any = handle.modules[TRANSFORMER]

@@ -157,10 +157,10 @@ class Ltx2(Generation):
     ) -> Tensor:
         samples, dtype = len(noisy), torch.bfloat16 if autocast else torch.float32
         widths = {TEXT: text_width(transformer), AUDIO_TEXT: audio_text_width(transformer)}
-        conditioning = {name: torch.empty(samples, TEXT_LENGTH, width, dtype=dtype) for name, width in widths.items()}
-        conditioning[TEXT_MASK] = torch.empty(samples, TEXT_LENGTH, dtype=torch.int64)
-        conditioning[FPS] = torch.empty(samples, dtype=torch.float64)
-        return predict_velocity(transformer, noisy, t, conditioning, layout, autocast=autocast)
+        inputs = {name: torch.empty(samples, TEXT_LENGTH, width, dtype=dtype) for name, width in widths.items()}
+        inputs[TEXT_MASK] = torch.empty(samples, TEXT_LENGTH, dtype=torch.int64)
+        inputs[FPS] = torch.empty(samples, dtype=torch.float64)
+        return predict_velocity(transformer, noisy, t, inputs, layout, autocast=autocast)
 
     def caption_encoder(
         self, folder: LtxFolder, *, device: torch.device, dtype: torch.dtype, where: str = "path"

@@ -19,7 +19,7 @@ def predict_velocity(
     transformer: LTX2VideoTransformer3DModel,
     packed: Tensor,
     t: Tensor,
-    conditioning: Mapping[str, Tensor],
+    inputs: Mapping[str, Tensor],
     layout: TokenLayout,
     *,
     autocast: bool,
@@ -33,7 +33,7 @@ def predict_velocity(
         transformer: in bfloat16 it runs natively, as at inference.
         packed: x_t [B, S, 128], video tokens, then audio tokens.
         t: [B] or per token [B, S], in [0, num_train_timesteps].
-        conditioning: `text` [B, L, D], `text_mask` [B, L] and `fps` [B]; with audio tokens also `audio_text` [B, L, D'].
+        inputs: `text` [B, L, D], `text_mask` [B, L] and `fps` [B]; with audio tokens also `audio_text` [B, L, D'].
         layout: what the tokens are.
         autocast: compute in bfloat16 although the weights are float32.
 
@@ -42,14 +42,14 @@ def predict_velocity(
     """
     dtype = transformer.dtype
     video, audio = _streams(packed.to(dtype), layout)
-    text, mask = conditioning[TEXT].to(dtype), conditioning[TEXT_MASK]
+    text, mask = inputs[TEXT].to(dtype), inputs[TEXT_MASK]
     isolated = layout.audio == 0
     if isolated:
         # The network has no call without audio: one empty token, which the video cannot see, costs next to nothing.
         audio = video.new_zeros(video.shape[0], 1, transformer.config.audio_in_channels)
         audio_text = text.new_zeros(text.shape[0], 1, audio_text_width(transformer))
     else:
-        audio_text = conditioning[AUDIO_TEXT].to(dtype)
+        audio_text = inputs[AUDIO_TEXT].to(dtype)
     video_t, audio_t = (t, t) if t.ndim == 1 or isolated else _streams(t, layout)
     with torch.autocast(packed.device.type, dtype=torch.bfloat16, enabled=autocast and dtype == torch.float32):
         video_velocity, audio_velocity = transformer(
@@ -67,7 +67,7 @@ def predict_velocity(
             height=layout.height,
             width=layout.width,
             audio_num_frames=audio.shape[1],
-            video_coords=video_positions(transformer, layout, conditioning[FPS]),
+            video_coords=video_positions(transformer, layout, inputs[FPS]),
             isolate_modalities=isolated,
             use_cross_timestep=True,
             return_dict=False,
