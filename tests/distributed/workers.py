@@ -254,11 +254,12 @@ def memory(out: Path, *, path: str) -> None:
     from fastvideo_core.contracts.roles import RoleHandle, RoleManager
     from fastvideo_core.placing.materialise import materialise
     from fastvideo_core.placing.shard import shard_roles
-    from fastvideo_wan.loading import meta_transformer, transformer_weights
+    from fastvideo_diffusers.loading import stored_weights
+    from fastvideo_wan.loading import meta_transformer
 
     network = meta_transformer(path, dtype=torch.float32)
     handle = RoleHandle("student", {"transformer": network}, trainable=True, block_classes=(WanTransformerBlock,))
-    handle.weights = transformer_weights(path)
+    handle.weights = stored_weights(path, "transformer")
     shard_roles(RoleManager({"student": handle}))
     before = peak_memory(reset=True)
     materialise(handle, context.device())

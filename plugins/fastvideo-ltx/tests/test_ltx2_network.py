@@ -9,8 +9,8 @@ from diffusers import LTX2ImageToVideoPipeline, LTX2VideoTransformer3DModel
 from ltx2_pipeline import FPS, HEIGHT, WIDTH, generate, open_pipeline, packed, recorded
 from PIL import Image
 
+from fastvideo_diffusers.loading import load_model
 from fastvideo_ltx.layout import TokenLayout
-from fastvideo_ltx.loading import load_model
 from fastvideo_ltx.ltx2.latents import pack_audio, unpack_audio
 from fastvideo_ltx.ltx2.network import predict_velocity
 from fastvideo_ltx.ltx2.text import Connectors, GemmaCaptions, pad_left

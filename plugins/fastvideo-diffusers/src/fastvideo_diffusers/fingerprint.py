@@ -14,7 +14,7 @@ _VALUES = 16
 """Read of every tensor: fine-tuning moves them all, and an encoder of many gigabytes is compared in seconds."""
 
 
-def fingerprint(folder: Path, *, where: str, wanted: Callable[[str], bool] = lambda name: True) -> str:
+def fingerprint(folder: Path, *, where: str, wanted: Callable[[str], bool] | None = None) -> str:
     """16 hexadecimal digits over the size of every tensor and 16 values spread over it, rounded to bfloat16.
 
     The same for a copy of the weights in another folder, divided into other files, under other names, or in bfloat16.
@@ -22,7 +22,7 @@ def fingerprint(folder: Path, *, where: str, wanted: Callable[[str], bool] = lam
     Args:
         folder: safetensors files, as diffusers and transformers write them.
         where: how errors name the place that gave the path.
-        wanted: which tensors count, by name.
+        wanted: which tensors count, by name; None is all.
 
     Raises:
         ConfigError: the folder holds no such files, or damaged ones.

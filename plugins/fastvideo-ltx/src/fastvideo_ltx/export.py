@@ -14,13 +14,13 @@ from fastvideo_core.diffusion.flow import shift_sigma
 from fastvideo_core.diffusion.rollout import FewStepSchedule
 from fastvideo_core.errors import CheckpointError, Problem
 from fastvideo_diffusers.pipeline_copy import ROOT_FILES, component_names, copy_parts, new_folder
+from fastvideo_diffusers.quiet import no_progress_bars
 from fastvideo_diffusers.schedule_fit import TOLERANCE
 from fastvideo_ltx.batches import layout_of_video
 from fastvideo_ltx.config import LtxConfig
 from fastvideo_ltx.export_schedule import PLAIN, few_step_scheduler_config, fit_schedule
 from fastvideo_ltx.folder import TRANSFORMER, LtxFolder
 from fastvideo_ltx.generations import open_folder
-from fastvideo_ltx.quiet import no_progress_bars
 from fastvideo_ltx.schedule import many_step_config, resolve_flow_shift
 
 StudentSchedule: TypeAlias = Callable[[Callable[[Tensor], Tensor]], FewStepSchedule | None]

@@ -14,12 +14,12 @@ from fastvideo_core.config.training import TrainingArgs
 from fastvideo_data.preprocessing.captions import CaptionEncoder, PromptEmbeddings
 from fastvideo_data.preprocessing.encoder import LatentEncoder, VideoGeometry
 from fastvideo_data.video_sizes import VideoSize
+from fastvideo_diffusers.identity import StoredEncoder
+from fastvideo_diffusers.loading import check_weights, load_model, meta_model, outline_model
 from fastvideo_ltx.batches import data_free_video, stored_video
 from fastvideo_ltx.config import LtxConfig
 from fastvideo_ltx.folder import TRANSFORMER, LtxFolder
-from fastvideo_ltx.identity import StoredEncoder
 from fastvideo_ltx.layout import TokenLayout
-from fastvideo_ltx.loading import check_model, load_model, load_tokenizer, meta_model, outline_model
 
 if TYPE_CHECKING:
     from fastvideo_ltx.adapter import LtxAdapter
@@ -159,10 +159,7 @@ class Generation(ABC):
         kinds = {
             TRANSFORMER: self.transformer, **(self.text_models if encodes else {}), **(self.decoders if decodes else {}),
         }  # fmt: skip
-        if encodes and Path(path).is_dir():
-            load_tokenizer(path, where=where, pads=self.tokenizer_pads)
-        for subfolder, kind in kinds.items():
-            check_model(kind, path, subfolder, where=where)
+        check_weights(path, kinds, where=where, tokenizer=encodes, tokenizer_pads=self.tokenizer_pads)
 
     @abstractmethod
     def evaluate(

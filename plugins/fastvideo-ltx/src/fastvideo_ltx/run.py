@@ -14,6 +14,7 @@ from fastvideo_data.loading.loader import ParquetLoader
 from fastvideo_data.preprocessing.encoder import EncoderIdentity
 from fastvideo_data.video_sizes import VideoSize, fit_prompt
 from fastvideo_diffusers.family_roles import FamilyRoles, open_family_roles, takes_many_steps
+from fastvideo_diffusers.identity import encoder_identity
 from fastvideo_diffusers.pipeline_files import check_undamaged
 from fastvideo_diffusers.stored_tensors import stored_text
 from fastvideo_ltx.batches import check_first_frames, data_free_video, frame_rates, stored_video
@@ -21,7 +22,6 @@ from fastvideo_ltx.config import LtxConfig
 from fastvideo_ltx.folder import LtxFolder
 from fastvideo_ltx.generation import Generation
 from fastvideo_ltx.generations import open_folder
-from fastvideo_ltx.identity import encoder_identity
 from fastvideo_ltx.schedule import is_dynamic, many_step_config, resolve_flow_shift
 
 FAMILY = "ltx"

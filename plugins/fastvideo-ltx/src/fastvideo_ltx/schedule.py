@@ -17,6 +17,17 @@ BASE_SCHEDULER = "base_scheduler"
 """Under MARKER: the scheduler configuration that the student's schedule stands in for."""
 
 
+PUBLISHED_SCHEDULER = {
+    "use_dynamic_shifting": True,
+    "base_image_seq_len": 1024,
+    "max_image_seq_len": 4096,
+    "base_shift": 0.95,
+    "max_shift": 2.05,
+    "shift_terminal": 0.1,
+}
+"""The scheduler settings of the published pipelines, which tiny ones have too."""
+
+
 def own_scheduler(folder: LtxFolder) -> Mapping[str, Any]:
     """The configuration of the pipeline's many-step scheduler; an exported student's schedule is none."""
     marked: Mapping[str, Any] = folder.scheduler.get(MARKER, {})

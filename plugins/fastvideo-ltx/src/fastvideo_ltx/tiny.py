@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fastvideo_core.errors import ConfigError, Problem
+from fastvideo_core.errors import Problem
+from fastvideo_diffusers.tiny import check_sizes
 from fastvideo_ltx.generations import GENERATIONS
 
 
@@ -40,22 +41,18 @@ def write_tiny_pipeline(
         ConfigError: for options that make no LTX, or a folder that is not empty.
     """
     out = Path(out)
-    problems = []
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        problems.append(Problem("is not an empty folder", where=str(out), fix="name a new folder"))
+    more = []
     if generation not in GENERATIONS:
         allowed = ", ".join(str(number) for number in GENERATIONS)
-        problems.append(Problem(f"is {generation}", where="generation", allowed=allowed))
-    counts = {"num_layers": num_layers, "num_heads": num_heads, "text_layers": text_layers}
-    problems += [Problem(f"is {value}", where=name, allowed="1 or more") for name, value in counts.items() if value < 1]
-    for name, value, multiple in (("head_dim", head_dim, 4), ("text_dim", text_dim, 8), ("vae_dim", vae_dim, 4)):
-        if value < multiple or value % multiple:
-            problems.append(Problem(f"is {value}", where=name, allowed=f"multiples of {multiple}"))
+        more.append(Problem(f"is {generation}", where="generation", allowed=allowed))
     if head_dim * num_heads < 6:
-        problems.append(Problem(f"make {head_dim * num_heads}", where="head_dim x num_heads", allowed="6 or more"))
-    if problems:
-        raise ConfigError(problems)
-    out.mkdir(parents=True, exist_ok=True)
+        more.append(Problem(f"make {head_dim * num_heads}", where="head_dim x num_heads", allowed="6 or more"))
+    check_sizes(
+        out,
+        at_least_one={"num_layers": num_layers, "num_heads": num_heads, "text_layers": text_layers},
+        multiples={"head_dim": (head_dim, 4), "text_dim": (text_dim, 8), "vae_dim": (vae_dim, 4)},
+        more=more,
+    )
     GENERATIONS[generation].write_tiny(
         out,
         seed=seed,

@@ -13,10 +13,11 @@ from fastvideo_core.distributed import context
 from fastvideo_data.preprocessing.captions import PromptEmbeddings
 from fastvideo_data.sampling_validator import SamplingValidator
 from fastvideo_data.validation_prompts import prompts_of_run
+from fastvideo_diffusers.loading import stored_weights
 from fastvideo_wan.adapter import WanAdapter
 from fastvideo_wan.config import NEGATIVE_PROMPT, WanConfig
 from fastvideo_wan.folder import TRANSFORMER
-from fastvideo_wan.loading import load_transformer, meta_transformer, transformer_weights
+from fastvideo_wan.loading import load_transformer, meta_transformer
 from fastvideo_wan.run import open_roles
 from fastvideo_wan.sampler import WanSampler
 from fastvideo_wan.schedule import resolve_flow_shift
@@ -87,7 +88,7 @@ def _role(cfg: RunConfig, name: str, device: torch.device, bf16: bool) -> RoleHa
     weights = None
     if context.world_size() > 1:
         transformer = meta_transformer(role.path, dtype=dtype, where=place)
-        weights = transformer_weights(role.path, where=place)
+        weights = stored_weights(role.path, TRANSFORMER, where=place)
     else:
         transformer = load_transformer(role.path, dtype=dtype, device=device, where=place)
     transformer.requires_grad_(role.trainable).train(role.trainable)

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from fastvideo_data.preprocessing.captions import CaptionCut
 from fastvideo_data.preprocessing.encoder import VideoGeometry
+from fastvideo_diffusers.identity import TEXT_ENCODER, VAE, encoder_identity
 from fastvideo_wan.folder import open_folder
-from fastvideo_wan.identity import encoder_identity
 from fastvideo_wan.loading import load_vae
 from fastvideo_wan.sizes import GEOMETRY
 from fastvideo_wan.text import TextEncoder
@@ -46,7 +46,7 @@ class WanEncoder:
     def describe(self) -> dict[str, str]:
         """The encoding's identity, taken from the weights themselves, so that a moved folder keeps it."""
         if self._description is None:
-            identity = encoder_identity(self._path, where="model path", download=True)
+            identity = encoder_identity(self._path, (VAE, TEXT_ENCODER), where="model path", download=True)
             assert identity is not None
             self._description = {
                 "family": "wan",

@@ -13,12 +13,12 @@ from torch import Tensor
 from fastvideo_core.diffusion.rollout import FewStepSchedule
 from fastvideo_core.errors import CheckpointError, Problem
 from fastvideo_diffusers.pipeline_copy import ROOT_FILES, component_names, copy_parts, new_folder
+from fastvideo_diffusers.quiet import no_progress_bars
 from fastvideo_diffusers.schedule_fit import TOLERANCE
 from fastvideo_wan.config import WanConfig
 from fastvideo_wan.export_schedule import few_step_scheduler_config, fit_schedule
 from fastvideo_wan.folder import TRANSFORMER, WanFolder, open_folder
 from fastvideo_wan.loading import outline_transformer
-from fastvideo_wan.quiet import no_progress_bars
 from fastvideo_wan.schedule import many_step_scheduler, resolve_flow_shift, shift_and_clamp
 
 StudentSchedule: TypeAlias = Callable[[Callable[[Tensor], Tensor]], FewStepSchedule | None]

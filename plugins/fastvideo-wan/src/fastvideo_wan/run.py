@@ -12,12 +12,12 @@ from fastvideo_core.errors import Problem, UserError
 from fastvideo_data.preprocessing.encoder import EncoderIdentity
 from fastvideo_data.video_sizes import VideoSize, fit_prompt
 from fastvideo_diffusers.family_roles import FamilyRoles, open_family_roles, takes_many_steps
+from fastvideo_diffusers.identity import TEXT_ENCODER, VAE, encoder_identity
 from fastvideo_diffusers.pipeline_files import check_undamaged
 from fastvideo_diffusers.stored_tensors import stored_text
 from fastvideo_wan.batches import data_free_shape, stored_latents
 from fastvideo_wan.config import WanConfig
 from fastvideo_wan.folder import COMPONENTS, WanFolder, open_folder
-from fastvideo_wan.identity import encoder_identity
 from fastvideo_wan.loading import check_weights
 from fastvideo_wan.schedule import many_step_scheduler, resolve_flow_shift
 from fastvideo_wan.sizes import GEOMETRY, SIZE
@@ -40,12 +40,9 @@ def encoders(cfg: RunConfig, *, latents_source: LatentsSource | None, download: 
     """What the run's data must have been encoded with; see WanConfig.encoders."""
     roles = open_roles(cfg)
     where = f"roles.{roles.base_role}.path"
-    identity = encoder_identity(roles.base.path, where=where, download=download)
-    if identity is None:
-        return None
-    if latents_source != "data":
-        del identity["vae"]
-    return EncoderIdentity(roles.base_role, roles.base.path, identity)
+    wanted = (VAE, TEXT_ENCODER) if latents_source == "data" else (TEXT_ENCODER,)
+    identity = encoder_identity(roles.base.path, wanted, where=where, download=download)
+    return None if identity is None else EncoderIdentity(roles.base_role, roles.base.path, identity)
 
 
 def input_problems(

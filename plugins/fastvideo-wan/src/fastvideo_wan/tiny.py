@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-import diffusers
-import torch
 from diffusers import (
     AutoencoderKLWan,
     FlowMatchEulerDiscreteScheduler,
     UniPCMultistepScheduler,
     WanTransformer3DModel,
 )
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
-from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
+from transformers import UMT5Config, UMT5EncoderModel
 
-from fastvideo_core.errors import ConfigError, Problem
-from fastvideo_wan.quiet import no_progress_bars
+from fastvideo_core.errors import Problem
+from fastvideo_diffusers.tiny import byte_tokenizer, check_sizes, save_pipeline, seeded, t5_encoder
 
 LATENT_CHANNELS = 16
 LATENTS_MEAN = (
@@ -28,8 +23,6 @@ LATENTS_MEAN = (
 LATENTS_STD = (
     1.31, 2.45, 0.82, 1.97, 3.06, 1.14, 2.21, 0.95, 1.58, 2.73, 1.43, 0.77, 2.08, 1.86, 1.22, 2.59,
 )  # fmt: skip
-
-SPECIAL_TOKENS = ("<pad>", "</s>", "<unk>")
 
 
 def write_tiny_pipeline(
@@ -67,11 +60,14 @@ def write_tiny_pipeline(
     out = Path(out)
     counts = {"num_layers": num_layers, "num_heads": num_heads, "ffn_dim": ffn_dim}
     counts |= {"text_layers": text_layers, "vae_dim": vae_dim}
-    _check(out, counts, head_dim=head_dim, text_dim=text_dim, scheduler=scheduler)
-    out.mkdir(parents=True, exist_ok=True)
-    tokenizer = _byte_tokenizer()
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
+    more = []
+    if head_dim < 6 or head_dim % 2:
+        more.append(Problem(f"is {head_dim}", where="head_dim", allowed="even numbers from 6 on"))
+    if scheduler not in ("euler", "unipc"):
+        more.append(Problem(f"is {scheduler!r}", where="scheduler", allowed="euler, unipc"))
+    check_sizes(out, at_least_one=counts, multiples={"text_dim": (text_dim, 8)}, more=more)
+    tokenizer = byte_tokenizer(max_length=512)
+    with seeded(seed):
         transformer = WanTransformer3DModel(
             patch_size=(1, 2, 2),
             num_attention_heads=num_heads,
@@ -94,18 +90,7 @@ def write_tiny_pipeline(
             latents_mean=list(LATENTS_MEAN),
             latents_std=list(LATENTS_STD),
         )
-        text_encoder = UMT5EncoderModel(
-            UMT5Config(
-                vocab_size=len(tokenizer),
-                d_model=text_dim,
-                d_kv=8,
-                d_ff=37,
-                num_layers=text_layers,
-                num_heads=text_dim // 8,
-                pad_token_id=tokenizer.pad_token_id,
-                eos_token_id=tokenizer.eos_token_id,
-            )
-        )
+        text_encoder = t5_encoder(UMT5EncoderModel, UMT5Config, tokenizer, width=text_dim, layers=text_layers)
     schedule = (
         FlowMatchEulerDiscreteScheduler(shift=flow_shift)
         if scheduler == "euler"
@@ -115,76 +100,10 @@ def write_tiny_pipeline(
     )
     save_pipeline(
         out,
+        "WanPipeline",
         transformer=transformer,
         vae=vae,
         text_encoder=text_encoder,
         tokenizer=tokenizer,
         scheduler=schedule,
     )
-
-
-def save_pipeline(
-    out: Path,
-    *,
-    transformer: WanTransformer3DModel,
-    vae: AutoencoderKLWan,
-    text_encoder: UMT5EncoderModel,
-    tokenizer: PreTrainedTokenizerFast,
-    scheduler: FlowMatchEulerDiscreteScheduler | UniPCMultistepScheduler,
-) -> None:
-    """Writes the parts as a folder that plain `WanPipeline.from_pretrained` loads, with transformers 4 and 5."""
-    with no_progress_bars():
-        transformer.save_pretrained(out / "transformer")
-        vae.save_pretrained(out / "vae")
-        text_encoder.save_pretrained(out / "text_encoder")
-    _save_tokenizer(tokenizer, out / "tokenizer")
-    scheduler.save_pretrained(out / "scheduler")
-    index = {
-        "_class_name": "WanPipeline",
-        "_diffusers_version": diffusers.__version__,
-        "scheduler": ["diffusers", type(scheduler).__name__],
-        "text_encoder": ["transformers", "UMT5EncoderModel"],
-        "tokenizer": ["transformers", "PreTrainedTokenizerFast"],
-        "transformer": ["diffusers", "WanTransformer3DModel"],
-        "vae": ["diffusers", "AutoencoderKLWan"],
-    }
-    (out / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
-
-
-def _byte_tokenizer() -> PreTrainedTokenizerFast:
-    """One token per UTF-8 byte, closed by </s> as T5's tokenizers do: encodes any text without a vocabulary file."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {token: index for index, token in enumerate([*SPECIAL_TOKENS, *alphabet])}
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", vocabulary["</s>"])]
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>", model_max_length=512
-    )
-
-
-def _save_tokenizer(tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
-    tokenizer.save_pretrained(out)
-    # transformers 5 writes a class name that transformers 4 does not know; this one both do.
-    config_file = out / "tokenizer_config.json"
-    config = json.loads(config_file.read_text(encoding="utf-8"))
-    config["tokenizer_class"] = "PreTrainedTokenizerFast"
-    config_file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
-def _check(out: Path, counts: Mapping[str, int], *, head_dim: int, text_dim: int, scheduler: str) -> None:
-    problems = []
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        problems.append(Problem("is not an empty folder", where=str(out), fix="name a new folder"))
-    problems += [Problem(f"is {value}", where=name, allowed="1 or more") for name, value in counts.items() if value < 1]
-    if head_dim < 6 or head_dim % 2:
-        problems.append(Problem(f"is {head_dim}", where="head_dim", allowed="even numbers from 6 on"))
-    if text_dim < 8 or text_dim % 8:
-        problems.append(Problem(f"is {text_dim}", where="text_dim", allowed="multiples of 8"))
-    if scheduler not in ("euler", "unipc"):
-        problems.append(Problem(f"is {scheduler!r}", where="scheduler", allowed="euler, unipc"))
-    if problems:
-        raise ConfigError(problems)

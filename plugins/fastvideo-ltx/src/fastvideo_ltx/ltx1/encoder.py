@@ -10,8 +10,8 @@ from torch import Tensor
 
 from fastvideo_data.preprocessing.captions import CaptionCut, CaptionEncoder, caption_cut
 from fastvideo_data.preprocessing.encoder import VideoGeometry
-from fastvideo_ltx.identity import TEXT_ENCODER, VAE, encoder_identity
-from fastvideo_ltx.loading import load_model
+from fastvideo_diffusers.identity import TEXT_ENCODER, VAE, encoder_identity
+from fastvideo_diffusers.loading import load_model
 
 
 class LtxVideoEncoder:

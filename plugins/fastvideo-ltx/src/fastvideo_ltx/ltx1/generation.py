@@ -25,12 +25,12 @@ from fastvideo_core.errors import ConfigError, Problem
 from fastvideo_data.preprocessing.captions import PromptEmbeddings
 from fastvideo_data.preprocessing.encoder import VideoGeometry
 from fastvideo_data.video_sizes import VideoSize
+from fastvideo_diffusers.identity import TEXT_ENCODER, VAE
 from fastvideo_diffusers.pipeline_files import DAMAGED
 from fastvideo_ltx.adapter import LtxAdapter
 from fastvideo_ltx.config import FRAMES_DIVISOR, SIZE_MULTIPLE, LtxConfig
 from fastvideo_ltx.folder import TRANSFORMER, LtxFolder, read_config, read_tensors
 from fastvideo_ltx.generation import Generation
-from fastvideo_ltx.identity import TEXT_ENCODER, VAE
 from fastvideo_ltx.layout import TokenLayout
 from fastvideo_ltx.ltx1.adapter import LtxVideoAdapter, folder_positions
 from fastvideo_ltx.ltx1.encoder import LtxVideoEncoder

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from fastvideo_core.contracts.validator import SampledVideo
 from fastvideo_data.video_sizes import VideoSize
 from fastvideo_diffusers.autocast import Autocast
+from fastvideo_diffusers.loading import load_model
 from fastvideo_ltx.batches import layout_of_video
 from fastvideo_ltx.captions import pad_text
 from fastvideo_ltx.layout import TokenLayout, pack_video, unpack_video
-from fastvideo_ltx.loading import load_model
 from fastvideo_ltx.ltx1.latents import decode_frames
 from fastvideo_ltx.sampler import LtxSampler
 from fastvideo_ltx.schedule import many_step_scheduler

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase, T5EncoderModel
 
 from fastvideo_data.preprocessing.captions import CaptionCut, cut_of
 from fastvideo_diffusers.lazy_weights import LazyWeights
-from fastvideo_ltx.loading import load_text_model, load_tokenizer
+from fastvideo_diffusers.loading import load_text_model, load_tokenizer
 
 
 class T5Captions:

@@ -2,30 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
-import diffusers
 import torch
 from diffusers import AutoencoderKLLTXVideo, FlowMatchEulerDiscreteScheduler, LTXVideoTransformer3DModel
 from transformers import T5Config, T5EncoderModel
 
-from fastvideo_ltx.quiet import no_progress_bars
-from fastvideo_ltx.tiny_tokenizer import byte_tokenizer, save_tokenizer
+from fastvideo_diffusers.tiny import byte_tokenizer, save_pipeline, seeded, t5_encoder
+from fastvideo_ltx.schedule import PUBLISHED_SCHEDULER
 
 LATENT_CHANNELS = 128
 MAX_TEXT = 512
-
-DYNAMIC_SHIFT = {
-    "use_dynamic_shifting": True,
-    "base_image_seq_len": 1024,
-    "max_image_seq_len": 4096,
-    "base_shift": 0.95,
-    "max_shift": 2.05,
-    "shift_terminal": 0.1,
-}
-"""The scheduler of the published pipelines."""
 
 
 def write_tiny(
@@ -41,8 +28,7 @@ def write_tiny(
 ) -> None:
     """Writes the pipeline into the empty folder `out`; see `tiny.write_tiny_pipeline`."""
     tokenizer = byte_tokenizer(max_length=MAX_TEXT)
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
+    with seeded(seed):
         transformer = LTXVideoTransformer3DModel(
             in_channels=LATENT_CHANNELS,
             out_channels=LATENT_CHANNELS,
@@ -61,37 +47,15 @@ def write_tiny(
         )
         vae.latents_mean.copy_(torch.randn(LATENT_CHANNELS))
         vae.latents_std.copy_(0.5 + torch.rand(LATENT_CHANNELS))
-        text_encoder = T5EncoderModel(
-            T5Config(
-                vocab_size=len(tokenizer),
-                d_model=text_dim,
-                d_kv=8,
-                d_ff=37,
-                num_layers=text_layers,
-                num_heads=text_dim // 8,
-                feed_forward_proj="gated-gelu",
-                pad_token_id=tokenizer.pad_token_id,
-                eos_token_id=tokenizer.eos_token_id,
-            )
+        text_encoder = t5_encoder(
+            T5EncoderModel, T5Config, tokenizer, width=text_dim, layers=text_layers, feed_forward_proj="gated-gelu"
         )
-    with no_progress_bars():
-        transformer.save_pretrained(out / "transformer")
-        vae.save_pretrained(out / "vae")
-        text_encoder.save_pretrained(out / "text_encoder")
-    save_tokenizer(tokenizer, out / "tokenizer")
-    FlowMatchEulerDiscreteScheduler(**DYNAMIC_SHIFT).save_pretrained(out / "scheduler")
-    write_index(out, "LTXPipeline")
-
-
-def write_index(out: Path, pipeline: str) -> None:
-    """Writes model_index.json of a folder that the pipeline class `pipeline` loads."""
-    index: dict[str, Any] = {
-        "_class_name": pipeline,
-        "_diffusers_version": diffusers.__version__,
-        "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
-        "text_encoder": ["transformers", "T5EncoderModel"],
-        "tokenizer": ["transformers", "PreTrainedTokenizerFast"],
-        "transformer": ["diffusers", "LTXVideoTransformer3DModel"],
-        "vae": ["diffusers", "AutoencoderKLLTXVideo"],
-    }
-    (out / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    save_pipeline(
+        out,
+        "LTXPipeline",
+        transformer=transformer,
+        vae=vae,
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        scheduler=FlowMatchEulerDiscreteScheduler(**PUBLISHED_SCHEDULER),
+    )

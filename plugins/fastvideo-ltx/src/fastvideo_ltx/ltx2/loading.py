@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from diffusers import AutoencoderKLLTX2Audio, AutoencoderKLLTX2Video
 from diffusers.pipelines.ltx2 import LTX2TextConnectors, LTX2Vocoder, LTX2VocoderWithBWE
 from transformers import Gemma3ForConditionalGeneration, PreTrainedTokenizerBase
 
-from fastvideo_ltx.loading import load_model, load_text_model, load_tokenizer
+from fastvideo_diffusers.loading import load_frozen, load_text_model, load_tokenizer
 
 VOCODERS = {kind.__name__: kind for kind in (LTX2Vocoder, LTX2VocoderWithBWE)}
 """By the name that a pipeline's index gives."""
@@ -21,23 +19,23 @@ def load_vae(path: str, *, device: torch.device, where: str = "path") -> Autoenc
     Raises:
         ConfigError: the weights cannot be read, or do not fit the configuration.
     """
-    return _frozen(AutoencoderKLLTX2Video, path, "vae", torch.float32, device, where)
+    return load_frozen(AutoencoderKLLTX2Video, path, "vae", device=device, where=where)
 
 
 def load_audio_vae(path: str, *, device: torch.device, where: str = "path") -> AutoencoderKLLTX2Audio:
     """The audio autoencoder, float32; errors as `load_vae`."""
-    return _frozen(AutoencoderKLLTX2Audio, path, "audio_vae", torch.float32, device, where)
+    return load_frozen(AutoencoderKLLTX2Audio, path, "audio_vae", device=device, where=where)
 
 
 def load_vocoder(path: str, kind: str, *, device: torch.device) -> LTX2Vocoder | LTX2VocoderWithBWE:
     """The vocoder of the class named `kind`, float32; errors as `load_vae`."""
-    vocoder: LTX2Vocoder | LTX2VocoderWithBWE = _frozen(VOCODERS[kind], path, "vocoder", torch.float32, device, "path")
+    vocoder: LTX2Vocoder | LTX2VocoderWithBWE = load_frozen(VOCODERS[kind], path, "vocoder", device=device)
     return vocoder
 
 
 def load_connectors(path: str, *, dtype: torch.dtype, device: torch.device, where: str = "path") -> LTX2TextConnectors:
     """Projection and connectors of the text; errors as `load_vae`."""
-    return _frozen(LTX2TextConnectors, path, "connectors", dtype, device, where)
+    return load_frozen(LTX2TextConnectors, path, "connectors", dtype=dtype, device=device, where=where)
 
 
 def load_text_encoder(
@@ -49,7 +47,3 @@ def load_text_encoder(
         Gemma3ForConditionalGeneration, path, "text_encoder", dtype=dtype, device=device, where=where
     )
     return tokenizer, gemma
-
-
-def _frozen(kind: Any, path: str, subfolder: str, dtype: torch.dtype, device: torch.device, where: str) -> Any:
-    return load_model(kind, path, subfolder, dtype=dtype, device=device, where=where).requires_grad_(False)

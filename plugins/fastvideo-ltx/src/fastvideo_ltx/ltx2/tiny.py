@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import warnings
 from pathlib import Path
 from typing import Any
 
-import diffusers
 import torch
 from diffusers import (
     AutoencoderKLLTX2Audio,
@@ -20,22 +17,13 @@ from tokenizers import processors
 from torch import nn
 from transformers import Gemma3Config, Gemma3ForConditionalGeneration, GemmaTokenizer
 
-from fastvideo_ltx.quiet import no_progress_bars
+from fastvideo_diffusers.tiny import save_pipeline, seeded
+from fastvideo_ltx.schedule import PUBLISHED_SCHEDULER
 
 TEXT_TOKENS = 1024
 SPECIAL_TOKENS = ("<pad>", "<eos>", "<bos>", "<unk>", "<mask>")
 AUDIO_WIDTH = 128
 """Base width of the audio autoencoder, which is also the number of its latent statistics: 8 channels x 16 mel bins."""
-
-DYNAMIC_SHIFT = {
-    "use_dynamic_shifting": True,
-    "base_image_seq_len": 1024,
-    "max_image_seq_len": 4096,
-    "base_shift": 0.95,
-    "max_shift": 2.05,
-    "shift_terminal": 0.1,
-}
-"""The scheduler of the published pipelines."""
 
 
 def write_tiny(
@@ -54,10 +42,7 @@ def write_tiny(
     The audio stream is half as wide as the video stream.
     """
     tokenizer = _byte_tokenizer()
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        # The autoencoders' smallest layers are empty, which torch's initialisation remarks.
-        warnings.simplefilter("ignore", UserWarning)
-        torch.default_generator.manual_seed(seed)
+    with seeded(seed):
         modules: dict[str, Any] = {
             "transformer": LTX2VideoTransformer3DModel(
                 num_layers=num_layers,
@@ -88,24 +73,14 @@ def write_tiny(
             ),
             "text_encoder": Gemma3ForConditionalGeneration(_gemma(text_dim, text_layers, tokenizer)),
         }
-    with no_progress_bars():
-        for name, module in modules.items():
-            module.save_pretrained(out / name)
-    _save_tokenizer(tokenizer, out / "tokenizer")
-    FlowMatchEulerDiscreteScheduler(**DYNAMIC_SHIFT).save_pretrained(out / "scheduler")
-    index = {
-        "_class_name": "LTX2Pipeline",
-        "_diffusers_version": diffusers.__version__,
-        "audio_vae": ["diffusers", "AutoencoderKLLTX2Audio"],
-        "connectors": ["ltx2", "LTX2TextConnectors"],
-        "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
-        "text_encoder": ["transformers", "Gemma3ForConditionalGeneration"],
-        "tokenizer": ["transformers", "GemmaTokenizerFast"],
-        "transformer": ["diffusers", "LTX2VideoTransformer3DModel"],
-        "vae": ["diffusers", "AutoencoderKLLTX2Video"],
-        "vocoder": ["ltx2", "LTX2Vocoder"],
-    }
-    (out / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    save_pipeline(
+        out,
+        "LTX2Pipeline",
+        tokenizer=tokenizer,
+        tokenizer_class="GemmaTokenizerFast",  # transformers 4 reads tokenizer.json by this name only; 5 knows both
+        scheduler=FlowMatchEulerDiscreteScheduler(**PUBLISHED_SCHEDULER),
+        **modules,
+    )
 
 
 def _video_vae(width: int) -> AutoencoderKLLTX2Video:
@@ -154,12 +129,3 @@ def _byte_tokenizer() -> GemmaTokenizer:
         single="<bos> $A", pair="<bos> $A <bos> $B", special_tokens=[("<bos>", vocabulary["<bos>"])]
     )
     return tokenizer
-
-
-def _save_tokenizer(tokenizer: GemmaTokenizer, out: Path) -> None:
-    tokenizer.save_pretrained(out)
-    # transformers 4 reads tokenizer.json by this name only; 5 knows both.
-    config_file = out / "tokenizer_config.json"
-    config = json.loads(config_file.read_text(encoding="utf-8"))
-    config["tokenizer_class"] = "GemmaTokenizerFast"
-    config_file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")

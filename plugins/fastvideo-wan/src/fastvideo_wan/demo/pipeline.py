@@ -7,12 +7,13 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanTransformer3DModel
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
 from fastvideo_core.config.output_folder import check_new_folder
-from fastvideo_wan.quiet import no_progress_bars
-from fastvideo_wan.tiny import LATENT_CHANNELS, save_pipeline
+from fastvideo_diffusers.quiet import no_progress_bars
+from fastvideo_diffusers.tiny import closed, save_pipeline, seeded, t5_encoder
+from fastvideo_wan.tiny import LATENT_CHANNELS
 
 TEXT_DIM = 64
 TEXT_LENGTH = 8
@@ -33,8 +34,7 @@ def write_demo_pipeline(out: Path, words: tuple[str, ...], *, seed: int = 0, lay
     """
     check_new_folder(out)
     tokenizer = _word_tokenizer(words)
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
+    with seeded(seed):
         transformer = WanTransformer3DModel(
             patch_size=(1, 2, 2),
             num_attention_heads=4,
@@ -48,20 +48,12 @@ def write_demo_pipeline(out: Path, words: tuple[str, ...], *, seed: int = 0, lay
             cross_attn_norm=True,
             qk_norm="rms_norm_across_heads",
         )
-        text_encoder = UMT5EncoderModel(
-            UMT5Config(
-                vocab_size=len(tokenizer),
-                d_model=TEXT_DIM,
-                d_kv=16,
-                d_ff=128,
-                num_layers=1,
-                num_heads=4,
-                pad_token_id=tokenizer.pad_token_id,
-                eos_token_id=tokenizer.eos_token_id,
-            )
+        text_encoder = t5_encoder(
+            UMT5EncoderModel, UMT5Config, tokenizer, width=TEXT_DIM, layers=1, d_kv=16, d_ff=128, num_heads=4
         )
     save_pipeline(
         Path(out),
+        "WanPipeline",
         transformer=transformer,
         vae=trained_vae(),
         text_encoder=text_encoder,
@@ -83,13 +75,4 @@ def _word_tokenizer(words: tuple[str, ...]) -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", vocabulary["</s>"])]
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="<pad>",
-        eos_token="</s>",
-        unk_token="<unk>",
-        model_max_length=TEXT_LENGTH,
-    )
+    return closed(tokenizer, vocabulary, max_length=TEXT_LENGTH)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,22 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from fastvideo_core.errors import ConfigError, foreign_file
 from fastvideo_diffusers.hub import unreadable_pipeline
 from fastvideo_diffusers.pipeline_files import DAMAGED, has_weights
+from fastvideo_diffusers.quiet import no_progress_bars
 from fastvideo_diffusers.safetensors_weights import SafetensorsWeights, check_complete, check_fit
-from fastvideo_ltx.quiet import no_progress_bars
 
 
-def load_model(kind: Any, path: str, subfolder: str, *, dtype: torch.dtype, device: torch.device, where: str) -> Any:
+def load_model(
+    kind: Any, path: str, subfolder: str, *, dtype: torch.dtype, device: torch.device, where: str = "path"
+) -> Any:
     """A diffusers model of class `kind`, in eval mode, a module of its own at every call.
+
+    In bfloat16, the modules that diffusers lists in its `_keep_in_fp32_modules` stay in float32.
+
+    Args:
+        kind: with `from_pretrained`, `load_config` and `from_config`.
+        path: folder or hub id of the pipeline.
+        subfolder: of the component.
+        where: how errors name the place that gave the path.
 
     Raises:
         ConfigError: the weights cannot be read, or do not fit the configuration.
@@ -38,7 +48,7 @@ def load_model(kind: Any, path: str, subfolder: str, *, dtype: torch.dtype, devi
     return model.to(device).eval()
 
 
-def meta_model(kind: Any, path: str, subfolder: str, *, dtype: torch.dtype, where: str) -> Any:
+def meta_model(kind: Any, path: str, subfolder: str, *, dtype: torch.dtype, where: str = "path") -> Any:
     """The model as `load_model` gives it, but with its parameters on meta; buffers hold their values.
 
     Raises:
@@ -55,7 +65,7 @@ def meta_model(kind: Any, path: str, subfolder: str, *, dtype: torch.dtype, wher
     return model.eval()
 
 
-def stored_weights(path: str, subfolder: str, *, where: str) -> SafetensorsWeights:
+def stored_weights(path: str, subfolder: str, *, where: str = "path") -> SafetensorsWeights:
     """The stored weights of a component, to be read in parts; of a hub id once they are downloaded.
 
     Raises:
@@ -107,6 +117,24 @@ def outline_model(kind: Any, path: str, subfolder: str, *, where: str = "path") 
         return kind.from_config(config)
 
 
+def check_weights(
+    path: str, kinds: Mapping[str, Any], *, where: str, tokenizer: bool = False, tokenizer_pads: bool = True
+) -> None:
+    """A pipeline's weights are those that its configurations describe, by the headers of their files.
+
+    Args:
+        kinds: the class of each component that is compared, by sub-folder.
+        tokenizer: whether the tokenizer of a folder must be usable too; `tokenizer_pads` as in `load_tokenizer`.
+
+    Raises:
+        ConfigError: they are not.
+    """
+    if tokenizer and Path(path).is_dir():
+        load_tokenizer(path, where=where, pads=tokenizer_pads)
+    for subfolder, kind in kinds.items():
+        check_model(kind, path, subfolder, where=where)
+
+
 def check_model(kind: Any, path: str, subfolder: str, *, where: str) -> None:
     """A component's weights are those that its configuration describes, by the headers of their files.
 
@@ -126,6 +154,19 @@ def check_model(kind: Any, path: str, subfolder: str, *, where: str) -> None:
     with readable(path, subfolder, where), torch.device("meta"):
         model = kind(kind.config_class.from_pretrained(str(folder)))
     check_fit(model, folder, where=where, whole=False)
+
+
+def load_frozen(
+    kind: Any,
+    path: str,
+    subfolder: str,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device,
+    where: str = "path",
+) -> Any:
+    """As `load_model`, without gradients: autoencoders, vocoders and the like."""
+    return load_model(kind, path, subfolder, dtype=dtype, device=device, where=where).requires_grad_(False)
 
 
 def load_text_model(

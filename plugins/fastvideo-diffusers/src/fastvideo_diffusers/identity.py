@@ -1,4 +1,4 @@
-"""What tells the encoders of one pipeline from those of another."""
+"""The identity of a pipeline's encoders: fingerprints of the weights that decide what `preprocess` stores."""
 
 from __future__ import annotations
 
@@ -6,12 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from fastvideo_diffusers.fingerprint import fingerprint
-from fastvideo_ltx.loading import component_folder
-
-
-def every_tensor(name: str) -> bool:
-    """All of them count."""
-    return True
+from fastvideo_diffusers.loading import component_folder
 
 
 @dataclass(frozen=True)
@@ -21,12 +16,12 @@ class StoredEncoder:
     Args:
         name: of the encoder in its description.
         component: the sub-folder that holds the weights.
-        wanted: which of the tensors there are the encoder's, by name.
+        wanted: which of the tensors there are the encoder's, by name; None is all.
     """
 
     name: str
     component: str
-    wanted: Callable[[str], bool] = every_tensor
+    wanted: Callable[[str], bool] | None = None
 
 
 VAE = StoredEncoder("vae", "vae")
