@@ -23,6 +23,7 @@ from fastvideo_core.contracts.family import ModelComponents
 from fastvideo_core.contracts.method import DistillMethod, check_parameters
 from fastvideo_core.contracts.rng import stream_seed
 from fastvideo_core.contracts.roles import RoleManager
+from fastvideo_core.contracts.routing import route
 from fastvideo_core.dispatch import preflight
 from fastvideo_core.dispatch.plugins import build_callbacks, method_class, used_plugins
 from fastvideo_core.dispatch.role_weights import layered, load_role, pin_role_paths, role_source, with_base_paths
@@ -154,16 +155,22 @@ def resumed_checkpoint(cfg: RunConfig, *, put_back: bool = True) -> Choice | Non
 
 
 def build_components(cfg: RunConfig, registry: PluginRegistry) -> ModelComponents:
-    """Every family of the run builds its own roles; adapter, validator and dataloader are those of the recipe's family."""
+    """Every family of the run builds its own roles; the adapter sends each call to its role's family.
+
+    Validator and dataloader are those of the recipe's family.
+    """
     sources = {name: role_source(name, role) for name, role in cfg.roles.items()}
     based = with_base_paths(cfg)
     built = {}
     for family in cfg.families:
         build: Any = registry.resolve(registry.get("models", family), "build")
         built[family] = build(based)
+        for handle in built[family].bundle:
+            handle.family = family
     main: ModelComponents = built[cfg.recipe.family]
     roles = {handle.name: handle for components in built.values() for handle in components.bundle}
     main.bundle = RoleManager({name: roles[name] for name in cfg.roles if name in roles})
+    main.adapter = route({family: components.adapter for family, components in built.items()}, cfg.recipe.family)
     for handle in main.bundle:
         if handle.weights is None:
             load_role(handle, sources[handle.name])

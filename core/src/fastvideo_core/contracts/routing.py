@@ -1,0 +1,105 @@
+"""A run's adapters as the one that its method talks to: what is said of a role goes to the role's own family."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from fastvideo_core.contracts.adapter import HasRngGenerators, OnTrainStart
+from fastvideo_core.contracts.roles import RoleHandle
+from fastvideo_core.errors import ContractError, Problem
+
+
+def route(adapters: Mapping[str, Any], family: str) -> Any:
+    """The adapter that a method calls: with one family its own; with several one with the public members of the recipe's.
+
+    Calls that take a role go to the adapter of the role's family, all others to the recipe's. `on_train_start` and
+    `get_rng_generators` reach every adapter; generators are then named `<family>/<name>`.
+
+    Args:
+        adapters: by family, as `RoleHandle.family` names it.
+        family: the recipe's.
+    """
+    main = adapters[family]
+    if len(adapters) == 1:
+        return main
+    members: dict[str, Any] = {name: _member(main, name) for name in dir(main) if not name.startswith("_")}
+    if any(isinstance(adapter, OnTrainStart) for adapter in adapters.values()):
+        members["on_train_start"] = _start_all
+    if any(isinstance(adapter, HasRngGenerators) for adapter in adapters.values()):
+        members["get_rng_generators"] = _all_generators
+    # Members are attributes of a class: from Python 3.12 on, `isinstance` of Protocols does not ask `__getattr__`.
+    return type("RoutedAdapter", (_Routed,), members)(adapters, family)
+
+
+class _Routed:
+    def __init__(self, adapters: Mapping[str, Any], family: str) -> None:
+        self._adapters = dict(adapters)
+        self._main = adapters[family]
+
+    def _call(self, name: str, handle: RoleHandle, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """The one place where a call goes to the adapter of a role."""
+        call = getattr(self._adapters.get(handle.family), name, None)
+        if call is None:
+            raise ContractError(
+                Problem(
+                    found=f"'{name}' is called with role '{handle.name}', whose family '{handle.family}' has no such call",
+                    where=f"roles.{handle.name}.family",
+                    allowed=", ".join(key for key, adapter in self._adapters.items() if hasattr(adapter, name)),
+                    fix="give the role a family that has it, or choose another method",
+                )
+            )
+        return call(*args, **kwargs)
+
+
+def _member(adapter: Any, name: str) -> Any:
+    """A public member of the recipe's adapter, as an attribute of the routed one's class."""
+    static = inspect.getattr_static(adapter, name)
+    if not inspect.isroutine(static):
+        return property(lambda self: getattr(self._main, name), doc=getattr(static, "__doc__", None))
+    signature = inspect.signature(getattr(adapter, name))
+    call = _sender(name, signature)
+    call.__name__, call.__doc__ = name, static.__doc__
+    parameters = [inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY), *signature.parameters.values()]
+    call.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return call
+
+
+def _sender(name: str, signature: inspect.Signature) -> Callable[..., Any]:
+    """Sends the call `name` to the adapter of the role that it takes, or to the recipe's when it takes none."""
+    parameters = list(signature.parameters.values())
+    handles = [index for index, parameter in enumerate(parameters) if _is_handle(parameter, first=index == 0)]
+    if not handles:
+        return lambda self, *args, **kwargs: getattr(self._main, name)(*args, **kwargs)
+    position, keyword = handles[0], parameters[handles[0]].name
+
+    def by_handle(self: _Routed, *args: Any, **kwargs: Any) -> Any:
+        handle = args[position] if len(args) > position else kwargs.get(keyword)
+        return getattr(self._main, name)(*args, **kwargs) if handle is None else self._call(name, handle, args, kwargs)
+
+    return by_handle
+
+
+def _is_handle(parameter: inspect.Parameter, *, first: bool) -> bool:
+    """Whether a parameter is a role: it is annotated RoleHandle, or is the first one and named `handle`."""
+    annotation = parameter.annotation
+    annotated = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", "")
+    return annotated.rpartition(".")[2] == RoleHandle.__name__ or (first and parameter.name == "handle")
+
+
+def _start_all(self: _Routed) -> None:
+    for adapter in self._adapters.values():
+        if isinstance(adapter, OnTrainStart):
+            adapter.on_train_start()
+
+
+def _all_generators(self: _Routed) -> dict[str, torch.Generator]:
+    return {
+        f"{family}/{name}": generator
+        for family, adapter in self._adapters.items()
+        if isinstance(adapter, HasRngGenerators)
+        for name, generator in adapter.get_rng_generators().items()
+    }
