@@ -35,7 +35,7 @@ from fastvideo_core.dispatch.load import load_run_config
 from fastvideo_core.dispatch.runtime import DistillRuntime, build_runtime_from_config
 from fastvideo_core.registry import PluginRegistry
 from fastvideo_core.training.trainer import DistillTrainer
-from fastvideo_data.loading.loader import ParquetLoader
+from fastvideo_data.data_set import DataSet
 from fastvideo_wan.tiny import write_tiny_pipeline
 
 TIME_TARGET, MEMORY_TARGET = 1.10, 1.05
@@ -384,7 +384,7 @@ def main() -> int:
         pipeline = folder / "wan"
         write_tiny_pipeline(pipeline, seed=SEED, **SIZES)
         data = write_data(folder / "data")
-        batch = next(ParquetLoader(data, batch_size=1, seed=SEED))
+        batch = next(DataSet(data).loader(batch_size=1, seed=SEED))
         make = functools.partial(build, folder, pipeline, data)
         parts = Parts(pipeline, batch["text_embedding"][0, : TEXT[0]])
         size = sum(p.numel() for p in parts.networks["student"].parameters())

@@ -27,6 +27,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 
+from fastvideo_data.data_set import DataSet
 from fastvideo_data.loading.loader import ParquetLoader
 from fastvideo_data.schema import encode_tensor, key_value_metadata, t2v_schema, write_part
 
@@ -126,7 +127,7 @@ def peak_growth(root: Path, batch_size: int, workers: int, batches: int) -> floa
 
 def measure(root: Path, batch_size: int, workers: int, batches: int) -> None:
     """Print the growth of this process's peak memory in MB."""
-    loader = ParquetLoader(root, batch_size=batch_size, seed=0, num_workers=workers)
+    loader = DataSet(root).loader(batch_size=batch_size, seed=0, num_workers=workers)
     before = own_memory()
     peak = max(own_memory() for _ in itertools.islice(loader, batches))
     loader.close()
@@ -161,7 +162,7 @@ def main() -> int:
             "the same, memory-mapped": lambda: read_plainly(data, args.batch_size, mapped=True),
         }
         for workers in (0, 2):
-            loader = ParquetLoader(data, batch_size=args.batch_size, seed=0, num_workers=workers)
+            loader = DataSet(data).loader(batch_size=args.batch_size, seed=0, num_workers=workers)
             works[f"loader, {workers} workers"] = functools.partial(read_with_loader, loader)
         for work in works.values():
             work()

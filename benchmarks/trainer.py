@@ -31,7 +31,7 @@ from fastvideo_core.dispatch.runtime import DistillRuntime, build_runtime_from_c
 from fastvideo_core.registry import PluginRegistry
 from fastvideo_core.tracking.memory import InMemoryTracker
 from fastvideo_core.training.trainer import DistillTrainer
-from fastvideo_data.loading.loader import ParquetLoader
+from fastvideo_data.data_set import DataSet
 from fastvideo_data.schema import encode_tensor, key_value_metadata, t2v_schema, write_part
 from fastvideo_wan.tiny import write_tiny_pipeline
 
@@ -252,7 +252,7 @@ def main() -> int:
         pipeline = folder / "wan"
         write_tiny_pipeline(pipeline, seed=SEED, **SIZES)
         data = write_data(folder / "data")
-        batch = next(ParquetLoader(data, batch_size=1, seed=SEED))
+        batch = next(DataSet(data).loader(batch_size=1, seed=SEED))
 
         quiet = build_runtime(folder, pipeline, data, logging_steps=10**6)
         spoken = build_runtime(folder, pipeline, data, logging_steps=1)

@@ -15,7 +15,7 @@ from fastvideo_core.checkpoint.choice import choose
 from fastvideo_core.checkpoint.weights import describe, read_role_weights
 from fastvideo_core.dispatch.load import load_run_config
 from fastvideo_core.registry import PluginRegistry
-from fastvideo_data.loading.loader import ParquetLoader
+from fastvideo_data.data_set import DataSet
 from fastvideo_data.preprocessing.raw_videos import discover
 from fastvideo_data.validation_prompts import read_validation_prompts
 from fastvideo_tools.report.read import read_run
@@ -176,9 +176,10 @@ def parquet(ground: Ground, folder: Path) -> Kind:
     (folder / "a.parquet").write_bytes(ground.data.read_bytes())
 
     def read(copy: Path, file: str) -> None:
-        loader = ParquetLoader(str(copy), batch_size=1, seed=0)
+        data = DataSet(copy)
+        loader = data.loader(batch_size=1, seed=0)
         try:
-            loader.examples()
+            data.examples()
             for _ in zip(range(loader.num_samples), loader, strict=False):
                 pass
         finally:

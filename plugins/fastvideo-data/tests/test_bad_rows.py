@@ -13,7 +13,7 @@ import torch
 from tiny_data import ids, sample_row, write_file
 
 from fastvideo_core.errors import DataError
-from fastvideo_data.loading.loader import ParquetLoader
+from fastvideo_data.data_set import DataSet
 
 BAD = (3, 7)
 
@@ -37,12 +37,12 @@ def damage_group(path: Path, group: int) -> None:
 
 
 def read(path: Path, batches: int, **options: Any) -> list[dict[str, Any]]:
-    loader = ParquetLoader(path, seed=0, skip_bad_rows=True, **{"batch_size": 2, **options})
+    loader = DataSet(path).loader(seed=0, skip_bad_rows=True, **{"batch_size": 2, **options})
     return list(itertools.islice(loader, batches))
 
 
 def test_a_bad_row_is_an_error_by_default(tmp_path: Path) -> None:
-    loader = ParquetLoader(data_with_bad_rows(tmp_path), batch_size=2, seed=0)
+    loader = DataSet(data_with_bad_rows(tmp_path)).loader(batch_size=2, seed=0)
     with pytest.raises(DataError, match=r"row [37]: vae_latent_bytes holds 63 bytes"):
         list(itertools.islice(loader, 6))
 
@@ -74,11 +74,11 @@ def test_a_resumed_loader_takes_the_same_rows(tmp_path: Path, workers: int) -> N
     expected = [ids(batch) for batch in read(tmp_path, 15)]
     for start in range(1, 14):
         options: dict[str, Any] = {"batch_size": 2, "seed": 0, "num_workers": workers, "skip_bad_rows": True}
-        loader = ParquetLoader(tmp_path, **options)
+        loader = DataSet(tmp_path).loader(**options)
         list(itertools.islice(loader, start))
         state = json.loads(json.dumps(loader.state_dict()))
         loader.close()
-        again = ParquetLoader(tmp_path, **options)
+        again = DataSet(tmp_path).loader(**options)
         again.load_state_dict(state)
         assert [ids(batch) for batch in itertools.islice(again, 15 - start)] == expected[start:]
         again.close()
@@ -86,7 +86,7 @@ def test_a_resumed_loader_takes_the_same_rows(tmp_path: Path, workers: int) -> N
 
 def test_they_are_counted_when_handed_out_and_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     data_with_bad_rows(tmp_path)
-    loader = ParquetLoader(tmp_path, batch_size=2, seed=0, num_workers=2, skip_bad_rows=True)
+    loader = DataSet(tmp_path).loader(batch_size=2, seed=0, num_workers=2, skip_bad_rows=True)
     assert loader.take_skipped_rows() == 0
     list(itertools.islice(loader, 6))
     assert loader.take_skipped_rows() == 2
@@ -96,7 +96,7 @@ def test_they_are_counted_when_handed_out_and_told_once(tmp_path: Path, caplog: 
     loader.close()
     assert caplog.text.count("another row is taken instead (training.on_bad_row: skip)") == 2
     assert caplog.text.count("a.parquet, row 3: vae_latent_bytes holds 63 bytes") == 1
-    assert ParquetLoader(tmp_path, batch_size=2, seed=0).take_skipped_rows() is None
+    assert DataSet(tmp_path).loader(batch_size=2, seed=0).take_skipped_rows() is None
 
 
 def test_a_row_group_that_cannot_be_read_is_all_bad_rows(tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_without_any_good_row_of_the_shape_it_is_an_error(tmp_path: Path) -> Non
 
 def test_a_file_that_changed_is_an_error_all_the_same(tmp_path: Path) -> None:
     data_with_bad_rows(tmp_path)
-    loader = ParquetLoader(tmp_path, batch_size=2, seed=0, skip_bad_rows=True)
+    loader = DataSet(tmp_path).loader(batch_size=2, seed=0, skip_bad_rows=True)
     write_file(tmp_path / "a.parquet", [sample_row(n) for n in range(40)])
     with pytest.raises(DataError, match="changed since the run started"):
         next(loader)

@@ -16,6 +16,7 @@ import torch
 from tiny_data import ids, sample_row, write_file
 
 from fastvideo_core.errors import DataError
+from fastvideo_data.data_set import DataSet
 from fastvideo_data.loading.dataset_folder import ParquetFolder
 from fastvideo_data.loading.loader import ParquetLoader
 
@@ -39,7 +40,7 @@ def write_as(path: Path, rows: list[dict[str, Any]], column: str, kind: pa.DataT
 
 
 def read_all(path: Path, **options: Any) -> dict[int, torch.Tensor]:
-    loader = ParquetLoader(path, **{"batch_size": 2, "seed": 0, **options})
+    loader = DataSet(path).loader(**{"batch_size": 2, "seed": 0, **options})
     batches = list(itertools.islice(loader, loader.batches_per_epoch))
     loader.close()
     return {n: latent for batch in batches for n, latent in zip(ids(batch), batch["vae_latent"], strict=True)}
@@ -47,7 +48,7 @@ def read_all(path: Path, **options: Any) -> dict[int, torch.Tensor]:
 
 def error(path: Path) -> str:
     with pytest.raises(DataError) as caught:
-        ParquetLoader(path, batch_size=1, seed=0)
+        DataSet(path).loader(batch_size=1, seed=0)
     return str(caught.value)
 
 
@@ -113,7 +114,7 @@ def test_columns_that_nobody_reads_may_be_of_any_type(tmp_path: Path) -> None:
     assert "lacks the column(s) pil_image_shape, pil_image_dtype" in text
     images = {"pil_image_bytes": [1.5], "pil_image_shape": "?", "pil_image_dtype": 3}
     write_file(tmp_path / "a.parquet", [sample_row(0) | images])
-    assert "pil_image" not in next(ParquetLoader(tmp_path, batch_size=1, seed=0))
+    assert "pil_image" not in next(DataSet(tmp_path).loader(batch_size=1, seed=0))
 
 
 def test_a_null_in_a_list_of_bytes_is_an_error(tmp_path: Path) -> None:
@@ -132,7 +133,7 @@ def test_a_null_in_a_list_of_bytes_is_an_error(tmp_path: Path) -> None:
 def test_a_tensor_that_is_empty_everywhere_is_absent(tmp_path: Path, empty: dict[str, Any]) -> None:
     write_file(tmp_path / "a.parquet", [sample_row(n) | empty for n in range(3)])
     write_file(tmp_path / "b.parquet", [sample_row(3)])
-    loader = ParquetLoader(tmp_path, batch_size=4, seed=0)
+    loader = DataSet(tmp_path).loader(batch_size=4, seed=0)
     assert loader.tensor_names == ("vae_latent", "text_embedding")
     assert sorted(ids(next(loader))) == [0, 1, 2, 3]
 
@@ -140,7 +141,7 @@ def test_a_tensor_that_is_empty_everywhere_is_absent(tmp_path: Path, empty: dict
 def test_latents_that_are_empty_everywhere_are_absent(tmp_path: Path) -> None:
     empty = {PAYLOAD: b"", SHAPE: [], DTYPE: ""}
     write_file(tmp_path / "a.parquet", [sample_row(n) | empty for n in range(3)])
-    assert ParquetLoader(tmp_path, batch_size=1, seed=0).tensor_names == ("text_embedding",)
+    assert DataSet(tmp_path).loader(batch_size=1, seed=0).tensor_names == ("text_embedding",)
 
 
 @pytest.mark.parametrize("statistics", [True, False])
@@ -173,19 +174,19 @@ def row_with_first_frame(number: int) -> dict[str, Any]:
 
 def test_fastvideo_s_first_frame_is_normalised_beside_a_latent_that_is_not(tmp_path: Path) -> None:
     write_file(tmp_path / "a.parquet", [row_with_first_frame(0)])
-    loader = ParquetLoader(tmp_path, batch_size=1, seed=0)
-    batch = next(loader)
+    data = DataSet(tmp_path)
+    batch = next(data.loader(batch_size=1, seed=0))
     assert (batch["vae_latent_normalised"], batch["first_frame_latent_normalised"]) == (False, True)
-    assert loader.unsaid_normalisation == tmp_path / "a.parquet"
+    assert data.unsaid_normalisation == tmp_path / "a.parquet"
 
 
 def test_each_latent_has_its_own_flag(tmp_path: Path) -> None:
     flags = '{"vae_latent": true, "first_frame_latent": false}'
     write_file(tmp_path / "a.parquet", [row_with_first_frame(0)], **{"fastvideo.latents_normalised": flags})
-    loader = ParquetLoader(tmp_path, batch_size=1, seed=0)
-    batch = next(loader)
+    data = DataSet(tmp_path)
+    batch = next(data.loader(batch_size=1, seed=0))
     assert (batch["vae_latent_normalised"], batch["first_frame_latent_normalised"]) == (True, False)
-    assert loader.unsaid_normalisation is None
+    assert data.unsaid_normalisation is None
 
 
 def test_files_may_disagree_on_latents_that_nobody_reads(tmp_path: Path) -> None:
@@ -194,7 +195,7 @@ def test_files_may_disagree_on_latents_that_nobody_reads(tmp_path: Path) -> None
         metadata = {"fastvideo.latents_normalised": flags}
         write_file(tmp_path / f"{name}.parquet", [row_with_first_frame(0)], **metadata)
     assert "b.parquet: first_frame_latent is not normalised here, but normalised in" in error(tmp_path)
-    ParquetLoader(tmp_path, batch_size=1, seed=0, unread=["first_frame_latent"])
+    DataSet(tmp_path, wanted=("text_embedding",), optional=("vae_latent",))
 
 
 # --- repeated values --------------------------------------------------------------------------------------------------
@@ -219,7 +220,7 @@ def test_values_that_are_stored_once_are_held_once(
 
     monkeypatch.setattr(ParquetFolder, "payloads", watched)
     monkeypatch.setattr("fastvideo_data.loading.dataset_folder._PIECE_BYTES", 8 * 4096)
-    loader = ParquetLoader(tmp_path, batch_size=4, seed=0)
+    loader = DataSet(tmp_path).loader(batch_size=4, seed=0)
     batches = [next(loader)]
     waiting = {id(row.tensors["vae_latent"].data.base) for row in rows_in_flight(loader)}
     assert len(waiting) == 2, "the rows that wait for their batch share the two values"
@@ -246,7 +247,7 @@ def test_what_is_no_damage_is_neither_skipped_nor_told_as_such(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cause: Exception
 ) -> None:
     write_file(tmp_path / "a.parquet", [sample_row(n) for n in range(4)])
-    loader = ParquetLoader(tmp_path, batch_size=2, seed=0, skip_bad_rows=True)
+    loader = DataSet(tmp_path).loader(batch_size=2, seed=0, skip_bad_rows=True)
 
     def fails(*args: Any, **options: Any) -> Any:
         raise cause

@@ -12,17 +12,17 @@ import pytest
 from tiny_data import foreign_row, sample_row, write_file
 
 from fastvideo_core.errors import DataError
-from fastvideo_data.loading.loader import ParquetLoader
+from fastvideo_data.data_set import DataSet
 
 
 def error_at_construction(path: Path, **options: Any) -> str:
     with pytest.raises(DataError) as caught:
-        ParquetLoader(path, batch_size=1, seed=0, **options)
+        DataSet(path).loader(batch_size=1, seed=0, **options)
     return str(caught.value)
 
 
 def error_while_reading(path: Path, workers: int = 0, batch_size: int = 1) -> str:
-    loader = ParquetLoader(path, batch_size=batch_size, seed=0, num_workers=workers)
+    loader = DataSet(path).loader(batch_size=batch_size, seed=0, num_workers=workers)
     with pytest.raises(DataError) as caught:
         list(itertools.islice(loader, loader.batches_per_epoch))
     return str(caught.value)
@@ -145,7 +145,7 @@ def test_embeddings_of_different_width_cannot_be_stacked(tmp_path: Path) -> None
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_file_that_is_cut_during_the_run_is_an_error(tmp_path: Path, workers: int) -> None:
     write_file(tmp_path / "a.parquet", [sample_row(n) for n in range(40)], group=1)
-    loader = ParquetLoader(tmp_path, batch_size=1, seed=0, num_workers=workers, window_bytes=1)
+    loader = DataSet(tmp_path).loader(batch_size=1, seed=0, num_workers=workers, window_bytes=1)
     next(loader)
     os.truncate(tmp_path / "a.parquet", 100)
     with pytest.raises(DataError, match=r"a.parquet, row group \d+: changed since the run started"):
@@ -158,7 +158,7 @@ def test_a_file_that_ends_early_without_an_error_of_arrow_s_is_an_error(
 ) -> None:
     """As older arrow does, when a file is cut between two reads."""
     write_file(tmp_path / "a.parquet", [sample_row(n) for n in range(4)], group=2)
-    loader = ParquetLoader(tmp_path, batch_size=1, seed=0)
+    loader = DataSet(tmp_path).loader(batch_size=1, seed=0)
     real = pq.ParquetFile.iter_batches
 
     def ends_early(handle: pq.ParquetFile, *args: Any, **options: Any) -> Iterator[Any]:
@@ -174,7 +174,7 @@ def test_a_file_that_ends_early_without_an_error_of_arrow_s_is_an_error(
 
 def test_the_same_error_comes_again_when_asked_again(tmp_path: Path) -> None:
     write_file(tmp_path / "a.parquet", [sample_row(0) | {"vae_latent_bytes": b""}])
-    loader = ParquetLoader(tmp_path, batch_size=1, seed=0, num_workers=1)
+    loader = DataSet(tmp_path).loader(batch_size=1, seed=0, num_workers=1)
     for _ in range(2):
         with pytest.raises(DataError, match=r"a.parquet, row 0: vae_latent_bytes holds 0 bytes"):
             next(loader)

@@ -11,7 +11,7 @@ from pathlib import Path
 from fastvideo_core.cli.main import main
 from fastvideo_core.dispatch.own_folder import alone_in_data
 from fastvideo_core.registry import PluginRegistry
-from fastvideo_data.loading.dataset_folder import open_folder
+from fastvideo_data.loading.dataset_folder import scan_files
 
 from .tiny_data import FakeEncoder
 
@@ -55,4 +55,4 @@ def test_a_second_preprocess_into_a_data_set_is_refused(tmp_path, monkeypatch, c
     assert "or name another --output" in error
     assert not encodes
     assert main(command) == main(command) == 0
-    assert open_folder(tmp_path / "data").names == ("part-000000.parquet",)
+    assert [file.path.name for file in scan_files(tmp_path / "data")] == ["part-000000.parquet"]

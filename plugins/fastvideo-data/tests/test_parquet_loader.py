@@ -5,6 +5,7 @@ import itertools
 import json
 import shutil
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +16,18 @@ from tiny_data import foreign_row, ids, sample_row, write_file, write_numbered
 
 from fastvideo_core.errors import CheckpointError, DataError
 from fastvideo_data import schema
+from fastvideo_data.data_set import DataSet
 from fastvideo_data.loading import dataset_folder as folder_module
 from fastvideo_data.loading.batch_buffers import BatchMemory, MemoryPool
 from fastvideo_data.loading.collate import assemble, decode_rows
-from fastvideo_data.loading.dataset_folder import ParquetFolder, open_folder
+from fastvideo_data.loading.dataset_folder import ParquetFolder
 from fastvideo_data.loading.loader import ParquetLoader
 from fastvideo_testing.waiting import LIMIT
 
 
-def loader(path: Path, **changes: Any) -> ParquetLoader:
+def loader(path: Path, wanted: Sequence[str] | None = None, **changes: Any) -> ParquetLoader:
     options: dict[str, Any] = {"batch_size": 2, "seed": 0, "window_bytes": 400}
-    return ParquetLoader(path, **{**options, **changes})
+    return DataSet(path, wanted=wanted).loader(**{**options, **changes})
 
 
 def take(source: ParquetLoader, count: int) -> list[list[int]]:
@@ -71,7 +73,7 @@ def test_examples_are_the_first_row_of_every_latent_shape_and_move_nothing(tmp_p
     rows = [sample_row(n, shape=(2, 2, 2, 2) if n < 3 else (2, 1, 2, 4)) for n in range(6)]
     write_file(tmp_path / "a.parquet", rows, group=2)
     source, untouched = loader(tmp_path), loader(tmp_path)
-    examples = source.examples()
+    examples = DataSet(tmp_path).examples()
     assert [ids(example) for example in examples] == [[0], [3]]
     assert [tuple(example["vae_latent"].shape) for example in examples] == [(1, 2, 2, 2, 2), (1, 2, 1, 2, 4)]
     assert examples[1]["vae_latent_normalised"] is False
@@ -125,7 +127,7 @@ def test_loading_a_state_also_rewinds_a_loader_that_is_running(numbered: Path) -
 @pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2), (3, 2), (2, 4)])
 def test_another_world_size_neither_repeats_nor_skips(numbered: Path, before: int, after: int) -> None:
     def together(world: int, state: dict[str, Any] | None, batches: int) -> tuple[list[int], dict[str, Any]]:
-        ranks = [loader(numbered, rank=rank, world_size=world, batch_size=1) for rank in range(world)]
+        ranks = [loader(numbered, rank=rank, size=world, batch_size=1) for rank in range(world)]
         for rank in ranks:
             if state:
                 rank.load_state_dict(state)
@@ -150,7 +152,7 @@ def test_another_batch_size_continues_with_the_rows_that_are_left(numbered: Path
 
 
 def test_shards_are_disjoint(numbered: Path) -> None:
-    shards = [flat(take(loader(numbered, rank=rank, world_size=3), 4)) for rank in range(3)]
+    shards = [flat(take(loader(numbered, rank=rank, size=3), 4)) for rank in range(3)]
     assert sorted(flat(shards)) == list(range(24))
 
 
@@ -206,7 +208,7 @@ def test_a_row_group_is_read_no_further_than_its_last_wanted_row(
 
     real = ParquetFolder.payloads
     monkeypatch.setattr(ParquetFolder, "payloads", counting)
-    folder = open_folder(tmp_path)
+    folder = DataSet(tmp_path)._folder
     memory = BatchMemory(MemoryPool(keep_bytes=0), batch_size=2)
     rows = decode_rows(folder, 0, [1, 1, 3], [0, 2, 1], memory)
     assert pieces == [1, 1, 1, 1]
@@ -266,11 +268,11 @@ def test_only_named_tensors_are_read_and_pil_image_only_when_named(tmp_path: Pat
     write_file(tmp_path / "a.parquet", rows)
     assert loader(tmp_path).tensor_names == ("vae_latent", "text_embedding")
     assert "pil_image_bytes" not in next(loader(tmp_path)._folder.payloads(0)).schema.names
-    batch = next(loader(tmp_path, tensors=["pil_image"]))
+    batch = next(loader(tmp_path, wanted=["pil_image"]))
     assert batch["pil_image"][:, 0, 0, 0].tolist() == ids(batch)
     assert "vae_latent" not in batch
-    with pytest.raises(DataError, match=r"holds no tensor audio_latent\n.*allowed: .*vae_latent, text_embedding"):
-        loader(tmp_path, tensors=["audio_latent"])
+    with pytest.raises(DataError, match=r"holds no tensor audio_latent .*\n.*allowed: .*vae_latent, text_embedding"):
+        loader(tmp_path, wanted=["audio_latent"])
 
 
 def test_text_alone_loads(tmp_path: Path) -> None:
@@ -292,7 +294,7 @@ def test_nothing_is_written_into_the_data_folder(numbered: Path) -> None:
 def test_normalisation_state_is_read_from_the_file(tmp_path: Path) -> None:
     write_file(tmp_path / "a.parquet", [sample_row(0)], **{"fastvideo.latents_normalised": "true"})
     assert next(loader(tmp_path))["vae_latent_normalised"] is True
-    assert loader(tmp_path).unsaid_normalisation is None
+    assert DataSet(tmp_path).unsaid_normalisation is None
 
 
 def test_close_and_garbage_collection_leave_no_threads(numbered: Path) -> None:
@@ -347,7 +349,7 @@ def test_other_row_groups_or_another_seed_cannot_be_resumed_on(numbered: Path) -
 
 def test_wrong_arguments_are_all_named(numbered: Path) -> None:
     with pytest.raises(DataError) as caught:
-        loader(numbered, batch_size=0, seed=-1, rank=2, world_size=2, num_workers=-1)
+        loader(numbered, batch_size=0, seed=-1, rank=2, size=2, num_workers=-1)
     for text in ("batch_size is 0", "seed is -1", "rank is 2", "num_workers is -1"):
         assert text in str(caught.value)
 
@@ -366,7 +368,7 @@ def test_foreign_rows_with_an_empty_text_are_padded(tmp_path: Path) -> None:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_what_a_consumer_keeps_of_a_batch_is_never_written_again(tmp_path: Path, workers: int) -> None:
     write_numbered(tmp_path, [40], group=4)
-    loader = ParquetLoader(tmp_path, batch_size=2, seed=0, num_workers=workers)
+    loader = DataSet(tmp_path).loader(batch_size=2, seed=0, num_workers=workers)
     kept = []
     for batch in itertools.islice(loader, 60):
         if len(kept) % 3 == 0:  # a view of a view, while the batch itself is dropped

@@ -17,7 +17,7 @@ from small_disk import small_disk
 from tiny_data import OPTIONS, FakeEncoder, write_clip
 
 from fastvideo_core.errors import ConfigError, DataError
-from fastvideo_data.loading.loader import ParquetLoader
+from fastvideo_data.data_set import DataSet
 from fastvideo_data.preprocessing.captions import CaptionCut
 from fastvideo_data.preprocessing.part_files import DataWriteError
 from fastvideo_data.preprocessing.run import PreprocessOptions, preprocess
@@ -60,7 +60,7 @@ def test_clips_become_rows_of_the_schema(clips: Path, tmp_path: Path) -> None:
 
 def test_the_loader_reads_what_preprocess_wrote(clips: Path, tmp_path: Path) -> None:
     preprocess(FakeEncoder(), clips, tmp_path / "out", OPTIONS)
-    loader = ParquetLoader(tmp_path / "out", batch_size=13, seed=0)
+    loader = DataSet(tmp_path / "out").loader(batch_size=13, seed=0)
     batch = next(loader)
     assert batch["vae_latent"].dtype == torch.bfloat16
     at = [info["id"] for info in batch["info"]].index("a.mp4#0001")
@@ -168,7 +168,7 @@ def test_prompts_alone_become_text_only_parquet(tmp_path: Path) -> None:
         *(("prompt-000001", "one"), ("prompt-000002", "two"), ("prompt-000004", "three"))
     ]
     assert not any("vae_latent" in name for name in stored[0])
-    batch = next(ParquetLoader(tmp_path / "out", batch_size=3, seed=0))
+    batch = next(DataSet(tmp_path / "out").loader(batch_size=3, seed=0))
     assert sorted(batch["text_embedding_length"].tolist()) == [3, 3, 5]
     assert preprocess(encoder, tmp_path / "prompts.txt", tmp_path / "out", OPTIONS).resumed == 3
 
@@ -298,7 +298,7 @@ def test_each_kind_of_latents_is_stored_with_its_own_normalisation(clips: Path, 
             return [{**one, "first_frame_latent": one["vae_latent"][:, :1].contiguous()} for one in made]
 
     preprocess(WithFirstFrame(), clips, tmp_path / "out", OPTIONS)
-    loader = ParquetLoader(tmp_path / "out", batch_size=1, seed=0)
-    batch = next(loader)
+    data = DataSet(tmp_path / "out")
+    batch = next(data.loader(batch_size=1, seed=0))
     assert (batch["vae_latent_normalised"], batch["first_frame_latent_normalised"]) == (False, True)
-    assert loader.unsaid_normalisation is None
+    assert data.unsaid_normalisation is None

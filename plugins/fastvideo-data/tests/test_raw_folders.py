@@ -13,7 +13,7 @@ from test_sources import captions, problems, videos
 from tiny_data import OPTIONS, FakeEncoder, write_clip
 
 from fastvideo_core.errors import ConfigError, DataError
-from fastvideo_data.loading.dataset_folder import open_folder
+from fastvideo_data.loading.dataset_folder import scan_files
 from fastvideo_data.preprocessing.raw_videos import discover
 from fastvideo_data.preprocessing.run import PreprocessOptions, preprocess
 
@@ -43,17 +43,17 @@ def test_hidden_files_and_folders_are_no_data_set(tmp_path: Path) -> None:
     write_clip(clips / "a.mp4", 5, caption="a")
     preprocess(FakeEncoder(), clips, out, OPTIONS)
     (out / "part-000000.parquet").rename(out / "part-000000.PARQUET")
-    assert open_folder(out).names == ("part-000000.PARQUET",)
+    assert [file.path.name for file in scan_files(out)] == ["part-000000.PARQUET"]
     (out / "part-000000.PARQUET").rename(out / "part-000000.parquet")
-    names = open_folder(out).names
+    names = [file.path.name for file in scan_files(out)]
     for name in HIDDEN:
         videos(out, f"{name}.parquet")
-    assert open_folder(out).names == names
+    assert [file.path.name for file in scan_files(out)] == names
     assert preprocess(FakeEncoder(), clips, out, OPTIONS).resumed == 1
     alone = tmp_path / "alone"
     videos(alone, "._a.parquet")
     with pytest.raises(DataError, match=r"there is no \*.parquet file"):
-        open_folder(alone)
+        scan_files(alone)
 
 
 def test_links_to_folders_are_followed_once(clips: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from tiny_data import OPTIONS, FakeEncoder, write_clip
 from torch import Tensor
 
 from fastvideo_core.errors import DataError
-from fastvideo_data.loading.loader import ParquetLoader
+from fastvideo_data.data_set import DataSet
 from fastvideo_data.preprocessing.audio import SoundTrack
 from fastvideo_data.preprocessing.run import preprocess
 from fastvideo_data.video_files import read_frames, write_video
@@ -164,7 +164,7 @@ def clips(tmp_path: Path) -> Path:
 
 def test_every_clip_keeps_its_own_sound(clips: Path, tmp_path: Path) -> None:
     preprocess(SoundingEncoder(), clips, tmp_path / "out", OPTIONS)
-    batch = next(ParquetLoader(tmp_path / "out" / "with_sound", batch_size=4, seed=0))
+    batch = next(DataSet(tmp_path / "out" / "with_sound").loader(batch_size=4, seed=0))
     assert batch["audio_latent"].shape == (4, 1, 2, 5000)
     assert [info["audio_sample_rate"] for info in batch["info"]] == [RATE] * 4
     sound = {
@@ -187,7 +187,7 @@ def test_clips_without_sound_are_reported_and_kept_apart(clips: Path, tmp_path: 
     assert f"without sound: 1 x, e.g. mute.mp4; clips in {tmp_path / 'out' / 'without_sound'}" in (
         capsys.readouterr().out
     )
-    alone = next(ParquetLoader(tmp_path / "out" / "without_sound", batch_size=1, seed=0))
+    alone = next(DataSet(tmp_path / "out" / "without_sound").loader(batch_size=1, seed=0))
     assert "audio_latent" not in alone
     assert alone["info"][0]["id"] == "mute.mp4#0000"
 
@@ -195,16 +195,15 @@ def test_clips_without_sound_are_reported_and_kept_apart(clips: Path, tmp_path: 
 def test_sounding_and_silent_clips_are_never_mixed_silently(clips: Path, tmp_path: Path) -> None:
     preprocess(SoundingEncoder(), clips, tmp_path / "out", OPTIONS)
     with pytest.raises(DataError, match="holds no tensor audio_latent, but other files do") as error:
-        ParquetLoader(tmp_path / "out", batch_size=1, seed=0)
+        DataSet(tmp_path / "out").loader(batch_size=1, seed=0)
     folders = " or ".join(str(tmp_path / "out" / name) for name in ("with_sound", "without_sound"))
     assert f"fix: give one of their folders as the data: {folders}" in str(error.value)
 
 
 def test_sounding_and_silent_clips_go_together_where_the_sound_is_not_read(clips: Path, tmp_path: Path) -> None:
     preprocess(SoundingEncoder(), clips, tmp_path / "out", OPTIONS)
-    loader = ParquetLoader(tmp_path / "out", batch_size=5, seed=0, unread=("audio_latent",))
+    loader = DataSet(tmp_path / "out", wanted=("text_embedding", "vae_latent")).loader(batch_size=5, seed=0)
     batch = next(loader)
-    assert loader.tensor_names == ("vae_latent", "text_embedding")
     assert "audio_latent" not in batch
     assert len({info["id"] for info in batch["info"]}) == 5
 

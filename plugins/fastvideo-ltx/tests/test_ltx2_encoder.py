@@ -12,7 +12,7 @@ import torch
 from ltx2_pipeline import FPS, FRAMES, open_pipeline
 from safetensors.torch import load_file, save_file
 
-from fastvideo_data.loading.loader import ParquetLoader
+from fastvideo_data.data_set import DataSet
 from fastvideo_data.preprocessing.captions import CaptionCut
 from fastvideo_data.preprocessing.encoder import AudioEncoder, LatentEncoder
 from fastvideo_data.preprocessing.run import PreprocessOptions, preprocess
@@ -115,7 +115,7 @@ def test_preprocess_stores_sound_beside_the_picture(encoder, tmp_path: Path):
     options = PreprocessOptions(height=64, width=96, num_frames=9, clips="all", batch_size=2)
     report = preprocess(encoder, tmp_path / "clips", tmp_path / "data", options)
     assert (report.samples, report.without_sound) == (4, ("mute.mp4",))
-    batch = next(ParquetLoader(tmp_path / "data" / "with_sound", batch_size=2, seed=0))
+    batch = next(DataSet(tmp_path / "data" / "with_sound").loader(batch_size=2, seed=0))
     assert batch["vae_latent"].shape == (2, 128, 2, 2, 3)
     assert batch["audio_latent"].shape == (2, 8, 9, 16)
     assert batch["text_embedding"].shape == (2, 1 + len("a▁loud▁clip".encode()), 32)

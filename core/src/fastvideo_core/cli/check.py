@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # torch and pydantic are imported when a file is checked, not
     from fastvideo_core.contracts.validator import ValidationPrompt
     from fastvideo_core.errors import Problem
     from fastvideo_core.registry.registry import PluginRegistry
-    from fastvideo_data.loading.dataset_folder import EncodedBy
+    from fastvideo_data.data_set import EncodedBy
     from fastvideo_data.loading.loader import ParquetLoader
 
 
@@ -157,21 +157,19 @@ def _memory(cfg: RunConfig, registry: PluginRegistry, inputs: _Inputs) -> list[s
 def _data(cfg: RunConfig, registry: PluginRegistry, inputs: _Inputs) -> list[str]:
     if cfg.training.data_path is None:
         return ["data: of the family's own loader, as there is no training.data_path"]
-    from fastvideo_core.dispatch.preflight import normalisation_notes
+    from fastvideo_core.dispatch.preflight import normalisation_notes, open_data
     from fastvideo_core.dispatch.runtime import parquet_loader
 
-    inputs.loader = loader = parquet_loader(cfg, processes=cfg.training.num_gpus)
-    try:
-        inputs.rows, inputs.made_by = loader.examples(), loader.encoders
-        return [
-            (
-                f"data: {loader.num_samples} samples in {cfg.training.data_path} ({', '.join(loader.tensor_names)}), "
-                f"{loader.batches_per_epoch} batches per epoch and process"
-            ),
-            *(f"warning: {note}" for note in normalisation_notes(cfg, loader)),
-        ]
-    finally:
-        loader.close()
+    data = open_data(cfg, cfg.training.data_path)
+    inputs.loader = loader = parquet_loader(cfg, processes=cfg.training.num_gpus, data=data)
+    inputs.rows, inputs.made_by = data.examples(), data.encoders
+    return [
+        (
+            f"data: {data.num_samples} samples in {cfg.training.data_path} ({', '.join(data.tensor_names)}), "
+            f"{loader.batches_per_epoch} batches per epoch and process"
+        ),
+        *(f"warning: {note}" for note in normalisation_notes(cfg, data)),
+    ]
 
 
 def _prompts(cfg: RunConfig, registry: PluginRegistry, inputs: _Inputs) -> list[str]:

@@ -126,6 +126,7 @@ def _write(path: Path, text: str) -> None:
 
 def _check_resumed(cfg: RunConfig, registry: PluginRegistry, runtime: DistillRuntime) -> None:
     """What a checkpoint's state does not fit is refused, as it is when training starts, without loading it."""
+    from fastvideo_core.dispatch.preflight import open_data
     from fastvideo_core.dispatch.resuming import resume_problems
     from fastvideo_core.dispatch.runtime import resumed_checkpoint
     from fastvideo_data.loading.loader import ParquetLoader
@@ -134,7 +135,7 @@ def _check_resumed(cfg: RunConfig, registry: PluginRegistry, runtime: DistillRun
     if resumed is None:
         return
     loader = runtime.dataloader if isinstance(runtime.dataloader, ParquetLoader) else None
-    rows = () if loader is None else loader.examples()
+    rows = () if loader is None else open_data(cfg, str(cfg.training.data_path)).examples()
     if problems := resume_problems(cfg, registry, resumed, loader, rows):
         raise UserError(problems)
 

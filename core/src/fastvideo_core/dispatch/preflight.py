@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -29,10 +29,9 @@ from fastvideo_core.distributed import context
 from fastvideo_core.errors import ConfigError, Problem, UserError
 from fastvideo_core.registry import PluginRegistry
 from fastvideo_core.tracking.wandb_login import FIX, wandb_login
-from fastvideo_data.loading.dataset_folder import EncodedBy
-from fastvideo_data.loading.loader import ParquetLoader
+from fastvideo_data.data_set import DataSet, EncodedBy
 from fastvideo_data.preprocessing.encoder import EncoderIdentity
-from fastvideo_data.schema import NORMALISED_KEY
+from fastvideo_data.schema import NORMALISED_KEY, TENSOR_NAMES
 from fastvideo_data.validation_prompts import read_validation_prompts
 from fastvideo_data.video_sizes import VideoSize
 
@@ -113,9 +112,9 @@ def check_run(cfg: RunConfig, registry: PluginRegistry) -> None:
     try:
         prompts = validation_prompts(cfg)
         if cfg.training.data_path is not None:
-            loader = ParquetLoader(cfg.training.data_path, batch_size=1, seed=0, unread=unread_tensors(cfg))
-            rows, made_by = loader.examples(), loader.encoders
-            notes += normalisation_notes(cfg, loader)
+            data = open_data(cfg, cfg.training.data_path)
+            rows, made_by = data.examples(), data.encoders
+            notes += normalisation_notes(cfg, data)
     except UserError as error:
         problems += error.problems
     problems += input_problems(cfg, prompts, rows)
@@ -235,18 +234,22 @@ def latents_source(cfg: RunConfig) -> LatentsSource | None:
     return config.latents_source() if isinstance(config, MethodConfig) else None
 
 
-def unread_tensors(cfg: RunConfig) -> Collection[str]:
-    """The stored tensors that the run has no use for."""
-    return cfg.pipeline_config.unread_tensors() if isinstance(cfg.pipeline_config, PipelineConfig) else ()
+def open_data(cfg: RunConfig, path: str) -> DataSet:
+    """The data set at a path, with the tensors that the run has a use for.
+
+    Raises:
+        DataError: it cannot be used.
+    """
+    unread = cfg.pipeline_config.unread_tensors() if isinstance(cfg.pipeline_config, PipelineConfig) else ()
+    read = [name for name in TENSOR_NAMES if name not in unread and name != "pil_image"]
+    return DataSet(path, wanted=("text_embedding",), optional=read)
 
 
-def normalisation_notes(cfg: RunConfig, loader: ParquetLoader) -> list[str]:
+def normalisation_notes(cfg: RunConfig, data: DataSet) -> list[str]:
     """What a run on the data's latents takes their normalisation to be, where a file does not say it."""
-    if latents_source(cfg) == "zeros" or (file := loader.unsaid_normalisation) is None:
+    if latents_source(cfg) == "zeros" or (file := data.unsaid_normalisation) is None:
         return []
-    taken = ", ".join(
-        f"{name} {'normalised' if is_so else 'un-normalised'}" for name, is_so in loader.normalised.items()
-    )
+    taken = ", ".join(f"{name} {'normalised' if is_so else 'un-normalised'}" for name, is_so in data.normalised.items())
     said = f"{file} does not say whether its latents are normalised: they are taken as FastVideo writes them ({taken})"
     return [f"{said}; if they are not, record {NORMALISED_KEY.decode()} in the files (docs/data.md)"]
 
@@ -258,7 +261,7 @@ def input_problems(
 
     Args:
         prompts: of `validation_prompts`.
-        rows: of `ParquetLoader.examples`.
+        rows: of `DataSet.examples`.
     """
     problems = unread_negative_prompts(prompts, cfg.pipeline_config, cfg.recipe.family)
     if not isinstance(cfg.pipeline_config, Preflight):
@@ -300,7 +303,7 @@ def compare_encoders(cfg: RunConfig, made_by: Sequence[EncodedBy], *, download: 
     """Whether the run's data was made by the encoders of its own pipeline, if the family knows them.
 
     Args:
-        made_by: of `ParquetLoader.encoders`.
+        made_by: of `DataSet.encoders`.
         download: whether the pipeline's weights may be fetched to tell.
     """
     if not made_by or not isinstance(cfg.pipeline_config, KnowsEncoders):

@@ -35,6 +35,7 @@ from fastvideo_core.registry.registry import PluginRegistry
 from fastvideo_core.tracking.display import Display
 from fastvideo_core.training.trainer import DistillTrainer
 from fastvideo_core.weights.lora import add_adapters, initialise_adapters
+from fastvideo_data.data_set import DataSet
 from fastvideo_data.loading.loader import ParquetLoader
 
 logger = logging.getLogger(__name__)
@@ -207,11 +208,12 @@ def plugin_versions(cfg: RunConfig, registry: PluginRegistry) -> dict[str, str]:
     return versions
 
 
-def parquet_loader(cfg: RunConfig, processes: int | None = None) -> ParquetLoader:
+def parquet_loader(cfg: RunConfig, processes: int | None = None, data: DataSet | None = None) -> ParquetLoader:
     """Core's loader over `training.data_path`.
 
     Args:
         processes: how many share the data; None are those that run.
+        data: the data set, if it is open already.
 
     Raises:
         ConfigError: there is no data_path.
@@ -227,13 +229,11 @@ def parquet_loader(cfg: RunConfig, processes: int | None = None) -> ParquetLoade
                 fix="make one with `fastvideo-distill preprocess`, then set training.data_path",
             )
         )
-    return ParquetLoader(
-        args.data_path,
+    return (data or preflight.open_data(cfg, args.data_path)).loader(
         batch_size=args.train_batch_size,
         seed=args.seed,
         rank=context.rank(),
-        world_size=context.world_size() if processes is None else processes,
+        size=context.world_size() if processes is None else processes,
         num_workers=args.dataloader_num_workers,
-        unread=preflight.unread_tensors(cfg),
         skip_bad_rows=args.on_bad_row == "skip",
     )

@@ -2,7 +2,8 @@
 
 The layout is FastVideo's. A tensor X is stored C-contiguous in `X_bytes`, its sizes in `X_shape` and its numpy dtype
 name in `X_dtype` ("bfloat16" for bfloat16: raw two-byte payload). A tensor that is empty in all three (`b""`, `[]`, `""`)
-is absent. Which latents are normalised is recorded in the file's key-value metadata under `fastvideo.latents_normalised`.
+is absent. A tensor may have any name that `tensor_name_problem` allows. Which latents are normalised is recorded for each
+tensor in the file's key-value metadata under `fastvideo.latents_normalised`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -58,7 +59,10 @@ TENSOR_NAMES = (
     "trajectory_latents",
     "trajectory_timesteps",
 )
-"""The tensors that the schema knows; a data set holds some of them, and always text_embedding."""
+"""FastVideo's tensors, which are read when nobody says which; a data set holds some of them, and always text_embedding."""
+
+_TENSOR_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_BATCH_KEYS = re.compile(r"info|.*_(length|normalised)")
 
 METADATA_TYPES: dict[str, pa.DataType] = {
     "id": pa.string(),
@@ -80,7 +84,7 @@ SOUND_METADATA = tuple(METADATA_TYPES)
 """Of videos with sound."""
 
 LATENTS = ("vae_latent", "first_frame_latent", "audio_latent", "trajectory_latents")
-"""The tensors that are normalised or not."""
+"""FastVideo's tensors that are normalised or not; a file may say it of others."""
 
 NORMALISED_KEY = b"fastvideo.latents_normalised"
 _NORMALISED_BY_FASTVIDEO = ("first_frame_latent", "trajectory_latents")
@@ -88,6 +92,42 @@ SETTINGS_KEY = b"fastvideo.settings"
 
 ROW_GROUP_BYTES = 32 << 20
 """Rows are grouped up to about this size: large enough to read fast, small enough to shuffle in memory."""
+
+
+def tensor_name_problem(name: str) -> str:
+    """Why a tensor cannot have this name; empty where it can."""
+    if not _TENSOR_NAME.fullmatch(name):
+        return "a tensor's name is of lower-case letters, digits and _, and begins with a letter"
+    if _BATCH_KEYS.fullmatch(name):
+        return "batches have keys of their own that are called info, X_length and X_normalised"
+    return ""
+
+
+def check_tensor_names(names: Iterable[str]) -> None:
+    """Tensors can have these names.
+
+    Raises:
+        DataError: one of them cannot be a tensor's.
+    """
+    problems = [
+        Problem(f"no tensor can be called {name!r}", allowed=why)
+        for name in names
+        if (why := tensor_name_problem(name))
+    ]
+    if problems:
+        raise DataError(problems)
+
+
+def tensors_of(columns: Collection[str]) -> tuple[str, ...]:
+    """The names of the tensors that have all their three columns there: FastVideo's first, then others in order."""
+    found = [
+        name
+        for column in columns
+        if column.endswith("_bytes")
+        and not tensor_name_problem(name := column.removesuffix("_bytes"))
+        and all(part in columns for part in tensor_columns(name))
+    ]
+    return (*(name for name in TENSOR_NAMES if name in found), *sorted(set(found) - set(TENSOR_NAMES)))
 
 
 def tensor_columns(name: str) -> tuple[str, str, str]:
@@ -124,8 +164,9 @@ def encode_tensor(name: str, tensor: Tensor) -> dict[str, object]:
     """The three column values that store `tensor` under `name`, in its own dtype.
 
     Raises:
-        DataError: the tensor's dtype has no name in the schema.
+        DataError: no tensor can have this name, or the tensor's dtype has no name in the schema.
     """
+    check_tensor_names([name])
     names = {dtype: text for text, dtype in DTYPES.items()}
     if tensor.dtype not in names:
         raise DataError(
@@ -225,9 +266,10 @@ def dtype_name(text: str, item_bytes: int = 0) -> str | None:
 
 
 def normalised_latents(metadata: Mapping[bytes, bytes] | None, *, where: str) -> tuple[dict[str, bool], bool]:
-    """For each of LATENTS whether a file's are normalised, and whether its key-value metadata says so.
+    """For each tensor of latents whether a file's are normalised, and whether its key-value metadata says so.
 
-    What it leaves open is taken as FastVideo writes it: vae_latent as the VAE gave it, first_frame_latent normalised.
+    These are LATENTS, and others that the file names. What it leaves open is taken as FastVideo writes it: vae_latent as the
+    VAE gave it, first_frame_latent normalised.
 
     Raises:
         DataError: the recorded value is none that `key_value_metadata` writes.
@@ -257,10 +299,11 @@ def key_value_metadata(
     All is stored as JSON with sorted keys, so that equal settings are equal bytes.
 
     Args:
-        normalised: of all latents, or of each by name.
+        normalised: of all LATENTS, or of each tensor of latents by name.
     """
-    states = {normalised} if isinstance(normalised, bool) else set(normalised.values())
-    state = states.pop() if len(states) == 1 else normalised
+    state = normalised
+    if not isinstance(normalised, bool) and set(normalised) <= set(LATENTS) and len(set(normalised.values())) == 1:
+        state = next(iter(normalised.values()))
     entries = {NORMALISED_KEY: _json(state), SETTINGS_KEY: _json(settings)}
     entries.update({f"fastvideo.{key}".encode(): _json(value) for key, value in more.items()})
     return entries

@@ -10,7 +10,7 @@ from fastvideo_core.config.sections import MethodConfig
 from fastvideo_core.contracts.adapter import LatentsSource
 from fastvideo_core.contracts.validator import ValidationPrompt
 from fastvideo_core.errors import ConfigError, Problem, UserError
-from fastvideo_data.loading.loader import ParquetLoader
+from fastvideo_data.data_set import DataSet
 from fastvideo_data.preprocessing.encoder import EncoderIdentity
 from fastvideo_data.video_sizes import VideoSize, fit_prompt
 from fastvideo_diffusers.family_roles import FamilyRoles, open_family_roles, takes_many_steps
@@ -110,8 +110,7 @@ def resolve_shift_tokens(cfg: RunConfig, config: LtxConfig, roles: LtxRoles | No
         return data_free_video({}, folder, training).video
     rows: list[dict[str, Any]] = []
     if training.data_path is not None:
-        unread = config.unread_tensors()
-        rows = ParquetLoader(training.data_path, batch_size=1, seed=training.seed, unread=unread).examples()
+        rows = DataSet(training.data_path, wanted=("text_embedding",), optional=("vae_latent",)).examples()
     if rows and all("vae_latent" in row for row in rows):
         shapes = [stored_video(row, folder, training).shape[2:] for row in rows]
         return int(max(frames * height * width for frames, height, width in shapes))

@@ -17,7 +17,7 @@ from fastvideo_core.contracts.roles import RoleHandle
 from fastvideo_core.dispatch.runtime import build_components
 from fastvideo_core.registry import PluginRegistry
 from fastvideo_core.training.trainer import endless
-from fastvideo_data.loading.loader import ParquetLoader
+from fastvideo_data.data_set import DataSet
 from fastvideo_data.preprocessing.encoder import LatentEncoder, VideoGeometry
 from fastvideo_data.preprocessing.run import PreprocessOptions, preprocess
 from fastvideo_data.video_files import write_video
@@ -76,7 +76,7 @@ class PreparedFamily:
         """Two samples as the run's data loader gives them."""
         if components.dataloader is not None:
             return next(endless(components.dataloader))
-        return next(iter(ParquetLoader(self.run["training"]["data_path"], batch_size=2, seed=0)))
+        return next(iter(DataSet(self.run["training"]["data_path"]).loader(batch_size=2, seed=0)))
 
 
 def write_clips(folder: Path, clip: Clip, fps: float, *, sound: bool = False) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +20,27 @@ _TEXT = "string, large_string, string_view, or a dictionary of one of them"
 _NUMBER = "a type of integers or floats"
 
 
-def column_problems(path: Path, schema: pa.Schema, tensors: Collection[str]) -> list[Problem]:
-    """What is wrong with the columns of these tensors, and with those of the metadata.
+def tensor_types(name: str) -> dict[str, str]:
+    """The types that the three columns of tensor `name` may have, in words, by column."""
+    data, shape, dtype = tensor_columns(name)
+    return {data: _BYTES, shape: _SHAPE, dtype: _TEXT}
+
+
+def metadata_types() -> dict[str, str]:
+    """The types that the metadata columns may have, in words, by column."""
+    return {
+        name: f"{_TEXT}, or integers" if kinds.is_string(kind) else _NUMBER for name, kind in METADATA_TYPES.items()
+    }
+
+
+def column_problems(path: Path, schema: pa.Schema, allowed: Mapping[str, str]) -> list[Problem]:
+    """What is wrong with the columns of a file.
 
     Args:
         path: the file, for the messages.
         schema: of the file.
-        tensors: names; of those that the file does not have, nothing is said.
+        allowed: of `tensor_types` or `metadata_types`; of columns that the file does not have, nothing is said.
     """
-    allowed: dict[str, str] = {}
-    for name in tensors:
-        data, shape, dtype = tensor_columns(name)
-        allowed.update({data: _BYTES, shape: _SHAPE, dtype: _TEXT})
-    for name, kind in METADATA_TYPES.items():
-        allowed[name] = f"{_TEXT}, or integers" if kinds.is_string(kind) else _NUMBER
     problems = []
     for field in schema:
         if field.name in allowed and not _fits(field.type, allowed[field.name]):

@@ -15,16 +15,32 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from fastvideo_core.errors import DataError, Problem, foreign_file
-from fastvideo_data.loading.columns import column_problems
+from fastvideo_data.loading.columns import column_problems, metadata_types, tensor_types
 from fastvideo_data.loading.epoch_order import IntArray
-from fastvideo_data.schema import SETTINGS_KEY, TENSOR_NAMES, is_absent, normalised_latents, tensor_columns
+from fastvideo_data.schema import SETTINGS_KEY, is_absent, normalised_latents, tensor_columns, tensors_of
 
 FIX_DAMAGED = "copy the file again, or delete it and preprocess its samples again"
-NEVER_BY_DEFAULT = frozenset({"pil_image"})
 _BUCKETED = ("vae_latent", "trajectory_latents", "audio_latent")
 _SPOT_BYTES = 256
 _EMPTY_BYTES = 256
 """Of a row in a column of empty byte strings, at most, pages' headers among it."""
+
+
+@dataclass(frozen=True)
+class ScannedTensor:
+    """What is known of a tensor of a file.
+
+    Args:
+        problems: why it cannot be read.
+        absent: whether no row has it.
+        shapes: its different shapes, of latents alone.
+        shape_of_row: for each row, which of them.
+    """
+
+    problems: tuple[Problem, ...] = ()
+    absent: bool = False
+    shapes: tuple[tuple[float, ...], ...] = ()
+    shape_of_row: IntArray | None = None
 
 
 @dataclass(frozen=True)
@@ -35,80 +51,112 @@ class ScannedFile:
         path: the file.
         size: its bytes.
         contents: a digest of its footer and of a few spots of its tensors: other data under its name is told by it.
-        tensors: names of the tensors that its rows have.
         columns: names of its columns.
+        metadata_problems: what is wrong with its metadata columns.
+        tensors: by name, those that have all their columns.
         group_rows: rows of each row group.
         group_bytes: uncompressed bytes of each row group.
-        shapes: the different shapes of latents.
-        buckets: for each row, which of them.
-        normalised: for each kind of latents, whether they are normalised.
+        normalised: for each tensor of latents, whether they are normalised.
         says_normalised: whether the file says so itself.
         encoder: what `preprocess` stored of the encoders; None in files of other programs.
+        footer: arrow's FileMetaData; None where it is not kept.
     """
 
     path: Path
     size: int
     contents: str
-    tensors: tuple[str, ...]
     columns: frozenset[str]
+    metadata_problems: tuple[Problem, ...]
+    tensors: Mapping[str, ScannedTensor]
     group_rows: list[int]
     group_bytes: list[int]
-    shapes: list[tuple[float, ...]]
-    buckets: IntArray
     normalised: Mapping[str, bool]
     says_normalised: bool
     encoder: Mapping[str, str] | None
+    footer: Any
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of the file."""
+        return sum(self.group_rows)
+
+    def present(self) -> tuple[str, ...]:
+        """The names of the tensors that its rows have."""
+        return tuple(name for name, tensor in self.tensors.items() if not tensor.absent)
+
+    def reading_problems(self, names: Collection[str], complete: Collection[str]) -> list[Problem]:
+        """Why tensors of the file cannot be read.
+
+        Args:
+            names: of the tensors that are read where they are there.
+            complete: of the tensors that have all their columns, or none.
+        """
+        needed = [*tensor_columns("text_embedding")]
+        needed += [
+            column for name in complete if self.columns & {*tensor_columns(name)} for column in tensor_columns(name)
+        ]
+        if missing := [column for column in dict.fromkeys(needed) if column not in self.columns]:
+            allowed = "every tensor X has the columns X_bytes, X_shape and X_dtype; text_embedding is always there"
+            found = f"lacks the column(s) {', '.join(missing)}"
+            return [Problem(found, str(self.path), allowed, "write the file again with these columns")]
+        read = [tensor for name, tensor in self.tensors.items() if name in names or name == "text_embedding"]
+        return [*itertools.chain.from_iterable(tensor.problems for tensor in read), *self.metadata_problems]
+
+    def latent_shapes(self, names: Collection[str]) -> tuple[list[tuple[float, ...]], IntArray]:
+        """The different shapes that the latents among some tensors have together, and for each row which of them."""
+        read = [
+            (t.shapes, t.shape_of_row) for n, t in self.tensors.items() if n in names and t.shape_of_row is not None
+        ]
+        if not read:
+            return [()], np.zeros(self.num_rows, np.int64)
+        numbers: dict[tuple[int, ...], int] = {}
+        rows = zip(*(of_row.tolist() for _, of_row in read), strict=True)
+        buckets = [numbers.setdefault(row, len(numbers)) for row in rows]
+        shapes = [tuple(itertools.chain(*(read[i][0][n] for i, n in enumerate(row)))) for row in numbers]
+        return shapes, np.array(buckets, np.int64)
 
 
-def scan(path: Path, wanted: Sequence[str] | None, unread: Collection[str]) -> ScannedFile | DataError:
-    """Look at a file; what is wrong with it is returned, so that all files can be told of at once.
-
-    Args:
-        path: the file.
-        wanted: names of the tensors that will be read; None for all known ones but NEVER_BY_DEFAULT.
-        unread: names of tensors that are as if they were not there.
-    """
+def scan(path: Path) -> ScannedFile | DataError:
+    """Look at a file; why it cannot be opened is returned, so that all files can be told of at once."""
     try:
         with foreign_file(path, "parquet file", DataError, FIX_DAMAGED), pq.ParquetFile(path) as handle:
-            return _describe(path, handle, wanted, unread)
+            return _describe(path, handle)
     except DataError as error:
         return error
 
 
-def _describe(path: Path, handle: pq.ParquetFile, wanted: Sequence[str] | None, unread: Collection[str]) -> ScannedFile:
+def _describe(path: Path, handle: pq.ParquetFile) -> ScannedFile:
     footer, schema = handle.metadata, handle.schema_arrow
-    columns = frozenset(schema.names) - {column for name in unread for column in tensor_columns(name)}
-    looked_at = [name for name in TENSOR_NAMES if (name not in NEVER_BY_DEFAULT if wanted is None else name in wanted)]
-    missing = [name for name in tensor_columns("text_embedding") if name not in columns]
-    for name in TENSOR_NAMES:
-        there = [column for column in tensor_columns(name) if column in columns]
-        if there and name != "text_embedding":
-            missing += [column for column in tensor_columns(name) if column not in columns]
-    if missing:
-        allowed = "every tensor X has the columns X_bytes, X_shape and X_dtype; text_embedding is always there"
-        found = f"lacks the column(s) {', '.join(missing)}"
-        raise DataError(Problem(found, str(path), allowed, "write the file again with these columns"))
-    tensors = [name for name in TENSOR_NAMES if set(tensor_columns(name)) <= columns]
-    if problems := column_problems(path, schema, [name for name in looked_at if name in tensors]):
-        raise DataError(problems)
-    tensors = [name for name in tensors if name not in looked_at or not _is_empty(path, handle, name)]
+    names = tensors_of(schema.names)
     groups = [footer.row_group(i) for i in range(footer.num_row_groups)]
-    shapes, buckets = _bucket(path, handle, [name for name in _BUCKETED if name in tensors])
     normalised, says_normalised = normalised_latents(footer.metadata, where=str(path))
     return ScannedFile(
         path=path,
         size=path.stat().st_size,
-        contents=_contents(path, footer),
-        tensors=tuple(tensors),
-        columns=columns,
+        contents=_contents(path, footer, names),
+        columns=frozenset(schema.names),
+        metadata_problems=tuple(column_problems(path, schema, metadata_types())),
+        tensors={name: _look_at(path, handle, name) for name in names},
         group_rows=[group.num_rows for group in groups],
         group_bytes=[group.total_byte_size for group in groups],
-        shapes=shapes,
-        buckets=buckets,
         normalised=normalised,
         says_normalised=says_normalised,
         encoder=_encoder(path, footer.metadata or {}),
+        footer=footer,
     )
+
+
+def _look_at(path: Path, handle: pq.ParquetFile, name: str) -> ScannedTensor:
+    """What is wrong with one tensor is kept with it: a run that does not read it has no use for that."""
+    if problems := column_problems(path, handle.schema_arrow, tensor_types(name)):
+        return ScannedTensor(tuple(problems))
+    try:
+        with foreign_file(path, "parquet file", DataError, FIX_DAMAGED):
+            if _is_empty(path, handle, name):
+                return ScannedTensor(absent=True)
+            return ScannedTensor((), False, *_shapes(path, handle, name)) if name in _BUCKETED else ScannedTensor()
+    except DataError as error:
+        return ScannedTensor(error.problems)
 
 
 def _is_empty(path: Path, handle: pq.ParquetFile, name: str) -> bool:
@@ -158,22 +206,18 @@ def _encoder(path: Path, metadata: Mapping[bytes, bytes]) -> Mapping[str, str] |
     return encoder or None
 
 
-def _bucket(path: Path, handle: pq.ParquetFile, tensors: Sequence[str]) -> tuple[list[tuple[float, ...]], IntArray]:
-    keys = [f"{name}_shape" for name in tensors]
-    if not keys:
-        return [()], np.zeros(handle.metadata.num_rows, np.int64)
-    shapes: dict[tuple[float, ...], int] = {}
-    buckets = []
-    table = handle.read(columns=keys)
-    stored = [table.column(key).to_pylist() for key in keys]
-    for row, of_row in enumerate(zip(*stored, strict=True)):
-        if None in of_row:
-            raise DataError(Problem(f"{keys[of_row.index(None)]} is null", f"{path}, row {row}", fix="remove the row"))
-        buckets.append(shapes.setdefault(tuple(itertools.chain(*of_row)), len(shapes)))
-    return list(shapes), np.array(buckets, np.int64)
+def _shapes(path: Path, handle: pq.ParquetFile, name: str) -> tuple[tuple[tuple[float, ...], ...], IntArray]:
+    column = f"{name}_shape"
+    numbers: dict[tuple[float, ...], int] = {}
+    of_row = []
+    for row, shape in enumerate(handle.read(columns=[column]).column(column).to_pylist()):
+        if shape is None:
+            raise DataError(Problem(f"{column} is null", f"{path}, row {row}", fix="remove the row"))
+        of_row.append(numbers.setdefault(tuple(shape), len(numbers)))
+    return tuple(numbers), np.array(of_row, np.int64)
 
 
-def _contents(path: Path, footer: Any) -> str:
+def _contents(path: Path, footer: Any, tensors: Sequence[str]) -> str:
     """A digest that is cheap for terabytes: of the footer, and of the middle of each tensor in the first and last row group.
 
     The footer has every row group's place and sizes, statistics, settings of preprocessing. Rows that are written over in
@@ -184,7 +228,7 @@ def _contents(path: Path, footer: Any) -> str:
         end = os.fstat(file.fileno()).st_size
         length = int.from_bytes(_read_at(file.fileno(), end - 8, 4), "little")
         digest.update(_read_at(file.fileno(), max(end - 8 - length, 0), length))
-        for middle in _middles(footer):
+        for middle in _middles(footer, tensors):
             digest.update(_read_at(file.fileno(), middle, _SPOT_BYTES))
     return digest.hexdigest()[:16]
 
@@ -193,8 +237,8 @@ def _read_at(file: int, place: int, size: int) -> bytes:
     return os.pread(file, size, place)
 
 
-def _middles(footer: Any) -> Iterator[int]:
-    payloads = {tensor_columns(name)[0] for name in TENSOR_NAMES}
+def _middles(footer: Any, tensors: Sequence[str]) -> Iterator[int]:
+    payloads = {tensor_columns(name)[0] for name in tensors}
     for number in sorted({0, footer.num_row_groups - 1} if footer.num_row_groups else ()):
         group = footer.row_group(number)
         for chunk in map(group.column, range(group.num_columns)):

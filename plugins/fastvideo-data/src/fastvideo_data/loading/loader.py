@@ -5,18 +5,15 @@ from __future__ import annotations
 import logging
 import weakref
 from collections import deque
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from fastvideo_core.errors import CheckpointError, DataError, Problem
-from fastvideo_data.loading.batch_buffers import BatchMemory, MemoryPool
-from fastvideo_data.loading.collate import BadRow, Row, assemble, decode_rows
-from fastvideo_data.loading.dataset_folder import EncodedBy, ParquetFolder, open_folder
+from fastvideo_data.loading.batch_buffers import MemoryPool
+from fastvideo_data.loading.collate import BadRow
+from fastvideo_data.loading.dataset_folder import ParquetFolder
 from fastvideo_data.loading.epoch_order import EpochOrder, EpochPlan, Segment
 from fastvideo_data.loading.read_ahead import InlineExecutor, ReadBatch, Ticket, stream_batches
 
@@ -45,43 +42,39 @@ class ParquetLoader:
     anew.
 
     Args:
-        path: folder that is searched for *.parquet, or one file; nothing is ever written there.
+        folder: the data set; `DataSet.loader` makes a loader of a path.
         batch_size: rows per batch and rank, >= 1.
         seed: seed of the order, >= 0.
         rank: number of this data-parallel rank.
-        world_size: number of data-parallel ranks.
+        size: number of data-parallel ranks.
         num_workers: threads that read ahead; 0 reads when a batch is asked for. Never changes the order.
-        tensors: names of the tensors to read; None for all known ones but pil_image.
-        unread: names of tensors that are as if they were not there; files with and without them then go together.
         window_bytes: size of the windows in which rows are shuffled; bounds the memory.
         skip_bad_rows: a damaged row is logged, and the next good one of the epoch with the same latent shape stands in
             its place, always the same one; else it is an error.
 
     Raises:
-        DataError: the data set cannot be used; damaged rows are found when they are read.
+        DataError: an argument is out of its range; damaged rows are found when they are read.
     """
 
     def __init__(
         self,
-        path: str | Path,
+        folder: ParquetFolder,
         *,
         batch_size: int,
         seed: int,
         rank: int = 0,
-        world_size: int = 1,
+        size: int = 1,
         num_workers: int = 0,
-        tensors: Sequence[str] | None = None,
-        unread: Collection[str] = (),
         window_bytes: int = WINDOW_BYTES,
         skip_bad_rows: bool = False,
     ) -> None:
-        _check_arguments(batch_size, seed, rank, world_size, num_workers, window_bytes)
-        self._folder = open_folder(Path(path), tensors, unread=unread)
+        _check_arguments(batch_size, seed, rank, size, num_workers, window_bytes)
+        self._folder = folder
         self._seed = seed
         self._rank = rank
         self._num_workers = num_workers
         self._window_bytes = window_bytes
-        self._position = _Position(0, (Segment(world_size, batch_size, 0),))
+        self._position = _Position(0, (Segment(size, batch_size, 0),))
         self._pool = MemoryPool(keep_bytes=2 * window_bytes)
         self._running: _Running | None = None
         self._skip_bad_rows = skip_bad_rows
@@ -99,21 +92,6 @@ class ParquetLoader:
         return self._folder.tensors
 
     @property
-    def normalised(self) -> Mapping[str, bool]:
-        """For each tensor that holds latents, whether they are taken to be normalised."""
-        return self._folder.normalised
-
-    @property
-    def unsaid_normalisation(self) -> Path | None:
-        """A file that does not say whether its latents are normalised; None where all do, or there are no latents."""
-        return self._folder.unsaid if self._folder.normalised else None
-
-    @property
-    def encoders(self) -> tuple[EncodedBy, ...]:
-        """Every different description of the encoders that made the data set."""
-        return self._folder.encoders
-
-    @property
     def epoch(self) -> int:
         """The epoch of the batch that was handed out last, from 0."""
         return self._position.epoch
@@ -126,22 +104,6 @@ class ParquetLoader:
         """
         segment = self._position.segments[-1]
         return self._order(self._position.epoch, ()).num_batches(segment.world_size, segment.batch_size)
-
-    def examples(self) -> list[dict[str, Any]]:
-        """A raw batch of one for every latent shape of the data set: the first row with it. The position stays.
-
-        Raises:
-            DataError: such a row cannot be read.
-        """
-        _, first_rows = np.unique(self._folder.layout.buckets, return_index=True)
-        return [self._example(int(row)) for row in sorted(first_rows)]
-
-    def _example(self, row: int) -> dict[str, Any]:
-        starts = self._folder.layout.group_starts
-        group = int(np.searchsorted(starts, row, side="right")) - 1
-        memory = BatchMemory(MemoryPool(keep_bytes=0), batch_size=1)
-        rows = decode_rows(self._folder, group, [row - int(starts[group])], [0], memory)
-        return assemble(self._folder, [row for row in rows if isinstance(row, Row)], 0, memory)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return self
@@ -176,14 +138,15 @@ class ParquetLoader:
 
     def state_dict(self) -> dict[str, Any]:
         """The position after the batch that was handed out last; plain JSON values, the same on all ranks."""
+        files = list(zip(self._folder.names, self._folder.files, strict=True))
         return {
             "epoch": self._position.epoch,
             "segments": [[s.world_size, s.batch_size, s.batches] for s in self._position.segments],
             "seed": self._seed,
             "window_bytes": self._window_bytes,
-            "files": dict(zip(self._folder.names, self._folder.file_rows, strict=True)),
+            "files": {name: file.num_rows for name, file in files},
             "layout": self._folder.digest,
-            "contents": dict(zip(self._folder.names, self._folder.contents, strict=True)),
+            "contents": {name: file.contents for name, file in files},
         }
 
     @staticmethod
@@ -325,15 +288,13 @@ def _planned_epochs(
         position = _Position(position.epoch + 1, (Segment(current.world_size, current.batch_size, 0),))
 
 
-def _check_arguments(
-    batch_size: int, seed: int, rank: int, world_size: int, num_workers: int, window_bytes: int
-) -> None:
-    values = {"batch_size": batch_size, "world_size": world_size, "window_bytes": window_bytes}
+def _check_arguments(batch_size: int, seed: int, rank: int, size: int, num_workers: int, window_bytes: int) -> None:
+    values = {"batch_size": batch_size, "size": size, "window_bytes": window_bytes}
     problems = [Problem(f"{name} is {value}", allowed="1 or more") for name, value in values.items() if value < 1]
     values = {"seed": seed, "num_workers": num_workers}
     problems += [Problem(f"{name} is {value}", allowed="0 or more") for name, value in values.items() if value < 0]
-    if not 0 <= rank < world_size:
-        problems.append(Problem(f"rank is {rank}", allowed=f"0 to world_size - 1 = {world_size - 1}"))
+    if not 0 <= rank < size:
+        problems.append(Problem(f"rank is {rank}", allowed=f"0 to size - 1 = {size - 1}"))
     if problems:
         raise DataError(problems)
 

@@ -86,7 +86,7 @@ class LatentEncoder(Protocol):
     def describe(self) -> dict[str, str]:
         """What identifies the encoding: the model's identity, and latents_normalised as "true" or "false".
 
-        `X_normalised` says so of latents X that are not like the others.
+        `X_normalised` says so of latents X that are not like the others, and of tensors X that only this family knows.
         It is stored with the data; folders whose description differs are never mixed.
         """
         ...
@@ -98,7 +98,9 @@ class LatentEncoder(Protocol):
             frames: uint8 RGB [B, T, H, W, 3].
 
         Returns:
-            per clip, the tensors to store by name, "vae_latent" [C, T', H', W'] among them.
+            per clip, the tensors to store by name: "vae_latent" [C, T', H', W'], and whatever else the family wants to have
+            beside it (first-frame latents, image embeddings, trajectory states, ...), under any name of lower-case letters,
+            digits and _. All clips have the same ones. Families ask for them by name: see `fastvideo_data.data_set`.
         """
         ...
 

@@ -166,6 +166,7 @@ class _Run:
         latents: list[dict[str, Tensor]] = [{} for _ in pending]
         if clips:
             latents = self._encoder.encode_videos(torch.from_numpy(np.stack([clip.frames for clip in clips])))
+            _check_encoded(self._encoder, latents)
             latents = self._with_sound(clips, latents)
         for one, tensors in zip(pending, latents, strict=True):
             text = self._texts[one.item.caption]
@@ -292,9 +293,23 @@ def _check_options(options: PreprocessOptions) -> None:
         raise DataError(problems)
 
 
+def _check_encoded(encoder: LatentEncoder, clips: Sequence[Mapping[str, Tensor]]) -> None:
+    """A family's encoder gives the latents, and nothing that is made elsewhere."""
+    for tensors in clips:
+        taken = [name for name in ("text_embedding", "audio_latent") if name in tensors]
+        if "vae_latent" not in tensors or taken:
+            found = f"{type(encoder).__name__}.encode_videos gives {', '.join(tensors) or 'nothing'} for a clip"
+            allowed = (
+                "vae_latent, and others beside it; not text_embedding and audio_latent, which have methods of their own"
+            )
+            raise DataError(Problem(found, allowed=allowed, fix="report it to the family's author"))
+
+
 def _normalised(description: Mapping[str, str]) -> dict[str, bool]:
     of_all = description.get("latents_normalised")
-    return {name: description.get(f"{name}_normalised", of_all) == "true" for name in LATENTS}
+    said = [key.removesuffix("_normalised") for key in description if key.endswith("_normalised")]
+    names = (*LATENTS, *(name for name in said if name not in (*LATENTS, "latents")))
+    return {name: description.get(f"{name}_normalised", of_all) == "true" for name in names}
 
 
 def _settings(encoder: LatentEncoder, options: PreprocessOptions, source: Source) -> dict[str, Any]:

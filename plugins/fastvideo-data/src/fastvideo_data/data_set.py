@@ -1,0 +1,160 @@
+"""A parquet data set, opened once; everything that a run asks of its data is asked of this one object.
+
+    data = DataSet(path, wanted=("text_embedding",), optional=("vae_latent", "keyframe_latents"))
+    data.num_samples, data.tensor_names, data.normalised, data.unsaid_normalisation, data.encoders
+    data.examples()                                   # raw batches of one, one for each latent shape
+    data.loader(batch_size=4, seed=0, rank=0, size=8, num_workers=2, skip_bad_rows=False)
+    data.select(wanted=(...), optional=(...))         # the same files for somebody who reads other tensors
+    data.close()
+
+Opening looks at every file once: footers, which tensors there are, latent shapes. Each footer is parsed once in a process,
+however many examples, loaders and selections come of it (up to 64 MB of footers, which is some thousand files; those of
+others are parsed again whenever the loader opens the file).
+
+Who reads says which tensors it wants: `wanted` must be there, `optional` are read where the files hold them, and no other
+column is ever read. With `wanted=None` all of FastVideo's tensors that are there are read, but pil_image.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastvideo_data.loading.batch_buffers import BatchMemory, MemoryPool
+from fastvideo_data.loading.collate import Row, assemble, decode_rows
+from fastvideo_data.loading.dataset_folder import Handles, choose, scan_files
+from fastvideo_data.loading.loader import WINDOW_BYTES, ParquetLoader
+
+
+@dataclass(frozen=True)
+class EncodedBy:
+    """The encoders that made some files of a data set.
+
+    Args:
+        file: the first of these files.
+        encoder: the encoders, as `LatentEncoder.describe` says it; None where the files do not tell.
+    """
+
+    file: Path
+    encoder: Mapping[str, str] | None
+
+
+class DataSet:
+    """All parquet files below a folder, or one file; nothing is ever written there.
+
+    Args:
+        path: folder that is searched for *.parquet, or one file.
+        wanted: names of the tensors to read, which all files must hold; None for FastVideo's that are there, but pil_image.
+        optional: names of tensors to read besides, where the files hold them (all of them, or none).
+
+    Raises:
+        DataError: nothing there, no rows at all, files that are damaged or no parquet, missing columns, a tensor that is
+            wanted and not there, files that disagree; all files that are wrong are named at once.
+    """
+
+    def __init__(self, path: str | Path, *, wanted: Sequence[str] | None = None, optional: Sequence[str] = ()) -> None:
+        self.path = Path(path)
+        self._files = scan_files(self.path)
+        self._handles = Handles()
+        self._folder = choose(self.path, self._files, self._handles, wanted, optional)
+
+    def select(self, *, wanted: Sequence[str] | None = None, optional: Sequence[str] = ()) -> DataSet:
+        """The same opened files for somebody who reads other tensors; as if opened with these arguments.
+
+        Raises:
+            DataError: a tensor that is wanted is not there or cannot be read, or the files disagree on one.
+        """
+        selected = copy.copy(self)
+        selected._folder = choose(self.path, self._files, self._handles, wanted, optional)
+        return selected
+
+    @property
+    def num_samples(self) -> int:
+        """Rows of all files."""
+        return self._folder.layout.num_rows
+
+    @property
+    def tensor_names(self) -> tuple[str, ...]:
+        """Names of the tensors that are read."""
+        return self._folder.tensors
+
+    @property
+    def normalised(self) -> Mapping[str, bool]:
+        """For each tensor that is read and holds latents, whether they are taken to be normalised."""
+        return self._folder.normalised
+
+    @property
+    def unsaid_normalisation(self) -> Path | None:
+        """A file that does not say whether its latents are normalised; None where all do, or no latents are read."""
+        unsaid = (file.path for file in self._files if not file.says_normalised)
+        return next(unsaid, None) if self.normalised else None
+
+    @property
+    def encoders(self) -> tuple[EncodedBy, ...]:
+        """Every different description of the encoders that made the files."""
+        found: list[EncodedBy] = []
+        for file in self._files:
+            if all(file.encoder != other.encoder for other in found):
+                found.append(EncodedBy(file.path, file.encoder))
+        return tuple(found)
+
+    def examples(self) -> list[dict[str, Any]]:
+        """A raw batch of one for every latent shape: the first row with it.
+
+        Raises:
+            DataError: such a row cannot be read.
+        """
+        _, first_rows = np.unique(self._folder.layout.buckets, return_index=True)
+        return [self._example(int(row)) for row in sorted(first_rows)]
+
+    def _example(self, row: int) -> dict[str, Any]:
+        starts = self._folder.layout.group_starts
+        group = int(np.searchsorted(starts, row, side="right")) - 1
+        memory = BatchMemory(MemoryPool(keep_bytes=0), batch_size=1)
+        rows = decode_rows(self._folder, group, [row - int(starts[group])], [0], memory)
+        return assemble(self._folder, [row for row in rows if isinstance(row, Row)], 0, memory)
+
+    def loader(
+        self,
+        *,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        size: int = 1,
+        num_workers: int = 0,
+        skip_bad_rows: bool = False,
+        window_bytes: int = WINDOW_BYTES,
+    ) -> ParquetLoader:
+        """Endless raw batches of the data set; see `ParquetLoader`.
+
+        Args:
+            batch_size: rows per batch and rank, >= 1.
+            seed: seed of the order, >= 0.
+            rank: number of this data-parallel rank.
+            size: number of data-parallel ranks.
+            num_workers: threads that read ahead; 0 reads when a batch is asked for. Never changes the order.
+            skip_bad_rows: a damaged row is logged, and another one stands in its place; else it is an error.
+            window_bytes: size of the windows in which rows are shuffled; bounds the memory.
+
+        Raises:
+            DataError: an argument is out of its range.
+        """
+        return ParquetLoader(
+            self._folder,
+            batch_size=batch_size,
+            seed=seed,
+            rank=rank,
+            size=size,
+            num_workers=num_workers,
+            skip_bad_rows=skip_bad_rows,
+            window_bytes=window_bytes,
+        )
+
+    def close(self) -> None:
+        """Close open files; loaders are closed by themselves, and what is asked for later opens files again."""
+        self._handles.close()
