@@ -15,9 +15,9 @@ from huggingface_hub.utils import filter_repo_objects
 from fastvideo_core.contracts.validator import ValidationPrompt, ValidationRequest
 from fastvideo_core.diffusion.rollout import FewStepSchedule
 from fastvideo_core.errors import CheckpointError, ConfigError
+from fastvideo_diffusers.schedule_fit import few_step_scheduler_config, fit_euler
 from fastvideo_ltx.config import LtxConfig
-from fastvideo_ltx.export import export_pipeline
-from fastvideo_ltx.export_schedule import few_step_scheduler_config, fit_schedule, pipeline_sigmas
+from fastvideo_ltx.export import export_pipeline, pipeline_sigmas
 from fastvideo_ltx.generations import open_folder
 from fastvideo_ltx.path_sampler import build_sampler
 from fastvideo_ltx.schedule import many_step_config, resolve_flow_shift
@@ -148,10 +148,10 @@ def test_three_steps_and_shifted_even_spacing_are_met(levels):
     if len(levels) == 5:
         u = [1 - i / 5 for i in range(5)]
         schedule = FewStepSchedule(tuple(1000 * shift * v / (1 + (shift - 1) * v) for v in u))
-    fitted = fit_schedule(schedule, flow_shift=3.0)
+    fitted = fit_euler(schedule, pipeline_sigmas, flow_shift=3.0)
     assert fitted.deviation < 1e-5
     scheduler = FlowMatchEulerDiscreteScheduler.from_config(
-        few_step_scheduler_config(schedule, fitted, kind="ode", base={})
+        few_step_scheduler_config(schedule, fitted, kind="ode", base_scheduler={})
     )
     wanted = torch.tensor(schedule.timesteps) / 1000
     torch.testing.assert_close(pipeline_sigmas(scheduler, len(schedule)), wanted, atol=1e-5, rtol=0)
@@ -233,7 +233,7 @@ def test_of_a_hub_id_nothing_but_the_components_is_fetched(tiny, tmp_path, train
     index = json.loads((Path(tiny) / "model_index.json").read_text())
     monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
     monkeypatch.setattr("fastvideo_ltx.export.open_folder", lambda path, where: open_folder(tiny, where=where))
-    monkeypatch.setattr("fastvideo_ltx.export.DiffusionPipeline.load_config", lambda path, **_: index)
+    monkeypatch.setattr("fastvideo_diffusers.export.DiffusionPipeline.load_config", lambda path, **_: index)
     _export("maker/pipeline", tmp_path / "out", trained)
     (patterns,) = asked.values()
     components = {pattern for pattern in patterns if pattern.endswith("/*")}

@@ -15,9 +15,9 @@ from diffusers import FlowMatchEulerDiscreteScheduler, WanPipeline
 from fastvideo_core.contracts.validator import ValidationPrompt, ValidationRequest
 from fastvideo_core.diffusion.rollout import FewStepSchedule
 from fastvideo_core.errors import CheckpointError, ConfigError
+from fastvideo_diffusers.schedule_fit import few_step_scheduler_config, fit_euler
 from fastvideo_wan.config import WanConfig
-from fastvideo_wan.export import export_pipeline
-from fastvideo_wan.export_schedule import few_step_scheduler_config, fit_schedule
+from fastvideo_wan.export import export_pipeline, pipeline_sigmas
 from fastvideo_wan.folder import open_folder
 from fastvideo_wan.latents import decode_frames
 from fastvideo_wan.loading import load_transformer
@@ -151,7 +151,7 @@ def test_three_steps_and_shifted_even_spacing_are_met(levels):
     if len(levels) == 5:
         u = [1 - i / 5 for i in range(5)]
         schedule = FewStepSchedule(tuple(1000 * shift * v / (1 + (shift - 1) * v) for v in u))
-    fitted = fit_schedule(schedule, flow_shift=3.0)
+    fitted = fit_euler(schedule, pipeline_sigmas, flow_shift=3.0)
     assert fitted.deviation < 1e-5
     config = few_step_scheduler_config(schedule, fitted, kind="ode", flow_shift=3.0)
     scheduler = FlowMatchEulerDiscreteScheduler.from_config(config)

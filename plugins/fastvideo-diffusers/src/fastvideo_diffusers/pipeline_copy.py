@@ -83,6 +83,13 @@ def _strange(file: Path, source: Path, root: Path) -> Problem:
     return Problem(f"{file.relative_to(root)} is {what}, out of the pipeline's folder", str(source), fix=fix)
 
 
+def not_empty(out: Path) -> list[Problem]:
+    """What is wrong with a folder that a pipeline is to be written into; nothing where it is absent or empty."""
+    if out.is_symlink() or (out.exists() and (not out.is_dir() or any(out.iterdir()))):
+        return [Problem("is not an empty folder", where=str(out), fix="name a new folder")]
+    return []
+
+
 @contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
     """A folder beside `out` that takes its place when the block ends well, so that `out` is complete or absent.
@@ -92,8 +99,8 @@ def new_folder(out: Path) -> Iterator[Path]:
     Raises:
         ConfigError: `out` is not empty.
     """
-    if out.is_symlink() or (out.exists() and (not out.is_dir() or any(out.iterdir()))):
-        raise ConfigError(Problem("is not an empty folder", where=str(out), fix="name a new folder"))
+    if problems := not_empty(out):
+        raise ConfigError(problems)
     out.parent.mkdir(parents=True, exist_ok=True)
     host = re.sub(r"\W", "-", socket.gethostname())
     mine = f".{out.name[:100]}.{host}-"

@@ -1,15 +1,20 @@
-"""The schedule of a shifted, stretched scheduler that comes closest to a few-step student's own."""
+"""A few-step student's schedule as the settings of diffusers' own scheduler: shifted, stretched, as close as it comes."""
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
-from fastvideo_core.diffusion.rollout import FewStepSchedule
+from fastvideo_core.diffusion import flow
+from fastvideo_core.diffusion.rollout import FewStepSchedule, SamplerKind
+from fastvideo_diffusers.folder import MARKER
 
 TOLERANCE = 1e-4
 """Largest difference in sigma at which a fitted schedule counts as the student's own."""
@@ -31,6 +36,75 @@ class FittedSchedule:
     shift: float
     shift_terminal: float | None
     deviation: float
+
+
+def timestep_shift(flow_shift: float, num_train_timesteps: int) -> Callable[[Tensor], Tensor]:
+    """Unshifted t to shifted t, held inside [0, num_train_timesteps]; same shape. As `FlowMatchingAdapter`'s."""
+
+    def shifted(t: Tensor) -> Tensor:
+        u = (t / num_train_timesteps).clamp(0, 1)
+        return flow.shift_sigma(u, flow_shift) * num_train_timesteps
+
+    return shifted
+
+
+def fit_euler(
+    schedule: FewStepSchedule, levels: Callable[[FlowMatchEulerDiscreteScheduler, int], Tensor], *, flow_shift: float
+) -> FittedSchedule:
+    """The settings of FlowMatchEulerDiscreteScheduler with which a pipeline samples closest to the schedule's sigmas.
+
+    The levels are shifted by `shift`, and the result is stretched so that it ends at `shift_terminal`. One step and two
+    steps are met by any shift (flow_shift is taken), three by solving for it; longer schedules are met when they are evenly
+    spaced up to a shift, and approached otherwise.
+
+    Args:
+        levels: the sigmas [steps] that the pipeline samples on with such a scheduler and so many steps.
+    """
+
+    def sigmas(shift: float, terminal: float | None) -> Tensor:
+        return levels(_euler(schedule, shift, terminal), len(schedule))
+
+    return fit_schedule(schedule, sigmas, flow_shift=flow_shift)
+
+
+def few_step_scheduler_config(
+    schedule: FewStepSchedule, fitted: FittedSchedule, *, kind: SamplerKind, **own: Any
+) -> dict[str, Any]:
+    """The whole scheduler_config.json of an exported student.
+
+    Besides diffusers' settings it keeps, where diffusers does not look, the exact schedule and what else the family says.
+
+    Args:
+        own: the family's; see `folder.MARKER`.
+    """
+    scheduler = _euler(schedule, fitted.shift, fitted.shift_terminal, stochastic_sampling=kind == "sde")
+    marked = {**own, "sampling_timesteps": list(schedule.timesteps), "sampler_kind": kind}
+    return {**as_json(scheduler), MARKER: marked}
+
+
+def as_json(scheduler: Any) -> dict[str, Any]:
+    """A scheduler's whole scheduler_config.json."""
+    content: dict[str, Any] = json.loads(scheduler.to_json_string())
+    return content
+
+
+def deviation_notes(fitted: FittedSchedule) -> list[str]:
+    """What the user of an export is told where the plain pipeline does not follow the student's schedule."""
+    if fitted.deviation <= TOLERANCE:
+        return []
+    found = (
+        f"diffusers' FlowMatchEulerDiscreteScheduler cannot follow this schedule exactly: the largest deviation in "
+        f"sigma is {fitted.deviation:.4f}; `fastvideo-distill sample` follows it exactly"
+    )
+    return [found]
+
+
+def _euler(
+    schedule: FewStepSchedule, shift: float, terminal: float | None, **settings: Any
+) -> FlowMatchEulerDiscreteScheduler:
+    return FlowMatchEulerDiscreteScheduler(
+        num_train_timesteps=schedule.num_train_timesteps, shift=shift, shift_terminal=terminal, **settings
+    )
 
 
 def fit_schedule(

@@ -15,6 +15,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from fastvideo_core.errors import ConfigError, Problem
+from fastvideo_diffusers.pipeline_copy import not_empty
 from fastvideo_diffusers.quiet import no_progress_bars
 
 _PAD, _END, _UNKNOWN = "<pad>", "</s>", "<unk>"
@@ -34,9 +35,7 @@ def check_sizes(
     Raises:
         ConfigError: naming everything that is wrong.
     """
-    problems = []
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        problems.append(Problem("is not an empty folder", where=str(out), fix="name a new folder"))
+    problems = not_empty(out)
     for name, value in at_least_one.items():
         if value < 1:
             problems.append(Problem(f"is {value}", where=name, allowed="1 or more"))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.errors import ConfigError, DataError, Problem
-from fastvideo_data.video_sizes import data_free_size
+from fastvideo_data.video_sizes import VideoSize, data_free_size
 from fastvideo_diffusers import stored_tensors as stored
 from fastvideo_ltx.config import SIZE_MULTIPLE
 from fastvideo_ltx.folder import LtxFolder
@@ -54,7 +54,7 @@ def data_free_video(raw_batch: Mapping[str, Any], folder: LtxFolder, training: T
     if sizes == (None, None, None) and "vae_latent" in raw_batch:
         return TokenLayout(*stored_video(raw_batch, folder, training).shape[2:])
     size = data_free_size(training, size_multiple=SIZE_MULTIPLE, temporal_factor=folder.temporal_factor)
-    return layout_of_video(folder, num_frames=size.num_frames, height=size.height, width=size.width)
+    return layout_of_video(folder, size)
 
 
 def check_first_frames(stored: Sequence[int], layout: TokenLayout) -> None:
@@ -74,7 +74,6 @@ def check_first_frames(stored: Sequence[int], layout: TokenLayout) -> None:
         )
 
 
-def layout_of_video(folder: LtxFolder, *, num_frames: int, height: int, width: int) -> TokenLayout:
-    """The latents of a video of num_frames (8 k + 1) frames of height x width pixels; no audio."""
-    frames = (num_frames - 1) // folder.temporal_factor + 1
-    return TokenLayout(frames, height // folder.spatial_factor, width // folder.spatial_factor)
+def layout_of_video(folder: LtxFolder, size: VideoSize) -> TokenLayout:
+    """The latents of a video of 8 k + 1 frames; no audio."""
+    return TokenLayout(*folder.latent_size(size))

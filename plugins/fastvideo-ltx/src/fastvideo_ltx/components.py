@@ -12,9 +12,9 @@ from fastvideo_core.distributed import context
 from fastvideo_data.preprocessing.captions import PromptEmbeddings
 from fastvideo_data.sampling_validator import SamplingValidator
 from fastvideo_data.validation_prompts import prompts_of_run
+from fastvideo_diffusers.folder import TRANSFORMER
 from fastvideo_diffusers.loading import stored_weights
 from fastvideo_ltx.config import LtxConfig
-from fastvideo_ltx.folder import TRANSFORMER
 from fastvideo_ltx.generation import Generation
 from fastvideo_ltx.run import open_roles, run_flow_shift, section
 

@@ -14,11 +14,12 @@ from fastvideo_core.config.training import TrainingArgs
 from fastvideo_data.preprocessing.captions import CaptionEncoder, PromptEmbeddings
 from fastvideo_data.preprocessing.encoder import LatentEncoder, VideoGeometry
 from fastvideo_data.video_sizes import VideoSize
+from fastvideo_diffusers.folder import TRANSFORMER
 from fastvideo_diffusers.identity import StoredEncoder
 from fastvideo_diffusers.loading import check_weights, load_model, meta_model, outline_model
 from fastvideo_ltx.batches import data_free_video, stored_video
 from fastvideo_ltx.config import LtxConfig
-from fastvideo_ltx.folder import TRANSFORMER, LtxFolder
+from fastvideo_ltx.folder import LtxFolder
 from fastvideo_ltx.layout import TokenLayout
 
 if TYPE_CHECKING:

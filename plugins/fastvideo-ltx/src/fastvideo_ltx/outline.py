@@ -12,8 +12,9 @@ from fastvideo_core.config.run import RunConfig
 from fastvideo_core.contracts.adapter import LatentsSource
 from fastvideo_core.contracts.family import RoleOutline
 from fastvideo_core.contracts.roles import RoleHandle
+from fastvideo_diffusers.folder import TRANSFORMER
 from fastvideo_diffusers.pipeline_files import check_undamaged
-from fastvideo_ltx.folder import TRANSFORMER, LtxFolder
+from fastvideo_ltx.folder import LtxFolder
 from fastvideo_ltx.generations import open_folder
 from fastvideo_ltx.run import section
 

@@ -7,9 +7,9 @@ import torch
 from fastvideo_core.contracts.roles import RoleHandle
 from fastvideo_core.contracts.sampler import PathSampler, StudentSchedule
 from fastvideo_data.preprocessing.captions import PromptEmbeddings
+from fastvideo_diffusers.folder import TRANSFORMER
 from fastvideo_ltx.batches import layout_of_video
 from fastvideo_ltx.config import LtxConfig
-from fastvideo_ltx.folder import MARKER, TRANSFORMER
 from fastvideo_ltx.generations import open_folder
 from fastvideo_ltx.run import check_streams
 from fastvideo_ltx.schedule import resolve_flow_shift
@@ -37,7 +37,7 @@ def build_sampler(
     encoder = generation.caption_encoder(folder, device=device, dtype=dtype, where="model path")
     prompts = PromptEmbeddings(encoder, keep_encoder=True)
     size = generation.size
-    layout = layout_of_video(folder, num_frames=size.num_frames, height=size.height, width=size.width)
+    layout = layout_of_video(folder, size)
     adapter = generation.adapter(
         folder,
         config=pipeline_config,
@@ -52,5 +52,5 @@ def build_sampler(
         folder, adapter=adapter, config=pipeline_config, device=device, prompts=prompts, size=size, autocast=False
     )
     handle = RoleHandle("student", {TRANSFORMER: transformer.requires_grad_(False)}, family="ltx")
-    student = StudentSchedule.exported(folder.scheduler.get(MARKER, {}), where=f"{model_path}/scheduler")
+    student = StudentSchedule.exported(folder.marked, where=f"{model_path}/scheduler")
     return PathSampler(handle, sampler, student)

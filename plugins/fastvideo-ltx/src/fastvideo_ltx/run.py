@@ -195,5 +195,4 @@ def data_sizes(cfg: RunConfig, rows: Sequence[Mapping[str, Any]]) -> list[VideoS
     """What the rows' latents are in pixels; see `dispatch.preflight.KnowsSizes`."""
     folder = open_roles(cfg).base
     shapes = [stored_video(row, folder, cfg.training).shape[2:] for row in rows if "vae_latent" in row]
-    pixels, frames = folder.spatial_factor, folder.temporal_factor
-    return [VideoSize(height * pixels, width * pixels, (time - 1) * frames + 1) for time, height, width in shapes]
+    return [folder.video_size(shape) for shape in shapes]

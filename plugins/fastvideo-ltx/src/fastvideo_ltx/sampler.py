@@ -12,9 +12,10 @@ from fastvideo_core.diffusion.rollout import FewStepSchedule, rollout
 from fastvideo_core.errors import ConfigError, Problem
 from fastvideo_data.preprocessing.captions import PromptEmbeddings
 from fastvideo_data.video_sizes import VideoSize, fit_prompt, video_size
+from fastvideo_diffusers.folder import TRANSFORMER
 from fastvideo_ltx.adapter import LtxAdapter
 from fastvideo_ltx.config import LtxConfig
-from fastvideo_ltx.folder import TRANSFORMER, LtxFolder
+from fastvideo_ltx.folder import LtxFolder
 from fastvideo_ltx.layout import TokenLayout, pack_video
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +10,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 
 from fastvideo_core.errors import ConfigError, Problem
 from fastvideo_ltx.config import LtxConfig
-from fastvideo_ltx.folder import MARKER, LtxFolder
+from fastvideo_ltx.folder import LtxFolder
 
 BASE_SCHEDULER = "base_scheduler"
 """Under MARKER: the scheduler configuration that the student's schedule stands in for."""
@@ -30,8 +29,7 @@ PUBLISHED_SCHEDULER = {
 
 def own_scheduler(folder: LtxFolder) -> Mapping[str, Any]:
     """The configuration of the pipeline's many-step scheduler; an exported student's schedule is none."""
-    marked: Mapping[str, Any] = folder.scheduler.get(MARKER, {})
-    scheduler: Mapping[str, Any] = marked.get(BASE_SCHEDULER, folder.scheduler)
+    scheduler: Mapping[str, Any] = folder.marked.get(BASE_SCHEDULER, folder.scheduler)
     return scheduler
 
 
@@ -90,9 +88,3 @@ def many_step_scheduler(folder: LtxFolder, config: LtxConfig, *, steps: int) -> 
     if steps == 1:  # the only level is 1, and stretching it to the terminal one would divide by zero
         scheduler["shift_terminal"] = None
     return FlowMatchEulerDiscreteScheduler.from_config(scheduler)
-
-
-def as_json(scheduler: FlowMatchEulerDiscreteScheduler) -> dict[str, Any]:
-    """A scheduler's whole scheduler_config.json."""
-    content: dict[str, Any] = json.loads(scheduler.to_json_string())
-    return content

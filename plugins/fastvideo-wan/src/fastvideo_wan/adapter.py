@@ -16,9 +16,10 @@ from fastvideo_core.contracts.hidden_states import features_of
 from fastvideo_core.contracts.roles import RoleHandle
 from fastvideo_core.errors import ConfigError, Problem
 from fastvideo_data.preprocessing.captions import PromptEmbeddings
+from fastvideo_diffusers.folder import TRANSFORMER
 from fastvideo_diffusers.stored_tensors import stored_text
 from fastvideo_wan.batches import data_free_shape, stored_latents
-from fastvideo_wan.folder import TRANSFORMER, WanFolder
+from fastvideo_wan.folder import WanFolder
 from fastvideo_wan.latents import normalise
 from fastvideo_wan.network import predict_velocity
 from fastvideo_wan.text import pad_text

@@ -13,10 +13,10 @@ from fastvideo_core.distributed import context
 from fastvideo_data.preprocessing.captions import PromptEmbeddings
 from fastvideo_data.sampling_validator import SamplingValidator
 from fastvideo_data.validation_prompts import prompts_of_run
+from fastvideo_diffusers.folder import TRANSFORMER
 from fastvideo_diffusers.loading import stored_weights
 from fastvideo_wan.adapter import WanAdapter
 from fastvideo_wan.config import NEGATIVE_PROMPT, WanConfig
-from fastvideo_wan.folder import TRANSFORMER
 from fastvideo_wan.loading import load_transformer, meta_transformer
 from fastvideo_wan.run import open_roles
 from fastvideo_wan.sampler import WanSampler

@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
-from diffusers import DiffusionPipeline, WanTransformer3DModel
+from diffusers import FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
-from fastvideo_core.diffusion.rollout import FewStepSchedule
-from fastvideo_core.errors import CheckpointError, Problem
-from fastvideo_diffusers.pipeline_copy import ROOT_FILES, component_names, copy_parts, new_folder
-from fastvideo_diffusers.quiet import no_progress_bars
-from fastvideo_diffusers.schedule_fit import TOLERANCE
+from fastvideo_diffusers import export
+from fastvideo_diffusers.schedule_fit import (
+    as_json,
+    deviation_notes,
+    few_step_scheduler_config,
+    fit_euler,
+    timestep_shift,
+)
 from fastvideo_wan.config import WanConfig
-from fastvideo_wan.export_schedule import few_step_scheduler_config, fit_schedule
-from fastvideo_wan.folder import TRANSFORMER, WanFolder, open_folder
+from fastvideo_wan.folder import WanFolder, open_folder
 from fastvideo_wan.loading import outline_transformer
-from fastvideo_wan.schedule import many_step_scheduler, resolve_flow_shift, shift_and_clamp
-
-StudentSchedule: TypeAlias = Callable[[Callable[[Tensor], Tensor]], FewStepSchedule | None]
-"""From the family's timestep shift to the student's schedule, as `MethodConfig.student_schedule`."""
-
-MAX_SHARD_SIZE = "5GB"
+from fastvideo_wan.schedule import many_step_scheduler, resolve_flow_shift
 
 
 def export_pipeline(
@@ -33,7 +28,7 @@ def export_pipeline(
     modules: dict[str, dict[str, Tensor]],
     *,
     pipeline_config: WanConfig,
-    student_schedule: StudentSchedule | None,
+    student_schedule: export.StudentSchedule | None,
 ) -> list[str]:
     """Writes the base pipeline with another transformer and the run's one flow shift.
 
@@ -56,77 +51,27 @@ def export_pipeline(
         CheckpointError: the state dict does not fit the base's transformer.
     """
     folder = open_folder(base_path, where="base path")
-    transformer = _transformer(folder, modules)
-    scheduler_config, notes = _scheduler_config(folder, pipeline_config, student_schedule)
-
-    with new_folder(Path(out)) as aside:
-        _copy_components(base_path, aside)
-        with no_progress_bars():
-            transformer.save_pretrained(aside / TRANSFORMER, max_shard_size=MAX_SHARD_SIZE)
-        _write_json(aside / "scheduler" / "scheduler_config.json", scheduler_config)
-        index = json.loads((aside / "model_index.json").read_text(encoding="utf-8"))
-        index["scheduler"] = ["diffusers", scheduler_config["_class_name"]]
-        _write_json(aside / "model_index.json", index)
+    scheduler, notes = _scheduler(folder, pipeline_config, student_schedule)
+    export.export_pipeline(base_path, out, modules, transformer=outline_transformer(folder.path), scheduler=scheduler)
     return notes
 
 
-def _transformer(folder: WanFolder, modules: dict[str, dict[str, Tensor]]) -> WanTransformer3DModel:
-    if set(modules) != {TRANSFORMER}:
-        raise CheckpointError(
-            Problem(f"holds the modules {', '.join(modules) or 'none'}", where="export", allowed=TRANSFORMER)
-        )
-    transformer = outline_transformer(folder.path)
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in modules[TRANSFORMER].items()}
-    try:
-        transformer.load_state_dict(state, strict=True, assign=True)
-    except RuntimeError as error:
-        raise CheckpointError(
-            Problem(
-                f"its weights do not fit the transformer: {' '.join(str(error).split())[:300]}",
-                where=f"export with base {folder.path}",
-                fix="name the pipeline that the role was trained from",
-            )
-        ) from error
-    return transformer
-
-
-def _scheduler_config(
-    folder: WanFolder, config: WanConfig, student_schedule: StudentSchedule | None
+def _scheduler(
+    folder: WanFolder, config: WanConfig, student_schedule: export.StudentSchedule | None
 ) -> tuple[dict[str, Any], list[str]]:
     flow_shift = resolve_flow_shift(folder, config)
-
-    def warp(t: Tensor) -> Tensor:
-        return shift_and_clamp(t, flow_shift=flow_shift, num_train_timesteps=folder.num_train_timesteps)
-
-    few_step = student_schedule(warp) if student_schedule is not None else None
-    if few_step is None:
-        return json.loads(many_step_scheduler(folder, flow_shift).to_json_string()), []
-    fitted = fit_schedule(few_step, flow_shift=flow_shift)
-    kind = config.sampler_kind
-    notes = [f"sample it with WanPipeline(num_inference_steps={len(few_step)}, guidance_scale=1.0)"]
-    if fitted.deviation > TOLERANCE:
-        notes.append(
-            f"diffusers' FlowMatchEulerDiscreteScheduler cannot follow this schedule exactly: the largest deviation in "
-            f"sigma is {fitted.deviation:.4f}; `fastvideo-distill sample` follows it exactly"
-        )
-    return dict(few_step_scheduler_config(few_step, fitted, kind=kind, flow_shift=flow_shift)), notes
+    shift = timestep_shift(flow_shift, folder.num_train_timesteps)
+    student = None if student_schedule is None else student_schedule(shift)
+    if student is None:
+        return as_json(many_step_scheduler(folder, flow_shift)), []
+    fitted = fit_euler(student, pipeline_sigmas, flow_shift=flow_shift)
+    notes = [f"sample it with WanPipeline(num_inference_steps={len(student)}, guidance_scale=1.0)"]
+    settings = few_step_scheduler_config(student, fitted, kind=config.sampler_kind, flow_shift=flow_shift)
+    return settings, notes + deviation_notes(fitted)
 
 
-def _copy_components(base_path: str, aside: Path) -> None:
-    """The base's index, its license, and every component of the index but the transformer."""
-    names = component_names(DiffusionPipeline.load_config(base_path), where=f"base path ({base_path})")
-    components = [name for name in names if name != TRANSFORMER]
-    source = Path(base_path)
-    if not source.is_dir():
-        from huggingface_hub import snapshot_download
-
-        wanted = [*ROOT_FILES, *(f"{name}/*" for name in components)]
-        source = Path(snapshot_download(base_path, allow_patterns=wanted))
-    copy_parts(source, aside, components)
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
-__all__ = ["export_pipeline"]
+def pipeline_sigmas(scheduler: FlowMatchEulerDiscreteScheduler, steps: int) -> Tensor:
+    """The levels [steps] that WanPipeline samples on: the scheduler's own, evenly spaced before it shifts them."""
+    scheduler.set_timesteps(steps)
+    sigmas: Tensor = scheduler.sigmas
+    return sigmas[:-1]

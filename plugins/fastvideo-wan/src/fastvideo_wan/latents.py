@@ -7,6 +7,7 @@ from diffusers import AutoencoderKLWan
 from diffusers.video_processor import VideoProcessor
 from torch import Tensor
 
+from fastvideo_data.video_sizes import VideoSize
 from fastvideo_wan.folder import WanFolder
 
 
@@ -24,13 +25,7 @@ def denormalise(latents: Tensor, folder: WanFolder) -> Tensor:
 
 def latent_shape(folder: WanFolder, *, num_frames: int, height: int, width: int) -> tuple[int, int, int, int]:
     """[16, T, H, W] of a video of num_frames (4 k + 1) frames of height x width pixels."""
-    frames = (num_frames - 1) // folder.temporal_factor + 1
-    return (
-        len(folder.latents_mean),
-        frames,
-        height // folder.spatial_factor,
-        width // folder.spatial_factor,
-    )
+    return folder.channels, *folder.latent_size(VideoSize(height, width, num_frames))
 
 
 @torch.no_grad()

@@ -8,8 +8,9 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
 
 from fastvideo_diffusers import loading
+from fastvideo_diffusers.folder import TRANSFORMER
 from fastvideo_diffusers.pipeline_files import check_undamaged
-from fastvideo_wan.folder import COMPONENTS, TRANSFORMER, open_folder
+from fastvideo_wan.folder import COMPONENTS, open_folder
 from fastvideo_wan.network import keep_time_embedder_in_float32
 
 

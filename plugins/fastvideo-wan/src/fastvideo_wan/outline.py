@@ -14,9 +14,10 @@ from fastvideo_core.config.run import RunConfig
 from fastvideo_core.contracts.adapter import LatentsSource
 from fastvideo_core.contracts.family import RoleOutline
 from fastvideo_core.contracts.roles import RoleHandle
+from fastvideo_diffusers.folder import TRANSFORMER
 from fastvideo_diffusers.pipeline_files import check_undamaged
 from fastvideo_wan.batches import data_free_shape, stored_latents
-from fastvideo_wan.folder import COMPONENTS, TRANSFORMER, open_folder
+from fastvideo_wan.folder import COMPONENTS, open_folder
 from fastvideo_wan.loading import meta_transformer
 from fastvideo_wan.network import predict_velocity
 

@@ -16,11 +16,13 @@ from fastvideo_core.errors import ConfigError, Problem
 from fastvideo_data.preprocessing.captions import PromptEmbeddings
 from fastvideo_data.video_sizes import VideoSize, fit_prompt
 from fastvideo_diffusers.autocast import Autocast
+from fastvideo_diffusers.folder import TRANSFORMER
+from fastvideo_diffusers.schedule_fit import timestep_shift
 from fastvideo_wan.config import NEGATIVE_PROMPT, WanConfig
-from fastvideo_wan.folder import MARKER, TRANSFORMER, WanFolder, open_folder
+from fastvideo_wan.folder import WanFolder, open_folder
 from fastvideo_wan.latents import decode_frames, latent_shape
 from fastvideo_wan.loading import load_transformer, load_vae
-from fastvideo_wan.schedule import FewStepScheduler, many_step_scheduler, resolve_flow_shift, shift_and_clamp
+from fastvideo_wan.schedule import FewStepScheduler, many_step_scheduler, resolve_flow_shift
 from fastvideo_wan.sizes import FPS, GEOMETRY, SIZE
 from fastvideo_wan.text import TextEncoder, pad_text
 
@@ -123,8 +125,7 @@ class WanSampler:
 
     def shift_and_clamp_timestep(self, t: Tensor) -> Tensor:
         """As the adapter's."""
-        axis = self._folder.num_train_timesteps
-        return shift_and_clamp(t, flow_shift=self._flow_shift, num_train_timesteps=axis)
+        return timestep_shift(self._flow_shift, self._folder.num_train_timesteps)(t)
 
     def _scheduler(self, request: ValidationRequest, generator: torch.Generator) -> tuple[Any, int]:
         if request.sampling_timesteps is not None:
@@ -179,5 +180,5 @@ def build_sampler(
         size=SIZE,
         autocast=False,
     )
-    student = StudentSchedule.exported(folder.scheduler.get(MARKER, {}), where=f"{model_path}/scheduler")
+    student = StudentSchedule.exported(folder.marked, where=f"{model_path}/scheduler")
     return PathSampler(RoleHandle("student", {TRANSFORMER: transformer}, family="wan"), sampler, student)

@@ -14,7 +14,7 @@ from fastvideo_core.diffusion import flow
 from fastvideo_core.diffusion.rollout import FewStepSchedule, SamplerKind, transition
 from fastvideo_core.errors import ConfigError, Problem
 from fastvideo_wan.config import WanConfig
-from fastvideo_wan.folder import MARKER, WanFolder
+from fastvideo_wan.folder import WanFolder
 
 SHIFT_KEYS = ("flow_shift", "shift")
 
@@ -27,8 +27,7 @@ def resolve_flow_shift(folder: WanFolder, config: WanConfig) -> float:
     """
     if config.flow_shift is not None:
         return config.flow_shift
-    marked = folder.scheduler.get(MARKER, {})
-    for source in (marked, folder.scheduler):
+    for source in (folder.marked, folder.scheduler):
         for key in SHIFT_KEYS:
             if source.get(key) is not None and not folder.scheduler.get("use_dynamic_shifting"):
                 return float(source[key])
@@ -41,12 +40,6 @@ def resolve_flow_shift(folder: WanFolder, config: WanConfig) -> float:
     )
 
 
-def shift_and_clamp(t: Tensor, *, flow_shift: float, num_train_timesteps: int) -> Tensor:
-    """Unshifted t to shifted t, held inside [0, num_train_timesteps]; same shape."""
-    u = (t / num_train_timesteps).clamp(0, 1)
-    return flow.shift_sigma(u, flow_shift) * num_train_timesteps
-
-
 def many_step_scheduler(folder: WanFolder, flow_shift: float) -> Any:
     """A fresh scheduler of the pipeline's own class, with `flow_shift`.
 
@@ -54,7 +47,7 @@ def many_step_scheduler(folder: WanFolder, flow_shift: float) -> Any:
         ConfigError: diffusers has no such scheduler, or it takes no shift.
     """
     config = dict(folder.scheduler)
-    if MARKER in config:  # an exported student's schedule is no many-step schedule
+    if folder.marked:  # an exported student's schedule is no many-step schedule
         config = {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": folder.num_train_timesteps}
     name = str(config.get("_class_name"))
     kind = getattr(diffusers, name, None)

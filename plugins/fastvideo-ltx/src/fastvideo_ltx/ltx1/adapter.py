@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.contracts.roles import RoleHandle
+from fastvideo_diffusers.folder import TRANSFORMER
 from fastvideo_ltx.adapter import FPS, TEXT, TEXT_MASK, LtxAdapter, PackedLatents
 from fastvideo_ltx.batches import data_free_video, stored_video
 from fastvideo_ltx.captions import pad_text
-from fastvideo_ltx.folder import TRANSFORMER, LtxFolder
+from fastvideo_ltx.folder import LtxFolder
 from fastvideo_ltx.layout import TokenLayout, pack_video
 from fastvideo_ltx.ltx1.latents import normalise
 from fastvideo_ltx.ltx1.network import predict_velocity, token_positions

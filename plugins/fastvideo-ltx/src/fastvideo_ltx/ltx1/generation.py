@@ -25,11 +25,11 @@ from fastvideo_core.errors import ConfigError, Problem
 from fastvideo_data.preprocessing.captions import PromptEmbeddings
 from fastvideo_data.preprocessing.encoder import VideoGeometry
 from fastvideo_data.video_sizes import VideoSize
+from fastvideo_diffusers.folder import TRANSFORMER, check_values, noise_axis, read_config, read_tensors, whole_numbers
 from fastvideo_diffusers.identity import TEXT_ENCODER, VAE
-from fastvideo_diffusers.pipeline_files import DAMAGED
 from fastvideo_ltx.adapter import LtxAdapter
 from fastvideo_ltx.config import FRAMES_DIVISOR, SIZE_MULTIPLE, LtxConfig
-from fastvideo_ltx.folder import TRANSFORMER, LtxFolder, read_config, read_tensors
+from fastvideo_ltx.folder import LtxFolder
 from fastvideo_ltx.generation import Generation
 from fastvideo_ltx.layout import TokenLayout
 from fastvideo_ltx.ltx1.adapter import LtxVideoAdapter, folder_positions
@@ -218,25 +218,19 @@ def _compression(vae: Mapping[str, Any]) -> tuple[int, int]:
 def _check_values(
     transformer: Mapping[str, Any], vae: Mapping[str, Any], scheduler: Mapping[str, Any], where: str
 ) -> None:
-    numbers = (
-        (TRANSFORMER, transformer, "caption_channels"),
-        (TRANSFORMER, transformer, "in_channels"),
-        ("vae", vae, "latent_channels"),
-        ("vae", vae, "patch_size"),
-        ("vae", vae, "patch_size_t"),
-        ("scheduler", {"num_train_timesteps": 1000, **scheduler}, "num_train_timesteps"),
+    check_values(
+        [
+            *whole_numbers(TRANSFORMER, transformer, "caption_channels", "in_channels"),
+            *whole_numbers("vae", vae, "latent_channels", "patch_size", "patch_size_t"),
+            *noise_axis(scheduler),
+            ("vae", vae, "spatio_temporal_scaling", "true or false for every block", _switches),
+        ],
+        where=where,
     )
-    problems = [
-        Problem(f"{key} in {component}/ is {config.get(key)!r}", where, allowed="a whole number", fix=DAMAGED)
-        for component, config, key in numbers
-        if not isinstance(config.get(key), int) or isinstance(config.get(key), bool) or config[key] <= 0
-    ]
-    scaling = vae.get("spatio_temporal_scaling")
-    if not isinstance(scaling, list | tuple) or not all(isinstance(value, bool) for value in scaling):
-        found = f"spatio_temporal_scaling in vae/ is {scaling!r}"
-        problems.append(Problem(found, where, allowed="true or false for every block", fix=DAMAGED))
-    if problems:
-        raise ConfigError(problems)
+
+
+def _switches(values: object) -> bool:
+    return isinstance(values, list | tuple) and all(isinstance(value, bool) for value in values)
 
 
 def _check_variant(

@@ -31,7 +31,7 @@ class LtxVideoSampler(LtxSampler):
     _vae: AutoencoderKLLTXVideo | None = None
 
     def layout(self, size: VideoSize) -> TokenLayout:
-        return layout_of_video(self.folder, num_frames=size.num_frames, height=size.height, width=size.width)
+        return layout_of_video(self.folder, size)
 
     def sample_many_steps(
         self,

@@ -13,11 +13,12 @@ from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.contracts.roles import RoleHandle
 from fastvideo_core.errors import Problem
 from fastvideo_data.preprocessing.captions import PromptEmbeddings
+from fastvideo_diffusers.folder import TRANSFORMER
 from fastvideo_diffusers.stored_tensors import place, stored_tensor
 from fastvideo_ltx.adapter import LtxAdapter, PackedLatents
 from fastvideo_ltx.batches import data_free_video, frame_rates, stored_video
 from fastvideo_ltx.config import LtxConfig
-from fastvideo_ltx.folder import TRANSFORMER, LtxFolder
+from fastvideo_ltx.folder import LtxFolder
 from fastvideo_ltx.layout import TokenLayout, pack_video
 from fastvideo_ltx.ltx2.latents import audio_length, audio_statistics, pack_audio, stream_weight, video_statistics
 from fastvideo_ltx.ltx2.network import predict_velocity

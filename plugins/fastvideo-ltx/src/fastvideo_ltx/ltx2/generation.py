@@ -26,10 +26,11 @@ from fastvideo_core.errors import ConfigError, Problem
 from fastvideo_data.preprocessing.captions import PromptEmbeddings
 from fastvideo_data.preprocessing.encoder import VideoGeometry
 from fastvideo_data.video_sizes import VideoSize
+from fastvideo_diffusers.folder import TRANSFORMER, check_values, read_config, read_tensors, whole_numbers
 from fastvideo_diffusers.pipeline_files import DAMAGED
 from fastvideo_ltx.adapter import FPS, TEXT, TEXT_MASK, LtxAdapter
 from fastvideo_ltx.config import FRAMES_DIVISOR, SIZE_MULTIPLE, LtxConfig
-from fastvideo_ltx.folder import TRANSFORMER, LtxFolder, read_config, read_tensors
+from fastvideo_ltx.folder import LtxFolder
 from fastvideo_ltx.generation import Generation
 from fastvideo_ltx.layout import TokenLayout
 from fastvideo_ltx.ltx2.adapter import AUDIO, Ltx2Adapter, audio_tokens, stored_audio
@@ -273,21 +274,16 @@ def _check_values(
     vocoder: Mapping[str, Any],
     where: str,
 ) -> None:
-    numbers = (
-        (TRANSFORMER, transformer, ("in_channels", "audio_in_channels", "patch_size", "patch_size_t")),
-        ("vae", vae, ("latent_channels", "patch_size", "patch_size_t")),
-        ("audio_vae", audio_vae, ("latent_channels", "mel_bins", "sample_rate", "mel_hop_length")),
-        ("connectors", connectors, ("caption_channels", "video_hidden_dim", "audio_hidden_dim")),
-        ("vocoder", vocoder, ("output_sampling_rate",)),
+    check_values(
+        [
+            *whole_numbers(TRANSFORMER, transformer, "in_channels", "audio_in_channels", "patch_size", "patch_size_t"),
+            *whole_numbers("vae", vae, "latent_channels", "patch_size", "patch_size_t"),
+            *whole_numbers("audio_vae", audio_vae, "latent_channels", "mel_bins", "sample_rate", "mel_hop_length"),
+            *whole_numbers("connectors", connectors, "caption_channels", "video_hidden_dim", "audio_hidden_dim"),
+            *whole_numbers("vocoder", vocoder, "output_sampling_rate"),
+        ],
+        where=where,
     )
-    problems = [
-        Problem(f"{key} in {component}/ is {config.get(key)!r}", where, allowed="a whole number", fix=DAMAGED)
-        for component, config, keys in numbers
-        for key in keys
-        if not isinstance(config.get(key), int) or isinstance(config.get(key), bool) or config[key] <= 0
-    ]
-    if problems:
-        raise ConfigError(problems)
 
 
 def _check_variant(

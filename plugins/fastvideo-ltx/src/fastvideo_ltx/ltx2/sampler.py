@@ -50,7 +50,7 @@ class Ltx2Sampler(LtxSampler):
         self._vocoder: LTX2Vocoder | LTX2VocoderWithBWE | None = None
 
     def layout(self, size: VideoSize) -> TokenLayout:
-        video = layout_of_video(self.folder, num_frames=size.num_frames, height=size.height, width=size.width)
+        video = layout_of_video(self.folder, size)
         if not self._has_audio:
             return video
         audio = audio_length(self.folder, size.num_frames, self.adapter.frame_rate)
