@@ -5,9 +5,10 @@ import pytest
 from fastvideo_core.callbacks.config import EMAConfig
 from fastvideo_core.config.describe import all_options
 from fastvideo_core.config.foreign_names import NOT_OFFERED, OF_METHOD, RENAMED
-from fastvideo_core.config.problems import near, unknown_key
+from fastvideo_core.config.problems import unknown_key
 from fastvideo_core.config.run import RecipeConfig, RoleConfig
 from fastvideo_core.config.training import TrainingArgs
+from fastvideo_core.errors.suggestions import closest
 from fastvideo_dmd2.config import DMD2Config
 from fastvideo_dmd2.plugin import PLUGIN as DMD2
 from fastvideo_finetune.config import FinetuneConfig
@@ -81,7 +82,7 @@ def test_what_is_not_offered_is_taken_for_nothing_else(name):
     "name", ["max_train_epoch", "cosine_with_min_lr", "score_learning_rate", "log_images", "max_lr_ratio"]
 )
 def test_a_name_with_another_word_in_it_is_no_slip(name):
-    assert near(name, [*TrainingArgs.model_fields, "cosine_with_restarts"]) == []
+    assert closest(name, [*TrainingArgs.model_fields, "cosine_with_restarts"]) == ""
 
 
 def test_targets_of_one_method_alone_are_told_as_such():

@@ -49,7 +49,7 @@ def test_a_misspelt_hook_is_an_error_with_a_suggestion():
 
     with pytest.raises(PluginError) as error:
         CallbackManager({"mine": make(Misspelt)})
-    assert "callback 'mine', Misspelt.after_optimiser_step: there is no hook 'after_optimiser_step'" in str(error.value)
+    assert "callback 'mine': unknown hook 'after_optimiser_step'" in str(error.value)
     assert "did you mean 'after_optimizer_step'?" in str(error.value)
     assert "allowed: train_start, before_optimizer_step," in str(error.value)
 
@@ -90,7 +90,7 @@ def test_hook_wrappers_are_refused():
         def step_end(self):
             return (yield)
 
-    with pytest.raises(PluginError, match="hook wrappers are not supported"):
+    with pytest.raises(PluginError, match=r"(?s)callback 'mine': .*wrapper=True"):
         CallbackManager({"mine": make(Wrapper)})
 
 

@@ -66,7 +66,7 @@ def test_everything_wrong_is_said_at_once(tmp_path: Path) -> None:
     for expected in (
         "unknown key 'extra'",
         "data[0]: unknown key 'hight'",
-        "did you mean height?",
+        "did you mean 'height'?",
         'data[1].height: is "480"',
         "data[1].num_frames: is 0",
         "allowed: a whole number from 1 to 65536",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import inspect
 import logging
@@ -14,6 +13,7 @@ import pluggy
 from fastvideo_core.callbacks.base import Callback
 from fastvideo_core.callbacks.hooks import PROJECT, RunHooks
 from fastvideo_core.errors import CheckpointError, FastVideoError, PluginError, Problem
+from fastvideo_core.errors.suggestions import did_you_mean
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class CallbackManager:
             not is dropped, and one that the checkpoint does not know starts afresh.
 
     Raises:
-        PluginError: listing hooks that do not exist, take arguments that do not exist, or lack `@hookimpl`.
+        PluginError: a hook does not exist, takes arguments that do not exist, or lacks `@hookimpl`.
     """
 
     hook: RunHooks
@@ -52,9 +52,12 @@ class CallbackManager:
         self.callbacks: dict[str, Callback] = {name: callbacks[name] for name in ordered}
         plugins = pluggy.PluginManager(PROJECT)
         plugins.add_hookspecs(RunHooks)
-        for name in reversed(ordered):  # pluggy calls the last registered first
-            plugins.register(_Guarded(name, callbacks[name]), name)
-        plugins.check_pending()
+        try:
+            for name in reversed(ordered):  # pluggy calls the last registered first
+                plugins.register(_Guarded(name, callbacks[name]), name)
+            plugins.check_pending()
+        except pluggy.PluginValidationError as error:
+            raise PluginError(_refused(error)) from error
         self.hook = cast(RunHooks, plugins.hook)
 
     def state_dict(self) -> dict[str, dict[str, Any]]:
@@ -116,10 +119,26 @@ class _Guarded:
     """A callback's hooks for pluggy, each of which names the callback when it fails."""
 
     def __init__(self, name: str, callback: Callback) -> None:
-        for hook in HOOKS:
-            implementation = getattr(callback, hook, None)
-            if implementation is not None:
-                setattr(self, hook, _guard(name, hook, implementation))
+        self.callback_name = name
+        for attribute in _marked(callback):
+            setattr(self, attribute, _guard(name, attribute, getattr(callback, attribute)))
+
+    def __repr__(self) -> str:
+        return repr(self.callback_name)
+
+
+def _marked(callback: Callback) -> list[str]:
+    """The methods that have `@hookimpl`."""
+    kind = type(callback)
+    return [attribute for attribute in dir(kind) if hasattr(inspect.getattr_static(kind, attribute), _MARK)]
+
+
+def _refused(error: pluggy.PluginValidationError) -> Problem:
+    """What pluggy has against a callback's hooks."""
+    guarded = cast(_Guarded, error.plugin)
+    unknown = [name for name in vars(guarded) if name not in (*HOOKS, "callback_name")]
+    fix = did_you_mean(unknown[0], HOOKS) if unknown else ""
+    return Problem(str(error), f"callback {guarded!r}", allowed=", ".join(HOOKS), fix=fix)
 
 
 def _guard(name: str, hook: str, implementation: Callable[..., Any]) -> Callable[..., Any]:
@@ -140,42 +159,20 @@ def _guard(name: str, hook: str, implementation: Callable[..., Any]) -> Callable
 
 
 def _problems(name: str, callback: Callback) -> list[Problem]:
-    problems = []
-    for attribute in dir(type(callback)):
-        implementation = inspect.getattr_static(callback, attribute)
-        options = getattr(implementation, _MARK, None)
-        where = f"callback '{name}', {type(callback).__name__}.{attribute}"
-        if options is None:
-            if attribute in HOOKS:
-                problems.append(
-                    Problem("has the name of a hook but is not marked as one", where, fix="decorate it with @hookimpl")
-                )
-        elif attribute not in HOOKS:
-            close = difflib.get_close_matches(attribute, HOOKS, n=1)
-            problems.append(
-                Problem(
-                    found=f"there is no hook '{attribute}'",
-                    where=where,
-                    allowed=", ".join(HOOKS),
-                    fix=f"did you mean '{close[0]}'?" if close else "",
-                )
-            )
-        elif options["wrapper"] or options["hookwrapper"]:
-            problems.append(Problem("hook wrappers are not supported", where, fix="use plain @hookimpl methods"))
-        elif options["specname"]:
-            problems.append(Problem("specname is not supported", where, fix="give the method the hook's own name"))
-        else:
-            allowed = list(inspect.signature(getattr(RunHooks, attribute)).parameters)[1:]
-            taken = list(inspect.signature(getattr(callback, attribute)).parameters.values())
+    """What pluggy would pass over in silence: a hook without its mark, and arguments that it would never give."""
+    problems, marked = [], _marked(callback)
+    for hook in HOOKS:
+        where = f"callback '{name}', {type(callback).__name__}.{hook}"
+        if hook in marked:
+            allowed = list(inspect.signature(getattr(RunHooks, hook)).parameters)[1:]
+            taken = inspect.signature(getattr(callback, hook)).parameters.values()
             unfit = [str(p) for p in taken if p.name not in allowed or not _always_passed(p)]
             if unfit:
-                problems.append(
-                    Problem(
-                        found=f"takes {', '.join(unfit)}, which the hook does not give",
-                        where=where,
-                        allowed=f"any of: {', '.join(allowed)}, without default values",
-                    )
-                )
+                found = f"takes {', '.join(unfit)}, which the hook does not give"
+                problems.append(Problem(found, where, f"any of: {', '.join(allowed)}, without default values"))
+        elif hasattr(callback, hook):
+            fix = "decorate it with @hookimpl"
+            problems.append(Problem("has the name of a hook but is not marked as one", where, fix=fix))
     return problems
 
 

@@ -7,7 +7,6 @@ entry points in `fastvideo.commands` (see registry/command.py). Only the one tha
 from __future__ import annotations
 
 import argparse
-import difflib
 import errno
 import importlib
 import logging
@@ -20,6 +19,7 @@ from typing import NoReturn, cast
 
 from fastvideo_core.errors import FastVideoError, Problem, RunStopped, UserError
 from fastvideo_core.errors.shown import printable
+from fastvideo_core.errors.suggestions import did_you_mean
 from fastvideo_core.launch.stdio import PrintableFormatter, complain
 from fastvideo_core.registry import PluginRegistry
 from fastvideo_core.registry.command import Command
@@ -189,8 +189,7 @@ def _looks_like_a_file(argument: str) -> bool:
 
 def _unknown_command(argument: str) -> str:
     commands = _known_commands()
-    close = difflib.get_close_matches(argument, commands, n=1)
-    guess = f"did you mean {close[0]!r}?" if close else f"see `{PROG} --help`"
+    guess = did_you_mean(argument, commands, otherwise=f"see `{PROG} --help`")
     known = ", ".join(commands)
     return f"unknown command {argument!r}\n    allowed: a run.yaml, or one of {known}\n    fix: {guess}"
 

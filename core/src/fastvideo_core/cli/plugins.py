@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from fastvideo_core.cli.table import render_table, terminal_width
+from fastvideo_core.errors.suggestions import did_you_mean
 from fastvideo_core.launch.stdio import complain, say
 from fastvideo_core.registry import MethodPlugin, ModelPlugin, PluginRegistry, PluginStatus
 from fastvideo_core.registry.discovery import ALLOWED, allowed_without_plugins, hidden_by_environment, normalized
 from fastvideo_core.registry.requirements import Unmet, pip_command
 from fastvideo_core.registry.specs import SINGULAR
-from fastvideo_core.registry.suggestions import did_you_mean
 
 SLOW = 0.2
 """Seconds of importing a spec from which on `--verbose` calls it slow."""

@@ -16,10 +16,11 @@ from fastvideo_core.config.describe import all_options
 from fastvideo_core.config.run import RecipeConfig, RoleConfig
 from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.errors import ConfigError, Problem
+from fastvideo_core.errors.suggestions import did_you_mean
 from fastvideo_core.launch.stdio import say
 from fastvideo_core.registry import Kind, PluginRegistry
 from fastvideo_core.registry.specs import CONFIGURED
-from fastvideo_core.registry.suggestions import FIRST_PARTY, did_you_mean
+from fastvideo_core.registry.suggestions import FIRST_PARTY
 
 SECTIONS: dict[str, tuple[str, type[BaseModel]]] = {
     "recipe": ("recipe", RecipeConfig),

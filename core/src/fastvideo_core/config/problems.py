@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,6 +13,7 @@ from fastvideo_core.config.describe import allowed_at, keys_at
 from fastvideo_core.config.document import Document, KeyPath
 from fastvideo_core.config.foreign_names import foreign_name
 from fastvideo_core.errors import ConfigError, Problem
+from fastvideo_core.errors.suggestions import did_you_mean
 
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 _SAID_BY_AUTHOR = ("value_error", "assertion_error")
@@ -90,32 +90,8 @@ def unknown_key(key: Any, allowed: Iterable[str], section: str, present: Iterabl
     if (foreign := foreign_name(key, section)) is not None:
         fix = foreign.fix(str(key))
     else:
-        guess = near(key, [name for name in names if name not in present])
-        fix = f"did you mean {guess[0]!r}?" if guess else "remove it"
+        fix = did_you_mean(key, [name for name in names if name not in present], otherwise="remove it")
     return Problem(f"unknown key {key!r}", allowed=", ".join(names) or f"{section} has no options", fix=fix)
-
-
-def near(name: Any, known: Sequence[str]) -> list[str]:
-    """The known name of which `name` is a slip of the pen, in a list of one; empty when none is.
-
-    Names are compared word by word: one with another word in it (max_train_epochs, cosine_with_min_lr) means something else.
-    """
-    words = _words(name)
-    joined = "".join(words)
-    for candidate in difflib.get_close_matches(str(name).lower(), known, n=3, cutoff=0.6):
-        others = _words(candidate)
-        alike = len(words) == len(others) and all(map(_alike, words, others))
-        if alike or _alike(joined, "".join(others), least=0.95):
-            return [candidate]
-    return []
-
-
-def _words(name: Any) -> list[str]:
-    return re.split(r"[_\W]+", str(name).lower())
-
-
-def _alike(one: str, other: str, least: float = 0.7) -> bool:
-    return difflib.SequenceMatcher(None, one, other).ratio() >= least
 
 
 def show(value: Any) -> str:
@@ -186,8 +162,7 @@ def _hint(kind: str, value: Any, allowed: str) -> str:
         if "list" in allowed and kind in ("tuple_type", "list_type"):
             return f"write a list: [{value}]"
         if allowed.startswith("one of "):
-            guess = near(value, allowed.removeprefix("one of ").split(", "))
-            return f"did you mean {guess[0]!r}?" if guess else ""
+            return did_you_mean(value, allowed.removeprefix("one of ").split(", "))
     if kind == "finite_number":
         return "write a finite number"
     if isinstance(value, float) and value.is_integer() and "whole number" in allowed:

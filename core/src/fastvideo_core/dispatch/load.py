@@ -16,10 +16,11 @@ from fastvideo_core.config.base import PluginConfig, StrictModel, path_text
 from fastvideo_core.config.check import Contradiction, role_contradictions, training_contradictions
 from fastvideo_core.config.document import Document, KeyPath, dotted, key_path, read_document
 from fastvideo_core.config.foreign_names import is_fastvideo
-from fastvideo_core.config.problems import Findings, near, show, unknown_key, validation_problems
+from fastvideo_core.config.problems import Findings, show, unknown_key, validation_problems
 from fastvideo_core.config.run import RecipeConfig, RoleConfig, RunConfig
 from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.errors import ConfigError, PluginError, Problem, foreign_file
+from fastvideo_core.errors.suggestions import closest, did_you_mean
 from fastvideo_core.registry import Kind, Plugin, PluginRegistry, Spec
 from fastvideo_core.registry.specs import MethodPlugin
 
@@ -191,14 +192,13 @@ class _Reader:
         extra = [name for name in names if name not in needed]
         for role in needed:
             if role not in names:
-                fix = f"rename {guess[0]!r}" if (guess := near(role, [str(name) for name in extra])) else "add it"
+                fix = f"rename {guess!r}" if (guess := closest(role, [str(name) for name in extra])) else "add it"
                 problem = Problem(
                     f"missing: the method {method.name!r} needs the role {role!r}", allowed=listed, fix=fix
                 )
                 self._note(("roles", role), problem)
         for name in extra:
-            guess = near(name, [role for role in needed if role not in names])
-            fix = f"did you mean {guess[0]!r}?" if guess else "remove it"
+            fix = did_you_mean(name, [role for role in needed if role not in names], otherwise="remove it")
             found = f"the method {method.name!r} has no role {name!r}"
             self._note(("roles", name), Problem(found, allowed=listed, fix=fix))
 

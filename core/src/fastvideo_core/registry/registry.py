@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Generic, Literal, TypeVar, overload
 
 from fastvideo_core.errors import PluginError, Problem
+from fastvideo_core.errors.suggestions import did_you_mean
 from fastvideo_core.registry import registration
 from fastvideo_core.registry.command import Command
 from fastvideo_core.registry.discovery import (
@@ -40,7 +41,7 @@ from fastvideo_core.registry.specs import (
     ModelPlugin,
     Spec,
 )
-from fastvideo_core.registry.suggestions import did_you_mean, unknown_name
+from fastvideo_core.registry.suggestions import unknown_name
 
 if TYPE_CHECKING:
     from fastvideo_core.config.base import PluginConfig

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
+from fastvideo_core.errors.suggestions import did_you_mean
 from fastvideo_core.registry.specs import SINGULAR, Kind
 
 FIRST_PARTY: dict[Kind, dict[str, str]] = {
@@ -17,12 +17,6 @@ FIRST_PARTY: dict[Kind, dict[str, str]] = {
     },
 }
 """Distributions of this project by the name of what they give."""
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """ "did you mean 'wan'?" or "" when nothing is close."""
-    close = difflib.get_close_matches(name.lower(), list(dict.fromkeys(known)), n=1, cutoff=0.6)
-    return f"did you mean {close[0]!r}?" if close else ""
 
 
 def unknown_name(kind: Kind, name: str, installed: Sequence[str], other_kinds: Sequence[tuple[Kind, str]]) -> str:

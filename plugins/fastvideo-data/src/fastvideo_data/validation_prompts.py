@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from fastvideo_core.config import limits
-from fastvideo_core.config.problems import near
 from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.contracts.validator import ValidationPrompt
 from fastvideo_core.errors import ConfigError, DataError, Problem, foreign_file
+from fastvideo_core.errors.suggestions import did_you_mean
 from fastvideo_data.text_files import read_text, text_lines
 
 _INTEGERS = {
@@ -136,8 +136,7 @@ def _check(key: str, value: object, root: Path) -> tuple[str, str] | None:
 
 
 def _unknown(key: str, known: tuple[str, ...], where: str) -> Problem:
-    guess = near(key, known)
-    fix = f"did you mean {guess[0]}?" if guess else "remove it"
+    fix = did_you_mean(key, known, otherwise="remove it")
     return Problem(f"unknown key {key!r}", where, allowed=", ".join(known), fix=fix)
 
 
