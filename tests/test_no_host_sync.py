@@ -1,4 +1,4 @@
-"""A step never makes the host wait for the device: nothing asks a tensor for its value between logs."""
+"""Between logs a step makes the host wait for the device once, before its update: nothing else asks a tensor for its value."""
 
 from __future__ import annotations
 

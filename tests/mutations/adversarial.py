@@ -157,7 +157,7 @@ ADVERSARIAL_TERM: tuple[Mutation, ...] = (
     ),
     Mutation(
         "features that do not depend on the network's output",
-        f"{CORE}/features.py",
+        f"{CORE}/contracts/hidden_states.py",
         "return list(_WithPrediction.apply(prediction, *outputs))",
         "return list(outputs)",
         (FEATURES,),

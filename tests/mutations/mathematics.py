@@ -67,9 +67,9 @@ MATHEMATICS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "conditional and unconditional swapped in guidance",
-        f"{CORE}/flow_adapter.py",
-        "flow.guided(conditional, unconditional, guidance_scale)",
-        "flow.guided(unconditional, conditional, guidance_scale)",
+        f"{CORE}/contracts/flow_adapter.py",
+        "flow.guided(conditional, unconditional, scale)",
+        "flow.guided(unconditional, conditional, scale)",
         (STUDENT_BY_HAND,),
     ),
     Mutation(

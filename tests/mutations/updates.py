@@ -8,7 +8,7 @@ UPDATES_AND_LOOP: tuple[Mutation, ...] = (
     # --- captions
     Mutation(
         "the same captions dropped each time",
-        f"{CORE}/method.py",
+        f"{CORE}/contracts/method.py",
         'generator = self.rng.local("caption_dropout")',
         "generator = torch.Generator().manual_seed(0)",
         (
@@ -18,7 +18,7 @@ UPDATES_AND_LOOP: tuple[Mutation, ...] = (
     ),
     Mutation(
         "positive and negative swapped where captions are dropped",
-        f"{CORE}/batch.py",
+        f"{CORE}/contracts/batch.py",
         "torch.where(mask, without[key], value)",
         "torch.where(mask, value, without[key])",
         (
@@ -49,7 +49,7 @@ UPDATES_AND_LOOP: tuple[Mutation, ...] = (
     ),
     Mutation(
         "every optimizer stepped, due or not",
-        f"{CORE}/method.py",
+        f"{CORE}/contracts/method.py",
         "for handle in self.due_roles(iteration) for optimizer in",
         "for handle in self.bundle for optimizer in",
         (
@@ -79,7 +79,7 @@ UPDATES_AND_LOOP: tuple[Mutation, ...] = (
     ),
     Mutation(
         "every scheduler stepped, due or not",
-        f"{CORE}/method.py",
+        f"{CORE}/contracts/method.py",
         "for handle in self.due_roles(iteration) for scheduler in",
         "for handle in self.bundle for scheduler in",
         (
@@ -117,7 +117,7 @@ UPDATES_AND_LOOP: tuple[Mutation, ...] = (
     ),
     Mutation(
         "a role's own max_grad_norm ignored",
-        f"{CORE}/method.py",
+        f"{CORE}/contracts/method.py",
         "return self.cfg.training.max_grad_norm if own is None else own",
         "return self.cfg.training.max_grad_norm",
         (
@@ -127,7 +127,7 @@ UPDATES_AND_LOOP: tuple[Mutation, ...] = (
     ),
     Mutation(
         "gradient not divided by the accumulation rounds",
-        f"{CORE}/trainer.py",
+        f"{CORE}/training/trainer.py",
         "method.backward(loss_map, outputs, grad_accum_rounds=rounds)",
         "method.backward(loss_map, outputs)",
         (
@@ -137,7 +137,7 @@ UPDATES_AND_LOOP: tuple[Mutation, ...] = (
     ),
     Mutation(
         "only the gradients of due roles dropped",
-        f"{CORE}/method.py",
+        f"{CORE}/contracts/method.py",
         "for handle in self.bundle:\n            for optimizer in handle.optimizers.values():\n                optimizer.zero",
         "for handle in self.due_roles(iteration):\n            for optimizer in handle.optimizers.values():\n"
         "                optimizer.zero",
@@ -150,28 +150,28 @@ UPDATES_AND_LOOP: tuple[Mutation, ...] = (
     # --- the loop
     Mutation(
         "one step too many",
-        f"{CORE}/trainer.py",
+        f"{CORE}/training/trainer.py",
         "range(start_step + 1, max_steps + 1)",
         "range(start_step, max_steps + 1)",
         (f"{TRAINER}::test_a_run_makes_exactly_max_steps_updates",),
     ),
     Mutation(
         "a step that is not finite is applied",
-        f"{CORE}/updates.py",
-        "if self.settle():\n",
-        "if self.settle() or True:\n",
+        f"{CORE}/training/updates.py",
+        "if skipped:\n",
+        "if skipped and False:\n",
         (f"{TRAINER_FAULTS}::test_a_step_that_is_not_finite_changes_nothing_and_is_counted",),
     ),
     Mutation(
-        "the schedule of a skipped step is not taken back",
-        f"{CORE}/updates.py",
-        "pending.schedules.restore()",
-        "pass",
-        (f"{TRAINER_FAULTS}::test_a_step_that_is_not_finite_changes_nothing_and_is_counted",),
+        "skipped steps are counted on after a good one",
+        f"{CORE}/training/updates.py",
+        "self._in_row = 0\n        method",
+        "method",
+        (f"{TRAINER_FAULTS}::test_skipped_steps_with_good_ones_between_them_do_not_end_the_run",),
     ),
     Mutation(
         "all phases made before the first is back-propagated",
-        f"{CORE}/trainer.py",
+        f"{CORE}/training/trainer.py",
         "phases = iter([result]) if isinstance(result, tuple) else result",
         "phases = [result] if isinstance(result, tuple) else list(result)",
         (f"{TRAINER}::test_each_phase_is_back_propagated_before_the_next_is_made",),
@@ -185,7 +185,7 @@ UPDATES_AND_LOOP: tuple[Mutation, ...] = (
     ),
     Mutation(
         "validation's end not told when sampling fails",
-        f"{CORE}/validation.py",
+        f"{CORE}/training/validation.py",
         "            self._callbacks.hook.validation_end(method=self._method, step=step)",
         "            if left is None:\n                self._callbacks.hook.validation_end(method=self._method, step=step)",
         (f"{TRAINER}::test_a_validation_that_fails_still_calls_its_end",),

@@ -24,9 +24,7 @@ class Run:
         with torch.no_grad():
             for role in roles:
                 self.weight(role).add_(add)
-        self.hook.after_optimizer_step(
-            method=self.method, step=step, optimizers=optimizers(self.method, *roles), skipped=None
-        )
+        self.hook.after_optimizer_step(method=self.method, step=step, optimizers=optimizers(self.method, *roles))
 
     def weight(self, role: str = "student") -> Tensor:
         return self.method.bundle[role].modules["net"].weight

@@ -115,7 +115,7 @@ class ToyRun:
             self.method.backward(loss, outputs)
             optimizers = self.method.get_optimizers(step)
             self.method.optimizers_schedulers_step(step)
-            self.callbacks.hook.after_optimizer_step(method=self.method, step=step, optimizers=optimizers, skipped=None)
+            self.callbacks.hook.after_optimizer_step(method=self.method, step=step, optimizers=optimizers)
             self.method.optimizers_zero_grad(step)
         return self
 

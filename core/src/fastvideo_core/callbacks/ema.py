@@ -38,15 +38,11 @@ class _RoleAverage:
         for shadow, parameter in zip(self.shadows, self.parameters, strict=True):
             shadow.copy_(parameter.detach())
 
-    def update(self, decay: float, skipped: Tensor | None) -> None:
-        """shadow = decay * shadow + (1 - decay) * weight; nothing where `skipped` is 1."""
+    def update(self, decay: float) -> None:
+        """shadow = decay * shadow + (1 - decay) * weight."""
         shadows = [_local(shadow) for shadow in self.shadows]
         weights = [_local(p.detach()).to(torch.float32) for p in self.parameters]
-        if skipped is None:
-            torch._foreach_lerp_(shadows, weights, 1 - decay)
-        else:
-            weight = (1 - decay) * (1 - skipped)
-            torch._foreach_lerp_(shadows, weights, [weight] * len(shadows))
+        torch._foreach_lerp_(shadows, weights, 1 - decay)
 
     def stepped_by(self, optimizers: Sequence[Optimizer]) -> bool:
         return any(own is stepped for own in self.handle.optimizers.values() for stepped in optimizers)
@@ -115,9 +111,7 @@ class EMACallback(Callback):
         self._started = start_step >= self._start_step
 
     @hookimpl
-    def after_optimizer_step(
-        self, method: DistillMethod, step: int, optimizers: Sequence[Optimizer], skipped: Tensor | None
-    ) -> None:
+    def after_optimizer_step(self, method: DistillMethod, step: int, optimizers: Sequence[Optimizer]) -> None:
         if not self._started:
             if step >= self._start_step:
                 self.start_afresh()
@@ -125,7 +119,7 @@ class EMACallback(Callback):
             return
         for average in self._averages.values():
             if average.stepped_by(optimizers):
-                average.update(self._decay, skipped)
+                average.update(self._decay)
 
     @hookimpl
     def validation_start(self, method: DistillMethod, step: int) -> None:

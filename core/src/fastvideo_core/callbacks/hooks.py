@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pluggy
-from torch import Tensor
 from torch.optim import Optimizer
 
 if TYPE_CHECKING:
@@ -35,15 +34,8 @@ class RunHooks:
         """Gradients of this step's optimizers are complete and not yet clipped; may add to `metrics` (tensors or floats)."""
 
     @hookspec
-    def after_optimizer_step(
-        self, method: DistillMethod, step: int, optimizers: Sequence[Optimizer], skipped: Tensor | None
-    ) -> None:
-        """`optimizers` have just been stepped; others have not.
-
-        `skipped` is None, or a 0-dim tensor on the device that is 1 where the device left the update out because a loss
-        or a gradient was not finite: what follows weights must then change nothing. An update that the host leaves out
-        is not announced at all.
-        """
+    def after_optimizer_step(self, method: DistillMethod, step: int, optimizers: Sequence[Optimizer]) -> None:
+        """`optimizers` have just been stepped; others have not. Not called for an update that is left out."""
 
     @hookspec
     def step_end(self, method: DistillMethod, step: int, metrics: dict[str, Any]) -> None:

@@ -54,7 +54,7 @@ def build_optimizer(
         betas=betas,
         eps=training.adam_epsilon,
         weight_decay=weight_decay,
-        # one kernel per step; and a step that is skipped is skipped on the device, without waiting for it
+        # one kernel per step
         fused=True if parameters[0].device.type == "cuda" else None,
     )
 

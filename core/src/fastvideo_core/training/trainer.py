@@ -185,7 +185,6 @@ class DistillTrainer:
             stepped = [n for o, n in zip(optimizers, clipped, strict=True) if o in handle.optimizers.values()]
             if own := [norm for norm in stepped if norm is not None]:
                 metrics[f"grad_norm/{handle.name}"] = _joint(own)
-        updates.settle()  # before learning rates are logged: a skipped update takes its schedule's step back
         metrics.update(method.learning_rates())
         self._timer.start()
         updates.make(method, callbacks, step, [*losses, *norms], metrics, request)
@@ -205,7 +204,6 @@ class DistillTrainer:
 
     def _skipped(self, updates: Updates, dataloader: Iterable[Any]) -> dict[str, Any]:
         """Steps, and rows of data over all processes, that were skipped since the last logged step."""
-        updates.settle()
         counts: dict[str, Any] = {"skipped_steps": updates.take_skipped()}
         rows = dataloader.take_skipped_rows() if isinstance(dataloader, CountsSkippedRows) else None
         if rows is not None:  # a tensor is logged as the mean over processes
@@ -221,7 +219,6 @@ class DistillTrainer:
         if manager is not None:
             manager.poll()
             if ends or is_last or updates.request == SAVE or manager.is_due(step):
-                updates.settle()
                 with progress.aside(CHECKPOINT):
                     _save_now(manager, step, updates.failure, waits=ends)
         if updates.request == SAVE:
@@ -243,7 +240,6 @@ class DistillTrainer:
         is_last: bool,
     ) -> None:
         """When no one waits for the run's end; whatever becomes of it, no step is lost."""
-        updates.settle()
         if updates.request in STOPPED_BY:
             return
         if manager is not None and validations.may_part:
