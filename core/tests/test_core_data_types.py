@@ -1,4 +1,4 @@
-"""Roles, batches, random streams, primitives and errors: the small contracts."""
+"""Roles, batches, random streams and errors: the small contracts."""
 
 from dataclasses import replace
 
@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from fastvideo_core import RandomStreams, RoleHandle, RoleManager, TrainingBatch
-from fastvideo_core.contracts.adapter import check_primitives
 from fastvideo_core.contracts.batch import Trajectory
 from fastvideo_core.diffusion.reduce import mean_per_sample
 from fastvideo_core.errors import ConfigError, ContractError, Problem
@@ -81,32 +80,6 @@ def test_weighted_means_leave_out_what_has_weight_zero():
     values = torch.tensor([[1.0, 3.0], [5.0, 7.0]])
     assert mean_per_sample(values).tolist() == [2.0, 6.0]
     assert mean_per_sample(values, torch.tensor([[1.0, 0.0], [0.0, 0.0]])).tolist() == [1.0, 0.0]
-
-
-class NearlyAnAdapter:
-    def prepare_batch(self, raw_batch, *, current_vsa_sparsity=0.0, latents_source="data", generator=None): ...
-
-    def add_noise(self, clean_latents, noise): ...
-
-    def predict_x0(self, handle, noisy_latents, t, batch, *, conditional): ...
-
-
-def test_all_missing_and_misshapen_primitives_are_reported_at_once():
-    with pytest.raises(ContractError) as caught:
-        check_primitives(
-            NearlyAnAdapter(), ["add_noise", "predict_x0", "prediction_target"], method="dmd2", family="near"
-        )
-    text = str(caught.value)
-    assert "(3 problems)" in text
-    assert "family 'near', NearlyAnAdapter: 'add_noise' cannot be called as the contract says" in text
-    assert "'predict_x0' cannot be called as the contract says" in text
-    assert "attn_kind" in text
-    assert "lacks the primitive 'prediction_target', which method 'dmd2' needs" in text
-    assert "allowed: prediction_target(clean_latents, noise, t)" in text
-
-
-def test_a_complete_adapter_passes():
-    check_primitives(NearlyAnAdapter(), [], method="m", family="near")
 
 
 def test_an_error_with_several_problems_lists_them_all():

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from fastvideo_core.cli import main as cli
+from fastvideo_core.contracts.adapter import AddNoise, ExtractFeatures, NumTrainTimesteps, PredictNoise
 from fastvideo_core.dispatch.load import load_run_config
 from fastvideo_core.dispatch.own_folder import LOCK
 from fastvideo_core.dispatch.preflight import device_notes
@@ -87,7 +88,7 @@ def test_a_method_s_class_that_cannot_be_used(
     assert said in both(capsys, fancy)
 
 
-METHOD = "from fastvideo_core import DistillMethod\nclass Fancy(DistillMethod):\n    primitives = ('add_noise',)\n"
+METHOD = "from fastvideo_core import DistillMethod\nclass Fancy(DistillMethod): ...\n"
 
 
 @pytest.mark.parametrize(("requirement", "refused"), [("no-such-package>=2", True), ("numpy<0.1", False)])
@@ -137,8 +138,8 @@ def test_what_a_method_needs_and_the_family_s_adapter_lacks(
 
     class Needs(ToyMethod):
         @classmethod
-        def needs(cls, cfg: Any) -> tuple[str, ...]:
-            return ("num_train_timesteps", "predict_noise", "extract_features", "add_noise")
+        def needs(cls, cfg: Any) -> tuple[type, ...]:
+            return (NumTrainTimesteps, PredictNoise, ExtractFeatures, AddNoise)
 
     register_method("needs", config=ToyMethodConfig, roles=ROLES)(Needs)
     monkeypatch.setattr(ToyConfig, "adapter_class", lambda self: NoFeatures, raising=False)

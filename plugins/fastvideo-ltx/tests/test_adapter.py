@@ -7,17 +7,17 @@ import torch
 from torch import Tensor
 
 from fastvideo_core.contracts.adapter import (
-    PRIMITIVES,
     DistillAdapter,
     HasRngGenerators,
     OnTrainStart,
-    check_primitives,
+    check_adapter,
 )
 from fastvideo_core.errors import ConfigError, DataError
 from fastvideo_core.placing.shard import shard_roles
 from fastvideo_core.weights.parameter_names import clean_name
 from fastvideo_ltx.adapter import FPS, TEXT, TEXT_MASK
 from fastvideo_ltx.components import build_ltx_components
+from fastvideo_testing.family_batches import PRIMITIVES
 
 
 def _noisy(batch, seed: int = 1) -> tuple[Tensor, Tensor]:
@@ -29,7 +29,7 @@ def _noisy(batch, seed: int = 1) -> tuple[Tensor, Tensor]:
 
 
 def test_the_adapter_has_every_primitive(components):
-    check_primitives(components.adapter, PRIMITIVES, method="any", family="ltx")
+    check_adapter(components.adapter, PRIMITIVES, method="any", family="ltx")
     assert isinstance(components.adapter, DistillAdapter)
     assert isinstance(components.adapter, OnTrainStart)
     assert not isinstance(components.adapter, HasRngGenerators)

@@ -11,8 +11,11 @@ from fastvideo_core.errors import ContractError, PluginError
 from fastvideo_testing import MethodPluginSuite
 
 GOOD = """\
+from typing import Protocol
+
 import torch
 from fastvideo_core import DistillMethod, MethodConfig, register_method
+from fastvideo_core.contracts.adapter import AddNoise, NumTrainTimesteps, PredictX0, PredictX0Guided, ShiftAndClampTimestep
 from fastvideo_core.diffusion.reduce import mean_per_sample
 from fastvideo_core.optim import build_lr_scheduler, build_optimizer
 from pydantic import Field
@@ -22,10 +25,11 @@ class Config(MethodConfig):
     guidance_scale: float = Field(default=2.0, ge=0, description="Guidance of the teacher")
 
 
-@register_method("mine", config=Config, roles=("student", "teacher"))
-class Mine(DistillMethod):
-    primitives = ("num_train_timesteps", "shift_and_clamp_timestep", "add_noise", "predict_x0", "predict_x0_guided")
+class Needs(NumTrainTimesteps, ShiftAndClampTimestep, AddNoise, PredictX0, PredictX0Guided, Protocol): ...
 
+
+@register_method("mine", config=Config, roles=("student", "teacher"))
+class Mine(DistillMethod[Needs]):
     def __init__(self, cfg, bundle, adapter, validator=None):
         super().__init__(cfg, bundle, adapter, validator)
         self.student, self.teacher = bundle["student"], bundle["teacher"]
@@ -144,23 +148,24 @@ WRONG = [
     ),
     (
         "test_it_declares_every_primitive_that_it_uses",
-        [('"add_noise", ', "")],
-        r"the method uses adapter\.add_noise, which it does not declare: add it to Mine\.primitives",
+        [("AddNoise, PredictX0, ", "PredictX0, ")],
+        r"the method uses adapter\.add_noise, which it does not declare: let the Protocol that Mine is generic in inherit",
     ),
     (
         "test_it_declares_every_primitive_that_it_uses",
-        [('"add_noise", ', '"add_nois", "add_noise", ')],
-        "method 'mine' needs 'add_nois', which is no primitive",
+        [("DistillMethod[Needs]", "DistillMethod[dict]")],
+        "method 'mine' names what it needs, but dict is no Protocol",
     ),
     (
         "test_a_family_without_its_primitives_is_refused_before_training",
         [
             (
-                "        self.seen = 0\n",
-                '        self.seen = 0\n        self.primitives = (*self.primitives, "predict_noise")\n',
-            )
+                "    def checkpoint_state",
+                "    @classmethod\n    def needs(cls, cfg):\n        return [Bases]\n\n    def checkpoint_state",
+            ),
+            ("@register_method", "class Bases(AddNoise, PredictX0): ...\n\n\n@register_method"),
         ],
-        "Mine declares predict_noise when it is built, .*: `primitives` is an attribute of the class",
+        "method 'mine' names what it needs, but Bases is no Protocol",
     ),
     (
         "test_a_missing_role_is_refused_by_name",

@@ -8,15 +8,15 @@ from diffusers import WanPipeline
 from torch import Tensor
 
 from fastvideo_core.contracts.adapter import (
-    PRIMITIVES,
     DistillAdapter,
     HasRngGenerators,
     OnTrainStart,
-    check_primitives,
+    check_adapter,
 )
 from fastvideo_core.errors import ConfigError, DataError
 from fastvideo_core.placing.shard import shard_roles
 from fastvideo_core.weights.parameter_names import clean_name
+from fastvideo_testing.family_batches import PRIMITIVES
 from fastvideo_wan.components import build_wan_components
 from fastvideo_wan.config import NEGATIVE_PROMPT
 from fastvideo_wan.network import Float32TimestepEmbedding
@@ -32,7 +32,7 @@ def _noisy(batch, seed: int = 1) -> tuple[Tensor, Tensor]:
 
 
 def test_the_adapter_has_every_primitive(components):
-    check_primitives(components.adapter, PRIMITIVES, method="any", family="wan")
+    check_adapter(components.adapter, PRIMITIVES, method="any", family="wan")
     assert isinstance(components.adapter, DistillAdapter)
     assert isinstance(components.adapter, OnTrainStart)
     assert not isinstance(components.adapter, HasRngGenerators)

@@ -1,6 +1,11 @@
-"""How a method talks to a family's networks: one required call and a set of small named primitives.
+"""How a method talks to a family's networks: one required call, and primitives, each a small Protocol.
 
-A method declares by name the primitives that it needs; `check_primitives` verifies presence and signatures before step 1.
+A method declares one Protocol of its own that inherits from those that it needs, from here or from any other package:
+
+    class Needs(AddNoise, PredictX0, Protocol): ...
+    class MyMethod(DistillMethod[Needs]): ...
+
+`check_adapter` verifies presence and signatures of all its members before step 1.
 Meaning shared by all families: latents are one tensor [B, ...]; `t` is in [0, num_train_timesteps], [B] or broadcastable
 to the latents, and already shifted; sigma = t / num_train_timesteps; x_t = (1 - sigma) x0 + sigma noise.
 """
@@ -8,7 +13,7 @@ to the latents, and already shifted; sigma = t / num_train_timesteps; x_t = (1 -
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
@@ -153,74 +158,124 @@ class HasRngGenerators(Protocol):
     def get_rng_generators(self) -> dict[str, torch.Generator]: ...
 
 
-PRIMITIVES: Mapping[str, type] = {
-    "num_train_timesteps": NumTrainTimesteps,
-    "shift_and_clamp_timestep": ShiftAndClampTimestep,
-    "add_noise": AddNoise,
-    "predict_x0": PredictX0,
-    "predict_noise": PredictNoise,
-    "prediction_target": PredictionTarget,
-    "predict_x0_guided": PredictX0Guided,
-    "predict_noise_guided": PredictNoiseGuided,
-    "extract_features": ExtractFeatures,
-    "feature_channels": FeatureChannels,
-    "backward": Backward,
-}
-
-
-def check_primitives(adapter: Any, needed: Iterable[str], *, method: str, family: str) -> None:
-    """Fails unless the adapter has `prepare_batch` and all `needed` primitives, callable as their Protocols say.
+def members_of(protocol: type) -> dict[str, Any]:
+    """The public members of a Protocol, inherited ones too: functions, properties, or the annotations of plain attributes.
 
     Raises:
-        ContractError: listing everything that is missing, has another signature, or does not exist as a primitive.
+        TypeError: it is no Protocol.
     """
-    problems = []
-    where = f"family '{family}', {type(adapter).__name__}"
-    for name in ("prepare_batch", *needed):
-        if name != "prepare_batch" and name not in PRIMITIVES:
-            found = f"method '{method}' needs '{name}', which is no primitive"
-            problems.append(Problem(found, allowed=", ".join(PRIMITIVES), fix="correct its `primitives`"))
-            continue
-        reference = inspect.getattr_static(DistillAdapter if name == "prepare_batch" else PRIMITIVES[name], name)
-        if not hasattr(type(adapter), name) and not hasattr(adapter, name):
-            problems.append(
-                Problem(
-                    found=f"lacks the primitive '{name}', which method '{method}' needs",
-                    where=where,
-                    allowed=_render(name, reference),
-                    fix=f"implement it, or choose a method that does not need '{name}'",
-                )
-            )
-        elif not isinstance(reference, property):
-            mismatch = _signature_mismatch(getattr(adapter, name), reference)
-            if mismatch:
-                problems.append(Problem(found=f"'{name}' {mismatch}", where=where, allowed=_render(name, reference)))
+    if not _is_protocol(protocol):
+        raise TypeError(f"{getattr(protocol, '__qualname__', repr(protocol))} is no Protocol")
+    members: dict[str, Any] = {}
+    for part in reversed(protocol.__mro__):
+        if _is_protocol(part):
+            own = {**inspect.get_annotations(part), **vars(part)}
+            members |= {name: member for name, member in own.items() if not name.startswith("_")}
+    return members
+
+
+def check_adapter(adapter: Any, needed: type | Iterable[type], *, method: str, family: str) -> None:
+    """Fails unless the adapter has `prepare_batch` and every member of the needed Protocols, callable as they say.
+
+    Args:
+        adapter: the adapter, or its class where none is made yet; attributes that only an instance has are not missed then.
+
+    Raises:
+        ContractError: listing everything that is missing, has another signature, or is no Protocol.
+    """
+    problems: list[Problem] = []
+    kind = adapter if isinstance(adapter, type) else type(adapter)
+    where = f"family '{family}', {kind.__name__}"
+    members = members_of(DistillAdapter)
+    for protocol in [needed] if isinstance(needed, type) else needed:
+        try:
+            members |= members_of(protocol)
+        except TypeError as error:
+            found = f"method '{method}' names what it needs, but {error}"
+            fix = "name a class with Protocol among its bases: class Needs(AddNoise, PredictX0, Protocol)"
+            problems.append(Problem(found, fix=fix))
+    for name, member in members.items():
+        allowed = _render(name, member)
+        if _lacks(adapter, name, member):
+            found = f"lacks the primitive '{name}', which method '{method}' needs"
+            fix = f"implement it, or choose a method that does not need '{name}'"
+            problems.append(Problem(found, where, allowed, fix))
+        elif mismatch := _mismatch(adapter, name, member):
+            problems.append(Problem(f"'{name}' {mismatch}", where, allowed))
     if problems:
         raise ContractError(problems)
 
 
-def _render(name: str, reference: Any) -> str:
-    if isinstance(reference, property):
-        return f"{name} -> int (a property)"
-    parameters = list(inspect.signature(reference).parameters.values())[1:]
-    shown = inspect.Signature([p.replace(annotation=inspect.Parameter.empty) for p in parameters])
-    return f"{name}{shown}"
+def _is_protocol(kind: Any) -> bool:
+    return isinstance(kind, type) and kind is not Protocol and bool(getattr(kind, "_is_protocol", False))
 
 
-def _signature_mismatch(candidate: Any, reference: Any) -> str:
+def _is_method(member: Any) -> bool:
+    return inspect.isfunction(member) or isinstance(member, (staticmethod, classmethod))
+
+
+def _lacks(adapter: Any, name: str, member: Any) -> bool:
+    found = inspect.getattr_static(adapter, name, None)
+    if _is_method(member):  # what a Protocol itself or an abstract class has is no implementation
+        absent = found is None and not hasattr(adapter, name)
+        return (
+            absent or found is member or (isinstance(adapter, type) and getattr(found, "__isabstractmethod__", False))
+        )
+    return not isinstance(adapter, type) and not hasattr(adapter, name)
+
+
+def _render(name: str, member: Any) -> str:
+    if _is_method(member):
+        return f"{name}{_bare(inspect.signature(_bound(member)))}"
+    if isinstance(member, property):
+        shown = inspect.signature(member.fget).return_annotation if member.fget is not None else Any
+        return f"{name} -> {shown if isinstance(shown, str) else inspect.formatannotation(shown)} (a property)"
+    return f"{name}: {member if isinstance(member, str) else inspect.formatannotation(member)}"
+
+
+def _bare(signature: inspect.Signature) -> inspect.Signature:
+    parameters = [p.replace(annotation=inspect.Parameter.empty) for p in signature.parameters.values()]
+    return inspect.Signature(parameters)
+
+
+def _bound(member: Any) -> Any:
+    """A method of a class as it is called on an instance, of which there is none yet."""
+    return member.__get__(object(), object) if hasattr(member, "__get__") else member
+
+
+def _mismatch(adapter: Any, name: str, member: Any) -> str:
+    if isinstance(adapter, type):
+        static = inspect.getattr_static(adapter, name, None)
+        if static is None or isinstance(static, property):
+            return ""  # only an instance can tell
+        candidate = _bound(static)
+    else:
+        candidate = getattr(adapter, name)
+    if not _is_method(member):
+        is_value = not isinstance(member, property) or not inspect.isroutine(candidate)
+        return "" if is_value else "is a method, not a value"
     if not callable(candidate):
         return f"is a {type(candidate).__name__}, not a method"
-    expected = list(inspect.signature(reference).parameters.values())[1:]
-    positional = [p for p in expected if p.kind is not inspect.Parameter.KEYWORD_ONLY]
-    keywords = {p.name: None for p in expected if p.kind is inspect.Parameter.KEYWORD_ONLY}
-    actual = inspect.signature(candidate)
     try:
-        actual.bind(*[None] * len(positional), **keywords)
-    except TypeError as error:
-        return f"cannot be called as the contract says ({error}); it is {actual}"
-    names = [p.name for p in actual.parameters.values() if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
-    optional = [p.name for p in positional if p.default is not inspect.Parameter.empty]
-    lacking = [name for name in optional if name not in names]
-    if lacking and not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in actual.parameters.values()):
-        return f"has no parameter named {', '.join(lacking)}; it is {actual}"
+        actual = inspect.signature(candidate)
+    except ValueError:  # of code that is not Python
+        return ""
+    for arguments, keywords in _calls(inspect.signature(_bound(member))):
+        try:
+            actual.bind(*arguments, **keywords)
+        except TypeError as error:
+            return f"cannot be called as the contract says ({error}); it is {_bare(actual)}"
     return ""
+
+
+def _calls(contract: inspect.Signature) -> list[tuple[list[str], dict[str, str]]]:
+    """How callers may pass arguments: all by position, all by name, and only those that have no default."""
+    named = [p for p in contract.parameters.values() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    first = [p for p in named if p.kind is p.POSITIONAL_ONLY]
+    either = [p for p in named if p.kind is p.POSITIONAL_OR_KEYWORD]
+    last = [p for p in named if p.kind is p.KEYWORD_ONLY]
+    return [
+        ([p.name for p in by_position if p in chosen], {p.name: p.name for p in by_name if p in chosen})
+        for by_position, by_name in (([*first, *either], last), (first, [*either, *last]))
+        for chosen in (named, [p for p in named if p.default is p.empty])
+    ]

@@ -5,15 +5,16 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, Generic, TypeAlias, cast, get_args, get_origin
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+from typing_extensions import TypeVar
 
 from fastvideo_core.config.run import RunConfig
-from fastvideo_core.contracts.adapter import LatentsSource, OnTrainStart
+from fastvideo_core.contracts.adapter import DistillAdapter, LatentsSource, OnTrainStart
 from fastvideo_core.contracts.batch import TrainingBatch
 from fastvideo_core.contracts.rng import RandomStreams
 from fastvideo_core.contracts.roles import RoleHandle, RoleManager
@@ -24,9 +25,11 @@ from fastvideo_core.errors import ContractError, Problem
 
 LossMap: TypeAlias = dict[str, Tensor]
 StepResult: TypeAlias = tuple[LossMap, dict[str, Any], dict[str, Any]]
+Needs = TypeVar("Needs", default=Any)
+"""The Protocol of everything that a method calls on the family's adapter."""
 
 
-class DistillMethod(nn.Module):
+class DistillMethod(nn.Module, Generic[Needs]):
     """A training algorithm over roles.
 
     Subclasses create optimizers and schedulers in `__init__`, write them into the role handles, and implement
@@ -35,15 +38,12 @@ class DistillMethod(nn.Module):
     Args:
         cfg: the typed run configuration; `cfg.method_config` is parsed by the plug-in's own config class.
         bundle: the run's roles.
-        adapter: the family's adapter; may be asked only for `primitives`.
+        adapter: the family's adapter; may be asked only for what `needs` names.
         validator: samples videos, or None.
     """
 
-    primitives: ClassVar[tuple[str, ...]] = ()
-    """The adapter primitives that this method always needs; see `needs`."""
-
     def __init__(
-        self, cfg: RunConfig, bundle: RoleManager, adapter: Any, validator: DistillValidator | None = None
+        self, cfg: RunConfig, bundle: RoleManager, adapter: Needs, validator: DistillValidator | None = None
     ) -> None:
         super().__init__()
         self.cfg = cfg
@@ -57,14 +57,19 @@ class DistillMethod(nn.Module):
             handle.set_trainable()
 
     @classmethod
-    def needs(cls, cfg: RunConfig) -> tuple[str, ...]:
-        """The adapter primitives that a run needs, checked before step 1, and by `check`; `primitives` unless it depends."""
-        return cls.primitives
+    def needs(cls, cfg: RunConfig) -> tuple[type, ...]:
+        """The Protocols whose members a run calls on the adapter; checked before step 1, and by `check`.
+
+        By default the one that the class is generic in; of a TypeVar, its bound.
+        """
+        declared = _argument(cls)
+        declared = getattr(declared, "__bound__", declared)
+        return () if declared in (None, Any) else (declared,)
 
     @classmethod
     def build(
-        cls, cfg: RunConfig, bundle: RoleManager, adapter: Any, validator: DistillValidator | None = None
-    ) -> DistillMethod:
+        cls, cfg: RunConfig, bundle: RoleManager, adapter: Needs, validator: DistillValidator | None = None
+    ) -> DistillMethod[Needs]:
         """The method for a run; raises a UserError when roles or settings do not fit it."""
         return cls(cfg, bundle, adapter, validator)
 
@@ -166,7 +171,7 @@ class DistillMethod(nn.Module):
         self, raw_batch: Any, *, latents_source: LatentsSource = "data", current_vsa_sparsity: float = 0.0
     ) -> TrainingBatch:
         """The adapter's batch, with captions dropped at `training.training_cfg_rate`, drawn anew each time."""
-        batch: TrainingBatch = self.adapter.prepare_batch(
+        batch = cast("DistillAdapter", self.adapter).prepare_batch(
             raw_batch,
             current_vsa_sparsity=current_vsa_sparsity,
             latents_source=latents_source,
@@ -184,6 +189,19 @@ class DistillMethod(nn.Module):
         generator = self.rng.local(stream)
         noise = torch.randn(latents.shape, generator=generator, device=generator.device, dtype=torch.float32)
         return noise.to(latents.device)
+
+
+def _argument(kind: type) -> Any:
+    """What a class gives to DistillMethod's parameter, itself or through its bases; None where it gives nothing."""
+    for base in vars(kind).get("__orig_bases__", kind.__bases__):
+        origin, given = get_origin(base) or base, get_args(base)
+        if origin is DistillMethod:
+            return given[0] if given else None
+        if isinstance(origin, type) and issubclass(origin, DistillMethod):
+            inherited = _argument(origin)
+            parameters = getattr(origin, "__parameters__", ())
+            return given[parameters.index(inherited)] if given and inherited in parameters else inherited
+    return None
 
 
 def check_parameters(method: DistillMethod) -> None:

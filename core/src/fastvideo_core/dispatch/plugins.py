@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator
 from typing import Any, Protocol, runtime_checkable
 
 from fastvideo_core.callbacks.base import Callback
 from fastvideo_core.callbacks.manager import CallbackManager
 from fastvideo_core.config.run import RunConfig
-from fastvideo_core.contracts.adapter import PRIMITIVES, check_primitives
+from fastvideo_core.contracts.adapter import check_adapter
 from fastvideo_core.contracts.method import DistillMethod
 from fastvideo_core.errors import FastVideoError, PluginError, Problem, UserError
 from fastvideo_core.registry import Plugin, PluginRegistry, Spec
@@ -115,11 +114,5 @@ def _method(cfg: RunConfig, registry: PluginRegistry) -> None:
     needed = method_class(cfg, registry).needs(cfg)
     if not isinstance(cfg.pipeline_config, KnowsAdapter):
         return
-    declared = cfg.pipeline_config.adapter_class()
-    adapter: Any = type(declared.__name__, (declared,), {})
-    adapter.__abstractmethods__ = frozenset()  # only what is there is looked at, on an instance that nothing made
-    # Values, unlike methods, may be attributes that only an instance has.
-    told = [
-        name for name in needed if not isinstance(inspect.getattr_static(PRIMITIVES.get(name), name, None), property)
-    ]
-    check_primitives(object.__new__(adapter), told, method=cfg.recipe.method, family=cfg.recipe.family)
+    adapter = cfg.pipeline_config.adapter_class()
+    check_adapter(adapter, needed, method=cfg.recipe.method, family=cfg.recipe.family)

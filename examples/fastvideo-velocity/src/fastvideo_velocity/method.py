@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from fastvideo_core import DistillMethod, DistillValidator, RoleManager, RunConfig, TrainingBatch
+from fastvideo_core.contracts.adapter import AddNoise, NumTrainTimesteps, PredictNoise, ShiftAndClampTimestep
 from fastvideo_core.diffusion.reduce import mean_per_sample
 from fastvideo_core.optim import build_lr_scheduler, build_optimizer
 from fastvideo_velocity.config import VelocityConfig
 
 
-class VelocityMethod(DistillMethod):
+class VelocityNeeds(NumTrainTimesteps, ShiftAndClampTimestep, AddNoise, PredictNoise, Protocol): ...
+
+
+class VelocityMethod(DistillMethod[VelocityNeeds]):
     """Loss: the mean squared distance between the student's prediction and the teacher's guided one, c' = u + w (c - u).
 
     Guidance is linear, so that it holds for the network's own output (the velocity) as it does for x0. One pass of the
     student then stands for two of the teacher.
     """
 
-    primitives = ("num_train_timesteps", "shift_and_clamp_timestep", "add_noise", "predict_noise")
-
     def __init__(
-        self, cfg: RunConfig, bundle: RoleManager, adapter: Any, validator: DistillValidator | None = None
+        self, cfg: RunConfig, bundle: RoleManager, adapter: VelocityNeeds, validator: DistillValidator | None = None
     ) -> None:
         super().__init__(cfg, bundle, adapter, validator)
         assert isinstance(cfg.method_config, VelocityConfig)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from fastvideo_core.contracts.adapter import AddNoise, ExtractFeatures, FeatureChannels
 from fastvideo_core.contracts.batch import TrainingBatch
 from fastvideo_core.contracts.roles import RoleHandle
+
+
+class AdversarialNeeds(AddNoise, ExtractFeatures, FeatureChannels, Protocol): ...
 
 
 class DiscriminatorHeads(nn.Module):
@@ -99,9 +103,7 @@ class AdversarialTerm:
         r1_sigma: size of its perturbation.
     """
 
-    primitives: ClassVar[tuple[str, ...]] = ("extract_features", "feature_channels")
-
-    adapter: Any
+    adapter: AdversarialNeeds
     scorer: RoleHandle
     heads: RoleHandle
     trains_scorer: bool
@@ -162,8 +164,7 @@ class AdversarialTerm:
             return self._features(noisy, t, batch)
 
     def _features(self, noisy: Tensor, t: Tensor, batch: TrainingBatch) -> list[Tensor]:
-        features: list[Tensor] = self.adapter.extract_features(self.scorer, noisy, t, batch, conditional=True)
-        return features
+        return self.adapter.extract_features(self.scorer, noisy, t, batch, conditional=True)
 
     def _logits(self, features: Sequence[Tensor]) -> Tensor:
         logits: Tensor = self.heads.modules["heads"](features)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,15 @@ from torch.optim import Optimizer
 
 from fastvideo_core.config.run import RunConfig
 from fastvideo_core.config.sections import PipelineConfig
+from fastvideo_core.contracts.adapter import (
+    AddNoise,
+    NumTrainTimesteps,
+    PredictionTarget,
+    PredictNoise,
+    PredictX0,
+    PredictX0Guided,
+    ShiftAndClampTimestep,
+)
 from fastvideo_core.contracts.batch import TrainingBatch
 from fastvideo_core.contracts.method import DistillMethod, StepResult
 from fastvideo_core.contracts.rng import stream_seed
@@ -24,12 +33,28 @@ from fastvideo_core.distributed import context
 from fastvideo_core.errors import ContractError, Problem
 from fastvideo_core.optim import build_lr_scheduler, build_optimizer
 from fastvideo_core.placing.shard import shard_roles
-from fastvideo_dmd2.adversarial import AdversarialGradient, AdversarialTerm, DiscriminatorHeads
+from fastvideo_dmd2.adversarial import AdversarialGradient, AdversarialNeeds, AdversarialTerm, DiscriminatorHeads
 from fastvideo_dmd2.config import NOISE_AXIS, DMD2Config
 from fastvideo_dmd2.losses import critic_loss, dmd_gradient, dmd_loss
 
 
-class DMD2Method(DistillMethod):
+class DMD2Needs(
+    NumTrainTimesteps,
+    ShiftAndClampTimestep,
+    AddNoise,
+    PredictX0,
+    PredictNoise,
+    PredictionTarget,
+    PredictX0Guided,
+    Protocol,
+): ...
+
+
+Needs = TypeVar("Needs", bound=DMD2Needs)
+"""Methods that build on DMD2 may need more."""
+
+
+class DMD2Method(DistillMethod[Needs]):
     """Student, teacher (real score) and critic (fake score).
 
     Every iteration: the student makes samples x. When the student is due, x is pushed along the difference of the two
@@ -37,23 +62,14 @@ class DMD2Method(DistillMethod):
     student's is gone before the critic's is built, and the adversarial term's come before the one and after the other.
     """
 
-    primitives = (
-        "num_train_timesteps",
-        "shift_and_clamp_timestep",
-        "add_noise",
-        "predict_x0",
-        "predict_noise",
-        "prediction_target",
-        "predict_x0_guided",
-    )
-
     @classmethod
-    def needs(cls, cfg: RunConfig) -> tuple[str, ...]:
+    def needs(cls, cfg: RunConfig) -> tuple[type, ...]:
         assert isinstance(cfg.method_config, DMD2Config)
-        return (*cls.primitives, *(AdversarialTerm.primitives if cfg.method_config.adversarial_weight > 0 else ()))
+        features = (AdversarialNeeds,) if cfg.method_config.adversarial_weight > 0 else ()
+        return (*super().needs(cfg), *features)
 
     def __init__(
-        self, cfg: RunConfig, bundle: RoleManager, adapter: Any, validator: DistillValidator | None = None
+        self, cfg: RunConfig, bundle: RoleManager, adapter: Needs, validator: DistillValidator | None = None
     ) -> None:
         super().__init__(cfg, bundle, adapter, validator)
         if adapter.num_train_timesteps != NOISE_AXIS:
@@ -79,10 +95,11 @@ class DMD2Method(DistillMethod):
 
     def _adversarial_term(self) -> AdversarialTerm:
         """The heads as a role of their own: optimized, sharded and checkpointed like any other."""
+        adapter = cast("AdversarialNeeds", self.adapter)
         scorer = self.critic if self.config.adversarial_features == "critic" else self.teacher
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(stream_seed(self.cfg.training.seed, "discriminator"))
-            heads = DiscriminatorHeads(self.adapter.feature_channels(scorer)).to(context.device())
+            heads = DiscriminatorHeads(adapter.feature_channels(scorer)).to(context.device())
         handle = RoleHandle("discriminator", {"heads": heads}, family=scorer.family, trainable=True)
         shard_roles(RoleManager({handle.name: handle}))
         self.bundle.roles[handle.name] = handle
@@ -93,7 +110,7 @@ class DMD2Method(DistillMethod):
             handle.optimizers["adamw"], self.cfg, "critic", num_updates=self.cfg.training.max_train_steps
         )
         return AdversarialTerm(
-            adapter=self.adapter,
+            adapter=adapter,
             scorer=scorer,
             heads=handle,
             trains_scorer=scorer is self.critic,

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor
 
 from fastvideo_core.config.run import RunConfig
+from fastvideo_core.contracts.adapter import (
+    AddNoise,
+    NumTrainTimesteps,
+    PredictionTarget,
+    PredictNoise,
+    ShiftAndClampTimestep,
+)
 from fastvideo_core.contracts.batch import TrainingBatch
 from fastvideo_core.contracts.method import DistillMethod, StepResult
 from fastvideo_core.contracts.roles import RoleManager
@@ -18,13 +25,14 @@ from fastvideo_finetune.config import FinetuneConfig
 from fastvideo_finetune.losses import flow_matching_loss
 
 
-class FinetuneMethod(DistillMethod):
+class FinetuneNeeds(NumTrainTimesteps, ShiftAndClampTimestep, AddNoise, PredictNoise, PredictionTarget, Protocol): ...
+
+
+class FinetuneMethod(DistillMethod[FinetuneNeeds]):
     """Regresses the network's native output at a random noise level of each clip (Lipman et al. 2023)."""
 
-    primitives = ("num_train_timesteps", "shift_and_clamp_timestep", "add_noise", "predict_noise", "prediction_target")
-
     def __init__(
-        self, cfg: RunConfig, bundle: RoleManager, adapter: Any, validator: DistillValidator | None = None
+        self, cfg: RunConfig, bundle: RoleManager, adapter: FinetuneNeeds, validator: DistillValidator | None = None
     ) -> None:
         super().__init__(cfg, bundle, adapter, validator)
         assert isinstance(cfg.method_config, FinetuneConfig)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from fastvideo_core.config.run import RunConfig
-from fastvideo_core.contracts.adapter import PRIMITIVES, AttentionKind
+from fastvideo_core.contracts.adapter import AttentionKind, members_of
 from fastvideo_core.contracts.method import DistillMethod
 from fastvideo_core.contracts.roles import RoleHandle
 
@@ -17,14 +17,21 @@ class OnlyDeclared:
 
     def __init__(self, adapter: Any, method: type[DistillMethod], cfg: RunConfig) -> None:
         self._adapter = adapter
-        self._allowed = {*method.needs(cfg), "prepare_batch", "on_train_start"}
+        self._allowed = {*members_needed(method, cfg), "prepare_batch", "on_train_start"}
         self._method = method.__name__
 
     def __getattr__(self, name: str) -> Any:
         if name not in self._allowed:
-            hint = f"add it to {self._method}.primitives" if name in PRIMITIVES else "ask for a primitive instead"
+            hint = f"let the Protocol that {self._method} is generic in inherit from one that has {name}"
             raise AssertionError(f"the method uses adapter.{name}, which it does not declare: {hint}")
         return getattr(self._adapter, name)
+
+
+def members_needed(method: type[DistillMethod], cfg: RunConfig) -> list[str]:
+    """The names of everything that a run of the method calls on the adapter beside prepare_batch."""
+    needed = method.needs(cfg)
+    protocols = [needed] if isinstance(needed, type) else needed
+    return [name for protocol in protocols for name in members_of(protocol)]
 
 
 class BareAdapter:

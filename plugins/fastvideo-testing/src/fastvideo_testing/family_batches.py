@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-from fastvideo_core.contracts.adapter import PRIMITIVES, check_primitives
+from fastvideo_core.contracts.adapter import (
+    AddNoise,
+    Backward,
+    ExtractFeatures,
+    FeatureChannels,
+    NumTrainTimesteps,
+    PredictionTarget,
+    PredictNoise,
+    PredictX0,
+    PredictX0Guided,
+    ShiftAndClampTimestep,
+    check_adapter,
+)
 from fastvideo_core.contracts.batch import TrainingBatch
 from fastvideo_core.contracts.family import ModelComponents
 from fastvideo_core.errors import ContractError
@@ -15,8 +28,12 @@ from fastvideo_testing.families import PreparedFamily, noisy_input
 from fastvideo_testing.family_suite import FamilySuite, along, free_latents
 from fastvideo_testing.suite import needs
 
-OFFERED = {"extract_features": "features", "feature_channels": "features"}
-"""Primitives that come with a capability; the others every family has."""
+PRIMITIVES: Mapping[type, str] = {
+    **dict.fromkeys((NumTrainTimesteps, ShiftAndClampTimestep, AddNoise, PredictX0, PredictNoise), ""),
+    **dict.fromkeys((PredictionTarget, PredictX0Guided, Backward), ""),
+    **dict.fromkeys((ExtractFeatures, FeatureChannels), "features"),
+}
+"""Core's primitives, and the capability that some come with; the others every family has."""
 
 
 class BatchChecks(FamilySuite):
@@ -49,13 +66,12 @@ class BatchChecks(FamilySuite):
 
     def test_it_has_every_primitive(self, prepared: PreparedFamily) -> None:
         adapter = prepared.components().adapter
-        for name in PRIMITIVES:
-            if OFFERED.get(name) in self.unsupported:
+        for primitive, capability in PRIMITIVES.items():
+            if capability in self.unsupported:
                 continue
             try:
-                check_primitives(adapter, [name], method="any", family=self.plugin)
+                check_adapter(adapter, primitive, method="any", family=self.plugin)
             except ContractError as error:
-                capability = OFFERED.get(name)
                 hint = f"\n(or opt out of {capability!r} in `unsupported`)" if capability else ""
                 raise AssertionError(f"{error}{hint}") from error
 

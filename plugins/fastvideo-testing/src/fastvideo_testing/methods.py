@@ -11,12 +11,12 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from fastvideo_core.contracts.adapter import PRIMITIVES, check_primitives
+from fastvideo_core.contracts.adapter import check_adapter
 from fastvideo_core.dispatch.runtime import DistillRuntime
 from fastvideo_core.errors import ContractError, UserError
 from fastvideo_core.registry import Kind, MethodPlugin, register_method
 from fastvideo_core.training.trainer import DistillTrainer, endless
-from fastvideo_testing.bare import AttentionRecorder, BareAdapter, OnlyDeclared
+from fastvideo_testing.bare import AttentionRecorder, BareAdapter, OnlyDeclared, members_needed
 from fastvideo_testing.compare import assert_close, changed, loudest
 from fastvideo_testing.draws import PerSampleDraws
 from fastvideo_testing.ranks import run_ranks
@@ -101,21 +101,14 @@ class MethodPluginSuite(PluginSuite):
     def test_it_declares_every_primitive_that_it_uses(self, tmp_path: Path) -> None:
         runtime = self.runtime(tmp_path)
         method = runtime.method
-        unknown = [name for name in method.primitives if name not in PRIMITIVES]
-        assert not unknown, f"`primitives` names {', '.join(unknown)}; there are {', '.join(PRIMITIVES)}"
         method.adapter = OnlyDeclared(method.adapter, type(method), method.cfg)
         self._take_steps(runtime)
 
     def test_a_family_without_its_primitives_is_refused_before_training(self, tmp_path: Path) -> None:
         method = self.runtime(tmp_path).method
-        declared = type(method).primitives
-        late = [name for name in method.primitives if name not in declared]
-        assert not late, (
-            f"{type(method).__name__} declares {', '.join(late)} when it is built, and a family without is refused before: "
-            "`primitives` is an attribute of the class"
-        )
+        declared = members_needed(type(method), method.cfg)
         try:
-            check_primitives(BareAdapter(), declared, method=self.plugin, family="bare")
+            check_adapter(BareAdapter(), type(method).needs(method.cfg), method=self.plugin, family="bare")
         except ContractError as error:
             missing = [name for name in declared if f"'{name}'" not in str(error)]
             assert not missing, f"the error does not name {', '.join(missing)}"

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from pydantic import Field
 
 from fastvideo_core.config.run import RunConfig
 from fastvideo_core.config.sections import MethodConfig
+from fastvideo_core.contracts.adapter import (
+    AddNoise,
+    Backward,
+    NumTrainTimesteps,
+    PredictionTarget,
+    PredictNoise,
+    PredictX0,
+    PredictX0Guided,
+    ShiftAndClampTimestep,
+)
 from fastvideo_core.contracts.method import DistillMethod, StepResult
 from fastvideo_core.contracts.roles import RoleManager
 from fastvideo_core.contracts.validator import DistillValidator
@@ -24,22 +34,24 @@ class ToyMethodConfig(MethodConfig):
     guidance_scale: float = Field(default=2.0, ge=0, description="Guidance of the teacher, u + w (c - u)")
 
 
-class ToyMethod(DistillMethod):
+class ToyNeeds(
+    NumTrainTimesteps,
+    ShiftAndClampTimestep,
+    AddNoise,
+    PredictX0,
+    PredictNoise,
+    PredictionTarget,
+    PredictX0Guided,
+    Backward,
+    Protocol,
+): ...
+
+
+class ToyMethod(DistillMethod[ToyNeeds]):
     """The sum of two regressions at random noise levels: the data's target, and the guided teacher's x0."""
 
-    primitives = (
-        "num_train_timesteps",
-        "shift_and_clamp_timestep",
-        "add_noise",
-        "predict_x0",
-        "predict_noise",
-        "prediction_target",
-        "predict_x0_guided",
-        "backward",
-    )
-
     def __init__(
-        self, cfg: RunConfig, bundle: RoleManager, adapter: Any, validator: DistillValidator | None = None
+        self, cfg: RunConfig, bundle: RoleManager, adapter: ToyNeeds, validator: DistillValidator | None = None
     ) -> None:
         super().__init__(cfg, bundle, adapter, validator)
         assert isinstance(cfg.method_config, ToyMethodConfig)
