@@ -157,7 +157,7 @@ def test_the_diffs_of_the_transcript_fit_the_scaffold_and_the_page_s_file() -> N
         for step in new_user.STEP.finditer((PAGES / "from-an-empty-folder.md").read_text(encoding="utf-8"))
         if step["kind"] == "edit"
     ]
-    assert [step["what"] for step in edits] == ["velocity.py"] * 2 + ["src/fastvideo_velocity/method.py"] * 2
+    assert [step["what"] for step in edits] == ["velocity.py"] * 2 + ["src/fastvideo_velocity/method.py"] * 3
     for step in edits:
         files[step["what"]] = new_user.edited(files[step["what"]], step["text"])
     compile(files["src/fastvideo_velocity/method.py"], "method.py", "exec")
