@@ -15,6 +15,7 @@ from fastvideo_core.contracts.adapter import (
     NumTrainTimesteps,
     PredictionTarget,
     PredictNoise,
+    PredictNoiseGuided,
     PredictX0,
     PredictX0Guided,
     ShiftAndClampTimestep,
@@ -30,7 +31,7 @@ from fastvideo_testing.suite import needs
 
 PRIMITIVES: Mapping[type, str] = {
     **dict.fromkeys((NumTrainTimesteps, ShiftAndClampTimestep, AddNoise, PredictX0, PredictNoise), ""),
-    **dict.fromkeys((PredictionTarget, PredictX0Guided, Backward), ""),
+    **dict.fromkeys((PredictionTarget, PredictX0Guided, PredictNoiseGuided, Backward), ""),
     **dict.fromkeys((ExtractFeatures, FeatureChannels), "features"),
 }
 """Core's primitives, and the capability that some come with; the others every family has."""
