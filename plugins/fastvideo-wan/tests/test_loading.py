@@ -53,7 +53,7 @@ def test_a_hub_id_that_cannot_be_read(monkeypatch):
 
     for variable in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
         monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setattr("diffusers.WanPipeline.load_config", offline)
+    monkeypatch.setattr("diffusers.DiffusionPipeline.load_config", offline)
     text = _refusal(Path("org/name"))
     assert "(it is no folder here, so it was looked up on the hub): We couldn't connect to the hub" in text
     assert "second line" not in text
