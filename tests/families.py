@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from fastvideo_core.registry import PluginRegistry
-from fastvideo_data.preprocessing.encoder import AudioEncoder
+from fastvideo_data.encoder import AudioEncoder
 from fastvideo_testing.families import Clip, encode_clips, write_clips
 
 KINDS: Mapping[str, tuple[Mapping[str, Any], ...]] = {"ltx": ({"generation": 1}, {"generation": 2})}

@@ -14,7 +14,7 @@ import yaml
 
 from fastvideo_core import register_model
 from fastvideo_core.cli.main import main
-from fastvideo_data.preprocessing.encoder import EncoderIdentity
+from fastvideo_data.encoder import EncoderIdentity
 from fastvideo_testing.runs import toy_world
 from fastvideo_testing.toy import ToyConfig, build_toy_components
 

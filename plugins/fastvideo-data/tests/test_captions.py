@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fastvideo_data.preprocessing.captions import CaptionCut, PromptEmbeddings, caption_cut, cut_of
+from fastvideo_data.captions import CaptionCut, PromptEmbeddings, caption_cut, cut_of
 
 
 class Words:

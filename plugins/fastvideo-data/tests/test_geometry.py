@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fastvideo_core.errors import DataError
-from fastvideo_data.preprocessing.encoder import VideoGeometry
+from fastvideo_data.video_sizes import VideoGeometry
 
 
 def test_sizes_below_the_least_are_refused_with_the_nearest_that_fit() -> None:

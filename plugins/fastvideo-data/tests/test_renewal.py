@@ -13,8 +13,8 @@ from small_disk import small_disk
 from tiny_data import OPTIONS, FakeEncoder, write_clip
 
 from fastvideo_core.errors import DataError
-from fastvideo_data.file_state import FileState
 from fastvideo_data.preprocessing import part_files as parts
+from fastvideo_data.preprocessing.file_state import FileState
 from fastvideo_data.preprocessing.part_files import DataWriteError
 from fastvideo_data.preprocessing.run import PreprocessReport, preprocess
 
@@ -101,7 +101,7 @@ def test_copied_and_touched_clips_are_the_same(clips: Path, tmp_path: Path) -> N
 
 
 def test_large_files_are_compared_by_pieces_from_start_to_end(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("fastvideo_data.file_state._PIECE", 8)
+    monkeypatch.setattr("fastvideo_data.preprocessing.file_state._PIECE", 8)
     content = bytearray(os.urandom(5000))
     path = tmp_path / "film.mp4"
     path.write_bytes(content)

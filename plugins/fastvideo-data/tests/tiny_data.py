@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from fastvideo_data.preprocessing.encoder import VideoGeometry
 from fastvideo_data.preprocessing.run import PreprocessOptions, preprocess
 from fastvideo_data.video_files import write_video
+from fastvideo_data.video_sizes import VideoGeometry
 
 OPTIONS = PreprocessOptions(height=16, width=16, num_frames=5, clips="all", samples_per_file=3, batch_size=2)
 

@@ -9,8 +9,8 @@ import torch
 from diffusers import AutoencoderKLLTXVideo, LTXConditionPipeline, LTXPipeline
 
 from fastvideo_core.errors import ConfigError, DataError
-from fastvideo_data.preprocessing.captions import CaptionCut
-from fastvideo_data.preprocessing.encoder import LatentEncoder
+from fastvideo_data.captions import CaptionCut
+from fastvideo_data.encoder import LatentEncoder
 from fastvideo_ltx.encoder import build_encoder
 from fastvideo_ltx.tiny import write_tiny_pipeline
 

@@ -12,9 +12,9 @@ import torch
 from ltx2_pipeline import FPS, FRAMES, open_pipeline
 from safetensors.torch import load_file, save_file
 
+from fastvideo_data.captions import CaptionCut
 from fastvideo_data.data_set import DataSet
-from fastvideo_data.preprocessing.captions import CaptionCut
-from fastvideo_data.preprocessing.encoder import AudioEncoder, LatentEncoder
+from fastvideo_data.encoder import AudioEncoder, LatentEncoder
 from fastvideo_data.preprocessing.run import PreprocessOptions, preprocess
 from fastvideo_data.video_files import write_video
 from fastvideo_ltx.encoder import build_encoder

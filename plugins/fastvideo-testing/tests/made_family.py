@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from fastvideo_core import register_model
 from fastvideo_core.contracts.family import ModelComponents
-from fastvideo_data.preprocessing.encoder import VideoGeometry
+from fastvideo_data.video_sizes import VideoGeometry
 from fastvideo_core.errors import ConfigError
 from fastvideo_core.contracts.roles import RoleManager, RoleHandle
 from fastvideo_testing.toy import ToyAdapter, ToyConfig, ToyData, ToyNetwork

@@ -9,8 +9,8 @@ import torch
 from diffusers import AutoencoderKLWan, WanPipeline
 
 from fastvideo_core.errors import ConfigError, DataError
-from fastvideo_data.preprocessing.captions import CaptionCut
-from fastvideo_data.preprocessing.encoder import LatentEncoder
+from fastvideo_data.captions import CaptionCut
+from fastvideo_data.encoder import LatentEncoder
 from fastvideo_wan.encoder import WanEncoder
 from fastvideo_wan.tiny import write_tiny_pipeline
 

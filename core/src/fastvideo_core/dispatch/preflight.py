@@ -30,7 +30,7 @@ from fastvideo_core.errors import ConfigError, Problem, UserError
 from fastvideo_core.registry import PluginRegistry
 from fastvideo_core.tracking.wandb_login import FIX, wandb_login
 from fastvideo_data.data_set import DataSet, EncodedBy
-from fastvideo_data.preprocessing.encoder import EncoderIdentity
+from fastvideo_data.encoder import EncoderIdentity
 from fastvideo_data.schema import NORMALISED_KEY, TENSOR_NAMES
 from fastvideo_data.validation_prompts import read_validation_prompts
 from fastvideo_data.video_sizes import VideoSize

@@ -7,7 +7,7 @@ from diffusers.models.transformers.transformer_mochi import MochiTransformerBloc
 
 from fastvideo_core import ModelComponents, RoleHandle, RoleManager, RunConfig
 from fastvideo_core.distributed import context
-from fastvideo_data.preprocessing.captions import PromptEmbeddings
+from fastvideo_data.captions import PromptEmbeddings
 from fastvideo_data.sampling_validator import SamplingValidator
 from fastvideo_data.validation_prompts import prompts_of_run
 from fastvideo_mochi.adapter import MochiAdapter

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from fastvideo_data.preprocessing.captions import CaptionCut
-from fastvideo_data.preprocessing.encoder import VideoGeometry
+from fastvideo_data.captions import CaptionCut
+from fastvideo_data.video_sizes import VideoGeometry
 from fastvideo_mochi.folder import check_folder, load_vae
 from fastvideo_mochi.latents import SPACE, TIME
 from fastvideo_mochi.text import TextEncoder

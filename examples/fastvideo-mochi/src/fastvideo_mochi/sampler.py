@@ -14,7 +14,7 @@ from fastvideo_core import RoleHandle, TrainingBatch, ValidationRequest
 from fastvideo_core.contracts.sampler import PathSampler
 from fastvideo_core.contracts.validator import SampledVideo, ValidationPrompt
 from fastvideo_core.diffusion.rollout import FewStepSchedule, rollout
-from fastvideo_data.preprocessing.captions import PromptEmbeddings
+from fastvideo_data.captions import PromptEmbeddings
 from fastvideo_data.video_sizes import VideoSize, fit_prompt, video_size
 from fastvideo_mochi.adapter import MochiAdapter
 from fastvideo_mochi.config import MochiConfig

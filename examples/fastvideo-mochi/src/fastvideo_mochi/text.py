@@ -9,7 +9,7 @@ from diffusers import MochiPipeline
 from torch import Tensor
 from transformers import AutoTokenizer, T5EncoderModel
 
-from fastvideo_data.preprocessing.captions import CaptionCut, cut_of
+from fastvideo_data.captions import CaptionCut, cut_of
 from fastvideo_diffusers.lazy_weights import LazyWeights
 from fastvideo_mochi.folder import check_folder, load
 

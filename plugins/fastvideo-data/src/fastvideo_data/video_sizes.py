@@ -1,13 +1,72 @@
-"""The sizes of videos: those that a family makes, that prompts ask for, and that runs without data latents train on."""
+"""The sizes of videos: those that a family can encode, that prompts ask for, and that runs without data latents train on."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from fastvideo_core.config import limits
 from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.contracts.validator import ValidationPrompt
 from fastvideo_core.errors import ConfigError, DataError, Problem
-from fastvideo_data.preprocessing.encoder import VideoGeometry
+
+
+@dataclass(frozen=True)
+class VideoGeometry:
+    """The pixel sizes and frame counts that a video autoencoder encodes without loss.
+
+    Args:
+        frames_divisor: num_frames % frames_divisor must be frames_remainder.
+        frames_remainder: see frames_divisor.
+        size_multiple: height and width are multiples of it, in pixels.
+        fps: frames per second that the model was trained on.
+        least_size: height and width are at least so many pixels.
+    """
+
+    frames_divisor: int
+    frames_remainder: int
+    size_multiple: int
+    fps: float
+    least_size: int = 1
+
+    def check(self, *, height: int, width: int, num_frames: int, where: str = "") -> None:
+        """Check a clip's size.
+
+        Args:
+            where: how the error names what has the size.
+
+        Raises:
+            DataError: for each of height, width and num_frames that does not fit, with the nearest values that do.
+        """
+        problems = [
+            Problem(
+                f"{name} is {value}",
+                where,
+                allowed=f"positive multiples of {self.size_multiple}"
+                + (f" from {self.least_size} on" if self.least_size > self.size_multiple else "")
+                + (f" up to {limits.PIXELS}" if value > limits.PIXELS else ""),
+                fix=self._use(max(value, self.least_size), self.size_multiple, 0, limits.PIXELS),
+            )
+            for name, value in (("height", height), ("width", width))
+            if not self.least_size <= value <= limits.PIXELS or value % self.size_multiple
+        ]
+        if (
+            not 0 < num_frames <= limits.FRAMES
+            or num_frames % self.frames_divisor != self.frames_remainder % self.frames_divisor
+        ):
+            fix = self._use(num_frames, self.frames_divisor, self.frames_remainder, limits.FRAMES)
+            allowed = f"multiples of {self.frames_divisor} plus {self.frames_remainder}"
+            allowed += f" up to {limits.FRAMES}" if num_frames > limits.FRAMES else ""
+            problems.append(Problem(f"num_frames is {num_frames}", where, allowed=allowed, fix=fix))
+        if problems:
+            raise DataError(problems)
+
+    @staticmethod
+    def _use(value: int, multiple: int, remainder: int, most: int) -> str:
+        if value > most:
+            return ""
+        below = (value - remainder) // multiple * multiple + remainder
+        near = [n for n in (below, below + multiple) if n > 0] or [remainder or multiple]
+        return f"use {' or '.join(map(str, near))}"
 
 
 @dataclass(frozen=True)

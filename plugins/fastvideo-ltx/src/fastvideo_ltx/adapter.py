@@ -17,7 +17,7 @@ from fastvideo_core.contracts.flow_adapter import FlowMatchingAdapter
 from fastvideo_core.contracts.hidden_states import features_of
 from fastvideo_core.contracts.roles import RoleHandle
 from fastvideo_core.errors import ConfigError, Problem
-from fastvideo_data.preprocessing.captions import PromptEmbeddings
+from fastvideo_data.captions import PromptEmbeddings
 from fastvideo_diffusers.stored_tensors import stored_text
 from fastvideo_ltx.batches import check_first_frames, frame_rates
 from fastvideo_ltx.config import LtxConfig

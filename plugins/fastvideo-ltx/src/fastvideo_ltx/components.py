@@ -9,7 +9,7 @@ from fastvideo_core.config.run import RunConfig
 from fastvideo_core.contracts.family import ModelComponents
 from fastvideo_core.contracts.roles import RoleHandle, RoleManager
 from fastvideo_core.distributed import context
-from fastvideo_data.preprocessing.captions import PromptEmbeddings
+from fastvideo_data.captions import PromptEmbeddings
 from fastvideo_data.sampling_validator import SamplingValidator
 from fastvideo_data.validation_prompts import prompts_of_run
 from fastvideo_diffusers.folder import TRANSFORMER

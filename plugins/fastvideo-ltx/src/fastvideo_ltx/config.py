@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from fastvideo_core.contracts.adapter import LatentsSource
     from fastvideo_core.contracts.family import RoleOutline
     from fastvideo_core.contracts.validator import ValidationPrompt
-    from fastvideo_data.preprocessing.encoder import EncoderIdentity
+    from fastvideo_data.encoder import EncoderIdentity
     from fastvideo_data.video_sizes import VideoSize
     from fastvideo_ltx.adapter import LtxAdapter
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from fastvideo_data.preprocessing.encoder import LatentEncoder
+from fastvideo_data.encoder import LatentEncoder
 from fastvideo_ltx.generations import open_folder
 
 

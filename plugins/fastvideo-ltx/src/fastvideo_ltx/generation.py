@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from fastvideo_core.config.training import TrainingArgs
-from fastvideo_data.preprocessing.captions import CaptionEncoder, PromptEmbeddings
-from fastvideo_data.preprocessing.encoder import LatentEncoder, VideoGeometry
-from fastvideo_data.video_sizes import VideoSize
+from fastvideo_data.captions import CaptionEncoder, PromptEmbeddings
+from fastvideo_data.encoder import LatentEncoder
+from fastvideo_data.video_sizes import VideoGeometry, VideoSize
 from fastvideo_diffusers.folder import TRANSFORMER
 from fastvideo_diffusers.identity import StoredEncoder
 from fastvideo_diffusers.loading import check_weights, load_model, meta_model, outline_model

@@ -6,7 +6,7 @@ import torch
 
 from fastvideo_core.contracts.roles import RoleHandle
 from fastvideo_core.contracts.sampler import PathSampler, StudentSchedule
-from fastvideo_data.preprocessing.captions import PromptEmbeddings
+from fastvideo_data.captions import PromptEmbeddings
 from fastvideo_diffusers.folder import TRANSFORMER
 from fastvideo_ltx.batches import layout_of_video
 from fastvideo_ltx.config import LtxConfig

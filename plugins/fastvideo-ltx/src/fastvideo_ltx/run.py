@@ -11,7 +11,7 @@ from fastvideo_core.contracts.adapter import LatentsSource
 from fastvideo_core.contracts.validator import ValidationPrompt
 from fastvideo_core.errors import ConfigError, Problem, UserError
 from fastvideo_data.data_set import DataSet
-from fastvideo_data.preprocessing.encoder import EncoderIdentity
+from fastvideo_data.encoder import EncoderIdentity
 from fastvideo_data.video_sizes import VideoSize, fit_prompt
 from fastvideo_diffusers.family_roles import FamilyRoles, open_family_roles, takes_many_steps
 from fastvideo_diffusers.identity import encoder_identity

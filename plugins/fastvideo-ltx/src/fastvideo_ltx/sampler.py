@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from fastvideo_core.contracts.validator import SampledVideo, ValidationPrompt, ValidationRequest, evaluating
 from fastvideo_core.diffusion.rollout import FewStepSchedule, rollout
 from fastvideo_core.errors import ConfigError, Problem
-from fastvideo_data.preprocessing.captions import PromptEmbeddings
+from fastvideo_data.captions import PromptEmbeddings
 from fastvideo_data.video_sizes import VideoSize, fit_prompt, video_size
 from fastvideo_diffusers.folder import TRANSFORMER
 from fastvideo_ltx.adapter import LtxAdapter

@@ -18,9 +18,10 @@ from fastvideo_core.dispatch.runtime import build_components
 from fastvideo_core.registry import PluginRegistry
 from fastvideo_core.training.trainer import endless
 from fastvideo_data.data_set import DataSet
-from fastvideo_data.preprocessing.encoder import LatentEncoder, VideoGeometry
+from fastvideo_data.encoder import LatentEncoder
 from fastvideo_data.preprocessing.run import PreprocessOptions, preprocess
 from fastvideo_data.video_files import write_video
+from fastvideo_data.video_sizes import VideoGeometry
 from fastvideo_testing.runs import load_config
 
 CAPTIONS = ("a red square moves to the right", "two blue circles, very slowly", "green", "nothing at all happens here")

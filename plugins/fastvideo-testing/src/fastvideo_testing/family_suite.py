@@ -14,7 +14,7 @@ from torch import Tensor
 from fastvideo_core.contracts.batch import TrainingBatch
 from fastvideo_core.contracts.family import ModelComponents
 from fastvideo_core.registry import Kind, ModelPlugin
-from fastvideo_data.preprocessing.encoder import AudioEncoder
+from fastvideo_data.encoder import AudioEncoder
 from fastvideo_testing.families import Clip, PreparedFamily, encode_clips, write_clips
 from fastvideo_testing.suite import PluginSuite
 

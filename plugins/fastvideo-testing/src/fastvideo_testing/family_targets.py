@@ -14,7 +14,7 @@ from torch import Tensor
 from fastvideo_core.contracts.validator import SampledVideo, ValidationPrompt, ValidationRequest
 from fastvideo_core.dispatch.role_weights import load_role, role_source
 from fastvideo_core.errors import UserError
-from fastvideo_data.preprocessing.captions import caption_cut
+from fastvideo_data.captions import caption_cut
 from fastvideo_testing.compare import assert_equal, loudest
 from fastvideo_testing.families import CAPTIONS, PreparedFamily, disturb, encode_clips, files_of, noisy_input
 from fastvideo_testing.family_suite import FamilySuite
@@ -76,7 +76,7 @@ class TargetChecks(FamilySuite):
         if torch.equal(one, longer):  # nothing of the second half is seen
             assert caption_cut(encoder, long + long) is not None, (
                 f"captions of {_LONG_CAPTION} and {2 * _LONG_CAPTION} words are encoded alike, and the encoder does not "
-                "say that it cuts them: give it caption_cut (fastvideo_data.preprocessing.captions.CutsCaptions)"
+                "say that it cuts them: give it caption_cut (fastvideo_data.captions.CutsCaptions)"
             )
         assert caption_cut(encoder, CAPTIONS[0]) is None, f"caption_cut says that {CAPTIONS[0]!r} is cut"
 

@@ -15,7 +15,7 @@ from fastvideo_core.contracts.flow_adapter import FlowMatchingAdapter
 from fastvideo_core.contracts.hidden_states import features_of
 from fastvideo_core.contracts.roles import RoleHandle
 from fastvideo_core.errors import ConfigError, Problem
-from fastvideo_data.preprocessing.captions import PromptEmbeddings
+from fastvideo_data.captions import PromptEmbeddings
 from fastvideo_diffusers.folder import TRANSFORMER
 from fastvideo_diffusers.stored_tensors import stored_text
 from fastvideo_wan.batches import data_free_shape, stored_latents

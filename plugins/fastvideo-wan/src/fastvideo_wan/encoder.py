@@ -8,8 +8,8 @@ import torch
 from diffusers import AutoencoderKLWan
 from torch import Tensor
 
-from fastvideo_data.preprocessing.captions import CaptionCut
-from fastvideo_data.preprocessing.encoder import VideoGeometry
+from fastvideo_data.captions import CaptionCut
+from fastvideo_data.video_sizes import VideoGeometry
 from fastvideo_diffusers.identity import TEXT_ENCODER, VAE, encoder_identity
 from fastvideo_wan.folder import open_folder
 from fastvideo_wan.loading import load_vae

@@ -13,7 +13,7 @@ from fastvideo_core.contracts.sampler import PathSampler, StudentSchedule
 from fastvideo_core.contracts.validator import SampledVideo, ValidationPrompt, ValidationRequest, evaluating
 from fastvideo_core.diffusion.rollout import FewStepSchedule
 from fastvideo_core.errors import ConfigError, Problem
-from fastvideo_data.preprocessing.captions import PromptEmbeddings
+from fastvideo_data.captions import PromptEmbeddings
 from fastvideo_data.video_sizes import VideoSize, fit_prompt
 from fastvideo_diffusers.autocast import Autocast
 from fastvideo_diffusers.folder import TRANSFORMER

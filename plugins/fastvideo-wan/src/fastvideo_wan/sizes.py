@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from fastvideo_data.preprocessing.encoder import VideoGeometry
-from fastvideo_data.video_sizes import VideoSize
+from fastvideo_data.video_sizes import VideoGeometry, VideoSize
 from fastvideo_wan.config import FRAMES_DIVISOR, SIZE_MULTIPLE
 
 FPS = 16.0

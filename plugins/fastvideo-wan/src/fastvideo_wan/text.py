@@ -9,7 +9,7 @@ from diffusers.pipelines.wan.pipeline_wan import prompt_clean
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
 
-from fastvideo_data.preprocessing.captions import CaptionCut, cut_of
+from fastvideo_data.captions import CaptionCut, cut_of
 from fastvideo_diffusers.lazy_weights import LazyWeights
 from fastvideo_wan.folder import TEXT_LENGTH
 from fastvideo_wan.loading import load_text_encoder

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fastvideo_core.errors import DataError, FastVideoError, Problem, foreign_file
-from fastvideo_data.file_state import FileState
-from fastvideo_data.preprocessing.captions import EncodedCaption
+from fastvideo_data.preprocessing.encoded_captions import EncodedCaption
+from fastvideo_data.preprocessing.file_state import FileState
 from fastvideo_data.preprocessing.progress import progress
 from fastvideo_data.schema import SETTINGS_KEY, encode_tensor, key_value_metadata, write_part
 

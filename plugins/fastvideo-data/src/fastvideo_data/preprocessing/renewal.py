@@ -8,9 +8,9 @@ from pathlib import Path
 
 from fastvideo_core.errors import DataError, Problem, foreign_file
 from fastvideo_core.launch.stdio import say
+from fastvideo_data.encoder import LatentEncoder
 from fastvideo_data.preprocessing.account import Noted
-from fastvideo_data.preprocessing.captions import encode_captions
-from fastvideo_data.preprocessing.encoder import LatentEncoder
+from fastvideo_data.preprocessing.encoded_captions import encode_captions
 from fastvideo_data.preprocessing.part_files import SampleFolders
 from fastvideo_data.preprocessing.progress import progress
 from fastvideo_data.preprocessing.raw_videos import Source

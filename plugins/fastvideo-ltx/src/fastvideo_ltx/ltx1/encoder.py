@@ -8,8 +8,8 @@ import torch
 from diffusers import AutoencoderKLLTXVideo
 from torch import Tensor
 
-from fastvideo_data.preprocessing.captions import CaptionCut, CaptionEncoder, caption_cut
-from fastvideo_data.preprocessing.encoder import VideoGeometry
+from fastvideo_data.captions import CaptionCut, CaptionEncoder, caption_cut
+from fastvideo_data.video_sizes import VideoGeometry
 from fastvideo_diffusers.identity import TEXT_ENCODER, VAE, encoder_identity
 from fastvideo_diffusers.loading import load_model
 

@@ -22,9 +22,8 @@ from transformers import T5EncoderModel
 
 from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.errors import ConfigError, Problem
-from fastvideo_data.preprocessing.captions import PromptEmbeddings
-from fastvideo_data.preprocessing.encoder import VideoGeometry
-from fastvideo_data.video_sizes import VideoSize
+from fastvideo_data.captions import PromptEmbeddings
+from fastvideo_data.video_sizes import VideoGeometry, VideoSize
 from fastvideo_diffusers.folder import TRANSFORMER, check_values, noise_axis, read_config, read_tensors, whole_numbers
 from fastvideo_diffusers.identity import TEXT_ENCODER, VAE
 from fastvideo_ltx.adapter import LtxAdapter

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, T5EncoderModel
 
-from fastvideo_data.preprocessing.captions import CaptionCut, cut_of
+from fastvideo_data.captions import CaptionCut, cut_of
 from fastvideo_diffusers.lazy_weights import LazyWeights
 from fastvideo_diffusers.loading import load_text_model, load_tokenizer
 

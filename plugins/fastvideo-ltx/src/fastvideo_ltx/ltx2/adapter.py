@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.contracts.roles import RoleHandle
 from fastvideo_core.errors import Problem
-from fastvideo_data.preprocessing.captions import PromptEmbeddings
+from fastvideo_data.captions import PromptEmbeddings
 from fastvideo_diffusers.folder import TRANSFORMER
 from fastvideo_diffusers.stored_tensors import place, stored_tensor
 from fastvideo_ltx.adapter import LtxAdapter, PackedLatents

@@ -8,8 +8,8 @@ import torch
 from diffusers import AutoencoderKLLTX2Audio, AutoencoderKLLTX2Video
 from torch import Tensor
 
-from fastvideo_data.preprocessing.captions import CaptionCut, CaptionEncoder, caption_cut
-from fastvideo_data.preprocessing.encoder import VideoGeometry
+from fastvideo_data.captions import CaptionCut, CaptionEncoder, caption_cut
+from fastvideo_data.video_sizes import VideoGeometry
 from fastvideo_diffusers.identity import TEXT_ENCODER, VAE, StoredEncoder, encoder_identity
 from fastvideo_ltx.folder import LtxFolder
 from fastvideo_ltx.ltx2.loading import load_audio_vae, load_vae

@@ -23,9 +23,8 @@ from transformers import Gemma3ForConditionalGeneration
 
 from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.errors import ConfigError, Problem
-from fastvideo_data.preprocessing.captions import PromptEmbeddings
-from fastvideo_data.preprocessing.encoder import VideoGeometry
-from fastvideo_data.video_sizes import VideoSize
+from fastvideo_data.captions import PromptEmbeddings
+from fastvideo_data.video_sizes import VideoGeometry, VideoSize
 from fastvideo_diffusers.folder import TRANSFORMER, check_values, read_config, read_tensors, whole_numbers
 from fastvideo_diffusers.pipeline_files import DAMAGED
 from fastvideo_ltx.adapter import FPS, TEXT, TEXT_MASK, LtxAdapter

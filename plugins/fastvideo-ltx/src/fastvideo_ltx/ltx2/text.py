@@ -13,7 +13,7 @@ from diffusers.pipelines.ltx2 import LTX2TextConnectors
 from torch import Tensor, nn
 from transformers import Gemma3ForConditionalGeneration, PreTrainedTokenizerBase
 
-from fastvideo_data.preprocessing.captions import CaptionCut, cut_of
+from fastvideo_data.captions import CaptionCut, cut_of
 from fastvideo_diffusers.lazy_weights import LazyWeights
 from fastvideo_ltx.adapter import TEXT, TEXT_MASK
 from fastvideo_ltx.ltx2.loading import load_connectors, load_text_encoder

@@ -1,4 +1,4 @@
-"""Embeddings of captions: who makes them, each made once, and which captions they do not hold as a whole."""
+"""Embeddings of the prompts of a run: each made once, and a warning for those of which only a part is read."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
-
-from fastvideo_data.preprocessing.encoder import LatentEncoder
 
 logger = logging.getLogger(__name__)
 
@@ -50,25 +48,6 @@ def cut_of(tokenizer: Callable[..., Any], text: str, limit: int) -> CaptionCut |
     """What a tokenizer of transformers cuts off a text that it cuts at `limit` tokens, special ones included."""
     tokens = len(tokenizer(text, add_special_tokens=True, verbose=False)["input_ids"])
     return CaptionCut(tokens, limit) if tokens > limit else None
-
-
-@dataclass(frozen=True)
-class EncodedCaption:
-    """A caption's embedding [L, D], and what it lacks of the caption: "kind: details" each."""
-
-    embedding: Tensor
-    notes: tuple[str, ...]
-
-
-def encode_captions(encoder: LatentEncoder, captions: Sequence[str]) -> dict[str, EncodedCaption]:
-    """Every distinct caption, encoded."""
-    distinct = list(dict.fromkeys(captions))
-    embeddings = encoder.encode_texts(distinct) if distinct else []
-    cuts = (caption_cut(encoder, caption) for caption in distinct)
-    return {
-        caption: EncodedCaption(embedding, () if cut is None else (str(cut),))
-        for caption, embedding, cut in zip(distinct, embeddings, cuts, strict=True)
-    }
 
 
 class CaptionEncoder(Protocol):
