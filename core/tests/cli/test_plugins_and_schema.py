@@ -31,7 +31,7 @@ class MyConfig(PluginConfig):
 class Nothing(PluginConfig):
     pass
 
-@register_method("mine", config=MyConfig, roles=("student", "judge"))
+@register_method("mine", config=MyConfig, roles=("student",), optional_roles=("judge",))
 class Mine:
     pass
 
@@ -64,7 +64,10 @@ def test_plugins_lists_what_a_file_registers(capsys: pytest.CaptureFixture[str])
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["KIND", "NAME", "PACKAGE", "API", "STATE", "DETAILS"]
     assert lines[1].split("  ")[0] == "model family"
-    assert [line.partition(" ok ")[2].strip() for line in lines[1:3]] == ["offers: tiny", "roles: student, judge"]
+    assert [line.partition(" ok ")[2].strip() for line in lines[1:3]] == [
+        "offers: tiny",
+        "roles: student, judge (optional)",
+    ]
     assert len(lines) == 3
 
 
@@ -72,7 +75,8 @@ def test_plugins_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["plugins", "--json", "--plugin", "mine.py"]) == 0
     family, method = json.loads(capsys.readouterr().out)
     assert (family["name"], family["kind"], family["offers"], family["roles"]) == ("myfamily", "models", ["tiny"], None)
-    assert (method["roles"], method["distribution"], method["api"]) == (["student", "judge"], "mine.py", [1, 0])
+    assert (method["roles"], method["optional_roles"]) == (["student"], ["judge"])
+    assert (method["distribution"], method["api"]) == ("mine.py", [1, 0])
     assert method["healthy"] is True
     assert method["reason"] is None
 
@@ -84,7 +88,7 @@ def test_a_broken_plug_in_is_shown_with_its_reason_and_exit_code_0(capsys: pytes
     assert "BROKEN myfamily: mine.py" not in out
     assert "BROKEN myfamily: fastvideo_plugin_mine_" in out
     assert "its `tiny` is declared as surely_absent_module:x, and that module does not exist" in out
-    assert "ok      roles: student, judge" in out
+    assert "ok      roles: student, judge (optional)" in out
 
 
 def test_two_of_one_name_are_both_in_the_table_and_explained_once(capsys: pytest.CaptureFixture[str]) -> None:
@@ -98,8 +102,8 @@ def test_two_of_one_name_are_both_in_the_table_and_explained_once(capsys: pytest
 def test_schema_of_a_method_shows_every_option(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["schema", "mine", "--plugin", "mine.py"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "method_config of method mine"
-    assert [line.split() for line in lines[2:]] == [
+    assert lines[:2] == ["roles: student, judge (optional)", "method_config of method mine"]
+    assert [line.split() for line in lines[3:]] == [
         ["OPTION", "ALLOWED", "DEFAULT", "MEANING"],
         ["speed", "a", "number", "from", "0", "to", "1", "0.5", "How", "fast", "it", "goes."],
         ["kind", "one", "of", "slow,", "fast", "required", "Which", "kind", "it", "is."],

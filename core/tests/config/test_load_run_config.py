@@ -9,13 +9,14 @@ from pathlib import Path
 import pydantic
 import pytest
 
+from fastvideo_core import DistillMethod
 from fastvideo_core.config import RunConfig, TrainingArgs, check
 from fastvideo_core.config.check import training_contradictions
 from fastvideo_core.dispatch.load import load_run_config
 from fastvideo_core.errors import ConfigError
-from fastvideo_core.registry import PluginRegistry
+from fastvideo_core.registry import PluginRegistry, register_method
 
-from .toy_plugins import RUN_YAML, ToyConfig, toy_registry
+from .toy_plugins import RUN_YAML, ToyConfig, ToyMethodConfig, toy_registry
 
 
 @pytest.fixture
@@ -230,3 +231,19 @@ def test_a_launcher_s_processes_are_num_gpus_where_it_is_left_out(registry: Plug
 def test_without_a_launcher_num_gpus_is_asked_for(registry: PluginRegistry) -> None:
     text = message(registry, with_training("hsdp_replicate_dim: 2", "frozen_cpu_offload: true"))
     assert text.count("set num_gpus, which is 1 when it is left out and no launcher (torchrun, srun, ...)") == 2
+
+
+def test_optional_roles_may_be_there_and_others_may_not(registry: PluginRegistry) -> None:
+    register_method("other", config=ToyMethodConfig, roles=("student",), optional_roles=("teacher", "ema"))(
+        DistillMethod
+    )
+    run = RUN_YAML.replace("method: toymethod", "method: other")
+    assert list(load(registry, run).roles) == ["student", "teacher"]
+    assert list(load(registry, run.replace("  teacher: {path: org/teacher, trainable: false}\n", "")).roles) == [
+        "student"
+    ]
+    text = message(registry, run.replace("  teacher:", "  judge: {path: org/judge}\n  techer:"))
+    assert "roles.techer: the method 'other' has no role 'techer'" in text
+    assert "allowed: student, teacher (optional), ema (optional)" in text
+    assert "did you mean 'teacher'?" in text
+    assert "the method 'other' has no role 'judge'" in text

@@ -109,6 +109,19 @@ def test_init_finds_the_roles_that_the_method_accepts(tmp_path: Path) -> None:
     assert "#   speed: 0.5  # How fast it goes" in text
 
 
+def test_init_shows_optional_roles_as_comments(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        METHOD.replace(', "judge")', ',), optional_roles=("judge",)').replace('cfg.roles["judge"].trainable or ', "")
+    )
+    with toy_world(tmp_path / "mine.py"):
+        registry = PluginRegistry()
+        text = run_yaml("toy", "mine", registry, "toy/learned", None)
+        for shown, roles in ((text, ["pupil"]), (text.replace("  # judge: {", "  judge: {"), ["pupil", "judge"])):
+            (tmp_path / "run.yaml").write_text(shown)
+            assert list(load_run_config(tmp_path / "run.yaml", registry).roles) == roles
+    assert '  # judge: {path: "toy/learned", trainable: false}  # optional\n' in text
+
+
 def test_init_fills_in_what_is_required_inside_an_option(tmp_path: Path) -> None:
     source = METHOD.replace(
         "class Config(",

@@ -65,6 +65,7 @@ def as_data(status: PluginStatus) -> dict[str, Any]:
         "value": provenance.value,
         "api": list(spec.api) if spec is not None else None,
         "roles": list(spec.roles) if isinstance(spec, MethodPlugin) else None,
+        "optional_roles": list(spec.optional_roles) if isinstance(spec, MethodPlugin) else None,
         "offers": list(spec.capabilities) if isinstance(spec, ModelPlugin) else None,
         "seconds": round(status.seconds, 4),
         "healthy": status.healthy,
@@ -111,7 +112,7 @@ def _row(status: PluginStatus) -> tuple[str, ...]:
     api = f"{spec.api[0]}.{spec.api[1]}" if spec is not None else "-"
     details = ""
     if isinstance(spec, MethodPlugin):
-        details = f"roles: {', '.join(spec.roles)}"
+        details = f"roles: {spec.roles_in_words()}"
     elif isinstance(spec, ModelPlugin):
         details = f"offers: {', '.join(spec.capabilities) or 'training only'}"
     state = "BROKEN" if not status.healthy else "incomplete" if status.unmet else "ok"

@@ -18,7 +18,7 @@ from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.errors import ConfigError, Problem
 from fastvideo_core.errors.suggestions import did_you_mean
 from fastvideo_core.launch.stdio import say
-from fastvideo_core.registry import Kind, PluginRegistry
+from fastvideo_core.registry import Kind, MethodPlugin, PluginRegistry
 from fastvideo_core.registry.specs import CONFIGURED
 from fastvideo_core.registry.suggestions import FIRST_PARTY
 
@@ -41,10 +41,17 @@ _PLACES: dict[Kind, str] = {
 
 @dataclass(frozen=True)
 class Section:
-    """A section of run.yaml to show."""
+    """A section of run.yaml to show.
+
+    Args:
+        title: its place.
+        model: its class.
+        note: a line above the options.
+    """
 
     title: str
     model: type[BaseModel]
+    note: str = ""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -100,7 +107,8 @@ def find_sections(name: str, registry: PluginRegistry) -> list[Section]:
     for kind in CONFIGURED:
         if name.rpartition(":")[2] in registry.names(kind):
             plugin = registry.get(kind, name)
-            found.append(Section(_PLACES[kind].format(name=plugin.name), registry.config_class(plugin)))
+            note = f"roles: {plugin.spec.roles_in_words()}\n" if isinstance(plugin.spec, MethodPlugin) else ""
+            found.append(Section(_PLACES[kind].format(name=plugin.name), registry.config_class(plugin), note))
     if not found:
         raise ConfigError(_unknown(name, registry))
     return found
@@ -113,8 +121,8 @@ def as_text(section: Section, width: int) -> str:
         for option in all_options(section.model)
     ]
     if not rows:
-        return f"{section.title} has no options."
-    return f"{section.title}\n\n{render_table(('OPTION', 'ALLOWED', 'DEFAULT', 'MEANING'), rows, width)}"
+        return f"{section.note}{section.title} has no options."
+    return f"{section.note}{section.title}\n\n{render_table(('OPTION', 'ALLOWED', 'DEFAULT', 'MEANING'), rows, width)}"
 
 
 def _default(value: object) -> str:

@@ -187,9 +187,9 @@ class _Reader:
         names = self.data.get("roles")
         if method is None or not isinstance(method.spec, MethodPlugin) or not isinstance(names, dict) or not names:
             return
-        needed = method.spec.roles
-        listed = ", ".join(needed) or "none"
-        extra = [name for name in names if name not in needed]
+        needed, listed = method.spec.roles, method.spec.roles_in_words()
+        known = (*needed, *method.spec.optional_roles)
+        extra = [name for name in names if name not in known]
         for role in needed:
             if role not in names:
                 fix = f"rename {guess!r}" if (guess := closest(role, [str(name) for name in extra])) else "add it"
@@ -198,7 +198,7 @@ class _Reader:
                 )
                 self._note(("roles", role), problem)
         for name in extra:
-            fix = did_you_mean(name, [role for role in needed if role not in names], otherwise="remove it")
+            fix = did_you_mean(name, [role for role in known if role not in names], otherwise="remove it")
             found = f"the method {method.name!r} has no role {name!r}"
             self._note(("roles", name), Problem(found, allowed=listed, fix=fix))
 

@@ -100,13 +100,16 @@ def register_method(
     *,
     config: type | str,
     roles: tuple[str, ...],
+    optional_roles: tuple[str, ...] = (),
     demo: Callable[..., object] | str | None = None,
     api: tuple[int, int] = API_VERSION,
 ) -> Callable[[ClassType], ClassType]:
     """Register the decorated DistillMethod class; see MethodPlugin."""
 
     def register(impl: ClassType) -> ClassType:
-        spec = MethodPlugin(name, api, _target(impl) or "", _target(config) or "", roles, _target(demo))
+        spec = MethodPlugin(
+            name, api, _target(impl) or "", _target(config) or "", roles, optional_roles, demo=_target(demo)
+        )
         _register("methods", spec, {"impl": impl, "config": config, "demo": demo}, "impl")
         return impl
 

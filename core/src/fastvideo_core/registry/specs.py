@@ -108,23 +108,32 @@ class MethodPlugin(Spec):
         api: the API_VERSION that the plug-in was written for.
         impl: DistillMethod subclass.
         config: PluginConfig subclass of `method_config`.
-        roles: the roles that run.yaml must name, no more and no fewer.
+        roles: the roles that run.yaml must name.
+        optional_roles: those that it may name besides, and no others.
         demo: function (fast=) -> MethodDemo, the method's part of the command `demo`.
     """
 
     impl: str
     config: str
     roles: tuple[str, ...]
+    optional_roles: tuple[str, ...] = ()
     demo: str | None = None
 
     targets: ClassVar[tuple[str, ...]] = ("impl", "config", "demo")
 
+    def roles_in_words(self) -> str:
+        """The roles of run.yaml, for messages and tables."""
+        return ", ".join([*self.roles, *(f"{role} (optional)" for role in self.optional_roles)]) or "none"
+
     def flaws(self) -> list[str]:
         found = super().flaws()
-        if not isinstance(self.roles, tuple) or not all(isinstance(name, str) and name for name in self.roles):
-            found.append(f"roles is {self.roles!r}, not a tuple of names")
-        elif len(set(self.roles)) != len(self.roles):
-            found.append(f"roles names something twice: {self.roles!r}")
+        for field, names in (("roles", self.roles), ("optional_roles", self.optional_roles)):
+            if not isinstance(names, tuple) or not all(isinstance(name, str) and name for name in names):
+                return [*found, f"{field} is {names!r}, not a tuple of names"]
+            if len(set(names)) != len(names):
+                found.append(f"{field} names something twice: {names!r}")
+        if both := set(self.roles) & set(self.optional_roles):
+            found.append(f"roles and optional_roles both name {', '.join(sorted(both))}")
         return found
 
 

@@ -40,7 +40,8 @@ class MethodPluginSuite(PluginSuite):
 
     Attributes:
         config: the `method_config` that is tested.
-        trainable: the roles that train; the spec's other roles are frozen.
+        trainable: the roles that train; the others are frozen.
+        optional_roles: those of the spec's optional roles that the runs of the suite have.
         training: options of `training` that the method needs beside the suite's.
         steps: how many steps the checks take; every trainable role must be due in one of them.
         student: the trained role that makes samples in the end.
@@ -56,6 +57,7 @@ class MethodPluginSuite(PluginSuite):
     }
 
     trainable: ClassVar[tuple[str, ...]] = ("student",)
+    optional_roles: ClassVar[tuple[str, ...]] = ()
     training: ClassVar[Mapping[str, Any]] = {}
     steps: ClassVar[int] = 4
     student: ClassVar[str] = "student"
@@ -69,11 +71,12 @@ class MethodPluginSuite(PluginSuite):
     def run(self, folder: Path, **training: Any) -> dict[str, Any]:
         _, plugin = self.found()
         assert isinstance(plugin.spec, MethodPlugin)
-        unknown = [role for role in self.trainable if role not in plugin.spec.roles]
-        assert not unknown, f"`trainable` names {', '.join(unknown)}; the roles are {', '.join(plugin.spec.roles)}"
+        roles = (*plugin.spec.roles, *self.optional_roles)
+        unknown = [role for role in self.trainable if role not in roles]
+        assert not unknown, f"`trainable` names {', '.join(unknown)}; the roles are {', '.join(roles)}"
         return {
             "recipe": {"family": "toy", "method": self.plugin},
-            "roles": {role: {"path": f"toy/{role}", "trainable": role in self.trainable} for role in plugin.spec.roles},
+            "roles": {role: {"path": f"toy/{role}", "trainable": role in self.trainable} for role in roles},
             "training": {
                 "output_dir": str(folder / "out"),
                 "max_train_steps": self.steps,

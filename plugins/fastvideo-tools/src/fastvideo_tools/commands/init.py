@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastvideo_core.launch.stdio import say
 from fastvideo_core.registry.command import Command
+from fastvideo_core.registry.specs import MethodPlugin
 
 if TYPE_CHECKING:  # pydantic is imported when a file is written, not to show help
     from pydantic import BaseModel
@@ -80,6 +81,8 @@ def run_yaml(family: str, method: str, registry: PluginRegistry, model: str, dat
         "training": PLAIN if data is None else {**PLAIN, "data_path": data},
         **{name: values for name, values in sections.items() if values},
     }
+    assert isinstance(method_plugin.spec, MethodPlugin)
+    optional = method_plugin.spec.optional_roles
     roles = _accepted_roles(plain, method_plugin.spec.roles, model, registry)
     from fastvideo_core.config.training import TrainingArgs
 
@@ -90,9 +93,8 @@ def run_yaml(family: str, method: str, registry: PluginRegistry, model: str, dat
         ),
         f"recipe: {{family: {family}, method: {method}}}\n",
         "roles:  # a path is a folder, a hub id (org/name) or one of our own checkpoints\n"
-        + "".join(
-            f"  {role}: {{path: {json.dumps(model)}, trainable: {json.dumps(value)}}}\n" for role, value in roles
-        ),
+        + "".join(f"  {role}: {{path: {json.dumps(model)}, trainable: {json.dumps(value)}}}\n" for role, value in roles)
+        + "".join(f"  # {role}: {{path: {json.dumps(model)}, trainable: false}}  # optional\n" for role in optional),
         _section("training", TrainingArgs, plain["training"]),
         _section("pipeline_config", pipeline, sections["pipeline_config"]),
         _section("method_config", options, sections["method_config"]),
