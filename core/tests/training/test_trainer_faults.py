@@ -19,11 +19,10 @@ from fastvideo_core.checkpoint import storage
 from fastvideo_core.checkpoint.manager import CheckpointManager
 from fastvideo_core.checkpoint.storage import CheckpointWriteError
 from fastvideo_core.checkpoint.weights import read_role_weights
-from fastvideo_core.errors import NonFiniteError, RunStopped
+from fastvideo_core.errors import FastVideoError, NonFiniteError, RunStopped
 from fastvideo_core.training.trainer import DistillTrainer
 from fastvideo_core.training.updates import Updates
 from fastvideo_core.training.validation_watch import ValidationError
-from fastvideo_data.sampling_validator import VideoWriteError
 from fastvideo_testing.waiting import wait_until
 
 from ..full_disk import full_disk
@@ -253,7 +252,7 @@ def test_a_video_that_cannot_be_written_does_not_end_the_run(tmp_path, caplog):
     class FullDisk(Linear):
         def log_validation(self, iteration):
             super().log_validation(iteration)
-            raise VideoWriteError("a sampled video could not be written: No space left on device")
+            raise FastVideoError("a sampled video could not be written: No space left on device")
 
     method = FullDisk(config_of(tmp_path, log_validation=True, validation_steps=2))
     watch = run(method, numbers(1), 5)

@@ -1,6 +1,48 @@
-"""Data on its way from videos and captions to training batches.
+"""Parquet data sets of latents and text embeddings: made from videos and captions, read as training batches.
 
-`sources` finds raw videos and captions, `media` reads and writes video files, `encoder` says what a family must offer,
-`preprocess` writes the parquet data set of `schema`, `plan` orders it, `loader` reads it, and `validation` reads the
-prompts that are sampled during training.
+`data_set` opens one, `schema` is its format, `loading` makes its batches, `preprocessing` writes it (the command is in
+`command`). `encoder` is what a family offers to preprocess, `captions` embeds the prompts of a run, `video_sizes` are what a
+family can encode, `validation_prompts` and `sampling_validator` are a run's validation, `video_files` reads and writes videos.
+
+The names that plug-ins use are imported lazily from here, so that `import fastvideo_data` loads neither torch nor pyarrow.
 """
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_EXPORTS = {
+    "DataSet": "data_set",
+    "ParquetLoader": "loading.loader",
+    "LatentEncoder": "encoder",
+    "AudioEncoder": "encoder",
+    "EncoderIdentity": "encoder",
+    "CaptionCut": "captions",
+    "CaptionEncoder": "captions",
+    "PromptEmbeddings": "captions",
+    "VideoGeometry": "video_sizes",
+    "VideoSize": "video_sizes",
+    "SamplingValidator": "sampling_validator",
+    "prompts_of_run": "validation_prompts",
+    "preprocess": "preprocessing.run",
+    "PreprocessOptions": "preprocessing.run",
+    "arrow_schema": "schema",
+    "encode_tensor": "schema",
+    "key_value_metadata": "schema",
+    "write_part": "schema",
+    "read_frames": "video_files",
+    "write_video": "video_files",
+}
+
+__all__ = [*_EXPORTS]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module 'fastvideo_data' has no attribute '{name}'")
+    return getattr(importlib.import_module(f"fastvideo_data.{_EXPORTS[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

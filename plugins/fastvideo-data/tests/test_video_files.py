@@ -333,3 +333,17 @@ def write_tagged(
             frame.colorspace, frame.color_range = tags["colorspace"], tags.get("color_range", 1)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
+
+
+def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("precious")
+    frames = np.zeros((1, 2, 2, 3), np.uint8)
+    for name, write in (
+        ("a.png", lambda path: write_contact_sheet(path, frames)),
+        ("a.mp4", lambda path: write_video(path, frames, 8.0)),
+    ):
+        for place in (f".{name}.partial", name):
+            (tmp_path / place).symlink_to(tmp_path / "precious")
+        write(tmp_path / name)
+        assert not (tmp_path / name).is_symlink()
+    assert (tmp_path / "precious").read_text() == "precious"
