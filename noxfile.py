@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
 import nox
@@ -15,9 +16,22 @@ PLUGINS = tuple(
 )
 EXAMPLES = ("fastvideo-velocity", "fastvideo-deadline", "fastvideo-mochi")
 SOURCES = ("core", "plugins", "examples", "tests", "benchmarks", "docs", "noxfile.py")
+FIRST_PARTY = tuple(Path(plugin).name for plugin in (f"fastvideo-{CORE}", *PLUGINS))
 TEST_FOLDERS = ("core/tests", *(f"{plugin}/tests" for plugin in PLUGINS), "tests")
 CONSTRAINTS = ("-c", "constraints.txt")
-TRANSCRIPT_FAMILY = "wan"
+EXTRAS = ("wan", "ltx", "tools", "testing", "wandb", "tensorboard", "lora", "all")
+SMOKE_STEPS = {
+    "core": ("fastvideo-core",),
+    "training": ("fastvideo-core", "fastvideo-wan", "fastvideo-dmd2", "fastvideo-finetune"),
+    "tools": ("fastvideo-tools",),
+}
+"""What is installed for each part of tests/smoke.py, one after the other."""
+
+WHEELS = tempfile.TemporaryDirectory(prefix="fastvideo-wheels-")
+PACKAGES = Path(WHEELS.name) / "packages"
+"""The folder of first-party wheels, from which they are installed by name."""
+TEST_TOOLS = ("pytest-timeout", "jsonschema")
+"""What tests need beside the kit (which brings pytest)."""
 
 nox.needs_version = ">=2024.4.15"
 nox.options.default_venv_backend = "uv"
@@ -90,29 +104,37 @@ def imports(session: nox.Session) -> None:
     session.run("lint-imports")
 
 
+_WHEELS: dict[str, str] = {}
+
+
+def built(session: nox.Session, *projects: str) -> list[str]:
+    """The wheels of the projects, each built once per call of nox; first-party ones lie in one folder, to be found by name."""
+    for project in projects:
+        if project not in _WHEELS:
+            out = PACKAGES if project in (CORE, *PLUGINS) else Path(WHEELS.name) / Path(project).name
+            session.run("uv", "build", "-q", "--wheel", "--out-dir", str(out), project)
+            _WHEELS[project] = str(max(out.glob("*.whl"), key=os.path.getmtime))
+    return [_WHEELS[project] for project in projects]
+
+
+def install_by_name(session: nox.Session, *requirements: str) -> None:
+    """As a user installs: by name, from a folder of all first-party wheels and the index, within the pinned versions."""
+    built(session, CORE, *PLUGINS)
+    # uv may have seen another wheel of the same name and version.
+    fresh = [part for name in FIRST_PARTY for part in ("--refresh-package", name)]
+    session.install(*CONSTRAINTS, *fresh, "--find-links", str(PACKAGES), *requirements)
+
+
 @nox.session
 def wheels(session: nox.Session) -> None:
-    """Builds every wheel, installs them by path into this fresh environment, and smoke-tests from an empty folder."""
-    session.install(*CONSTRAINTS, "build", "hatchling")
-    out = Path(session.create_tmp()).absolute() / "dist"
-    for package in (CORE, *PLUGINS):
-        session.run("python", "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), package, silent=True)
-    install_torch(session)
-    session.install(*CONSTRAINTS, *[str(wheel) for wheel in sorted(out.glob("*.whl"))])
+    """Builds every wheel, installs them by name as users will, step by step, and tries each step in an empty folder."""
     smoke = ROOT / "tests" / "smoke.py"
-    session.chdir(session.create_tmp())
-    session.run("python", "-P", str(smoke), env=test_environment())
-
-
-def build_wheels(session: nox.Session, *projects: str) -> dict[str, str]:
-    """The wheels of the projects by folder, built without the network."""
-    session.install(*CONSTRAINTS, "build", "hatchling")
-    wheels = {}
-    for project in projects:
-        out = Path(session.create_tmp()).absolute() / "dist" / Path(project).name
-        session.run("python", "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), project, silent=True)
-        wheels[project] = str(max(out.glob("*.whl"), key=os.path.getmtime))
-    return wheels
+    install_torch(session)
+    for step, names in SMOKE_STEPS.items():
+        install_by_name(session, *names)
+        session.run("python", "-P", str(smoke), step, env=test_environment())
+    for extra in EXTRAS:
+        install_by_name(session, "--dry-run", "-q", f"fastvideo-core[{extra}]")
 
 
 def copied_tests(session: nox.Session, project: str) -> Path:
@@ -125,14 +147,15 @@ def copied_tests(session: nox.Session, project: str) -> Path:
 
 
 @nox.session
-@nox.parametrize("plugin", PLUGINS)
-def isolated(session: nox.Session, plugin: str) -> None:
-    """One plug-in with core alone, both from wheels: its tests pass, and it imports nothing that it does not declare."""
-    wheels = build_wheels(session, CORE, plugin)
+@nox.parametrize("package", (CORE, *PLUGINS))
+def isolated(session: nox.Session, package: str) -> None:
+    """One package, by name from wheels: it imports nothing that it does not declare, and its tests need but it and the kit."""
     install_torch(session)
-    session.install(*CONSTRAINTS, f"{wheels[CORE]}[testing]", wheels[plugin], "pytest-timeout")
-    session.run("python", "-P", "tests/undeclared_imports.py", Path(plugin).name, f"{plugin}/src")
-    session.chdir(copied_tests(session, plugin))
+    name = Path(package).name if package != CORE else "fastvideo-core"
+    install_by_name(session, name)
+    session.run("python", "-P", "tests/undeclared_imports.py", name, f"{package}/src")
+    install_by_name(session, name, "fastvideo-testing", *TEST_TOOLS)
+    session.chdir(copied_tests(session, package))
     arguments = session.posargs or ["-m", "not slow", "-q"]
     session.run("python", "-P", "-m", "pytest", *arguments, "tests", env=test_environment())
 
@@ -140,9 +163,8 @@ def isolated(session: nox.Session, plugin: str) -> None:
 @nox.session
 def template(session: nox.Session) -> None:
     """`new-plugin` of every kind, and the tutorial packages: each to a wheel, into this fresh environment, its tests."""
-    core = build_wheels(session, CORE)[CORE]
     install_torch(session)
-    session.install(*CONSTRAINTS, f"{core}[testing]", "pytest-timeout", "pytest-xdist")
+    install_by_name(session, "fastvideo-core[testing,tools]", "pytest-timeout", "pytest-xdist")
     made = Path(session.create_tmp()).absolute() / "made"
     shutil.rmtree(made, ignore_errors=True)
     projects = []
@@ -152,8 +174,8 @@ def template(session: nox.Session) -> None:
         projects.append(str(out))
     # The tutorials' family comes last: what it brings (diffusers) is not there for the others.
     projects += [f"examples/{name}" for name in EXAMPLES]
-    for project, wheel in build_wheels(session, *projects).items():
-        session.install(*CONSTRAINTS, wheel)
+    for project, wheel in zip(projects, built(session, *projects), strict=True):
+        install_by_name(session, wheel)
         folder = copied_tests(session, project)
         arguments = ("-q", "-n", "2", str(folder), "--rootdir", str(folder))
         session.run("python", "-P", "-m", "pytest", *arguments, env=test_environment())
@@ -163,22 +185,21 @@ def template(session: nox.Session) -> None:
 def new_user(session: nox.Session) -> None:
     """Types what the authors' transcript shows, with nothing but the wheels, and compares what is printed."""
     session.install(*CONSTRAINTS, "uv")
-    wheels = build_wheels(session, CORE, f"plugins/fastvideo-{TRANSCRIPT_FAMILY}")
+    built(session, CORE, *PLUGINS)
     commands = Path(session.create_tmp()).absolute() / "commands"
     commands.mkdir(exist_ok=True)
     # `pip` as the page types it, by uv: seconds in place of minutes.
     pip = commands / "pip"
     # A wheel of these names and versions that uv has seen before is another one now.
-    fresh = " ".join(f"--refresh-package fastvideo-{name}" for name in (CORE, TRANSCRIPT_FAMILY, "velocity"))
+    fresh = " ".join(f"--refresh-package {name}" for name in (*FIRST_PARTY, "fastvideo-velocity"))
     script = f'#!/bin/sh\n[ "$1" = install ] && set -- "$@" {fresh}\nexec uv pip "$@"\n'
     pip.write_text(script, encoding="utf-8")
     pip.chmod(0o755)
-    found = [*os.environ.get("UV_FIND_LINKS", "").split(), *(str(Path(wheel).parent) for wheel in wheels.values())]
     environment = {
         **test_environment(),
         "PATH": os.pathsep.join([str(commands), *session.bin_paths, os.environ["PATH"]]),
         "VIRTUAL_ENV": str(session.virtualenv.location),
-        "UV_FIND_LINKS": ",".join(found),
+        "UV_FIND_LINKS": ",".join([*os.environ.get("UV_FIND_LINKS", "").split(), str(PACKAGES)]),
         "UV_CONSTRAINT": str(ROOT / "constraints.txt"),
     }
     session.run("python", "-P", "tests/new_user.py", "docs/authors/from-an-empty-folder.md", env=environment)
@@ -186,14 +207,12 @@ def new_user(session: nox.Session) -> None:
 
 FLOOR_TESTS = {
     "methods": (
-        *(
-            f"core/tests/{name}"
-            for name in ("config", "registry", "cli", "data", "callbacks", "tracking", "checkpoint")
-        ),
+        *(f"core/tests/{name}" for name in ("config", "registry", "cli", "callbacks", "tracking", "checkpoint")),
+        "plugins/fastvideo-data/tests",
         "plugins/fastvideo-finetune/tests/test_conformance.py",
         "plugins/fastvideo-dmd2/tests/test_conformance.py",
     ),
-    "wan": ("plugins/fastvideo-wan/tests",),
+    "wan": ("plugins/fastvideo-wan/tests", "plugins/fastvideo-diffusers/tests"),
     "ltx": tuple(
         f"plugins/fastvideo-ltx/tests/test_{name}.py"
         for name in ("conformance", "loading", "encoder", "pipeline_equality")
@@ -211,12 +230,14 @@ def floor(session: nox.Session, beside: str) -> None:
     processes are left out: what processes do among each other is torch's part.
     """
     install_torch(session)
-    plugins = [f"./plugins/fastvideo-{name}" for name in (("finetune", "dmd2") if beside == "methods" else (beside,))]
-    extras = "testing" if beside == "methods" else "testing,lora"
+    names = ("finetune", "dmd2") if beside == "methods" else ("diffusers", beside)
+    extra = "" if beside == "methods" else "[lora]"
+    # All of them by folder: only what is named here gets the oldest of what it asks for.
+    packages = [f"./{CORE}{extra}", *(f"./plugins/fastvideo-{name}" for name in ("data", "testing", *names))]
     tools = ["pytest-timeout==2.4.0", "pytest-xdist==3.8.0", "jsonschema==4.26.0"]
     if beside == "methods":
         tools.append("pytest==9.2.0")  # core's own tests import each other, which older ones cannot with importlib
-    session.install("--resolution", "lowest-direct", "torch==2.13.0", f"./{CORE}[{extras}]", *plugins, *tools)
+    session.install("--resolution", "lowest-direct", "torch==2.13.0", *packages, *tools)
     arguments = session.posargs or ["-n", "2", "-q", "-m", "not slow and not distributed", "-k", "not two_processes"]
     session.run("pytest", *arguments, *FLOOR_TESTS[beside], env=test_environment())
 

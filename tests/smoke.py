@@ -1,27 +1,36 @@
-"""Do the installed packages work where there is no repository? `python -P tests/smoke.py`, in the environment to test.
+"""Do the installed packages work where there is no repository? `python -P tests/smoke.py PART`, in the environment to test.
 
-Everything happens in an empty temporary folder. The light commands and one training run are processes of their own,
-through the installed console script; the other ones share this process, because most of a heavy command is imports.
+The parts follow each other, each with more packages installed: `core` (fastvideo-core alone), `training` (with fastvideo-wan,
+-dmd2, -finetune), `tools` (with fastvideo-tools). Everything happens in an empty temporary folder. The light commands and one
+training run are processes of their own, through the installed console script; the other ones share this process, because most of
+a heavy command is imports.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
+import pkgutil
 import shutil
 import subprocess
 import sys
 import sysconfig
 import tempfile
 import time
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PROGRAM = "fastvideo-distill"
-EXPECTED = {"models": {"wan"}, "methods": {"finetune", "dmd2"}, "callbacks": {"ema", "grad_norm"}}
+FAMILY_AND_METHODS = {"models": {"wan"}, "methods": {"finetune", "dmd2"}, "commands": {"preprocess"}}
+TOOLS = ("demo", "report", "doctor", "init", "new-plugin", "convert")
+OPTIONAL = {"wandb", "tensorboard", "peft"}
+DATA_LIBRARIES = {"pyarrow", "av", "pillow"}
 HEIGHT, WIDTH, FRAMES, CLIPS = 32, 48, 9, 3
 LIMIT_SECONDS = 90
+"""What one part may take."""
 
 
 class SmokeError(Exception):
@@ -34,15 +43,30 @@ def require(holds: bool, message: str) -> None:
         raise SmokeError(message)
 
 
-def process(*arguments: str) -> str:
-    """The output of the installed console script."""
+def ended(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """How a process of the installed console script ended."""
     print(f"$ {PROGRAM} {' '.join(arguments)}", flush=True)
     script = shutil.which(PROGRAM, path=sysconfig.get_path("scripts"))
     require(script is not None, f"there is no {PROGRAM} beside {sys.executable}")
-    done = subprocess.run([str(script), *arguments], text=True, capture_output=True)
+    return subprocess.run([str(script), *arguments], text=True, capture_output=True)
+
+
+def process(*arguments: str) -> str:
+    """The output of a process that works."""
+    done = ended(*arguments)
     ending = f"{done.stdout[-1500:]}{done.stderr[-1500:]}"
     require(done.returncode == 0, f"`{PROGRAM} {' '.join(arguments)}` ended with {done.returncode}:\n{ending}")
     return done.stdout
+
+
+def check_not_installed(command: str, package: str) -> None:
+    """A command that is not there names the package that brings it."""
+    done = ended(command, "x")
+    said = done.stderr.startswith(f"error: no command {command!r} is installed (installed: ")
+    said = said and done.stderr.endswith(f"\n    fix: pip install {package}\n")
+    require(done.returncode == 2 and said, f"it ended with {done.returncode}: {done.stderr}")
+    listed = [line.split(maxsplit=1) for line in process("--help").splitlines()]
+    require([command, f"pip install {package}"] in listed, f"--help does not say how to get {command}")
 
 
 def command(*arguments: str) -> None:
@@ -64,17 +88,74 @@ def check_that_wheels_are_used() -> None:
     require("site-packages" in location, f"fastvideo_core is imported from {location}, not from an installed wheel")
 
 
-def check_plugins() -> None:
-    """Every first-party plug-in is there and healthy."""
+def check_plugins(expected: dict[str, set[str]]) -> None:
+    """Everything that is installed is there and healthy."""
     process("plugins")
     listed: list[dict[str, Any]] = json.loads(process("plugins", "--json"))
     broken = [f"{plugin['name']}: {plugin['reason']}" for plugin in listed if not plugin["healthy"]]
     require(not broken, f"plug-ins are broken: {'; '.join(broken)}")
-    for kind, names in EXPECTED.items():
+    unmet = [f"{plugin['name']}: {plugin['unmet']}" for plugin in listed if plugin["unmet"]]
+    require(not unmet, f"plug-ins are incomplete: {'; '.join(unmet)}")
+    for kind, names in expected.items():
         found = {plugin["name"] for plugin in listed if plugin["kind"] == kind}
         require(names <= found, f"of {kind}, {sorted(names - found)} is missing; found {sorted(found)}")
-    for subject in ("training", "wan", "finetune", "dmd2"):
-        require(len(process("schema", subject).splitlines()) > 3, f"schema {subject} says next to nothing")
+        for name in sorted(names) if kind in ("models", "methods") else ():
+            require(len(process("schema", name).splitlines()) > 3, f"schema {name} says next to nothing")
+
+
+def import_every_module(package: str) -> None:
+    """All that a package imports is there; what its extras bring may be missing."""
+    for module in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
+        if not module.name.endswith("__main__"):
+            try:
+                importlib.import_module(module.name)
+            except ModuleNotFoundError as error:
+                require(error.name in OPTIONAL, f"{module.name} needs {error.name}, which is not there")
+
+
+def check_core_alone() -> None:
+    """Every module of core is imported where there is nothing else, and no command of another package is there."""
+    installed = {str(distribution.name).lower() for distribution in metadata.distributions()}
+    require(not DATA_LIBRARIES & installed, f"core brings {sorted(DATA_LIBRARIES & installed)}")
+    require({name for name in installed if name.startswith("fastvideo")} == {"fastvideo-core"}, f"found {installed}")
+    import_every_module("fastvideo_core")
+    check_plugins({"callbacks": {"ema", "grad_norm", "throughput", "profiler", "early_stop"}})
+    require(len(process("schema", "training").splitlines()) > 30, "schema training says next to nothing")
+    for name in TOOLS:
+        check_not_installed(name, "fastvideo-tools")
+    check_not_installed("preprocess", "fastvideo-data")
+
+
+def check_training() -> None:
+    """A family and methods, that bring all they need and no tools."""
+    check_plugins(FAMILY_AND_METHODS)
+    owners = {
+        name.lower()
+        for distribution in metadata.distributions()
+        if (name := str(distribution.name)).startswith("fastvideo")
+        if any(line.startswith("pyarrow") for line in distribution.requires or ())
+    }
+    require(owners == {"fastvideo-data"}, f"pyarrow comes with {sorted(owners)}")
+    check_not_installed("report", "fastvideo-tools")
+    check_the_path_from_clips_to_an_exported_student()
+
+
+def check_tools() -> None:
+    """Commands of fastvideo-tools."""
+    check_plugins({"commands": {*TOOLS, "preprocess"}})
+    for name in TOOLS:
+        process(name, "--help")
+    process("doctor")
+    command("tiny", "wan", "base")
+    command("init", "wan", "dmd2", "--model", "base", "--data", "data")
+    Path("run").mkdir()
+    Path("run.yaml").rename("run/run.yaml")
+    Path("run/metrics.jsonl").write_text('{"step": 1, "total_loss": 2.0}\n{"step": 2, "total_loss": 1.0}\n')
+    command("report", "run")
+    require("total_loss" in Path("run/report.html").read_text(encoding="utf-8"), "the report does not show the loss")
+    command("new-plugin", "fresh", "--kind", "method")
+    require(Path("fastvideo-fresh/pyproject.toml").is_file(), "new-plugin wrote no package")
+    import_every_module("fastvideo_tools")  # the demo itself takes minutes: tests/test_demo.py
 
 
 def write_clips(folder: Path) -> None:
@@ -138,7 +219,10 @@ def _below(path: Path, folder: Path) -> bool:
     return path.resolve().is_relative_to(folder)
 
 
-def main() -> int:
+PARTS = {"core": check_core_alone, "training": check_training, "tools": check_tools}
+
+
+def main(part: str) -> int:
     """0 when everything works; else 1 and one message."""
     started = time.perf_counter()
     before = Path.cwd()
@@ -146,8 +230,7 @@ def main() -> int:
         os.chdir(folder)
         try:
             check_that_wheels_are_used()
-            check_plugins()
-            check_the_path_from_clips_to_an_exported_student()
+            PARTS[part]()
         except SmokeError as error:
             print(f"\nsmoke test failed: {error}", file=sys.stderr)
             return 1
@@ -155,9 +238,9 @@ def main() -> int:
             os.chdir(before)
     seconds = time.perf_counter() - started
     late = f" (more than the {LIMIT_SECONDS} s it should take at most)" if seconds > LIMIT_SECONDS else ""
-    print(f"\nsmoke test passed in {seconds:.0f} s{late}")
+    print(f"\nsmoke test of {part} passed in {seconds:.0f} s{late}")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(*sys.argv[1:]))

@@ -23,6 +23,7 @@ from fastvideo_core.errors.suggestions import did_you_mean
 from fastvideo_core.launch.stdio import PrintableFormatter, complain
 from fastvideo_core.registry import PluginRegistry
 from fastvideo_core.registry.command import Command
+from fastvideo_core.registry.specs import CommandPlugin
 from fastvideo_core.registry.suggestions import FIRST_PARTY
 
 PROG = "fastvideo-distill"
@@ -115,12 +116,13 @@ def _show(text: str, status: int) -> int:
 
 
 def _run(arguments: list[str]) -> int:
-    name, rest = _split(arguments)
-    if name is None:
-        _overall_parser().parse_args(rest)
-        _overall_parser().print_help()
-        return 0
     registry = PluginRegistry()
+    name, rest = _split(arguments, registry)
+    if name is None:
+        overall = _overall_parser(registry)
+        overall.parse_args(rest)
+        overall.print_help()
+        return 0
     command, meaning = _command(name, registry)
     parser = _Parser(prog=f"{PROG} {name}", description=_sentence(meaning))
     command.add_arguments(parser)
@@ -129,7 +131,7 @@ def _run(arguments: list[str]) -> int:
     args.typed = arguments
     args.registry = registry
     for path in args.plugin:
-        args.registry.load_plugin_file(path)
+        registry.load_plugin_file(path)
     return command.run(args)
 
 
@@ -146,24 +148,25 @@ def _command(name: str, registry: PluginRegistry) -> tuple[Command, str]:
     return cast(Command, registry.resolve(plugin, "impl")), plugin.spec.help
 
 
-def _known_commands() -> dict[str, str]:
-    """All commands that can be typed, with their lines of help: core's, those of installed packages, and our packages' others."""
+def _known_commands(registry: PluginRegistry) -> dict[str, str]:
+    """Commands -> lines of help: core's, those that are installed, and those that another package of ours would bring."""
     found = dict(COMMANDS)
-    for status in PluginRegistry().list():
-        if status.provenance.kind == "commands":
-            found[status.provenance.name] = status.plugin.spec.help if status.plugin is not None else "BROKEN"  # type: ignore[attr-defined]
-    return {
-        **found,
-        **{name: f"pip install {package}" for name, package in FIRST_PARTY["commands"].items() if name not in found},
-    }
+    for status in registry.list("commands"):
+        spec = cast("CommandPlugin | None", status.plugin and status.plugin.spec)
+        found.setdefault(status.provenance.name, spec.help if spec else f"BROKEN: see `{PROG} plugins`")
+    for name, package in FIRST_PARTY["commands"].items():
+        found.setdefault(name, f"pip install {package}")
+    return found
 
 
-def _split(arguments: list[str]) -> tuple[str | None, list[str]]:
+def _split(arguments: list[str], registry: PluginRegistry) -> tuple[str | None, list[str]]:
     """The command and its arguments. None is the program itself (--help, --version, or nothing at all)."""
     index = 0
     while index < len(arguments):
         argument = arguments[index]
-        if argument in COMMANDS or argument in FIRST_PARTY["commands"] or _is_installed(argument):
+        if argument in FIRST_PARTY["commands"] or (
+            not _looks_like_a_file(argument) and argument in registry.names("commands")
+        ):
             return argument, arguments[:index] + arguments[index + 1 :]
         if argument in ("-h", "--help", "--version"):
             return None, arguments
@@ -171,7 +174,7 @@ def _split(arguments: list[str]) -> tuple[str | None, list[str]]:
             index += 1
         elif not argument.startswith("-"):
             if not _looks_like_a_file(argument):
-                raise UserError(_unknown_command(argument))
+                raise UserError(_unknown_command(argument, registry))
             return "train", arguments
         elif argument != "--debug" and not argument.startswith("--plugin="):
             return "train", arguments  # an option of train before the file
@@ -179,23 +182,19 @@ def _split(arguments: list[str]) -> tuple[str | None, list[str]]:
     return None, arguments
 
 
-def _is_installed(name: str) -> bool:
-    return not _looks_like_a_file(name) and name in PluginRegistry().names("commands")
-
-
 def _looks_like_a_file(argument: str) -> bool:
     return argument.endswith((".yaml", ".yml")) or os.sep in argument or os.path.exists(argument)
 
 
-def _unknown_command(argument: str) -> str:
-    commands = _known_commands()
+def _unknown_command(argument: str, registry: PluginRegistry) -> str:
+    commands = _known_commands(registry)
     guess = did_you_mean(argument, commands, otherwise=f"see `{PROG} --help`")
     known = ", ".join(commands)
     return f"unknown command {argument!r}\n    allowed: a run.yaml, or one of {known}\n    fix: {guess}"
 
 
-def _overall_parser() -> argparse.ArgumentParser:
-    commands = _known_commands()
+def _overall_parser(registry: PluginRegistry) -> argparse.ArgumentParser:
+    commands = _known_commands(registry)
     width = max(map(len, commands))
     listed = "\n".join(f"  {name:<{width}}  {meaning}" for name, meaning in commands.items())
     parser = _Parser(

@@ -41,7 +41,7 @@ from fastvideo_core.registry.specs import (
     ModelPlugin,
     Spec,
 )
-from fastvideo_core.registry.suggestions import unknown_name
+from fastvideo_core.registry.suggestions import FIRST_PARTY, unknown_name
 
 if TYPE_CHECKING:
     from fastvideo_core.config.base import PluginConfig
@@ -183,15 +183,15 @@ class PluginRegistry:
             raise PluginError(_broken(plugin.provenance, cause))
         return found
 
-    def list(self) -> tuple[PluginStatus, ...]:
-        """Every plug-in with its health, by kind and name. Loads the spec modules, which never import torch."""
-        candidates = [item for kind in KINDS for item in self._candidates(kind)]
+    def list(self, *kinds: Kind) -> tuple[PluginStatus, ...]:
+        """Every plug-in (of these kinds) with its health, by kind and name. Loads the spec modules, which never import torch."""
+        candidates = [item for kind in kinds or KINDS for item in self._candidates(kind)]
         unmet = {name: unmet_of(name) for name in {item[0].distribution for item in candidates if item[0].installed}}
         return tuple(self._status(*item, unmet.get(item[0].distribution, ())) for item in candidates)
 
     def _that_offer(self, kind: Kind, target: str) -> tuple[str, ...]:
         """Names of the healthy plug-ins of a kind whose spec fills `target`."""
-        specs = [item.plugin.spec for item in self.list() if item.plugin is not None and item.plugin.kind == kind]
+        specs = [item.plugin.spec for item in self.list(kind) if item.plugin is not None]
         return tuple(dict.fromkeys(spec.name for spec in specs if spec.target(target) is not None))
 
     def load_plugin_file(self, path: str | Path) -> tuple[Provenance, ...]:
@@ -280,6 +280,8 @@ def _load(provenance: Provenance, local: Registration | None) -> Plugin[Spec]:
     flaws = spec.flaws()
     if flaws:
         raise PluginError(_broken(provenance, f"its {wanted.__name__} is wrong: {'; '.join(flaws)}"))
+    if isinstance(spec, CommandPlugin) and FIRST_PARTY["commands"].get(spec.name) == "fastvideo-core":
+        raise PluginError(_broken(provenance, "core has a command of that name itself"))
     if spec.name != provenance.name:
         cause = f"the entry point is named {provenance.name!r} but its spec is named {spec.name!r}"
         raise PluginError(_broken(provenance, cause))

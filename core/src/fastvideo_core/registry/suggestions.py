@@ -12,6 +12,7 @@ FIRST_PARTY: dict[Kind, dict[str, str]] = {
     "methods": {"dmd2": "fastvideo-dmd2", "finetune": "fastvideo-finetune"},
     "callbacks": dict.fromkeys(("ema", "grad_norm", "throughput", "profiler", "early_stop"), "fastvideo-core"),
     "commands": {
+        **dict.fromkeys(("train", "check", "plugins", "schema", "sample", "export", "tiny"), "fastvideo-core"),
         "preprocess": "fastvideo-data",
         **dict.fromkeys(("demo", "report", "doctor", "init", "new-plugin", "convert"), "fastvideo-tools"),
     },
