@@ -153,7 +153,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 def test_an_unknown_command_is_the_users_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["chek", "run.yaml"]) == 2
     assert capsys.readouterr().err == (
-        f"error: unknown command 'chek'\n    allowed: a run.yaml, or one of {', '.join(cli._known_commands())}\n"
+        f"error: unknown command 'chek'\n    allowed: a run.yaml, or one of {', '.join(cli._known_commands(PluginRegistry()))}\n"
         "    fix: did you mean 'check'?\n"
     )
 
@@ -171,14 +171,14 @@ def test_an_unknown_command_is_the_users_error(capsys: pytest.CaptureFixture[str
     ],
 )
 def test_a_file_without_a_command_is_trained(arguments: list[str]) -> None:
-    name, rest = cli._split(arguments)
+    name, rest = cli._split(arguments, PluginRegistry())
     assert name == "train"
     assert rest == [item for item in arguments if item != "train"]
 
 
 def test_a_file_named_like_a_command_does_not_hide_it() -> None:
     Path("check").write_text("")
-    assert cli._split(["check", "run.yaml"]) == ("check", ["run.yaml"])
+    assert cli._split(["check", "run.yaml"], PluginRegistry()) == ("check", ["run.yaml"])
 
 
 def test_wrong_arguments_exit_with_2(capsys: pytest.CaptureFixture[str]) -> None:
