@@ -14,7 +14,7 @@ from tiny_data import ids, sample_row, write_file, write_numbered
 
 from fastvideo_core.errors import DataError
 from fastvideo_data.data_set import DataSet
-from fastvideo_data.loading import dataset_folder
+from fastvideo_data.loading import file_scan
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_footers_beyond_the_memory_that_they_may_take_are_parsed_when_needed(
 ) -> None:
     write_numbered(tmp_path, [2, 2, 2])
     size = pq.ParquetFile(tmp_path / "part-0.parquet").metadata.serialized_size
-    monkeypatch.setattr(dataset_folder, "_KEPT_FOOTERS", size + size // 2)
+    monkeypatch.setattr(file_scan, "_KEPT_FOOTERS", size + size // 2)
     parsed.clear()
     loader = DataSet(tmp_path).loader(batch_size=2, seed=0)
     assert sorted(n for batch in itertools.islice(loader, 3) for n in ids(batch)) == list(range(6))

@@ -17,8 +17,8 @@ from tiny_data import ids, sample_row, write_file
 
 from fastvideo_core.errors import DataError
 from fastvideo_data.data_set import DataSet
-from fastvideo_data.loading.dataset_folder import ParquetFolder
 from fastvideo_data.loading.loader import ParquetLoader
+from fastvideo_data.loading.parquet_folder import ParquetFolder
 
 PAYLOAD, SHAPE, DTYPE = "vae_latent_bytes", "vae_latent_shape", "vae_latent_dtype"
 EMPTY = {"clip_feature_bytes": b"", "clip_feature_shape": [], "clip_feature_dtype": ""}
@@ -219,7 +219,7 @@ def test_values_that_are_stored_once_are_held_once(
             yield piece
 
     monkeypatch.setattr(ParquetFolder, "payloads", watched)
-    monkeypatch.setattr("fastvideo_data.loading.dataset_folder._PIECE_BYTES", 8 * 4096)
+    monkeypatch.setattr("fastvideo_data.loading.parquet_folder._PIECE_BYTES", 8 * 4096)
     loader = DataSet(tmp_path).loader(batch_size=4, seed=0)
     batches = [next(loader)]
     waiting = {id(row.tensors["vae_latent"].data.base) for row in rows_in_flight(loader)}

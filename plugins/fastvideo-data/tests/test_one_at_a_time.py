@@ -11,7 +11,7 @@ from pathlib import Path
 from fastvideo_core.cli.main import main
 from fastvideo_core.dispatch.own_folder import alone_in_data
 from fastvideo_core.registry import PluginRegistry
-from fastvideo_data.loading.dataset_folder import scan_files
+from fastvideo_data.loading.file_scan import scan_files
 
 from .tiny_data import FakeEncoder
 

@@ -17,11 +17,11 @@ from tiny_data import foreign_row, ids, sample_row, write_file, write_numbered
 from fastvideo_core.errors import CheckpointError, DataError
 from fastvideo_data import schema
 from fastvideo_data.data_set import DataSet
-from fastvideo_data.loading import dataset_folder as folder_module
+from fastvideo_data.loading import parquet_folder as folder_module
 from fastvideo_data.loading.batch_buffers import BatchMemory, MemoryPool
 from fastvideo_data.loading.collate import assemble, decode_rows
-from fastvideo_data.loading.dataset_folder import ParquetFolder
 from fastvideo_data.loading.loader import ParquetLoader
+from fastvideo_data.loading.parquet_folder import ParquetFolder
 from fastvideo_testing.waiting import LIMIT
 
 

@@ -13,7 +13,7 @@ from test_sources import captions, problems, videos
 from tiny_data import OPTIONS, FakeEncoder, write_clip
 
 from fastvideo_core.errors import ConfigError, DataError
-from fastvideo_data.loading.dataset_folder import scan_files
+from fastvideo_data.loading.file_scan import scan_files
 from fastvideo_data.preprocessing.raw_videos import discover
 from fastvideo_data.preprocessing.run import PreprocessOptions, preprocess
 

@@ -27,8 +27,10 @@ import numpy as np
 
 from fastvideo_data.loading.batch_buffers import BatchMemory, MemoryPool
 from fastvideo_data.loading.collate import Row, assemble, decode_rows
-from fastvideo_data.loading.dataset_folder import Handles, choose, scan_files
+from fastvideo_data.loading.file_scan import scan_files
 from fastvideo_data.loading.loader import WINDOW_BYTES, ParquetLoader
+from fastvideo_data.loading.parquet_folder import Handles
+from fastvideo_data.loading.selection import choose
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from torch import Tensor
 from fastvideo_core.errors import DataError, Problem, foreign_file
 from fastvideo_data.loading.batch_buffers import BatchMemory, Bytes
 from fastvideo_data.loading.columns import ByteStrings
-from fastvideo_data.loading.dataset_folder import ParquetFolder
+from fastvideo_data.loading.parquet_folder import ParquetFolder
 from fastvideo_data.schema import DTYPES, bytes_of, check_payload, dtype_name, tensor_columns
 
 _REPEATED = 1.5

@@ -13,8 +13,8 @@ from typing import Any
 from fastvideo_core.errors import CheckpointError, DataError, Problem
 from fastvideo_data.loading.batch_buffers import MemoryPool
 from fastvideo_data.loading.collate import BadRow
-from fastvideo_data.loading.dataset_folder import ParquetFolder
 from fastvideo_data.loading.epoch_order import EpochOrder, EpochPlan, Segment
+from fastvideo_data.loading.parquet_folder import ParquetFolder
 from fastvideo_data.loading.read_ahead import InlineExecutor, ReadBatch, Ticket, stream_batches
 
 logger = logging.getLogger(__name__)

@@ -11,8 +11,8 @@ import numpy as np
 
 from fastvideo_data.loading.batch_buffers import BatchMemory, MemoryPool
 from fastvideo_data.loading.collate import BadRow, Row, assemble, decode_good_rows, decode_rows
-from fastvideo_data.loading.dataset_folder import ParquetFolder
 from fastvideo_data.loading.epoch_order import EpochPlan, IntArray
+from fastvideo_data.loading.parquet_folder import ParquetFolder
 from fastvideo_data.loading.replacement_rows import replace_bad_rows
 
 T = TypeVar("T")

@@ -9,8 +9,8 @@ import numpy as np
 from fastvideo_core.errors import DataError, Problem
 from fastvideo_data.loading.batch_buffers import BatchMemory
 from fastvideo_data.loading.collate import BadRow, Row, decode_good_rows
-from fastvideo_data.loading.dataset_folder import ParquetFolder
 from fastvideo_data.loading.epoch_order import EpochPlan
+from fastvideo_data.loading.parquet_folder import ParquetFolder
 
 
 def replace_bad_rows(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fastvideo_core.errors import DataError, Problem, foreign_file
-from fastvideo_data.preprocessing.folder_walk import files_below
+from fastvideo_data.folder_walk import files_below
 from fastvideo_data.preprocessing.listings import LISTING_SUFFIXES, read_listing
 from fastvideo_data.text_files import not_utf8, read_text, shown, text_lines
 

@@ -1,4 +1,4 @@
-"""One parquet file of a data set, looked at before anything is read: its footer, its columns, the shapes of its latents."""
+"""The files of a data set, looked at before anything is read: footers, columns, the shapes of latents."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import itertools
 import json
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from fastvideo_core.errors import DataError, Problem, foreign_file
+from fastvideo_data.folder_walk import files_below
 from fastvideo_data.loading.columns import column_problems, metadata_types, tensor_types
 from fastvideo_data.loading.epoch_order import IntArray
 from fastvideo_data.schema import SETTINGS_KEY, is_absent, normalised_latents, tensor_columns, tensors_of
@@ -22,6 +24,10 @@ from fastvideo_data.schema import SETTINGS_KEY, is_absent, normalised_latents, t
 FIX_DAMAGED = "copy the file again, or delete it and preprocess its samples again"
 _BUCKETED = ("vae_latent", "trajectory_latents", "audio_latent")
 _SPOT_BYTES = 256
+_SCANNERS = 8
+_KEPT_FOOTERS = 64 << 20
+"""Bytes of footers that stay in memory, as they are stored; those of larger data sets are parsed whenever a file is opened."""
+_FIX_EMPTY = "write a data set with: fastvideo-distill preprocess, or correct the path"
 _EMPTY_BYTES = 256
 """Of a row in a column of empty byte strings, at most, pages' headers among it."""
 
@@ -114,6 +120,39 @@ class ScannedFile:
         buckets = [numbers.setdefault(row, len(numbers)) for row in rows]
         shapes = [tuple(itertools.chain(*(read[i][0][n] for i, n in enumerate(row)))) for row in numbers]
         return shapes, np.array(buckets, np.int64)
+
+
+def scan_files(path: Path) -> tuple[ScannedFile, ...]:
+    """Look at all parquet files below a folder (or one file), sorted by relative name: footers, and latent shapes.
+
+    Raises:
+        DataError: nothing there, no rows at all, or files that are damaged or no parquet: all of these are named at once.
+    """
+    paths = [path if path.is_file() else path / name for name in _find(path)]
+    with ThreadPoolExecutor(min(_SCANNERS, len(paths))) as pool:
+        results = list(pool.map(scan, paths))
+    problems = [problem for result in results if isinstance(result, DataError) for problem in result.problems]
+    if problems:
+        raise DataError(problems)
+    files = [result for result in results if isinstance(result, ScannedFile)]
+    if not any(file.num_rows for file in files):
+        fix = "preprocess some samples into it, or point data_path elsewhere"
+        raise DataError(Problem(f"its {len(files)} parquet file(s) hold no rows at all", str(path), fix=fix))
+    sizes = itertools.accumulate(file.footer.serialized_size for file in files)
+    return tuple(
+        file if size <= _KEPT_FOOTERS else replace(file, footer=None) for file, size in zip(files, sizes, strict=True)
+    )
+
+
+def _find(path: Path) -> list[str]:
+    if path.is_file():
+        return [path.name]
+    if not path.exists():
+        raise DataError(Problem("there is no such file or folder", str(path), fix=_FIX_EMPTY))
+    found = [file.relative_to(path).as_posix() for file in files_below(path) if file.suffix.lower() == ".parquet"]
+    if not found:
+        raise DataError(Problem("there is no *.parquet file in or below the folder", str(path), fix=_FIX_EMPTY))
+    return sorted(found)
 
 
 def scan(path: Path) -> ScannedFile | DataError:
