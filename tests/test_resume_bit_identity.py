@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from fastvideo_core.checkpoint.storage import TENSORS
-from fastvideo_core.checkpoint.tensors import read_index, read_tensors
+from fastvideo_core.checkpoint.tensors import StoredTensors
 from tests.conftest import distill, write_run
 from tests.families import ALL_KINDS, TinyFamily, tiny_family
 
@@ -66,9 +66,9 @@ def run_yaml(method: str, tiny: TinyFamily, *, workers: int, accumulation: int) 
 
 
 def state_of(checkpoint: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any], dict[str, bytes]]:
-    index = read_index(checkpoint / TENSORS)
-    tensors = {key: torch.empty(entry.size, dtype=entry.properties.dtype) for key, entry in index.items()}
-    read_tensors(checkpoint / TENSORS, tensors)
+    stored = StoredTensors(checkpoint / TENSORS)
+    tensors = {key: torch.empty(entry.size, dtype=entry.properties.dtype) for key, entry in stored.index.items()}
+    stored.read(tensors)
     rng = {path.name: path.read_bytes() for path in (checkpoint / "rng").iterdir()}
     return tensors, json.loads((checkpoint / "state.json").read_text())["state"], rng
 

@@ -77,9 +77,12 @@ def test_two_replicas_of_two_shards_train_as_one_process_and_go_on_to_the_bit(tm
 @pytest.mark.parametrize(
     ("damage", "text"),
     [
-        ("flipped", r"the checkpoint is not whole: state/__1_0\.distcp was changed since it was written"),
-        ("cut", r"__1_0\.distcp has \d+ bytes instead of \d+"),
-        ("gone", r"__1_0\.distcp is missing"),
+        (
+            "flipped",
+            r"the checkpoint is not whole: state/roles-rank-00001\.safetensors was changed since it was written",
+        ),
+        ("cut", r"roles-rank-00001\.safetensors has \d+ bytes instead of \d+"),
+        ("gone", r"roles-rank-00001\.safetensors is missing"),
     ],
 )
 def test_a_damaged_shard_of_one_rank_is_an_error_that_names_its_file(
@@ -87,7 +90,7 @@ def test_a_damaged_shard_of_one_rank_is_an_error_that_names_its_file(
 ):
     folder = tmp_path / "checkpoint-000003"
     shutil.copytree(checkpoint, folder)
-    shard = folder / "state" / "__1_0.distcp"
+    shard = folder / "state" / "roles-rank-00001.safetensors"
     content = bytearray(shard.read_bytes())
     content[len(content) // 2] ^= 1
     if damage == "gone":

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 import yaml
 
-from fastvideo_core.checkpoint.checksums import write_summed
 from fastvideo_core.checkpoint.choice import choose
+from fastvideo_core.checkpoint.document import sign_document
 from fastvideo_core.checkpoint.weights import describe, read_role_weights
 from fastvideo_core.dispatch.load import load_run_config
 from fastvideo_core.registry import PluginRegistry
@@ -216,7 +216,7 @@ def forged_checkpoint(ground: Ground, folder: Path) -> Kind:
 
     def sign(copy: Path) -> None:
         (state,) = copy.glob("checkpoint-*/state.json")
-        write_summed(state, state.read_bytes())
+        sign_document(state.parent, state.read_bytes())
 
     def read(copy: Path, file: str) -> None:
         sign(copy)

@@ -8,15 +8,16 @@ import shutil
 import signal
 import zlib
 
-import numpy as np
 import pytest
+import safetensors.torch
 import torch
 
 from fastvideo_core.callbacks.base import Callback
 from fastvideo_core.callbacks.hooks import hookimpl
+from fastvideo_core.checkpoint import manager as manager_module
 from fastvideo_core.checkpoint import storage
-from fastvideo_core.checkpoint.checksums import _word_sum, write_summed
 from fastvideo_core.checkpoint.choice import choose, damage
+from fastvideo_core.checkpoint.document import sign_document
 from fastvideo_core.checkpoint.manager import CheckpointManager
 from fastvideo_core.checkpoint.storage import CheckpointWriteError
 from fastvideo_core.checkpoint.weights import read_role_weights
@@ -34,16 +35,25 @@ def test_the_folder_of_a_checkpoint(tmp_path):
     path = toy_run(tmp_path).steps(1, 2).manager.save(2)
     assert steps_in(tmp_path) == ["checkpoint-000002"]
     document = json.loads((path / "state.json").read_text())
-    assert document["format"] == 3
+    assert document["format"] == 4
     assert document["step"] == 2
     assert document["world_size"] == 1
     assert set(document["versions"]) == {"fastvideo-core", "torch", "toy"}
-    files = {"state/.metadata", "state/__0_0.distcp", "rng/rank-00000.safetensors", "run.yaml"}
-    sums = {f"{name}.sums" for name in files}
-    assert document["files"] == {name: (path / name).stat().st_size for name in files | sums}
-    assert document["sums"] == {name: zlib.crc32((path / name).read_bytes()) for name in sums}
-    (own,) = json.loads((path / "state.json.sums").read_text())["crc32"].values()
-    assert own == zlib.crc32((path / "state.json").read_bytes())
+    tensors = [f"state/{section}-rank-00000.safetensors" for section in ("callbacks", "optimizers", "roles")]
+    assert sorted(document["files"]) == ["rng/rank-00000.safetensors", "run.yaml", *tensors]
+    for name, file in document["files"].items():
+        assert file == {"size": (path / name).stat().st_size, "crc32": zlib.crc32((path / name).read_bytes())}
+    own = (path / "state.json").read_bytes()
+    assert json.loads((path / "state.json.sum").read_text()) == {"size": len(own), "crc32": zlib.crc32(own)}
+
+
+def test_trained_weights_are_plain_safetensors_that_those_may_read_who_may_read_the_folder(tmp_path):
+    run = toy_run(tmp_path).steps(1, 2)
+    file = run.manager.save(2) / "state" / "roles-rank-00000.safetensors"
+    weights = run.method.bundle["student"].modules["net"].state_dict()
+    stored = safetensors.torch.load_file(file)
+    assert_same({name: stored[f"roles.student.net.{name}"] for name in weights}, dict(weights))
+    assert file.stat().st_mode & 0o777 == file.parent.stat().st_mode & 0o666
 
 
 def test_saves_when_due_and_a_step_only_once(tmp_path):
@@ -74,7 +84,7 @@ def test_rotation_keeps_the_newest_and_never_removes_the_one_just_written(tmp_pa
 def test_nothing_is_removed_before_the_new_checkpoint_is_complete(tmp_path, monkeypatch):
     run = toy_run(tmp_path, keep=1)
     run.manager.save(1)
-    monkeypatch.setattr(storage, "write_document", lambda *_: fail(errno.ENOSPC))
+    monkeypatch.setattr(manager_module, "write_document", lambda *_: fail(errno.ENOSPC))
     with pytest.raises(CheckpointWriteError, match="could not be written: No space left on device"):
         run.manager.save(2)
     assert steps_in(tmp_path) == ["checkpoint-000001"]
@@ -185,15 +195,17 @@ def test_a_refused_rename_brings_the_replaced_checkpoint_back(tmp_path, monkeypa
 
 def test_a_flipped_bit_of_the_random_state_is_an_error_that_names_the_file(tmp_path):
     run = toy_run(tmp_path)
-    path = storage.rng_path(run.manager.save(1), 0)
+    path = run.manager.save(1) / storage.rng_name(0)
     content = bytearray(path.read_bytes())
     content[-1] ^= 4
     path.write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"rng/rank-00000\.safetensors: was changed since it was written"):
+    with pytest.raises(CheckpointError, match=r"rng/rank-00000\.safetensors was changed since it was written"):
         toy_run(tmp_path).manager.load(tmp_path / "checkpoint-000001")
 
 
-@pytest.mark.parametrize("missing", ["state.json", "state/__0_0.distcp", "run.yaml", "rng/rank-00000.safetensors"])
+@pytest.mark.parametrize(
+    "missing", ["state.json", "state/roles-rank-00000.safetensors", "run.yaml", "rng/rank-00000.safetensors"]
+)
 def test_latest_passes_over_an_incomplete_checkpoint_with_a_warning(tmp_path, missing, caplog):
     run = toy_run(tmp_path)
     run.manager.save(1)
@@ -210,8 +222,8 @@ def test_latest_passes_over_an_incomplete_checkpoint_with_a_warning(tmp_path, mi
 
 def test_a_truncated_file_is_noticed(tmp_path):
     path = toy_run(tmp_path).manager.save(1)
-    os.truncate(path / "state" / "__0_0.distcp", 10)
-    with pytest.raises(CheckpointError, match=r"__0_0\.distcp has 10 bytes instead of \d+"):
+    os.truncate(path / "state" / "roles-rank-00000.safetensors", 10)
+    with pytest.raises(CheckpointError, match=r"roles-rank-00000\.safetensors has 10 bytes instead of \d+"):
         toy_run(tmp_path).manager.load(path)
 
 
@@ -238,8 +250,7 @@ def test_a_run_folder_means_its_newest_checkpoint(tmp_path):
 
 def rewrite(path, **changes) -> None:
     """Another state.json, with the right sum."""
-    document = json.loads((path / "state.json").read_text())
-    write_summed(path / "state.json", json.dumps({**document, **changes}).encode())
+    sign_document(path, json.dumps({**json.loads((path / "state.json").read_text()), **changes}).encode())
 
 
 def test_another_format_names_the_version_that_reads_it(tmp_path):
@@ -319,9 +330,12 @@ HARMS = {
 @pytest.mark.parametrize(
     "name",
     [
-        f"{name}{suffix}"
-        for name in ("state/.metadata", "state/__0_0.distcp", "rng/rank-00000.safetensors", "run.yaml", "state.json")
-        for suffix in ("", ".sums")
+        "state/roles-rank-00000.safetensors",
+        "state/optimizers-rank-00000.safetensors",
+        "rng/rank-00000.safetensors",
+        "run.yaml",
+        "state.json",
+        "state.json.sum",
     ],
 )
 def test_any_change_of_any_file_is_noticed_and_latest_goes_back_to_the_newest_whole_checkpoint(tmp_path, name, harm):
@@ -330,7 +344,7 @@ def test_any_change_of_any_file_is_noticed_and_latest_goes_back_to_the_newest_wh
         run.steps(step, step).manager.save(step)
     path = tmp_path / "checkpoint-000002"
     (path / name).write_bytes(HARMS[harm]((path / name).read_bytes()))
-    with pytest.raises(CheckpointError, match=rf"(?s)checkpoint-000002.*{name.removesuffix('.sums')}"):
+    with pytest.raises(CheckpointError, match=rf"(?s)checkpoint-000002.*{name.removesuffix('.sum')}"):
         choose(path, tmp_path)
     choice = choose("latest", tmp_path)
     assert choice.path.name == "checkpoint-000001"
@@ -344,7 +358,7 @@ def test_a_checkpoint_that_was_passed_over_is_kept_when_training_comes_to_its_st
     for step in (1, 2):
         run.manager.save(step)
     for kept in ("checkpoint-000002.damaged", "checkpoint-000002.damaged-2"):
-        harmed = tmp_path / "checkpoint-000002" / "state" / "__0_0.distcp"
+        harmed = tmp_path / "checkpoint-000002" / "state" / "roles-rank-00000.safetensors"
         harmed.write_bytes(flipped(harmed.read_bytes(), 0))
         again = toy_run(tmp_path)
         assert again.manager.prepare_resume(choose("latest", tmp_path)) == 1
@@ -362,12 +376,12 @@ def test_without_a_whole_checkpoint_all_are_named(tmp_path):
     run = toy_run(tmp_path)
     for step in (1, 2):
         path = run.manager.save(step)
-        os.truncate(path / "state" / "__0_0.distcp", 8)
+        os.truncate(path / "state" / "roles-rank-00000.safetensors", 8)
     with pytest.raises(CheckpointError) as error:
         choose("latest", tmp_path)
     assert "there is no whole checkpoint to resume from" in str(error.value)
     for name in ("checkpoint-000001", "checkpoint-000002"):
-        assert f"{name}: state/__0_0.distcp has 8 bytes" in str(error.value)
+        assert f"{name}: state/roles-rank-00000.safetensors has 8 bytes" in str(error.value)
 
 
 def test_each_process_reads_a_share_of_the_files(tmp_path):
@@ -388,9 +402,10 @@ def test_each_process_reads_a_share_of_the_files(tmp_path):
         ({"format": None}, "format is null"),
         ({"versions": {"torch": 2}}, "versions.torch is 2"),
         ({"files": ["run.yaml"]}, 'files is ["run.yaml"]'),
-        ({"files": {"run.yaml": -1}}, "files.run.yaml is -1"),
-        ({"files": {"../run.yaml": 1}}, "files: '../run.yaml' is outside of the checkpoint"),
-        ({"files": {"run.yaml": 1}, "sums": {}}, "the sums of run.yaml are missing"),
+        ({"files": {"run.yaml": 1}}, "files.run.yaml is 1"),
+        ({"files": {"run.yaml": {"size": -1, "crc32": 1}}}, "files.run.yaml.size is -1"),
+        ({"files": {"run.yaml": {"size": 1}}}, "files.run.yaml.crc32 is missing"),
+        ({"files": {"../run.yaml": {"size": 1, "crc32": 1}}}, "files: '../run.yaml' is outside of the checkpoint"),
     ],
 )
 def test_a_list_that_cannot_be_is_an_error_that_says_what(tmp_path, change, message):
@@ -404,38 +419,35 @@ def test_a_list_that_cannot_be_is_an_error_that_says_what(tmp_path, change, mess
 @pytest.mark.parametrize("content", [b"", b"\xff", b"null", b"[" * 100_000, b'{"step": ' + b"9" * 5000 + b"}"])
 def test_a_list_that_is_none_is_one_message(tmp_path, content):
     path = toy_run(tmp_path).manager.save(1)
-    write_summed(path / "state.json", content)
+    sign_document(path, content)
     with pytest.raises(CheckpointError, match=r"the checkpoint is not whole: state\.json"):
         choose(path, tmp_path)
 
 
-def of_format_2(path) -> None:
-    """What earlier versions wrote: sums of words, and only of tensors and random states."""
-    for file in path.rglob("*"):
-        if file.name in (".metadata.sums", "run.yaml.sums", "state.json.sums"):
-            file.unlink()
-        elif file.suffix == ".sums":
-            data = np.fromfile(file.with_suffix(""), np.uint8)
-            starts = sorted(map(int, json.loads(file.read_text())["crc32"]))
-            ends = [*starts[1:], len(data)]
-            parts = {str(a): _word_sum(data[a:b]) for a, b in zip(starts, ends, strict=True)}
-            file.write_text(json.dumps(parts))
-    document = json.loads((path / "state.json").read_text())
-    del document["sums"]
-    document["format"] = 2
-    document["files"] = {name: (path / name).stat().st_size for name in document["files"] if (path / name).exists()}
-    (path / "state.json").write_text(json.dumps(document))
+def test_a_checkpoint_of_an_earlier_format_is_one_message_that_says_what_to_do(tmp_path):
+    path = toy_run(tmp_path).manager.save(1)
+    rewrite(path, format=3, files={"run.yaml": 12}, sums={})
+    (path / "state.json.sum").unlink()  # format 3 had its sums elsewhere
+    for refused in (
+        lambda: choose("latest", tmp_path),
+        lambda: toy_run(tmp_path).manager.load(path),
+        lambda: read_role_weights(path, "critic", ema=False),
+    ):
+        with pytest.raises(CheckpointError, match=r"(?s)has format 3, written by.*allowed: format 4") as error:
+            refused()
+        assert "resume or export it with the version that wrote it; or start a new run" in str(error.value)
 
 
-def test_a_checkpoint_of_format_2_is_read_with_the_sums_that_it_has(tmp_path):
-    run = toy_run(tmp_path).steps(1, 3)
-    path = run.manager.save(3)
-    of_format_2(path)
-    again = toy_run(tmp_path, seed=7)
-    assert again.manager.prepare_resume(choose("latest", tmp_path)) == 3
-    again.manager.resume()
-    assert_same(again.fingerprint(), run.fingerprint())
-    tensors = path / "state" / "__0_0.distcp"
-    tensors.write_bytes(flipped(tensors.read_bytes(), 9))
-    with pytest.raises(CheckpointError, match=r"state/__0_0\.distcp was changed since it was written"):
+def test_a_list_without_its_sum_is_not_whole(tmp_path):
+    path = toy_run(tmp_path).manager.save(1)
+    (path / "state.json.sum").unlink()
+    with pytest.raises(CheckpointError, match=r"not whole: state\.json: its sum \(state\.json\.sum\) is missing"):
         choose(path, tmp_path)
+
+
+def test_role_weights_are_not_read_from_a_file_that_was_changed(tmp_path):
+    path = toy_run(tmp_path).manager.save(1)
+    file = path / "state" / "roles-rank-00000.safetensors"
+    file.write_bytes(flipped(file.read_bytes(), 8 * file.stat().st_size - 1))
+    with pytest.raises(CheckpointError, match=r"roles-rank-00000\.safetensors: was changed since it was written"):
+        read_role_weights(path, "critic", ema=False)

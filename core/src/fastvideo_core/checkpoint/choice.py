@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from fastvideo_core.checkpoint import storage
-from fastvideo_core.checkpoint.checksums import SUFFIX, checksum, read_sums
-from fastvideo_core.checkpoint.document import parse_document
+from fastvideo_core.checkpoint.document import check_files, parse_document
 from fastvideo_core.distributed import context
 from fastvideo_core.errors import CheckpointError, Problem
 
@@ -78,19 +78,10 @@ def damage(folder: Path, part: int = 0, parts: int = 1) -> str:
     """
     try:
         document = parse_document(folder)
-        largest_first = sorted(document.files, key=lambda name: (-document.files[name], name))
-        for name in largest_first[part::parts]:
-            file = folder / name
-            if name.endswith(SUFFIX):
-                whole = name not in document.sums or document.sums[name] == checksum(file.read_bytes())
-            else:
-                whole = read_sums(file).fit_file(file)
-            if not whole:
-                return f"{name} was changed since it was written"
+        largest_first = sorted(document.files, key=lambda name: (-document.files[name].size, name))
+        check_files(folder, largest_first[part::parts], document)
     except CheckpointError as error:
-        return "; ".join(f"{problem.where}: {problem.found}" for problem in error.problems)
-    except OSError as error:
-        return f"{error.filename}: {error.strerror}"
+        return "; ".join(f"{os.path.relpath(one.where, folder)} {one.found}" for one in error.problems)
     return ""
 
 

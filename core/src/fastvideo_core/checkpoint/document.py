@@ -1,37 +1,54 @@
-"""state.json: what a checkpoint is made of."""
+"""state.json: the files that a checkpoint is made of, with their sums, and everything in it that is not a tensor."""
 
 from __future__ import annotations
 
 import json
+import os
+import zlib
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from fastvideo_core.checkpoint.checksums import SUFFIX, read_summed, write_summed
 from fastvideo_core.errors import CheckpointError, Problem, foreign_file
 
-FORMAT = 3
-"""Version of the layout of a checkpoint folder. Format 2, of which not every file has sums, is read too."""
-
-READABLE = (2, FORMAT)
+FORMAT = 4
+"""Version of the layout of a checkpoint folder, the only one that is read."""
 
 DOCUMENT = "state.json"
+SUM = "state.json.sum"
+
+_BLOCK = 2**20
+_DAMAGED = "use another checkpoint; this one is damaged"
 
 _Count = Annotated[int, Field(ge=0, lt=2**63)]
 
 
+class OtherFormatError(CheckpointError):
+    """A checkpoint that another version of this program wrote."""
+
+
+class StoredFile(BaseModel):
+    """Size in bytes and CRC-32 of a file of a checkpoint."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    size: _Count
+    crc32: _Count
+
+
 class CheckpointDocument(BaseModel):
-    """What state.json holds; it is the last file written, and lists all others.
+    """What state.json holds; it is written last.
 
     Attributes:
         format: version of the layout.
         step: optimizer steps done.
         world_size: processes that wrote it.
         versions: of fastvideo-core, torch and the plug-ins.
-        files: size in bytes of every other file, by path inside the folder.
-        sums: of each of these that holds the sums of another.
-        state: skeleton of the state tree, see `tree.split`.
+        files: every other file, by path inside the folder.
+        state: the run's state with references to its tensors, see `tree.split`.
     """
 
     model_config = ConfigDict(strict=True, frozen=True)
@@ -40,25 +57,41 @@ class CheckpointDocument(BaseModel):
     step: _Count
     world_size: Annotated[int, Field(ge=1, lt=2**31)]
     versions: dict[str, str]
-    files: dict[str, _Count]
-    sums: dict[str, _Count] = {}
+    files: dict[str, StoredFile]
     state: Any
 
 
 def write_document(folder: Path, document: CheckpointDocument) -> None:
-    """Writes state.json and its sum; everything else must be there already."""
-    write_summed(folder / DOCUMENT, json.dumps(document.model_dump(), allow_nan=False, indent=1).encode())
+    """Writes state.json, and its sum beside it."""
+    sign_document(folder, json.dumps(document.model_dump(), allow_nan=False, indent=1).encode())
+    for name in (DOCUMENT, SUM):
+        sync(folder / name)
+
+
+def sign_document(folder: Path, content: bytes) -> None:
+    """Writes the content of state.json, and its sum beside it."""
+    (folder / DOCUMENT).write_bytes(content)
+    (folder / SUM).write_bytes(_sum_of(content))
 
 
 def parse_document(folder: Path) -> CheckpointDocument:
-    """state.json as it was written, of any format.
+    """state.json as it was written.
 
     Raises:
+        OtherFormatError: it is of another format.
         CheckpointError: it is missing, damaged, or says what cannot be.
     """
     path = folder / DOCUMENT
     with foreign_file(path, "checkpoint's list", CheckpointError, "use another checkpoint"):
-        content = json.loads(read_summed(path))
+        text = path.read_bytes()
+        signed = (folder / SUM).is_file()
+        if signed and (folder / SUM).read_bytes() != _sum_of(text):
+            raise _changed(path)
+        content = json.loads(text)
+        if isinstance(content, dict) and type(content.get("format")) is int and content["format"] != FORMAT:
+            raise _other_format(folder, content)
+        if not signed:
+            raise _damaged(path, f"its sum ({SUM}) is missing")
         try:
             document = CheckpointDocument.model_validate(content)
         except ValidationError as error:
@@ -72,17 +105,78 @@ def parse_document(folder: Path) -> CheckpointDocument:
     return document
 
 
-def unsummed(folder: Path, document: CheckpointDocument) -> list[str]:
-    """The files whose sums are not where they should be; format 2 has not all of them."""
-    if document.format < FORMAT:
-        return []
-    named = {name for name in document.files if name.endswith(SUFFIX)}
-    missing = {name for name in document.files.keys() - named if name + SUFFIX not in named}
-    missing |= named ^ document.sums.keys()
-    if not (folder / (DOCUMENT + SUFFIX)).is_file():
-        missing.add(DOCUMENT)
-    return sorted(missing)
+# --- sums -------------------------------------------------------------------------------------------------------------
+
+
+def sync(path: Path) -> None:
+    """Waits until a file or folder is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def synced(path: Path) -> StoredFile:
+    """Size and sum of a file that was just written, once it is on the disk."""
+    with ThreadPoolExecutor(1) as beside:
+        on_disk = beside.submit(sync, path)
+        stored = StoredFile(size=path.stat().st_size, crc32=checksum(path))
+        on_disk.result()
+    return stored
+
+
+def checksum(path: Path) -> int:
+    """The CRC-32 of a file."""
+    block, total = memoryview(bytearray(_BLOCK)), 0
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(block):
+            total = zlib.crc32(block[:count], total)
+    return total
+
+
+def read_checked(folder: Path, name: str, document: CheckpointDocument) -> bytes:
+    """A file of a checkpoint, after `check_files`."""
+    check_files(folder, [name], document)
+    with foreign_file(folder / name, "part of a checkpoint", CheckpointError, _DAMAGED):
+        return (folder / name).read_bytes()
+
+
+def check_files(folder: Path, names: Iterable[str], document: CheckpointDocument) -> None:
+    """Reads files of a checkpoint to see that each is what was written.
+
+    Raises:
+        CheckpointError: one cannot be read, or was changed since.
+    """
+    for name in names:
+        with foreign_file(folder / name, "part of a checkpoint", CheckpointError, _DAMAGED):
+            if name not in document.files:
+                raise _damaged(folder / name, f"{DOCUMENT} does not list it")
+            if checksum(folder / name) != document.files[name].crc32:
+                raise _changed(folder / name)
+
+
+def _sum_of(content: bytes) -> bytes:
+    return StoredFile(size=len(content), crc32=zlib.crc32(content)).model_dump_json().encode()
+
+
+def _changed(path: Path) -> CheckpointError:
+    return _damaged(path, "was changed since it was written")
 
 
 def _damaged(path: Path, found: str) -> CheckpointError:
-    return CheckpointError(Problem(found, str(path), fix="use another checkpoint; this one is damaged"))
+    return CheckpointError(Problem(found, str(path), fix=_DAMAGED))
+
+
+def _other_format(folder: Path, content: dict[str, Any]) -> OtherFormatError:
+    versions = content.get("versions")
+    writer = str(versions.get("fastvideo-core", "")) if isinstance(versions, dict) else ""
+    return OtherFormatError(
+        Problem(
+            found=f"the checkpoint has format {content['format']}, written by fastvideo-core {writer or 'another version'}",
+            where=str(folder),
+            allowed=f"format {FORMAT}",
+            fix="resume or export it with the version that wrote it"
+            + (f": pip install fastvideo-core=={writer}" if content["format"] > FORMAT else "; or start a new run"),
+        )
+    )

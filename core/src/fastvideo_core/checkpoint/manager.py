@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,15 +15,13 @@ from torch import Tensor
 
 from fastvideo_core import __version__
 from fastvideo_core.checkpoint import storage
-from fastvideo_core.checkpoint.background import Background
-from fastvideo_core.checkpoint.checksums import read_summed, write_summed
+from fastvideo_core.checkpoint.background import HostCopies, here, in_thread
 from fastvideo_core.checkpoint.choice import Choice, choose
-from fastvideo_core.checkpoint.document import FORMAT, CheckpointDocument
-from fastvideo_core.checkpoint.rank_state import separate, with_own_state
+from fastvideo_core.checkpoint.document import FORMAT, CheckpointDocument, StoredFile, read_checked, write_document
+from fastvideo_core.checkpoint.rank_state import OwnState, separate, with_own_state
 from fastvideo_core.checkpoint.rng_state import collect_rng, restore_rng, rng_of_other_world
-from fastvideo_core.checkpoint.snapshot import HostCopies
 from fastvideo_core.checkpoint.storage import CheckpointWriteError
-from fastvideo_core.checkpoint.tensors import write_tensors
+from fastvideo_core.checkpoint.tensors import save_file, write_tensors
 from fastvideo_core.checkpoint.training_state import RunCallbacks, RunState
 from fastvideo_core.checkpoint.tree import Json, split
 from fastvideo_core.contracts.method import DistillMethod
@@ -44,7 +43,7 @@ class _Snapshot:
     tensors: Mapping[str, Tensor]
     skeleton: Json
     rng: dict[str, Tensor]
-    own: bytes | None
+    own: OwnState | None
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,10 @@ class _Writing:
 
     target: Path
     step: int
-    work: Background
+    work: Future[None]
+
+    def failed(self) -> bool:
+        return self.work.done() and self.work.exception() is not None
 
 
 class CheckpointManager:
@@ -144,8 +146,8 @@ class CheckpointManager:
             tensors = self._copies.take(tensors)
         snapshot = _Snapshot(step, tensors, skeleton, collect_rng(run.method), own)
         self._saved_step = step
-        work = Background(lambda: self._write(target, snapshot, crew), threaded=self._background)
-        self._writing = _Writing(target, step, work)
+        begin = in_thread if self._background else here
+        self._writing = _Writing(target, step, begin(lambda: self._write(target, snapshot, crew)))
         waits = not self._background or (earlier is not None and not self._skip_errors)
         failure = self._end_writing() if waits else None
         if self._skip_errors:
@@ -162,14 +164,14 @@ class CheckpointManager:
         writing = self._writing
         if writing is None:
             return
-        if writing.work.succeeded():
-            self._end_writing()
-        elif writing.work.failed() and self._skip_errors:
+        if writing.failed() and self._skip_errors:
             self._log_failure(writing)
+        elif writing.work.done() and not writing.failed():
+            self._end_writing()
 
     def must_save(self) -> bool:
         """Whether this process knows that the run must end with a checkpoint, as the one before could not be written."""
-        return self._writing is not None and self._writing.work.failed() and not self._skip_errors
+        return self._writing is not None and self._writing.failed() and not self._skip_errors
 
     def finish(self) -> None:
         """Waits for the checkpoint that is being written. Collective.
@@ -186,10 +188,10 @@ class CheckpointManager:
         writing, self._writing = self._writing, None
         if writing is None:
             return
-        try:
-            if not writing.work.wait(None if context.world_size() == 1 else _PATIENCE):
-                logger.error("%s is not complete: other processes are gone", writing.target)
-        except Exception as error:
+        wait([writing.work], None if context.world_size() == 1 else _PATIENCE)
+        if not writing.work.done():
+            logger.error("%s is not complete: other processes are gone", writing.target)
+        elif (error := writing.work.exception()) is not None:
             logger.error("%s", error)
 
     def _end_writing(self) -> CheckpointWriteError | None:
@@ -198,7 +200,7 @@ class CheckpointManager:
         if writing is None:
             return None
         try:
-            writing.work.wait()
+            writing.work.result()
         except CheckpointWriteError as error:
             self._saved_step, self._failure = None, error
             if self._skip_errors:
@@ -217,34 +219,39 @@ class CheckpointManager:
         self._failures += 1
         logger.error(
             "%s\n    training goes on (training.on_checkpoint_error: skip); checkpoints that could not be written: %d",
-            writing.work.error,
+            writing.work.exception(),
             self._failures,
         )
 
     def _write(self, target: Path, snapshot: _Snapshot, crew: Crew) -> None:
-        def write(folder: Path) -> None:
+        def write(folder: Path) -> list[Path]:
             self._copies.wait()
-            write_tensors(folder / storage.TENSORS, snapshot.tensors, crew.group)
-            write_summed(storage.rng_path(folder, context.rank()), safetensors.torch.save(snapshot.rng))
+            files = write_tensors(folder / storage.TENSORS, snapshot.tensors, crew.group)
+            files.append(folder / storage.rng_name(context.rank()))
+            save_file(snapshot.rng, files[-1])
             if snapshot.own is not None:
-                write_summed(storage.own_state_path(folder, context.rank()), snapshot.own)
+                tensors, metadata = snapshot.own
+                files.append(folder / storage.own_state_name(context.rank()))
+                save_file(tensors, files[-1], metadata)
+            if context.is_main_process():
+                files.append(folder / storage.RUN_CONFIG)
+                files[-1].write_text(self._config_yaml)
+            return files
 
-        storage.write_aside(target, crew, write, lambda folder: self._seal(folder, snapshot))
+        def seal(folder: Path, files: dict[str, StoredFile]) -> None:
+            document = CheckpointDocument(
+                format=FORMAT,
+                step=snapshot.step,
+                world_size=context.world_size(),
+                versions=dict(self.versions),
+                files=files,
+                state=snapshot.skeleton,
+            )
+            write_document(folder, document)
+
+        storage.write_aside(target, crew, write, seal)
         if context.is_main_process():
             storage.remove_oldest(self.output_dir, self.keep, target)
-
-    def _seal(self, folder: Path, snapshot: _Snapshot) -> None:
-        write_summed(folder / storage.RUN_CONFIG, self._config_yaml.encode())
-        document = CheckpointDocument(
-            format=FORMAT,
-            step=snapshot.step,
-            world_size=context.world_size(),
-            versions=dict(self.versions),
-            files=storage.file_sizes(folder),
-            sums=storage.sums_of_sums(folder),
-            state=snapshot.skeleton,
-        )
-        storage.write_document(folder, document)
 
     # --- loading ------------------------------------------------------------------------------------------------------
 
@@ -280,12 +287,14 @@ class CheckpointManager:
             CheckpointError: it is incomplete, damaged, of another format or of another run.
         """
         run, folder = self._attached(), Path(path)
+        if self._choice is None or self._choice.path != folder:
+            choose(folder, self.output_dir)  # whose files nobody has looked at
         document = storage.read_document(folder)
         skeleton, own = with_own_state(folder, document, new_data=self._new_data)
         if document.world_size == context.world_size():
-            rng = _read_rng(storage.rng_path(folder, context.rank()))
+            rng = _read_rng(folder, document, context.rank())
         else:
-            rng = rng_of_other_world(run.method, _read_rng(storage.rng_path(folder, 0)), document.step)
+            rng = rng_of_other_world(run.method, _read_rng(folder, document, 0), document.step)
             logger.warning(
                 "the checkpoint was written by %d processes and this run has %d: weights, moments and data go on; noise is "
                 "drawn anew, so that the run is not the same to the bit",
@@ -319,6 +328,8 @@ class CheckpointManager:
         return self._run
 
 
-def _read_rng(path: Path) -> dict[str, Tensor]:
-    with foreign_file(path, "random state", CheckpointError, "use another checkpoint; this one is damaged"):
-        return safetensors.torch.load(read_summed(path))
+def _read_rng(folder: Path, document: CheckpointDocument, rank: int) -> dict[str, Tensor]:
+    name = storage.rng_name(rank)
+    content = read_checked(folder, name, document)
+    with foreign_file(folder / name, "random state", CheckpointError, "use another checkpoint; this one is damaged"):
+        return safetensors.torch.load(content)

@@ -1,4 +1,4 @@
-"""What of a run's state is not the same on all processes: it goes into a file of each process's own, as random state does."""
+"""State that differs from process to process (the loader's, say): each process keeps its own in a file of its own."""
 
 from __future__ import annotations
 
@@ -10,15 +10,13 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import safetensors
-import safetensors.torch
+import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from fastvideo_core.checkpoint import storage
-from fastvideo_core.checkpoint.checksums import read_summed
-from fastvideo_core.checkpoint.document import CheckpointDocument
-from fastvideo_core.checkpoint.tensors import bytes_of
+from fastvideo_core.checkpoint.document import CheckpointDocument, check_files
 from fastvideo_core.checkpoint.tree import Json, references
 from fastvideo_core.distributed import context
 from fastvideo_core.errors import CheckpointError, ContractError, Problem, foreign_file
@@ -26,6 +24,8 @@ from fastvideo_core.errors import CheckpointError, ContractError, Problem, forei
 logger = logging.getLogger(__name__)
 
 _Place: TypeAlias = tuple[str, ...]
+OwnState: TypeAlias = tuple[dict[str, Tensor], dict[str, str]]
+"""Tensors and metadata of one process's file."""
 
 _DATA: _Place = ("dataloader",)
 _DEPTHS = {"method": 1, "callbacks": 2, "dataloader": 0}
@@ -34,7 +34,7 @@ _DEPTHS = {"method": 1, "callbacks": 2, "dataloader": 0}
 
 def separate(
     tensors: dict[str, Tensor], skeleton: Json, group: dist.ProcessGroup | None
-) -> tuple[dict[str, Tensor], Json, bytes | None]:
+) -> tuple[dict[str, Tensor], Json, OwnState | None]:
     """Takes out of a split state tree what differs over the processes. Collective.
 
     Returns:
@@ -84,11 +84,12 @@ def with_own_state(
     """
     world_size = world_size or context.world_size()
     same_world = document.world_size == world_size
-    path = storage.own_state_path(folder, context.rank() if same_world else 0)
-    if path.relative_to(folder).as_posix() not in document.files:
+    name = storage.own_state_name(context.rank() if same_world else 0)
+    if name not in document.files:
         return document.state, {}
+    path = folder / name
+    check_files(folder, [name], document)
     with foreign_file(path, "state of one process", CheckpointError, "use another checkpoint; this one is damaged"):
-        read_summed(path)
         with safetensors.safe_open(str(path), framework="pt") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - it cannot be iterated over
             stored = json.loads(file.metadata()["state"])
@@ -143,14 +144,17 @@ def _digest(node: Json, tensors: Mapping[str, Tensor]) -> tuple[str, bool]:
         if isinstance(tensor, DTensor):
             sharded = True
         else:
-            digest.update(bytes_of(tensor).data)
+            digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest(), sharded
 
 
-def _content(differing: list[_Place], own: Mapping[_Place, Json], tensors: Mapping[str, Tensor]) -> bytes:
-    copies = {key: tensors[key].detach().cpu().clone() for node in own.values() for key in references(node)}
-    state = json.dumps({"differing": differing, "own": list(own.items())}, allow_nan=False)
-    return safetensors.torch.save({key: copy.contiguous() for key, copy in copies.items()}, metadata={"state": state})
+def _content(differing: list[_Place], own: Mapping[_Place, Json], tensors: Mapping[str, Tensor]) -> OwnState:
+    copies = {
+        key: torch.empty_like(tensors[key], device="cpu", memory_format=torch.contiguous_format).copy_(tensors[key])
+        for node in own.values()
+        for key in references(node)
+    }
+    return copies, {"state": json.dumps({"differing": differing, "own": list(own.items())}, allow_nan=False)}
 
 
 def _without(tree: Json, place: _Place) -> Json:

@@ -6,13 +6,18 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from fastvideo_core.checkpoint.checksums import SUFFIX, checksum
 from fastvideo_core.checkpoint.document import DOCUMENT as DOCUMENT
-from fastvideo_core.checkpoint.document import READABLE, CheckpointDocument, parse_document, unsummed
-from fastvideo_core.checkpoint.document import write_document as write_document
+from fastvideo_core.checkpoint.document import (
+    CheckpointDocument,
+    OtherFormatError,
+    StoredFile,
+    parse_document,
+    sync,
+    synced,
+)
 from fastvideo_core.distributed import context
 from fastvideo_core.distributed.agreement import Crew, PartError
 from fastvideo_core.errors import CheckpointError, FastVideoError, Problem
@@ -36,46 +41,56 @@ def checkpoint_path(output_dir: Path, step: int) -> Path:
     return output_dir / f"checkpoint-{step:06d}"
 
 
-def rng_path(folder: Path, rank: int) -> Path:
-    """The file of one process's random state."""
-    return folder / "rng" / f"rank-{rank:05d}.safetensors"
+def rng_name(rank: int) -> str:
+    """The file of one process's random state, by its path in the checkpoint."""
+    return f"rng/rank-{rank:05d}.safetensors"
 
 
-def own_state_path(folder: Path, rank: int) -> Path:
-    """The file of what one process's state has of its own; there for all processes or none."""
-    return folder / "own" / f"rank-{rank:05d}.safetensors"
+def own_state_name(rank: int) -> str:
+    """The file of the state that differs from process to process; there for all of them or none."""
+    return f"own/rank-{rank:05d}.safetensors"
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------
 
 
-def write_aside(target: Path, crew: Crew, write: Callable[[Path], None], seal: Callable[[Path], None]) -> None:
+def write_aside(
+    target: Path,
+    crew: Crew,
+    write: Callable[[Path], Iterable[Path]],
+    seal: Callable[[Path, dict[str, StoredFile]], None],
+) -> None:
     """Writes a folder beside `target` that becomes it, synced to disk, when all is well. Collective.
 
     Args:
-        write: done by every process: its part of the folder's files.
-        seal: done by the main process after all have written.
+        write: writes this process's part of the folder's files, and says which they are.
+        seal: done by the main process when it has the list of all files, by path inside.
 
     Raises:
         CheckpointWriteError: on every process; nothing of the attempt is left, and `target` is as it was.
     """
     aside = target.with_name(f".{target.name}.tmp")
+    own: dict[str, StoredFile] = {}
 
     def make() -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         _remove(aside)
         aside.mkdir()
 
-    def publish() -> None:
-        seal(aside)
+    def write_own() -> None:
+        own.update({path.relative_to(aside).as_posix(): synced(path) for path in write(aside)})
+
+    def publish(files: dict[str, StoredFile]) -> None:
+        seal(aside, files)
         for folder, _, _ in os.walk(aside):
-            _sync_folder(Path(folder))
+            sync(Path(folder))
         _replace(aside, target)
 
     try:
         crew.do(make, main_only=True)
-        crew.do(lambda: write(aside))
-        crew.do(publish, main_only=True)
+        crew.do(write_own)
+        files = {name: file for one in crew.gather(own) for name, file in one.items()}
+        crew.do(lambda: publish(files), main_only=True)
     except PartError as error:
         where = str(target) if context.world_size() == 1 else f"{target} (process {error.failure.rank})"
         fix = "free space or make the folder writable; earlier checkpoints are intact"
@@ -85,18 +100,6 @@ def write_aside(target: Path, crew: Crew, write: Callable[[Path], None], seal: C
     finally:
         if context.is_main_process():
             _remove(aside)
-
-
-def file_sizes(folder: Path) -> dict[str, int]:
-    """Size of every file below `folder`, by its path inside."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
-
-
-def sums_of_sums(folder: Path) -> dict[str, int]:
-    """The sum of every file below `folder` that holds the sums of another."""
-    files = sorted(folder.rglob(f"*{SUFFIX}"))
-    return {path.relative_to(folder).as_posix(): checksum(path.read_bytes()) for path in files}
 
 
 def set_aside(path: Path) -> None:
@@ -152,7 +155,7 @@ def _replace(aside: Path, target: Path) -> None:
         if replaced.exists():
             os.rename(replaced, target)
         raise
-    _sync_folder(target.parent)
+    sync(target.parent)
     _remove(replaced)
 
 
@@ -162,14 +165,6 @@ def _remove(path: Path, *, strict: bool = False) -> None:
         path.unlink()
     else:
         shutil.rmtree(path, ignore_errors=not strict)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 # --- finding and reading ----------------------------------------------------------------------------------------------
@@ -251,17 +246,17 @@ def flaw(folder: Path) -> str:
     """Why a checkpoint is not whole, by its list of files; empty when it is. Reads none of these: `choice.damage` does."""
     try:
         document = parse_document(folder)
+    except OtherFormatError:
+        return ""
     except CheckpointError as error:
         return f"{DOCUMENT}: {error.problems[0].found}"
-    if missing := unsummed(folder, document):
-        return f"the sums of {missing[0]} are missing"
-    for name, size in document.files.items():
+    for name, file in document.files.items():
         try:
             actual = (folder / name).stat().st_size
         except OSError:
             return f"{name} is missing"
-        if actual != size:
-            return f"{name} has {actual} bytes instead of {size}"
+        if actual != file.size:
+            return f"{name} has {actual} bytes instead of {file.size}"
     return ""
 
 
@@ -273,18 +268,7 @@ def read_document(folder: Path) -> CheckpointDocument:
     """
     if why := flaw(folder):
         raise not_whole(folder, why)
-    document = parse_document(folder)
-    if document.format not in READABLE:
-        writer = document.versions.get("fastvideo-core", "another version")
-        raise CheckpointError(
-            Problem(
-                found=f"the checkpoint has format {document.format}, written by fastvideo-core {writer}",
-                where=str(folder),
-                allowed=" or ".join(f"format {number}" for number in READABLE),
-                fix=f"pip install fastvideo-core=={writer}, or export it there",
-            )
-        )
-    return document
+    return parse_document(folder)
 
 
 def not_whole(folder: Path, why: str) -> CheckpointError:

@@ -17,7 +17,7 @@ from fastvideo_core.checkpoint.optimizer_state import (
     restore_optimizer,
     restore_scheduler,
 )
-from fastvideo_core.checkpoint.tensors import read_index, read_tensors
+from fastvideo_core.checkpoint.tensors import StoredTensors
 from fastvideo_core.checkpoint.tree import Json, join, references, split
 from fastvideo_core.contracts.method import DistillMethod
 from fastvideo_core.contracts.roles import RoleHandle, is_adapter
@@ -116,7 +116,7 @@ class RunState:
 
         with _understood(where):
             targets = self._targets(skeleton, stored, live)
-        read_tensors(tensor_folder, {key: target for key, target in targets.items() if key not in own})
+        StoredTensors(tensor_folder).read({key: target for key, target in targets.items() if key not in own})
         with _understood(where):
             for key, tensor in own.items():
                 targets[key].copy_(tensor)
@@ -186,7 +186,7 @@ def stored_shapes(skeleton: Json, tensor_folder: Path, own: Mapping[str, Tensor]
     """
     shapes = {
         key: torch.empty(entry.size, dtype=entry.properties.dtype, device="meta")
-        for key, entry in read_index(tensor_folder).items()
+        for key, entry in StoredTensors(tensor_folder).index.items()
     }
     with _understood(str(tensor_folder.parent)):
         state: dict[str, Any] = join(skeleton, {**shapes, **own})

@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 
 from fastvideo_core.checkpoint import storage
-from fastvideo_core.checkpoint.checksums import read_summed
-from fastvideo_core.checkpoint.document import CheckpointDocument
-from fastvideo_core.checkpoint.tensors import read_index, read_tensors
+from fastvideo_core.checkpoint.document import CheckpointDocument, check_files, read_checked
+from fastvideo_core.checkpoint.tensors import StoredTensors
 from fastvideo_core.checkpoint.tree import join
 from fastvideo_core.config.document import read_document as read_yaml
 from fastvideo_core.errors import CheckpointError, Problem, foreign_file
@@ -51,8 +50,8 @@ def describe(path: str | Path) -> CheckpointInfo:
     """
     folder = storage.resolve_checkpoint(path)
     document = storage.read_document(folder)
-    state, ema = _state(folder, document)
-    read_summed(folder / storage.RUN_CONFIG)
+    state, ema = _state(folder, document, StoredTensors(folder / storage.TENSORS))
+    read_checked(folder, storage.RUN_CONFIG, document)
     with _understood(folder):
         return CheckpointInfo(
             path=folder,
@@ -79,49 +78,10 @@ def read_role_weights(
     Raises:
         CheckpointError: role, module or EMA weights are not in it.
     """
-    folder = storage.resolve_checkpoint(path)
-    wanted = _stored_weights(folder, role, ema=ema)
+    weights = CheckpointWeights(path, role, ema=ema)
     if module is not None:
-        _require("module", module, list(wanted), folder)
-        wanted = {module: wanted[module]}
-    targets = {
-        stored.key: torch.empty(stored.size, dtype=stored.dtype)
-        for tensors in wanted.values()
-        for stored in tensors.values()
-    }
-    read_tensors(folder / storage.TENSORS, targets, every_rank_alone=True)
-    trained = _stored_weights(folder, role, ema=False) if ema else wanted
-    with _understood(folder):
-        return {
-            name: {fqn: targets[stored.key].to(trained[name][fqn].dtype) for fqn, stored in tensors.items()}
-            for name, tensors in wanted.items()
-        }
-
-
-class CheckpointWeights:
-    """A WeightSource: a role's whole networks out of a checkpoint, one tensor in memory at a time.
-
-    Args:
-        path, role, ema: as `read_role_weights`.
-
-    Raises:
-        CheckpointError: role or EMA weights are not in it.
-    """
-
-    def __init__(self, path: str | Path, role: str, *, ema: bool) -> None:
-        self._folder = storage.resolve_checkpoint(path)
-        self._stored = _stored_weights(self._folder, role, ema=ema)
-
-    def tensor_names(self, module: str) -> Sequence[str]:
-        """Names of the module's stored tensors."""
-        return list(self._stored.get(module, {}))
-
-    def read(self, module: str, name: str) -> Tensor:
-        """One tensor, read by this process alone."""
-        stored = self._stored[module][name]
-        target = torch.empty(stored.size, dtype=stored.dtype)
-        read_tensors(self._folder / storage.TENSORS, {stored.key: target}, every_rank_alone=True)
-        return target
+        _require("module", module, weights.modules, weights.folder)
+    return {name: weights.read_module(name) for name in ([module] if module is not None else weights.modules)}
 
 
 @dataclass(frozen=True)
@@ -131,24 +91,72 @@ class _Stored:
     dtype: torch.dtype
 
 
-def _stored_weights(folder: Path, role: str, *, ema: bool) -> dict[str, dict[str, _Stored]]:
-    """Where a role's tensors are, by module and name."""
-    state, averages = _state(folder, storage.read_document(folder))
-    with _understood(folder):
-        modules = {name: dict(tensors) for name, tensors in state["roles"].items()}
-    _require("role", role, list(modules), folder)
-    if ema and role not in averages:
-        raise CheckpointError(
-            Problem(
-                found=f"there are no EMA weights of role '{role}'",
-                where=str(folder),
-                allowed=f"EMA weights of: {', '.join(averages) or 'no role (none configured, or not started yet)'}",
-                fix="use the raw weights",
+class CheckpointWeights:
+    """A WeightSource: a role's whole networks out of a checkpoint, one tensor in memory at a time.
+
+    Args:
+        path, role, ema: as `read_role_weights`.
+
+    Raises:
+        CheckpointError: role or EMA weights are not in it; when read, that it is damaged.
+    """
+
+    def __init__(self, path: str | Path, role: str, *, ema: bool) -> None:
+        self.folder = storage.resolve_checkpoint(path)
+        self._document = storage.read_document(self.folder)
+        self._tensors = StoredTensors(self.folder / storage.TENSORS)
+        self._checked = False
+        state, averages = _state(self.folder, self._document, self._tensors)
+        with _understood(self.folder):
+            roles = {name: dict(modules) for name, modules in state["roles"].items()}
+        _require("role", role, list(roles), self.folder)
+        if ema and role not in averages:
+            raise CheckpointError(
+                Problem(
+                    found=f"there are no EMA weights of role '{role}'",
+                    where=str(self.folder),
+                    allowed=f"EMA weights of: {', '.join(averages) or 'no role (none configured, or not started yet)'}",
+                    fix="use the raw weights",
+                )
             )
-        )
-    with _understood(folder):
-        averaged = averages[role] if ema else {}
-        return {name: _tensors({**plain, **averaged.get(name, {})}) for name, plain in modules[role].items()}
+        with _understood(self.folder):
+            averaged = averages[role] if ema else {}
+            self._trained = {name: _tensors(plain) for name, plain in roles[role].items()}
+            self._stored = {
+                name: {**plain, **_tensors(averaged.get(name, {}))} for name, plain in self._trained.items()
+            }
+
+    @property
+    def modules(self) -> list[str]:
+        """Names of the role's modules."""
+        return list(self._stored)
+
+    def tensor_names(self, module: str) -> Sequence[str]:
+        """Names of the module's stored tensors."""
+        return list(self._stored.get(module, {}))
+
+    def read(self, module: str, name: str) -> Tensor:
+        """One tensor, read by this process alone."""
+        (tensor,) = self._read([self._stored[module][name]])
+        return tensor
+
+    def read_module(self, module: str) -> dict[str, Tensor]:
+        """All tensors of a module in the trained dtype, read by this process alone."""
+        stored, trained = self._stored[module], self._trained[module]
+        with _understood(self.folder):
+            dtypes = [trained[name].dtype for name in stored]
+        tensors = zip(stored, self._read(list(stored.values())), dtypes, strict=True)
+        return {name: tensor.to(dtype) for name, tensor, dtype in tensors}
+
+    def _read(self, wanted: Sequence[_Stored]) -> list[Tensor]:
+        if not self._checked:
+            keys = [stored.key for module in self._stored.values() for stored in module.values()]
+            files = [f"{storage.TENSORS}/{name}" for name in self._tensors.files(keys)]
+            check_files(self.folder, files, self._document)
+            self._checked = True
+        targets = {stored.key: torch.empty(stored.size, dtype=stored.dtype) for stored in wanted}
+        self._tensors.read(targets, every_rank_alone=True)
+        return [targets[stored.key] for stored in wanted]
 
 
 def _tensors(entries: Mapping[str, Any]) -> dict[str, _Stored]:
@@ -158,10 +166,9 @@ def _tensors(entries: Mapping[str, Any]) -> dict[str, _Stored]:
     return dict(entries)
 
 
-def _state(folder: Path, document: CheckpointDocument) -> tuple[dict[str, Any], dict[str, Any]]:
+def _state(folder: Path, document: CheckpointDocument, tensors: StoredTensors) -> tuple[dict[str, Any], dict[str, Any]]:
     """The state tree with _Stored in place of tensors, and the averages in it by role."""
-    index = read_index(folder / storage.TENSORS)
-    stored: Any = {key: _Stored(key, entry.size, entry.properties.dtype) for key, entry in index.items()}
+    stored: Any = {key: _Stored(key, entry.size, entry.properties.dtype) for key, entry in tensors.index.items()}
     with _understood(folder):
         state = join(document.state, stored)
         ema = state["callbacks"].get("ema", {})
