@@ -66,7 +66,7 @@ def test_a_stop_ends_the_sampling_at_its_step(tiny_family, tmp_path: Path, kind:
     with pytest.raises(RunStopped) as stopped:
         build_run(tmp_path, run).train(display)
     assert stopped.value.exit_code == 143
-    assert storage.latest_checkpoint(tmp_path / "run").name == "checkpoint-000001"
+    assert storage.resolve_checkpoint(tmp_path / "run").name == "checkpoint-000001"
     steps = MANY if method == "finetune" else 4
     label = "" if method == "finetune" else "student "
     assert [str(one) for one in display.seen] == [f"validating {label}1/2, step {n}/{steps}" for n in (1, 2, 3)]

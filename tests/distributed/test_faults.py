@@ -183,7 +183,7 @@ def test_a_stop_reaches_all_processes_at_the_same_step(tmp_path, number, status)
         process.send_signal(number)
         _, err = process.communicate(timeout=LIMIT)
     assert process.returncode == status, err
-    latest = storage.latest_checkpoint(tmp_path / "run")
+    latest = storage.resolve_checkpoint(tmp_path / "run")
     last = steps_of(tmp_path)[-1]["step"]
     assert latest.name == f"checkpoint-{last:06d}"
     assert err.count(f"stopped by {number.name} after step {last}, and saved as {latest.name}") == 1
@@ -196,7 +196,7 @@ def test_the_main_process_ends_its_work_when_the_others_have_left(tmp_path):
         process.send_signal(signal.SIGTERM)
         _, err = process.communicate(timeout=LIMIT)
     assert process.returncode == 143, err
-    assert (storage.latest_checkpoint(tmp_path / "run") / "heard").exists()
+    assert (storage.resolve_checkpoint(tmp_path / "run") / "heard").exists()
     assert err.count("stopped by SIGTERM after step") == 1
 
 
@@ -205,7 +205,7 @@ def test_a_checkpoint_that_only_the_main_process_knows_to_have_failed_ends_the_r
     with started(tmp_path, run) as process:
         _, err = process.communicate(timeout=LIMIT)
     assert process.returncode == 1, err
-    latest = storage.latest_checkpoint(tmp_path / "run").name
+    latest = storage.resolve_checkpoint(tmp_path / "run").name
     assert "checkpoint-000060 (process 0): the checkpoint could not be written: No space left on device" in err
     assert f"{latest}: the run ends for that" in err
     assert int(latest[-6:]) < 120  # where the next one is due
@@ -238,7 +238,7 @@ def test_a_signal_to_one_process_stops_all_of_them(tmp_path):
     with started(tmp_path, run_yaml(tmp_path, {"kind": "terminated"})) as process:
         _, err = process.communicate(timeout=LIMIT)
     assert process.returncode == 143, err
-    assert storage.latest_checkpoint(tmp_path / "run").name == "checkpoint-000004"
+    assert storage.resolve_checkpoint(tmp_path / "run").name == "checkpoint-000004"
     assert err.count("stopped by SIGTERM after step 4") == 1
 
 
@@ -258,7 +258,7 @@ def test_sigusr1_saves_on_all_processes_and_the_run_goes_on(tmp_path):
         wait_for_step(tmp_path, 2, process)
         process.send_signal(signal.SIGUSR1)
         wait_until(lambda: list((tmp_path / "run").glob("checkpoint-*")), "the checkpoint asked for", process)
-        saved = int(storage.latest_checkpoint(tmp_path / "run").name[-6:])
+        saved = int(storage.resolve_checkpoint(tmp_path / "run").name[-6:])
         wait_for_step(tmp_path, saved + 3, process)
         assert process.poll() is None
         process.send_signal(signal.SIGTERM)
@@ -376,7 +376,7 @@ def test_the_newest_checkpoint_counts_also_where_a_kill_left_it_put_aside(tmp_pa
         _, err = process.communicate(timeout=LIMIT)
     assert process.returncode == 0, err
     assert [line["step"] for line in steps_of(tmp_path)] == list(range(1, 9))
-    assert storage.latest_checkpoint(folder).name == "checkpoint-000008"
+    assert storage.resolve_checkpoint(folder).name == "checkpoint-000008"
     assert (folder / "checkpoint-000006").is_dir()
 
 

@@ -7,6 +7,7 @@ from torch.optim.lr_scheduler import ExponentialLR, LambdaLR
 
 from fastvideo_core.callbacks.config import EMAConfig
 from fastvideo_core.callbacks.ema import EMACallback
+from fastvideo_core.checkpoint.choice import choose
 from fastvideo_core.checkpoint.weights import describe, read_role_weights
 from fastvideo_core.errors import CheckpointError
 
@@ -16,7 +17,7 @@ from .toy_run import Counter, ToyRun, assert_same, network, toy_run
 def resumed(folder, path=None, **options) -> ToyRun:
     run = toy_run(folder, seed=100, **options)
     torch.manual_seed(999)
-    run.manager.load(path or run.manager.resolve("latest"))
+    run.manager.load(path or choose("latest", folder).path)
     return run
 
 

@@ -65,10 +65,12 @@ def test_saves_when_due_and_a_step_only_once(tmp_path):
             seen.append((path.name, step))
 
     run = toy_run(tmp_path, every=3, callbacks={"watcher": Watcher(PluginConfig())})
-    assert [run.manager.maybe_save(step) is not None for step in range(1, 7)] == [False, False, True] * 2
+    assert [run.manager.is_due(step) for step in range(1, 7)] == [False, False, True] * 2
+    run.manager.save(3)
+    run.manager.save(6)
     run.manager.save(6)
     assert seen == [("checkpoint-000003", 3), ("checkpoint-000006", 6)]
-    assert toy_run(tmp_path / "never", every=0).manager.maybe_save(5) is None
+    assert not toy_run(tmp_path / "never", every=0).manager.is_due(5)
 
 
 def test_rotation_keeps_the_newest_and_never_removes_the_one_just_written(tmp_path):
@@ -114,7 +116,7 @@ def test_a_kill_at_any_moment_of_a_save_leaves_latest_whole(tmp_path, saved_befo
         status = forked(lambda run=run, moment=moment: (kill_at(moment), run.manager.save(2)))
 
         restarted = CheckpointManager(folder, every=1, keep=0, config_yaml="", versions={})
-        latest = restarted.resolve("latest")  # before anything is cleaned up
+        latest = choose("latest", folder).path  # before anything is cleaned up
         assert restarted.prepare_resume(choose("latest", folder)) == int(latest.name[-6:])
         assert not saved_before or latest.name == "checkpoint-000002"
         again = toy_run(folder)
@@ -211,13 +213,13 @@ def test_latest_passes_over_an_incomplete_checkpoint_with_a_warning(tmp_path, mi
     run.manager.save(1)
     run.manager.save(2)
     (tmp_path / "checkpoint-000002" / missing).unlink()
-    assert run.manager.resolve("latest").name == "checkpoint-000001"
+    assert choose("latest", tmp_path).path.name == "checkpoint-000001"
     assert "checkpoint-000002 IS NOT WHOLE" in "".join(choose("latest", tmp_path).notes())
     assert missing in "".join(choose("latest", tmp_path).notes())
-    assert storage.latest_checkpoint(tmp_path).name == "checkpoint-000001"
+    assert storage.resolve_checkpoint(tmp_path).name == "checkpoint-000001"
     assert "checkpoint-000002 is passed over: it is not whole" in caplog.text
     with pytest.raises(CheckpointError, match="the checkpoint is not whole"):
-        run.manager.resolve(tmp_path / "checkpoint-000002")
+        choose(tmp_path / "checkpoint-000002", tmp_path)
 
 
 def test_a_truncated_file_is_noticed(tmp_path):
@@ -228,21 +230,21 @@ def test_a_truncated_file_is_noticed(tmp_path):
 
 
 def test_what_is_not_a_checkpoint_is_refused(tmp_path):
-    run = toy_run(tmp_path / "run")
+    output = tmp_path / "run"
     with pytest.raises(CheckpointError, match=r"(?s)no whole checkpoint to resume from.*start without resuming"):
-        run.manager.resolve("latest")
+        choose("latest", output)
     with pytest.raises(CheckpointError, match="there is no such folder"):
-        run.manager.resolve(tmp_path / "nowhere")
+        choose(tmp_path / "nowhere", output)
     (tmp_path / "other").mkdir()
     with pytest.raises(CheckpointError, match=r"(?s)this is not a checkpoint, and holds none.*checkpoint-<step>"):
-        run.manager.resolve(tmp_path / "other")
+        choose(tmp_path / "other", output)
 
 
 def test_a_run_folder_means_its_newest_checkpoint(tmp_path):
     run = toy_run(tmp_path)
     run.manager.save(9)
     run.manager.save(10)
-    assert run.manager.resolve(tmp_path).name == "checkpoint-000010"
+    assert choose(tmp_path, tmp_path).path.name == "checkpoint-000010"
     assert storage.is_checkpoint(tmp_path)
     assert storage.is_checkpoint(tmp_path / "checkpoint-000009")
     assert not storage.is_checkpoint(tmp_path / "checkpoint-000009" / "state")

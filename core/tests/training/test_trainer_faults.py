@@ -87,7 +87,7 @@ def test_too_many_skipped_steps_in_a_row_end_the_run_with_the_last_good_weights(
     assert "allowed: training.max_skipped_steps is 1" in str(caught.value)
     assert "resume from the last checkpoint, whose weights are good" in str(caught.value)
     assert method.weight().tolist() == good[0]
-    path = storage.latest_checkpoint(tmp_path)
+    path = storage.resolve_checkpoint(tmp_path)
     assert read_role_weights(path, "student", ema=False)["net"]["w"].tolist() == good[0]
 
 
@@ -96,7 +96,7 @@ def test_a_run_that_may_skip_no_step_ends_at_the_first(tmp_path):
     with pytest.raises(NonFiniteError, match="step 3: total_loss is nan, grad_norm is nan, grad_norm/student is nan\n"):
         run(method, numbers(0.5, 0.5, math.nan), 6, every=1)
     assert method.weight().item() == 1.0
-    assert storage.latest_checkpoint(tmp_path).name == "checkpoint-000003"
+    assert storage.resolve_checkpoint(tmp_path).name == "checkpoint-000003"
 
 
 def test_skipped_steps_with_good_ones_between_them_do_not_end_the_run(tmp_path):
@@ -160,7 +160,7 @@ def test_a_stop_finishes_the_step_and_saves_it(tmp_path, number, status):
         == f"stopped by {number.name} after step 3, and saved as checkpoint-000003; --resume latest goes on"
     )
     assert method.weight().item() == 2.0 - 3
-    assert storage.latest_checkpoint(tmp_path).name == "checkpoint-000003"
+    assert storage.resolve_checkpoint(tmp_path).name == "checkpoint-000003"
     assert metrics_of(tmp_path)[-1]["step"] == 3
     assert signal.getsignal(number) is before
 
@@ -216,8 +216,10 @@ def test_a_checkpoint_that_fails_in_the_background_ends_the_run_soon_with_the_st
     assert "checkpoint-000200: the checkpoint could not be written: No space" in str(raised.value)
     last = method.seen[-1][0]
     assert last < 400  # where the next one is due
-    assert storage.latest_checkpoint(tmp_path).name == f"checkpoint-{last:06d}"
-    assert read_role_weights(storage.latest_checkpoint(tmp_path), "student", ema=False)["net"]["w"].item() == 2.0 - last
+    assert storage.resolve_checkpoint(tmp_path).name == f"checkpoint-{last:06d}"
+    assert (
+        read_role_weights(storage.resolve_checkpoint(tmp_path), "student", ema=False)["net"]["w"].item() == 2.0 - last
+    )
 
 
 def test_a_run_that_diverges_onto_a_full_disk_tells_of_both(tmp_path, monkeypatch):
@@ -232,13 +234,13 @@ def test_a_run_that_diverges_onto_a_full_disk_tells_of_both(tmp_path, monkeypatc
 def test_a_step_is_saved_before_its_validation(tmp_path):
     class Validates(Linear):
         def log_validation(self, iteration):
-            assert storage.latest_checkpoint(tmp_path).name == f"checkpoint-{iteration:06d}"
+            assert storage.resolve_checkpoint(tmp_path).name == f"checkpoint-{iteration:06d}"
             raise RuntimeError("broken")
 
     method = Validates(config_of(tmp_path, log_validation=True, validation_steps=2, on_validation_error="error"))
     with pytest.raises(ValidationError, match="broken"):
         run(method, numbers(1), 5, every=2)
-    assert storage.latest_checkpoint(tmp_path).name == "checkpoint-000002"
+    assert storage.resolve_checkpoint(tmp_path).name == "checkpoint-000002"
 
 
 def test_a_run_that_is_asked_to_stop_does_not_validate_first(tmp_path):

@@ -95,7 +95,7 @@ def test_a_stop_ends_the_sampling_before_the_next_network_call_and_saves(tmp_pat
     assert str(stopped.value).startswith(f"stopped by {number.name} after step 2, and saved as checkpoint-000002")
     assert method.sampler.calls == 27
     assert method.bundle["sampled"].modules["sampled"].calls == 26
-    assert storage.latest_checkpoint(tmp_path).name == "checkpoint-000002"
+    assert storage.resolve_checkpoint(tmp_path).name == "checkpoint-000002"
     assert method.bundle["sampled"].modules["sampled"].training
     assert signal.getsignal(number) is before
 
@@ -137,7 +137,7 @@ def test_a_sampler_that_calls_no_role_s_network_is_left_between_prompts(tmp_path
 def test_a_stop_in_the_last_step_s_validation_leaves_a_run_that_is_done(tmp_path):
     method = Validates(tmp_path, sends(signal.SIGTERM, at=3))
     run(method, numbers(1), 2, every=100)
-    assert storage.latest_checkpoint(tmp_path).name == "checkpoint-000002"
+    assert storage.resolve_checkpoint(tmp_path).name == "checkpoint-000002"
     assert method.sampler.calls == 3
 
 
@@ -199,7 +199,7 @@ def test_a_validation_that_may_not_fail_ends_the_run_with_its_state_saved(tmp_pa
     assert "validation prompt 2 of 3: RuntimeError: boom" in str(ended.value)
     assert "checkpoint-000002: the run ends for that; its state after step 2 is saved" in str(ended.value)
     assert ended.value.exit_code == 1
-    assert storage.latest_checkpoint(tmp_path).name == "checkpoint-000002"
+    assert storage.resolve_checkpoint(tmp_path).name == "checkpoint-000002"
     assert method.weight().item() == 2.0 - 2
 
 

@@ -63,7 +63,7 @@ class CheckpointManager:
 
     Args:
         output_dir: the run's folder.
-        every: steps between checkpoints for `maybe_save`; 0 never saves there.
+        every: steps between checkpoints for `is_due`; with 0 none is.
         keep: how many of the newest stay; 0 keeps all.
         config_yaml: the resolved run.yaml, stored beside the state.
         versions: of the plug-ins by distribution; those of fastvideo-core and torch are added.
@@ -121,10 +121,6 @@ class CheckpointManager:
     def is_due(self, step: int) -> bool:
         """Whether `step` (steps done so far) is a multiple of `every`."""
         return self.every > 0 and step % self.every == 0
-
-    def maybe_save(self, step: int) -> Path | None:
-        """Saves when `step` is due; the new checkpoint's folder, or None."""
-        return self.save(step) if self.is_due(step) else None
 
     def save(self, step: int) -> Path:
         """Saves the state after `step` steps; once saved, a step is not saved again. Collective.
@@ -254,14 +250,6 @@ class CheckpointManager:
             storage.remove_oldest(self.output_dir, self.keep, target)
 
     # --- loading ------------------------------------------------------------------------------------------------------
-
-    def resolve(self, which: str | Path) -> Path:
-        """The whole checkpoint meant by `latest` (the newest of this run's folder) or by a path. Collective.
-
-        Raises:
-            CheckpointError: there is none.
-        """
-        return choose(which, self.output_dir).path
 
     def prepare_resume(self, choice: Choice | None) -> int:
         """Takes note of the checkpoint that `resume` will load and returns its step; None is none: step 0.

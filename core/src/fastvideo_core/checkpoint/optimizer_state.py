@@ -1,4 +1,8 @@
-"""An optimizer's state by parameter name instead of by position, exact to the bit."""
+"""An optimizer's state by parameter name instead of by position, exact to the bit.
+
+Not torch's `get_optimizer_state_dict`: it steps an optimizer that has not stepped yet, so that the moments of a student who
+learns every second step would begin one step late (test_a_resumed_run_continues_bit_identically).
+"""
 
 from __future__ import annotations
 
@@ -109,16 +113,23 @@ def _log_change(where: str, key: str, then: Any, now: Any) -> None:
     )
 
 
-def allocate_state(
-    key: str, shape: torch.Size, dtype: torch.dtype, parameter: Tensor, group: Mapping[str, Any]
-) -> Tensor:
-    """An empty tensor for one entry of a parameter's state: laid out like the parameter where shapes are equal."""
-    if key == "step":  # torch keeps step counters on the CPU unless the update itself runs from the device
-        on_device = bool(group.get("capturable") or group.get("fused"))
-        return torch.empty(shape, dtype=dtype, device=parameter.device if on_device else "cpu")
-    if shape == parameter.shape:
-        return torch.empty_like(parameter, dtype=dtype, requires_grad=False)
-    return torch.empty(shape, dtype=dtype, device=parameter.device)
+def memory_of_optimizer(optimizer: Optimizer, stored: dict[str, Any], names: Mapping[int, str]) -> dict[str, Any]:
+    """The part "state" of `collect_optimizer` with empty tensors, laid out like the parameters where shapes are equal."""
+    state: dict[str, dict[str, Tensor]] = {}
+    for group, options in zip(optimizer.param_groups, stored["param_groups"], strict=True):
+        # torch keeps step counters on the CPU unless the update itself runs from the device
+        on_device = bool(options.get("capturable") or options.get("fused"))
+        for parameter in group["params"]:
+            for key, value in stored["state"].get(names[id(parameter)], {}).items():
+                if not isinstance(value, Tensor):
+                    continue
+                if value.shape == parameter.shape and key != "step":
+                    memory = torch.empty_like(parameter, dtype=value.dtype, requires_grad=False)
+                else:
+                    device = parameter.device if on_device or key != "step" else "cpu"
+                    memory = torch.empty(value.shape, dtype=value.dtype, device=device)
+                state.setdefault(names[id(parameter)], {})[key] = memory
+    return {"state": state}
 
 
 def _same(one: Any, other: Any) -> bool:

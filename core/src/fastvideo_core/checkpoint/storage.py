@@ -177,17 +177,26 @@ def is_checkpoint(path: str | Path) -> bool:
 
 
 def resolve_checkpoint(path: str | Path) -> Path:
-    """The complete checkpoint that `path` means: itself, or the newest in a run's folder; its tensors are not looked at.
+    """The complete checkpoint that `path` means: itself, or the newest in a run's folder, others being passed over with a
+    warning. Their tensors are not looked at.
 
     Raises:
         CheckpointError: there is none, or it is not whole.
     """
-    found = named_checkpoints(path)
-    if found != [Path(path).expanduser()]:
-        return latest_checkpoint(Path(path).expanduser())
-    if why := flaw(found[0]):
-        raise not_whole(found[0], why)
-    return found[0]
+    for folder in named_checkpoints(path):
+        why = flaw(folder)
+        if not why:
+            return folder
+        if folder == Path(path).expanduser():
+            raise not_whole(folder, why)
+        logger.warning("%s is passed over: it is not whole (%s)", folder, why)
+    raise CheckpointError(
+        Problem(
+            found="there is no whole checkpoint in it",
+            where=str(path),
+            fix="check the path; it is the output_dir of a run that has saved",
+        )
+    )
 
 
 def named_checkpoints(path: str | Path) -> list[Path]:
@@ -208,26 +217,6 @@ def named_checkpoints(path: str | Path) -> list[Path]:
             found="this is not a checkpoint, and holds none",
             where=str(path),
             allowed="a folder checkpoint-<step>, or the output_dir of a run that has some",
-        )
-    )
-
-
-def latest_checkpoint(output_dir: Path) -> Path:
-    """The complete checkpoint of the highest step; others are passed over with a warning. Its tensors are not looked at.
-
-    Raises:
-        CheckpointError: there is none.
-    """
-    for path in checkpoints(output_dir):
-        why = flaw(path)
-        if not why:
-            return path
-        logger.warning("%s is passed over: it is not whole (%s)", path, why)
-    raise CheckpointError(
-        Problem(
-            found="there is no whole checkpoint in it",
-            where=str(output_dir),
-            fix="check the path; it is the output_dir of a run that has saved",
         )
     )
 

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from fastvideo_core.checkpoint.optimizer_state import (
-    allocate_state,
     collect_optimizer,
+    memory_of_optimizer,
     restore_optimizer,
     restore_scheduler,
 )
 from fastvideo_core.checkpoint.tensors import StoredTensors
-from fastvideo_core.checkpoint.tree import Json, join, references, split
+from fastvideo_core.checkpoint.tree import Json, join, split
 from fastvideo_core.contracts.method import DistillMethod
 from fastvideo_core.contracts.roles import RoleHandle, is_adapter
 from fastvideo_core.errors import CheckpointError, FastVideoError, Problem
@@ -115,7 +115,7 @@ class RunState:
             raise CheckpointError([Problem(p.found, p.where or where, p.allowed, p.fix) for p in problems])
 
         with _understood(where):
-            targets = self._targets(skeleton, stored, live)
+            targets = self._targets(stored, live)
         StoredTensors(tensor_folder).read({key: target for key, target in targets.items() if key not in own})
         with _understood(where):
             for key, tensor in own.items():
@@ -137,45 +137,27 @@ class RunState:
                 place = f"lr scheduler '{name}' of role '{handle.name}'"
                 restore_scheduler(scheduler, state["lr_schedulers"][handle.name][name], place)
 
-    def _targets(self, skeleton: Json, stored: dict[str, Any], live: dict[str, Any]) -> dict[str, Tensor]:
+    def _targets(self, stored: dict[str, Any], live: dict[str, Any]) -> dict[str, Tensor]:
         """Where each stored tensor is read to: the live weight itself, else a new tensor laid out like the live one."""
-        in_place, _ = split({"roles": live["roles"]})
+        names = parameter_names(self.method)
+        live["optimizers"] = {
+            handle.name: {
+                name: memory_of_optimizer(optimizer, stored["optimizers"][handle.name][name], names)
+                for name, optimizer in handle.optimizers.items()
+            }
+            for handle in _trainable(self.method)
+        }
         like, _ = split(live)
-        optimizer_state = self._optimizer_targets(stored)
-        kept, _ = split(stored)
+        in_place = split({key: live[key] for key in ("roles", "optimizers")})[0].keys()
         targets = {}
-        for key in references(skeleton):
-            meta = kept[key]
+        for key, meta in split(stored)[0].items():
             if key in in_place:
-                targets[key] = in_place[key]
-            elif key in optimizer_state:
-                targets[key] = optimizer_state[key]
+                targets[key] = like[key]
             elif key in like and like[key].shape == meta.shape:
                 targets[key] = torch.empty_like(like[key], dtype=meta.dtype)
             else:
                 targets[key] = torch.empty(meta.shape, dtype=meta.dtype)
         return targets
-
-    def _optimizer_targets(self, stored: dict[str, Any]) -> dict[str, Tensor]:
-        names = parameter_names(self.method)
-        tree: dict[str, Any] = {}
-        for handle in _trainable(self.method):
-            tree[handle.name] = {}
-            for name, optimizer in handle.optimizers.items():
-                saved = stored["optimizers"][handle.name][name]
-                states = {}
-                for group, options in zip(optimizer.param_groups, saved["param_groups"], strict=True):
-                    for parameter in group["params"]:
-                        entry = saved["state"].get(names[id(parameter)])
-                        if entry is not None:
-                            states[names[id(parameter)]] = {
-                                key: allocate_state(key, value.shape, value.dtype, parameter, options)
-                                if isinstance(value, Tensor)
-                                else value
-                                for key, value in entry.items()
-                            }
-                tree[handle.name][name] = {"state": states}
-        return split({"optimizers": tree})[0]
 
 
 def stored_shapes(skeleton: Json, tensor_folder: Path, own: Mapping[str, Tensor]) -> dict[str, Any]:

@@ -56,7 +56,7 @@ def outcome(runtime: DistillRuntime, offers: Collection[str], plugin_files: Sequ
     folder = Path(runtime.training_args.output_dir)
     written: dict[str, Any] = {"log": str(folder / "metrics.jsonl")}
     try:
-        written["checkpoint"] = str(storage.latest_checkpoint(folder))
+        written["checkpoint"] = str(storage.resolve_checkpoint(folder))
     except CheckpointError:
         return written
     if (folder / "validation").is_dir():
