@@ -21,6 +21,7 @@ from torch import Tensor
 
 from fastvideo_core.contracts.batch import TrainingBatch
 from fastvideo_core.contracts.roles import RoleHandle
+from fastvideo_core.diffusion.noise_ranges import Ranges
 from fastvideo_core.errors import ContractError, Problem
 
 LatentsSource = Literal["data", "zeros"]
@@ -156,6 +157,18 @@ class HasRngGenerators(Protocol):
     """Optional on adapters: generators of its own that belong into the checkpoint."""
 
     def get_rng_generators(self) -> dict[str, torch.Generator]: ...
+
+
+@runtime_checkable
+class NoiseRanges(Protocol):
+    """Optional on adapters: of families whose roles may have a network for each range of noise levels."""
+
+    def noise_ranges(self, handle: RoleHandle) -> Ranges:
+        """(low, high) timesteps of each network, in order: of those that are trained if the role is, else of all.
+
+        A timestep on a border belongs to the range above it. Without this call a role has one network over the whole axis.
+        """
+        ...
 
 
 def members_of(protocol: type) -> dict[str, Any]:

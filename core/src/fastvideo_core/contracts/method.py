@@ -16,6 +16,7 @@ from typing_extensions import TypeVar
 from fastvideo_core.config.run import RunConfig
 from fastvideo_core.contracts.adapter import DistillAdapter, LatentsSource, OnTrainStart
 from fastvideo_core.contracts.batch import TrainingBatch
+from fastvideo_core.contracts.noise_ranges import Draw, RangeOfIteration
 from fastvideo_core.contracts.rng import RandomStreams
 from fastvideo_core.contracts.roles import RoleHandle, RoleManager
 from fastvideo_core.contracts.tracker import NullTracker, Tracker
@@ -52,6 +53,7 @@ class DistillMethod(nn.Module, Generic[Needs]):
         self.validator = validator
         self.tracker: Tracker = NullTracker()
         self.rng = RandomStreams(cfg.training.seed, context.rank(), context.device())
+        self._range_of_iteration = RangeOfIteration()
         self.role_modules = nn.ModuleDict({handle.name: nn.ModuleDict(handle.modules) for handle in bundle})
         for handle in bundle:
             handle.set_trainable()
@@ -189,6 +191,40 @@ class DistillMethod(nn.Module, Generic[Needs]):
         generator = self.rng.local(stream)
         noise = torch.randn(latents.shape, generator=generator, device=generator.device, dtype=torch.float32)
         return noise.to(latents.device)
+
+    def draw_in_one_range(
+        self,
+        handles: Sequence[RoleHandle],
+        draw: Draw,
+        size: int,
+        *,
+        iteration: int,
+        stream: str,
+        shared: str | None = None,
+    ) -> Tensor:
+        """Timesteps [size] of a micro-batch, so that one network of each role serves all samples of an iteration.
+
+        Where roles have several networks (`noise_ranges`), one value is drawn from a shared stream; its range holds for the
+        iteration, its rounds and all processes, and samples are drawn until they lie in it: each still has the
+        distribution of `draw`. Otherwise it is `draw` from the local stream.
+
+        Args:
+            handles: every role that is called at these timesteps.
+            draw: (size, generator) -> timesteps [size].
+            iteration: of `single_train_step`.
+            stream: the local stream of the samples.
+            shared: the shared stream of the range; draws with the same one have the same range. None is `stream`.
+        """
+        return self._range_of_iteration.draw(
+            self.adapter,
+            handles,
+            draw,
+            size,
+            rng=self.rng,
+            iteration=iteration,
+            stream=stream,
+            shared=stream if shared is None else shared,
+        )
 
 
 def _argument(kind: type) -> Any:

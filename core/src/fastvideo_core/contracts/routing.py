@@ -3,46 +3,61 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from fastvideo_core.contracts.adapter import HasRngGenerators, OnTrainStart
+from fastvideo_core.contracts.noise_ranges import RangeCheck, axis_length, noise_ranges_of
 from fastvideo_core.contracts.roles import RoleHandle
+from fastvideo_core.diffusion.noise_ranges import Ranges, boundaries
 from fastvideo_core.errors import ContractError, Problem
 
 
-def route(adapters: Mapping[str, Any], family: str) -> Any:
-    """The adapter that a method calls: with one family its own; with several one with the public members of the recipe's.
+def route(adapters: Mapping[str, Any], family: str, handles: Iterable[RoleHandle] = ()) -> Any:
+    """The adapter that a method calls: the family's own where nothing is to be routed, else one with its public members.
 
-    Calls that take a role go to the adapter of the role's family, all others to the recipe's. `on_train_start` and
-    `get_rng_generators` reach every adapter; generators are then named `<family>/<name>`.
+    With several families, calls that take a role go to the adapter of the role's family, all others to the recipe's;
+    `on_train_start` and `get_rng_generators` reach every adapter, and generators are named `<family>/<name>`. For roles of
+    several networks every call is checked by `RangeCheck`. Collective.
 
     Args:
         adapters: by family, as `RoleHandle.family` names it.
         family: the recipe's.
+        handles: the roles.
     """
     main = adapters[family]
-    if len(adapters) == 1:
+    has_ranges = any(
+        boundaries([noise_ranges_of(adapters[handle.family], handle)], axis_length(adapters[handle.family]))
+        for handle in handles
+    )
+    if len(adapters) == 1 and not has_ranges:
         return main
     members: dict[str, Any] = {name: _member(main, name) for name in dir(main) if not name.startswith("_")}
     if any(isinstance(adapter, OnTrainStart) for adapter in adapters.values()):
         members["on_train_start"] = _start_all
     if any(isinstance(adapter, HasRngGenerators) for adapter in adapters.values()):
         members["get_rng_generators"] = _all_generators
+    if has_ranges:
+        members["noise_ranges"] = _noise_ranges
     # Members are attributes of a class: from Python 3.12 on, `isinstance` of Protocols does not ask `__getattr__`.
-    return type("RoutedAdapter", (_Routed,), members)(adapters, family)
+    return type("RoutedAdapter", (_Routed,), members)(adapters, family, RangeCheck() if has_ranges else None)
 
 
 class _Routed:
-    def __init__(self, adapters: Mapping[str, Any], family: str) -> None:
+    def __init__(self, adapters: Mapping[str, Any], family: str, check: RangeCheck | None) -> None:
         self._adapters = dict(adapters)
         self._main = adapters[family]
+        self._check = check
 
-    def _call(self, name: str, handle: RoleHandle, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    def _call(
+        self, name: str, handle: RoleHandle, t: Tensor | None, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Any:
         """The one place where a call goes to the adapter of a role."""
-        call = getattr(self._adapters.get(handle.family), name, None)
+        adapter = self._adapters.get(handle.family)
+        call = getattr(adapter, name, None)
         if call is None:
             raise ContractError(
                 Problem(
@@ -52,6 +67,8 @@ class _Routed:
                     fix="give the role a family that has it, or choose another method",
                 )
             )
+        if self._check is not None and t is not None:
+            self._check(adapter, name, handle, t)
         return call(*args, **kwargs)
 
 
@@ -74,13 +91,23 @@ def _sender(name: str, signature: inspect.Signature) -> Callable[..., Any]:
     handles = [index for index, parameter in enumerate(parameters) if _is_handle(parameter, first=index == 0)]
     if not handles:
         return lambda self, *args, **kwargs: getattr(self._main, name)(*args, **kwargs)
-    position, keyword = handles[0], parameters[handles[0]].name
+    handle_at = (handles[0], parameters[handles[0]].name)
+    t_at = next(
+        ((index, "t") for index, parameter in enumerate(parameters) if parameter.name == "t"), (len(parameters), "t")
+    )
 
     def by_handle(self: _Routed, *args: Any, **kwargs: Any) -> Any:
-        handle = args[position] if len(args) > position else kwargs.get(keyword)
-        return getattr(self._main, name)(*args, **kwargs) if handle is None else self._call(name, handle, args, kwargs)
+        handle = _argument(handle_at, args, kwargs)
+        if handle is None:
+            return getattr(self._main, name)(*args, **kwargs)
+        return self._call(name, handle, _argument(t_at, args, kwargs), args, kwargs)
 
     return by_handle
+
+
+def _argument(place: tuple[int, str], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    index, name = place
+    return args[index] if len(args) > index else kwargs.get(name)
 
 
 def _is_handle(parameter: inspect.Parameter, *, first: bool) -> bool:
@@ -96,9 +123,14 @@ def _start_all(self: _Routed) -> None:
             adapter.on_train_start()
 
 
+def _noise_ranges(self: _Routed, handle: RoleHandle) -> Ranges:
+    return noise_ranges_of(self._adapters[handle.family], handle)
+
+
 def _all_generators(self: _Routed) -> dict[str, torch.Generator]:
+    several = len(self._adapters) > 1
     return {
-        f"{family}/{name}": generator
+        f"{family}/{name}" if several else name: generator
         for family, adapter in self._adapters.items()
         if isinstance(adapter, HasRngGenerators)
         for name, generator in adapter.get_rng_generators().items()

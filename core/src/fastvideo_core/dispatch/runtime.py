@@ -171,7 +171,8 @@ def build_components(cfg: RunConfig, registry: PluginRegistry) -> ModelComponent
     main: ModelComponents = built[cfg.recipe.family]
     roles = {handle.name: handle for components in built.values() for handle in components.bundle}
     main.bundle = RoleManager({name: roles[name] for name in cfg.roles if name in roles})
-    main.adapter = route({family: components.adapter for family, components in built.items()}, cfg.recipe.family)
+    adapters = {family: components.adapter for family, components in built.items()}
+    main.adapter = route(adapters, cfg.recipe.family, main.bundle)
     for handle in main.bundle:
         if handle.weights is None:
             load_role(handle, sources[handle.name])

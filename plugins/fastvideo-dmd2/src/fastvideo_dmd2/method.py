@@ -22,6 +22,7 @@ from fastvideo_core.contracts.adapter import (
 )
 from fastvideo_core.contracts.batch import TrainingBatch
 from fastvideo_core.contracts.method import DistillMethod, StepResult
+from fastvideo_core.contracts.noise_ranges import is_trained_at
 from fastvideo_core.contracts.rng import stream_seed
 from fastvideo_core.contracts.roles import RoleHandle, RoleManager
 from fastvideo_core.contracts.validation_requests import many_step_requests
@@ -30,7 +31,7 @@ from fastvideo_core.diffusion.reduce import variation_per_sample
 from fastvideo_core.diffusion.rollout import roll_to
 from fastvideo_core.diffusion.timesteps import timestep_fractions
 from fastvideo_core.distributed import context
-from fastvideo_core.errors import ContractError, Problem
+from fastvideo_core.errors import ConfigError, ContractError, Problem
 from fastvideo_core.optim import build_lr_scheduler, build_optimizer
 from fastvideo_core.placing.shard import shard_roles
 from fastvideo_dmd2.adversarial import AdversarialGradient, AdversarialNeeds, AdversarialTerm, DiscriminatorHeads
@@ -90,6 +91,11 @@ class DMD2Method(DistillMethod[Needs]):
             handle.optimizers["adamw"] = optimizer
             handle.lr_schedulers["adamw"] = build_lr_scheduler(optimizer, cfg, handle.name, num_updates=updates)
         self.adversarial = self._adversarial_term() if self.config.adversarial_weight > 0 else None
+        self._iteration = 0
+        self._exits = [n for n, t in enumerate(self.schedule.timesteps) if is_trained_at(adapter, self.student, t)]
+        if not self._exits:
+            found = f"the student's network is trained at none of its timesteps {list(self.schedule.timesteps)}"
+            raise ConfigError(Problem(found, "method_config.dmd_denoising_steps", fix="add one that it is trained at"))
         self._exit = (0, 0)  # (iteration, exit index): all accumulation rounds of an iteration leave at the same step
         self._teacher_was_sampled = False
 
@@ -125,6 +131,7 @@ class DMD2Method(DistillMethod[Needs]):
     def single_train_step(
         self, batch: Any, iteration: int, *, current_vsa_sparsity: float = 0.0
     ) -> Iterator[StepResult]:
+        self._iteration = iteration
         prepared = self.prepare_batch(
             batch, latents_source=self.config.latents_source(), current_vsa_sparsity=current_vsa_sparsity
         )
@@ -162,15 +169,22 @@ class DMD2Method(DistillMethod[Needs]):
         Ranks whose networks are sharded must make equally many calls.
         """
         if self._exit[0] != iteration:
-            drawn = torch.randint(len(self.schedule), (), generator=self.rng.shared("exit_step"))
-            self._exit = (iteration, int(drawn))
+            drawn = torch.randint(len(self._exits), (), generator=self.rng.shared("exit_step"))
+            self._exit = (iteration, self._exits[int(drawn)])
         return self._exit[1]
 
     def exit_timesteps(self, batch_size: int) -> Tensor:
         """A timestep of the schedule for each sample [B]: uniform. For data, where no rollout leads there."""
-        generator = self.rng.local("exit_steps")
-        drawn = torch.randint(len(self.schedule), (batch_size,), generator=generator, device=generator.device)
-        return self._levels[drawn.to(self._levels.device)]
+
+        def draw(size: int, generator: torch.Generator) -> Tensor:
+            drawn = torch.randint(len(self._exits), (size,), generator=generator, device=generator.device)
+            levels = self._levels.to(drawn.device)
+            return levels[torch.tensor(self._exits, device=drawn.device)[drawn]]
+
+        t = self.draw_in_one_range(
+            (self.student,), draw, batch_size, iteration=self._iteration, stream="exit_steps", shared="exit_range"
+        )
+        return t.to(self._levels.device)
 
     def exit_metrics(self, t: Tensor) -> dict[str, Tensor]:
         """Where the samples' rollouts ended [B]: which call of the schedule, counted from 1, and its timestep; their means."""
@@ -266,12 +280,25 @@ class DMD2Method(DistillMethod[Needs]):
             yield {"total_loss": self.config.discriminator_weight * part.loss, **part.losses}, {}, part.metrics
 
     def score_timesteps(self, batch_size: int, stream: str) -> Tensor:
-        """Noise levels of the scores, one per sample [B]: uniform, shifted, then held inside the configured range."""
-        generator = self.rng.local(f"{stream}_timestep")
+        """Noise levels of the scores, one per sample [B]: uniform, shifted, then held inside the configured bounds.
+
+        All of an iteration are served by one network of the teacher and one of the critic.
+        """
         total = self.adapter.num_train_timesteps
-        u = torch.rand(batch_size, generator=generator, device=generator.device)
-        t: Tensor = self.adapter.shift_and_clamp_timestep(u * total)
-        return t.clamp(self.config.min_timestep_ratio * total, self.config.max_timestep_ratio * total)
+
+        def draw(size: int, generator: torch.Generator) -> Tensor:
+            u = torch.rand(size, generator=generator, device=generator.device)
+            t: Tensor = self.adapter.shift_and_clamp_timestep(u * total)
+            return t.clamp(self.config.min_timestep_ratio * total, self.config.max_timestep_ratio * total)
+
+        return self.draw_in_one_range(
+            (self.critic, self.teacher),
+            draw,
+            batch_size,
+            iteration=self._iteration,
+            stream=f"{stream}_timestep",
+            shared="score_range",
+        )
 
     def timestep_fractions(self, t: Tensor) -> Tensor:
         """The fraction of timesteps [B] in each tenth of the noise axis, [10]."""

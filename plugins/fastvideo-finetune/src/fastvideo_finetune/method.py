@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from fastvideo_core.config.run import RunConfig
@@ -38,6 +39,7 @@ class FinetuneMethod(DistillMethod[FinetuneNeeds]):
         assert isinstance(cfg.method_config, FinetuneConfig)
         self.config: FinetuneConfig = cfg.method_config
         self.student = bundle["student"]
+        self._iteration = 0
         optimizer = build_optimizer(self.student, cfg)
         self.student.optimizers["adamw"] = optimizer
         self.student.lr_schedulers["adamw"] = build_lr_scheduler(
@@ -45,6 +47,7 @@ class FinetuneMethod(DistillMethod[FinetuneNeeds]):
         )
 
     def single_train_step(self, batch: Any, iteration: int, *, current_vsa_sparsity: float = 0.0) -> StepResult:
+        self._iteration = iteration
         prepared = self.prepare_batch(batch, current_vsa_sparsity=current_vsa_sparsity)
         t = self.sample_timesteps(prepared.batch_size).to(prepared.latents.device)
         noise = self.noise_like(prepared.latents, "noise")
@@ -57,17 +60,21 @@ class FinetuneMethod(DistillMethod[FinetuneNeeds]):
         return {"total_loss": loss}, {}, metrics
 
     def sample_timesteps(self, batch_size: int) -> Tensor:
-        """Shifted timesteps of a micro-batch, [B]."""
-        return sample_timesteps(
-            self.config.timestep_sampling,
-            batch_size,
-            self.rng.local("timestep"),
-            shift=self.adapter.shift_and_clamp_timestep,
-            num_train_timesteps=self.adapter.num_train_timesteps,
-            logit_mean=self.config.logit_mean,
-            logit_std=self.config.logit_std,
-            mode_scale=self.config.mode_scale,
-        )
+        """Shifted timesteps of a micro-batch, [B]; one network of the student serves all of an iteration."""
+
+        def draw(size: int, generator: torch.Generator) -> Tensor:
+            return sample_timesteps(
+                self.config.timestep_sampling,
+                size,
+                generator,
+                shift=self.adapter.shift_and_clamp_timestep,
+                num_train_timesteps=self.adapter.num_train_timesteps,
+                logit_mean=self.config.logit_mean,
+                logit_std=self.config.logit_std,
+                mode_scale=self.config.mode_scale,
+            )
+
+        return self.draw_in_one_range((self.student,), draw, batch_size, iteration=self._iteration, stream="timestep")
 
     def loss_at(self, batch: TrainingBatch, noise: Tensor, t: Tensor) -> Tensor:
         """The loss for given noise [B, ...] and timesteps [B]; a scalar."""

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 import torch
 from pydantic import Field
+from torch import Tensor
 
 from fastvideo_core.config.run import RunConfig
 from fastvideo_core.config.sections import MethodConfig
@@ -65,9 +66,9 @@ class ToyMethod(DistillMethod[ToyNeeds]):
 
     def single_train_step(self, batch: Any, iteration: int, *, current_vsa_sparsity: float = 0.0) -> StepResult:
         prepared = self.prepare_batch(batch, current_vsa_sparsity=current_vsa_sparsity)
-        generator = self.rng.local("timestep")
-        u = torch.rand(prepared.batch_size, generator=generator, device=generator.device)
-        t = self.adapter.shift_and_clamp_timestep(u.to(prepared.latents.device) * self.adapter.num_train_timesteps)
+        t = self.draw_in_one_range(
+            (self.student, self.teacher), self._draw, prepared.batch_size, iteration=iteration, stream="timestep"
+        ).to(prepared.latents.device)
         noise = self.noise_like(prepared.latents, "noise")
         noisy = self.adapter.add_noise(prepared.latents, noise, t)
         with torch.no_grad():
@@ -78,6 +79,11 @@ class ToyMethod(DistillMethod[ToyNeeds]):
         regression = prediction - self.adapter.prediction_target(prepared.latents, noise, t)
         errors = (x0 - target) ** 2 + regression**2
         return {"total_loss": mean_per_sample(errors, prepared.loss_weight).mean()}, {}, {}
+
+    def _draw(self, size: int, generator: torch.Generator) -> Tensor:
+        u = torch.rand(size, generator=generator, device=generator.device)
+        t: Tensor = self.adapter.shift_and_clamp_timestep(u * self.adapter.num_train_timesteps)
+        return t
 
     def backward(self, loss_map: dict[str, Any], outputs: Any, *, grad_accum_rounds: int = 1) -> None:
         self.adapter.backward(loss_map["total_loss"], None, grad_accum_rounds)
