@@ -175,16 +175,15 @@ class DMD2Method(DistillMethod[Needs]):
 
     def exit_timesteps(self, batch_size: int) -> Tensor:
         """A timestep of the schedule for each sample [B]: uniform. For data, where no rollout leads there."""
+        levels = self._levels[self._exits]
 
         def draw(size: int, generator: torch.Generator) -> Tensor:
             drawn = torch.randint(len(self._exits), (size,), generator=generator, device=generator.device)
-            levels = self._levels.to(drawn.device)
-            return levels[torch.tensor(self._exits, device=drawn.device)[drawn]]
+            return levels[drawn.to(levels.device)]
 
-        t = self.draw_in_one_range(
+        return self.draw_in_one_range(
             (self.student,), draw, batch_size, iteration=self._iteration, stream="exit_steps", shared="exit_range"
         )
-        return t.to(self._levels.device)
 
     def exit_metrics(self, t: Tensor) -> dict[str, Tensor]:
         """Where the samples' rollouts ended [B]: which call of the schedule, counted from 1, and its timestep; their means."""

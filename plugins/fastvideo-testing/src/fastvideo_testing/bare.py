@@ -17,7 +17,7 @@ class OnlyDeclared:
 
     def __init__(self, adapter: Any, method: type[DistillMethod], cfg: RunConfig) -> None:
         self._adapter = adapter
-        self._allowed = {*members_needed(method, cfg), "prepare_batch", "on_train_start"}
+        self._allowed = {*members_needed(method, cfg), "prepare_batch", "on_train_start", "noise_ranges"}
         self._method = method.__name__
 
     def __getattr__(self, name: str) -> Any:
