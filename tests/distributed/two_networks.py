@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
-from fastvideo_core import register_model
+from fastvideo_core import register_method, register_model
 from fastvideo_core.config.run import RunConfig
 from fastvideo_core.contracts.family import ModelComponents
 from fastvideo_core.contracts.roles import RoleHandle
 from fastvideo_core.diffusion.noise_ranges import Ranges
+from fastvideo_core.distributed import context
+from fastvideo_finetune.config import FinetuneConfig
+from fastvideo_finetune.method import FinetuneMethod
+from fastvideo_testing.draws import PerSampleDraws
+from fastvideo_testing.runs import toy_family
 from fastvideo_testing.toy import ToyAdapter, ToyConfig, build_toy_components
 
+STEPS = 12
 BOUNDARY = 600.0
-TWO = "toy/two/"
+TWO = "two/"
 """A role whose path begins so has a network above BOUNDARY, `transformer`, and one below, `transformer_2`."""
 
 RANGES = {"transformer": (BOUNDARY, 1000.0), "transformer_2": (0.0, BOUNDARY)}
@@ -37,11 +47,6 @@ class TwoNetworksAdapter(ToyAdapter):
         return super().predict_noise(handle, noisy_latents, t, *args, **kwargs)
 
 
-def register() -> None:
-    """Makes the family known, beside those that are."""
-    register_model("two", config=ToyConfig)(build)
-
-
 def build(cfg: RunConfig) -> ModelComponents:
     components = build_toy_components(cfg)
     for handle in components.bundle:
@@ -54,3 +59,88 @@ def build(cfg: RunConfig) -> ModelComponents:
             handle.modules["transformer_2"] = lower.train(handle.trainable)
     adapter = TwoNetworksAdapter(components.adapter.flow_shift)
     return ModelComponents(components.bundle, adapter, dataloader=components.dataloader)
+
+
+class IgnorantMethod(FinetuneMethod):
+    """Knows nothing of noise ranges."""
+
+    def sample_timesteps(self, batch_size: int) -> Tensor:
+        generator = self.rng.local("timestep")
+        return 1000 * torch.rand(batch_size, generator=generator, device=generator.device)
+
+
+METHODS: dict[str, dict[str, Any]] = {
+    "dmd2": {
+        "roles": {"student": "toy/student", "teacher": f"{TWO}teacher", "critic": f"{TWO}critic"},
+        "method_config": {"generator_update_interval": 2, "dmd_denoising_steps": [1000, 750, 500]},
+    },
+    "finetune": {"roles": {"student": f"{TWO}student"}},
+    "ignorant": {"roles": {"student": f"{TWO}student"}},
+}
+
+
+def run_of(method: str, output_dir: Path, **training: Any) -> dict[str, Any]:
+    """A run of the family; roles other than the teacher are trained."""
+    given = METHODS[method]
+    return {
+        "recipe": {"family": "two", "method": method},
+        "roles": {name: {"path": path, "trainable": name != "teacher"} for name, path in given["roles"].items()},
+        "training": {
+            "seed": 5,
+            "output_dir": str(output_dir),
+            "max_train_steps": STEPS,
+            "num_gpus": context.world_size(),
+            "learning_rate": 1e-2,
+            "weight_decay": 0.1,
+            **training,
+        },
+        "method_config": given.get("method_config", {}),
+    }
+
+
+@contextmanager
+def two_networks_world() -> Iterator[None]:
+    """Inside, the family `two` and the method `ignorant` exist beside everything installed."""
+    with toy_family():
+        register_model("two", config=ToyConfig)(build)
+        register_method("ignorant", config=FinetuneConfig, roles=("student",))(IgnorantMethod)
+        yield
+
+
+class Observed:
+    """Trains a runtime whose every sample draws its own numbers, however samples are dealt out to processes.
+
+    Attributes:
+        moved: of each iteration, the networks whose weights changed, as `role.network`.
+    """
+
+    def __init__(self, runtime: Any, batch_size: int) -> None:
+        self.moved: list[list[str]] = []
+        method = runtime.method
+        step, update = method.single_train_step, method.optimizers_schedulers_step
+        with PerSampleDraws(method, batch_size) as draws:
+
+            def drawn(batch: Any, iteration: int, **options: Any) -> Any:
+                draws.begin(iteration, context.rank() * batch_size)
+                return step(batch, iteration, **options)
+
+            def noted(iteration: int) -> None:
+                before = self._networks(method)
+                update(iteration)
+                after = self._networks(method)
+                self.moved.append([name for name in before if not torch.equal(before[name], after[name])])
+
+            method.single_train_step, method.optimizers_schedulers_step = drawn, noted
+            runtime.train()
+
+    @staticmethod
+    def _networks(method: Any) -> dict[str, Tensor]:
+        return {
+            f"{handle.name}.{name}": torch.cat([_whole(p).flatten() for p in module.parameters()])
+            for handle in method.bundle
+            for name, module in handle.modules.items()
+        }
+
+
+def _whole(parameter: Tensor) -> Tensor:
+    return (parameter.full_tensor() if isinstance(parameter, DTensor) else parameter).detach().clone()

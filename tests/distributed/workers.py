@@ -6,19 +6,23 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import torch.distributed as dist
 from torch.distributed.tensor import DTensor
 
+from fastvideo_core.contracts.noise_ranges import RangeCheck
+from fastvideo_core.contracts.rng import RandomStreams
 from fastvideo_core.distributed import context
 from fastvideo_testing.runs import build_run, toy_family
 from tests.distributed.draws import GlobalDraws
+from tests.distributed.two_networks import Observed, run_of, two_networks_world
 
 WORKERS: dict[str, Callable[..., None]] = {}
 
@@ -101,6 +105,33 @@ def compiled_graphs() -> int:
     from torch._dynamo.utils import counters
 
     return counters["stats"]["unique_graphs"]
+
+
+@worker
+def two_networks(
+    out: Path, *, method: str, batch_size: int, wrong: Sequence[str] = (), training: dict[str, Any] | None = None
+) -> None:
+    """Trains the family `two`: its losses, weights and moved networks.
+
+    Args:
+        wrong: `range per rank`: each draws its own; `unchecked`: nobody compares the ranges of calls.
+    """
+
+    def own(rng: RandomStreams, name: str) -> torch.Generator:
+        return rng.local(f"{name} of rank {context.rank()}")
+
+    with two_networks_world(), pytest.MonkeyPatch.context() as patch:
+        if "range per rank" in wrong:
+            shared = RandomStreams.shared
+            patch.setattr(
+                RandomStreams, "shared", lambda rng, name: (shared if name == "exit_step" else own)(rng, name)
+            )
+        if "unchecked" in wrong:
+            patch.setattr(RangeCheck, "__call__", lambda *_: None)
+        runtime = build_run(own_folder(out), run_of(method, out, train_batch_size=batch_size, **(training or {})))
+        observed = Observed(runtime, batch_size)
+    save(out / "weights.pt", weights(runtime.method))
+    save(out / "moved.pt", observed.moved)
 
 
 @worker
