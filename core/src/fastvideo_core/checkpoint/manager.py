@@ -21,7 +21,7 @@ from fastvideo_core.checkpoint.document import FORMAT, CheckpointDocument, Store
 from fastvideo_core.checkpoint.rank_state import OwnState, separate, with_own_state
 from fastvideo_core.checkpoint.rng_state import collect_rng, restore_rng, rng_of_other_world
 from fastvideo_core.checkpoint.storage import CheckpointWriteError
-from fastvideo_core.checkpoint.tensors import save_file, write_tensors
+from fastvideo_core.checkpoint.tensors import StoredTensors, save_file, write_tensors
 from fastvideo_core.checkpoint.training_state import RunCallbacks, RunState
 from fastvideo_core.checkpoint.tree import Json, split
 from fastvideo_core.contracts.method import DistillMethod
@@ -289,7 +289,7 @@ class CheckpointManager:
                 document.world_size,
                 context.world_size(),
             )
-        run.restore(skeleton, folder / storage.TENSORS, own)
+        run.restore(skeleton, StoredTensors(folder / storage.TENSORS), own)
         self._rng, self._rng_source = rng, str(folder)
         with foreign_file(folder / "rng", "random state", CheckpointError, "use another checkpoint"):
             self.restore_rng()

@@ -108,7 +108,7 @@ class StoredTensors(HuggingFaceStorageReader):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(str(folder))
-        self._folder = folder
+        self.folder = folder
 
     @property
     def index(self) -> dict[str, TensorStorageMetadata]:
@@ -133,7 +133,7 @@ class StoredTensors(HuggingFaceStorageReader):
         if not targets:
             return
         alone = every_rank_alone or context.world_size() == 1
-        with foreign_file(self._folder, "set of stored tensors", CheckpointError, _DAMAGED), _first_failure():
+        with foreign_file(self.folder, "set of stored tensors", CheckpointError, _DAMAGED), _first_failure():
             dcp_load(dict(targets), storage_reader=self, no_dist=alone)
 
     def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
@@ -141,7 +141,7 @@ class StoredTensors(HuggingFaceStorageReader):
 
     @cached_property
     def _metadata(self) -> Metadata:
-        with foreign_file(self._folder, "set of stored tensors", CheckpointError, _DAMAGED):
+        with foreign_file(self.folder, "set of stored tensors", CheckpointError, _DAMAGED):
             return super().read_metadata()
 
 

@@ -11,6 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from fastvideo_core.checkpoint.comparison import compare_names, compare_states, compare_tensors, optimizer_of
 from fastvideo_core.checkpoint.optimizer_state import (
     collect_optimizer,
     memory_of_optimizer,
@@ -23,8 +24,6 @@ from fastvideo_core.contracts.method import DistillMethod
 from fastvideo_core.contracts.roles import RoleHandle, is_adapter
 from fastvideo_core.errors import CheckpointError, FastVideoError, Problem
 from fastvideo_core.weights.parameter_names import clean_name
-
-_SHOWN = 5  # names listed per problem
 
 
 class SavedHook(Protocol):
@@ -81,7 +80,7 @@ class RunState:
             "families": {handle.name: handle.family for handle in roles},
             "optimizers": {
                 handle.name: {
-                    name: collect_optimizer(optimizer, names, _optimizer(handle.name, name))
+                    name: collect_optimizer(optimizer, names, optimizer_of(handle.name, name))
                     for name, optimizer in handle.optimizers.items()
                 }
                 for handle in roles
@@ -95,28 +94,27 @@ class RunState:
             "dataloader": self.dataloader.state_dict() if isinstance(self.dataloader, ResumableLoader) else None,
         }
 
-    def restore(self, skeleton: Json, tensor_folder: Path, own: Mapping[str, Tensor]) -> None:
+    def restore(self, skeleton: Json, tensors: StoredTensors, own: Mapping[str, Tensor]) -> None:
         """Puts a stored state back: weights in place, everything else through its owner's load method.
 
         Args:
-            own: the tensors of the skeleton that are not in the folder, but this process's own.
+            skeleton, own: of `with_own_state`.
+            tensors: those of all processes.
 
         Raises:
             CheckpointError: the checkpoint is damaged, or of another run: naming all that does not fit.
         """
-        where = str(tensor_folder.parent)
+        where = str(tensors.folder.parent)
         live = self.collect()
-        stored = stored_shapes(skeleton, tensor_folder, own)
+        stored = stored_shapes(skeleton, tensors, own)
         with _understood(where):
-            problems = [*_compare_weights(stored["roles"], live["roles"]), *_compare_optimizers(stored, live)]
-            if not self.new_data:
-                problems += _compare_dataloader(stored["dataloader"], live["dataloader"])
+            problems = compare_states(stored, live, data=not self.new_data)
         if problems:
             raise CheckpointError([Problem(p.found, p.where or where, p.allowed, p.fix) for p in problems])
 
         with _understood(where):
             targets = self._targets(stored, live)
-        StoredTensors(tensor_folder).read({key: target for key, target in targets.items() if key not in own})
+        tensors.read({key: target for key, target in targets.items() if key not in own})
         with _understood(where):
             for key, tensor in own.items():
                 targets[key].copy_(tensor)
@@ -131,7 +129,7 @@ class RunState:
         names = parameter_names(self.method)
         for handle in _trainable(self.method):
             for name, optimizer in handle.optimizers.items():
-                place = _optimizer(handle.name, name)
+                place = optimizer_of(handle.name, name)
                 restore_optimizer(optimizer, state["optimizers"][handle.name][name], names, place)
             for name, scheduler in handle.lr_schedulers.items():
                 place = f"lr scheduler '{name}' of role '{handle.name}'"
@@ -160,7 +158,7 @@ class RunState:
         return targets
 
 
-def stored_shapes(skeleton: Json, tensor_folder: Path, own: Mapping[str, Tensor]) -> dict[str, Any]:
+def stored_shapes(skeleton: Json, tensors: StoredTensors, own: Mapping[str, Tensor]) -> dict[str, Any]:
     """A stored state whose tensors have shapes and dtypes alone; see `RunState.restore`.
 
     Raises:
@@ -168,9 +166,9 @@ def stored_shapes(skeleton: Json, tensor_folder: Path, own: Mapping[str, Tensor]
     """
     shapes = {
         key: torch.empty(entry.size, dtype=entry.properties.dtype, device="meta")
-        for key, entry in StoredTensors(tensor_folder).index.items()
+        for key, entry in tensors.index.items()
     }
-    with _understood(str(tensor_folder.parent)):
+    with _understood(str(tensors.folder.parent)):
         state: dict[str, Any] = join(skeleton, {**shapes, **own})
         return state
 
@@ -189,13 +187,13 @@ def misfits(
     """
     with _understood(where):
         roles = stored["roles"]
-        problems = _compare_names("trainable role", roles, trainable)
+        problems = compare_names("trainable role", roles, trainable)
         for handle in outlines:
             for name, module in handle.modules.items():
                 if (kept := roles.get(handle.name, {}).get(name)) is not None:
                     now = stored_tensors(handle, module)
                     alike = {fqn: now[fqn].to(kept[fqn].dtype) if fqn in kept else now[fqn] for fqn in now}
-                    problems += _compare_module(kept, alike, f"role '{handle.name}', module '{name}'")
+                    problems += compare_tensors(kept, alike, f"role '{handle.name}', module '{name}'")
     return [Problem(p.found, f"{where}, {p.where}" if p.where else where, p.allowed, p.fix) for p in problems]
 
 
@@ -234,10 +232,6 @@ def _trainable(method: DistillMethod) -> list[RoleHandle]:
     return [handle for handle in method.bundle if handle.trainable]
 
 
-def _optimizer(role: str, name: str) -> str:
-    return f"optimizer '{name}' of role '{role}'"
-
-
 @contextmanager
 def _understood(where: str) -> Iterator[None]:
     """Not `foreign_file`: memory may run out inside, which is no fault of the checkpoint."""
@@ -261,88 +255,3 @@ def _hand_over(owner: str, load: Any, state: Any, where: str) -> None:
                 fix="resume with the run.yaml and the plug-in versions that wrote the checkpoint (both are in it)",
             )
         ) from error
-
-
-_OTHER_RUN = "resume with the run.yaml that lies in the checkpoint, or start a new run from its weights"
-
-
-def _compare_names(kind: str, stored: Iterable[str], live: Iterable[str], where: str = "") -> list[Problem]:
-    stored, live = list(stored), list(live)
-    problems = []
-    if missing := [name for name in live if name not in set(stored)]:
-        problems.append(
-            Problem(
-                found=f"it has no {kind} {_some(missing)}, which this run has",
-                where=where,
-                allowed=f"the checkpoint has: {_some(stored)}",
-                fix=_OTHER_RUN,
-            )
-        )
-    if extra := [name for name in stored if name not in set(live)]:
-        problems.append(
-            Problem(
-                found=f"it has the {kind} {_some(extra)}, which this run has not",
-                where=where,
-                allowed=f"this run has: {_some(live)}",
-                fix=_OTHER_RUN,
-            )
-        )
-    return problems
-
-
-def _compare_weights(stored: dict[str, Any], live: dict[str, Any]) -> list[Problem]:
-    problems = _compare_names("trainable role", stored, live)
-    for role in [role for role in live if role in stored]:
-        problems += _compare_names("module", stored[role], live[role], f"role '{role}'")
-        for module in [name for name in live[role] if name in stored[role]]:
-            where = f"role '{role}', module '{module}'"
-            problems += _compare_module(stored[role][module], live[role][module], where)
-    return problems
-
-
-def _compare_module(kept: Mapping[str, Tensor], now: Mapping[str, Tensor], where: str) -> list[Problem]:
-    problems = _compare_names("parameter", kept, now, where)
-    differing = [
-        f"'{fqn}' is {_form(kept[fqn])} in the checkpoint and {_form(now[fqn])} in this run"
-        for fqn in now
-        if fqn in kept and _form(kept[fqn]) != _form(now[fqn])
-    ]
-    return [*problems, Problem(_some(differing, "; "), where, fix=_OTHER_RUN)] if differing else problems
-
-
-def _compare_optimizers(stored: dict[str, Any], live: dict[str, Any]) -> list[Problem]:
-    problems = []
-    for role in [role for role in live["roles"] if role in stored["roles"]]:
-        for kind, section in (("optimizer", "optimizers"), ("lr scheduler", "lr_schedulers")):
-            problems += _compare_names(kind, stored[section][role], live[section][role], f"role '{role}'")
-        for name, now in live["optimizers"][role].items():
-            kept = stored["optimizers"][role].get(name)
-            if kept is None:
-                continue
-            where = _optimizer(role, name)
-            groups, own = [[group["params"] for group in one["param_groups"]] for one in (kept, now)]
-            if len(groups) != len(own):
-                problems.append(
-                    Problem(f"it has {len(groups)} parameter groups, this run has {len(own)}", where, fix=_OTHER_RUN)
-                )
-            for index, (group, mine) in enumerate(zip(groups, own, strict=False)):
-                problems += _compare_names("parameter", group, mine, f"{where}, group {index}")
-    return problems
-
-
-def _compare_dataloader(stored: Any, live: Any) -> list[Problem]:
-    if (stored is None) == (live is None):
-        return []
-    if live is None:
-        return [Problem("it holds the position in the data, but this run's dataloader cannot resume", fix=_OTHER_RUN)]
-    return [Problem("it holds no position in the data, but this run's dataloader needs one", fix=_OTHER_RUN)]
-
-
-def _form(tensor: Tensor) -> str:
-    return f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}"
-
-
-def _some(names: Iterable[str], separator: str = ", ") -> str:
-    names = list(names)
-    more = f"{separator}... and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return separator.join(names[:_SHOWN]) + more or "none"

@@ -8,6 +8,7 @@ from typing import Any
 from fastvideo_core.checkpoint import storage
 from fastvideo_core.checkpoint.choice import Choice
 from fastvideo_core.checkpoint.rank_state import with_own_state
+from fastvideo_core.checkpoint.tensors import StoredTensors
 from fastvideo_core.checkpoint.training_state import misfits, stored_shapes
 from fastvideo_core.checkpoint.weights import describe
 from fastvideo_core.config.run import RunConfig
@@ -45,7 +46,7 @@ def resume_problems(
     new_data = cfg.training.resume_with_new_data
     document = storage.read_document(choice.path)
     skeleton, own = with_own_state(choice.path, document, cfg.training.num_gpus, new_data=new_data)
-    stored = stored_shapes(skeleton, choice.path / storage.TENSORS, own)
+    stored = stored_shapes(skeleton, StoredTensors(choice.path / storage.TENSORS), own)
     trainable = [name for name, role in cfg.roles.items() if role.trainable]
     outlines = [handle for name in trainable if (handle := _outline(cfg, registry, name, rows)) is not None]
     problems = misfits(stored, trainable=trainable, outlines=outlines, where=str(choice.path))
