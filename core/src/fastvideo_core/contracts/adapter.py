@@ -187,11 +187,24 @@ def members_of(protocol: type) -> dict[str, Any]:
     return members
 
 
-def check_adapter(adapter: Any, needed: type | Iterable[type], *, method: str, family: str) -> None:
+def role_parameter(signature: inspect.Signature) -> int | None:
+    """The place of the role in a bound call: the parameter annotated RoleHandle, or a first one named `handle`."""
+    for index, parameter in enumerate(signature.parameters.values()):
+        annotation = parameter.annotation
+        annotated = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", "")
+        if annotated.rpartition(".")[2] == RoleHandle.__name__ or (index == 0 and parameter.name == "handle"):
+            return index
+    return None
+
+
+def check_adapter(
+    adapter: Any, needed: type | Iterable[type], *, method: str, family: str, roles_only: bool = False
+) -> None:
     """Fails unless the adapter has `prepare_batch` and every member of the needed Protocols, callable as they say.
 
     Args:
         adapter: the adapter, or its class where none is made yet; attributes that only an instance has are not missed then.
+        roles_only: look only at calls that take a role, as of a family beside the recipe's.
 
     Raises:
         ContractError: listing everything that is missing, has another signature, or is no Protocol.
@@ -208,6 +221,8 @@ def check_adapter(adapter: Any, needed: type | Iterable[type], *, method: str, f
             fix = "name a class with Protocol among its bases: class Needs(AddNoise, PredictX0, Protocol)"
             problems.append(Problem(found, fix=fix))
     for name, member in members.items():
+        if roles_only and not (_is_method(member) and role_parameter(inspect.signature(_bound(member))) is not None):
+            continue
         allowed = _render(name, member)
         if _lacks(adapter, name, member):
             found = f"lacks the primitive '{name}', which method '{method}' needs"

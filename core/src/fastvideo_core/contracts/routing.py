@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastvideo_core.contracts.adapter import HasRngGenerators, OnTrainStart
+from fastvideo_core.contracts.adapter import HasRngGenerators, OnTrainStart, check_adapter, role_parameter
 from fastvideo_core.contracts.noise_ranges import RangeCheck, axis_length, noise_ranges_of
 from fastvideo_core.contracts.roles import RoleHandle
 from fastvideo_core.diffusion.noise_ranges import Ranges, boundaries
@@ -44,6 +44,23 @@ def route(adapters: Mapping[str, Any], family: str, handles: Iterable[RoleHandle
         members["noise_ranges"] = _noise_ranges
     # Members are attributes of a class: from Python 3.12 on, `isinstance` of Protocols does not ask `__getattr__`.
     return type("RoutedAdapter", (_Routed,), members)(adapters, family, RangeCheck() if has_ranges else None)
+
+
+def check_adapters(adapter: Any, needed: type | Iterable[type], *, method: str, family: str) -> None:
+    """As `check_adapter`, of every family's adapter: other ones than the recipe's need only calls that take a role.
+
+    Raises:
+        ContractError: listing everything that is missing in any of them.
+    """
+    problems: list[Problem] = []
+    adapters = adapter._adapters if isinstance(adapter, _Routed) else {family: adapter}
+    for name, one in adapters.items():
+        try:
+            check_adapter(one, needed, method=method, family=name, roles_only=name != family)
+        except ContractError as error:
+            problems += error.problems
+    if problems:
+        raise ContractError(problems)
 
 
 class _Routed:
@@ -87,14 +104,12 @@ def _member(adapter: Any, name: str) -> Any:
 
 def _sender(name: str, signature: inspect.Signature) -> Callable[..., Any]:
     """Sends the call `name` to the adapter of the role that it takes, or to the recipe's when it takes none."""
-    parameters = list(signature.parameters.values())
-    handles = [index for index, parameter in enumerate(parameters) if _is_handle(parameter, first=index == 0)]
-    if not handles:
+    position = role_parameter(signature)
+    if position is None:
         return lambda self, *args, **kwargs: getattr(self._main, name)(*args, **kwargs)
-    handle_at = (handles[0], parameters[handles[0]].name)
-    t_at = next(
-        ((index, "t") for index, parameter in enumerate(parameters) if parameter.name == "t"), (len(parameters), "t")
-    )
+    names = list(signature.parameters)
+    handle_at = (position, names[position])
+    t_at = (names.index("t") if "t" in names else len(names), "t")
 
     def by_handle(self: _Routed, *args: Any, **kwargs: Any) -> Any:
         handle = _argument(handle_at, args, kwargs)
@@ -108,13 +123,6 @@ def _sender(name: str, signature: inspect.Signature) -> Callable[..., Any]:
 def _argument(place: tuple[int, str], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     index, name = place
     return args[index] if len(args) > index else kwargs.get(name)
-
-
-def _is_handle(parameter: inspect.Parameter, *, first: bool) -> bool:
-    """Whether a parameter is a role: it is annotated RoleHandle, or is the first one and named `handle`."""
-    annotation = parameter.annotation
-    annotated = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", "")
-    return annotated.rpartition(".")[2] == RoleHandle.__name__ or (first and parameter.name == "handle")
 
 
 def _start_all(self: _Routed) -> None:

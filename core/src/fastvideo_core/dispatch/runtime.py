@@ -18,12 +18,11 @@ from fastvideo_core.checkpoint.weights import describe
 from fastvideo_core.config.run import RunConfig
 from fastvideo_core.config.sections import GuidedPipelineConfig, PipelineConfig
 from fastvideo_core.config.training import TrainingArgs
-from fastvideo_core.contracts.adapter import check_adapter
 from fastvideo_core.contracts.family import ModelComponents
 from fastvideo_core.contracts.method import DistillMethod, check_parameters
 from fastvideo_core.contracts.rng import stream_seed
 from fastvideo_core.contracts.roles import RoleManager
-from fastvideo_core.contracts.routing import route
+from fastvideo_core.contracts.routing import check_adapters, route
 from fastvideo_core.dispatch import preflight
 from fastvideo_core.dispatch.plugins import build_callbacks, method_class, used_plugins
 from fastvideo_core.dispatch.role_weights import layered, load_role, pin_role_paths, role_source, with_base_paths
@@ -95,7 +94,7 @@ def build_runtime_from_config(cfg: RunConfig, registry: PluginRegistry) -> Disti
     components = build_components(cfg, registry)
     method_plugin = registry.get("methods", cfg.recipe.method)
     needed = implementation.needs(cfg)
-    check_adapter(components.adapter, needed, method=cfg.recipe.method, family=cfg.recipe.family)
+    check_adapters(components.adapter, needed, method=cfg.recipe.method, family=cfg.recipe.family)
     components.bundle.require_roles(method_plugin.spec.roles)
     place_roles(components.bundle, cfg)
     method = implementation.build(cfg, components.bundle, components.adapter, components.validator)
