@@ -26,6 +26,7 @@ import torch
 import yaml
 from torch import Tensor
 
+from fastvideo_core.contracts.family import open_family
 from fastvideo_core.diffusion import flow
 from fastvideo_core.diffusion.rollout import FewStepSchedule, rollout
 from fastvideo_core.dispatch.role_weights import load_role
@@ -78,9 +79,8 @@ def clips(caption: int, number: int, generator: torch.Generator) -> Tensor:
 
 def encode_captions(pipeline: Path) -> list[Tensor]:
     """The pipeline's own text embeddings, [L, D] each."""
-    registry = PluginRegistry()
-    make_encoder: Any = registry.resolve(registry.get("models", "wan"), "preprocess")
-    encoded: list[Tensor] = make_encoder(str(pipeline), device=torch.device("cpu")).encode_texts(list(CAPTIONS))
+    encoder = open_family("wan", PluginRegistry(), "encoder")
+    encoded: list[Tensor] = encoder.encoder(str(pipeline), device=torch.device("cpu")).encode_texts(list(CAPTIONS))
     return encoded
 
 
@@ -191,8 +191,8 @@ class Model:
         """As `fastvideo-distill sample` opens it: averaged weights, the schedule that the run names."""
         registry = PluginRegistry()
         trained = open_trained_model(path, registry)
-        build: Any = registry.resolve(registry.get("models", trained.family), "sample")
-        sampler = build(trained.source.base, trained.pipeline_config, device=torch.device("cpu"))
+        family = open_family(trained.family, registry, "sampler")
+        sampler: Any = family.sampler(trained.source.base, trained.pipeline_config, device=torch.device("cpu"))
         load_role(sampler.handle, trained.source)
         base = open_folder(trained.source.base, where=path)
 

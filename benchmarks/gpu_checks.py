@@ -130,6 +130,7 @@ def skipped(runs: Runs, variant: Variant) -> str:
 
 @named("estimate", "the memory that `check` foretells, against the peak of the allocator")
 def estimate(runs: Runs, variant: Variant) -> str:
+    from fastvideo_core.dispatch.examine import examine
     from fastvideo_core.dispatch.load import load_run_config
     from fastvideo_core.dispatch.memory_estimate import estimate_run
     from fastvideo_core.registry import PluginRegistry
@@ -137,7 +138,10 @@ def estimate(runs: Runs, variant: Variant) -> str:
     if torch.cuda.is_available():
         variant = WIDE
     config = runs.write("finetune", variant, max_train_steps=3, enable_gradient_checkpointing_type="full")
-    found = estimate_run(load_run_config(config, PluginRegistry()), PluginRegistry(), latents_source="zeros")
+    registry = PluginRegistry()
+    run, _ = examine(load_run_config(config, registry), registry, starts=True)
+    require(run is not None, "the run is refused")
+    found = estimate_run(run)
     require(found is not None and found.knows_activations, "there is no estimate")
     foretold = found.peak
     if not torch.cuda.is_available():

@@ -23,7 +23,7 @@ from torch import nn
 
 from fastvideo_core.cli.main import main as distill
 from fastvideo_data.schema import encode_tensor, key_value_metadata, text_schema, write_part
-from fastvideo_wan.loading import outline_role
+from fastvideo_wan.loading import outline_transformer
 from fastvideo_wan.tiny import write_tiny_pipeline
 
 GEOMETRIES = {
@@ -47,7 +47,7 @@ def write_outline(folder: Path, name: str) -> Path:
     write_tiny_pipeline(path)
     config = json.loads((path / "transformer" / "config.json").read_text())
     (path / "transformer" / "config.json").write_text(json.dumps({**config, **GEOMETRIES[name], "text_dim": TEXT_DIM}))
-    write_header(path / "transformer" / "diffusion_pytorch_model.safetensors", outline_role(str(path))["transformer"])
+    write_header(path / "transformer" / "diffusion_pytorch_model.safetensors", outline_transformer(str(path)))
     return path
 
 

@@ -53,7 +53,7 @@ def write_run(path: Path, run: dict[str, Any]) -> Path:
 
 
 def pytest_configure() -> None:
-    processes.preload("fastvideo_wan.components", "fastvideo_wan.sampler")
+    processes.preload("fastvideo_wan.family", "fastvideo_wan.sampler")
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from fastvideo_core.contracts.family import open_family
 from fastvideo_core.registry import PluginRegistry
 from fastvideo_data.encoder import AudioEncoder
 from fastvideo_testing.families import Clip, encode_clips, write_clips
@@ -52,8 +53,10 @@ class TinyFamily:
         registry = PluginRegistry()
         plugin = registry.get("models", self.family)
         section = registry.config_class(plugin)()
-        build: Any = registry.resolve(plugin, "sample")
-        (module,) = build(str(path or self.base), section, device=torch.device("cpu")).handle.modules.values()
+        sampler = open_family(self.family, registry, "sampler").sampler(
+            str(path or self.base), section, device=torch.device("cpu")
+        )
+        (module,) = sampler.handle.modules.values()
         network: torch.nn.Module = module
         return network
 
@@ -80,12 +83,9 @@ def tiny_family(tmp_path_factory: pytest.TempPathFactory) -> MakeFamily:
 
 def write_tiny_family(kind: Kind, folder: Path) -> TinyFamily:
     """Pipeline, clips and data, in `folder`."""
-    registry = PluginRegistry()
-    plugin = registry.get("models", kind.family)
-    write_tiny: Any = registry.resolve(plugin, "tiny")
-    make_encoder: Any = registry.resolve(plugin, "preprocess")
-    write_tiny(folder / "base", seed=0, **kind.options)
-    encoder = make_encoder(str(folder / "base"), device=torch.device("cpu"))
+    family = open_family(kind.family, PluginRegistry())
+    family.tiny(folder / "base", seed=0, **kind.options)
+    encoder = family.encoder(str(folder / "base"), device=torch.device("cpu"))
     clip, sound = Clip.smallest(encoder.geometry), isinstance(encoder, AudioEncoder)
     write_clips(folder / "clips", clip, encoder.geometry.fps, sound=sound)
     encode_clips(encoder, folder / "clips", folder / "data", clip)

@@ -11,13 +11,12 @@ import sys
 import pytest
 import torch
 
-from fastvideo_core.dispatch import preflight
 from fastvideo_core.errors import ConfigError
-from fastvideo_core.registry import PluginRegistry
 from fastvideo_data.schema import encode_tensor
 from fastvideo_finetune.config import FinetuneConfig
+from fastvideo_testing.runs import resolve_run
 from fastvideo_wan.adapter import WanAdapter
-from tests.commands import commands, config, run, text_only, trained, write_rows
+from tests.commands import commands, run, text_only, trained, write_rows
 from tests.conftest import TEXT_DIM, write_run
 
 __all__ = ["commands", "run", "trained"]
@@ -119,10 +118,10 @@ def test_data_without_latents_must_fit_the_method(run, tmp_path, monkeypatch, so
     monkeypatch.setattr(FinetuneConfig, "latents_source", lambda self: source, raising=False)
     run["training"]["data_path"] = str(text_only(tmp_path / "t.parquet"))
     with pytest.raises(ConfigError, match=message):
-        preflight.check_run(config(tmp_path, run), PluginRegistry())
+        resolve_run(tmp_path, run)
     if source == "zeros":
         run["training"] |= {"num_height": 32, "num_width": 32, "num_frames": 5}
-        preflight.check_run(config(tmp_path, run), PluginRegistry())
+        resolve_run(tmp_path, run)
 
 
 def test_every_latent_shape_of_the_data_is_looked_at(run, tmp_path, monkeypatch):
@@ -132,7 +131,7 @@ def test_every_latent_shape_of_the_data_is_looked_at(run, tmp_path, monkeypatch)
     rows = [text | encode_tensor("vae_latent", torch.ones(shape)) for shape in shapes]
     run["training"]["data_path"] = str(write_rows(tmp_path / "t.parquet", *rows))
     with pytest.raises(ConfigError, match=r"sample s1: vae_latent has shape \[16, 1, 3, 4\]"):
-        preflight.check_run(config(tmp_path, run), PluginRegistry())
+        resolve_run(tmp_path, run)
 
 
 def test_roles_of_different_latent_spaces_are_found_without_weights(run, tiny_wan, tmp_path):
@@ -145,7 +144,7 @@ def test_roles_of_different_latent_spaces_are_found_without_weights(run, tiny_wa
     roles = {"teacher": {"path": str(other), "trainable": False}, "critic": {"path": str(tiny_wan), "trainable": True}}
     run["roles"] |= roles
     with pytest.raises(ConfigError, match=r"roles\.teacher\.path .*differ from those of student"):
-        preflight.check_run(config(tmp_path, run), PluginRegistry())
+        resolve_run(tmp_path, run)
 
 
 @pytest.mark.parametrize("file", ["tokenizer/tokenizer.json", "transformer/diffusion_pytorch_model.safetensors"])
@@ -173,7 +172,7 @@ def test_weights_that_are_not_what_their_configuration_says(
     commands, run, tiny_wan, tmp_path, monkeypatch, file, changes, said
 ):
     """check and the start say the same, before weights are loaded; the VAE is looked at in runs that validate alone."""
-    monkeypatch.setattr("fastvideo_wan.components.load_transformer", None)
+    monkeypatch.setattr("fastvideo_wan.loading.load_transformer", None)
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("a cat\n")
     run["training"] |= {"log_validation": True, "validation_steps": 1, "validation_dataset_file": str(prompts)}
@@ -194,7 +193,7 @@ def test_check_tells_of_a_network_that_cannot_be_called(commands, run, tmp_path,
     def fails(*_args, **_kwargs):
         raise RuntimeError("shapes do not fit\nin kernel x")
 
-    monkeypatch.setattr("fastvideo_wan.outline.predict_velocity", fails)
+    monkeypatch.setattr("fastvideo_wan.family.predict_velocity", fails)
     said = commands.works("check", write_run(tmp_path / "run.yaml", run))
     assert "memory is not estimated" in said
     assert "RuntimeError: shapes do not fit\n" in said

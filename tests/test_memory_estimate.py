@@ -13,11 +13,10 @@ from torch.profiler import ProfilerActivity, profile
 
 from fastvideo_core.dispatch import activation_bytes as live_bytes
 from fastvideo_core.dispatch.memory_estimate import RunEstimate, estimate_run
-from fastvideo_core.dispatch.preflight import latents_source
 from fastvideo_core.dispatch.runtime import DistillRuntime, build_runtime_from_config
 from fastvideo_core.registry import PluginRegistry
 from fastvideo_data.schema import encode_tensor, key_value_metadata, t2v_schema, write_part
-from fastvideo_testing.runs import load_config
+from fastvideo_testing.runs import load_config, resolve_run
 from fastvideo_wan.tiny import write_tiny_pipeline
 from tests.test_docs import ROOT, example
 
@@ -60,9 +59,8 @@ def large_data(tmp_path_factory) -> Path:
     return out
 
 
-def estimated(folder: Path, run: dict[str, Any], rows: list[dict[str, Any]] | None = None) -> RunEstimate:
-    cfg = load_config(folder, run)
-    estimate = estimate_run(cfg, PluginRegistry(), rows=rows or [], latents_source=latents_source(cfg))
+def estimated(folder: Path, run: dict[str, Any]) -> RunEstimate:
+    estimate = estimate_run(resolve_run(folder, run))
     assert estimate is not None
     return estimate
 

@@ -8,9 +8,7 @@ import pytest
 import torch
 
 from fastvideo_core.dispatch.memory_estimate import estimate_run
-from fastvideo_core.dispatch.preflight import latents_source
-from fastvideo_core.registry import PluginRegistry
-from fastvideo_testing.runs import load_config
+from fastvideo_testing.runs import resolve_run
 from tests.distributed.ranks import run_workers
 from tests.distributed.test_roles import run_of, with_lora
 
@@ -25,8 +23,7 @@ def test_the_shares_of_two_ranks_have_the_estimated_size(tmp_path, tiny_wan, lat
     options: dict[str, Any] = {"max_train_steps": 2, "num_height": 32, "num_width": 32, "num_frames": 9, **training}
     run = run_of(tiny_wan, latent_data, tmp_path / "run", 2, "dmd2", **options)
     run = {**(with_lora(run, "critic") if lora else run), "callbacks": {"ema": {"decay": 0.9, "roles": ["student"]}}}
-    cfg = load_config(tmp_path, run)
-    estimate = estimate_run(cfg, PluginRegistry(), latents_source=latents_source(cfg))
+    estimate = estimate_run(resolve_run(tmp_path, run))
     assert estimate is not None
     run_workers(2, "shares", tmp_path / "out", run=run)
     ranks = [torch.load(tmp_path / "out" / f"{rank}.pt") for rank in range(2)]

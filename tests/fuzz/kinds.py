@@ -13,13 +13,16 @@ import yaml
 from fastvideo_core.checkpoint.choice import choose
 from fastvideo_core.checkpoint.document import sign_document
 from fastvideo_core.checkpoint.weights import describe, read_role_weights
+from fastvideo_core.contracts.family import open_family
 from fastvideo_core.dispatch.load import load_run_config
 from fastvideo_core.registry import PluginRegistry
 from fastvideo_data.data_set import DataSet
 from fastvideo_data.preprocessing.raw_videos import discover
 from fastvideo_data.validation_prompts import read_validation_prompts
+from fastvideo_diffusers.pipeline_files import check_undamaged
 from fastvideo_tools.report.read import read_run
-from fastvideo_wan.loading import load_text_encoder, load_transformer, load_vae, outline_role
+from fastvideo_wan.folder import COMPONENTS
+from fastvideo_wan.loading import load_text_encoder, load_transformer, load_vae, outline_transformer
 from tests.families import Kind as Family
 from tests.fuzz import damage
 
@@ -100,7 +103,8 @@ def pipeline(ground: Ground, folder: Path) -> Kind:
     }
 
     def read(copy: Path, file: str) -> None:
-        outline_role(str(copy))
+        check_undamaged(str(copy), COMPONENTS, where="path")
+        outline_transformer(str(copy))
         if load := loaders.get(file.partition("/")[0]):
             load(str(copy))
 
@@ -118,17 +122,16 @@ def pipeline_of(family: Family, folder: Path) -> Kind:
     """As `pipeline`, for whatever family: through what each of them must have, networks run and all."""
     registry = PluginRegistry()
     plugin = registry.get("models", family.family)
-    outline: Any = registry.resolve(plugin, "outline")
-    sampler: Any = registry.resolve(plugin, "sample")
-    encoder: Any = registry.resolve(plugin, "preprocess")
-    write: Any = registry.resolve(plugin, "tiny")
+    found: Any = open_family(family.family, registry)
     section = registry.config_class(plugin)()
-    write(folder / "base", seed=0, **family.options)
+    found.tiny(folder / "base", seed=0, **family.options)
 
     def read(copy: Path, file: str) -> None:
-        outline(str(copy))
-        sampler(str(copy), section, device=CPU)
-        encoder(str(copy), device=CPU).encode_texts(["a cat"])
+        opened = found.open_folder(str(copy), where="path")
+        check_undamaged(str(copy), found.components(opened), where="path")
+        found.meta_network(opened, dtype=torch.float32, where="path")
+        found.sampler(str(copy), section, device=CPU)
+        found.encoder(str(copy), device=CPU).encode_texts(["a cat"])
 
     return Kind(folder / "base", {"**/*.json": damage.of_json}, read, lambda copy: [])
 

@@ -23,6 +23,7 @@ from families import FAMILIES, Family
 from safetensors.torch import load_file
 from steps import StepFailedError, Steps
 
+from fastvideo_core.contracts.family import open_family
 from fastvideo_core.contracts.validator import ValidationPrompt, ValidationRequest
 from fastvideo_core.dispatch.role_weights import load_role
 from fastvideo_core.dispatch.trained_model import open_trained_model
@@ -252,8 +253,8 @@ class RealRun:
         """What the command `sample` computes, before it is rounded and encoded."""
         registry = PluginRegistry()
         model = open_trained_model("student", registry)
-        build: Any = registry.resolve(registry.get("models", model.family), "sample")
-        sampler = build(model.source.base, model.pipeline_config, device=context.device())
+        family = open_family(model.family, registry)
+        sampler: Any = family.sampler(model.source.base, model.pipeline_config, device=context.device())
         load_role(sampler.handle, model.source)
         config: Any = model.method_config
         levels = config.student_schedule(sampler.shift_and_clamp_timestep).timesteps
@@ -310,10 +311,9 @@ class RealRun:
 
     def _write_real_row(self, file: Path) -> str:
         latent = load_file(file)["latent"]
-        registry = PluginRegistry()
-        make_encoder: Any = registry.resolve(registry.get("models", self.family.family), "preprocess")
+        family = open_family(self.family.family, PluginRegistry())
         caption = "a real clip"
-        text = make_encoder(str(self.folder / "base"), device=torch.device("cpu")).encode_texts([caption])[0]
+        text = family.encoder(str(self.folder / "base"), device=torch.device("cpu")).encode_texts([caption])[0]
         _, frames, height, width = latent.shape
         row: dict[str, object] = {"id": file.stem, "file_name": file.name, "caption": caption, "media_type": "video"}
         row |= {"width": width * 8, "height": height * 8, "num_frames": frames, "duration_sec": 61 / 16, "fps": 16.0}

@@ -18,19 +18,23 @@ from fastvideo_core import register_model
 from fastvideo_core.checkpoint.weights import read_role_weights
 from fastvideo_core.cli.main import main
 from fastvideo_core.config.run import RunConfig
+from fastvideo_core.contracts.family import RoleOutline
+from fastvideo_core.contracts.roles import RoleHandle
+from fastvideo_data.family import ParquetFamily
 from fastvideo_testing.runs import toy_world
 from fastvideo_testing.toy import ToyConfig, ToyNetwork, build_toy_components
 
 WIDTH = {"now": 16}
 
 
-def build(cfg: RunConfig) -> Any:
-    return replace(build_toy_components(cfg), dataloader=None)
+class Stored(ParquetFamily):
+    def build(self, cfg: RunConfig) -> Any:
+        return replace(build_toy_components(cfg), dataloader=self.loader(cfg))
 
-
-def outline(path: str) -> dict[str, torch.nn.Module]:
-    with torch.device("meta"):
-        return {"transformer": ToyNetwork(2, WIDTH["now"], 1)}
+    def outline(self, cfg: RunConfig, role: str, *, latents_source: Any) -> RoleOutline:
+        with torch.device("meta"):
+            network = ToyNetwork(2, WIDTH["now"], 1)
+        return RoleOutline(RoleHandle(role, {"transformer": network}, trainable=cfg.roles[role].trainable))
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +42,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(WIDTH, "now", 16)
     with toy_world():
-        register_model("stored", config=ToyConfig, outline=outline)(build)
+        register_model("stored", config=ToyConfig)(Stored)
         yield tmp_path
 
 

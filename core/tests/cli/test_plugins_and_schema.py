@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -35,7 +36,7 @@ class Nothing(PluginConfig):
 class Mine:
     pass
 
-@register_model("myfamily", config=Nothing, tiny="json:dumps")
+@register_model("myfamily", config=Nothing, pipelines=("MyPipeline",))
 def build(cfg):
     pass
 """
@@ -65,7 +66,7 @@ def test_plugins_lists_what_a_file_registers(capsys: pytest.CaptureFixture[str])
     assert lines[0].split() == ["KIND", "NAME", "PACKAGE", "API", "STATE", "DETAILS"]
     assert lines[1].split("  ")[0] == "model family"
     assert [line.partition(" ok ")[2].strip() for line in lines[1:3]] == [
-        "offers: tiny",
+        "reads: MyPipeline",
         "roles: student, judge (optional)",
     ]
     assert len(lines) == 3
@@ -74,7 +75,8 @@ def test_plugins_lists_what_a_file_registers(capsys: pytest.CaptureFixture[str])
 def test_plugins_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["plugins", "--json", "--plugin", "mine.py"]) == 0
     family, method = json.loads(capsys.readouterr().out)
-    assert (family["name"], family["kind"], family["offers"], family["roles"]) == ("myfamily", "models", ["tiny"], None)
+    found = family["name"], family["kind"], family["pipelines"], family["roles"]
+    assert found == ("myfamily", "models", ["MyPipeline"], None)
     assert (method["roles"], method["optional_roles"]) == (["student"], ["judge"])
     assert (method["distribution"], method["api"]) == ("mine.py", [1, 0])
     assert method["healthy"] is True
@@ -82,12 +84,12 @@ def test_plugins_as_json(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_broken_plug_in_is_shown_with_its_reason_and_exit_code_0(capsys: pytest.CaptureFixture[str]) -> None:
-    Path("mine.py").write_text(MINE.replace("json:dumps", "surely_absent_module:x"))
+    Path("mine.py").write_text(MINE.replace("config=Nothing", 'config="surely_absent_module:x"'))
     assert cli.main(["plugins", "--plugin", "mine.py"]) == 0
     out = capsys.readouterr().out
     assert "BROKEN myfamily: mine.py" not in out
     assert "BROKEN myfamily: fastvideo_plugin_mine_" in out
-    assert "its `tiny` is declared as surely_absent_module:x, and that module does not exist" in out
+    assert "its `config` is declared as surely_absent_module:x, and that module does not exist" in out
     assert "ok      roles: student, judge (optional)" in out
 
 
@@ -226,22 +228,14 @@ def test_exit_codes(
 
 
 def test_what_fails_half_written_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(self: Path, *args: object, **kwargs: object) -> int:
-        if self.name == "pyproject.toml":
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self))
-        return write_text(self, *args, **kwargs)  # type: ignore[arg-type]
-
     def tiny(out: Path, *, seed: int) -> None:
         (out / "vae").mkdir(parents=True)
-        (out / "pyproject.toml").write_text("")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(out))
 
-    write_text = Path.write_text
-    monkeypatch.setattr(Path, "write_text", full)
-    monkeypatch.setattr(PluginRegistry, "resolve", lambda *_: tiny)
-    monkeypatch.setattr(PluginRegistry, "get", lambda *_: None)
-    assert cli.main(["new-plugin", "mine", "--kind", "method", "--out", str(tmp_path / "plugin")]) == 1
+    found = SimpleNamespace(tiny=tiny)
+    monkeypatch.setattr("fastvideo_core.contracts.family.open_family", lambda *_: found)
     assert cli.main(["tiny", "toy", str(tmp_path / "tiny")]) == 1
-    assert not list(tmp_path.glob("[pt]*"))
+    assert not list(tmp_path.glob("t*"))
 
 
 def test_tables_wrap_between_words_and_stay_aligned() -> None:

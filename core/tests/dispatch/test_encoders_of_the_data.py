@@ -15,24 +15,31 @@ import yaml
 from fastvideo_core import register_model
 from fastvideo_core.cli.main import main
 from fastvideo_data.encoder import EncoderIdentity
+from fastvideo_data.family import ParquetFamily
 from fastvideo_testing.runs import toy_world
 from fastvideo_testing.toy import ToyConfig, build_toy_components
 
 
 class KnowingConfig(ToyConfig):
-    """A family whose pipeline has the text encoder "t1" and the autoencoder "v1"."""
-
     here: bool = True
 
-    def encoders(self, cfg: Any, *, latents_source: str | None, download: bool) -> EncoderIdentity | None:
+
+class Knowing(ParquetFamily):
+    """A family whose pipeline has the text encoder "t1" and the autoencoder "v1"."""
+
+    def build(self, cfg: Any) -> Any:
+        return build_toy_components(cfg)
+
+    def encoder_identity(self, cfg: Any, *, latents_source: str | None, download: bool) -> EncoderIdentity | None:
         values = {"text_encoder": "t1", "vae": "v1"}
-        return EncoderIdentity("student", cfg.roles["student"].path, values) if self.here or download else None
+        here = cfg.pipeline_config.here or download
+        return EncoderIdentity("student", cfg.roles["student"].path, values) if here else None
 
 
 @pytest.fixture(autouse=True)
 def world():
     with toy_world():
-        register_model("knowing", config=KnowingConfig)(build_toy_components)
+        register_model("knowing", config=KnowingConfig)(Knowing)
         yield
 
 

@@ -1,8 +1,7 @@
 """What a negative prompt stands for, and that one that no family reads is refused."""
 
 from fastvideo_core.config.sections import GuidedPipelineConfig, PipelineConfig
-from fastvideo_core.contracts.validator import ValidationPrompt
-from fastvideo_core.dispatch.preflight import unread_negative_prompts
+from fastvideo_core.contracts.validator import ValidationPrompt, unread_negative_prompts
 
 
 def test_default_is_the_published_text_and_any_other_stands_for_itself():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import yaml
 
-from fastvideo_core.config.sections import PipelineConfig
+from fastvideo_core.contracts.family import ModelFamily
 from fastvideo_core.registry import register_method, register_model
 from fastvideo_core.registry.registration import isolated_registrations
 from fastvideo_testing.runs import build_run
@@ -12,21 +12,20 @@ from fastvideo_testing.toy import ToyConfig, build_toy_components
 from fastvideo_testing.toy_method import ROLES, ToyMethod, ToyMethodConfig
 
 SEEN: list[str] = []
+BUILT: list[float] = []
 
 
-class SettlingConfig(ToyConfig):
+class Settling(ModelFamily):
     def resolve(self, cfg):
         SEEN.append(cfg.roles["student"].path)
-        return self.model_copy(update={"flow_shift": 4.5})
+        return cfg.pipeline_config.model_copy(update={"flow_shift": 4.5})
+
+    def build(self, cfg):
+        BUILT.append(cfg.pipeline_config.flow_shift)
+        return build_toy_components(cfg)
 
 
 def test_the_resolved_section_is_what_the_family_builds_from_and_what_checkpoints_keep(tmp_path):
-    built = []
-
-    def build(cfg):
-        built.append(cfg.pipeline_config.flow_shift)
-        return build_toy_components(cfg)
-
     run = {
         "recipe": {"family": "settling", "method": "toy"},
         "roles": {
@@ -36,15 +35,11 @@ def test_the_resolved_section_is_what_the_family_builds_from_and_what_checkpoint
         "training": {"output_dir": str(tmp_path / "out"), "max_train_steps": 1},
     }
     SEEN.clear()
+    BUILT.clear()
     with isolated_registrations():
-        register_model("settling", config=SettlingConfig)(build)
+        register_model("settling", config=ToyConfig)(Settling)
         register_method("toy", config=ToyMethodConfig, roles=ROLES)(ToyMethod)
         runtime = build_run(tmp_path, run)
-    assert built == [4.5]
+    assert BUILT == [4.5]
     assert SEEN == ["org/base"]
     assert yaml.safe_load(runtime.cfg.to_yaml())["pipeline_config"]["flow_shift"] == 4.5
-
-
-def test_a_section_resolves_to_itself_unless_the_family_says_otherwise():
-    section = PipelineConfig(flow_shift=2.0)
-    assert section.resolve(None) is section

@@ -14,15 +14,15 @@ import torch
 
 from fastvideo_core.cli import main as cli
 from fastvideo_core.contracts.adapter import AddNoise, ExtractFeatures, NumTrainTimesteps, PredictNoise
+from fastvideo_core.dispatch.examine import device_warnings
 from fastvideo_core.dispatch.load import load_run_config
 from fastvideo_core.dispatch.own_folder import LOCK
-from fastvideo_core.dispatch.preflight import device_notes
 from fastvideo_core.errors import ConfigError, Problem
 from fastvideo_core.registry import PluginRegistry, register_callback, register_method
 from fastvideo_core.tracking import wandb_login
 from fastvideo_testing import toy_world
 from fastvideo_testing.fake_distributions import CONFIG, ENTRY, install, method_spec
-from fastvideo_testing.toy import ToyAdapter, ToyConfig
+from fastvideo_testing.toy import ToyAdapter, ToyConfig, ToyFamily
 from fastvideo_testing.toy_method import ROLES, ToyMethod, ToyMethodConfig
 
 Edit = Callable[[dict[str, Any]], None]
@@ -142,7 +142,7 @@ def test_what_a_method_needs_and_the_family_s_adapter_lacks(
             return (NumTrainTimesteps, PredictNoise, ExtractFeatures, AddNoise)
 
     register_method("needs", config=ToyMethodConfig, roles=ROLES)(Needs)
-    monkeypatch.setattr(ToyConfig, "adapter_class", lambda self: NoFeatures, raising=False)
+    monkeypatch.setattr(ToyFamily, "adapter_class", lambda self: NoFeatures)
     error = both(capsys, lambda told: told["recipe"].update(method="needs"))
     for name in ("extract_features", "add_noise"):
         assert f"family 'toy', NoFeatures: lacks the primitive '{name}', which method 'needs' needs" in error
@@ -167,10 +167,10 @@ def test_wandb_without_a_login(
 def test_what_only_the_family_can_say_of_its_pipelines(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def resolve(self: ToyConfig, cfg: Any) -> ToyConfig:
+    def resolve(self: ToyFamily, cfg: Any) -> ToyConfig:
         raise ConfigError(Problem("no scheduler here", where="roles.student.path"))
 
-    monkeypatch.setattr(ToyConfig, "resolve", resolve)
+    monkeypatch.setattr(ToyFamily, "resolve", resolve)
     assert "roles.student.path: no scheduler here" in both(capsys, lambda told: None)
 
 
@@ -214,11 +214,11 @@ def test_more_processes_than_this_machine_has_gpus(
     told["training"]["num_gpus"] = 2
     Path("run.yaml").write_text(json.dumps(told))
     cfg = load_run_config("run.yaml", PluginRegistry())
-    assert device_notes(cfg) == [
+    assert device_warnings(cfg) == [
         "training.num_gpus is 2, and this machine shows 1: each process needs a GPU of its own"
     ]
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert device_notes(cfg) == []
+    assert device_warnings(cfg) == []
 
 
 def test_intervals_that_are_longer_than_the_run_are_told(

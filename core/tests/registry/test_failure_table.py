@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from fastvideo_core.contracts.family import open_family
 from fastvideo_core.errors import PluginError
 from fastvideo_core.registry import PluginRegistry, PluginStatus, isolated_registrations
 from fastvideo_core.registry.discovery import find_installed
@@ -140,22 +141,34 @@ def test_an_impl_that_is_no_class_is_named(site: Path, package: str) -> None:
     assert f"its `impl` {package}.method:Fancy is 3, not a class" in failure(here(site), target="impl")
 
 
-def test_an_optional_target_that_is_not_offered(site: Path, package: str) -> None:
-    spec = f"ModelPlugin(name='fam', api=(1, 0), build='{package}.m:b', config='{package}.m:c', tiny='{package}.m:t')"
+FAMILIES = """from fastvideo_core import ModelFamily
+
+class Fam(ModelFamily):
+    def build(self, cfg): ...
+    def tiny(self, out, *, seed): ...
+
+class Other(ModelFamily):
+    def build(self, cfg): ...
+    def export(self, base_path, out, modules, *, pipeline_config, student_schedule): ...
+"""
+
+
+def test_something_that_a_family_does_not_offer(site: Path, package: str) -> None:
+    spec = f"ModelPlugin(name='fam', api=(1, 0), impl='{package}.m:Fam', config='{package}.m:c')"
     source = f"from fastvideo_core.registry.specs import ModelPlugin\nPLUGIN = {spec}\n"
     entry = f"[fastvideo.models]\nfam = {package}.plugin:PLUGIN\n"
     install(site, "fam-dist", entry_points=entry, modules={f"{package}/plugin.py": source})
-    other = source.replace("'fam'", "'other'").replace("tiny=", "export=")
+    other = source.replace("'fam'", "'other'").replace(":Fam", ":Other")
     entry = f"[fastvideo.models]\nother = {package}.other:PLUGIN\n"
-    install(site, "other-dist", entry_points=entry, modules={f"{package}/other.py": other, f"{package}/m.py": ""})
+    install(site, "other-dist", entry_points=entry, modules={f"{package}/other.py": other, f"{package}/m.py": FAMILIES})
     registry = here(site)
     with pytest.raises(PluginError) as raised:
-        registry.resolve(registry.get("models", "fam"), "export")
-    said = "the model family 'fam' does not offer `export`\n    allowed: build, config, tiny\n    fix: take one that does: other"
+        open_family("fam", registry, "export")
+    said = "the model family 'fam' does not offer `export`\n    allowed: tiny\n    fix: take a family that does: other"
     assert said in str(raised.value)
     with pytest.raises(PluginError) as raised:
-        registry.resolve(registry.get("models", "fam"), "sample")
-    assert str(raised.value).endswith("does not offer `sample`\n    allowed: build, config, tiny")
+        open_family("fam", registry, "sampler")
+    assert str(raised.value).endswith("does not offer `sampler`\n    allowed: tiny")
 
 
 # broken plug-in, not selected

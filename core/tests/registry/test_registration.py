@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from fastvideo_core.config import PluginConfig
+from fastvideo_core.contracts.family import ModelFamily, open_family
 from fastvideo_core.errors import PluginError
 from fastvideo_core.registry import (
     PluginRegistry,
@@ -54,26 +55,35 @@ def test_a_decorated_class_is_found_and_left_as_it_is(registry: PluginRegistry) 
     assert registry.list()[0].healthy
 
 
-def test_a_decorated_function_is_a_family_with_its_offers(registry: PluginRegistry) -> None:
-    def make_tiny() -> None: ...
+def test_a_decorated_function_is_a_family_that_builds_and_offers_nothing(registry: PluginRegistry) -> None:
+    @register_model("fam", config=Config)
+    def build(cfg: object) -> object:
+        return cfg
 
-    @register_model("fam", config=Config, tiny=make_tiny, sample="json:dumps")
-    def build(cfg: object) -> None: ...
+    family = open_family("fam", registry)
+    assert family.build("a run") == "a run"  # type: ignore[arg-type, comparison-overlap]
+    assert family.offers() == ()
+    with pytest.raises(PluginError, match="the model family 'fam' does not offer `export`"):
+        open_family("fam", registry, "export")
 
-    plugin = registry.get("models", "fam")
-    assert plugin.spec.capabilities == ("sample", "tiny")
-    assert registry.resolve(plugin, "build") is build
-    assert registry.resolve(plugin, "tiny") is make_tiny
-    assert registry.resolve(plugin, "sample").__name__ == "dumps"  # type: ignore[attr-defined]
+
+def test_a_decorated_class_offers_what_it_defines(registry: PluginRegistry) -> None:
+    @register_model("fam", config=Config, pipelines=("FamPipeline",))
+    class Fam(ModelFamily):
+        def build(self, cfg: object) -> None: ...  # type: ignore[override]
+
+        def tiny(self, out: object, *, seed: int) -> None: ...  # type: ignore[override]
+
+    assert Fam.offers() == ("tiny",)
+    assert registry.get("models", "fam").spec.pipelines == ("FamPipeline",)
+    assert isinstance(open_family("fam", registry, "tiny"), Fam)
 
 
 def test_what_a_plug_in_brings_to_the_demo_can_be_registered(registry: PluginRegistry) -> None:
     def show() -> None: ...
 
     register_method("shown", config=Config, roles=("student",), demo=show)(type("Shown", (), {}))
-    register_model("shown", config=Config, demo="json:dumps")(lambda cfg: None)
     assert registry.resolve(registry.get("methods", "shown"), "demo") is show
-    assert registry.get("models", "shown").spec.demo == "json:dumps"
 
 
 def test_registering_again_replaces_as_a_notebook_cell_does(registry: PluginRegistry) -> None:
@@ -114,9 +124,17 @@ def test_wrong_registrations_fail_where_they_stand(registry: PluginRegistry) -> 
         register_method("x", config=Config, roles="student")(type("X", (), {}))  # type: ignore[arg-type]
     with pytest.raises(PluginError, match=r"the decorated object is <function .*, not a class"):
         register_method("x", config=Config, roles=("student",))(lambda: None)  # type: ignore[type-var]
-    with pytest.raises(PluginError, match=r"the decorated object is <class .*, not a function"):
-        register_model("x", config=Config)(type("X", (), {}))
+    with pytest.raises(PluginError, match=r"the decorated object is 3, neither a class nor a function"):
+        register_model("x", config=Config)(3)  # type: ignore[type-var]
     assert registry.list() == ()
+
+
+def test_a_class_that_is_no_family_is_an_error_when_it_is_used(registry: PluginRegistry) -> None:
+    register_model("x", config=Config)(type("X", (), {}))
+    with pytest.raises(
+        PluginError, match=r"impl is .*X, which is no ModelFamily\n.*subclass fastvideo_core.ModelFamily"
+    ):
+        open_family("x", registry)
 
 
 def test_a_config_of_another_type_is_an_error(registry: PluginRegistry) -> None:

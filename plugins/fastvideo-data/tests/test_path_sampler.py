@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from fastvideo_core.contracts.roles import RoleHandle
-from fastvideo_core.contracts.sampler import PathSampler, StudentSchedule
+from fastvideo_core.contracts.sampler import StudentSchedule
 from fastvideo_core.contracts.validator import FitsPrompts, SampledVideo, ValidationPrompt, ValidationRequest
 from fastvideo_core.errors import ConfigError
+from fastvideo_data.path_sampler import PathSampler
 from fastvideo_data.sampling_validator import fit_prompts
 
 

@@ -16,8 +16,8 @@ from fastvideo_core.config.run import RecipeConfig, RoleConfig, RunConfig
 from fastvideo_core.config.sections import MethodConfig
 from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.contracts.family import ModelComponents
-from fastvideo_ltx.components import build_ltx_components
 from fastvideo_ltx.config import LtxConfig
+from fastvideo_ltx.family import LtxFamily
 from fastvideo_ltx.tiny import write_tiny_pipeline
 
 # Makes `ltx2_pipeline` importable for the tests beside it (pytest's importlib mode leaves sys.path alone).
@@ -90,7 +90,7 @@ def run_config(tiny: str, tmp_path: Path) -> MakeConfig:
 @pytest.fixture
 def components(run_config: MakeConfig) -> ModelComponents:
     """A frozen teacher and a trainable student, negative prompt encoded."""
-    built = build_ltx_components(run_config({"student": True, "teacher": False}))
+    built = LtxFamily().build(run_config({"student": True, "teacher": False}))
     built.adapter.on_train_start()
     return built
 

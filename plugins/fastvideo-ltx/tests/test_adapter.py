@@ -16,7 +16,7 @@ from fastvideo_core.errors import ConfigError, DataError
 from fastvideo_core.placing.shard import shard_roles
 from fastvideo_core.weights.parameter_names import clean_name
 from fastvideo_ltx.adapter import FPS, TEXT, TEXT_MASK
-from fastvideo_ltx.components import build_ltx_components
+from fastvideo_ltx.family import LtxFamily
 from fastvideo_testing.family_batches import PRIMITIVES
 
 
@@ -48,7 +48,7 @@ def test_handles_say_what_core_needs_to_know(components):
 def test_only_roles_of_the_family_are_built(run_config):
     cfg = run_config({"student": True, "other": False})
     cfg.roles["other"] = cfg.roles["other"].model_copy(update={"family": "wan"})
-    assert [handle.name for handle in build_ltx_components(cfg).bundle] == ["student"]
+    assert [handle.name for handle in LtxFamily().build(cfg).bundle] == ["student"]
 
 
 # --- batches ----------------------------------------------------------------------------------------------------------
@@ -72,14 +72,14 @@ def test_text_is_zero_padded_or_cut_to_128_and_masked(components, raw_batch, len
 
 
 def test_later_pipelines_read_256_tokens_of_text(run_config, tiny_condition, raw_batch):
-    adapter = build_ltx_components(run_config(paths={"student": tiny_condition})).adapter
+    adapter = LtxFamily().build(run_config(paths={"student": tiny_condition})).adapter
     assert adapter.prepare_batch(raw_batch).conditioning[TEXT].shape == (2, 256, 32)
 
 
 def test_frame_rates_are_the_clips_own_or_else_the_run_s(run_config, raw_batch):
     raw_batch["info"][1]["fps"] = None
     for pipeline, default in (({}, 25.0), ({"fps": 12.5}, 12.5)):
-        adapter = build_ltx_components(run_config(pipeline=pipeline)).adapter
+        adapter = LtxFamily().build(run_config(pipeline=pipeline)).adapter
         assert adapter.prepare_batch(raw_batch).context[FPS].tolist() == [24.0, default]
     del raw_batch["info"]
     assert adapter.prepare_batch(raw_batch).context[FPS].tolist() == [12.5, 12.5]
@@ -101,7 +101,7 @@ def test_each_sample_s_own_frame_rate_reaches_the_network(components, raw_batch)
 
 
 def test_num_latent_t_cuts_the_end(run_config, raw_batch):
-    adapter = build_ltx_components(run_config(num_latent_t=1)).adapter
+    adapter = LtxFamily().build(run_config(num_latent_t=1)).adapter
     raw_batch["vae_latent_normalised"] = True
     expected = raw_batch["vae_latent"][:, :, 0].flatten(2).transpose(1, 2)
     assert torch.equal(adapter.prepare_batch(raw_batch).latents, expected)
@@ -110,7 +110,7 @@ def test_num_latent_t_cuts_the_end(run_config, raw_batch):
 @pytest.mark.parametrize("length", [{"num_latent_t": 3}, {"num_frames": 17}, {"num_latent_t": 3, "num_frames": 17}])
 def test_zeros_need_no_latents_in_the_data(run_config, raw_batch, length):
     del raw_batch["vae_latent"]
-    adapter = build_ltx_components(run_config(num_height=64, num_width=96, **length)).adapter
+    adapter = LtxFamily().build(run_config(num_height=64, num_width=96, **length)).adapter
     batch = adapter.prepare_batch(raw_batch, latents_source="zeros")
     assert batch.latents.shape == (2, 18, 128)
     assert batch.latents.abs().sum() == 0
@@ -118,7 +118,7 @@ def test_zeros_need_no_latents_in_the_data(run_config, raw_batch, length):
 
 @pytest.mark.parametrize(("training", "tokens"), [({}, 18), ({"num_latent_t": 1}, 6)])
 def test_zeros_take_the_size_of_the_data_s_latents_when_the_run_names_none(run_config, raw_batch, training, tokens):
-    adapter = build_ltx_components(run_config(**training)).adapter
+    adapter = LtxFamily().build(run_config(**training)).adapter
     batch = adapter.prepare_batch(raw_batch, latents_source="zeros")
     assert batch.latents.shape == (2, tokens, 128)
     assert batch.latents.abs().sum() == 0
@@ -142,7 +142,7 @@ def test_zeros_take_the_size_of_the_data_s_latents_when_the_run_names_none(run_c
 def test_zeros_without_a_usable_size(run_config, raw_batch, training, messages):
     if not training:
         del raw_batch["vae_latent"]
-    adapter = build_ltx_components(run_config(**training)).adapter
+    adapter = LtxFamily().build(run_config(**training)).adapter
     with pytest.raises(ConfigError) as error:
         adapter.prepare_batch(raw_batch, latents_source="zeros")
     for message in messages:
@@ -168,7 +168,7 @@ def test_data_that_does_not_fit_names_the_sample(components, raw_batch, key, val
 
 
 def test_the_negative_prompt_is_encoded_once_and_shared_by_the_batch(run_config, raw_batch):
-    built = build_ltx_components(run_config(pipeline={"negative_prompt": "ugly"}))
+    built = LtxFamily().build(run_config(pipeline={"negative_prompt": "ugly"}))
     before = torch.get_rng_state()
     built.adapter.on_train_start()
     batch = built.adapter.prepare_batch(raw_batch)
@@ -184,13 +184,13 @@ def test_the_negative_prompt_is_encoded_once_and_shared_by_the_batch(run_config,
 
 
 def test_by_default_guidance_leads_away_from_the_published_text_and_dropped_captions_are_empty(run_config, raw_batch):
-    built = build_ltx_components(run_config())
+    built = LtxFamily().build(run_config())
     built.adapter.on_train_start()
     batch = built.adapter.prepare_batch(raw_batch)
     dropped = batch.with_conditioning_dropped(torch.tensor([False, True]))
     texts = {}
     for text in ("worst quality, inconsistent motion, blurry, jittery, distorted", ""):
-        named = build_ltx_components(run_config(pipeline={"negative_prompt": text}))
+        named = LtxFamily().build(run_config(pipeline={"negative_prompt": text}))
         named.adapter.on_train_start()
         texts[text] = named.adapter.prepare_batch(raw_batch).negative_conditioning
     published, empty = texts.values()
@@ -202,7 +202,7 @@ def test_by_default_guidance_leads_away_from_the_published_text_and_dropped_capt
 
 
 def test_unconditional_calls_before_train_start_say_what_is_missing(run_config, raw_batch):
-    built = build_ltx_components(run_config())
+    built = LtxFamily().build(run_config())
     batch = built.adapter.prepare_batch(raw_batch)
     noisy, t = _noisy(batch)
     with pytest.raises(ValueError, match=r"encoded by on_train_start\(\)"):
@@ -331,7 +331,7 @@ def test_gradient_checkpointing_changes_no_gradient(run_config, raw_batch, mixed
     gradients = []
     for chosen in (None, kind):
         cfg = run_config(enable_gradient_checkpointing_type=chosen, mixed_precision=mixed_precision)
-        built = build_ltx_components(cfg)
+        built = LtxFamily().build(cfg)
         student = built.bundle["student"]
         calls = [_count_calls(block) for block in student.modules["transformer"].transformer_blocks]
         shard_roles(built.bundle, cfg.training)
@@ -355,7 +355,7 @@ def _count_calls(block) -> list[int]:
 def test_mixed_precision_computes_in_bf16_and_stays_close_to_float32(run_config, raw_batch):
     predictions = {}
     for mixed_precision in ("no", "bf16"):
-        built = build_ltx_components(run_config({"student": True, "teacher": False}, mixed_precision=mixed_precision))
+        built = LtxFamily().build(run_config({"student": True, "teacher": False}, mixed_precision=mixed_precision))
         batch = built.adapter.prepare_batch(raw_batch)
         noisy, t = _noisy(batch)
         for name in ("student", "teacher"):

@@ -18,8 +18,8 @@ from fastvideo_core.errors import CheckpointError, ConfigError
 from fastvideo_diffusers.schedule_fit import few_step_scheduler_config, fit_euler
 from fastvideo_ltx.config import LtxConfig
 from fastvideo_ltx.export import export_pipeline, pipeline_sigmas
+from fastvideo_ltx.family import build_sampler
 from fastvideo_ltx.generations import open_folder
-from fastvideo_ltx.path_sampler import build_sampler
 from fastvideo_ltx.schedule import many_step_config, resolve_flow_shift
 
 CPU = torch.device("cpu")

@@ -8,7 +8,7 @@ import torch
 from fastvideo_core.diffusion.reduce import mean_per_sample
 from fastvideo_core.errors import ConfigError, DataError
 from fastvideo_ltx.adapter import CLEAN, GIVEN
-from fastvideo_ltx.components import build_ltx_components
+from fastvideo_ltx.family import LtxFamily
 
 FIRST = 6
 """Tokens of a frame of 2 x 3 latents."""
@@ -17,7 +17,7 @@ FIRST = 6
 @pytest.fixture
 def given(run_config):
     """A run in which every first frame is given."""
-    built = build_ltx_components(
+    built = LtxFamily().build(
         run_config({"student": True, "teacher": False}, pipeline={"first_frame_probability": 1.0})
     )
     built.adapter.on_train_start()
@@ -96,7 +96,7 @@ def test_no_gradient_flows_through_given_tokens(given, raw_batch):
 
 
 def test_it_is_drawn_per_sample_with_its_probability_from_the_generator(run_config):
-    adapter = build_ltx_components(run_config(pipeline={"first_frame_probability": 0.3})).adapter
+    adapter = LtxFamily().build(run_config(pipeline={"first_frame_probability": 0.3})).adapter
     raw = {"vae_latent": torch.zeros(4000, 128, 2, 1, 1), "text_embedding": torch.zeros(4000, 1, 32)}
     batch = adapter.prepare_batch(raw, generator=_generator(1))
     assert batch.context[GIVEN].float().mean(0).tolist() == [pytest.approx(0.3, abs=0.03), 0.0]
@@ -111,7 +111,7 @@ def test_it_is_drawn_per_sample_with_its_probability_from_the_generator(run_conf
 def test_a_sample_without_it_is_treated_as_in_a_run_without_it(run_config, raw_batch):
     velocities = []
     for probability in (0.0, 1e-9):
-        built = build_ltx_components(run_config(pipeline={"first_frame_probability": probability}))
+        built = LtxFamily().build(run_config(pipeline={"first_frame_probability": probability}))
         batch = built.adapter.prepare_batch(raw_batch, generator=_generator())
         with torch.no_grad():
             t = torch.tensor([100.0, 900.0])
@@ -130,7 +130,7 @@ def test_images_are_never_given_whole(given, raw_batch):
 
 def test_data_free_training_takes_first_frames_from_the_data(run_config, raw_batch):
     cfg = run_config(pipeline={"first_frame_probability": 1.0}, num_height=64, num_width=96, num_frames=33)
-    adapter = build_ltx_components(cfg).adapter
+    adapter = LtxFamily().build(cfg).adapter
     batch = adapter.prepare_batch(raw_batch, latents_source="zeros")
     assert batch.latents.shape == (2, 30, 128)
     assert torch.equal(batch.latents[:, :FIRST], adapter.prepare_batch(raw_batch).latents[:, :FIRST])
@@ -140,7 +140,7 @@ def test_data_free_training_takes_first_frames_from_the_data(run_config, raw_bat
 
 def test_first_frames_of_another_size_or_none_at_all_are_refused(run_config, raw_batch):
     cfg = run_config(pipeline={"first_frame_probability": 1.0}, num_height=64, num_width=64, num_frames=33)
-    adapter = build_ltx_components(cfg).adapter
+    adapter = LtxFamily().build(cfg).adapter
     with pytest.raises(ConfigError, match="asks for 2 x 2 latents, but the data's first frames are 2 x 3"):
         adapter.prepare_batch(raw_batch, latents_source="zeros")
     del raw_batch["vae_latent"]

@@ -9,7 +9,7 @@ import torch
 from ltx2_pipeline import FPS, open_pipeline
 
 from fastvideo_core.errors import DataError
-from fastvideo_ltx.components import build_ltx_components
+from fastvideo_ltx.family import LtxFamily
 
 STREAMS = [("video",), ("video", "audio")]
 
@@ -35,7 +35,7 @@ def build(run_config, tiny_ltx2):
     def make(**pipeline: Any) -> tuple[Any, Any]:
         roles = {"student": True, "teacher": False}
         cfg = run_config(roles, paths=dict.fromkeys(roles, tiny_ltx2), pipeline=pipeline)
-        built = build_ltx_components(cfg)
+        built = LtxFamily().build(cfg)
         built.adapter.on_train_start()
         return built.adapter, built.bundle
 

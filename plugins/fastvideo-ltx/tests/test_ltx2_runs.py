@@ -21,7 +21,7 @@ from fastvideo_core.cli.main import main
 from fastvideo_data.schema import encode_tensor
 from fastvideo_data.video_files import probe
 from fastvideo_ltx.config import LtxConfig
-from fastvideo_ltx.path_sampler import build_sampler
+from fastvideo_ltx.family import build_sampler
 
 pytest.importorskip("fastvideo_finetune", reason="runs of every method: beside core alone there is none")
 pytest.importorskip("fastvideo_dmd2", reason="runs of every method: beside core alone there is none")

@@ -12,9 +12,8 @@ from ltx2_pipeline import FPS, FRAMES, HEIGHT, WIDTH, generate, open_pipeline, r
 
 from fastvideo_core.contracts.validator import ValidationPrompt, ValidationRequest
 from fastvideo_data.video_files import probe, write_video
-from fastvideo_ltx.components import build_ltx_components
 from fastvideo_ltx.config import LtxConfig
-from fastvideo_ltx.path_sampler import build_sampler
+from fastvideo_ltx.family import LtxFamily, build_sampler
 
 PROMPT = ValidationPrompt("a cat", height=HEIGHT, width=WIDTH, num_frames=FRAMES)
 SOUND_RATE = 24000
@@ -105,7 +104,7 @@ def test_validation_samples_under_the_autocast_of_training(run_config, tiny_ltx2
         validation_sampling_steps=[2],
         validation_guidance_scale=[2.0],
     )
-    components = build_ltx_components(cfg)
+    components = LtxFamily().build(cfg)
     outputs = []
     handle = components.bundle["student"]
     handle.modules["transformer"].transformer_blocks[0].ff.register_forward_hook(lambda *call: outputs.append(call[2]))

@@ -14,8 +14,8 @@ from ltx2_pipeline import FPS, FRAMES, HEIGHT, WIDTH, generate, open_pipeline, w
 from fastvideo_core.contracts.validator import ValidationPrompt, ValidationRequest
 from fastvideo_core.errors import ConfigError
 from fastvideo_ltx.config import LtxConfig
+from fastvideo_ltx.family import build_sampler
 from fastvideo_ltx.generations import open_folder
-from fastvideo_ltx.path_sampler import build_sampler
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +40,9 @@ def test_ltx23_is_sampled_as_by_its_own_pipeline(ltx23, guidance):
 
 
 def test_ltx23_trains_on_video_alone_too(ltx23, run_config):
-    from fastvideo_ltx.components import build_ltx_components
+    from fastvideo_ltx.family import LtxFamily
 
-    built = build_ltx_components(run_config(paths={"student": ltx23}, pipeline={"streams": ("video",)}))
+    built = LtxFamily().build(run_config(paths={"student": ltx23}, pipeline={"streams": ("video",)}))
     built.adapter.on_train_start()
     batch = built.adapter.prepare_batch(
         {"vae_latent": torch.randn(1, 128, 2, 2, 3), "text_embedding": torch.randn(1, 5, 32 + 16)}

@@ -13,7 +13,7 @@ from torch import Tensor
 from fastvideo_core.contracts.batch import TrainingBatch
 from fastvideo_core.contracts.roles import RoleHandle
 from fastvideo_ltx.adapter import CLEAN, FPS, GIVEN, LAYOUT, TEXT, TEXT_MASK
-from fastvideo_ltx.components import build_ltx_components
+from fastvideo_ltx.family import LtxFamily
 from fastvideo_ltx.layout import TokenLayout, pack_video, unpack_video
 
 SIZE = {"height": 64, "width": 96, "num_frames": 17}
@@ -55,7 +55,7 @@ def batch_of(inputs: dict[str, Any], frame_rate: float, **more: Tensor) -> Train
 def test_the_velocity_is_the_pipeline_s_bit_for_bit(run_config, tiny, tiny_condition, kind, frame_rate):
     path = tiny if kind is LTXPipeline else tiny_condition
     pipeline, recorder = record(kind, path, frame_rate=frame_rate, guidance_scale=3.0)
-    built = build_ltx_components(run_config(paths={"student": path}))
+    built = LtxFamily().build(run_config(paths={"student": path}))
     handle = RoleHandle("student", {"transformer": pipeline.transformer})
     assert len(recorder.calls) == 2
     for inputs, expected in list(recorder.calls):
@@ -74,7 +74,7 @@ def test_the_velocity_is_the_pipeline_s_bit_for_bit(run_config, tiny, tiny_condi
 def test_the_two_pipelines_place_latent_frames_differently_in_time(run_config, tiny, tiny_condition, raw_batch):
     velocities = []
     for path in (tiny, tiny_condition):
-        built = build_ltx_components(run_config(paths={"student": path}))
+        built = LtxFamily().build(run_config(paths={"student": path}))
         batch = built.adapter.prepare_batch(raw_batch)
         with torch.no_grad():
             t = torch.full((2,), 500.0)
@@ -90,7 +90,7 @@ def test_a_given_first_frame_is_the_image_to_video_pipeline_s(run_config, tiny, 
     image = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(1))
     options = {} if kind is LTXImageToVideoPipeline else {"image_cond_noise_scale": 0.0}
     pipeline, recorder = record(kind, path, image=image, frame_rate=25, guidance_scale=1.0, **options)
-    built = build_ltx_components(run_config(paths={"student": path}))
+    built = LtxFamily().build(run_config(paths={"student": path}))
     handle = RoleHandle("student", {"transformer": pipeline.transformer})
     first = LAYOUT_OF_SIZE.first_frame
     for inputs, expected in list(recorder.calls):
@@ -109,7 +109,7 @@ def test_a_given_first_frame_is_the_image_to_video_pipeline_s(run_config, tiny, 
 
 def test_captions_are_padded_and_masked_as_the_pipeline_does(run_config, tiny):
     pipeline, recorder = record(LTXPipeline, tiny, prompt="two dogs run", guidance_scale=1.0)
-    built = build_ltx_components(run_config(pipeline={"negative_prompt": "two dogs run"}))
+    built = LtxFamily().build(run_config(pipeline={"negative_prompt": "two dogs run"}))
     built.adapter.on_train_start()
     raw = {"text_embedding": torch.zeros(1, 3, 32), "vae_latent": torch.zeros(1, 128, 3, 2, 3)}
     negative = built.adapter.prepare_batch(raw).negative_conditioning

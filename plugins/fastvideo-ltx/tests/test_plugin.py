@@ -11,10 +11,10 @@ import torch
 from pydantic import ValidationError
 
 from fastvideo_core.contracts.validator import ValidationPrompt
-from fastvideo_core.dispatch.plugins import KnowsAdapter
-from fastvideo_core.dispatch.preflight import size_notes
 from fastvideo_core.registry.specs import ModelPlugin
+from fastvideo_data.run_checks import size_warnings
 from fastvideo_ltx.config import LtxConfig
+from fastvideo_ltx.family import LtxFamily
 from fastvideo_ltx.generations import GENERATIONS
 from fastvideo_ltx.plugin import PLUGIN
 
@@ -23,10 +23,8 @@ def test_the_spec_is_sound_and_its_targets_exist():
     assert isinstance(PLUGIN, ModelPlugin)
     assert PLUGIN.name == "ltx"
     assert PLUGIN.flaws() == []
-    assert PLUGIN.capabilities == ("preprocess", "export", "sample", "tiny", "outline", "export_lora")
-    for name in ("build", "config", *PLUGIN.capabilities):
-        module, _, attribute = PLUGIN.target(name).partition(":")
-        assert callable(getattr(__import__(module, fromlist=[attribute]), attribute))
+    assert LtxFamily.offers() == ("encoder", "sampler", "export", "export_lora", "tiny")
+    assert PLUGIN.target("impl") == "fastvideo_ltx.family:LtxFamily"
 
 
 def test_the_spec_names_the_pipelines_that_the_generations_read():
@@ -92,7 +90,7 @@ def test_a_run_that_ltx_can_do_has_no_problems(run_config):
 
 
 def _problems(cfg, *, prompts=(), rows=(), source="data") -> str:
-    found = cfg.pipeline_config.preflight(cfg, prompts=prompts, rows=rows, latents_source=source)
+    found = LtxFamily().input_problems(cfg, prompts=prompts, rows=rows, latents_source=source)
     return "\n".join(str(problem) for problem in found)
 
 
@@ -101,7 +99,7 @@ def _row(**changes):
     return {**row, **changes}
 
 
-def test_a_good_run_passes_preflight(run_config):
+def test_a_good_run_has_no_problems(run_config):
     prompt = ValidationPrompt("x", height=64, width=96, num_frames=9)
     assert _problems(run_config(), prompts=[prompt], rows=[_row()]) == ""
 
@@ -143,9 +141,10 @@ def test_a_shift_that_nothing_gives_a_size_for_is_reported(run_config):
 
 def test_sizes_of_the_data_and_the_adapter_are_told_without_weights(run_config):
     cfg = run_config(num_height=512, num_width=96, num_frames=9)
-    assert isinstance(cfg.pipeline_config, KnowsAdapter)
-    assert cfg.pipeline_config.adapter_class().__name__ == "LtxAdapter"
-    (note,) = size_notes(cfg, [_row(), {"text_embedding": torch.zeros(1, 3, 32)}])
+    family = LtxFamily()
+    assert family.adapter_class().__name__ == "LtxAdapter"
+    sizes = family.data_sizes(cfg, [_row(), {"text_embedding": torch.zeros(1, 3, 32)}])
+    (note,) = size_warnings(cfg.training, sizes)
     assert "training.num_height is 512, and the data's videos have 64" in note
 
 

@@ -18,8 +18,8 @@ from fastvideo_core.contracts.validator import ValidationPrompt, ValidationReque
 from fastvideo_core.diffusion.rollout import FewStepSchedule
 from fastvideo_data.video_files import probe, write_video
 from fastvideo_ltx.config import LtxConfig
+from fastvideo_ltx.family import build_sampler
 from fastvideo_ltx.layout import TokenLayout, unpack_video
-from fastvideo_ltx.path_sampler import build_sampler
 from fastvideo_testing.runs import build_run
 
 pytest.importorskip("fastvideo_finetune", reason="runs of every method: beside core alone there is none")

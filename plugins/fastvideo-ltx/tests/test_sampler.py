@@ -18,10 +18,9 @@ from fastvideo_core.diffusion.rollout import FewStepSchedule, rollout
 from fastvideo_core.errors import ConfigError, DataError
 from fastvideo_ltx.adapter import FPS, LAYOUT, TEXT, TEXT_MASK
 from fastvideo_ltx.captions import pad_text
-from fastvideo_ltx.components import build_ltx_components
 from fastvideo_ltx.config import LtxConfig
+from fastvideo_ltx.family import LtxFamily, build_sampler
 from fastvideo_ltx.layout import TokenLayout, pack_video
-from fastvideo_ltx.path_sampler import build_sampler
 
 CPU = torch.device("cpu")
 PROMPT = ValidationPrompt("a cat", height=64, width=96, num_frames=9)
@@ -230,7 +229,7 @@ def test_validation_writes_videos_and_leaves_training_as_it_was(run_config, tmp_
         num_frames=9,
         mixed_precision=mixed_precision,
     )
-    built = build_ltx_components(cfg)
+    built = LtxFamily().build(cfg)
     handle = built.bundle[role]
     weights = [p.clone() for _, p in handle.named_parameters()]
     before = torch.get_rng_state()
@@ -247,9 +246,9 @@ def test_validation_writes_videos_and_leaves_training_as_it_was(run_config, tmp_
 def test_a_validation_prompt_that_does_not_fit_fails_before_training(run_config, tmp_path):
     cfg = run_config(log_validation=True, validation_dataset_file=_prompts_file(tmp_path, num_frames=10))
     with pytest.raises(DataError, match=r'prompts.json, data\[0\] \("a dog"\): num_frames is 10'):
-        build_ltx_components(cfg)
+        LtxFamily().build(cfg)
 
 
 def test_validation_without_prompts_says_so(run_config):
     with pytest.raises(ConfigError, match="validation needs prompts"):
-        build_ltx_components(run_config(log_validation=True))
+        LtxFamily().build(run_config(log_validation=True))

@@ -15,8 +15,8 @@ from fastvideo_core.config.sections import MethodConfig
 from fastvideo_core.contracts.adapter import LatentsSource
 from fastvideo_core.errors import ConfigError, UserError
 from fastvideo_data.schema import encode_tensor, t2v_schema, write_part
-from fastvideo_ltx.components import build_ltx_components
 from fastvideo_ltx.config import LtxConfig
+from fastvideo_ltx.family import LtxFamily
 from fastvideo_ltx.generations import open_folder
 from fastvideo_ltx.schedule import many_step_scheduler, resolve_flow_shift
 
@@ -55,7 +55,7 @@ def test_a_linear_dynamic_shift_is_mu_itself(tiny, tmp_path):
 
 
 def test_the_adapter_shifts_as_the_scheduler_does_at_inference(run_config, tiny):
-    adapter = build_ltx_components(run_config(pipeline={"shift_tokens": 3000})).adapter
+    adapter = LtxFamily().build(run_config(pipeline={"shift_tokens": 3000})).adapter
     mu = 0.95 + (3000 - 1024) * 1.1 / 3072
     scheduler = LTXPipeline.from_pretrained(tiny).scheduler
     scheduler.register_to_config(shift_terminal=None)
@@ -124,7 +124,7 @@ def test_training_on_data_counts_the_data_s_tokens_also_where_prompts_have_anoth
     data = _data(tmp_path, (3, 2, 3), (2, 2, 3))
     cfg = run_config(pipeline={"shift_tokens": None}, data_path=data, num_height=512, num_width=512, num_frames=161)
     assert _resolved(cfg) == 18
-    adapter = build_ltx_components(cfg).adapter
+    adapter = LtxFamily().build(cfg).adapter
     assert math.log(adapter.flow_shift) == pytest.approx(0.95 + (18 - 1024) * 1.1 / 3072)
     assert _resolved(run_config(pipeline={"shift_tokens": None}, data_path=data, num_latent_t=2)) == 12
 

@@ -15,7 +15,9 @@ from pathlib import Path
 import torch
 from torch import nn
 from fastvideo_core import register_model
-from fastvideo_core.contracts.family import ModelComponents
+from fastvideo_core.contracts.family import ModelComponents, RoleOutline
+from fastvideo_data.family import ParquetFamily
+from fastvideo_data.path_sampler import PathSampler
 from fastvideo_data.video_sizes import VideoGeometry
 from fastvideo_core.errors import ConfigError
 from fastvideo_core.contracts.roles import RoleManager, RoleHandle
@@ -42,17 +44,6 @@ def tiny(out, *, seed=0):
     torch.save(state, Path(out) / "net.pt")
 
 
-def outline(path):
-    with torch.device("meta"):
-        return {"transformer": ToyNetwork(*SIZES)}
-
-
-def export(base, out, modules, *, pipeline_config, student_schedule):
-    Path(out).mkdir()
-    torch.save(modules["transformer"], Path(out) / "net.pt")
-    return []
-
-
 class Encoder:
     geometry = VideoGeometry(2, 1, 16, 8.0)
 
@@ -70,8 +61,8 @@ class Encoder:
 
 
 class Sampler:
-    def __init__(self, path, config, device):
-        self.handle = RoleHandle("student", {"transformer": network(path)})
+    def shift_and_clamp_timestep(self, t):
+        return t
 
     def sample(self, request, prompt, generator):
         frames = torch.randint(0, 255, (prompt.num_frames, 8, 8, 3), generator=generator, dtype=torch.uint8)
@@ -87,14 +78,33 @@ class Adapter(ToyAdapter):
         return replace(batch, conditioning={"condition": raw_batch["text_embedding"][:, 0, :1] / 10})
 
 
-@register_model("mine", config=ToyConfig, tiny=tiny, preprocess=Encoder, export=export, sample=Sampler, outline=outline)
-def build(cfg):
-    roles = {
-        name: RoleHandle(name, {"transformer": network(role.path)}, "mine", trainable=role.trainable,
-                         block_classes=(nn.Linear,))
-        for name, role in cfg.roles.items()
-    }
-    return ModelComponents(RoleManager(roles), Adapter(3.0))
+@register_model("mine", config=ToyConfig)
+class Mine(ParquetFamily):
+    def build(self, cfg):
+        roles = {
+            name: RoleHandle(name, {"transformer": network(role.path)}, "mine", trainable=role.trainable,
+                             block_classes=(nn.Linear,))
+            for name, role in cfg.roles.items()
+        }
+        return ModelComponents(RoleManager(roles), Adapter(3.0), dataloader=self.loader(cfg))
+
+    def outline(self, cfg, role, *, latents_source):
+        with torch.device("meta"):
+            return RoleOutline(RoleHandle(role, {"transformer": ToyNetwork(*SIZES)}))
+
+    def encoder(self, path, *, device):
+        return Encoder(path, device)
+
+    def sampler(self, path, config, *, device):
+        return PathSampler(RoleHandle("student", {"transformer": network(path)}), Sampler())
+
+    def export(self, base, out, modules, *, pipeline_config, student_schedule):
+        Path(out).mkdir()
+        torch.save(modules["transformer"], Path(out) / "net.pt")
+        return []
+
+    def tiny(self, out, *, seed=0):
+        tiny(out, seed=seed)
 """.replace("    state = ToyNetwork(*SIZES, **{}).state_dict() if False else {}\n", "")
 
 

@@ -13,7 +13,7 @@ from fastvideo_testing import ModelPluginSuite, Packing
 from .made_family import run_check, suite_of
 
 NO_FILES = "the toy family makes its data up and has no files"
-UNSUPPORTED = dict.fromkeys(("tiny", "preprocess", "export", "sample", "outline", "packing"), NO_FILES)
+UNSUPPORTED = dict.fromkeys(("tiny", "encoder", "export", "sampler", "outline", "packing"), NO_FILES)
 
 
 class TestToy(ModelPluginSuite):
@@ -59,7 +59,11 @@ WRONG = [
         [("float(len(caption))", "float(len(caption[:99]))")],
         "captions of 1100 and 2200 words are encoded alike",
     ),
-    ("test_it_is_healthy_in_the_list_of_plug_ins", [("tiny=tiny", 'tiny="surely_absent:tiny"')], "shows it as BROKEN"),
+    (
+        "test_it_is_healthy_in_the_list_of_plug_ins",
+        [("config=ToyConfig", 'config="surely_absent:Config"')],
+        "shows it as BROKEN",
+    ),
     (
         "test_every_option_says_what_it_means",
         [("SIZES =", "class Config(ToyConfig):\n    speed: int = 1\n\nSIZES ="), ("config=ToyConfig", "config=Config")],
@@ -273,8 +277,8 @@ WRONG = [
         "test_the_outline_is_of_the_networks_that_are_built",
         [
             (
-                '    with torch.device("meta"):\n        return {"transformer": ToyNetwork(*SIZES)}',
-                '    with torch.device("meta"):\n        return {"transformer": ToyNetwork(2, 9, 1)}',
+                'RoleOutline(RoleHandle(role, {"transformer": ToyNetwork(*SIZES)}))',
+                'RoleOutline(RoleHandle(role, {"transformer": ToyNetwork(2, 9, 1)}))',
             )
         ],
         "the outline of transformer has other parameters than the network that is built",

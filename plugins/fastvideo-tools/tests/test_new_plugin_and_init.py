@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 from pathlib import Path
 
@@ -181,3 +183,15 @@ def test_what_init_writes_satisfies_the_schema(tmp_path: Path) -> None:
     run["method_config"] = {"guidance_scal": 1}
     with pytest.raises(jsonschema.ValidationError, match="guidance_scal"):
         jsonschema.Draft202012Validator(schema).validate(run)
+
+
+def test_a_package_that_is_half_written_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Path, *args: object, **kwargs: object) -> int:
+        if self.name == "pyproject.toml":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self))
+        return write_text(self, *args, **kwargs)  # type: ignore[arg-type]
+
+    write_text = Path.write_text
+    monkeypatch.setattr(Path, "write_text", full)
+    assert cli.main(["new-plugin", "mine", "--kind", "method", "--out", str(tmp_path / "plugin")]) == 1
+    assert not list(tmp_path.glob("p*"))

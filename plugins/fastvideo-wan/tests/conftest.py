@@ -13,8 +13,8 @@ from fastvideo_core.config.run import RecipeConfig, RoleConfig, RunConfig
 from fastvideo_core.config.sections import MethodConfig
 from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.contracts.family import ModelComponents
-from fastvideo_wan.components import build_wan_components
 from fastvideo_wan.config import WanConfig
+from fastvideo_wan.family import WanFamily
 from fastvideo_wan.tiny import write_tiny_pipeline
 
 MakeConfig = Callable[..., RunConfig]
@@ -61,7 +61,7 @@ def run_config(tiny: str, tmp_path: Path) -> MakeConfig:
 @pytest.fixture
 def components(run_config: MakeConfig) -> ModelComponents:
     """A frozen teacher and a trainable student, negative prompt encoded."""
-    built = build_wan_components(run_config({"student": True, "teacher": False}))
+    built = WanFamily().build(run_config({"student": True, "teacher": False}))
     built.adapter.on_train_start()
     return built
 

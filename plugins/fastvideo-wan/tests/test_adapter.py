@@ -17,8 +17,8 @@ from fastvideo_core.errors import ConfigError, DataError
 from fastvideo_core.placing.shard import shard_roles
 from fastvideo_core.weights.parameter_names import clean_name
 from fastvideo_testing.family_batches import PRIMITIVES
-from fastvideo_wan.components import build_wan_components
 from fastvideo_wan.config import NEGATIVE_PROMPT
+from fastvideo_wan.family import WanFamily
 from fastvideo_wan.network import Float32TimestepEmbedding
 from fastvideo_wan.tiny import LATENTS_MEAN, LATENTS_STD
 
@@ -51,7 +51,7 @@ def test_handles_say_what_core_needs_to_know(components):
 def test_only_roles_of_the_family_are_built(run_config):
     cfg = run_config({"student": True, "other": False})
     cfg.roles["other"] = cfg.roles["other"].model_copy(update={"family": "ltx"})
-    assert [handle.name for handle in build_wan_components(cfg).bundle] == ["student"]
+    assert [handle.name for handle in WanFamily().build(cfg).bundle] == ["student"]
 
 
 # --- batches ----------------------------------------------------------------------------------------------------------
@@ -85,7 +85,7 @@ def test_text_is_zero_padded_or_cut_to_512(components, raw_batch, length):
 
 
 def test_num_latent_t_cuts_the_end(run_config, raw_batch):
-    adapter = build_wan_components(run_config(num_latent_t=1)).adapter
+    adapter = WanFamily().build(run_config(num_latent_t=1)).adapter
     raw_batch["vae_latent_normalised"] = True
     assert torch.equal(adapter.prepare_batch(raw_batch).latents, raw_batch["vae_latent"][:, :, :1])
 
@@ -93,7 +93,7 @@ def test_num_latent_t_cuts_the_end(run_config, raw_batch):
 @pytest.mark.parametrize("length", [{"num_latent_t": 3}, {"num_frames": 9}, {"num_latent_t": 3, "num_frames": 9}])
 def test_zeros_need_no_latents_in_the_data(run_config, raw_batch, length):
     del raw_batch["vae_latent"]
-    adapter = build_wan_components(run_config(num_height=32, num_width=48, **length)).adapter
+    adapter = WanFamily().build(run_config(num_height=32, num_width=48, **length)).adapter
     batch = adapter.prepare_batch(raw_batch, latents_source="zeros")
     assert batch.latents.shape == (2, 16, 3, 4, 6)
     assert batch.latents.abs().sum() == 0
@@ -101,7 +101,7 @@ def test_zeros_need_no_latents_in_the_data(run_config, raw_batch, length):
 
 @pytest.mark.parametrize(("training", "frames"), [({}, 2), ({"num_latent_t": 1}, 1)])
 def test_zeros_take_the_size_of_the_data_s_latents_when_the_run_names_none(run_config, raw_batch, training, frames):
-    adapter = build_wan_components(run_config(**training)).adapter
+    adapter = WanFamily().build(run_config(**training)).adapter
     batch = adapter.prepare_batch(raw_batch, latents_source="zeros")
     assert batch.latents.shape == (2, 16, frames, 4, 6)
     assert batch.latents.abs().sum() == 0
@@ -122,7 +122,7 @@ def test_zeros_take_the_size_of_the_data_s_latents_when_the_run_names_none(run_c
 def test_zeros_without_a_usable_size(run_config, raw_batch, training, messages):
     if not training:
         del raw_batch["vae_latent"]
-    adapter = build_wan_components(run_config(**training)).adapter
+    adapter = WanFamily().build(run_config(**training)).adapter
     with pytest.raises(ConfigError) as error:
         adapter.prepare_batch(raw_batch, latents_source="zeros")
     for message in messages:
@@ -149,7 +149,7 @@ def test_data_that_does_not_fit_names_the_sample(components, raw_batch, key, val
 
 
 def test_the_negative_prompt_is_encoded_once_as_the_pipeline_does_and_shared_by_the_batch(run_config, raw_batch, tiny):
-    built = build_wan_components(run_config(pipeline={"negative_prompt": "ugly &amp;  blurred"}))
+    built = WanFamily().build(run_config(pipeline={"negative_prompt": "ugly &amp;  blurred"}))
     before = torch.get_rng_state()
     built.adapter.on_train_start()
     first = built.adapter.prepare_batch(raw_batch).negative_conditioning["text"]
@@ -168,7 +168,7 @@ def test_the_negative_prompt_is_encoded_once_as_the_pipeline_does_and_shared_by_
 def test_by_default_guidance_leads_away_from_the_published_text_and_dropped_captions_are_empty(
     run_config, raw_batch, tiny
 ):
-    built = build_wan_components(run_config())
+    built = WanFamily().build(run_config())
     built.adapter.on_train_start()
     batch = built.adapter.prepare_batch(raw_batch)
     dropped = batch.with_conditioning_dropped(torch.tensor([False, True]))
@@ -186,13 +186,13 @@ def test_by_default_guidance_leads_away_from_the_published_text_and_dropped_capt
 def test_the_stored_configuration_names_the_negative_prompt_in_full(run_config):
     cfg = run_config()
     assert cfg.pipeline_config.negative_prompt == "default"
-    assert cfg.pipeline_config.resolve(cfg).negative_prompt == NEGATIVE_PROMPT
+    assert WanFamily().resolve(cfg).negative_prompt == NEGATIVE_PROMPT
     empty = cfg.pipeline_config.model_copy(update={"negative_prompt": ""})
     assert empty.resolve(cfg).negative_prompt == ""
 
 
 def test_unconditional_calls_before_train_start_say_what_is_missing(run_config, raw_batch):
-    built = build_wan_components(run_config())
+    built = WanFamily().build(run_config())
     batch = built.adapter.prepare_batch(raw_batch)
     noisy, t = _noisy(batch)
     with pytest.raises(ValueError, match=r"encoded by on_train_start\(\)"):
@@ -329,7 +329,7 @@ def test_gradient_checkpointing_changes_no_gradient(run_config, raw_batch, mixed
     gradients = []
     for chosen in (None, kind):
         cfg = run_config(enable_gradient_checkpointing_type=chosen, mixed_precision=mixed_precision)
-        built = build_wan_components(cfg)
+        built = WanFamily().build(cfg)
         student = built.bundle["student"]
         first, second = student.modules["transformer"].blocks
         calls = [_count_calls(block) for block in (first, second)]
@@ -346,7 +346,7 @@ def test_gradient_checkpointing_changes_no_gradient(run_config, raw_batch, mixed
 
 
 def test_mixed_precision_computes_in_bf16_around_float32_islands(run_config, raw_batch):
-    built = build_wan_components(run_config({"student": True, "teacher": False}, mixed_precision="bf16"))
+    built = WanFamily().build(run_config({"student": True, "teacher": False}, mixed_precision="bf16"))
     batch = built.adapter.prepare_batch(raw_batch)
     noisy, t = _noisy(batch)
     for name in ("student", "teacher"):
@@ -376,7 +376,7 @@ def test_mixed_precision_computes_in_bf16_around_float32_islands(run_config, raw
 def test_mixed_precision_stays_close_to_float32(run_config, raw_batch):
     predictions = []
     for mixed_precision in ("no", "bf16"):
-        built = build_wan_components(run_config(mixed_precision=mixed_precision))
+        built = WanFamily().build(run_config(mixed_precision=mixed_precision))
         batch = built.adapter.prepare_batch(raw_batch)
         noisy, t = _noisy(batch)
         with torch.no_grad():

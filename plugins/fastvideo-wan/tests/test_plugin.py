@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from fastvideo_core.registry.specs import ModelPlugin
 from fastvideo_wan.config import WanConfig
+from fastvideo_wan.family import WanFamily
 from fastvideo_wan.plugin import PLUGIN
 
 
@@ -17,10 +18,8 @@ def test_the_spec_is_sound_and_its_targets_exist():
     assert isinstance(PLUGIN, ModelPlugin)
     assert PLUGIN.name == "wan"
     assert PLUGIN.flaws() == []
-    assert PLUGIN.capabilities == ("preprocess", "export", "sample", "tiny", "outline", "export_lora")
-    for name in PLUGIN.targets:
-        module, _, attribute = PLUGIN.target(name).partition(":")
-        assert callable(getattr(__import__(module, fromlist=[attribute]), attribute))
+    assert WanFamily.offers() == ("encoder", "sampler", "export", "export_lora", "tiny", "demo")
+    assert PLUGIN.target("impl") == "fastvideo_wan.family:WanFamily"
 
 
 def test_spec_and_config_load_without_torch():

@@ -14,8 +14,8 @@ from fastvideo_core.contracts.batch import TrainingBatch
 from fastvideo_core.contracts.validator import ValidationPrompt, ValidationRequest
 from fastvideo_core.diffusion.rollout import FewStepSchedule, rollout
 from fastvideo_core.errors import ConfigError, DataError
-from fastvideo_wan.components import build_wan_components
 from fastvideo_wan.config import NEGATIVE_PROMPT, WanConfig
+from fastvideo_wan.family import WanFamily
 from fastvideo_wan.latents import decode_frames
 from fastvideo_wan.sampler import build_sampler
 from fastvideo_wan.text import pad_text
@@ -190,7 +190,7 @@ def test_validation_writes_videos_and_leaves_training_as_it_was(run_config, tmp_
         num_frames=5,
         mixed_precision=mixed_precision,
     )
-    built = build_wan_components(cfg)
+    built = WanFamily().build(cfg)
     handle = built.bundle["student"]
     weights = [p.clone() for _, p in handle.named_parameters()]
     before = torch.get_rng_state()
@@ -207,9 +207,9 @@ def test_validation_writes_videos_and_leaves_training_as_it_was(run_config, tmp_
 def test_a_validation_prompt_that_does_not_fit_fails_before_training(run_config, tmp_path):
     cfg = run_config(log_validation=True, validation_dataset_file=_prompts_file(tmp_path, num_frames=10))
     with pytest.raises(DataError, match=r'prompts.json, data\[0\] \("a dog"\): num_frames is 10'):
-        build_wan_components(cfg)
+        WanFamily().build(cfg)
 
 
 def test_validation_without_prompts_says_so(run_config):
     with pytest.raises(ConfigError, match="validation needs prompts"):
-        build_wan_components(run_config(log_validation=True))
+        WanFamily().build(run_config(log_validation=True))

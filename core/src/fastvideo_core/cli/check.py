@@ -1,22 +1,16 @@
-"""`fastvideo-distill check run.yaml`: everything that can be known before weights are loaded."""
+"""`fastvideo-distill check run.yaml`: everything that can be known about a run before it starts."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fastvideo_core.cli import resume_options
 from fastvideo_core.launch.stdio import say
 
-if TYPE_CHECKING:  # torch and pydantic are imported when a file is checked, not to show help
-    from fastvideo_core.config.run import RunConfig
-    from fastvideo_core.contracts.validator import ValidationPrompt
-    from fastvideo_core.errors import Problem
+if TYPE_CHECKING:  # torch and pydantic are imported when a run is looked at, not to show help
+    from fastvideo_core.dispatch.run import Run
     from fastvideo_core.registry.registry import PluginRegistry
-    from fastvideo_data.data_set import EncodedBy
-    from fastvideo_data.loading.loader import ParquetLoader
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,107 +21,50 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Reports every problem at once, or what the run would be."""
-    from fastvideo_core.config.check import run_notes
-    from fastvideo_core.dispatch import preflight
+    from fastvideo_core.dispatch.examine import device_warnings, examine
     from fastvideo_core.dispatch.load import load_run_config
-    from fastvideo_core.errors import ConfigError, UserError
+    from fastvideo_core.dispatch.resuming import resume_problems
+    from fastvideo_core.errors import ConfigError
 
     registry: PluginRegistry = args.registry
     cfg = load_run_config(args.config, registry, resume_options.overrides(args))
-    problems: list[Problem] = [*preflight.output_problems(cfg), *preflight.login_problems(cfg)]
-    lines: list[str] = []
-    inputs = _Inputs()
-    for part in (_plugins, _roles, _data, _prompts, _resume):
-        try:
-            lines += part(cfg, registry, inputs)
-        except UserError as error:
-            problems += error.problems
-    if inputs.roles_are_fine:
-        problems += preflight.input_problems(cfg, inputs.prompts, inputs.rows)
-    if not problems:
-        findings = preflight.compare_encoders(cfg, inputs.made_by, download=False)
-        problems += findings.problems
-        notes = [*inputs.notes, *run_notes(cfg), *preflight.device_notes(cfg), *preflight.size_notes(cfg, inputs.rows)]
-        notes += findings.notes
-        lines += [f"warning: {note}" for note in notes]
-        problems += _resolve(cfg)
-    if problems:
+    resolved, found = examine(cfg, registry, starts=False)
+    if resolved is None:
+        raise ConfigError(found.problems)
+    roles = _roles(resolved)
+    if problems := resume_problems(resolved):
         raise ConfigError(problems)
-    lines += _memory(cfg, registry, inputs)
+    passed_over = [] if resolved.resumed is None else resolved.resumed.notes()
+    memory = _memory(resolved)
     say(f"{args.config}: {cfg.recipe.method} of {cfg.recipe.family}, {cfg.training.max_train_steps} steps")
-    for line in lines:
+    for line in (*roles, *found.facts):
+        say(f"  {line}")
+    for warning in (*passed_over, *found.warnings, *device_warnings(cfg)):
+        say(f"  warning: {warning}")
+    for line in memory:
         say(f"  {line}")
     say("ok")
     return 0
 
 
-@dataclass
-class _Inputs:
-    """What the parts leave for the family to look at."""
-
-    roles_are_fine: bool = False
-    notes: Sequence[str] = ()
-    prompts: Sequence[ValidationPrompt] = ()
-    rows: Sequence[Mapping[str, Any]] = ()
-    made_by: Sequence[EncodedBy] = ()
-    loader: ParquetLoader | None = None
-
-
-def _plugins(cfg: RunConfig, registry: PluginRegistry, inputs: _Inputs) -> list[str]:
-    from fastvideo_core.dispatch.plugins import check_plugins
-
-    inputs.notes = check_plugins(cfg, registry)
-    return []
-
-
-def _roles(cfg: RunConfig, registry: PluginRegistry, inputs: _Inputs) -> list[str]:
-    from fastvideo_core.dispatch.role_weights import role_source
-    from fastvideo_core.errors import Problem, UserError
-
-    lines, problems = [], []
-    for name, role in cfg.roles.items():
-        plugin = registry.get("models", cfg.role_family(name))
-        try:
-            source = role_source(name, role)
-            text = f"role {name}: {'trained' if role.trainable else 'frozen'}, {source}"
-            if plugin.spec.outline is not None:
-                outline: Any = registry.resolve(plugin, "outline")
-                modules = outline(source.base).values()
-                parameters = sum(p.numel() for module in modules for p in module.parameters())
-                text += f", {parameters / 1e6:,.2f} M parameters"
-            lines.append(text)
-        except UserError as error:
-            problems += [Problem(p.found, _role_place(name, p.where), p.allowed, p.fix) for p in error.problems]
-    if problems:
-        raise UserError(problems)
-    inputs.roles_are_fine = True
+def _roles(run: Run) -> list[str]:
+    lines = []
+    for name, source in run.sources.items():
+        text = f"role {name}: {'trained' if run.cfg.roles[name].trainable else 'frozen'}, {source}"
+        outline = run.outline(name)
+        if outline is not None:
+            parameters = sum(parameter.numel() for _, parameter in outline.handle.named_parameters())
+            text += f", {parameters / 1e6:,.2f} M parameters"
+        lines.append(text)
     return lines
 
 
-def _role_place(name: str, where: str) -> str:
-    """An outline knows the path, not whose it is."""
-    return where if where.startswith("roles.") else f"roles.{name}.{where}" if where else f"roles.{name}"
-
-
-def _resolve(cfg: RunConfig) -> Sequence[Problem]:
-    """What the start asks of the family once everything else is right."""
-    from fastvideo_core.dispatch.runtime import resolve_pipeline_config
-    from fastvideo_core.errors import UserError
-
-    try:
-        resolve_pipeline_config(cfg)
-    except UserError as error:
-        return error.problems
-    return ()
-
-
-def _memory(cfg: RunConfig, registry: PluginRegistry, inputs: _Inputs) -> list[str]:
+def _memory(run: Run) -> list[str]:
     from fastvideo_core.dispatch.memory_estimate import estimate_run
-    from fastvideo_core.dispatch.preflight import latents_source
     from fastvideo_core.errors import UserError
 
     try:
-        estimate = estimate_run(cfg, registry, rows=inputs.rows, latents_source=latents_source(cfg))
+        estimate = estimate_run(run)
     except UserError:
         raise
     except Exception as error:  # of a network that was called with the run's own shapes
@@ -152,51 +89,6 @@ def _memory(cfg: RunConfig, registry: PluginRegistry, inputs: _Inputs) -> list[s
     if estimate.host:
         lines.append(f"memory of the host, per process: {_size(estimate.host)} of frozen weights")
     return [*lines, f"checkpoint: {_size(estimate.checkpoint)}"]
-
-
-def _data(cfg: RunConfig, registry: PluginRegistry, inputs: _Inputs) -> list[str]:
-    if cfg.training.data_path is None:
-        return ["data: of the family's own loader, as there is no training.data_path"]
-    from fastvideo_core.dispatch.preflight import normalisation_notes, open_data
-    from fastvideo_core.dispatch.runtime import parquet_loader
-
-    data = open_data(cfg, cfg.training.data_path)
-    inputs.loader = loader = parquet_loader(cfg, processes=cfg.training.num_gpus, data=data)
-    inputs.rows, inputs.made_by = data.examples(), data.encoders
-    return [
-        (
-            f"data: {data.num_samples} samples in {cfg.training.data_path} ({', '.join(data.tensor_names)}), "
-            f"{loader.batches_per_epoch} batches per epoch and process"
-        ),
-        *(f"warning: {note}" for note in normalisation_notes(cfg, data)),
-    ]
-
-
-def _prompts(cfg: RunConfig, registry: PluginRegistry, inputs: _Inputs) -> list[str]:
-    if not cfg.training.log_validation or cfg.training.validation_dataset_file is None:
-        return []
-    from fastvideo_core.dispatch.preflight import validation_prompts
-
-    inputs.prompts = validation_prompts(cfg)
-    return [f"validation: {len(inputs.prompts)} prompts every {cfg.training.validation_steps} steps"]
-
-
-def _resume(cfg: RunConfig, registry: PluginRegistry, inputs: _Inputs) -> list[str]:
-    if cfg.training.resume_from_checkpoint is None:
-        return []
-    from fastvideo_core.dispatch.preflight import check_steps_left
-    from fastvideo_core.dispatch.resuming import resume_problems
-    from fastvideo_core.dispatch.runtime import build_checkpoint_manager, resumed_checkpoint
-    from fastvideo_core.errors import UserError
-
-    resumed = resumed_checkpoint(cfg, put_back=False)
-    step = build_checkpoint_manager(cfg, registry).prepare_resume(resumed)
-    check_steps_left(cfg, step)
-    if resumed is not None and (problems := resume_problems(cfg, registry, resumed, inputs.loader, inputs.rows)):
-        raise UserError(problems)
-    notes = resumed.notes() if resumed is not None else []
-    afresh = ", the data starts afresh" if cfg.training.resume_with_new_data else ""
-    return [f"resume: after step {step}{afresh}", *(f"warning: {note}" for note in notes)]
 
 
 def _size(size: float) -> str:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fastvideo_core.cli.model_options import add_model_options
 from fastvideo_core.launch.stdio import say
 
 if TYPE_CHECKING:
     from fastvideo_core.dispatch.trained_model import TrainedModel
-    from fastvideo_core.registry import Plugin
     from fastvideo_core.registry.registry import PluginRegistry
 
 
@@ -29,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Writes the folder and says what is in it."""
     from fastvideo_core.config.output_folder import check_new_folder
+    from fastvideo_core.contracts.family import open_family
     from fastvideo_core.dispatch.trained_model import open_trained_model
     from fastvideo_core.errors import ConfigError, Problem
 
@@ -42,12 +43,11 @@ def run(args: argparse.Namespace) -> int:
             Problem("is for roles that trained adapters", where=f"--lora {args.lora}", fix="leave it out")
         )
     check_new_folder(args.out)
-    plugin = registry.get("models", model.family)
+    notes: Sequence[str]
     if args.lora == "separate":
-        notes = _export_adapters(registry, plugin, model, args.out)
+        notes = _export_adapters(registry, model, args.out)
     else:
-        export: Any = registry.resolve(plugin, "export")
-        notes = export(
+        notes = open_family(model.family, registry, "export").export(
             model.source.base,
             args.out,
             model.whole_weights(registry),
@@ -60,9 +60,12 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _export_adapters(registry: PluginRegistry, plugin: Plugin[Any], model: TrainedModel, out: Path) -> list[str]:
-    export: Any = registry.resolve(plugin, "export_lora")
-    notes: list[str] = export(model.source.base, out, model.weights(), lora=model.source.lora)
+def _export_adapters(registry: PluginRegistry, model: TrainedModel, out: Path) -> Sequence[str]:
+    from fastvideo_core.contracts.family import open_family
+
+    assert model.source.lora is not None
+    family = open_family(model.family, registry, "export_lora")
+    notes = family.export_lora(model.source.base, out, model.weights(), lora=model.source.lora)
     if model.source.below is not None and model.source.below.checkpoint is not None:
-        notes = [f"the adapters were trained on {model.source.below}: they fit nothing else"]
+        return [f"the adapters were trained on {model.source.below}: they fit nothing else"]
     return notes

@@ -66,7 +66,7 @@ def as_data(status: PluginStatus) -> dict[str, Any]:
         "api": list(spec.api) if spec is not None else None,
         "roles": list(spec.roles) if isinstance(spec, MethodPlugin) else None,
         "optional_roles": list(spec.optional_roles) if isinstance(spec, MethodPlugin) else None,
-        "offers": list(spec.capabilities) if isinstance(spec, ModelPlugin) else None,
+        "pipelines": list(spec.pipelines) if isinstance(spec, ModelPlugin) else None,
         "seconds": round(status.seconds, 4),
         "healthy": status.healthy,
         "unmet": [{"wanted": item.wanted, "found": item.there} for item in status.unmet],
@@ -114,6 +114,6 @@ def _row(status: PluginStatus) -> tuple[str, ...]:
     if isinstance(spec, MethodPlugin):
         details = f"roles: {spec.roles_in_words()}"
     elif isinstance(spec, ModelPlugin):
-        details = f"offers: {', '.join(spec.capabilities) or 'training only'}"
+        details = f"reads: {', '.join(spec.pipelines) or 'folders of its own'}"
     state = "BROKEN" if not status.healthy else "incomplete" if status.unmet else "ok"
     return SINGULAR[provenance.kind], provenance.name, package, api, state, details

@@ -13,7 +13,8 @@ from fastvideo_core.config import limits
 from fastvideo_core.launch.stdio import complain, say
 
 if TYPE_CHECKING:  # torch is imported when sampling starts, not to show help
-    from fastvideo_core.contracts.sampler import StudentSchedule
+    from fastvideo_core.contracts.family import ModelFamily
+    from fastvideo_core.contracts.sampler import ModelSampler, StudentSchedule
     from fastvideo_core.contracts.validator import ValidationPrompt, ValidationRequest
     from fastvideo_core.dispatch.trained_model import TrainedModel
     from fastvideo_core.registry.registry import PluginRegistry
@@ -63,20 +64,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Writes an mp4 and a contact sheet per prompt, and says where and how."""
     from fastvideo_core.config.output_folder import check_writable_folder
-    from fastvideo_core.dispatch.preflight import unread_negative_prompts
+    from fastvideo_core.contracts.family import open_family
+    from fastvideo_core.contracts.validator import unread_negative_prompts
     from fastvideo_core.dispatch.role_weights import load_role
     from fastvideo_core.dispatch.trained_model import open_trained_model
     from fastvideo_core.distributed import context
     from fastvideo_core.errors import ConfigError, Problem
-    from fastvideo_data.sampling_validator import SamplingValidator
 
-    asked = _prompts(args)
+    _check_prompts(args)
     check_writable_folder(args.out, "--out")
     registry: PluginRegistry = args.registry
     model = open_trained_model(args.model, registry, family=args.family, role=args.role, weights=args.weights)
+    family = open_family(model.family, registry, "sampler")
+    asked = _prompts(args, family)
     prompts = [_sized(prompt, model.training) for prompt in asked]
-    build: Any = registry.resolve(registry.get("models", model.family), "sample")
-    sampler = build(model.source.base, model.pipeline_config, device=context.device())
+    sampler = family.sampler(model.source.base, model.pipeline_config, device=context.device())
     student = _student(model, sampler)
     request = _request(args, model, sampler, student)
     if problems := unread_negative_prompts(asked, model.pipeline_config, model.family):
@@ -84,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
     if args.negative_prompt is not None and request.guidance_scale <= 1:
         found = f"nothing is guided at guidance {request.guidance_scale:g}, so that it would do nothing"
         raise ConfigError(Problem(found, "--negative-prompt", fix="add --guidance-scale above 1, or leave it out"))
-    validator = SamplingValidator(sampler, prompts, seed=args.seed)
+    validator = sampler.validator(prompts, seed=args.seed)
     say(f"{model.source}: {_describe(request)}")
     if student is not None and (departure := _departure(request, student)):
         complain(departure)
@@ -99,23 +101,32 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _prompts(args: argparse.Namespace) -> list[ValidationPrompt]:
-    from dataclasses import replace
+def _check_prompts(args: argparse.Namespace) -> None:
+    """What is typed is text.
 
-    from fastvideo_core.contracts.validator import ValidationPrompt
+    Raises:
+        ConfigError: it is not, or there is no prompt.
+    """
+    from fastvideo_core.contracts.validator import is_text
     from fastvideo_core.errors import ConfigError, Problem
-    from fastvideo_data.validation_prompts import is_text, read_validation_prompts
 
     if not all(map(is_text, args.prompt)):
         found, allowed = "the prompt is empty, or no UTF-8 text", "a text that is not empty"
         raise ConfigError(Problem(found, where="--prompt", allowed=allowed))
     if args.negative_prompt and not is_text(args.negative_prompt):
         raise ConfigError(Problem("is blank, or no UTF-8 text", where="--negative-prompt", allowed='a text, or ""'))
+    if not args.prompt and args.prompts is None:
+        raise ConfigError(Problem("there is no prompt", fix='add --prompt "..." or --prompts FILE'))
+
+
+def _prompts(args: argparse.Namespace, family: ModelFamily) -> list[ValidationPrompt]:
+    from dataclasses import replace
+
+    from fastvideo_core.contracts.validator import ValidationPrompt
+
     prompts = [ValidationPrompt(caption=text) for text in args.prompt]
     if args.prompts is not None:
-        prompts += read_validation_prompts(args.prompts)
-    if not prompts:
-        raise ConfigError(Problem("there is no prompt", fix='add --prompt "..." or --prompts FILE'))
+        prompts += family.read_prompts(args.prompts)
     given = {name: getattr(args, name) for name in (*SIZES, "negative_prompt") if getattr(args, name) is not None}
     return [
         replace(prompt, seed=args.seed + index if prompt.seed is None else prompt.seed, **given)
@@ -156,14 +167,13 @@ def _unnamed(prompt: ValidationPrompt) -> list[str]:
     return [name for name in SIZES if getattr(prompt, name) is None]
 
 
-def _student(model: TrainedModel, sampler: Any) -> StudentSchedule | None:
+def _student(model: TrainedModel, sampler: ModelSampler) -> StudentSchedule | None:
     """What the network was distilled for, as the run of its checkpoint or its exported folder says; None for many steps."""
     from fastvideo_core.config.sections import PipelineConfig
     from fastvideo_core.contracts.sampler import StudentSchedule
 
     if model.method_config is None:
-        exported: StudentSchedule | None = getattr(sampler, "student", None)
-        return exported
+        return sampler.student
     schedule = model.method_config.student_schedule(sampler.shift_and_clamp_timestep)
     if schedule is None or model.source.checkpoint_role != "student":
         return None
@@ -185,7 +195,7 @@ def _departure(request: ValidationRequest, student: StudentSchedule) -> str:
 
 
 def _request(
-    args: argparse.Namespace, model: TrainedModel, sampler: Any, student: StudentSchedule | None
+    args: argparse.Namespace, model: TrainedModel, sampler: ModelSampler, student: StudentSchedule | None
 ) -> ValidationRequest:
     """What was asked for; else what the student was distilled for; else the family's many-step sampler."""
     from fastvideo_core.config.sections import PipelineConfig

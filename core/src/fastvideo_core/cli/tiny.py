@@ -30,10 +30,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Writes the folder and says where, and what the family says of it."""
     from fastvideo_core.config.output_folder import check_new_folder, nothing_half_written
+    from fastvideo_core.contracts.family import open_family
 
     check_new_folder(args.out)
     registry: PluginRegistry = args.registry
-    write: Any = registry.resolve(registry.get("models", args.family), "tiny")
+    write: Any = open_family(args.family, registry, "tiny").tiny
     sizes = _sizes(write, args.set)
     with nothing_half_written(args.out):
         what = write(args.out, seed=args.seed, **sizes)

@@ -85,13 +85,15 @@ def _train(
     cfg: RunConfig, registry: PluginRegistry, out: Console, *, dry_run: bool, plugin_files: Sequence[str]
 ) -> None:
     from fastvideo_core.dispatch import summary
+    from fastvideo_core.dispatch.resuming import resume_problems
     from fastvideo_core.dispatch.runtime import build_runtime_from_config
 
     out.set_up_logging()
     runtime = build_runtime_from_config(cfg, registry)
     out.tell("start", summary.title(runtime), summary.plan(runtime))
     if dry_run:
-        _check_resumed(cfg, registry, runtime)
+        if problems := resume_problems(runtime.run):
+            raise UserError(problems)
         tried = _try_batch(runtime)
         text = f"dry run: everything was built{tried}; training would start at step {runtime.start_step + 1}"
         out.tell("dry_run", text, {}, also_quiet=True)
@@ -102,8 +104,7 @@ def _train(
         _write(output_dir / "run.yaml", f"# {versions}\n{runtime.cfg.to_yaml()}")
         _write(output_dir / "environment.json", json.dumps(summary.environment(runtime), indent=2) + "\n")
     runtime.train(out.display())
-    offers = registry.get("models", cfg.recipe.family).spec.capabilities
-    outcome = summary.outcome(runtime, offers, plugin_files)
+    outcome = summary.outcome(runtime, runtime.run.family.offers(), plugin_files)
     out.tell("done", f"done: {Path(cfg.training.output_dir)}", outcome, also_quiet=True)
 
 
@@ -124,25 +125,9 @@ def _write(path: Path, text: str) -> None:
         ) from error
 
 
-def _check_resumed(cfg: RunConfig, registry: PluginRegistry, runtime: DistillRuntime) -> None:
-    """What a checkpoint's state does not fit is refused, as it is when training starts, without loading it."""
-    from fastvideo_core.dispatch.preflight import open_data
-    from fastvideo_core.dispatch.resuming import resume_problems
-    from fastvideo_core.dispatch.runtime import resumed_checkpoint
-    from fastvideo_data.loading.loader import ParquetLoader
-
-    resumed = resumed_checkpoint(cfg, put_back=False)
-    if resumed is None:
-        return
-    loader = runtime.dataloader if isinstance(runtime.dataloader, ParquetLoader) else None
-    rows = () if loader is None else open_data(cfg, str(cfg.training.data_path)).examples()
-    if problems := resume_problems(cfg, registry, resumed, loader, rows):
-        raise UserError(problems)
-
-
 def _try_batch(runtime: DistillRuntime) -> str:
     """Takes one batch as far as the method's networks, and says so."""
-    from fastvideo_core.dispatch.preflight import latents_source
+    from fastvideo_core.dispatch.run import latents_source
 
     raw_batch = next(iter(runtime.dataloader), None)
     if raw_batch is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
@@ -11,7 +11,6 @@ from fastvideo_core.config import limits
 from fastvideo_core.config.base import PluginConfig
 
 if TYPE_CHECKING:  # the schedule needs torch, which reading a configuration does not
-    from fastvideo_core.config.run import RunConfig
     from fastvideo_core.diffusion.rollout import FewStepSchedule
 
 
@@ -52,23 +51,6 @@ class PipelineConfig(PluginConfig):
         default="ode",
         description="How few-step sampling moves between noise levels: keep the noise (ode) or redraw it (sde)",
     )
-
-    def unread_tensors(self) -> Collection[str]:
-        """Names of stored tensors that a run with this section has no use for; data with and without them then go together."""
-        return ()
-
-    def resolve(self, cfg: RunConfig) -> PipelineConfig:
-        """This section with what it leaves to the pipelines and the data written out, as far as it must outlive the run.
-
-        The result is stored with the run's checkpoints, so that sampling and exporting them need neither run.yaml nor data.
-
-        Args:
-            cfg: the run; every role's path is the pipeline that it rests on.
-
-        Raises:
-            UserError: pipelines or data do not say what is needed.
-        """
-        return self
 
 
 class GuidedPipelineConfig(PipelineConfig):

@@ -1,36 +1,68 @@
-"""What a model family gives to a run."""
+"""A model family: what it must give to a run, and what else it may offer to runs and commands."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
-from fastvideo_core.config.run import RunConfig
+from fastvideo_core.config.base import PluginConfig
+from fastvideo_core.config.run import LoraConfig, RunConfig
 from fastvideo_core.contracts.adapter import DistillAdapter, LatentsSource
 from fastvideo_core.contracts.roles import RoleHandle, RoleManager
+from fastvideo_core.contracts.validator import DistillValidator, ValidationPrompt
+from fastvideo_core.diffusion.rollout import FewStepSchedule
+from fastvideo_core.errors import ConfigError, PluginError, Problem
+from fastvideo_core.registry.registry import Plugin, PluginRegistry
+from fastvideo_core.registry.specs import ModelPlugin
 
-if TYPE_CHECKING:  # the validator stands above this layer; only its type is named here
-    from fastvideo_core.contracts.validator import DistillValidator
+if TYPE_CHECKING:  # contracts of two offers, which themselves name what stands here
+    from fastvideo_core.contracts.demo import FamilyDemo
+    from fastvideo_core.contracts.sampler import ModelSampler
+
+WarpedSchedule = Callable[[Callable[[Tensor], Tensor]], FewStepSchedule | None]
+"""From the family's timestep shift to a student's schedule, as `MethodConfig.student_schedule`."""
+
+OFFERS = ("encoder", "sampler", "export", "export_lora", "tiny", "demo")
+"""What a family may offer to commands."""
 
 
 @dataclass
 class ModelComponents:
-    """The result of a family's `build(cfg: RunConfig)`.
+    """The result of a family's `build`.
 
     Args:
         bundle: the family's roles.
         adapter: how methods talk to the family's networks.
         validator: samples videos during training; None when the family cannot.
-        dataloader: any iterable of raw batches; None to take core's parquet loader from `training.data_path`.
+        dataloader: any iterable of raw batches, resumable when it has state_dict and load_state_dict (which may differ by rank);
+            None where the family is not the recipe's, and trains on another family's batches.
     """
 
     bundle: RoleManager
     adapter: DistillAdapter
     validator: DistillValidator | None = None
     dataloader: Iterable[Any] | None = None
+
+
+@runtime_checkable
+class CountedLoader(Protocol):
+    """A data loader that knows how much there is."""
+
+    @property
+    def num_samples(self) -> int:
+        """Samples of the data set."""
+        ...
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Batches of one process in one pass over the data set."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -40,33 +72,209 @@ class RoleOutline:
     Args:
         handle: as `build` makes it, in the same dtypes, but with parameters on the meta device.
         evaluate: calls the network once on so many samples of the run's size, made of `torch.empty`, in the run's precision,
-            and gives its output. It is called where tensors have shapes and no values, on the CPU.
+            and gives its output. It is called where tensors have shapes and no values, on the CPU. None where the family does
+            not say how its network is called.
     """
 
     handle: RoleHandle
-    evaluate: Callable[[int], Tensor]
+    evaluate: Callable[[int], Tensor] | None = None
 
 
-@runtime_checkable
-class OutlinesRoles(Protocol):
-    """What a family's `pipeline_config` class may offer: its roles' outlines, so that `check` knows of activations."""
+@dataclass(frozen=True)
+class Findings:
+    """What is found out about a run before it is built.
 
-    def role_outline(
-        self,
-        cfg: RunConfig,
-        role: str,
-        *,
-        rows: Sequence[Mapping[str, Any]],
-        latents_source: LatentsSource | None,
-    ) -> RoleOutline:
-        """The outline of one role.
+    Args:
+        problems: why it cannot start.
+        warnings: what may be meant otherwise, one sentence each.
+        facts: what `check` shows besides, one line each.
+    """
+
+    problems: tuple[Problem, ...] = ()
+    warnings: tuple[str, ...] = ()
+    facts: tuple[str, ...] = ()
+
+    def __add__(self, other: Findings) -> Findings:
+        return Findings(self.problems + other.problems, self.warnings + other.warnings, self.facts + other.facts)
+
+
+class ModelFamily(ABC):
+    """A model family; a run and a command make one instance each, which may keep what it has opened.
+
+    `build` is all that it must have. What else a family defines it offers; commands say of the rest that it is not offered. In
+    every `cfg` that a family is given a role's path is the pipeline that the role rests on, also where run.yaml names one of our
+    checkpoints.
+    """
+
+    @abstractmethod
+    def build(self, cfg: RunConfig) -> ModelComponents:
+        """The run's roles of this family, its adapter, its validator and its data.
+
+        Raises:
+            UserError: paths, roles or data do not fit.
+        """
+
+    # --- what a run asks before it is built -----------------------------------------------------------------------------
+
+    def resolve(self, cfg: RunConfig) -> PluginConfig:
+        """`pipeline_config` with what it leaves to the pipelines and the data written out, as far as it must outlive the run.
+
+        The result is stored with the run's checkpoints, so that sampling and exporting them need neither run.yaml nor data.
+
+        Raises:
+            UserError: pipelines or data do not say what is needed.
+        """
+        return cfg.pipeline_config
+
+    def check(
+        self, cfg: RunConfig, *, latents_source: LatentsSource | None, download: bool, roles_known: bool = True
+    ) -> Findings:
+        """Everything wrong with a run that can be known before weights are loaded.
 
         Args:
-            cfg: the run; every role's path is the pipeline that it rests on.
-            rows: raw batches of one, one for each latent shape of the data; none when the family brings its own data.
             latents_source: what the method will ask of prepare_batch; None when only running it can tell.
+            download: whether weights may be fetched to look at them; those of a folder need not.
+            roles_known: false where a role's path leads nowhere, which is told already: pipelines are not looked at.
+        """
+        return Findings()
+
+    def adapter_class(self) -> type[DistillAdapter] | None:
+        """The class of the adapter that `build` gives, so that a method which it does not fit is told early."""
+        return None
+
+    def latent_space(self, role: str) -> Mapping[str, object] | None:
+        """What a role's latents and text embeddings are like, in plain words and numbers; None where the family does not say.
+
+        All roles of a run see the same batches: what they say is compared by key, over families too. It is asked after `check`
+        or `resolve`.
+
+        Raises:
+            UserError: the role's pipeline cannot be read.
+        """
+        return None
+
+    def outline(self, cfg: RunConfig, role: str, *, latents_source: LatentsSource | None) -> RoleOutline | None:
+        """A role's networks on the meta device; None where the family cannot tell.
 
         Raises:
             UserError: path, sizes or data do not fit.
         """
-        ...
+        return None
+
+    def resume_problems(self, cfg: RunConfig, data_state: Any) -> list[Problem]:
+        """Why the run's data cannot go on at a stored position.
+
+        Args:
+            data_state: what the data loader's state_dict gave when the checkpoint was written.
+        """
+        return []
+
+    # --- what it offers to commands -------------------------------------------------------------------------------------
+
+    def encoder(self, model_path: str, *, device: torch.device) -> Any:
+        """What `preprocess` encodes videos and captions with (a `LatentEncoder` of fastvideo-data)."""
+        raise NotImplementedError
+
+    def sampler(self, model_path: str, pipeline_config: Any, *, device: torch.device) -> ModelSampler:
+        """Samples with the network of a folder or hub id, for `sample`.
+
+        Args:
+            pipeline_config: of the family's own class, resolved.
+        """
+        raise NotImplementedError
+
+    def read_prompts(self, path: Path) -> Sequence[ValidationPrompt]:
+        """The prompts of a file, for `sample`.
+
+        Raises:
+            UserError: it cannot be used, or the family reads no files of prompts.
+        """
+        found = f"the family '{type(self).__name__}' reads no files of prompts"
+        raise ConfigError(Problem(found, where=str(path), fix="name each with --prompt"))
+
+    def export(
+        self,
+        base_path: str,
+        out: Path,
+        modules: dict[str, dict[str, Tensor]],
+        *,
+        pipeline_config: Any,
+        student_schedule: WarpedSchedule | None,
+    ) -> Sequence[str]:
+        """Writes a trained role as a folder of the family's own format.
+
+        Args:
+            base_path: the pipeline that it was trained on.
+            out: the new folder; complete or absent, whatever happens.
+            modules: state dicts by module name.
+            pipeline_config: of the run, resolved.
+            student_schedule: the method's schedule of its few-step student; None for one of many steps.
+
+        Returns:
+            Notes for the user.
+        """
+        raise NotImplementedError
+
+    def export_lora(
+        self, base_path: str, out: Path, adapters: dict[str, dict[str, Tensor]], *, lora: LoraConfig
+    ) -> Sequence[str]:
+        """Writes a trained role's LoRA adapters alone, in the form that the family's own pipeline loads."""
+        raise NotImplementedError
+
+    def tiny(self, out: Path, *, seed: int) -> str | None:
+        """Writes a small random-weight pipeline in the family's real format; further keywords are sizes (int).
+
+        Returns:
+            What was written, in words, where there is something to say.
+        """
+        raise NotImplementedError
+
+    def demo(self, *, fast: bool) -> FamilyDemo:
+        """The family's part of the command `demo`."""
+        raise NotImplementedError
+
+    @classmethod
+    def offers(cls) -> tuple[str, ...]:
+        """Which of OFFERS it defines."""
+        return tuple(name for name in OFFERS if getattr(cls, name) is not getattr(ModelFamily, name))
+
+
+def family_class(plugin: Plugin[ModelPlugin], registry: PluginRegistry) -> type[ModelFamily]:
+    """The class of a family; one with nothing but `build` where a bare build function was registered.
+
+    Raises:
+        PluginError: it cannot be imported, or is neither.
+    """
+    impl: Any = registry.resolve(plugin, "impl")
+    if isinstance(impl, type) and issubclass(impl, ModelFamily):
+        return impl
+    if isinstance(impl, type):
+        found = f"impl is {impl.__module__}.{impl.__qualname__}, which is no ModelFamily"
+        raise PluginError(Problem(found, where=str(plugin.provenance), fix="subclass fastvideo_core.ModelFamily"))
+    return type(plugin.name, (ModelFamily,), {"build": lambda self, cfg: impl(cfg)})
+
+
+def open_family(name: str, registry: PluginRegistry, offer: str = "build") -> ModelFamily:
+    """A new instance of the family.
+
+    Args:
+        offer: what it must offer, one of OFFERS.
+
+    Raises:
+        PluginError: no such family, a broken one, or one that does not offer it.
+    """
+    plugin = registry.get("models", name)
+    found = family_class(plugin, registry)
+    if offer not in ("build", *found.offers()):
+        others = []
+        for other in registry.names("models"):
+            try:
+                if offer in family_class(registry.get("models", other), registry).offers():
+                    others.append(other)
+            except PluginError:  # it can do nothing at all
+                continue
+        allowed = ", ".join(found.offers()) or "training alone"
+        fix = f"take a family that does: {', '.join(others)}" if others else ""
+        text = f"the model family '{plugin.name}' does not offer `{offer}`"
+        raise PluginError(Problem(text, where=str(plugin.provenance), allowed=allowed, fix=fix))
+    return found()

@@ -1,28 +1,21 @@
-"""Sampling with the network of a folder or hub id: what a family's target `sample` gives."""
+"""Sampling with the network of a folder or hub id: what a family's `sampler` gives."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor
 
 from fastvideo_core.contracts.roles import RoleHandle
-from fastvideo_core.contracts.validator import (
-    FitsPrompts,
-    SampledVideo,
-    ValidationPrompt,
-    ValidationRequest,
-    VideoSampler,
-)
+from fastvideo_core.contracts.validator import DistillValidator, ValidationPrompt, VideoSampler
 from fastvideo_core.diffusion.rollout import FewStepSchedule, SamplerKind
 from fastvideo_core.errors import ConfigError, Problem
 
 
-class FamilySampler(VideoSampler, FitsPrompts, Protocol):
-    """A family's sampler, of any role, that knows its prompts' sizes and the family's timestep shift."""
+class FamilySampler(VideoSampler, Protocol):
+    """A family's sampler, of any role, that knows the family's timestep shift."""
 
     def shift_and_clamp_timestep(self, t: Tensor) -> Tensor:
         """As the adapter's: unshifted t to shifted t."""
@@ -64,28 +57,32 @@ class StudentSchedule:
             raise ConfigError(Problem(f"the student's schedule cannot be read: {error}", where, fix=fix)) from error
 
 
-@dataclass(frozen=True)
-class PathSampler:
-    """A network from a folder or hub id as a role, and the sampler that uses it.
+class ModelSampler(FamilySampler, Protocol):
+    """A network from a folder or hub id as a role, the sampler that uses it, and who writes what it makes."""
 
-    Args:
-        handle: the network as the role "student"; the command `sample` reads a checkpoint's weights into it.
-        sampler: samples with any role.
-        student: what the folder's network was distilled for, where it says so; None for one of many steps.
-    """
+    @property
+    def handle(self) -> RoleHandle:
+        """The network as the role "student"; `sample` reads a checkpoint's weights into it."""
+        ...
 
-    handle: RoleHandle
-    sampler: FamilySampler
-    student: StudentSchedule | None = None
+    @property
+    def student(self) -> StudentSchedule | None:
+        """What the folder's network was distilled for, where it says so; None for one of many steps."""
+        ...
 
-    def sample(self, request: ValidationRequest, prompt: ValidationPrompt, generator: torch.Generator) -> SampledVideo:
-        """One video, as the sampler's."""
-        return self.sampler.sample(request, prompt, generator)
+    def validator(self, prompts: Sequence[ValidationPrompt], *, seed: int) -> PromptValidator:
+        """What samples the prompts and writes the videos.
 
-    def fit_prompt(self, prompt: ValidationPrompt) -> ValidationPrompt:
-        """As the sampler's."""
-        return self.sampler.fit_prompt(prompt)
+        Raises:
+            DataError: naming every prompt that it cannot sample.
+        """
+        ...
 
-    def shift_and_clamp_timestep(self, t: Tensor) -> Tensor:
-        """As the adapter's: for schedules that a method warps by the timestep shift."""
-        return self.sampler.shift_and_clamp_timestep(t)
+
+class PromptValidator(DistillValidator, Protocol):
+    """A validator that says what it will sample."""
+
+    @property
+    def prompts(self) -> Sequence[ValidationPrompt]:
+        """The prompts, with every size filled in."""
+        ...

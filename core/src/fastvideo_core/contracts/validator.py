@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,9 +11,12 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from fastvideo_core.config.base import PluginConfig
+from fastvideo_core.config.sections import GuidedPipelineConfig
 from fastvideo_core.contracts.roles import RoleHandle
 from fastvideo_core.contracts.tracker import Tracker
 from fastvideo_core.diffusion.rollout import SamplerKind
+from fastvideo_core.errors import Problem
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,25 @@ class ValidationPrompt:
     seed: int | None = None
     negative_prompt: str | None = None
     where: str = field(default="", compare=False)
+
+
+def is_text(value: object) -> bool:
+    """Whether a tokenizer takes it: a text that is not blank, and holds no half of a character (`\\ud83d` alone in JSON)."""
+    return (
+        isinstance(value, str) and bool(value.strip()) and not any("\ud800" <= letter <= "\udfff" for letter in value)
+    )
+
+
+def unread_negative_prompts(prompts: Sequence[ValidationPrompt], config: PluginConfig, family: str) -> list[Problem]:
+    """Prompts with a negative prompt of their own, where the family, of pipeline_config `config`, reads none."""
+    if isinstance(config, GuidedPipelineConfig):
+        return []
+    found = f"the family '{family}' takes no negative prompt"
+    return [
+        Problem(found, prompt.where or "--negative-prompt", fix="leave it out")
+        for prompt in prompts
+        if prompt.negative_prompt is not None
+    ]
 
 
 @dataclass(frozen=True)

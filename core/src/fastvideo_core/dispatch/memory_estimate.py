@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,15 +15,13 @@ from fastvideo_core.callbacks.config import EMAConfig
 from fastvideo_core.checkpoint.training_state import stored_tensors
 from fastvideo_core.checkpoint.tree import split
 from fastvideo_core.config.run import RunConfig
-from fastvideo_core.contracts.adapter import LatentsSource
-from fastvideo_core.contracts.family import OutlinesRoles, RoleOutline
+from fastvideo_core.contracts.family import RoleOutline
 from fastvideo_core.contracts.roles import RoleHandle
 from fastvideo_core.dispatch.activation_bytes import EvaluationBytes, evaluation_bytes
-from fastvideo_core.dispatch.role_weights import with_base_paths
+from fastvideo_core.dispatch.run import Run
 from fastvideo_core.distributed.mesh import mesh_shape
 from fastvideo_core.placing.blocks import blocks_of, prepare_blocks
 from fastvideo_core.placing.shard import gathers_in_bfloat16
-from fastvideo_core.registry.registry import PluginRegistry
 from fastvideo_core.weights.lora import add_adapters
 from fastvideo_core.weights.parameter_names import clean_name, trainable_by_name
 
@@ -132,45 +130,37 @@ class RunEstimate:
         return sum(role.checkpoint for role in self.roles.values()) + self.processes * _STREAMS * _STREAM_BYTES
 
 
-def estimate_run(
-    cfg: RunConfig,
-    registry: PluginRegistry,
-    *,
-    rows: Sequence[Mapping[str, Any]] = (),
-    latents_source: LatentsSource | None = "data",
-) -> RunEstimate | None:
+def estimate_run(run: Run) -> RunEstimate | None:
     """The estimate of a run; None when a family has no outline of its networks.
 
     What a method makes besides the roles of run.yaml (the discriminator's heads of dmd2) is not among it, nor are the
     VAE and the text encoder, which are used before the first step and for validation.
 
-    Args:
-        rows, latents_source: as `OutlinesRoles.role_outline` takes them.
-
     Raises:
-        UserError: a path, a size or adapters do not fit.
+        UserError: a path, a size or LoRA adapters do not fit.
     """
-    _, shards = mesh_shape(cfg.training.hsdp_replicate_dim, cfg.training.hsdp_shard_dim, cfg.training.num_gpus)
+    training = run.cfg.training
+    _, shards = mesh_shape(training.hsdp_replicate_dim, training.hsdp_shard_dim, training.num_gpus)
     roles = {}
-    for name in cfg.roles:
-        outline = outline_of(cfg, registry, name, rows, latents_source)
+    for name in run.cfg.roles:
+        outline = run.outline(name)
         if outline is None:
             return None
-        roles[name] = estimate_role(cfg, outline, shards=shards)
-    return RunEstimate(roles, cfg.training.num_gpus)
+        roles[name] = estimate_role(run.cfg, outline, shards=shards)
+    return RunEstimate(roles, training.num_gpus)
 
 
-def estimate_role(cfg: RunConfig, outline: RoleOutline | RoleHandle, *, shards: int = 1) -> RoleEstimate:
+def estimate_role(cfg: RunConfig, outline: RoleOutline, *, shards: int = 1) -> RoleEstimate:
     """The estimate of one role.
 
     Args:
-        outline: with parameters on meta; a handle alone where the family does not say how its network is called.
+        outline: with parameters on meta.
         shards: processes that share the role's weights.
 
     Raises:
         ConfigError: adapters do not fit.
     """
-    handle = outline.handle if isinstance(outline, RoleOutline) else outline
+    handle = outline.handle
     training = cfg.training
     if (lora := cfg.roles[handle.name].lora) is not None:
         add_adapters(handle, lora)
@@ -194,33 +184,10 @@ def estimate_role(cfg: RunConfig, outline: RoleOutline | RoleHandle, *, shards: 
         parameters=count,
         **own,
         gathered=gathered,
-        evaluation=_evaluation(cfg, outline) if isinstance(outline, RoleOutline) else None,
+        evaluation=_evaluation(cfg, outline),
         checkpoint=checkpoint,
         offloaded=training.frozen_cpu_offload and not handle.trainable and training.num_gpus > 1,
     )
-
-
-def outline_of(
-    cfg: RunConfig,
-    registry: PluginRegistry,
-    name: str,
-    rows: Sequence[Mapping[str, Any]],
-    latents_source: LatentsSource | None,
-) -> RoleOutline | RoleHandle | None:
-    """A role's networks with parameters on meta, without adapters; None when its family has no outline of them."""
-    family = cfg.role_family(name)
-    plugin = registry.get("models", family)
-    based = with_base_paths(cfg)
-    if family == cfg.recipe.family and isinstance(cfg.pipeline_config, OutlinesRoles):
-        return cfg.pipeline_config.role_outline(based, name, rows=rows, latents_source=latents_source)
-    if plugin.spec.outline is None:
-        return None
-    outline: Any = registry.resolve(plugin, "outline")
-    modules: dict[str, nn.Module] = outline(based.roles[name].path)
-    trainable = cfg.roles[name].trainable
-    if cfg.training.mixed_precision == "bf16" and not trainable:
-        modules = {key: module.to(torch.bfloat16) for key, module in modules.items()}
-    return RoleHandle(name, modules, family, trainable=trainable)
 
 
 def _share(parameter: Tensor, shards: int) -> int:
@@ -258,7 +225,9 @@ def _gathered_size(halved: tuple[type[nn.Module], ...], block: nn.Module, parame
     return parameter.numel() * (HALF if in_bfloat16 else parameter.element_size())
 
 
-def _evaluation(cfg: RunConfig, outline: RoleOutline) -> EvaluationBytes:
+def _evaluation(cfg: RunConfig, outline: RoleOutline) -> EvaluationBytes | None:
+    if outline.evaluate is None:
+        return None
     handle, batch = outline.handle, cfg.training.train_batch_size
     prepare_blocks(handle, cfg.training.model_copy(update={"enable_torch_compile": False}))
     samples = batch if handle.trainable else batch * GUIDED_HALVES

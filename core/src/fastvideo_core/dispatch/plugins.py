@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from fastvideo_core.callbacks.base import Callback
 from fastvideo_core.callbacks.manager import CallbackManager
 from fastvideo_core.config.run import RunConfig
 from fastvideo_core.contracts.adapter import check_adapter
+from fastvideo_core.contracts.family import family_class, open_family
 from fastvideo_core.contracts.method import DistillMethod
 from fastvideo_core.errors import FastVideoError, PluginError, Problem, UserError
 from fastvideo_core.registry import Plugin, PluginRegistry, Spec
 from fastvideo_core.registry.requirements import NOTHING, pip_command, unmet_of
-
-
-@runtime_checkable
-class KnowsAdapter(Protocol):
-    """What a family's `pipeline_config` class may offer: its adapter's class, so that a method it does not fit is told early."""
-
-    def adapter_class(self) -> type[Any]:
-        """The class of the adapter that `build` gives."""
-        ...
 
 
 def check_plugins(cfg: RunConfig, registry: PluginRegistry) -> tuple[str, ...]:
@@ -107,12 +99,12 @@ def build_callbacks(cfg: RunConfig, registry: PluginRegistry) -> CallbackManager
 
 def _families(cfg: RunConfig, registry: PluginRegistry) -> None:
     for family in cfg.families:
-        registry.resolve(registry.get("models", family), "build")
+        family_class(registry.get("models", family), registry)
 
 
 def _method(cfg: RunConfig, registry: PluginRegistry) -> None:
     needed = method_class(cfg, registry).needs(cfg)
-    if not isinstance(cfg.pipeline_config, KnowsAdapter):
+    declared = open_family(cfg.recipe.family, registry).adapter_class()
+    if declared is None:
         return
-    adapter = cfg.pipeline_config.adapter_class()
-    check_adapter(adapter, needed, method=cfg.recipe.method, family=cfg.recipe.family)
+    check_adapter(declared, needed, method=cfg.recipe.method, family=cfg.recipe.family)

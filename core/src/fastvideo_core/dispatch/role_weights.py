@@ -119,15 +119,6 @@ def _saved_role(name: str, wanted: str | None, contents: CheckpointInfo, where: 
     )
 
 
-def with_base_paths(cfg: RunConfig) -> RunConfig:
-    """The run whose role paths are the pipelines that the roles rest on, as families see it.
-
-    Raises:
-        UserError: as `role_source`.
-    """
-    return cfg.with_role_paths({name: role_source(name, role).base for name, role in cfg.roles.items()})
-
-
 def pin_role_paths(cfg: RunConfig, earlier: Mapping[str, Any] | None = None) -> RunConfig:
     """The run with role paths that always mean the same: absolute, and the one checkpoint of a run's folder.
 

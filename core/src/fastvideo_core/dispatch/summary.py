@@ -13,13 +13,13 @@ import torch
 from fastvideo_core.checkpoint import storage
 from fastvideo_core.checkpoint.training_state import ResumableLoader
 from fastvideo_core.config.run import RunConfig
+from fastvideo_core.contracts.family import CountedLoader
 from fastvideo_core.contracts.roles import RoleHandle
 from fastvideo_core.dispatch.runtime import DistillRuntime
 from fastvideo_core.distributed import context
 from fastvideo_core.distributed.mesh import mesh_shape
 from fastvideo_core.errors import CheckpointError
 from fastvideo_core.training.validation_watch import has_shared_networks
-from fastvideo_data.loading.loader import ParquetLoader
 
 
 def title(runtime: DistillRuntime) -> str:
@@ -50,7 +50,7 @@ def outcome(runtime: DistillRuntime, offers: Collection[str], plugin_files: Sequ
     """Where everything is, and the next commands to type.
 
     Args:
-        offers: what the family can do with a checkpoint, of "sample" and "export".
+        offers: what the family offers to commands.
         plugin_files: of --plugin, which the next commands need too.
     """
     folder = Path(runtime.training_args.output_dir)
@@ -63,7 +63,7 @@ def outcome(runtime: DistillRuntime, offers: Collection[str], plugin_files: Sequ
         written["videos"] = str(folder / "validation")
     typed = shlex.quote(str(folder))
     plugins = "".join(f" --plugin {shlex.quote(file)}" for file in plugin_files)
-    commands = {"sample": f'sample {typed} --prompt "..."{plugins}', "export": f"export {typed} OUT{plugins}"}
+    commands = {"sampler": f'sample {typed} --prompt "..."{plugins}', "export": f"export {typed} OUT{plugins}"}
     offered = [command for name, command in commands.items() if name in offers]
     written["next"] = [f"fastvideo-distill {command}" for command in (*offered, f"report {typed}")]
     return written
@@ -109,7 +109,7 @@ def _batch(runtime: DistillRuntime) -> str:
 
 def _data(runtime: DistillRuntime) -> str:
     args, loader = runtime.training_args, runtime.dataloader
-    if not isinstance(loader, ParquetLoader):
+    if not isinstance(loader, CountedLoader):
         starts_over = (
             "" if isinstance(loader, ResumableLoader) else "; it keeps no position: a resumed run starts it over"
         )

@@ -17,7 +17,7 @@ from fastvideo_core.config.base import PluginConfig
 from fastvideo_core.config.hub import is_hub_id
 from fastvideo_core.config.run import RoleConfig
 from fastvideo_core.config.sections import MethodConfig
-from fastvideo_core.contracts.roles import RoleHandle
+from fastvideo_core.contracts.family import open_family
 from fastvideo_core.dispatch.role_weights import RoleSource, find_checkpoint, load_role, role_source
 from fastvideo_core.errors import CheckpointError, ConfigError, PluginError, Problem, foreign_file
 from fastvideo_core.registry.registry import Plugin, PluginRegistry
@@ -54,8 +54,8 @@ class TrainedModel:
         """As `weights`, with adapters merged into what they were trained on."""
         if self.source.lora is None:
             return self.weights()
-        build: Any = registry.resolve(registry.get("models", self.family), "sample")
-        handle: RoleHandle = build(self.source.base, self.pipeline_config, device=torch.device("cpu")).handle
+        family = open_family(self.family, registry, "sampler")
+        handle = family.sampler(self.source.base, self.pipeline_config, device=torch.device("cpu")).handle
         load_role(handle, self.source)
         return {name: module.state_dict() for name, module in handle.modules.items()}
 

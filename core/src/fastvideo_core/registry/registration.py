@@ -61,36 +61,15 @@ def register_model(
     name: str,
     *,
     config: type | str,
-    preprocess: Callable[..., object] | str | None = None,
-    export: Callable[..., object] | str | None = None,
-    sample: Callable[..., object] | str | None = None,
-    tiny: Callable[..., object] | str | None = None,
-    outline: Callable[..., object] | str | None = None,
-    export_lora: Callable[..., object] | str | None = None,
-    demo: Callable[..., object] | str | None = None,
+    pipelines: tuple[str, ...] = (),
     api: tuple[int, int] = API_VERSION,
 ) -> Callable[[Decorated], Decorated]:
-    """Register the decorated function as a family's `build`; see ModelPlugin. Targets are objects or `module:attr`."""
+    """Register the decorated ModelFamily class, or a bare build function (RunConfig -> ModelComponents); see ModelPlugin."""
 
-    def register(build: Decorated) -> Decorated:
-        given: dict[str, object] = {"build": build, "config": config, "preprocess": preprocess, "export": export}
-        given |= {"sample": sample, "tiny": tiny, "outline": outline, "export_lora": export_lora, "demo": demo}
-        names = {field: _target(value) for field, value in given.items()}
-        spec = ModelPlugin(
-            name=name,
-            api=api,
-            build=names["build"] or "",
-            config=names["config"] or "",
-            preprocess=names["preprocess"],
-            export=names["export"],
-            sample=names["sample"],
-            tiny=names["tiny"],
-            outline=names["outline"],
-            export_lora=names["export_lora"],
-            demo=names["demo"],
-        )
-        _register("models", spec, given, "build")
-        return build
+    def register(impl: Decorated) -> Decorated:
+        spec = ModelPlugin(name, api, _target(impl) or "", _target(config) or "", pipelines)
+        _register("models", spec, {"impl": impl, "config": config})
+        return impl
 
     return register
 
@@ -110,7 +89,7 @@ def register_method(
         spec = MethodPlugin(
             name, api, _target(impl) or "", _target(config) or "", roles, optional_roles, demo=_target(demo)
         )
-        _register("methods", spec, {"impl": impl, "config": config, "demo": demo}, "impl")
+        _register("methods", spec, {"impl": impl, "config": config, "demo": demo})
         return impl
 
     return register
@@ -123,7 +102,7 @@ def register_callback(
 
     def register(impl: ClassType) -> ClassType:
         spec = CallbackPlugin(name, api, _target(impl) or "", _target(config) or "")
-        _register("callbacks", spec, {"impl": impl, "config": config}, "impl")
+        _register("callbacks", spec, {"impl": impl, "config": config})
         return impl
 
     return register
@@ -139,14 +118,15 @@ def _target(value: object) -> str | None:
     )
 
 
-def _register(kind: Kind, spec: Spec, given: dict[str, object], main: str) -> None:
-    value = spec.target(main) or ""
+def _register(kind: Kind, spec: Spec, given: dict[str, object]) -> None:
+    value = spec.target("impl") or ""
     provenance = Provenance(kind, spec.name, _origin(value.partition(":")[0]), "", value, installed=False)
     flaws = spec.flaws()
-    if main == "impl" and not isinstance(given[main], type):
-        flaws.append(f"the decorated object is {given[main]!r}, not a class")
-    if main == "build" and (isinstance(given[main], type) or not callable(given[main])):
-        flaws.append(f"the decorated object is {given[main]!r}, not a function")
+    is_class, is_function = isinstance(given["impl"], type), callable(given["impl"])
+    if kind != "models" and not is_class:
+        flaws.append(f"the decorated object is {given['impl']!r}, not a class")
+    if kind == "models" and not is_class and not is_function:
+        flaws.append(f"the decorated object is {given['impl']!r}, neither a class nor a function")
     if flaws:
         problem = f"the {SINGULAR[kind]} {spec.name!r} is registered wrongly: {'; '.join(flaws)}"
         raise PluginError(Problem(problem, where=str(provenance)))

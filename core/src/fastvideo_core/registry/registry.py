@@ -150,11 +150,8 @@ class PluginRegistry:
         """
         value = plugin.spec.target(target)
         if value is None:
-            offers = [name for name in plugin.spec.targets if plugin.spec.target(name) is not None]
             found = f"the {SINGULAR[plugin.kind]} {plugin.name!r} does not offer `{target}`"
-            others = self._that_offer(plugin.kind, target)
-            fix = f"take one that does: {', '.join(others)}" if others else ""
-            raise PluginError(Problem(found, where=str(plugin.provenance), allowed=", ".join(offers), fix=fix))
+            raise PluginError(Problem(found, where=str(plugin.provenance)))
         found_object = plugin.objects[target] if target in plugin.objects else _import(plugin.provenance, value, target)
         if plugin.kind == "commands":
             if not isinstance(found_object, Command):
@@ -162,7 +159,7 @@ class PluginRegistry:
                     _broken(plugin.provenance, f"its `{target}` {value} is {found_object!r}, not a Command")
                 )
             return found_object
-        if target == "impl" and not isinstance(found_object, type):
+        if target == "impl" and plugin.kind != "models" and not isinstance(found_object, type):
             raise PluginError(_broken(plugin.provenance, f"its `impl` {value} is {found_object!r}, not a class"))
         if target != "config" and not callable(found_object):
             raise PluginError(_broken(plugin.provenance, f"its `{target}` {value} cannot be called: {found_object!r}"))
@@ -188,11 +185,6 @@ class PluginRegistry:
         candidates = [item for kind in kinds or KINDS for item in self._candidates(kind)]
         unmet = {name: unmet_of(name) for name in {item[0].distribution for item in candidates if item[0].installed}}
         return tuple(self._status(*item, unmet.get(item[0].distribution, ())) for item in candidates)
-
-    def _that_offer(self, kind: Kind, target: str) -> tuple[str, ...]:
-        """Names of the healthy plug-ins of a kind whose spec fills `target`."""
-        specs = [item.plugin.spec for item in self.list(kind) if item.plugin is not None]
-        return tuple(dict.fromkeys(spec.name for spec in specs if spec.target(target) is not None))
 
     def load_plugin_file(self, path: str | Path) -> tuple[Provenance, ...]:
         """Run a Python file whose decorators register plug-ins, and say what it registered.

@@ -51,9 +51,6 @@ class Spec:
         return found
 
 
-_FAMILY_OFFERS = ("preprocess", "export", "sample", "tiny", "outline", "export_lora")
-
-
 @dataclass(frozen=True)
 class ModelPlugin(Spec):
     """A model family.
@@ -61,36 +58,17 @@ class ModelPlugin(Spec):
     Args:
         name: as in `recipe.family`; the entry point has the same name.
         api: the API_VERSION that the plug-in was written for.
-        build: function RunConfig -> ModelComponents.
+        impl: ModelFamily subclass.
         config: PluginConfig subclass of `pipeline_config`.
-        preprocess: turns videos and captions into parquet.
-        export: writes a trained role as a folder of the family's own format.
-        sample: generates videos from a checkpoint or folder.
-        tiny: writes a small random-weight pipeline in the family's real format.
-        outline: function path -> a role's networks on the meta device, from configs alone, for `check`.
-        export_lora: writes a trained role's adapters alone, in the form that the family's own pipeline loads.
-        demo: function (fast=) -> FamilyDemo, the family's part of the command `demo`.
         pipelines: names of the diffusers pipeline classes whose folders it reads, as model_index.json has them; so that commands
             find the family of a folder.
     """
 
-    build: str
+    impl: str
     config: str
-    preprocess: str | None = None
-    export: str | None = None
-    sample: str | None = None
-    tiny: str | None = None
-    outline: str | None = None
-    export_lora: str | None = None
-    demo: str | None = None
     pipelines: tuple[str, ...] = ()
 
-    targets: ClassVar[tuple[str, ...]] = ("build", "config", *_FAMILY_OFFERS, "demo")
-
-    @property
-    def capabilities(self) -> tuple[str, ...]:
-        """Which of the optional targets the family offers."""
-        return tuple(name for name in _FAMILY_OFFERS if self.target(name) is not None)
+    targets: ClassVar[tuple[str, ...]] = ("impl", "config")
 
     def flaws(self) -> list[str]:
         found = super().flaws()

@@ -53,10 +53,10 @@ def load_vae(path: str, device: torch.device, where: str = "path") -> Autoencode
     return vae.to(device).eval().requires_grad_(False)
 
 
-def outline(path: str) -> dict[str, nn.Module]:
+def outline(path: str, where: str = "path") -> dict[str, nn.Module]:
     """A role's networks on the meta device, for `check`: names and shapes from config files alone."""
-    check_folder(path)
-    with _reading(path, "path", TRANSFORMER), torch.device("meta"):
+    check_folder(path, where)
+    with _reading(path, where, TRANSFORMER), torch.device("meta"):
         config = MochiTransformer3DModel.load_config(path, subfolder=TRANSFORMER)
         return {TRANSFORMER: MochiTransformer3DModel.from_config(config)}
 

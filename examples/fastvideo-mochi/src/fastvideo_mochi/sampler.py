@@ -11,10 +11,10 @@ from diffusers.pipelines.mochi.pipeline_mochi import linear_quadratic_schedule
 from torch import Tensor
 
 from fastvideo_core import RoleHandle, TrainingBatch, ValidationRequest
-from fastvideo_core.contracts.sampler import PathSampler
 from fastvideo_core.contracts.validator import SampledVideo, ValidationPrompt
 from fastvideo_core.diffusion.rollout import FewStepSchedule, rollout
 from fastvideo_data.captions import PromptEmbeddings
+from fastvideo_data.path_sampler import PathSampler
 from fastvideo_data.video_sizes import VideoSize, fit_prompt, video_size
 from fastvideo_mochi.adapter import MochiAdapter
 from fastvideo_mochi.config import MochiConfig

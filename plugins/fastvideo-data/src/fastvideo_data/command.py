@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fastvideo_core.cli.numbers import finite, up_to
 from fastvideo_core.config import limits
@@ -61,6 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Encodes what is not encoded yet and reports what was skipped."""
     from fastvideo_core.config.output_folder import check_data_output
+    from fastvideo_core.contracts.family import open_family
     from fastvideo_core.dispatch.own_folder import alone_in_data
     from fastvideo_core.dispatch.trained_model import family_of_pipeline
     from fastvideo_core.distributed import context
@@ -73,9 +74,9 @@ def run(args: argparse.Namespace) -> int:
     options = _options(args, source.has_videos)
     registry: PluginRegistry = args.registry
     family = args.family or family_of_pipeline(args.model, registry)
-    make_encoder: Any = registry.resolve(registry.get("models", family), "preprocess")
+    offering = open_family(family, registry, "encoder")
     with alone_in_data(args.output):
-        preprocess(make_encoder(args.model, device=context.device()), args.input, args.output, options)
+        preprocess(offering.encoder(args.model, device=context.device()), args.input, args.output, options)
     return 0
 
 

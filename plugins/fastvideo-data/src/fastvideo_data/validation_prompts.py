@@ -10,7 +10,7 @@ from typing import Any
 
 from fastvideo_core.config import limits
 from fastvideo_core.config.training import TrainingArgs
-from fastvideo_core.contracts.validator import ValidationPrompt
+from fastvideo_core.contracts.validator import ValidationPrompt, is_text
 from fastvideo_core.errors import ConfigError, DataError, Problem, foreign_file
 from fastvideo_core.errors.suggestions import did_you_mean
 from fastvideo_data.text_files import read_text, text_lines
@@ -57,13 +57,6 @@ def read_validation_prompts(path: str | Path) -> tuple[ValidationPrompt, ...]:
     """
     with foreign_file(path, "validation file"):
         return _read(Path(path))
-
-
-def is_text(value: object) -> bool:
-    """Whether a tokenizer takes it: a text that is not blank, and holds no half of a character (`\\ud83d` alone in JSON)."""
-    return (
-        isinstance(value, str) and bool(value.strip()) and not any("\ud800" <= letter <= "\udfff" for letter in value)
-    )
 
 
 def _read(path: Path) -> tuple[ValidationPrompt, ...]:

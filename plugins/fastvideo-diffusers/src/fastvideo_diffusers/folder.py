@@ -69,9 +69,17 @@ class PipelineFolder:
         return marked
 
     @property
-    def latent_space(self) -> tuple[Any, ...]:
+    def latent_space(self) -> dict[str, object]:
         """What two roles must share to train on the same latents and text embeddings."""
-        return self.text_dim, self.text_length, self.latents_mean, self.latents_std
+        return {
+            "channels": self.channels,
+            "latents_mean": self.latents_mean,
+            "latents_std": self.latents_std,
+            "temporal factor": self.temporal_factor,
+            "spatial factor": self.spatial_factor,
+            "text_dim": self.text_dim,
+            "text length": self.text_length,
+        }
 
     def latent_size(self, video: VideoSize) -> tuple[int, int, int]:
         """(T, H, W) of the latents of a video of `temporal_factor` k + 1 frames."""

@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, Strict
 
 from fastvideo_core.config import limits
+from fastvideo_core.config.run import RunConfig
 from fastvideo_core.config.sections import GuidedPipelineConfig
 from fastvideo_core.errors import Problem
 from fastvideo_diffusers.video_limits import VideoLimits
-
-if TYPE_CHECKING:
-    from fastvideo_core.config.run import RunConfig
-    from fastvideo_core.contracts.adapter import LatentsSource
-    from fastvideo_core.contracts.family import RoleOutline
-    from fastvideo_core.contracts.validator import ValidationPrompt
-    from fastvideo_data.encoder import EncoderIdentity
-    from fastvideo_data.video_sizes import VideoSize
-    from fastvideo_ltx.adapter import LtxAdapter
 
 SIZE_MULTIPLE = 32
 FRAMES_DIVISOR = 8
@@ -98,57 +89,3 @@ class LtxConfig(GuidedPipelineConfig):
             )
             problems.append(("pipeline_config.shift_tokens", problem))
         return problems
-
-    def preflight(
-        self,
-        cfg: RunConfig,
-        *,
-        prompts: Sequence[ValidationPrompt],
-        rows: Sequence[Mapping[str, Any]],
-        latents_source: LatentsSource | None,
-    ) -> list[Problem]:
-        """Prompts that LTX cannot sample, roles that do not share a latent space, data that does not fit them."""
-        from fastvideo_ltx.run import input_problems
-
-        return input_problems(cfg, self, prompts=prompts, rows=rows, latents_source=latents_source)
-
-    def adapter_class(self) -> type[LtxAdapter]:
-        """The adapter's class, so that methods that need more are told before weights; see `dispatch.plugins`."""
-        from fastvideo_ltx.adapter import LtxAdapter
-
-        return LtxAdapter
-
-    def data_sizes(self, cfg: RunConfig, rows: Sequence[Mapping[str, Any]]) -> list[VideoSize]:
-        """The sizes in pixels of the data's latents; see `dispatch.preflight.KnowsSizes`."""
-        from fastvideo_ltx.run import data_sizes
-
-        return data_sizes(cfg, rows)
-
-    def encoders(
-        self, cfg: RunConfig, *, latents_source: LatentsSource | None, download: bool
-    ) -> EncoderIdentity | None:
-        """Text encoder, and VAEs where the data's latents are trained on, of the first trained role's pipeline."""
-        from fastvideo_ltx.run import encoders
-
-        return encoders(cfg, self, latents_source=latents_source, download=download)
-
-    def role_outline(
-        self, cfg: RunConfig, role: str, *, rows: Sequence[Mapping[str, Any]], latents_source: LatentsSource | None
-    ) -> RoleOutline:
-        """A role's network on meta, and how it is called; see `fastvideo_core.contracts.family.OutlinesRoles`."""
-        from fastvideo_ltx.outline import role_outline
-
-        return role_outline(cfg, role, rows=rows, latents_source=latents_source)
-
-    def unread_tensors(self) -> Collection[str]:
-        """The sound, in a run on video alone."""
-        return () if self.streams is None or "audio" in self.streams else ("audio_latent",)
-
-    def resolve(self, cfg: RunConfig) -> LtxConfig:
-        """With the negative prompt in full, and with shift_tokens where the shift of the run depends on them."""
-        from fastvideo_ltx.run import open_roles, resolve_shift_tokens
-
-        roles = open_roles(cfg)
-        negative = self.negative_text(roles.generation.negative_prompt)
-        tokens = resolve_shift_tokens(cfg, self, roles)
-        return self.model_copy(update={"negative_prompt": negative, "shift_tokens": tokens})

@@ -27,6 +27,6 @@ class LtxFolder(PipelineFolder):
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def latent_space(self) -> tuple[Any, ...]:
+    def latent_space(self) -> dict[str, object]:
         """What two roles must share to train on the same latents and text embeddings."""
-        return self.generation.name, *super().latent_space, sorted(self.facts.items())
+        return {"layout": "[B, tokens, C]", "generation": self.generation.name, **super().latent_space, **self.facts}

@@ -7,14 +7,8 @@ from fastvideo_core.registry.specs import ModelPlugin
 PLUGIN = ModelPlugin(
     name="ltx",
     api=(1, 0),
-    build="fastvideo_ltx.components:build_ltx_components",
+    impl="fastvideo_ltx.family:LtxFamily",
     config="fastvideo_ltx.config:LtxConfig",
-    preprocess="fastvideo_ltx.encoder:build_encoder",
-    export="fastvideo_ltx.export:export_pipeline",
-    sample="fastvideo_ltx.path_sampler:build_sampler",
-    tiny="fastvideo_ltx.tiny:write_tiny_pipeline",
-    outline="fastvideo_ltx.outline:outline_role",
-    export_lora="fastvideo_ltx.export_lora:export_lora",
     pipelines=(
         "LTXPipeline",
         "LTXImageToVideoPipeline",

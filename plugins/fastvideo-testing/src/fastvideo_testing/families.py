@@ -15,14 +15,13 @@ from fastvideo_core.contracts.batch import TrainingBatch
 from fastvideo_core.contracts.family import ModelComponents
 from fastvideo_core.contracts.roles import RoleHandle
 from fastvideo_core.dispatch.runtime import build_components
-from fastvideo_core.registry import PluginRegistry
 from fastvideo_core.training.trainer import endless
 from fastvideo_data.data_set import DataSet
 from fastvideo_data.encoder import LatentEncoder
 from fastvideo_data.preprocessing.run import PreprocessOptions, preprocess
 from fastvideo_data.video_files import write_video
 from fastvideo_data.video_sizes import VideoGeometry
-from fastvideo_testing.runs import load_config
+from fastvideo_testing.runs import resolve_run
 
 CAPTIONS = ("a red square moves to the right", "two blue circles, very slowly", "green", "nothing at all happens here")
 _SAMPLE_RATE = 48000
@@ -64,7 +63,7 @@ class PreparedFamily:
     def components(self, **paths: str) -> ModelComponents:
         """Everything built anew, ready to train; roles may have other paths."""
         roles = {name: {**role, "path": paths.get(name, role["path"])} for name, role in self.run["roles"].items()}
-        components = build_components(load_config(self.folder, {**self.run, "roles": roles}), PluginRegistry())
+        components = build_components(resolve_run(self.folder, {**self.run, "roles": roles}))
         for handle in components.bundle:
             for module in handle.modules.values():
                 module.requires_grad_(handle.trainable).train(False)
@@ -75,9 +74,11 @@ class PreparedFamily:
 
     def raw_batch(self, components: ModelComponents) -> Any:
         """Two samples as the run's data loader gives them."""
-        if components.dataloader is not None:
-            return next(endless(components.dataloader))
-        return next(iter(DataSet(self.run["training"]["data_path"]).loader(batch_size=2, seed=0)))
+        data_path = self.run["training"].get("data_path")
+        if data_path is not None:
+            return next(iter(DataSet(data_path).loader(batch_size=2, seed=0)))
+        assert components.dataloader is not None
+        return next(endless(components.dataloader))
 
 
 def write_clips(folder: Path, clip: Clip, fps: float, *, sound: bool = False) -> None:

@@ -114,7 +114,7 @@ class BatchChecks(FamilySuite):
         )
         assert loudest({"": zeros.latents}) == 0, 'latents_source="zeros" gives latents that are not zero'
 
-    @needs("preprocess")
+    @needs("encoder")
     def test_captions_reach_the_conditioning(self, prepared: PreparedFamily) -> None:
         components, batch = self._batch(prepared)
         _, t, noisy = noisy_input(components, batch)

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from fastvideo_core.contracts.batch import TrainingBatch
-from fastvideo_core.contracts.family import ModelComponents
-from fastvideo_core.registry import Kind, ModelPlugin
+from fastvideo_core.contracts.family import ModelComponents, family_class
+from fastvideo_core.registry import Kind
 from fastvideo_data.encoder import AudioEncoder
 from fastvideo_testing.families import Clip, PreparedFamily, encode_clips, write_clips
 from fastvideo_testing.suite import PluginSuite
@@ -44,9 +44,9 @@ class FamilySuite(PluginSuite):
         "zeros": "latents of the run's shape without data",
         "batching": "samples of a batch do not influence each other",
         "tiny": "a small random-weight pipeline",
-        "preprocess": "videos and captions to parquet",
+        "encoder": "videos and captions to parquet",
         "export": "a trained role as a folder of the family's own format",
-        "sample": "videos from prompts",
+        "sampler": "videos from prompts",
         "sound": "videos with sound, where the family encodes that of clips",
         "outline": "networks on the meta device, for `check`",
         "packing": "latents packed into one tensor; override packing()",
@@ -90,11 +90,11 @@ class FamilySuite(PluginSuite):
         """The tiny pipeline and its data, written into `folder`."""
         run = self.run(folder)
         if "tiny" not in self.unsupported:
-            self._target("tiny")(folder / "tiny", seed=0, **self.tiny)
+            self._family("tiny").tiny(folder / "tiny", seed=0, **self.tiny)
             for role in run["roles"].values():
                 role["path"] = str(folder / "tiny")
         clip, sound = None, False
-        if "preprocess" not in self.unsupported:
+        if "encoder" not in self.unsupported:
             encoder = self._encoder(run)
             clip = self.clip or Clip.smallest(encoder.geometry)
             sound = isinstance(encoder, AudioEncoder)
@@ -112,16 +112,16 @@ class FamilySuite(PluginSuite):
 
     # --- helpers --------------------------------------------------------------------------------------------------------
 
-    def _target(self, name: str) -> Any:
-        registry, plugin = self.found()
-        assert isinstance(plugin.spec, ModelPlugin)
-        assert plugin.spec.target(name) is not None, (
-            f"the spec of {self.called()} has no `{name}`; give it, or opt out of {name!r} in `unsupported` with a reason"
+    def _family(self, offer: str) -> Any:
+        registry, _ = self.found()
+        family: Any = family_class(registry.get("models", self.plugin), registry)
+        assert offer in family.offers(), (
+            f"{self.called()} has no `{offer}`; define it, or opt out of {offer!r} in `unsupported` with a reason"
         )
-        return registry.resolve(plugin, name)
+        return family()
 
     def _encoder(self, run: Mapping[str, Any]) -> Any:
-        return self._target("preprocess")(run["roles"]["student"]["path"], device=torch.device("cpu"))
+        return self._family("encoder").encoder(run["roles"]["student"]["path"], device=torch.device("cpu"))
 
     @staticmethod
     def _batch(prepared: PreparedFamily) -> tuple[ModelComponents, TrainingBatch]:

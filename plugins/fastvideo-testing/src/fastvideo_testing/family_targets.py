@@ -1,4 +1,4 @@
-"""What a family's other targets must do: the commands `tiny`, `check`, `preprocess`, `export` and `sample` call them."""
+"""What a family offers to commands must do: `tiny`, `check`, `preprocess`, `export` and `sample` call it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fastvideo_data.captions import caption_cut
 from fastvideo_testing.compare import assert_equal, loudest
 from fastvideo_testing.families import CAPTIONS, PreparedFamily, disturb, encode_clips, files_of, noisy_input
 from fastvideo_testing.family_suite import FamilySuite
-from fastvideo_testing.runs import load_config
+from fastvideo_testing.runs import load_config, resolve_run
 from fastvideo_testing.suite import needs
 
 _LONG_CAPTION = 1100
@@ -30,7 +30,7 @@ class TargetChecks(FamilySuite):
 
     @needs("tiny")
     def test_equal_seeds_write_equal_tiny_pipelines(self, prepared: PreparedFamily, tmp_path: Path) -> None:
-        write, state = self._target("tiny"), torch.get_rng_state()
+        write, state = self._family("tiny").tiny, torch.get_rng_state()
         for name, seed in (("one", 0), ("two", 0), ("three", 1)):
             write(tmp_path / name, seed=seed, **self.tiny)
         one, two, three = (files_of(tmp_path / name) for name in ("one", "two", "three"))
@@ -42,7 +42,11 @@ class TargetChecks(FamilySuite):
     @needs("outline")
     def test_the_outline_is_of_the_networks_that_are_built(self, prepared: PreparedFamily) -> None:
         built = prepared.components().bundle["student"]
-        networks = self._target("outline")(prepared.run["roles"]["student"]["path"])
+        outline = resolve_run(prepared.folder, prepared.run).outline("student")
+        assert outline is not None, (
+            f"{self.called()} has no `outline`; define it, or opt out of 'outline' in `unsupported`"
+        )
+        networks = outline.handle.modules
         assert set(networks) == set(built.modules), (
             f"the outline has {sorted(networks)}, the role has the modules {sorted(built.modules)}"
         )
@@ -53,7 +57,7 @@ class TargetChecks(FamilySuite):
             wanted = {key: list(p.shape) for key, p in built.modules[name].named_parameters()}
             assert shapes == wanted, f"the outline of {name} has other parameters than the network that is built"
 
-    @needs("preprocess")
+    @needs("encoder")
     def test_preprocessing_again_gives_the_same_latents(self, prepared: PreparedFamily, tmp_path: Path) -> None:
         assert prepared.clip is not None
         encoder = self._encoder(prepared.run)
@@ -68,7 +72,7 @@ class TargetChecks(FamilySuite):
         for name in (name for name, value in first.items() if isinstance(value, Tensor)):
             assert_equal(f"{name}, encoded twice,", second[name], first[name])
 
-    @needs("preprocess")
+    @needs("encoder")
     def test_a_caption_that_is_cut_is_told(self, prepared: PreparedFamily) -> None:
         encoder = self._encoder(prepared.run)
         long = "a " * _LONG_CAPTION
@@ -91,12 +95,12 @@ class TargetChecks(FamilySuite):
         registry, plugin = self.found()
         section = registry.config_class(plugin).model_validate(dict(self.config))
         base = prepared.run["roles"]["student"]["path"]
-        self._target("export")(base, tmp_path / "out", modules, pipeline_config=section, student_schedule=None)
+        self._family("export").export(base, tmp_path / "out", modules, pipeline_config=section, student_schedule=None)
         again = prepared.components(student=str(tmp_path / "out"))
         after = self._predict(again, "student", noisy, t, batch)
         assert_equal("the output of the exported role, opened again,", after, before)
 
-    @needs("sample")
+    @needs("sampler")
     def test_equal_seeds_sample_equal_videos(self, prepared: PreparedFamily, tmp_path: Path) -> None:
         first, same, other = self._sampled(prepared, tmp_path, seeds=(0, 0, 1))
         assert first.frames.dtype == torch.uint8, f"frames are {first.frames.dtype}, not uint8 [T, H, W, 3]"
@@ -107,7 +111,7 @@ class TargetChecks(FamilySuite):
             assert equal, f"equal seeds give other {name}: draw from the generator only"
         assert not torch.equal(first.frames, other.frames), "another seed gives the same video: is the generator used?"
 
-    @needs("sample")
+    @needs("sampler")
     @needs("sound")
     def test_sampled_sound_is_as_long_as_the_video(self, prepared: PreparedFamily, tmp_path: Path) -> None:
         if not prepared.sound:
@@ -127,7 +131,8 @@ class TargetChecks(FamilySuite):
         """A video of two steps for every seed."""
         registry, plugin = self.found()
         section = registry.config_class(plugin).model_validate(dict(self.config))
-        sampler = self._target("sample")(prepared.run["roles"]["student"]["path"], section, device=torch.device("cpu"))
+        base = prepared.run["roles"]["student"]["path"]
+        sampler = self._family("sampler").sampler(base, section, device=torch.device("cpu"))
         cfg = load_config(prepared.folder, prepared.run)
         load_role(sampler.handle, role_source("student", cfg.roles["student"]))
         clip = prepared.clip or self.clip

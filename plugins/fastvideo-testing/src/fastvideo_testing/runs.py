@@ -10,11 +10,14 @@ from typing import Any
 import yaml
 
 from fastvideo_core.config.run import RunConfig
+from fastvideo_core.dispatch.examine import examine
 from fastvideo_core.dispatch.load import load_run_config
+from fastvideo_core.dispatch.run import Run
 from fastvideo_core.dispatch.runtime import DistillRuntime, build_runtime_from_config
+from fastvideo_core.errors import ConfigError
 from fastvideo_core.registry import PluginRegistry, register_method, register_model
 from fastvideo_core.registry.registration import isolated_registrations
-from fastvideo_testing.toy import ToyConfig, build_toy_components
+from fastvideo_testing.toy import ToyConfig, ToyFamily
 from fastvideo_testing.toy_method import ROLES, ToyMethod, ToyMethodConfig
 
 
@@ -22,7 +25,7 @@ from fastvideo_testing.toy_method import ROLES, ToyMethod, ToyMethodConfig
 def toy_family() -> Iterator[None]:
     """Inside, the family `toy` exists; other in-process registrations are unseen and forgotten afterwards."""
     with isolated_registrations():
-        register_model("toy", config=ToyConfig)(build_toy_components)
+        register_model("toy", config=ToyConfig)(ToyFamily)
         yield
 
 
@@ -49,6 +52,18 @@ def load_config(folder: Path, run: Mapping[str, Any]) -> RunConfig:
     path = folder / "run.yaml"
     path.write_text(yaml.safe_dump(dict(run), sort_keys=False), encoding="utf-8")
     return load_run_config(path, PluginRegistry())
+
+
+def resolve_run(folder: Path, run: Mapping[str, Any]) -> Run:
+    """The run as it is resolved before it is built.
+
+    Raises:
+        UserError: with everything that is wrong with it.
+    """
+    resolved, found = examine(load_config(folder, run), PluginRegistry(), starts=True)
+    if resolved is None:
+        raise ConfigError(found.problems)
+    return resolved
 
 
 def build_run(folder: Path, run: Mapping[str, Any]) -> DistillRuntime:

@@ -14,7 +14,7 @@ from fastvideo_core.config.run import RunConfig
 from fastvideo_core.config.sections import PipelineConfig
 from fastvideo_core.contracts.adapter import AttentionKind, LatentsSource
 from fastvideo_core.contracts.batch import TrainingBatch
-from fastvideo_core.contracts.family import ModelComponents
+from fastvideo_core.contracts.family import ModelComponents, ModelFamily
 from fastvideo_core.contracts.flow_adapter import FlowMatchingAdapter
 from fastvideo_core.contracts.hidden_states import features_of
 from fastvideo_core.contracts.rng import stream_seed
@@ -200,6 +200,16 @@ def build_toy_components(cfg: RunConfig) -> ModelComponents:
         )
     data = ToyData(config, seed=cfg.training.seed, batch_size=cfg.training.train_batch_size)
     return ModelComponents(RoleManager(roles), ToyAdapter(config.flow_shift or 1.0), dataloader=data)
+
+
+class ToyFamily(ModelFamily):
+    """The family `toy`: it brings its own data, and offers nothing to commands."""
+
+    def build(self, cfg: RunConfig) -> ModelComponents:
+        return build_toy_components(cfg)
+
+    def adapter_class(self) -> type[ToyAdapter] | None:
+        return ToyAdapter
 
 
 def _network(path: str, config: ToyConfig, seed: int) -> nn.Module:

@@ -42,9 +42,9 @@ class WanFolder(PipelineFolder):
     patch_size: tuple[int, int, int]
 
     @property
-    def latent_space(self) -> tuple[Any, ...]:
+    def latent_space(self) -> dict[str, object]:
         """What two roles must share to train on the same latents and text embeddings."""
-        return *super().latent_space, self.patch_size
+        return {"layout": "[B, C, T, H, W]", **super().latent_space, "patch_size": self.patch_size}
 
 
 def open_folder(path: str, *, where: str) -> WanFolder:

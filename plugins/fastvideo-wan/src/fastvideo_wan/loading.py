@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import torch
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
-from torch import nn
 from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
 
 from fastvideo_diffusers import loading
 from fastvideo_diffusers.folder import TRANSFORMER
-from fastvideo_diffusers.pipeline_files import check_undamaged
-from fastvideo_wan.folder import COMPONENTS, open_folder
 from fastvideo_wan.network import keep_time_embedder_in_float32
 
 
@@ -65,17 +62,6 @@ def check_weights(path: str, *, where: str, encodes: bool, decodes: bool) -> Non
     kinds = {TRANSFORMER: WanTransformer3DModel, **({"vae": AutoencoderKLWan} if decodes else {})}
     kinds |= {"text_encoder": UMT5EncoderModel} if encodes else {}
     loading.check_weights(path, kinds, where=where, tokenizer=encodes)
-
-
-def outline_role(path: str) -> dict[str, nn.Module]:
-    """A role's networks on the meta device, by module name.
-
-    Raises:
-        ConfigError: the path holds no complete Wan 2.1 text-to-video pipeline, or a damaged one.
-    """
-    open_folder(path, where="path")
-    check_undamaged(path, COMPONENTS, where="path")
-    return {TRANSFORMER: outline_transformer(path)}
 
 
 def load_vae(path: str, *, device: torch.device, where: str = "path") -> AutoencoderKLWan:

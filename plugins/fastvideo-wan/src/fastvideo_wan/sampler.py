@@ -9,11 +9,12 @@ from diffusers import AutoencoderKLWan, WanPipeline
 from torch import Tensor
 
 from fastvideo_core.contracts.roles import RoleHandle
-from fastvideo_core.contracts.sampler import PathSampler, StudentSchedule
+from fastvideo_core.contracts.sampler import StudentSchedule
 from fastvideo_core.contracts.validator import SampledVideo, ValidationPrompt, ValidationRequest, evaluating
 from fastvideo_core.diffusion.rollout import FewStepSchedule
 from fastvideo_core.errors import ConfigError, Problem
 from fastvideo_data.captions import PromptEmbeddings
+from fastvideo_data.path_sampler import PathSampler
 from fastvideo_data.video_sizes import VideoSize, fit_prompt
 from fastvideo_diffusers.autocast import Autocast
 from fastvideo_diffusers.folder import TRANSFORMER

@@ -56,9 +56,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _family(registry: PluginRegistry, name: str, *, fast: bool) -> FamilyDemo:
-    make: Any = registry.resolve(registry.get("models", name), "demo")
-    demo: FamilyDemo = make(fast=fast)
-    return demo
+    from fastvideo_core.contracts.family import open_family
+
+    return open_family(name, registry, "demo").demo(fast=fast)
 
 
 def _method(registry: PluginRegistry, name: str, *, fast: bool) -> MethodDemo:

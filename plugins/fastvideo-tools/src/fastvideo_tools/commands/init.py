@@ -70,10 +70,12 @@ def run_yaml(family: str, method: str, registry: PluginRegistry, model: str, dat
         PluginError: family or method is not installed, or broken.
         ConfigError: no roles were found that the method accepts.
     """
+    from fastvideo_core.contracts.family import family_class
+
     family_plugin = registry.get("models", family)
     method_plugin = registry.get("methods", method)
     pipeline, options = registry.config_class(family_plugin), registry.config_class(method_plugin)
-    if data is None and "preprocess" in family_plugin.spec.capabilities:
+    if data is None and "encoder" in family_class(family_plugin, registry).offers():
         data = DATA
     sections = {"pipeline_config": required_values(pipeline), "method_config": required_values(options)}
     plain: dict[str, Any] = {

@@ -30,7 +30,7 @@ KINDS: dict[str, Kind] = {"method": "methods", "model": "models", "callback": "c
 LICENCES = {"apache-2.0": "Apache-2.0", "mit": "MIT", "bsd-3-clause": "BSD-3-Clause", "none": ""}
 """Choice -> SPDX expression."""
 
-DEPENDENCIES = {"model": ("safetensors>=0.4.3",)}
+DEPENDENCIES = {"model": ("fastvideo-data>=@core_minor@,<@core_next@", "safetensors>=0.4.3")}
 """What a kind of package needs besides core, pydantic and torch."""
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
@@ -103,7 +103,8 @@ def _place(template: str, package: str) -> str:
 
 
 def _filled(template: Traversable, values: dict[str, str]) -> str:
-    return re.sub(r"@(\w+)@", lambda match: values[match[1]], template.read_text(encoding="utf-8"))
+    text = template.read_text(encoding="utf-8").replace("@more_dependencies@", values["more_dependencies"])
+    return re.sub(r"@(\w+)@", lambda match: values[match[1]], text)
 
 
 def _check_free(name: str, kind: Kind, distribution: str, registry: PluginRegistry) -> None:

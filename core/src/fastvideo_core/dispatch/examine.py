@@ -1,0 +1,214 @@
+"""Everything that can be known of a run before weights are loaded: `check` shows it, and training asks the same questions."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fastvideo_core.checkpoint import storage
+from fastvideo_core.checkpoint.choice import Choice, choose
+from fastvideo_core.checkpoint.weights import describe
+from fastvideo_core.config.check import run_notes
+from fastvideo_core.config.output_folder import check_writable_folder
+from fastvideo_core.config.run import RunConfig
+from fastvideo_core.config.sections import GuidedPipelineConfig
+from fastvideo_core.contracts.family import Findings, open_family
+from fastvideo_core.dispatch.own_folder import folder_problems
+from fastvideo_core.dispatch.plugins import check_plugins, method_class
+from fastvideo_core.dispatch.role_weights import RoleSource, pin_role_paths, role_source
+from fastvideo_core.dispatch.run import Run, based_on, latents_source
+from fastvideo_core.distributed import context
+from fastvideo_core.errors import ConfigError, PluginError, Problem, UserError
+from fastvideo_core.registry import PluginRegistry
+from fastvideo_core.tracking.wandb_login import FIX, wandb_login
+
+logger = logging.getLogger(__name__)
+
+
+def examine(cfg: RunConfig, registry: PluginRegistry, *, starts: bool) -> tuple[Run | None, Findings]:
+    """The run, resolved, and what is found out about it; None where a problem keeps it from being resolved. Collective.
+
+    Args:
+        starts: whether it is about to be built: weights may be fetched to be looked at, and what a killed save had put aside is
+            put back.
+
+    Raises:
+        PluginError: it starts, and a plug-in is broken or does not fit; the rest needs them.
+    """
+    problems: list[Problem] = []
+    warnings: list[str] = []
+    facts: list[str] = []
+    sources: dict[str, RoleSource] = {}
+    resumed: Choice | None = None
+
+    @contextmanager
+    def noted() -> Iterator[None]:
+        try:
+            yield
+        except UserError as error:
+            problems.extend(error.problems)
+
+    try:
+        warnings += check_plugins(cfg, registry)
+    except PluginError as error:
+        if starts:
+            raise
+        problems += error.problems
+    problems += output_problems(cfg)
+    if not (starts and sys.stdin and sys.stdin.isatty()):  # on a terminal wandb asks
+        problems += login_problems(cfg)
+    earlier: Mapping[str, Any] = {}
+    with noted():
+        resumed = resumed_checkpoint(cfg, put_back=starts)
+        if resumed is not None:
+            earlier = describe(resumed.path).config
+            facts.append(_resume_fact(cfg, resumed))
+    with noted():
+        cfg = pin_role_paths(cfg, earlier)
+    for name, role in cfg.roles.items():
+        with noted():
+            sources[name] = role_source(name, role)
+    roles_known = len(sources) == len(cfg.roles)
+    families = {}
+    for name in cfg.families:
+        with noted():
+            families[name] = open_family(name, registry)
+            source = latents_source(cfg)
+            found = families[name].check(
+                based_on(cfg, sources), latents_source=source, download=starts, roles_known=roles_known
+            )
+            problems += [problem for problem in found.problems if problem not in problems]
+            warnings += found.warnings
+            facts = [*found.facts, *facts]
+    if cfg.training.data_path is None:
+        facts.insert(0, "data: of the family's own loader, as there is no training.data_path")
+    run = None
+    if roles_known and len(families) == len(cfg.families):
+        with noted():
+            run = Run(cfg, registry, method_class(cfg, registry), families, sources, resumed)
+    if run is not None and not problems:
+        problems += run.latent_space_problems()
+    if run is not None and not problems:
+        with noted():
+            run = resolved(run)
+            warnings += [*run_notes(cfg), *_another_negative_prompt(run.cfg, earlier)]
+    found = Findings(tuple(dict.fromkeys(problems)), tuple(dict.fromkeys(warnings)), tuple(facts))
+    return (None if problems else run), found
+
+
+def resolved(run: Run) -> Run:
+    """The run with its families' sections as `ModelFamily.resolve` gives them.
+
+    Raises:
+        UserError: pipelines or data do not say what is needed.
+    """
+    return replace(run, cfg=replace(run.cfg, pipeline_config=run.family.resolve(run.based)))
+
+
+def _resume_fact(cfg: RunConfig, resumed: Choice) -> str:
+    """Says where the run goes on.
+
+    Raises:
+        ConfigError: there is nothing left to train.
+    """
+    step = storage.read_document(resumed.path).step
+    check_steps_left(cfg, step)
+    return f"resume: after step {step}{', the data starts afresh' if cfg.training.resume_with_new_data else ''}"
+
+
+def resumed_checkpoint(cfg: RunConfig, *, put_back: bool = True) -> Choice | None:
+    """The checkpoint that the run goes on from, None for a new run; see `checkpoint.choice.choose`. Collective.
+
+    Raises:
+        CheckpointError: there is no such checkpoint.
+    """
+    which = cfg.training.resume_from_checkpoint
+    return None if which is None else choose(which, Path(cfg.training.output_dir), put_back=put_back)
+
+
+def _another_negative_prompt(cfg: RunConfig, earlier: Mapping[str, Any]) -> list[str]:
+    """Checkpoints keep the text in full, so that a `default` that has become another one is noticed."""
+    if not isinstance(cfg.pipeline_config, GuidedPipelineConfig):
+        return []
+    before, now = (earlier.get("pipeline_config") or {}).get("negative_prompt"), cfg.pipeline_config.negative_prompt
+    if before is None or before == now:
+        return []
+    one, other = (json.dumps(text, ensure_ascii=False) for text in (before, now))
+    text = f"pipeline_config.negative_prompt: the checkpoint was trained with {one}, and the run goes on with {other}"
+    return [f"{text}; set it to the former to go on as before"]
+
+
+def login_problems(cfg: RunConfig) -> list[Problem]:
+    """Trackers that would refuse to start; the process that logs looks."""
+    if "wandb" not in cfg.training.trackers or not context.is_main_process():
+        return []
+    login = wandb_login()
+    if login.ok:
+        return []
+    fix = f"{FIX}, or remove wandb from training.trackers"
+    return [Problem(f"wandb would not start: {login.text}", where="training.trackers", fix=fix)]
+
+
+def device_warnings(cfg: RunConfig) -> list[str]:
+    """Why the run could not be started on this machine; another one may have more."""
+    visible = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    wanted = cfg.training.num_gpus
+    if not 0 < visible < wanted:
+        return []
+    return [f"training.num_gpus is {wanted}, and this machine shows {visible}: each process needs a GPU of its own"]
+
+
+def output_problems(cfg: RunConfig) -> list[Problem]:
+    """An output_dir that cannot be written, is not the run's own, or that a new run would share with an earlier one."""
+    problems = folder_problems(cfg)
+    for check in (_check_writable, _check_fresh):
+        try:
+            check(cfg)
+        except ConfigError as error:
+            problems += error.problems
+    return problems
+
+
+def _check_writable(cfg: RunConfig) -> None:
+    check_writable_folder(cfg.training.output_dir, "training.output_dir")
+
+
+def _check_fresh(cfg: RunConfig) -> None:
+    """A new run does not write among the checkpoints of an earlier one."""
+    args = cfg.training
+    if args.resume_from_checkpoint is not None:
+        return
+    if earlier := storage.later_checkpoints(Path(args.output_dir), 0):
+        raise ConfigError(
+            Problem(
+                found=f"training.output_dir {args.output_dir} already holds {earlier[-1].name}",
+                where=cfg.source,
+                allowed="a new folder for a new run",
+                fix="go on with --resume latest, name another output_dir, or remove the old run",
+            )
+        )
+
+
+def check_steps_left(cfg: RunConfig, start_step: int) -> None:
+    """There is something to train after the checkpoint.
+
+    Raises:
+        ConfigError: the checkpoint is at or behind max_train_steps.
+    """
+    steps = cfg.training.max_train_steps
+    if start_step >= steps:
+        raise ConfigError(
+            Problem(
+                found=f"the checkpoint is at step {start_step}, and training.max_train_steps is {steps}",
+                where=cfg.source,
+                fix="raise max_train_steps to train on",
+            )
+        )

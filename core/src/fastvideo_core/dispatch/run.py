@@ -1,0 +1,101 @@
+"""A run, resolved once: everything that building, estimating and resuming it need to know of run.yaml and of what it names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from fastvideo_core.checkpoint.choice import Choice
+from fastvideo_core.config.run import RunConfig
+from fastvideo_core.config.sections import MethodConfig
+from fastvideo_core.contracts.adapter import LatentsSource
+from fastvideo_core.contracts.family import ModelFamily, RoleOutline
+from fastvideo_core.contracts.method import DistillMethod
+from fastvideo_core.dispatch.role_weights import RoleSource
+from fastvideo_core.errors import Problem, UserError
+from fastvideo_core.registry.registry import PluginRegistry
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run whose plug-ins, roles and checkpoint are found.
+
+    Args:
+        cfg: its configuration as it is kept: role paths mean the same whenever and from wherever they are read, and
+            `pipeline_config` is in full.
+        registry: where its plug-ins come from.
+        method: the class of its method.
+        families: one instance by name, the recipe's first.
+        sources: where the weights of each role of run.yaml come from.
+        resumed: the checkpoint that it goes on from; None for a new run.
+    """
+
+    cfg: RunConfig
+    registry: PluginRegistry
+    method: type[DistillMethod]
+    families: Mapping[str, ModelFamily]
+    sources: Mapping[str, RoleSource]
+    resumed: Choice | None
+
+    @property
+    def based(self) -> RunConfig:
+        """The configuration as families see it: a role's path is the pipeline that the role rests on."""
+        return based_on(self.cfg, self.sources)
+
+    @property
+    def family(self) -> ModelFamily:
+        """The recipe's family."""
+        return self.families[self.cfg.recipe.family]
+
+    def family_of(self, role: str) -> ModelFamily:
+        """The family of a role of run.yaml."""
+        return self.families[self.cfg.role_family(role)]
+
+    def outline(self, role: str) -> RoleOutline | None:
+        """A role's networks on the meta device, without LoRA adapters; None where its family cannot tell.
+
+        Raises:
+            UserError: path, sizes or data do not fit.
+        """
+        return self.family_of(role).outline(self.based, role, latents_source=latents_source(self.cfg))
+
+    def latent_space_problems(self) -> Iterator[Problem]:
+        """Roles whose latents or text embeddings are not like the first role's."""
+        first: tuple[str, Mapping[str, object]] | None = None
+        for role in self.cfg.roles:
+            try:
+                space = self.family_of(role).latent_space(role)
+            except UserError:  # told by the family's own check
+                continue
+            if space is None:
+                continue
+            if first is None:
+                first = role, space
+            elif (differences := _differences(first[1], space)) != "":
+                of_first, of_role = (f"{self.cfg.roles[name].path}" for name in (first[0], role))
+                yield Problem(
+                    f"latents or text embeddings differ from those of {first[0]} ({of_first}): {differences}",
+                    where=f"roles.{role}.path ({of_role})",
+                    allowed="roles that train on the same latents and text embeddings",
+                )
+
+
+def latents_source(cfg: RunConfig) -> LatentsSource | None:
+    """Whether the method trains on the data's latents; None when it does not say."""
+    config = cfg.method_config
+    return config.latents_source() if isinstance(config, MethodConfig) else None
+
+
+def based_on(cfg: RunConfig, sources: Mapping[str, RoleSource]) -> RunConfig:
+    """The run with the pipelines that its roles rest on as their paths."""
+    return cfg.with_role_paths({name: source.base for name, source in sources.items()})
+
+
+def _differences(first: Mapping[str, object], other: Mapping[str, object]) -> str:
+    keys = [key for key in {**first, **other} if first.get(key) != other.get(key)]
+    return "; ".join(f"{key} {_short(other.get(key))}, not {_short(first.get(key))}" for key in keys)
+
+
+def _short(value: object) -> str:
+    text = "none" if value is None else str(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,41 @@
+"""Sampling with the network of a folder or hub id: what a family's `sampler` gives to the command `sample`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fastvideo_core.contracts.roles import RoleHandle
+from fastvideo_core.contracts.sampler import FamilySampler, StudentSchedule
+from fastvideo_core.contracts.validator import SampledVideo, ValidationPrompt, ValidationRequest
+from fastvideo_data.sampling_validator import SamplingValidator
+
+
+@dataclass(frozen=True)
+class PathSampler:
+    """A network as a role, and the sampler that uses it; videos are written as mp4, PNG and caption.
+
+    Args:
+        handle: the network as the role "student"; the command `sample` reads a checkpoint's weights into it.
+        sampler: samples with any role.
+        student: what the folder's network was distilled for, where it says so; None for one of many steps.
+    """
+
+    handle: RoleHandle
+    sampler: FamilySampler
+    student: StudentSchedule | None = None
+
+    def sample(self, request: ValidationRequest, prompt: ValidationPrompt, generator: torch.Generator) -> SampledVideo:
+        """One video, as the sampler's."""
+        return self.sampler.sample(request, prompt, generator)
+
+    def shift_and_clamp_timestep(self, t: Tensor) -> Tensor:
+        """As the adapter's: for schedules that a method warps by the timestep shift."""
+        return self.sampler.shift_and_clamp_timestep(t)
+
+    def validator(self, prompts: Sequence[ValidationPrompt], *, seed: int) -> SamplingValidator:
+        """What samples the prompts and writes the videos, as `SamplingValidator`."""
+        return SamplingValidator(self.sampler, prompts, seed=seed)

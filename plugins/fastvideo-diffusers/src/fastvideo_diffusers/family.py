@@ -1,0 +1,260 @@
+"""The base of families whose roles are folders of a diffusers pipeline."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from fastvideo_core.config.run import RunConfig
+from fastvideo_core.contracts.adapter import LatentsSource
+from fastvideo_core.contracts.family import ModelComponents, RoleOutline
+from fastvideo_core.contracts.flow_adapter import FlowMatchingAdapter
+from fastvideo_core.contracts.roles import RoleHandle, RoleManager, WeightSource
+from fastvideo_core.contracts.sampler import FamilySampler
+from fastvideo_core.contracts.validator import ValidationPrompt
+from fastvideo_core.distributed import context
+from fastvideo_core.errors import Problem, UserError
+from fastvideo_data.captions import CaptionEncoder, PromptEmbeddings
+from fastvideo_data.family import ParquetFamily
+from fastvideo_data.sampling_validator import SamplingValidator
+from fastvideo_data.validation_prompts import prompts_of_run
+from fastvideo_diffusers.family_roles import FamilyRoles, open_family_roles
+from fastvideo_diffusers.folder import TRANSFORMER, PipelineFolder
+from fastvideo_diffusers.pipeline_files import check_undamaged
+
+F = TypeVar("F", bound=PipelineFolder)
+A = TypeVar("A", bound=FlowMatchingAdapter)
+
+
+class DiffusersFamily(ParquetFamily, Generic[F, A]):
+    """A text-to-video family on parquet data: pipelines are opened once, and roles are their transformers.
+
+    With one process the roles' weights are on its device; with several their networks are on meta, to be read after sharding.
+    Trainable roles are float32; frozen ones bfloat16 when training.mixed_precision is bf16. VAE, scheduler and text encoder come
+    from the first trainable role's pipeline.
+
+    Attributes:
+        family: the family's name.
+    """
+
+    family: ClassVar[str]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._roles: FamilyRoles[F] | None = None
+
+    def roles(self, cfg: RunConfig) -> FamilyRoles[F]:
+        """The run's roles of this family, their configuration files read once.
+
+        Raises:
+            ConfigError: there is no such role, or a path holds no pipeline of the family.
+        """
+        if self._roles is None:
+            self._roles = open_family_roles(cfg, self.family, self.open_folder)
+        return self._roles
+
+    def latent_space(self, role: str) -> Mapping[str, object] | None:
+        """What the role's pipeline says of its latents and text embeddings."""
+        return None if self._roles is None else self._roles.folders[role].latent_space
+
+    # --- what a family says of its pipelines ----------------------------------------------------------------------------
+
+    @abstractmethod
+    def open_folder(self, path: str, *, where: str) -> F:
+        """Reads a pipeline's configuration files.
+
+        Args:
+            path: folder or hub id.
+            where: how errors name the place that gave the path, for example "roles.student.path".
+
+        Raises:
+            ConfigError: the path holds no pipeline of the family, or an incomplete one.
+        """
+
+    @abstractmethod
+    def components(self, folder: F) -> Sequence[str]:
+        """The sub-folders of a pipeline."""
+
+    @abstractmethod
+    def check_weights(self, folder: F, *, where: str, encodes: bool, decodes: bool) -> None:
+        """The weights are those that the configurations describe, by the headers of their files; the tokenizer can be used.
+
+        Args:
+            encodes: whether its text encoder is used.
+            decodes: whether its VAE is.
+
+        Raises:
+            ConfigError: they are not.
+        """
+
+    @abstractmethod
+    def fit_prompt(self, cfg: RunConfig, prompt: ValidationPrompt) -> ValidationPrompt:
+        """The prompt with its video's size.
+
+        Raises:
+            UserError: the family cannot sample it.
+        """
+
+    @abstractmethod
+    def check_schedule(self, cfg: RunConfig, rows: Sequence[Mapping[str, Any]]) -> None:
+        """The run has a timestep shift, and validation of a student that takes many steps a scheduler.
+
+        Args:
+            rows: raw batches of the data; none where it could not be read, which is told already.
+
+        Raises:
+            UserError: it has not.
+        """
+
+    @abstractmethod
+    def check_row(self, cfg: RunConfig, row: Mapping[str, Any], latents_source: LatentsSource | None) -> None:
+        """A raw batch of the data can be trained on.
+
+        Raises:
+            UserError: it cannot.
+        """
+
+    # --- what a family builds -------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def load_network(self, folder: F, *, dtype: torch.dtype, device: torch.device, where: str) -> nn.Module:
+        """The transformer with its weights, in eval mode, a module of its own at every call."""
+
+    @abstractmethod
+    def meta_network(self, folder: F, *, dtype: torch.dtype, where: str) -> nn.Module:
+        """The transformer with its parameters on meta."""
+
+    @abstractmethod
+    def network_weights(self, folder: F, *, where: str) -> WeightSource:
+        """Where a role's weights are read from, by the name of its module."""
+
+    @abstractmethod
+    def block_classes(self, folder: F) -> tuple[type[nn.Module], ...]:
+        """The classes that are the unit of sharding, activation checkpointing and compiling."""
+
+    def frozen(self, cfg: RunConfig) -> Callable[[str], bool] | None:
+        """Which parameters of a trained role stay as they are; see RoleHandle."""
+        return None
+
+    @abstractmethod
+    def call(
+        self, cfg: RunConfig, folder: F, network: nn.Module, latents_source: LatentsSource | None
+    ) -> Callable[[int], Tensor]:
+        """Calls a network on so many samples of the largest size that the run can meet; see `RoleOutline.evaluate`.
+
+        Raises:
+            UserError: the run says no size, or the data's latents do not fit.
+        """
+
+    @abstractmethod
+    def caption_encoder(self, folder: F, *, device: torch.device, dtype: torch.dtype, where: str) -> CaptionEncoder:
+        """What makes the text embeddings of captions."""
+
+    def negative_prompt(self, cfg: RunConfig, own: str | None = None) -> str:
+        """The negative prompt in full, of the run or of one prompt; the empty text where the family has none."""
+        return ""
+
+    @abstractmethod
+    def run_adapter(self, cfg: RunConfig, prompts: PromptEmbeddings) -> A:
+        """The run's adapter."""
+
+    @abstractmethod
+    def run_sampler(self, cfg: RunConfig, adapter: A, prompts: PromptEmbeddings) -> FamilySampler:
+        """The sampler of the run's validation."""
+
+    # --- what it has of it ----------------------------------------------------------------------------------------------
+
+    def build(self, cfg: RunConfig) -> ModelComponents:
+        """The run's roles of this family, the adapter, the validator when asked for, and the data; see `ModelFamily.build`."""
+        roles = self.roles(cfg)
+        trains = cfg.recipe.family.rpartition(":")[2] == self.family
+        validation = prompts_of_run(cfg.training) if trains else ()
+        captions = [self.negative_prompt(cfg), "", *(prompt.caption for prompt in validation)]
+        captions += [self.negative_prompt(cfg, prompt.negative_prompt) for prompt in validation]
+        encoder = self.caption_encoder(
+            roles.base,
+            device=context.device(),
+            dtype=torch.bfloat16 if halved(cfg) else torch.float32,
+            where=f"roles.{roles.base_role}.path",
+        )
+        prompts = PromptEmbeddings(encoder, captions, keep_encoder=False)
+        adapter = self.run_adapter(cfg, prompts)
+        validator = None
+        if cfg.training.log_validation and trains:
+            sampler = self.run_sampler(cfg, adapter, prompts)
+            validator = SamplingValidator(sampler, validation, seed=cfg.training.seed)
+        handles = {name: self._role(cfg, name, on_meta=context.world_size() > 1) for name in roles.folders}
+        data = self.loader(cfg) if trains and cfg.training.data_path is not None else None
+        return ModelComponents(RoleManager(handles), adapter, validator, data)
+
+    def outline(self, cfg: RunConfig, role: str, *, latents_source: LatentsSource | None) -> RoleOutline:
+        """The role's network on meta and one call of it; see `ModelFamily.outline`."""
+        handle = self._role(cfg, role, on_meta=True)
+        folder = self.roles(cfg).folders[role]
+        return RoleOutline(handle, self.call(cfg, folder, handle.modules[TRANSFORMER], latents_source))
+
+    def _role(self, cfg: RunConfig, name: str, *, on_meta: bool) -> RoleHandle:
+        role, folder, place = cfg.roles[name], self.roles(cfg).folders[name], f"roles.{name}.path"
+        dtype = torch.bfloat16 if halved(cfg) and not role.trainable else torch.float32
+        weights = None
+        if on_meta:
+            network = self.meta_network(folder, dtype=dtype, where=place)
+            weights = self.network_weights(folder, where=place)
+        else:
+            network = self.load_network(folder, dtype=dtype, device=context.device(), where=place)
+        network.requires_grad_(role.trainable).train(role.trainable)
+        return RoleHandle(
+            name=name,
+            modules={TRANSFORMER: network},
+            family=cfg.role_family(name),
+            trainable=role.trainable,
+            block_classes=self.block_classes(folder),
+            weights=weights,
+            bfloat16_classes=(nn.Linear,) if halved(cfg) and role.trainable else (),
+            frozen=self.frozen(cfg),
+        )
+
+    def input_problems(
+        self,
+        cfg: RunConfig,
+        *,
+        prompts: Sequence[ValidationPrompt],
+        rows: Sequence[Mapping[str, Any]],
+        latents_source: LatentsSource | None,
+    ) -> list[Problem]:
+        """Prompts that cannot be sampled, damaged pipelines, data that does not fit; see ParquetFamily."""
+        problems: list[Problem] = []
+
+        def note(check: Callable[[], object]) -> None:
+            try:
+                check()
+            except UserError as error:
+                problems.extend(problem for problem in error.problems if problem not in problems)
+
+        for prompt in prompts:
+            note(lambda prompt=prompt: self.fit_prompt(cfg, prompt))  # type: ignore[misc]
+        note(lambda: self.roles(cfg))
+        if self._roles is None:
+            return problems
+        for role, folder in self._roles.pipelines().items():
+            note(lambda role=role, folder=folder: self._check_files(cfg, role, folder))  # type: ignore[misc]
+        for row in rows:
+            note(lambda row=row: self.check_row(cfg, row, latents_source))  # type: ignore[misc]
+        if not problems:
+            note(lambda: self.check_schedule(cfg, rows))
+        return problems
+
+    def _check_files(self, cfg: RunConfig, role: str, folder: F) -> None:
+        where, is_base = f"roles.{role}.path", role == self.roles(cfg).base_role
+        check_undamaged(folder.path, self.components(folder), where=where)
+        decodes = is_base and cfg.training.log_validation
+        self.check_weights(folder, where=where, encodes=is_base, decodes=decodes)
+
+
+def halved(cfg: RunConfig) -> bool:
+    """Whether the run computes in bfloat16."""
+    return cfg.training.mixed_precision == "bf16"

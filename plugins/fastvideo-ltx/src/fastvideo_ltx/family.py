@@ -1,0 +1,322 @@
+"""The model family `ltx`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fastvideo_core.config.run import LoraConfig, RunConfig
+from fastvideo_core.config.sections import MethodConfig
+from fastvideo_core.contracts.adapter import LatentsSource
+from fastvideo_core.contracts.family import WarpedSchedule
+from fastvideo_core.contracts.roles import RoleHandle, WeightSource
+from fastvideo_core.contracts.sampler import StudentSchedule
+from fastvideo_core.contracts.validator import ValidationPrompt
+from fastvideo_core.distributed import context
+from fastvideo_core.errors import ConfigError, Problem
+from fastvideo_data.captions import CaptionEncoder, PromptEmbeddings
+from fastvideo_data.encoder import EncoderIdentity, LatentEncoder
+from fastvideo_data.path_sampler import PathSampler
+from fastvideo_data.video_sizes import VideoSize, fit_prompt
+from fastvideo_diffusers.family import DiffusersFamily, halved
+from fastvideo_diffusers.family_roles import FamilyRoles, takes_many_steps
+from fastvideo_diffusers.folder import TRANSFORMER
+from fastvideo_diffusers.identity import encoder_identity
+from fastvideo_diffusers.loading import stored_weights
+from fastvideo_diffusers.stored_tensors import stored_text
+from fastvideo_ltx.adapter import LtxAdapter
+from fastvideo_ltx.batches import check_first_frames, data_free_video, frame_rates, layout_of_video, stored_video
+from fastvideo_ltx.config import LtxConfig
+from fastvideo_ltx.encoder import build_encoder
+from fastvideo_ltx.export import export_pipeline
+from fastvideo_ltx.export_lora import export_lora
+from fastvideo_ltx.folder import LtxFolder
+from fastvideo_ltx.generation import Generation
+from fastvideo_ltx.generations import open_folder
+from fastvideo_ltx.sampler import LtxSampler
+from fastvideo_ltx.schedule import is_dynamic, many_step_config, resolve_flow_shift
+from fastvideo_ltx.tiny import write_tiny_pipeline
+
+
+class LtxFamily(DiffusersFamily[LtxFolder, LtxAdapter]):
+    """LTX-Video and LTX-2; all roles of a run are of one generation."""
+
+    family = "ltx"
+
+    def adapter_class(self) -> type[LtxAdapter]:
+        return LtxAdapter
+
+    def resolve(self, cfg: RunConfig) -> LtxConfig:
+        """With the negative prompt in full, and with shift_tokens where the shift of the run depends on them."""
+        update = {"negative_prompt": self.negative_prompt(cfg), "shift_tokens": self._shift_tokens(cfg)}
+        return section(cfg).model_copy(update=update)
+
+    def roles(self, cfg: RunConfig) -> FamilyRoles[LtxFolder]:
+        """As DiffusersFamily's; the base has the streams that the run asks for."""
+        found = super().roles(cfg)
+        check_streams(section(cfg), found.base)
+        return found
+
+    def _base(self, cfg: RunConfig) -> LtxFolder:
+        return self.roles(cfg).base
+
+    def _generation(self, cfg: RunConfig) -> Generation:
+        return self._base(cfg).generation
+
+    def _shift_tokens(self, cfg: RunConfig) -> int | None:
+        """The number of video tokens that the run's shift is taken at: those of the videos that it trains on.
+
+        Data with several latent shapes counts with its longest. None where the shift does not depend on it.
+
+        Raises:
+            UserError: neither run nor data name a size.
+        """
+        config, base, training = section(cfg), self._base(cfg), cfg.training
+        if config.flow_shift is not None or config.shift_tokens is not None:
+            return config.shift_tokens
+        if not is_dynamic(base):
+            return None
+        source = cfg.method_config.latents_source() if isinstance(cfg.method_config, MethodConfig) else "data"
+        sizes = (training.num_height, training.num_width, training.num_frames, training.num_latent_t)
+        if source == "zeros" and sizes[:2] != (None, None):
+            return data_free_video({}, base, training).video
+        rows = self.rows(cfg)
+        if rows and all("vae_latent" in row for row in rows):
+            shapes = [stored_video(row, base, training).shape[2:] for row in rows]
+            return int(max(frames * height * width for frames, height, width in shapes))
+        return data_free_video({}, base, training).video
+
+    def _flow_shift(self, cfg: RunConfig) -> float:
+        tokens = self._shift_tokens(cfg)
+        return resolve_flow_shift(self._base(cfg), section(cfg), tokens=0 if tokens is None else tokens)
+
+    # --- its pipelines, prompts and data --------------------------------------------------------------------------------
+
+    def open_folder(self, path: str, *, where: str) -> LtxFolder:
+        return open_folder(path, where=where)
+
+    def components(self, folder: LtxFolder) -> Sequence[str]:
+        return folder.generation.components
+
+    def check_weights(self, folder: LtxFolder, *, where: str, encodes: bool, decodes: bool) -> None:
+        folder.generation.check_weights(folder.path, where=where, encodes=encodes, decodes=decodes)
+
+    def fit_prompt(self, cfg: RunConfig, prompt: ValidationPrompt) -> ValidationPrompt:
+        generation = self._generation(cfg)
+        return fit_prompt(prompt, generation.size.of_run(cfg.training), generation.geometry)
+
+    def check_schedule(self, cfg: RunConfig, rows: Sequence[Mapping[str, Any]]) -> None:
+        if not rows:
+            return
+        self._flow_shift(cfg)
+        if cfg.training.log_validation and takes_many_steps(cfg):
+            many_step_config(self._base(cfg), section(cfg))
+
+    def optional_tensors(self, cfg: RunConfig) -> Sequence[str]:
+        """The sound too, but in a run on video alone."""
+        streams = section(cfg).streams
+        return ("vae_latent", "audio_latent") if streams is None or "audio" in streams else ("vae_latent",)
+
+    def check_row(self, cfg: RunConfig, row: Mapping[str, Any], latents_source: LatentsSource | None) -> None:
+        config, base, generation = section(cfg), self._base(cfg), self._generation(cfg)
+        stored_text(row, width=base.text_dim, path=base.path)
+        frame_rates(row, generation.frame_rate(config), 1)
+        if latents_source == "data" or config.first_frame_probability > 0:
+            generation.check_latents(row, base, config, cfg.training)
+        if latents_source == "zeros":
+            layout = data_free_video(row, base, cfg.training)
+            if config.first_frame_probability > 0:
+                check_first_frames(stored_video(row, base, cfg.training).shape[3:], layout)
+
+    def data_sizes(self, cfg: RunConfig, rows: Sequence[Mapping[str, Any]]) -> list[VideoSize]:
+        base = self._base(cfg)
+        shapes = [stored_video(row, base, cfg.training).shape[2:] for row in rows if "vae_latent" in row]
+        return [base.video_size(shape) for shape in shapes]
+
+    def encoder_identity(
+        self, cfg: RunConfig, *, latents_source: LatentsSource | None, download: bool
+    ) -> EncoderIdentity | None:
+        """Text encoder, and VAEs where the data's latents are trained on, of the first trained role's pipeline."""
+        roles, config, generation = self.roles(cfg), section(cfg), self._generation(cfg)
+        unused = set()
+        if latents_source != "data" and config.first_frame_probability == 0:
+            unused.add("vae")
+        if latents_source != "data" or "audio" not in generation.chosen_streams(config):
+            unused.add("audio_vae")
+        wanted = [encoder for encoder in generation.encoders if encoder.name not in unused]
+        where = f"roles.{roles.base_role}.path"
+        identity = encoder_identity(roles.base.path, wanted, where=where, download=download)
+        if identity is None:
+            return None
+        values = {**identity, **generation.text_settings(roles.base)}
+        return EncoderIdentity(roles.base_role, roles.base.path, values)
+
+    # --- its networks ---------------------------------------------------------------------------------------------------
+
+    def load_network(self, folder: LtxFolder, *, dtype: torch.dtype, device: torch.device, where: str) -> nn.Module:
+        return folder.generation.load_transformer(folder.path, dtype=dtype, device=device, where=where)
+
+    def meta_network(self, folder: LtxFolder, *, dtype: torch.dtype, where: str) -> nn.Module:
+        return folder.generation.meta_transformer(folder.path, dtype=dtype, where=where)
+
+    def network_weights(self, folder: LtxFolder, *, where: str) -> WeightSource:
+        return stored_weights(folder.path, TRANSFORMER, where=where)
+
+    def block_classes(self, folder: LtxFolder) -> tuple[type[nn.Module], ...]:
+        return (folder.generation.block,)
+
+    def frozen(self, cfg: RunConfig) -> Callable[[str], bool] | None:
+        return self._generation(cfg).frozen(section(cfg))
+
+    def call(
+        self, cfg: RunConfig, folder: LtxFolder, network: nn.Module, latents_source: LatentsSource | None
+    ) -> Callable[[int], Tensor]:
+        """On the most tokens that the run can meet."""
+        rows, generation, config = self.rows(cfg), folder.generation, section(cfg)
+        stored = latents_source != "zeros" and bool(rows)
+        layouts = [generation.layout(row, folder, config, cfg.training, stored=stored) for row in rows or ({},)]
+        layout = max(layouts, key=lambda one: one.total)
+
+        def evaluate(samples: int) -> Tensor:
+            noisy = torch.empty(samples, layout.total, folder.channels)
+            # A given first frame has a timestep of its own, so that every token has one.
+            t = torch.empty(noisy.shape[:2] if config.first_frame_probability > 0 else samples)
+            return generation.evaluate(network, noisy, t, folder, layout, autocast=halved(cfg))
+
+        return evaluate
+
+    # --- a run ----------------------------------------------------------------------------------------------------------
+
+    def caption_encoder(
+        self, folder: LtxFolder, *, device: torch.device, dtype: torch.dtype, where: str
+    ) -> CaptionEncoder:
+        return folder.generation.caption_encoder(folder, device=device, dtype=dtype, where=where)
+
+    def negative_prompt(self, cfg: RunConfig, own: str | None = None) -> str:
+        return section(cfg).negative_text(self._generation(cfg).negative_prompt, own)
+
+    def run_adapter(self, cfg: RunConfig, prompts: PromptEmbeddings) -> LtxAdapter:
+        return self._generation(cfg).adapter(
+            self._base(cfg),
+            config=section(cfg),
+            flow_shift=self._flow_shift(cfg),
+            device=context.device(),
+            training=cfg.training,
+            autocast=halved(cfg),
+            prompts=prompts,
+            negative_prompt=self.negative_prompt(cfg),
+        )
+
+    def run_sampler(self, cfg: RunConfig, adapter: LtxAdapter, prompts: PromptEmbeddings) -> LtxSampler:
+        generation = self._generation(cfg)
+        return generation.sampler(
+            self._base(cfg),
+            adapter=adapter,
+            config=section(cfg),
+            device=context.device(),
+            prompts=prompts,
+            size=generation.size.of_run(cfg.training),
+            autocast=halved(cfg),
+        )
+
+    # --- commands -------------------------------------------------------------------------------------------------------
+
+    def encoder(self, model_path: str, *, device: torch.device) -> LatentEncoder:
+        return build_encoder(model_path, device=device)
+
+    def sampler(self, model_path: str, pipeline_config: LtxConfig, *, device: torch.device) -> PathSampler:
+        return build_sampler(model_path, pipeline_config, device=device)
+
+    def export(
+        self,
+        base_path: str,
+        out: Path,
+        modules: dict[str, dict[str, Tensor]],
+        *,
+        pipeline_config: LtxConfig,
+        student_schedule: WarpedSchedule | None,
+    ) -> list[str]:
+        return export_pipeline(
+            base_path, out, modules, pipeline_config=pipeline_config, student_schedule=student_schedule
+        )
+
+    def export_lora(
+        self, base_path: str, out: Path, adapters: dict[str, dict[str, Tensor]], *, lora: LoraConfig
+    ) -> list[str]:
+        return export_lora(base_path, out, adapters, lora=lora)
+
+    tiny = staticmethod(write_tiny_pipeline)
+
+
+def section(cfg: RunConfig) -> LtxConfig:
+    """The run's pipeline_config; the defaults where another family's is in its place."""
+    return cfg.pipeline_config if isinstance(cfg.pipeline_config, LtxConfig) else LtxConfig()
+
+
+def check_streams(config: LtxConfig, folder: LtxFolder) -> None:
+    """The pipeline makes what is asked for.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    generation = folder.generation
+    problems = []
+    if lacking := [stream for stream in generation.chosen_streams(config) if stream not in generation.streams]:
+        problems.append(
+            Problem(
+                f"{', '.join(lacking)} is asked for, but {folder.path} is {generation.name}",
+                where="pipeline_config.streams",
+                allowed=", ".join(generation.streams),
+                fix="remove streams",
+            )
+        )
+    elif config.audio_loss_weight != 1 and "audio" not in generation.chosen_streams(config):
+        found = f"found {config.audio_loss_weight:g}, but no audio is trained"
+        problems.append(Problem(found, where="pipeline_config.audio_loss_weight", fix="remove it"))
+    if problems:
+        raise ConfigError(problems)
+
+
+def build_sampler(
+    model_path: str, pipeline_config: LtxConfig, *, device: torch.device, dtype: torch.dtype = torch.float32
+) -> PathSampler:
+    """A sampler for the pipeline at `model_path`; videos have the generation's own size unless a prompt says otherwise.
+
+    Args:
+        model_path: folder or hub id.
+        pipeline_config: shift, sampler kind, negative prompt; of a run it names the tokens that its shift was taken at,
+            without them it is that of the generation's own size.
+        device: where everything runs.
+        dtype: of transformer and text encoder; the VAE is float32.
+
+    Raises:
+        ConfigError: the path holds no LTX pipeline, or not the streams that are asked for.
+    """
+    folder = open_folder(model_path, where="model path")
+    check_streams(pipeline_config, folder)
+    generation = folder.generation
+    transformer = generation.load_transformer(model_path, dtype=dtype, device=device, where="model path")
+    encoder = generation.caption_encoder(folder, device=device, dtype=dtype, where="model path")
+    prompts = PromptEmbeddings(encoder, keep_encoder=True)
+    size = generation.size
+    layout = layout_of_video(folder, size)
+    adapter = generation.adapter(
+        folder,
+        config=pipeline_config,
+        flow_shift=resolve_flow_shift(folder, pipeline_config, tokens=layout.video),
+        device=device,
+        training=None,
+        autocast=False,
+        prompts=prompts,
+        negative_prompt=pipeline_config.negative_text(generation.negative_prompt),
+    )
+    sampler = generation.sampler(
+        folder, adapter=adapter, config=pipeline_config, device=device, prompts=prompts, size=size, autocast=False
+    )
+    handle = RoleHandle("student", {TRANSFORMER: transformer.requires_grad_(False)}, family="ltx")
+    student = StudentSchedule.exported(folder.marked, where=f"{model_path}/scheduler")
+    return PathSampler(handle, sampler, student)
