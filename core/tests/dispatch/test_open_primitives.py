@@ -14,7 +14,7 @@ from fastvideo_testing import toy_world
 FILE = """
 from typing import Protocol
 
-from fastvideo_core import DistillMethod, MethodConfig, register_method, register_model
+from fastvideo_core import DistillMethod, MethodConfig, ModelFamily, register_method, register_model
 from fastvideo_core.contracts.adapter import NumTrainTimesteps
 from fastvideo_core.optim import build_optimizer
 from fastvideo_testing import ToyAdapter, ToyConfig
@@ -47,17 +47,19 @@ class LacksMiddle(ToyAdapter): ...
 
 
 for family, adapter in (("has", HasMiddle), ("other", OtherMiddle), ("lacks", LacksMiddle)):
-    class Config(ToyConfig):
-        def adapter_class(self, kind=adapter):
-            return kind
+    class Family(ModelFamily):
+        kind = adapter
 
-    def build(cfg, kind=adapter):
-        components = build_toy_components(cfg)
-        components.adapter = kind(1.0)
-        return components
+        def build(self, cfg):
+            components = build_toy_components(cfg)
+            components.adapter = self.kind(1.0)
+            return components
 
-    build.__qualname__ = Config.__qualname__ = family
-    register_model(family, config=Config)(build)
+        def adapter_class(self):
+            return self.kind
+
+    Family.__qualname__ = family
+    register_model(family, config=ToyConfig)(Family)
 
 
 class Needs(PredictMiddle, NumTrainTimesteps, Protocol): ...
