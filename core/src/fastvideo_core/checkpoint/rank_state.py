@@ -29,17 +29,18 @@ OwnState: TypeAlias = tuple[dict[str, Tensor], dict[str, str]]
 
 _DATA: _Place = ("dataloader",)
 _DEPTHS = {"method": 1, "callbacks": 2, "dataloader": 0}
-"""Sections that may differ, and how deep their entries lie; all others are the same on all processes by construction."""
+"""Sections that may differ from process to process, and how deep their entries lie: a key of the method, a key of a callback, the
+whole dataloader. All other sections are the same on all processes."""
 
 
 def separate(
     tensors: dict[str, Tensor], skeleton: Json, group: dist.ProcessGroup | None
 ) -> tuple[dict[str, Tensor], Json, OwnState | None]:
-    """Takes out of a split state tree what differs over the processes. Collective.
+    """Takes out of a split state tree the entries that differ from process to process. Collective.
 
     Returns:
-        The tensors and the skeleton that are the same for all (a sharded tensor is), and the content of this process's own
-        file; None, on all processes, when nothing differs.
+        Tensors and skeleton without these entries (a sharded tensor counts as the same for all), and the entries for this
+        process's own file; None, on all processes, when nothing differs.
 
     Raises:
         ContractError: an entry that differs has a sharded tensor in it.
