@@ -6,7 +6,7 @@ import itertools
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -66,7 +66,7 @@ class ItemRecord:
 class _Sample(NamedTuple):
     item: str
     caption: str
-    part: str
+    part: Path
 
 
 class DataWriteError(FastVideoError):
@@ -90,22 +90,49 @@ def writing(path: Path, samples: int, files: int) -> Iterator[None]:
         raise DataWriteError(Problem(found, str(path), fix=fix)) from error
 
 
-class PartsFolder:
-    """Part files with equal settings in one folder: knows what is in them, and adds new ones.
+@dataclass
+class _Waiting:
+    """The samples that become the next part file of a folder, what they complete, and the columns of all in that folder."""
+
+    schema: pa.Schema | None = None
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    videos: dict[str, VideoRecord] = field(default_factory=dict)
+    items: dict[str, ItemRecord] = field(default_factory=dict)
+
+
+class PartFiles:
+    """The part files of a data set, with equal settings: knows what is in them, and adds new ones.
+
+    They lie in one folder; of a family that makes sound, in one for clips with sound and one for those without.
 
     Args:
-        path: the folder; made when there is something to write.
-        settings: what must be equal for samples to share the folder; stored in every file.
-        normalised: for each kind of latents, whether they are normalised; stored in every file.
+        path: the data set; made when there is something to write.
+        settings: what must be equal for samples to share the data set; stored in every file.
+        normalised: for each tensor of latents, whether they are normalised; stored in every file.
         samples_per_file: a part file is written when so many samples have come together.
+        sound: whether samples with sound and without are to be told apart.
+
+    Attributes:
+        videos: what is known of the videos that are used up.
+        items: what is known of the items whose samples are in the files.
 
     Raises:
-        DataError: the folder holds parquet files of other settings, or a damaged one.
+        DataError: there are parquet files of other settings, a damaged one, or samples of videos that were put there without
+            telling those with sound apart.
     """
 
     def __init__(
-        self, path: Path, *, settings: Mapping[str, Any], normalised: Mapping[str, bool], samples_per_file: int
+        self,
+        path: Path,
+        *,
+        settings: Mapping[str, Any],
+        normalised: Mapping[str, bool],
+        samples_per_file: int,
+        sound: bool,
     ) -> None:
+        if sound and any(path.glob("[!.]*.parquet")):
+            found = f"holds samples made without regard to sound, beside which {WITH_SOUND}/ and {WITHOUT_SOUND}/ would come"
+            raise DataError(Problem(found, str(path), fix=_OTHER_FOLDER))
         self.path = path
         self.videos: dict[str, VideoRecord] = {}
         self.items: dict[str, ItemRecord] = {}
@@ -113,28 +140,34 @@ class PartsFolder:
         self._normalised = normalised
         self._samples_per_file = samples_per_file
         self._samples: dict[str, _Sample] = {}
-        self._rows: list[dict[str, Any]] = []
-        self._row_videos: dict[str, VideoRecord] = {}
-        self._row_items: dict[str, ItemRecord] = {}
-        self._schema: pa.Schema | None = None
-        for leftover in path.glob(".*.partial"):
-            leftover.unlink()
-        self._names = {file.name for file in path.glob("[!.]*.parquet")}
-        for name in sorted(self._names):
-            self._take_stock(path / name)
+        self._parts: set[Path] = set()
+        folders = [path / WITH_SOUND, path / WITHOUT_SOUND] if sound else [path]
+        self._waiting = {folder: _Waiting() for folder in folders}
+        for folder in folders:
+            for leftover in folder.glob(".*.partial"):
+                leftover.unlink()
+            for part in sorted(folder.glob("[!.]*.parquet")):
+                self._parts.add(part)
+                self._take_stock(part)
 
     @property
     def samples(self) -> int:
-        """Samples in the folder's files."""
+        """Samples in all files."""
         return len(self._samples)
 
     @property
     def files(self) -> int:
         """Number of part files."""
-        return len(self._names)
+        return len(self._parts)
+
+    @property
+    def without_sound(self) -> tuple[str, ...]:
+        """The used-up videos whose clips have no sound; none where the difference is not made."""
+        silent = {s.item for s in self._samples.values() if s.part.parent == self.path / WITHOUT_SOUND}
+        return tuple(sorted(silent & self.videos.keys()))
 
     def holds(self, sample: str) -> bool:
-        """Whether a sample with this id is in the folder's files."""
+        """Whether a sample with this id is in the files."""
         return sample in self._samples
 
     def captions(self) -> Iterator[tuple[str, str]]:
@@ -178,10 +211,8 @@ class PartsFolder:
 
     def _rewrite(self, items: Collection[str], change: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]) -> None:
         """Change the rows of the files that hold samples of these items, one file after the other."""
-        names = sorted({sample.part for sample in self._samples.values() if sample.item in items})
-        for name in progress(names, "file"):
-            path = self.path / name
-            with foreign_file(path, "parquet file"), pq.ParquetFile(path) as handle:
+        for part in progress(sorted({s.part for s in self._samples.values() if s.item in items}), "file"):
+            with foreign_file(part, "parquet file"), pq.ParquetFile(part) as handle:
                 schema, metadata = handle.schema_arrow.remove_metadata(), handle.schema_arrow.metadata
                 rows = handle.read().to_pylist()
             before = [row["id"] for row in rows]
@@ -189,21 +220,21 @@ class PartsFolder:
             kept = {self._item(row) for row in rows}
             videos = {video: self.videos[video] for video in json.loads(metadata[_VIDEOS_KEY]) if video in kept}
             records = {item: self.items[item] for item in sorted(kept)}
-            with writing(self.path, self.samples, self.files):
+            with writing(part.parent, self.samples, self.files):
                 if rows:
-                    write_part(path, rows, schema, self._metadata(videos, records))
+                    write_part(part, rows, schema, self._metadata(videos, records))
                 else:
-                    path.unlink()
-                    self._names.remove(name)
+                    part.unlink()
+                    self._parts.remove(part)
             for sample in before:
                 del self._samples[sample]
-            self._hold(rows, name)
+            self._hold(rows, part)
 
     def _item(self, row: Mapping[str, Any]) -> str:
         sample: str = row["id"]
         return sample.rpartition("#")[0] if self._settings["kind"] == "video" else sample
 
-    def _hold(self, rows: Iterable[Mapping[str, Any]], part: str) -> None:
+    def _hold(self, rows: Iterable[Mapping[str, Any]], part: Path) -> None:
         self._samples.update((row["id"], _Sample(self._item(row), row["caption"], part)) for row in rows)
 
     def add(
@@ -214,42 +245,52 @@ class PartsFolder:
         item: str,
         record: ItemRecord,
         videos: Mapping[str, VideoRecord],
+        sound: bool,
     ) -> None:
         """Add one sample of an item, and the videos that it completes; writes a part file when enough have come together.
 
+        Args:
+            sound: whether it has sound.
+
         Raises:
             DataWriteError: the part file cannot be written.
-            DataError: the sample has other tensors than those in the folder.
+            DataError: the sample has other tensors than those in its folder.
         """
-        if self._schema is None:
-            self._schema = schema
-        if not schema.equals(self._schema):
-            found = f"sample {row['id']!r} has the columns {schema.names}, but others have {self._schema.names}"
-            raise DataError(Problem(found, str(self.path), fix="the encoder must give all samples the same tensors"))
-        self._rows.append(row)
-        self._row_items[item] = record
-        self._row_videos.update(videos)
-        if len(self._rows) >= self._samples_per_file:
-            self.flush()
+        folder = self.path
+        if folder not in self._waiting:
+            folder /= WITH_SOUND if sound else WITHOUT_SOUND
+        waiting = self._waiting[folder]
+        waiting.schema = waiting.schema or schema
+        if not schema.equals(waiting.schema):
+            found = f"sample {row['id']!r} has the columns {schema.names}, but others have {waiting.schema.names}"
+            raise DataError(Problem(found, str(folder), fix="the encoder must give all samples the same tensors"))
+        waiting.rows.append(row)
+        waiting.items[item] = record
+        waiting.videos.update(videos)
+        if len(waiting.rows) >= self._samples_per_file:
+            self._write(folder)
 
     def flush(self) -> None:
-        """Write the samples that are waiting, if any, as one part file; complete or not at all.
+        """Write all samples that are waiting; each part file complete or not at all.
 
         Raises:
             DataWriteError: the system refuses.
         """
-        if not self._rows or self._schema is None:
-            return
-        name = next(name for i in itertools.count() if (name := f"part-{i:06d}.parquet") not in self._names)
-        metadata = self._metadata(self._row_videos, self._row_items)
-        with writing(self.path, self.samples, self.files):
-            self.path.mkdir(parents=True, exist_ok=True)
-            write_part(self.path / name, self._rows, self._schema, metadata)
-        self._names.add(name)
-        self._hold(self._rows, name)
-        self.videos.update(self._row_videos)
-        self.items.update(self._row_items)
-        self._rows, self._row_videos, self._row_items = [], {}, {}
+        for folder, waiting in self._waiting.items():
+            if waiting.rows:
+                self._write(folder)
+
+    def _write(self, folder: Path) -> None:
+        waiting = self._waiting[folder]
+        part = next(part for i in itertools.count() if (part := folder / f"part-{i:06d}.parquet") not in self._parts)
+        with writing(folder, self.samples, self.files):
+            folder.mkdir(parents=True, exist_ok=True)
+            write_part(part, waiting.rows, waiting.schema, self._metadata(waiting.videos, waiting.items))
+        self._parts.add(part)
+        self._hold(waiting.rows, part)
+        self.videos.update(waiting.videos)
+        self.items.update(waiting.items)
+        self._waiting[folder] = _Waiting(waiting.schema)
 
     def _metadata(self, videos: Mapping[str, VideoRecord], items: Mapping[str, ItemRecord]) -> dict[bytes, bytes]:
         return key_value_metadata(
@@ -268,10 +309,10 @@ class PartsFolder:
                     fix = "use another output folder"
                     raise DataError(Problem("was not written by preprocess", str(path), fix=fix))
                 self._check_settings(path, json.loads(metadata[SETTINGS_KEY]))
-                self._schema = handle.schema_arrow.remove_metadata()
+                self._waiting[path.parent].schema = handle.schema_arrow.remove_metadata()
                 table = handle.read(columns=["id", "caption"])
             rows = table.to_pylist()
-            self._hold(rows, path.name)
+            self._hold(rows, path)
             videos = json.loads(metadata[_VIDEOS_KEY])
             self.videos.update({video: VideoRecord(**record) for video, record in videos.items()})
             items = json.loads(metadata.get(_ITEMS_KEY, b"{}"))  # absent where an earlier version wrote the file
@@ -288,105 +329,3 @@ class PartsFolder:
         if changes:
             found = f"was written with other settings: {'; '.join(changes)}"
             raise DataError(Problem(found, str(path), fix=_OTHER_FOLDER))
-
-
-class SampleFolders:
-    """The part files of a data set: one folder, or one for clips with sound and one for those without.
-
-    Args:
-        path: the data set.
-        settings: see `PartsFolder`.
-        normalised: see `PartsFolder`.
-        samples_per_file: see `PartsFolder`.
-        sound: whether samples with sound and without are to be told apart.
-
-    Raises:
-        DataError: as `PartsFolder`, or samples of videos were put there without telling them apart.
-    """
-
-    def __init__(
-        self,
-        path: Path,
-        *,
-        settings: Mapping[str, Any],
-        normalised: Mapping[str, bool],
-        samples_per_file: int,
-        sound: bool,
-    ) -> None:
-        if sound and any(path.glob("[!.]*.parquet")):
-            found = f"holds samples made without regard to sound, beside which {WITH_SOUND}/ and {WITHOUT_SOUND}/ would come"
-            raise DataError(Problem(found, str(path), fix=_OTHER_FOLDER))
-        self.path = path
-        self._folders = {
-            name: PartsFolder(path / name, settings=settings, normalised=normalised, samples_per_file=samples_per_file)
-            for name in ((WITH_SOUND, WITHOUT_SOUND) if sound else ("",))
-        }
-
-    @property
-    def samples(self) -> int:
-        """Samples in all files."""
-        return sum(folder.samples for folder in self._folders.values())
-
-    @property
-    def files(self) -> int:
-        """Number of part files."""
-        return sum(folder.files for folder in self._folders.values())
-
-    @property
-    def videos(self) -> dict[str, VideoRecord]:
-        """What is known of the videos that are used up."""
-        return {name: video for folder in self._folders.values() for name, video in folder.videos.items()}
-
-    @property
-    def items(self) -> dict[str, ItemRecord]:
-        """What is known of the items whose samples are in the files."""
-        return {name: item for folder in self._folders.values() for name, item in folder.items.items()}
-
-    @property
-    def without_sound(self) -> tuple[str, ...]:
-        """The used-up videos whose clips have no sound; none where the difference is not made."""
-        return tuple(sorted(self._folders[WITHOUT_SOUND].videos)) if WITHOUT_SOUND in self._folders else ()
-
-    def holds(self, sample: str) -> bool:
-        """Whether a sample with this id is in the files."""
-        return any(folder.holds(sample) for folder in self._folders.values())
-
-    def record(self, video: str) -> VideoRecord | None:
-        """How a video was used up; None while it is not."""
-        records = (folder.videos.get(video) for folder in self._folders.values())
-        return next((record for record in records if record is not None), None)
-
-    def captions(self) -> Iterator[tuple[str, str]]:
-        """Item and caption of every sample."""
-        return itertools.chain.from_iterable(folder.captions() for folder in self._folders.values())
-
-    def take_out(self, items: Collection[str]) -> None:
-        """As `PartsFolder.take_out`."""
-        for folder in self._folders.values():
-            folder.take_out(items)
-
-    def set_captions(
-        self, captions: Mapping[str, str], encode: Callable[[Sequence[str]], Mapping[str, EncodedCaption]]
-    ) -> None:
-        """As `PartsFolder.set_captions`."""
-        for folder in self._folders.values():
-            folder.set_captions(captions, encode)
-
-    def add(
-        self,
-        row: dict[str, Any],
-        schema: pa.Schema,
-        *,
-        item: str,
-        record: ItemRecord,
-        videos: Mapping[str, VideoRecord],
-        sound: bool,
-    ) -> None:
-        """Add one sample, with sound or without; otherwise as `PartsFolder.add`."""
-        name = "" if "" in self._folders else WITH_SOUND if sound else WITHOUT_SOUND
-        self._folders[name].add(row, schema, item=item, record=record, videos=videos)
-
-    def flush(self) -> None:
-        """Write all samples that are waiting."""
-        for folder in self._folders.values():
-            folder.flush()

@@ -11,12 +11,12 @@ from fastvideo_core.launch.stdio import say
 from fastvideo_data.encoder import LatentEncoder
 from fastvideo_data.preprocessing.account import Noted
 from fastvideo_data.preprocessing.encoded_captions import encode_captions
-from fastvideo_data.preprocessing.part_files import SampleFolders
+from fastvideo_data.preprocessing.part_files import PartFiles
 from fastvideo_data.preprocessing.progress import progress
 from fastvideo_data.preprocessing.raw_videos import Source
 
 
-def renew(parts: SampleFolders, source: Source, encoder: LatentEncoder, *, prune: bool) -> tuple[Noted, ...]:
+def renew(parts: PartFiles, source: Source, encoder: LatentEncoder, *, prune: bool) -> tuple[Noted, ...]:
     """Bring the samples that are stored in line with their source.
 
     Edited captions are encoded anew in their place. Samples of a clip that was replaced are taken out, to be encoded like
@@ -54,7 +54,7 @@ def renew(parts: SampleFolders, source: Source, encoder: LatentEncoder, *, prune
     return tuple(Noted(item, note) for item, note in told)
 
 
-def _replaced(parts: SampleFolders, videos: Mapping[str, Path]) -> dict[str, str]:
+def _replaced(parts: PartFiles, videos: Mapping[str, Path]) -> dict[str, str]:
     known = [(item, record.file) for item, record in parts.items.items() if record.file is not None and item in videos]
     touched = []
     for item, file in known:
@@ -69,7 +69,7 @@ def _replaced(parts: SampleFolders, videos: Mapping[str, Path]) -> dict[str, str
     return replaced
 
 
-def _check(parts: SampleFolders, source: Source, gone: list[str], replaced: list[str]) -> None:
+def _check(parts: PartFiles, source: Source, gone: list[str], replaced: list[str]) -> None:
     problems = []
     another = "or name another output folder"
     if gone:

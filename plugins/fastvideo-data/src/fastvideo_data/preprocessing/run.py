@@ -21,7 +21,7 @@ from fastvideo_data.preprocessing.account import Noted, PreprocessReport, Skippe
 from fastvideo_data.preprocessing.audio import SoundTrack, Waveform
 from fastvideo_data.preprocessing.encoded_captions import EncodedCaption, encode_captions
 from fastvideo_data.preprocessing.file_state import FileState
-from fastvideo_data.preprocessing.part_files import ItemRecord, SampleFolders, VideoRecord
+from fastvideo_data.preprocessing.part_files import ItemRecord, PartFiles, VideoRecord
 from fastvideo_data.preprocessing.progress import progress
 from fastvideo_data.preprocessing.raw_videos import IMAGE_SUFFIXES, Source, SourceItem, discover
 from fastvideo_data.preprocessing.renewal import renew
@@ -87,7 +87,7 @@ def preprocess(
     if found.has_videos:
         encoder.geometry.check(height=options.height, width=options.width, num_frames=options.num_frames)
     _check_options(options)
-    parts = SampleFolders(
+    parts = PartFiles(
         Path(output_dir),
         settings=_settings(encoder, options, found),
         normalised=_normalised(encoder.describe()),
@@ -141,7 +141,7 @@ class _Pending:
 class _Run:
     """One pass over a source: cuts clips, encodes them, hands rows to the parts folder."""
 
-    def __init__(self, encoder: LatentEncoder, options: PreprocessOptions, parts: SampleFolders) -> None:
+    def __init__(self, encoder: LatentEncoder, options: PreprocessOptions, parts: PartFiles) -> None:
         self._encoder = encoder
         self._options = options
         self._parts = parts
@@ -154,7 +154,7 @@ class _Run:
             if item.video is None:
                 if not self._parts.holds(item.id):
                     yield _Pending(item.id, item, None, 0.0, ItemRecord(), {})
-            elif (record := self._parts.record(item.id)) is not None:
+            elif (record := self._parts.videos.get(item.id)) is not None:
                 self._report(item, record.problem)
             else:
                 yield from self._clips(item, item.video)
