@@ -33,6 +33,8 @@ PACKAGES = Path(WHEELS.name) / "packages"
 TEST_TOOLS = ("pytest-timeout", "jsonschema")
 """What tests need beside the kit (which brings pytest)."""
 
+UV = nox.virtualenv.UV  # beside nox, or wherever else it is
+
 nox.needs_version = ">=2024.4.15"
 nox.options.default_venv_backend = "uv"
 nox.options.sessions = ["lint", "types", "imports", "tests"]
@@ -112,7 +114,7 @@ def built(session: nox.Session, *projects: str) -> list[str]:
     for project in projects:
         if project not in _WHEELS:
             out = PACKAGES if project in (CORE, *PLUGINS) else Path(WHEELS.name) / Path(project).name
-            session.run("uv", "build", "-q", "--wheel", "--out-dir", str(out), project)
+            session.run(UV, "build", "-q", "--wheel", "--out-dir", str(out), project)
             _WHEELS[project] = str(max(out.glob("*.whl"), key=os.path.getmtime))
     return [_WHEELS[project] for project in projects]
 
@@ -123,6 +125,15 @@ def install_by_name(session: nox.Session, *requirements: str) -> None:
     # uv may have seen another wheel of the same name and version.
     fresh = [part for name in FIRST_PARTY for part in ("--refresh-package", name)]
     session.install(*CONSTRAINTS, *fresh, "--find-links", str(PACKAGES), *requirements)
+
+
+@nox.session(venv_backend="none")
+def dist(session: nox.Session) -> None:
+    """The wheels of all packages in the folder `dist`, from which pip installs by name: `pip install --find-links dist ...`."""
+    Path("dist").mkdir(exist_ok=True)
+    for wheel in built(session, CORE, *PLUGINS):
+        shutil.copy(wheel, "dist")
+    session.log("pip install --find-links dist fastvideo-core fastvideo-wan fastvideo-dmd2")
 
 
 @nox.session

@@ -19,6 +19,7 @@ from fastvideo_core.registry import PluginRegistry
 from fastvideo_core.registry.registration import isolated_registrations
 from fastvideo_data.video_files import write_video
 from fastvideo_dmd2.config import DMD2Config
+from fastvideo_testing.fake_distributions import install
 from fastvideo_testing.runs import build_run, toy_family
 
 ROOT = Path(__file__).parents[1]
@@ -124,6 +125,15 @@ def test_the_plug_in_guide_s_method_and_callback_train(tmp_path):
         yaml.safe_load(line)["total_loss"] for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()
     ]
     assert sum(losses[-20:]) < 0.2 * sum(losses[:20])
+
+
+def test_the_plug_in_guide_s_command_runs(tmp_path, monkeypatch, capsys):
+    entry = "[fastvideo.commands]\nwords = my_package.plugin:PLUGIN\n"
+    modules = {"my_package/plugin.py": example("docs/plugins.md", "my_command.py")}
+    install(tmp_path, "my-package", entry_points=entry, modules=modules)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert main(["words", "a red ball"]) == 0
+    assert capsys.readouterr().out == "3 words\n"
 
 
 def test_the_adversarial_options_of_the_dmd2_page_are_valid():

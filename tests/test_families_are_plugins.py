@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 PIP_HINTS = "core/src/fastvideo_core/registry/suggestions.py"
 """What to install for a first-party name that is not there."""
 
-OTHER_TRAINERS = ("core/src/fastvideo_core/config/foreign_names.py", "core/src/fastvideo_core/convert")
+OTHER_TRAINERS = ("core/src/fastvideo_core/config/foreign_names.py",)
 """What other trainers' names and files are called here, families among them."""
 
 PACKAGES = ("core", "plugins/fastvideo-finetune", "plugins/fastvideo-dmd2")

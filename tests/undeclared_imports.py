@@ -29,9 +29,9 @@ def _imports(node: ast.AST) -> Iterator[str]:
             yield from _imports(child)
 
 
-def declared(distribution: str) -> set[str]:
-    """The distribution itself and its requirements, extras left out, as normalized names."""
-    lines = [line for line in metadata.requires(distribution) or [] if "extra ==" not in line]
+def declared(distribution: str, extras: bool = False) -> set[str]:
+    """The distribution itself and its requirements, as normalized names; those of its extras where wanted."""
+    lines = [line for line in metadata.requires(distribution) or [] if extras or "extra ==" not in line]
     return {_normalized(distribution), *(_normalized(re.split(r"[^\w.-]", line, maxsplit=1)[0]) for line in lines)}
 
 
@@ -40,14 +40,15 @@ def _normalized(name: str) -> str:
 
 
 def undeclared(distribution: str, folder: Path) -> list[str]:
-    """A line for every import that no declared requirement gives."""
-    allowed, owners = declared(distribution), metadata.packages_distributions()
+    """A line for every import that no declared requirement gives; what is not installed here may be of an extra."""
+    allowed, optional = declared(distribution), declared(distribution, extras=True)
+    owners = metadata.packages_distributions()
     lines = []
     for module, file in imported(folder).items():
         if module in sys.stdlib_module_names:
             continue
         given_by = {_normalized(owner) for owner in owners.get(module, [])}
-        if not given_by & allowed:
+        if not given_by & allowed and not (not given_by and _normalized(module) in optional):
             lines.append(f"{file} imports {module} (of {', '.join(sorted(given_by)) or 'nothing that is installed'})")
     return lines
 

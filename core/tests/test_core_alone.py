@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from importlib import metadata
 
 FOREIGN = ("diffusers", "transformers", "accelerate", "peft")
 
@@ -26,3 +28,25 @@ def test_every_module_of_core_is_imported_without_any_family_or_its_libraries() 
     done = subprocess.run([sys.executable, "-c", EVERY_MODULE, *FOREIGN], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 100
+
+
+CONTRACTS = """
+import sys
+import torch  # which loads tqdm where there is one
+for name in sys.argv[1:]:
+    sys.modules[name] = None  # from here on its import fails
+import fastvideo_core.contracts.method
+"""
+
+
+def test_the_contract_of_methods_loads_neither_data_nor_a_progress_bar() -> None:
+    foreign = ("tqdm", "pyarrow", "av", "PIL", "fastvideo_data", *FOREIGN)
+    done = subprocess.run([sys.executable, "-c", CONTRACTS, *foreign], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_core_asks_for_nothing_that_reads_data() -> None:
+    lines = metadata.requires("fastvideo-core") or []
+    needed = {re.split(r"[^\w-]", line, maxsplit=1)[0].lower() for line in lines if "extra ==" not in line}
+    assert "torch" in needed
+    assert not needed & {"pyarrow", "av", "pillow", "fastvideo-data", "fastvideo-testing", "diffusers", "transformers"}

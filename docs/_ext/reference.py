@@ -6,14 +6,13 @@ The pages are made anew by every build and are not in the repository, so that th
 from __future__ import annotations
 
 import argparse
-import importlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from fastvideo_core.cli.main import COMMANDS, PROG
+from fastvideo_core.cli.main import COMMANDS, PROG, find_command
 from fastvideo_core.cli.schema import SECTIONS
 from fastvideo_core.config.describe import all_options
 from fastvideo_core.registry import PluginRegistry
@@ -90,9 +89,11 @@ def _cell(text: str, *, code: bool = False) -> str:
 def commands_page() -> str:
     """Every command with its arguments, as --help shows them."""
     lines = ["# Commands", "", "What `--help` prints, in one place.", ""]
-    for name, meaning in COMMANDS.items():
+    registry = PluginRegistry()
+    for name in (*COMMANDS, *registry.names("commands")):
         parser = argparse.ArgumentParser(prog=f"{PROG} {name}")
-        importlib.import_module(f"fastvideo_core.cli.{name.replace('-', '_')}").add_arguments(parser)
+        command, meaning = find_command(name, registry)
+        command.add_arguments(parser)
         lines += [f"## {name}", "", f"{meaning[0].upper()}{meaning[1:]}.", "", *_arguments(parser), ""]
     return "\n".join([*lines, *_exit_codes()])
 

@@ -123,7 +123,7 @@ def _run(arguments: list[str]) -> int:
         overall.parse_args(rest)
         overall.print_help()
         return 0
-    command, meaning = _command(name, registry)
+    command, meaning = find_command(name, registry)
     parser = _Parser(prog=f"{PROG} {name}", description=_sentence(meaning))
     command.add_arguments(parser)
     _add_common(parser)
@@ -135,7 +135,7 @@ def _run(arguments: list[str]) -> int:
     return command.run(args)
 
 
-def _command(name: str, registry: PluginRegistry) -> tuple[Command, str]:
+def find_command(name: str, registry: PluginRegistry) -> tuple[Command, str]:
     """A command and its line of help.
 
     Raises:

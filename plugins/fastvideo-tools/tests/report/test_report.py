@@ -16,7 +16,7 @@ import yaml
 from fastvideo_core.cli.main import main
 from fastvideo_core.errors import FastVideoError
 from fastvideo_data.video_files import write_video
-from fastvideo_testing.runs import build_run, toy_family
+from fastvideo_testing.runs import build_run, toy_world
 from fastvideo_tools.report.page import chosen, status, write_report
 from fastvideo_tools.report.read import read_run, thinned
 
@@ -25,8 +25,11 @@ from fastvideo_tools.report.read import read_run, thinned
 def run_folder(tmp_path: Path) -> Path:
     """Of a real run of the toy family: ten steps, checkpoints after 5 and 10."""
     run = {
-        "recipe": {"family": "toy", "method": "finetune"},
-        "roles": {"student": {"path": "toy/base", "trainable": True}},
+        "recipe": {"family": "toy", "method": "toy"},
+        "roles": {
+            "student": {"path": "toy/base", "trainable": True},
+            "teacher": {"path": "toy/learned", "trainable": False},
+        },
         "training": {
             "output_dir": str(tmp_path / "run"),
             "max_train_steps": 10,
@@ -34,7 +37,7 @@ def run_folder(tmp_path: Path) -> Path:
             "training_state_checkpointing_steps": 5,
         },
     }
-    with toy_family():
+    with toy_world():
         build_run(tmp_path, run).train()
     folder = tmp_path / "run"
     shutil.copy(folder / "checkpoint-000010/run.yaml", folder)  # which the command writes when it starts
@@ -270,7 +273,7 @@ def test_a_half_written_environment_is_shown_as_it_is(run_folder):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "- 1\n", "recipe: {family: toy, method: finetune}\n", "training: 3\nrecipe: toy\n"]
+    "text", ["", "- 1\n", "recipe: {family: toy, method: toy}\n", "training: 3\nrecipe: toy\n"]
 )
 def test_a_run_yaml_that_no_run_wrote_is_refused(run_folder, text, capsys):
     (run_folder / "run.yaml").write_text(text)
