@@ -11,10 +11,16 @@ ROOT = Path(__file__).parents[1]
 PIP_HINTS = "core/src/fastvideo_core/registry/suggestions.py"
 """What to install for a first-party name that is not there."""
 
-OTHER_TRAINERS = ("core/src/fastvideo_core/config/foreign_names.py",)
+OTHER_TRAINERS = (
+    "core/src/fastvideo_core/config/foreign_names.py",
+    "plugins/fastvideo-tools/src/fastvideo_tools/convert",
+)
 """What other trainers' names and files are called here, families among them."""
 
-PACKAGES = ("core", "plugins/fastvideo-finetune", "plugins/fastvideo-dmd2")
+PACKAGES = (
+    "core",
+    *(f"plugins/fastvideo-{name}" for name in ("data", "diffusers", "tools", "testing", "finetune", "dmd2")),
+)
 
 
 def mentions(word: str, package: str) -> list[str]:

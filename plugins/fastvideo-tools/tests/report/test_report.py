@@ -272,9 +272,7 @@ def test_a_half_written_environment_is_shown_as_it_is(run_folder):
     assert read_run(run_folder).environment == {"incomplete": '{"python": "3.1'}
 
 
-@pytest.mark.parametrize(
-    "text", ["", "- 1\n", "recipe: {family: toy, method: toy}\n", "training: 3\nrecipe: toy\n"]
-)
+@pytest.mark.parametrize("text", ["", "- 1\n", "recipe: {family: toy, method: toy}\n", "training: 3\nrecipe: toy\n"])
 def test_a_run_yaml_that_no_run_wrote_is_refused(run_folder, text, capsys):
     (run_folder / "run.yaml").write_text(text)
     assert main(["report", str(run_folder)]) == 2
