@@ -45,6 +45,21 @@ def test_a_matrix_moves_by_the_same_amount_whatever_the_size_of_its_gradient():
         torch.testing.assert_close(small, large)
 
 
+def test_the_update_of_a_gradient_of_low_rank_stays_in_its_range_which_torch_s_muon_leaves():
+    generator = torch.Generator().manual_seed(0)
+    gradient = torch.randn(24, 2, generator=generator) @ torch.randn(2, 32, generator=generator)
+    basis = torch.linalg.svd(gradient)[0][:, :2]
+    outside = []
+    for kind in ("ours", "torch's"):
+        weight = nn.Parameter(torch.zeros(24, 32))
+        weight.grad = gradient.clone()
+        (made([weight], []) if kind == "ours" else torch.optim.Muon([weight], weight_decay=0.0)).step()
+        moved = weight.detach()
+        outside.append(((moved - basis @ basis.T @ moved).norm() / moved.norm()).item())
+    assert outside[0] < 1e-3
+    assert outside[1] > 0.3  # else ours has no reason to be
+
+
 def test_what_is_no_matrix_is_updated_as_adamw_does():
     matrices, others = layers()
     reference = nn.Parameter(others[0].detach().clone())

@@ -1,4 +1,8 @@
-"""Muon (Jordan et al. 2024): momentum whose update of every matrix is made orthogonal; AdamW for what is no matrix."""
+"""Muon (Jordan et al. 2024): momentum whose update of every matrix is made orthogonal; AdamW for what is no matrix.
+
+Not torch.optim.Muon: that one iterates in bfloat16, and of a gradient of low rank most of its update points out of the gradient's
+range, where rounding chooses the direction (test_muon.py shows both).
+"""
 
 from __future__ import annotations
 
@@ -8,8 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
-from torch.optim.adamw import adamw
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of the quintic whose repeated use brings all singular values near 1."""
@@ -18,7 +20,7 @@ RMS = 0.2
 """Root mean square of an AdamW update at learning rate 1; a matrix's update is scaled to it, so that one rate fits both."""
 
 
-class Muon(Optimizer):
+class Muon(torch.optim.AdamW):
     """Muon for `matrices`, AdamW for `others`, with one learning rate for both (Liu et al. 2025, arXiv:2502.16982, equation 4).
 
     A matrix W [m, n] with gradient G moves by -lr (0.2 sqrt(max(m, n)) O + weight_decay W), where O is the orthogonal factor of
@@ -46,8 +48,8 @@ class Muon(Optimizer):
     ) -> None:
         groups: list[dict[str, Any]] = [{"params": list(matrices), "momentum": momentum}]
         if others:
-            groups.append({"params": list(others), "betas": betas, "eps": eps})
-        super().__init__(groups, {"lr": lr, "weight_decay": weight_decay})
+            groups.append({"params": list(others)})
+        super().__init__(groups, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
 
     # "override": the base returns a closure's loss; this one takes none, and has nothing to return.
     @torch.no_grad()
@@ -55,18 +57,24 @@ class Muon(Optimizer):
         """One update; `closure` is not for this optimizer."""
         if closure is not None:
             raise ValueError("Muon takes no closure")
-        for group in self.param_groups:
-            parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
-            if parameters:
-                (self._step_matrices if "momentum" in group else self._step_others)(parameters, group)
+        groups = self.param_groups
+        for group in groups:
+            if "momentum" in group:
+                self._step_matrices(group)
+        self.param_groups = [group for group in groups if "momentum" not in group]
+        try:
+            super().step()
+        finally:
+            self.param_groups = groups
 
-    def _step_matrices(self, parameters: list[nn.Parameter], group: dict[str, Any]) -> None:
+    def _step_matrices(self, group: dict[str, Any]) -> None:
         by_shape = defaultdict(list)
-        for parameter in parameters:
+        for parameter in group["params"]:
+            if parameter.grad is None:
+                continue
             state = self.state[parameter]
             if not state:
                 state["momentum_buffer"] = torch.zeros_like(parameter)
-            assert parameter.grad is not None
             mean = state["momentum_buffer"].lerp_(parameter.grad, 1 - group["momentum"])
             by_shape[parameter.shape].append((parameter, parameter.grad.lerp(mean, group["momentum"])))
         for shape, items in by_shape.items():
@@ -74,29 +82,6 @@ class Muon(Optimizer):
             for (parameter, _), factor in zip(items, factors, strict=True):
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
                 parameter.add_(factor, alpha=-group["lr"] * RMS * max(shape) ** 0.5)
-
-    def _step_others(self, parameters: list[nn.Parameter], group: dict[str, Any]) -> None:
-        for parameter in parameters:
-            state = self.state[parameter]
-            if not state:
-                state["step"] = torch.tensor(0.0)
-                state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
-        states = [self.state[parameter] for parameter in parameters]
-        adamw(
-            list(parameters),
-            [parameter.grad for parameter in parameters if parameter.grad is not None],
-            [state["exp_avg"] for state in states],
-            [state["exp_avg_sq"] for state in states],
-            [],
-            [state["step"] for state in states],
-            amsgrad=False,
-            beta1=group["betas"][0],
-            beta2=group["betas"][1],
-            lr=group["lr"],
-            weight_decay=group["weight_decay"],
-            eps=group["eps"],
-            maximize=False,
-        )
 
 
 def orthogonal(matrices: Tensor, steps: int = 5) -> Tensor:
