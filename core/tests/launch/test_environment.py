@@ -7,7 +7,7 @@ import torch
 
 from fastvideo_core.distributed import context
 from fastvideo_core.errors import ConfigError
-from fastvideo_core.launch.environment import check_place, launched_processes
+from fastvideo_core.launch.environment import complete_environment, launched_processes
 from fastvideo_core.launch.processes import join_process_group
 
 NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID")
@@ -64,9 +64,9 @@ def test_half_a_launcher_is_an_error_that_says_what_to_do(environment, values, m
 
 def test_a_whole_launcher_is_fine(environment):
     environment()
-    check_place()
+    complete_environment()
     environment(RANK="1", WORLD_SIZE="2", **MEETING)
-    check_place()
+    complete_environment()
 
 
 @pytest.mark.parametrize(

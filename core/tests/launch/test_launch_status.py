@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import signal
 
 import pytest
 
 from fastvideo_core.launch import processes as launch
+from fastvideo_core.launch.mailbox import RunError
 from fastvideo_core.launch.signals import ENDED_AT_ONCE
 
 
@@ -22,12 +22,8 @@ from fastvideo_core.launch.signals import ENDED_AT_ONCE
         ([1.0], None, 130, ""),
     ],
 )
-def test_an_error_is_shown_unless_a_second_interrupt_came_before_it(
-    tmp_path, capsys, interrupts, error_at, status, said
-):
-    if error_at is not None:
-        error = {"rank": 1, "time": error_at, "text": "error: the disk is full", "status": 2}
-        (tmp_path / "error-1").write_text(json.dumps(error))
-    received = [launch._Request(signal.SIGINT, at) for at in interrupts]
-    assert launch._status({}, tmp_path, 2, received) == status
+def test_an_error_is_shown_unless_a_second_interrupt_came_before_it(capsys, interrupts, error_at, status, said):
+    error = None if error_at is None else RunError("error: the disk is full", status=2, time=error_at)
+    received = [(signal.SIGINT, at) for at in interrupts]
+    assert launch._status({}, error, 2, received) == status
     assert capsys.readouterr().err.strip() == said

@@ -107,9 +107,9 @@ def _show(text: str, status: int) -> int:
         The status.
     """
     if "RANK" in os.environ or "SLURM_STEP_ID" in os.environ:
-        from fastvideo_core.launch.mailbox import is_first_to_fail, report_error
+        from fastvideo_core.launch.mailbox import report_error
 
-        if report_error(text, status) or not is_first_to_fail(_STARTED):
+        if not report_error(text, status, _STARTED):
             return status
     complain(text)
     return status

@@ -1,7 +1,8 @@
-"""The processes that a launcher started for one run on this machine: they know of each other through a folder.
+"""Notes that the processes of one launch on one machine leave each other: who takes signals, and why the run failed.
 
-Ours gives them one of its own: they register there and leave their errors, of which it shows one, and it hands signals on
-to those who can take them. Under other launchers the first process that fails says so, and the others leave it at that.
+They lie in the folder that torch's launcher makes for its processes' error files. torch's own error files (@record) are not
+used: their times are whole seconds, and of two errors in one second torch shows that of the lower rank, which is often only
+that its peer is gone (test_mailbox.py shows it).
 """
 
 from __future__ import annotations
@@ -13,10 +14,13 @@ import tempfile
 import threading
 import time
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
-FOLDER_VARIABLE = "FASTVIDEO_LAUNCHER_FOLDER"
+LAUNCHER = "FASTVIDEO_LAUNCHER"
+"""The variable that tells processes the id of the one that started them, where that is our launcher."""
+
+_FAILED = "fastvideo-failed"
 
 _LOOK_EVERY = 1.0
 """Seconds between two looks at whether the launcher is there."""
@@ -26,38 +30,29 @@ _LAST_STEP = 120.0
 
 
 @dataclass(frozen=True)
-class ProcessError:
-    """What a process said before it ended.
+class RunError:
+    """Why a run failed.
 
     Args:
-        rank: the process.
-        time: seconds since the epoch.
         text: as it is to be shown.
-        status: the exit status that it ends with, unless it is ended before.
+        status: the exit status of the process that said so, unless it is ended before.
+        time: seconds since the epoch.
     """
 
-    rank: int
-    time: float
     text: str
     status: int
+    time: float
 
 
-def launcher_folder() -> Path | None:
-    """Where the launcher of this process reads; None when it is not ours."""
-    folder = os.environ.get(FOLDER_VARIABLE)
-    return Path(folder) if folder and "RANK" in os.environ else None
-
-
-def register_launcher(folder: Path) -> None:
-    """Tells the processes that this one is their launcher."""
-    _write(folder / "launcher", str(os.getpid()))
+def has_own_launcher() -> bool:
+    """Whether our launcher started this process, and not another one."""
+    return LAUNCHER in os.environ and "RANK" in os.environ
 
 
 def end_with_launcher() -> None:
     """Has this process end when our launcher is gone, as after a SIGTERM: with a checkpoint, if it is training."""
-    folder = launcher_folder()
-    if folder is not None:
-        launcher = int((folder / "launcher").read_text())
+    if has_own_launcher():
+        launcher = int(os.environ[LAUNCHER])
         threading.Thread(target=_watch_launcher, args=(launcher,), name="fastvideo-launcher", daemon=True).start()
 
 
@@ -69,99 +64,77 @@ def _watch_launcher(launcher: int) -> None:
     os._exit(128 + signal.SIGTERM)
 
 
-def register_process() -> None:
-    """Tells the launcher and the other processes that this one is there."""
-    _register("pid")
-
-
 def register_ready() -> None:
-    """Tells the launcher that this process takes signals from now on."""
-    _register("ready")
+    """Tells the launcher and the other processes that this one takes signals from now on."""
+    if (folder := _folder()) is not None:
+        with suppress(OSError):  # a full disk: a signal will end this process at once
+            (folder / f"ready-{os.getpid()}").touch()
 
 
 def ready_processes(folder: Path) -> list[int]:
     """Ids of the processes that take signals."""
-    return _registered(folder, "ready")
+    return [int(path.name.removeprefix("ready-")) for path in folder.rglob("ready-*")]
 
 
-def ended_siblings() -> list[int]:
-    """Ids of registered processes of this run that are gone."""
-    folder = launcher_folder()
-    return [] if folder is None else [pid for pid in _registered(folder, "pid") if not _is_alive(pid)]
+def has_ended_peer() -> bool:
+    """Whether a process of this launch that took signals is gone."""
+    folder = _folder()
+    return folder is not None and any(_is_gone(pid) for pid in ready_processes(folder))
 
 
-def report_error(text: str, status: int) -> bool:
-    """Leaves `text` for the launcher to show; False when there is none of ours, so that it must be shown here."""
-    folder = launcher_folder()
-    if folder is None or not folder.is_dir():
-        return False
-    rank = int(os.environ["RANK"])
-    _write(folder / f"error-{rank}", json.dumps(asdict(ProcessError(rank, time.time(), text, status))))
-    return True
+def report_error(text: str, status: int, started: float) -> bool:
+    """Notes why this process fails; whether it must say so itself: the first of a launch that fails does, or our launcher for it.
 
-
-def is_first_to_fail(started: float) -> bool:
-    """Whether no other process of this launch and machine has said that it failed; asked once by each that has something
-    to say.
-
-    True as well where the launcher gives its processes nothing in common. A mark from before this process started is of
-    an earlier launch: several may follow each other in one Slurm step, or in one process of torchrun.
+    True as well where a launcher gives its processes nothing in common. A note from before this process started is of an
+    earlier launch, several of which may follow each other in one Slurm step.
 
     Args:
         started: when this process did, in seconds since the epoch.
     """
-    place = _place_of_errors()
-    if place is None:
+    note = _error_note()
+    if note is None:
         return True
     try:
         with suppress(FileNotFoundError):
-            mark = place.lstat()
-            if mark.st_mtime < started or mark.st_uid != os.getuid():
-                place.unlink()
-        with place.open("x"):
-            return True
+            found = note.lstat()
+            if found.st_mtime < started or found.st_uid != os.getuid():
+                note.unlink()
+        with note.open("x", encoding="utf-8") as file:
+            json.dump({"text": text, "status": status}, file)
     except FileExistsError:
         return False
     except OSError:
         return True
+    return not has_own_launcher()
 
 
-def _place_of_errors() -> Path | None:
-    """A file that only the processes of this machine name that one launcher started."""
-    if (error_file := os.environ.get("TORCHELASTIC_ERROR_FILE")) is not None and "RANK" in os.environ:
-        return Path(error_file).parent.parent / "fastvideo-failed"  # torchrun: <attempt>/<local rank>/error.json
-    if {"SLURM_JOB_ID", "SLURM_STEP_ID"} <= os.environ.keys() and int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
-        parts = (os.environ.get(f"SLURM_{name}", "0") for name in ("JOB_ID", "STEP_ID", "RESTART_COUNT"))
-        return Path(tempfile.gettempdir()) / "-".join(["fastvideo-failed", str(os.getuid()), *parts])
+def reported_error(folder: Path) -> RunError | None:
+    """What the first process that failed said, if any did."""
+    for note in folder.rglob(_FAILED):
+        with suppress(ValueError):  # it was killed while it wrote
+            return RunError(**json.loads(note.read_text(encoding="utf-8")), time=note.stat().st_mtime)
     return None
 
 
-def reported_errors(folder: Path) -> list[ProcessError]:
-    """What processes left, earliest first."""
-    errors = [ProcessError(**json.loads(path.read_text(encoding="utf-8"))) for path in folder.glob("error-*")]
-    return sorted(errors, key=lambda error: error.time)
+def _folder() -> Path | None:
+    """The folder that torch's launcher, ours or torchrun's, gave the processes of this machine."""
+    error_file = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    return Path(error_file).parent.parent if error_file and "RANK" in os.environ else None
 
 
-def _register(kind: str) -> None:
-    if (folder := launcher_folder()) is not None:
-        _write(folder / f"{kind}-{os.environ['RANK']}", str(os.getpid()))
+def _error_note() -> Path | None:
+    """A file that only the processes of this machine name that one launcher started."""
+    if (folder := _folder()) is not None:
+        return folder / _FAILED
+    if {"SLURM_JOB_ID", "SLURM_STEP_ID"} <= os.environ.keys() and int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
+        parts = (os.environ.get(f"SLURM_{name}", "0") for name in ("JOB_ID", "STEP_ID", "RESTART_COUNT"))
+        return Path(tempfile.gettempdir()) / "-".join([_FAILED, str(os.getuid()), *parts])
+    return None
 
 
-def _registered(folder: Path, kind: str) -> list[int]:
-    return [int(path.read_text()) for path in sorted(folder.glob(f"{kind}-*"))]
-
-
-def _is_alive(pid: int) -> bool:
+def _is_gone(pid: int) -> bool:
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
+    except OSError:  # or it has become another user's
         return True
-    return True
-
-
-def _write(path: Path, text: str) -> None:
-    aside = path.with_name(f".{path.name}")
-    aside.write_text(text, encoding="utf-8")
-    os.replace(aside, path)
+    return False

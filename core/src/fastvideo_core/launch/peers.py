@@ -18,7 +18,6 @@ from contextlib import suppress
 
 from fastvideo_core.distributed import context
 from fastvideo_core.errors import Problem
-from fastvideo_core.launch.mailbox import launcher_folder
 from fastvideo_core.launch.stdio import complain
 
 logger = logging.getLogger(__name__)
@@ -38,7 +37,9 @@ _peers: Peers | None = None
 def watch_peers() -> None:
     """From now on this process knows of peers that are gone, and ends when it has waited for one in vain. Collective."""
     global _peers
-    if context.world_size() > 1 and launcher_folder() is None and "TORCHELASTIC_RUN_ID" not in os.environ:
+    if (
+        context.world_size() > 1 and "TORCHELASTIC_RUN_ID" not in os.environ
+    ):  # torch's launcher, ours too, notices itself
         _peers = Peers()
 
 

@@ -11,7 +11,6 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
@@ -24,16 +23,8 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from fastvideo_core.distributed import context
 from fastvideo_core.errors import Problem
-from fastvideo_core.launch import slurm
-from fastvideo_core.launch.environment import check_place, launched_processes
-from fastvideo_core.launch.mailbox import (
-    FOLDER_VARIABLE,
-    end_with_launcher,
-    ready_processes,
-    register_launcher,
-    register_process,
-    reported_errors,
-)
+from fastvideo_core.launch.environment import complete_environment, launched_processes
+from fastvideo_core.launch.mailbox import LAUNCHER, RunError, end_with_launcher, ready_processes, reported_error
 from fastvideo_core.launch.peers import leave_peers, watch_peers
 from fastvideo_core.launch.signals import ENDED_AT_ONCE, SIGNALS, STOPPED_BY, heeded
 from fastvideo_core.launch.stdio import complain
@@ -41,10 +32,8 @@ from fastvideo_core.launch.stdio import complain
 _AGENT_PATIENCE = 25.0
 """Seconds below those that torch's launcher waits before it kills processes that do not end with the first one."""
 
-
-def is_launched() -> bool:
-    """Whether a launcher (ours, torchrun, accelerate launch, srun with several tasks) started this process as one of several."""
-    return launched_processes() is not None
+_Request = tuple[signal.Signals, float]
+"""A signal that asked for an end, and when it came, in seconds since the epoch."""
 
 
 def start_processes(count: int, arguments: Sequence[str]) -> int:
@@ -60,8 +49,7 @@ def start_processes(count: int, arguments: Sequence[str]) -> int:
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     with tempfile.TemporaryDirectory(prefix="fastvideo-") as name:
         folder = Path(name)
-        os.environ[FOLDER_VARIABLE] = name
-        register_launcher(folder)
+        os.environ[LAUNCHER] = str(os.getpid())
         config = LaunchConfig(
             min_nodes=1,
             max_nodes=1,
@@ -79,18 +67,10 @@ def start_processes(count: int, arguments: Sequence[str]) -> int:
             try:
                 elastic_launch(config, sys.executable)("-m", "fastvideo_core", *arguments)
             except ChildFailedError as failed:
-                return _status(failed.failures, folder, count, received)
+                return _status(failed.failures, reported_error(folder), count, received)
             except SignalException as stopped:
                 return 128 + int(stopped.sigval)
         return 0
-
-
-@dataclass(frozen=True)
-class _Request:
-    """A signal that asked for an end, and when it came (seconds since the epoch, as in `ProcessError`)."""
-
-    kind: signal.Signals
-    time: float
 
 
 @contextmanager
@@ -102,7 +82,7 @@ def _handing_on(folder: Path, count: int) -> Iterator[list[_Request]]:
         kind = signal.Signals(number)
         processes = ready_processes(folder)
         if kind is not signal.SIGUSR1:
-            received.append(_Request(kind, time.time()))
+            received.append((kind, time.time()))
             if len(processes) < count:  # not all are training yet: there is nothing to finish
                 raise SignalException(f"received {kind.name}", kind)
         for process in processes:
@@ -117,33 +97,34 @@ def _handing_on(folder: Path, count: int) -> Iterator[list[_Request]]:
             signal.signal(number, handler)
 
 
-def _status(failures: Mapping[int, ProcessFailure], folder: Path, count: int, received: Sequence[_Request]) -> int:
+def _status(
+    failures: Mapping[int, ProcessFailure], error: RunError | None, count: int, received: Sequence[_Request]
+) -> int:
     """The status of a run whose processes failed; says why, once, unless it was asked to end."""
-    errors = reported_errors(folder)
-    interrupts = [request for request in received if request.kind is signal.SIGINT]
-    if len(interrupts) > 1 and not (errors and errors[0].time < interrupts[1].time):
+    interrupts = [came for kind, came in received if kind is signal.SIGINT]
+    if len(interrupts) > 1 and not (error and error.time < interrupts[1]):
         # The processes end when it reaches them, one before the other: what the later ones meet is its work.
         complain(ENDED_AT_ONCE)
         return 128 + signal.SIGINT
+    killed = [(rank, failure) for rank, failure in failures.items() if failure.exitcode < 0]
     killed = [
-        (rank, failure)
-        for rank, failure in failures.items()
-        if failure.exitcode < 0 and failure.exitcode != -signal.SIGTERM  # SIGTERM: torch ended the others
-    ]
+        (rank, failure) for rank, failure in killed if failure.exitcode != -signal.SIGTERM
+    ]  # torch's, to the others
     # Who lost a peer to the system says so shortly after; who hung until torch's launcher killed it came last.
-    if killed and not (errors and time.time() - errors[0].time > _AGENT_PATIENCE):
+    if killed and not (error and time.time() - error.time > _AGENT_PATIENCE):
+        if received:
+            return 128 + received[-1][0]
         rank, failure = killed[0]
-        if not received:
-            complain(f"error: {_killed(rank, count, failure)}")
-            return 128 - failure.exitcode
-        return 128 + received[-1].kind
-    if errors:
-        complain(errors[0].text)
-        return errors[0].status  # not the process's own: torch may have ended it while it was going
+        complain(f"error: {_killed(rank, count, failure)}")
+        return 128 - failure.exitcode
+    if error:
+        complain(error.text)
+        return error.status  # not the process's own: torch may have ended it while it was going
     if received:
-        return 128 + received[0].kind
-    statuses = [failure.exitcode for failure in failures.values()]
-    status: int = next((status for status in statuses if status > 0), 128 + signal.SIGTERM)
+        return 128 + received[0][0]
+    status: int = next(
+        (failure.exitcode for failure in failures.values() if failure.exitcode > 0), 128 + signal.SIGTERM
+    )
     if status not in [128 + number for number in STOPPED_BY.values()]:
         complain(f"error: a process of the run ended with status {status} and said nothing")
     return status
@@ -167,11 +148,9 @@ def join_process_group() -> None:
     Raises:
         ConfigError: nothing says where the processes meet, or this one has no GPU.
     """
-    if dist.is_initialized() or not is_launched():
+    if dist.is_initialized() or launched_processes() is None:
         return
-    slurm.name_process()
-    check_place()
-    register_process()
+    complete_environment()
     end_with_launcher()
     if torch.cuda.is_available():
         torch.cuda.set_device(context.device())

@@ -13,7 +13,7 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any, NoReturn
 
-from fastvideo_core.launch.mailbox import ended_siblings, launcher_folder, register_ready
+from fastvideo_core.launch.mailbox import has_ended_peer, has_own_launcher, register_ready
 from fastvideo_core.launch.peers import lost_peer
 
 SAVE, INTERRUPT, HANG_UP, TERMINATE = 1, 2, 3, 4
@@ -96,13 +96,13 @@ class RunSignals:
                         byte[0],
                         f"stopped by {signal.Signals(byte[0]).name} before the first step: there is nothing to save",
                     )
-                if ended_siblings() or lost_peer() is not None:
+                if has_ended_peer() or lost_peer() is not None:
                     os._exit(128 + byte[0])
         os.close(pipe)
 
 
 def _end(number: int, words: str) -> NoReturn:
-    if os.environ.get("RANK", "0") == "0" and launcher_folder() is None:
+    if os.environ.get("RANK", "0") == "0" and not has_own_launcher():
         with suppress(OSError):  # its reader may have gone
             os.write(2, f"\n{words}\n".encode())  # sys.stderr may be held by the main thread
     os._exit(128 + number)
