@@ -104,15 +104,15 @@ UPDATES_AND_LOOP: tuple[Mutation, ...] = (
     Mutation(
         "a role's own betas ignored",
         f"{CORE}/optim/optimizer.py",
-        "betas = training.betas if role.betas is None else role.betas",
-        "betas = training.betas",
+        "training.betas if role.betas is None else role.betas",
+        "training.betas",
         (f"{UPDATES}::test_every_optimizer_setting_is_the_role_s_own_else_training_s",),
     ),
     Mutation(
         "a role's own weight decay ignored",
         f"{CORE}/optim/optimizer.py",
-        "weight_decay = training.weight_decay if role.weight_decay is None else role.weight_decay",
-        "weight_decay = training.weight_decay",
+        "training.weight_decay if role.weight_decay is None else role.weight_decay",
+        "training.weight_decay",
         (f"{UPDATES}::test_every_optimizer_setting_is_the_role_s_own_else_training_s",),
     ),
     Mutation(

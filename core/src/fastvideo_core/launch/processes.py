@@ -106,10 +106,10 @@ def _status(
         # The processes end when it reaches them, one before the other: what the later ones meet is its work.
         complain(ENDED_AT_ONCE)
         return 128 + signal.SIGINT
-    killed = [(rank, failure) for rank, failure in failures.items() if failure.exitcode < 0]
+    ended = -signal.SIGTERM  # by torch's launcher, after another one
     killed = [
-        (rank, failure) for rank, failure in killed if failure.exitcode != -signal.SIGTERM
-    ]  # torch's, to the others
+        (rank, failure) for rank, failure in failures.items() if failure.exitcode < 0 and failure.exitcode != ended
+    ]
     # Who lost a peer to the system says so shortly after; who hung until torch's launcher killed it came last.
     if killed and not (error and time.time() - error.time > _AGENT_PATIENCE):
         if received:
@@ -122,9 +122,8 @@ def _status(
         return error.status  # not the process's own: torch may have ended it while it was going
     if received:
         return 128 + received[0][0]
-    status: int = next(
-        (failure.exitcode for failure in failures.values() if failure.exitcode > 0), 128 + signal.SIGTERM
-    )
+    positive = [failure.exitcode for failure in failures.values() if failure.exitcode > 0]
+    status: int = positive[0] if positive else 128 + signal.SIGTERM
     if status not in [128 + number for number in STOPPED_BY.values()]:
         complain(f"error: a process of the run ended with status {status} and said nothing")
     return status

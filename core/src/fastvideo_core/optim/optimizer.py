@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -36,26 +36,21 @@ def build_optimizer(
     role, training = cfg.roles[like or handle.name], cfg.training
     if learning_rate is None:
         learning_rate = training.learning_rate if role.learning_rate is None else role.learning_rate
-    betas = training.betas if role.betas is None else role.betas
-    weight_decay = training.weight_decay if role.weight_decay is None else role.weight_decay
+    settings: dict[str, Any] = {
+        "lr": learning_rate,
+        "betas": training.betas if role.betas is None else role.betas,
+        "eps": training.adam_epsilon,
+        "weight_decay": training.weight_decay if role.weight_decay is None else role.weight_decay,
+    }
     matrices = _matrices(handle) if training.optimizer == "muon" else []
     if training.optimizer == "muon" and not (matrices or like):
         found = f"muon, but the blocks of role '{handle.name}' have no matrices that are trained"
         raise ConfigError(Problem(found, "training.optimizer", fix="use adamw"))
     if matrices:
         chosen = {id(parameter) for parameter in matrices}
-        others = [parameter for parameter in parameters if id(parameter) not in chosen]
-        eps = training.adam_epsilon
-        return Muon(matrices, others, lr=learning_rate, betas=betas, eps=eps, weight_decay=weight_decay)
-    return torch.optim.AdamW(
-        parameters,
-        lr=learning_rate,
-        betas=betas,
-        eps=training.adam_epsilon,
-        weight_decay=weight_decay,
-        # one kernel per step
-        fused=True if parameters[0].device.type == "cuda" else None,
-    )
+        return Muon(matrices, [parameter for parameter in parameters if id(parameter) not in chosen], **settings)
+    fused = True if parameters[0].device.type == "cuda" else None  # one kernel per step
+    return torch.optim.AdamW(parameters, **settings, fused=fused)
 
 
 def _matrices(handle: RoleHandle) -> list[nn.Parameter]:
