@@ -16,6 +16,7 @@ from fastvideo_core.config.run import RunConfig
 from fastvideo_core.contracts.adapter import OnTrainStart
 from fastvideo_core.contracts.family import ModelComponents
 from fastvideo_core.contracts.roles import RoleHandle, RoleManager
+from fastvideo_core.distributed.mesh import Mesh
 from fastvideo_core.errors import ContractError
 from fastvideo_testing.runs import build_run, toy_family
 from fastvideo_testing.steps import weights
@@ -62,7 +63,7 @@ def build(family: str, cfg: RunConfig) -> ModelComponents:
         roles[name] = RoleHandle(
             name, {"transformer": network}, trainable=cfg.roles[name].trainable, block_classes=(nn.Linear,)
         )
-    data = ToyData(cfg.pipeline_config, seed=0, batch_size=2)
+    data = ToyData(cfg.pipeline_config, seed=0, batch_size=2, mesh=Mesh.of(cfg.training))
     return ModelComponents(RoleManager(roles), DrawingAdapter(family), dataloader=data)
 
 

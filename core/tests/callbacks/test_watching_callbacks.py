@@ -13,6 +13,7 @@ import torch
 
 from fastvideo_core.callbacks.config import EarlyStopConfig
 from fastvideo_core.callbacks.early_stop import EarlyStopCallback
+from fastvideo_core.distributed.mesh import Mesh
 from fastvideo_core.errors import CheckpointError, ConfigError
 from fastvideo_testing import CallbackPluginSuite, build_run, toy_world
 
@@ -87,9 +88,8 @@ def test_validation_is_no_part_of_the_throughput(monkeypatch: pytest.MonkeyPatch
     now = iter([0.0, 1.0, 101.0, 102.0])  # a step's end, then 100 s of validation, then the next step's end
     monkeypatch.setattr("fastvideo_core.callbacks.throughput.time.perf_counter", lambda: next(now))
     callback = ThroughputCallback(ThroughputConfig())
-    method: Any = SimpleNamespace(
-        cfg=SimpleNamespace(training=SimpleNamespace(train_batch_size=3, gradient_accumulation_steps=2))
-    )
+    training = SimpleNamespace(train_batch_size=3, gradient_accumulation_steps=2)
+    method: Any = SimpleNamespace(cfg=SimpleNamespace(training=training), mesh=Mesh.of(None))
     metrics: dict[str, Any] = {}
     callback.step_end(method, 1, {})
     callback.validation_start()

@@ -58,7 +58,7 @@ class ThroughputCallback(Callback):
         samples = training.train_batch_size * training.gradient_accumulation_steps
         metrics["throughput/seconds_per_step"] = seconds
         metrics["throughput/samples_per_second_per_process"] = samples / seconds
-        metrics["throughput/samples_per_second"] = samples * context.world_size() / seconds
+        metrics["throughput/samples_per_second"] = samples * method.mesh.data_size / seconds
         if torch.cuda.is_available():
             device = context.device()
             metrics["memory/allocated_gib"] = torch.cuda.memory_allocated(device) / GIB

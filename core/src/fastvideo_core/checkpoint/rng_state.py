@@ -53,8 +53,8 @@ def restore_rng(method: DistillMethod, state: dict[str, Tensor], where: str) -> 
 def rng_of_other_world(method: DistillMethod, rank_0: dict[str, Tensor], step: int) -> dict[str, Tensor]:
     """The random state of this process for a checkpoint that another number of processes wrote, for `restore_rng`.
 
-    Shared streams go on where they were. Everything that differs by rank starts anew from (seed, step, number of
-    processes, rank, name): no numbers of before are drawn again, and resuming twice gives the same run.
+    Shared streams go on where they were. Everything that differs by rank starts anew from (seed, step, number
+    of data ranks, data rank, name): no numbers of before are drawn again, and resuming twice gives the same run.
 
     Args:
         rank_0: what the checkpoint's rank 0 had.
@@ -73,9 +73,9 @@ def rng_of_other_world(method: DistillMethod, rank_0: dict[str, Tensor], step: i
             device = generators[name.removeprefix(_ADAPTER)].device
         elif name == _CUDA:
             device = context.device()
-        source = f"{name} from step {step} with {context.world_size()} processes"
+        source = f"{name} from step {step} with {method.mesh.data_size} processes"
         generator = torch.Generator(device)
-        generator.manual_seed(stream_seed(method.rng.seed, source, context.rank()))
+        generator.manual_seed(stream_seed(method.rng.seed, source, method.mesh.data_rank))
         state[name] = generator.get_state()
     return state
 

@@ -22,6 +22,7 @@ from fastvideo_core.contracts.roles import RoleHandle, RoleManager
 from fastvideo_core.contracts.tracker import NullTracker, Tracker
 from fastvideo_core.contracts.validator import DistillValidator
 from fastvideo_core.distributed import context
+from fastvideo_core.distributed.mesh import Mesh
 from fastvideo_core.errors import ContractError, Problem
 
 LossMap: TypeAlias = dict[str, Tensor]
@@ -52,7 +53,8 @@ class DistillMethod(nn.Module, Generic[Needs]):
         self.adapter = adapter
         self.validator = validator
         self.tracker: Tracker = NullTracker()
-        self.rng = RandomStreams(cfg.training.seed, context.rank(), context.device())
+        self.mesh = Mesh.of(cfg.training)
+        self.rng = RandomStreams(cfg.training.seed, self.mesh.data_rank, context.device())
         self._range_of_iteration = RangeOfIteration()
         self.role_modules = nn.ModuleDict({handle.name: nn.ModuleDict(handle.modules) for handle in bundle})
         for handle in bundle:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from fastvideo_core.config.training import TrainingArgs
@@ -27,13 +29,35 @@ def mesh_shape(replicate: int | None, shard: int | None, world_size: int) -> tup
     return replicate, shard
 
 
-def data_mesh(training: TrainingArgs | None) -> DeviceMesh:
-    """The mesh over all processes: (shard,) or, with replicas, (replicate, shard). Gradients are averaged over all."""
-    size = context.world_size()
-    replicas, shards = mesh_shape(
-        training.hsdp_replicate_dim if training else None, training.hsdp_shard_dim if training else None, size
-    )
-    kind = context.device().type
-    if replicas == 1:
-        return init_device_mesh(kind, (size,), mesh_dim_names=("shard",))
-    return init_device_mesh(kind, (replicas, shards), mesh_dim_names=("replicate", "shard"))
+@dataclass(frozen=True)
+class Mesh:
+    """How a run's processes share samples and shards.
+
+    Args:
+        data_rank: whose samples this process trains on; processes with equal ones share each sample and draw alike.
+        data_size: how many processes train on samples of their own.
+        replicas, shards: see `mesh_shape`. Gradients are averaged over all processes.
+    """
+
+    data_rank: int
+    data_size: int
+    replicas: int
+    shards: int
+
+    @classmethod
+    def of(cls, training: TrainingArgs | None) -> Mesh:
+        """The mesh of the processes that run; None is one axis of shards.
+
+        Raises:
+            ConfigError: see `mesh_shape`.
+        """
+        size = context.world_size()
+        dims = (training.hsdp_replicate_dim, training.hsdp_shard_dim) if training else (None, None)
+        return cls(context.rank(), size, *mesh_shape(*dims, size))
+
+    def devices(self) -> DeviceMesh:
+        """The mesh over all processes: (shard,) or, with replicas, (replicate, shard). Collective."""
+        kind = context.device().type
+        if self.replicas == 1:
+            return init_device_mesh(kind, (self.shards,), mesh_dim_names=("shard",))
+        return init_device_mesh(kind, (self.replicas, self.shards), mesh_dim_names=("replicate", "shard"))

@@ -13,7 +13,7 @@ from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionP
 from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.contracts.roles import RoleHandle, RoleManager
 from fastvideo_core.distributed import context
-from fastvideo_core.distributed.mesh import data_mesh
+from fastvideo_core.distributed.mesh import Mesh
 from fastvideo_core.placing.blocks import blocks_of, prepare_blocks
 
 
@@ -37,7 +37,7 @@ def shard_roles(bundle: RoleManager, training: TrainingArgs | None = None) -> No
         return
     # Said of every network whose output is a view; nothing here changes a network's output in place.
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
-    mesh = data_mesh(training)
+    mesh = Mesh.of(training).devices()
     for handle in bundle:
         for module in handle.modules.values():
             _shard(handle, module, mesh, training)

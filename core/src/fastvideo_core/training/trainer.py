@@ -18,6 +18,7 @@ from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.contracts.method import DistillMethod
 from fastvideo_core.contracts.tracker import Tracker
 from fastvideo_core.distributed import context
+from fastvideo_core.distributed.mesh import Mesh
 from fastvideo_core.errors import FastVideoError, NonFiniteError, Problem, RunStopped
 from fastvideo_core.launch.signals import SAVE, STOPPED_BY, RunSignals
 from fastvideo_core.optim.clip import clip_gradients
@@ -207,7 +208,7 @@ class DistillTrainer:
         counts: dict[str, Any] = {"skipped_steps": updates.take_skipped()}
         rows = dataloader.take_skipped_rows() if isinstance(dataloader, CountsSkippedRows) else None
         if rows is not None:  # a tensor is logged as the mean over processes
-            counts["skipped_rows"] = torch.tensor(float(rows * context.world_size()))
+            counts["skipped_rows"] = torch.tensor(float(rows * Mesh.of(self.training_args).data_size))
         return counts
 
     def _save(
@@ -270,7 +271,7 @@ class DistillTrainer:
 
     def _progress(self, max_steps: int, start_step: int) -> Progress:
         args = self.training_args
-        samples = args.train_batch_size * args.gradient_accumulation_steps * context.world_size()
+        samples = args.train_batch_size * args.gradient_accumulation_steps * Mesh.of(args).data_size
         asides = {VALIDATION: args.validation_steps if args.log_validation else 0}
         asides[CHECKPOINT] = args.training_state_checkpointing_steps
         return Progress(max_steps, start_step, samples, self._display, asides)

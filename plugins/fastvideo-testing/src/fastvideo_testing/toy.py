@@ -20,6 +20,7 @@ from fastvideo_core.contracts.hidden_states import features_of
 from fastvideo_core.contracts.rng import stream_seed
 from fastvideo_core.contracts.roles import RoleHandle, RoleManager
 from fastvideo_core.distributed import context
+from fastvideo_core.distributed.mesh import Mesh
 from fastvideo_core.errors import ContractError
 
 
@@ -152,19 +153,20 @@ class ToyAdapter(FlowMatchingAdapter):
 
 
 class ToyData:
-    """An endless, resumable stream of the mixture's samples; a pure function of (seed, samples consumed, rank)."""
+    """An endless, resumable stream of the mixture's samples; a pure function of (seed, samples consumed, data rank)."""
 
-    def __init__(self, config: ToyConfig, *, seed: int, batch_size: int) -> None:
+    def __init__(self, config: ToyConfig, *, seed: int, batch_size: int, mesh: Mesh) -> None:
         generator = torch.Generator().manual_seed(stream_seed(seed, "toy data"))
         self._samples = config.data.sample(config.num_samples, generator)
         self._batch_size = batch_size
+        self._mesh = mesh
         self._consumed = 0
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         while True:
-            start = self._consumed + context.rank() * self._batch_size
+            start = self._consumed + self._mesh.data_rank * self._batch_size
             index = torch.arange(start, start + self._batch_size) % len(self._samples)
-            self._consumed += context.world_size() * self._batch_size
+            self._consumed += self._mesh.data_size * self._batch_size
             yield {"vae_latent": self._samples[index]}
 
     def state_dict(self) -> dict[str, int]:
@@ -198,7 +200,7 @@ def build_toy_components(cfg: RunConfig) -> ModelComponents:
             trainable=cfg.roles[name].trainable,
             block_classes=(nn.Linear,),
         )
-    data = ToyData(config, seed=cfg.training.seed, batch_size=cfg.training.train_batch_size)
+    data = ToyData(config, seed=cfg.training.seed, batch_size=cfg.training.train_batch_size, mesh=Mesh.of(cfg.training))
     return ModelComponents(RoleManager(roles), ToyAdapter(config.flow_shift or 1.0), dataloader=data)
 
 

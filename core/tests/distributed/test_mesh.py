@@ -1,0 +1,55 @@
+"""Processes that share a sample have equal data ranks, and draw and read alike."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fastvideo_core.checkpoint.rng_state import collect_rng, rng_of_other_world
+from fastvideo_core.distributed import context
+from fastvideo_core.distributed.mesh import Mesh
+from fastvideo_testing.ranks import fake_process_group
+from fastvideo_testing.runs import build_run, toy_world
+from fastvideo_testing.toy import Mixture, ToyConfig, ToyData
+
+RUN: dict[str, Any] = {
+    "recipe": {"family": "toy", "method": "toy"},
+    "roles": {"student": {"path": "toy/student", "trainable": True}, "teacher": {"path": "toy/teacher", "trainable": False}},
+    "training": {"max_train_steps": 2, "train_batch_size": 2},
+}
+
+
+def pairs(rank: int) -> Mesh:
+    """Four processes, of which two at a time share their samples."""
+    return Mesh(data_rank=rank // 2, data_size=2, replicas=1, shards=4)
+
+
+def draws_of(rank: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
+    """What a process of the four trains on and draws, also after a resume with another number of processes."""
+    with fake_process_group(rank, 4), toy_world(), monkeypatch.context() as patch:
+        patch.setattr(Mesh, "of", classmethod(lambda cls, training: pairs(context.rank())))
+        patch.setattr(Mesh, "devices", lambda self: pytest.fail("a fake group has no devices"))
+        patch.setattr(
+            "fastvideo_core.placing.shard.context.world_size", lambda: 1
+        )  # nothing is sharded in a fake group
+        training = {**RUN["training"], "output_dir": str(folder / "out")}
+        method = build_run(folder, {**RUN, "training": training}).method
+        noise = torch.rand(3, generator=method.rng.local("noise"))
+        later = rng_of_other_world(method, collect_rng(method), 7)["method/local/noise"]
+        data = ToyData(ToyConfig(data=Mixture()), seed=0, batch_size=2, mesh=method.mesh)
+        return [noise, later, *[next(iter(data))["vae_latent"] for _ in range(2)]]
+
+
+def test_without_sequence_parallelism_every_process_has_samples_of_its_own() -> None:
+    with fake_process_group(1, 4):
+        assert Mesh.of(None) == Mesh(data_rank=1, data_size=4, replicas=1, shards=4)
+    assert Mesh.of(None) == Mesh(data_rank=0, data_size=1, replicas=1, shards=1)
+
+
+def test_processes_that_share_samples_draw_and_read_alike(tmp_path, monkeypatch) -> None:
+    first, second, third = (draws_of(rank, tmp_path, monkeypatch) for rank in (0, 1, 2))
+    assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
+    assert not any(torch.equal(one, other) for one, other in zip(first, third, strict=True))
