@@ -17,14 +17,17 @@ from fastvideo_testing.toy import Mixture, ToyConfig, ToyData
 
 RUN: dict[str, Any] = {
     "recipe": {"family": "toy", "method": "toy"},
-    "roles": {"student": {"path": "toy/student", "trainable": True}, "teacher": {"path": "toy/teacher", "trainable": False}},
+    "roles": {
+        "student": {"path": "toy/student", "trainable": True},
+        "teacher": {"path": "toy/teacher", "trainable": False},
+    },
     "training": {"max_train_steps": 2, "train_batch_size": 2},
 }
 
 
 def pairs(rank: int) -> Mesh:
     """Four processes, of which two at a time share their samples."""
-    return Mesh(data_rank=rank // 2, data_size=2, replicas=1, shards=4)
+    return Mesh(data_rank=rank // 2, data_size=2)
 
 
 def draws_of(rank: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
@@ -45,8 +48,8 @@ def draws_of(rank: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[t
 
 def test_without_sequence_parallelism_every_process_has_samples_of_its_own() -> None:
     with fake_process_group(1, 4):
-        assert Mesh.of(None) == Mesh(data_rank=1, data_size=4, replicas=1, shards=4)
-    assert Mesh.of(None) == Mesh(data_rank=0, data_size=1, replicas=1, shards=1)
+        assert Mesh.of(None) == Mesh(data_rank=1, data_size=4)
+    assert Mesh.of(None) == Mesh(data_rank=0, data_size=1)
 
 
 def test_processes_that_share_samples_draw_and_read_alike(tmp_path, monkeypatch) -> None:

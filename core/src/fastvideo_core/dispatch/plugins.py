@@ -104,7 +104,8 @@ def _families(cfg: RunConfig, registry: PluginRegistry) -> None:
 
 def _method(cfg: RunConfig, registry: PluginRegistry) -> None:
     needed = method_class(cfg, registry).needs(cfg)
-    declared = open_family(cfg.recipe.family, registry).adapter_class()
-    if declared is None:
-        return
-    check_adapter(declared, needed, method=cfg.recipe.method, family=cfg.recipe.family)
+    for family in cfg.families:
+        declared = open_family(family, registry).adapter_class()
+        if declared is not None:
+            beside = family != cfg.recipe.family
+            check_adapter(declared, needed, method=cfg.recipe.method, family=family, roles_only=beside)

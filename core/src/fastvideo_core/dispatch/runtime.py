@@ -24,6 +24,7 @@ from fastvideo_core.dispatch.plugins import build_callbacks, used_plugins
 from fastvideo_core.dispatch.role_weights import layered, load_role
 from fastvideo_core.dispatch.run import Run
 from fastvideo_core.distributed import context
+from fastvideo_core.distributed.mesh import Mesh
 from fastvideo_core.errors import ConfigError, ContractError, Problem
 from fastvideo_core.placing.materialise import materialise
 from fastvideo_core.placing.shard import is_offloaded, shard_roles
@@ -89,7 +90,7 @@ def build_runtime_from_config(cfg: RunConfig, registry: PluginRegistry) -> Disti
         for warning in found.warnings:
             logger.warning(warning)
     # Nothing of ours draws from torch's global generator, but dropout layers and third parties' code do.
-    torch.manual_seed(stream_seed(run.cfg.training.seed, "global", context.rank()))
+    torch.manual_seed(stream_seed(run.cfg.training.seed, "global", Mesh.of(run.cfg.training).data_rank))
     return build_runtime(run)
 
 

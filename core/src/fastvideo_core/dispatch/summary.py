@@ -17,7 +17,7 @@ from fastvideo_core.contracts.family import CountedLoader
 from fastvideo_core.contracts.roles import RoleHandle
 from fastvideo_core.dispatch.runtime import DistillRuntime
 from fastvideo_core.distributed import context
-from fastvideo_core.distributed.mesh import mesh_shape
+from fastvideo_core.distributed.mesh import Mesh, mesh_shape
 from fastvideo_core.errors import CheckpointError
 from fastvideo_core.training.validation_watch import has_shared_networks
 
@@ -98,7 +98,7 @@ def _processes(runtime: DistillRuntime) -> str:
 
 def _batch(runtime: DistillRuntime) -> str:
     args = runtime.training_args
-    size = args.train_batch_size * args.gradient_accumulation_steps * context.world_size()
+    size = args.train_batch_size * args.gradient_accumulation_steps * Mesh.of(args).data_size
     parts = [f"{args.train_batch_size} a process"]
     if args.gradient_accumulation_steps > 1:
         parts.append(f"{args.gradient_accumulation_steps} rounds")

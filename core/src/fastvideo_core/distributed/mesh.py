@@ -36,28 +36,30 @@ class Mesh:
     Args:
         data_rank: whose samples this process trains on; processes with equal ones share each sample and draw alike.
         data_size: how many processes train on samples of their own.
-        replicas, shards: see `mesh_shape`. Gradients are averaged over all processes.
+        replicas, shards: as the run asks for them, see `mesh_shape`.
     """
 
     data_rank: int
     data_size: int
-    replicas: int
-    shards: int
+    replicas: int | None = None
+    shards: int | None = None
 
     @classmethod
     def of(cls, training: TrainingArgs | None) -> Mesh:
-        """The mesh of the processes that run; None is one axis of shards.
+        """The mesh of the processes that run; None is one axis of shards."""
+        dims = (training.hsdp_replicate_dim, training.hsdp_shard_dim) if training else (None, None)
+        return cls(context.rank(), context.world_size(), *dims)
+
+    def devices(self) -> DeviceMesh:
+        """The mesh over all processes, (shard,) or, with replicas, (replicate, shard). Gradients are averaged over all.
+
+        Collective.
 
         Raises:
             ConfigError: see `mesh_shape`.
         """
-        size = context.world_size()
-        dims = (training.hsdp_replicate_dim, training.hsdp_shard_dim) if training else (None, None)
-        return cls(context.rank(), size, *mesh_shape(*dims, size))
-
-    def devices(self) -> DeviceMesh:
-        """The mesh over all processes: (shard,) or, with replicas, (replicate, shard). Collective."""
         kind = context.device().type
-        if self.replicas == 1:
-            return init_device_mesh(kind, (self.shards,), mesh_dim_names=("shard",))
-        return init_device_mesh(kind, (self.replicas, self.shards), mesh_dim_names=("replicate", "shard"))
+        replicas, shards = mesh_shape(self.replicas, self.shards, context.world_size())
+        if replicas == 1:
+            return init_device_mesh(kind, (shards,), mesh_dim_names=("shard",))
+        return init_device_mesh(kind, (replicas, shards), mesh_dim_names=("replicate", "shard"))

@@ -11,6 +11,7 @@ from fastvideo_core.contracts.adapter import LatentsSource
 from fastvideo_core.contracts.family import Findings, ModelFamily
 from fastvideo_core.contracts.validator import ValidationPrompt, unread_negative_prompts
 from fastvideo_core.distributed import context
+from fastvideo_core.distributed.mesh import Mesh
 from fastvideo_core.errors import ConfigError, Problem, UserError
 from fastvideo_data.data_set import DataSet
 from fastvideo_data.encoder import EncoderIdentity
@@ -182,12 +183,12 @@ def parquet_loader(cfg: RunConfig, data: DataSet) -> ParquetLoader:
 
     Where the run's processes are not started (`check`), the shares are those of `training.num_gpus`.
     """
-    args, processes = cfg.training, context.world_size()
+    args, mesh = cfg.training, Mesh.of(cfg.training)
     return data.loader(
         batch_size=args.train_batch_size,
         seed=args.seed,
-        rank=context.rank(),
-        size=processes if processes > 1 else args.num_gpus,
+        rank=mesh.data_rank,
+        size=mesh.data_size if context.world_size() > 1 else args.num_gpus,
         num_workers=args.dataloader_num_workers,
         skip_bad_rows=args.on_bad_row == "skip",
     )
