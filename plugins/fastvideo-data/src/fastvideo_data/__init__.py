@@ -1,8 +1,10 @@
 """Parquet data sets of latents and text embeddings: made from videos and captions, read as training batches.
 
 `data_set` opens one, `schema` is its format, `loading` makes its batches, `preprocessing` writes it (the command is in
-`command`). `encoder` is what a family offers to preprocess, `captions` embeds the prompts of a run, `video_sizes` are what a
-family can encode, `validation_prompts` and `sampling_validator` are a run's validation, `video_files` reads and writes videos.
+`command`). `family` is the base of families on such data, with what `run_checks` finds before a run is built. `encoder` is what
+a family offers to preprocess, `captions` embeds the prompts of a run, `video_sizes` are what a family can encode,
+`validation_prompts` and `sampling_validator` are a run's validation, `path_sampler` samples a pipeline outside of one, and
+`video_files` reads and writes videos.
 
 The names that plug-ins use are imported lazily from here, so that `import fastvideo_data` loads neither torch nor pyarrow.
 """
@@ -13,6 +15,8 @@ import importlib
 from typing import Any
 
 _EXPORTS = {
+    "ParquetFamily": "family",
+    "parquet_loader": "family",
     "DataSet": "data_set",
     "ParquetLoader": "loading.loader",
     "LatentEncoder": "encoder",
