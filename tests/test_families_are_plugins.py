@@ -11,10 +11,7 @@ ROOT = Path(__file__).parents[1]
 PIP_HINTS = "core/src/fastvideo_core/registry/suggestions.py"
 """What to install for a first-party name that is not there."""
 
-OTHER_TRAINERS = (
-    "core/src/fastvideo_core/config/foreign_names.py",
-    "plugins/fastvideo-tools/src/fastvideo_tools/convert",
-)
+OTHER_TRAINERS = ("plugins/fastvideo-tools/src/fastvideo_tools/convert",)
 """What other trainers' names and files are called here, families among them."""
 
 PACKAGES = (

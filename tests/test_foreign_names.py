@@ -4,7 +4,7 @@ import pytest
 
 from fastvideo_core.callbacks.config import EMAConfig
 from fastvideo_core.config.describe import all_options
-from fastvideo_core.config.foreign_names import NOT_OFFERED, OF_METHOD, RENAMED
+from fastvideo_core.config.foreign_names import names
 from fastvideo_core.config.problems import unknown_key
 from fastvideo_core.config.run import RecipeConfig, RoleConfig
 from fastvideo_core.config.training import TrainingArgs
@@ -15,6 +15,7 @@ from fastvideo_finetune.config import FinetuneConfig
 from fastvideo_ltx.config import LtxConfig
 from fastvideo_wan.config import WanConfig
 
+RENAMED, NOT_OFFERED, OF_METHOD = (names()[key] for key in ("renamed", "not_offered", "of_method"))
 SECTIONS = {
     "recipe": [RecipeConfig],
     "roles": [],
@@ -91,7 +92,7 @@ def test_targets_of_one_method_alone_are_told_as_such():
     for target in targets:
         section, _, name = target.partition(".")
         having = [method for method, model in owners.items() if name in model.model_fields]
-        told = [method for method, beginnings in OF_METHOD.items() if target.startswith(beginnings)]
+        told = [method for method, beginnings in OF_METHOD.items() if target.startswith(tuple(beginnings))]
         if section == "method_config" and name:
             assert told == (having if len(having) == 1 else []), target
 
