@@ -13,7 +13,7 @@ from tests.distributed.ranks import run_workers
 pytestmark = pytest.mark.distributed
 
 
-def run_of(wan: Path, data: Path, out: Path, world_size: int, features: str) -> dict[str, Any]:
+def run_of(wan: Path, data: Path, out: Path, world_size: int, features: str, **training: Any) -> dict[str, Any]:
     return {
         "recipe": {"family": "wan", "method": "dmd2"},
         "roles": {
@@ -28,6 +28,7 @@ def run_of(wan: Path, data: Path, out: Path, world_size: int, features: str) -> 
             "num_gpus": world_size,
             "learning_rate": 1e-3,
             "adam_epsilon": 1e-4,  # else AdamW makes large steps of gradients that are rounding alone
+            **training,
         },
         "method_config": {
             "dmd_denoising_steps": [1000, 500],
@@ -43,7 +44,7 @@ def run_of(wan: Path, data: Path, out: Path, world_size: int, features: str) -> 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, tiny_wan, latent_data) -> dict[int, dict[str, dict[str, Any]]]:
-    """By world size and whose features: what workers.runs saw."""
+    """By world size and whose features (`replicas`: the critic's, on two replicas of one shard): what workers.runs saw."""
     seen: dict[int, dict[str, dict[str, Any]]] = {}
     for world_size in (1, 2):
         out = tmp_path_factory.mktemp(f"world-{world_size}")
@@ -51,15 +52,17 @@ def trained(tmp_path_factory, tiny_wan, latent_data) -> dict[int, dict[str, dict
             features: run_of(tiny_wan, latent_data, out / features, world_size, features)
             for features in ("critic", "teacher")
         }
+        if world_size == 2:
+            runs["replicas"] = run_of(tiny_wan, latent_data, out / "replicas", 2, "critic", hsdp_replicate_dim=2)
         options = {"runs": runs, "fixed": dict.fromkeys(runs, 2 // world_size)}
         run_workers(world_size, "runs", out, **options)
         seen[world_size] = {name: torch.load(out / f"{name}.pt") for name in runs}
     return seen
 
 
-@pytest.mark.parametrize("features", ["critic", "teacher"])
-def test_two_ranks_train_student_critic_and_heads_as_one_does(trained, features):
-    one, two = trained[1][features], trained[2][features]
+@pytest.mark.parametrize("run", ["critic", "teacher", "replicas"])
+def test_two_ranks_train_student_critic_and_heads_as_one_does(trained, run):
+    one, two = trained[1]["critic" if run == "replicas" else run], trained[2][run]
     assert one["trained"].keys() == two["trained"].keys()
     for name, value in one["trained"].items():
         torch.testing.assert_close(
@@ -70,3 +73,5 @@ def test_two_ranks_train_student_critic_and_heads_as_one_does(trained, features)
     }
     assert moved == {"student", "critic", "discriminator"}
     assert two["sharded"] == set(two["dtypes"])
+    assert set(two["meshes"].values()) == {(2, 1) if run == "replicas" else (2,)}
+    assert any(name.startswith("discriminator.") for name in two["meshes"])

@@ -352,7 +352,7 @@ class Recorded:
 
 
 def described(method: Any) -> dict[str, Any]:
-    """Weights, dtypes, buffers, and how many bytes of each role this rank holds."""
+    """Weights, dtypes, buffers, how parameters are placed, and how many bytes of each role this rank holds."""
     named = {f"{h.name}.{n}": p for h in method.bundle for n, p in h.named_parameters()}
     held: dict[str, int] = {}
     for handle in method.bundle:
@@ -362,6 +362,7 @@ def described(method: Any) -> dict[str, Any]:
         "start": weights(method),
         "dtypes": {name: str(p.dtype) for name, p in named.items()},
         "requires_grad": {name for name, p in named.items() if p.requires_grad},
+        "meshes": {name: tuple(p.device_mesh.shape) for name, p in named.items() if isinstance(p, DTensor)},
         "sharded": {name for name, p in named.items() if isinstance(p, DTensor)},
         "buffers": {
             f"{h.name}.{m}.{n}": full(b)

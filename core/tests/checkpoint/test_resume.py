@@ -150,10 +150,10 @@ def test_missing_and_unexpected_roles_and_optimizers_are_named(tmp_path):
     path = toy_run(tmp_path).manager.save(2)
     frozen = toy_run(tmp_path)
     frozen.method.bundle["critic"].trainable = False
-    fails(frozen, path, "it has the trainable role critic, which this run has not", "this run has: student")
+    fails(frozen, path, "it has the saved role critic, which this run has not", "this run has: student")
     more = toy_run(tmp_path)
     more.method.bundle["teacher"].trainable = True
-    fails(more, path, "it has no trainable role teacher, which this run has", "the checkpoint has: student, critic")
+    fails(more, path, "it has no saved role teacher, which this run has", "the checkpoint has: student, critic")
     other = toy_run(tmp_path)
     student = other.method.bundle["student"]
     student.optimizers["muon"] = student.optimizers.pop("adamw")

@@ -116,7 +116,7 @@ SIBLINGS: dict[str, tuple[Any, dict[str, Any], str]] = {
     "new file": (one_more_file, {}, "the data set changed since the checkpoint: c.parquet is new"),
     "lost file": (one_file_less, {}, "the data set changed since the checkpoint: b.parquet is gone"),
     "swapped files": (swapped_files, {}, "a.parquet holds other data; b.parquet holds other data"),
-    "another role trained": (None, {"roles": ROLES}, "it has no trainable role teacher, which this run has"),
+    "another role trained": (None, {"roles": ROLES}, "it has no saved role teacher, which this run has"),
     "no averages": (None, {"callbacks": {}}, "the checkpoint holds the state of callback 'ema'"),
     "another network": (
         another_width,

@@ -17,10 +17,11 @@ from fastvideo_core.distributed.mesh import mesh_shape
 from fastvideo_core.errors import CheckpointError, ConfigError, ContractError
 from fastvideo_core.placing.blocks import prepare_blocks
 from fastvideo_core.placing.materialise import materialise
-from fastvideo_core.placing.shard import shard_roles
+from fastvideo_core.placing.shard import is_offloaded, shard_roles
 from fastvideo_core.weights.lora import LowRank, MergedWeights, add_adapters, initialise_adapters, low_rank_deltas
 from fastvideo_core.weights.parameter_names import clean_name
 from fastvideo_diffusers.safetensors_weights import SafetensorsWeights
+from fastvideo_testing import fake_process_group
 
 CPU = torch.device("cpu")
 
@@ -301,3 +302,10 @@ def test_merged_weights_are_those_of_the_adapted_network(stored):
     assert not torch.equal(whole, below.read("net", "blocks.0.up.weight"))
     delta = LowRank(down=torch.ones(1, 2), up=torch.tensor([[1.0], [5.0]]), scale=2.0)
     assert delta.added_to(torch.zeros(1, 2), slice(1, 2)).tolist() == [[10.0, 10.0]]
+
+
+def test_a_frozen_role_that_the_method_changes_stays_beside_the_student():
+    with fake_process_group():
+        for saved, expected in ((None, True), (True, False)):
+            handle = RoleHandle("target", {"net": nn.Linear(1, 1)}, saved=saved)
+            assert is_offloaded(handle, training(frozen_cpu_offload=True, num_gpus=2)) is expected

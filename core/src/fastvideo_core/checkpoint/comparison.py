@@ -15,7 +15,7 @@ _SHOWN = 5  # names listed per problem
 
 def compare_states(stored: Mapping[str, Any], live: Mapping[str, Any], *, data: bool) -> list[Problem]:
     """Compares weights, optimizers, schedulers and, with `data`, whether there is a position in the data."""
-    problems = compare_names("trainable role", stored["roles"], live["roles"])
+    problems = compare_names("saved role", stored["roles"], live["roles"])
     for role in _both(stored["roles"], live["roles"]):
         where = f"role '{role}'"
         kept, now = stored["roles"][role], live["roles"][role]

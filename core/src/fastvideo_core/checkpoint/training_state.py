@@ -67,10 +67,10 @@ class RunState:
     def collect(self) -> dict[str, Any]:
         """The state as a tree of references to the live tensors (nothing is copied).
 
-        `roles`: role -> module -> name -> tensor, for trainable roles; `families`; `optimizers` and `lr_schedulers`:
+        `roles`: role -> module -> name -> tensor, for saved roles; `families`, `copies`; `optimizers` and `lr_schedulers`:
         role -> name -> state; `method`; `callbacks`; `dataloader` (None when it cannot resume).
         """
-        roles = _trainable(self.method)
+        roles = _saved(self.method)
         names = parameter_names(self.method)
         return {
             "roles": {
@@ -78,6 +78,7 @@ class RunState:
                 for handle in roles
             },
             "families": {handle.name: handle.family for handle in roles},
+            "copies": {handle.name: handle.copy_of for handle in roles if handle.copy_of},
             "optimizers": {
                 handle.name: {
                     name: collect_optimizer(optimizer, names, optimizer_of(handle.name, name))
@@ -127,7 +128,7 @@ class RunState:
 
     def _restore_optimizers(self, state: dict[str, Any]) -> None:
         names = parameter_names(self.method)
-        for handle in _trainable(self.method):
+        for handle in _saved(self.method):
             for name, optimizer in handle.optimizers.items():
                 place = optimizer_of(handle.name, name)
                 restore_optimizer(optimizer, state["optimizers"][handle.name][name], names, place)
@@ -187,7 +188,7 @@ def misfits(
     """
     with _understood(where):
         roles = stored["roles"]
-        problems = compare_names("trainable role", roles, trainable)
+        problems = compare_names("saved role", roles, trainable)
         for handle in outlines:
             for name, module in handle.modules.items():
                 if (kept := roles.get(handle.name, {}).get(name)) is not None:
@@ -228,8 +229,8 @@ def parameter_names(method: DistillMethod) -> dict[int, str]:
     return names
 
 
-def _trainable(method: DistillMethod) -> list[RoleHandle]:
-    return [handle for handle in method.bundle if handle.trainable]
+def _saved(method: DistillMethod) -> list[RoleHandle]:
+    return [handle for handle in method.bundle if handle.is_saved]
 
 
 @contextmanager

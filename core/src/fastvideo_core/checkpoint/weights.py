@@ -26,8 +26,9 @@ class CheckpointInfo:
     Args:
         path: the checkpoint's own folder.
         step: optimizer steps done.
-        roles: names of the stored (trainable) roles' modules by role.
+        roles: names of the stored roles' modules by role.
         families: the model family of each stored role.
+        copies: of stored roles that the method made by copying another one's networks, that other one.
         ema_roles: stored roles that have EMA weights.
         versions: of fastvideo-core, torch and the plug-ins that wrote it.
         config: the resolved run.yaml as plain data.
@@ -37,6 +38,7 @@ class CheckpointInfo:
     step: int
     roles: Mapping[str, tuple[str, ...]]
     families: Mapping[str, str]
+    copies: Mapping[str, str]
     ema_roles: tuple[str, ...]
     versions: Mapping[str, str]
     config: Mapping[str, Any]
@@ -58,6 +60,7 @@ def describe(path: str | Path) -> CheckpointInfo:
             step=document.step,
             roles={role: tuple(modules) for role, modules in state["roles"].items()},
             families=dict(state["families"]),
+            copies=dict(state["copies"]),
             ema_roles=tuple(role for role in state["roles"] if role in ema),
             versions=document.versions,
             config=read_yaml(folder / storage.RUN_CONFIG).data or {},
@@ -71,7 +74,7 @@ def read_role_weights(
 
     Args:
         path: a checkpoint, or a run's folder for its newest.
-        role: a role that was trained.
+        role: a role that was trained, or that the method changed.
         module: only this module.
         ema: take the averaged weights where there are averages (all trained parameters), as validation does.
 

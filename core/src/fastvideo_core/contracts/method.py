@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeAlias, cast, get_args, get_origin
 
@@ -69,6 +69,15 @@ class DistillMethod(nn.Module, Generic[Needs]):
         declared = _argument(cls)
         declared = getattr(declared, "__bound__", declared)
         return () if declared in (None, Any) else (declared,)
+
+    @classmethod
+    def extra_roles(cls, cfg: RunConfig, bundle: RoleManager, adapter: Needs) -> Iterable[RoleHandle]:
+        """Roles that the method makes itself: a discriminator, or an averaged target (`bundle["student"].copy("target")`).
+
+        Called before weights are in memory; the roles are then placed like all others, and are in the bundle of `__init__`.
+        run.yaml does not name them.
+        """
+        return ()
 
     @classmethod
     def build(
@@ -263,7 +272,7 @@ def check_parameters(method: DistillMethod) -> None:
                 found=f"it trains {'; '.join(found)}, which no role has",
                 where=type(method).__qualname__,
                 allowed="parameters of the roles' modules",
-                fix="make it a module of a trainable role of its own (a RoleHandle that `shard_roles` was given, in "
-                "`bundle.roles`), as dmd2 does with its discriminator; what is not trained needs requires_grad_(False)",
+                fix="make it a module of a trainable role of its own (a RoleHandle that `extra_roles` gives), as dmd2 does "
+                "with its discriminator; what is not trained needs requires_grad_(False)",
             )
         )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -68,6 +71,9 @@ class RoleHandle:
         frozen: says of a parameter, by its name `module.parameter`, whether it stays as it is in a trainable role (a stream
             that the run leaves out); None trains all of them.
         lora: set by core when the role trains adapters instead of its own weights.
+        saved: whether its weights belong into checkpoints; None where it is trainable. A frozen role that the method changes
+            needs True, set no later than in `DistillMethod.extra_roles`.
+        copy_of: the role of which `copy` made this one.
     """
 
     name: str
@@ -81,6 +87,29 @@ class RoleHandle:
     bfloat16_classes: tuple[type[nn.Module], ...] = ()
     frozen: Callable[[str], bool] | None = None
     lora: LoraConfig | None = None
+    saved: bool | None = None
+    copy_of: str = ""
+
+    @property
+    def is_saved(self) -> bool:
+        """Whether checkpoints hold the role's weights."""
+        return self.trainable if self.saved is None else self.saved
+
+    def copy(self, name: str) -> RoleHandle:
+        """A frozen role with networks of its own, which start with this role's weights: for `DistillMethod.extra_roles`.
+
+        The networks are on meta: core places them, and reads their weights from where this role's come from.
+
+        Raises:
+            ContractError: this role was placed already.
+        """
+        if self.lora is not None or any(isinstance(parameter, DTensor) for _, parameter in self.named_parameters()):
+            fix = f"call copy('{name}') in the method's `extra_roles`"
+            raise ContractError(Problem(f"role '{self.name}' is copied after it was placed", fix=fix))
+        weights = _OwnWeights(self.modules) if self.weights is None else self.weights
+        modules = {key: _on_meta(module) for key, module in self.modules.items()}
+        copied = replace(self, name=name, modules=modules, weights=weights, copy_of=self.copy_of or self.name)
+        return replace(copied, trainable=False, saved=None, optimizers={}, lr_schedulers={})
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """All parameters as (`module.parameter`, parameter), in a stable order."""
@@ -103,6 +132,29 @@ class RoleHandle:
     def trainable_parameters(self) -> list[nn.Parameter]:
         """The parameters that an optimizer of this role owns: those that require a gradient."""
         return [parameter for _, parameter in self.named_parameters() if parameter.requires_grad]
+
+
+class _OwnWeights:
+    """A WeightSource: networks that have their weights, as they are now."""
+
+    def __init__(self, modules: Mapping[str, nn.Module]) -> None:
+        self._tensors = {name: dict(module.state_dict()) for name, module in modules.items()}
+
+    def tensor_names(self, module: str) -> Sequence[str]:
+        return list(self._tensors[module])
+
+    def read(self, module: str, name: str) -> Tensor:
+        return self._tensors[module][name]
+
+
+def _on_meta(module: nn.Module) -> nn.Module:
+    """The same network with parameters and persistent buffers on meta; other buffers keep their values."""
+    on_meta: dict[int, Tensor] = {}
+    for tensor in module.state_dict(keep_vars=True).values():
+        empty = torch.empty_like(tensor, device="meta", requires_grad=False)
+        on_meta[id(tensor)] = nn.Parameter(empty) if isinstance(tensor, nn.Parameter) else empty
+    copied = deepcopy(module, on_meta)
+    return copied.requires_grad_(False)
 
 
 @dataclass

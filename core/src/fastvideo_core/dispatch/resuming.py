@@ -9,6 +9,7 @@ from fastvideo_core.checkpoint import storage
 from fastvideo_core.checkpoint.rank_state import with_own_state
 from fastvideo_core.checkpoint.tensors import StoredTensors
 from fastvideo_core.checkpoint.training_state import misfits, stored_shapes
+from fastvideo_core.checkpoint.weights import describe
 from fastvideo_core.config.run import RunConfig
 from fastvideo_core.contracts.roles import RoleHandle
 from fastvideo_core.dispatch.plugins import build_callbacks
@@ -35,6 +36,9 @@ def resume_problems(run: Run) -> list[Problem]:
     stored = stored_shapes(skeleton, StoredTensors(path / storage.TENSORS), own)
     trainable = [name for name, role in cfg.roles.items() if role.trainable]
     outlines = [handle for name in trainable if (handle := _outline(run, name)) is not None]
+    # What the method keeps besides is compared when the run starts.
+    then = [name for name, role in describe(path).config["roles"].items() if role.get("trainable")]
+    stored["roles"] = {name: modules for name, modules in stored["roles"].items() if name in then}
     problems = misfits(stored, trainable=trainable, outlines=outlines, where=str(path))
     problems += _callbacks(cfg, run.registry, stored["callbacks"])
     if not new_data:

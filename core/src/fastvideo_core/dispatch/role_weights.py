@@ -94,11 +94,26 @@ def role_source(name: str, role: RoleConfig) -> RoleSource:
                 fix="use weights: raw",
             )
         )
-    trained = RoleConfig.model_validate(contents.config["roles"][saved])
-    below = role_source(saved, trained)
-    if trained.lora is None:
+    configured = configured_role(saved, contents)
+    trained = RoleConfig.model_validate(contents.config["roles"][configured])
+    below = role_source(configured, trained)
+    if trained.lora is None or configured != saved:
         return RoleSource(below.base, checkpoint, saved, ema)
     return RoleSource(below.base, checkpoint, saved, ema, trained.lora, below)
+
+
+def configured_role(saved: str, contents: CheckpointInfo) -> str:
+    """The role of the checkpoint's run.yaml whose networks a stored role has: itself, or the one that it is a copy of.
+
+    Raises:
+        CheckpointError: the method made it of its own networks.
+    """
+    configured = contents.copies.get(saved, saved)
+    if configured not in contents.config["roles"]:
+        found = f"the role '{saved}' of {contents.path} has networks of the method, which are no pipeline's"
+        known = [role for role in contents.roles if contents.copies.get(role, role) in contents.config["roles"]]
+        raise CheckpointError(Problem(found, allowed=", ".join(known), fix="name another role"))
+    return configured
 
 
 def _saved_role(name: str, wanted: str | None, contents: CheckpointInfo, where: str) -> str:

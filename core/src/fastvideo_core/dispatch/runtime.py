@@ -17,7 +17,7 @@ from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.contracts.family import ModelComponents
 from fastvideo_core.contracts.method import DistillMethod, check_parameters
 from fastvideo_core.contracts.rng import stream_seed
-from fastvideo_core.contracts.roles import RoleManager
+from fastvideo_core.contracts.roles import RoleHandle, RoleManager
 from fastvideo_core.contracts.routing import check_adapters, route
 from fastvideo_core.dispatch.examine import examine
 from fastvideo_core.dispatch.plugins import build_callbacks, used_plugins
@@ -110,6 +110,7 @@ def build_runtime(run: Run) -> DistillRuntime:
     needed = run.method.needs(cfg)
     check_adapters(components.adapter, needed, method=cfg.recipe.method, family=cfg.recipe.family)
     components.bundle.require_roles(run.registry.get("methods", cfg.recipe.method).spec.roles)
+    add_extra_roles(components.bundle, run.method.extra_roles(cfg, components.bundle, components.adapter))
     place_roles(components.bundle, cfg)
     method = run.method.build(cfg, components.bundle, components.adapter, components.validator)
     check_parameters(method)
@@ -164,6 +165,19 @@ def build_components(run: Run) -> ModelComponents:
     return main
 
 
+def add_extra_roles(bundle: RoleManager, handles: Iterable[RoleHandle]) -> None:
+    """Puts the roles that a method makes itself beside those of run.yaml.
+
+    Raises:
+        ContractError: one has the name of another.
+    """
+    for handle in list(handles):
+        if handle.name in bundle:
+            found = f"the method makes a role '{handle.name}', and the run has one of that name"
+            raise ContractError(Problem(found, where="extra_roles", fix="name it otherwise"))
+        bundle.roles[handle.name] = handle
+
+
 def place_roles(bundle: RoleManager, cfg: RunConfig) -> None:
     """Adds the roles' LoRA adapters, shards everything, and only then gives memory and weights to what is on meta.
 
@@ -171,7 +185,7 @@ def place_roles(bundle: RoleManager, cfg: RunConfig) -> None:
         UserError: adapters, processes or weights do not fit the networks.
     """
     for handle in bundle:
-        if (lora := cfg.roles[handle.name].lora) is not None:
+        if handle.name in cfg.roles and (lora := cfg.roles[handle.name].lora) is not None:
             add_adapters(handle, lora)
     shard_roles(bundle, cfg.training)
     for handle in bundle:

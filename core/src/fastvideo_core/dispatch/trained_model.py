@@ -18,7 +18,7 @@ from fastvideo_core.config.hub import is_hub_id
 from fastvideo_core.config.run import RoleConfig
 from fastvideo_core.config.sections import MethodConfig
 from fastvideo_core.contracts.family import open_family
-from fastvideo_core.dispatch.role_weights import RoleSource, find_checkpoint, load_role, role_source
+from fastvideo_core.dispatch.role_weights import RoleSource, configured_role, find_checkpoint, load_role, role_source
 from fastvideo_core.errors import CheckpointError, ConfigError, PluginError, Problem, foreign_file
 from fastvideo_core.registry.registry import Plugin, PluginRegistry
 from fastvideo_core.registry.specs import ModelPlugin
@@ -97,7 +97,8 @@ def open_trained_model(
         return TrainedModel(family, source, section())
     config = describe(checkpoint).config
     recipe = config["recipe"]
-    own_family = config["roles"][source.checkpoint_role].get("family") or recipe["family"]
+    configured = configured_role(source.checkpoint_role, describe(checkpoint))
+    own_family = config["roles"][configured].get("family") or recipe["family"]
     if family is not None and family != own_family:
         raise ConfigError(Problem(f"{path} is of family '{own_family}', not '{family}'", fix="leave --family out"))
     model_section = registry.config_class(registry.get("models", own_family))

@@ -23,7 +23,7 @@ def build_optimizer(
     Learning rate, betas and weight decay are the role's where run.yaml gives them, else training's.
 
     Args:
-        like: the role of run.yaml whose settings count, for a role that a method makes itself; None is the role's own.
+        like: the role of run.yaml whose settings count; None is the role's own. A role that a method makes itself has none.
         learning_rate: instead of the settings' one.
 
     Raises:
@@ -33,17 +33,17 @@ def build_optimizer(
     parameters = handle.trainable_parameters()
     if not parameters:
         raise ValueError(f"role '{handle.name}' has no parameter that requires a gradient")
-    role, training = cfg.roles[like or handle.name], cfg.training
+    role, training = cfg.roles.get(like or handle.name), cfg.training
     if learning_rate is None:
-        learning_rate = training.learning_rate if role.learning_rate is None else role.learning_rate
+        learning_rate = training.learning_rate if role is None or role.learning_rate is None else role.learning_rate
     settings: dict[str, Any] = {
         "lr": learning_rate,
-        "betas": training.betas if role.betas is None else role.betas,
+        "betas": training.betas if role is None or role.betas is None else role.betas,
         "eps": training.adam_epsilon,
-        "weight_decay": training.weight_decay if role.weight_decay is None else role.weight_decay,
+        "weight_decay": training.weight_decay if role is None or role.weight_decay is None else role.weight_decay,
     }
     matrices = _matrices(handle) if training.optimizer == "muon" else []
-    if training.optimizer == "muon" and not (matrices or like):
+    if training.optimizer == "muon" and handle.name in cfg.roles and not matrices:
         found = f"muon, but the blocks of role '{handle.name}' have no matrices that are trained"
         raise ConfigError(Problem(found, "training.optimizer", fix="use adamw"))
     if matrices:

@@ -54,12 +54,12 @@ def build_lr_scheduler(optimizer: Optimizer, cfg: RunConfig, role: str, *, num_u
         num_updates: how many updates this optimizer makes over the whole run. A method that updates a role every k-th
             iteration passes max_train_steps // k; warm-up is counted in the same unit.
     """
-    training, own = cfg.training, cfg.roles[role]
+    training, own = cfg.training, cfg.roles.get(role)
     factor = partial(
         lr_factor,
-        schedule=training.lr_scheduler if own.lr_scheduler is None else own.lr_scheduler,
+        schedule=training.lr_scheduler if own is None or own.lr_scheduler is None else own.lr_scheduler,
         total=num_updates,
-        warmup=training.lr_warmup_steps if own.lr_warmup_steps is None else own.lr_warmup_steps,
+        warmup=training.lr_warmup_steps if own is None or own.lr_warmup_steps is None else own.lr_warmup_steps,
         cycles=training.lr_num_cycles,
         power=training.lr_power,
         floor=training.min_lr_ratio,

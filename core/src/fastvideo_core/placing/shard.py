@@ -57,7 +57,7 @@ def set_gradient_sync(bundle: RoleManager, enabled: bool) -> None:
 
 def is_offloaded(handle: RoleHandle, training: TrainingArgs) -> bool:
     """Whether the role's shards stay in host memory."""
-    return training.frozen_cpu_offload and not handle.trainable and context.world_size() > 1
+    return training.frozen_cpu_offload and not handle.is_saved and context.world_size() > 1
 
 
 def gathers_in_bfloat16(handle: RoleHandle, training: TrainingArgs | None) -> bool:

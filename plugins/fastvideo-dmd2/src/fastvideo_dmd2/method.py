@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol, TypeVar, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from fastvideo_core.config.run import RunConfig
@@ -33,7 +33,6 @@ from fastvideo_core.diffusion.timesteps import timestep_fractions
 from fastvideo_core.distributed import context
 from fastvideo_core.errors import ConfigError, ContractError, Problem
 from fastvideo_core.optim import build_lr_scheduler, build_optimizer
-from fastvideo_core.placing.shard import shard_roles
 from fastvideo_dmd2.adversarial import AdversarialGradient, AdversarialNeeds, AdversarialTerm, DiscriminatorHeads
 from fastvideo_dmd2.config import NOISE_AXIS, DMD2Config
 from fastvideo_dmd2.losses import critic_loss, dmd_gradient, dmd_loss
@@ -99,24 +98,30 @@ class DMD2Method(DistillMethod[Needs]):
         self._exit = (0, 0)  # (iteration, exit index): all accumulation rounds of an iteration leave at the same step
         self._teacher_was_sampled = False
 
-    def _adversarial_term(self) -> AdversarialTerm:
-        """The heads as a role of their own: optimized, sharded and checkpointed like any other."""
-        adapter = cast("AdversarialNeeds", self.adapter)
-        scorer = self.critic if self.config.adversarial_features == "critic" else self.teacher
+    @classmethod
+    def extra_roles(cls, cfg: RunConfig, bundle: RoleManager, adapter: Needs) -> Iterable[RoleHandle]:
+        """The discriminator's heads, where there is an adversarial term."""
+        config = cfg.method_config
+        assert isinstance(config, DMD2Config)
+        if config.adversarial_weight == 0:
+            return ()
+        scorer = bundle[config.adversarial_features]
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(stream_seed(self.cfg.training.seed, "discriminator"))
-            heads = DiscriminatorHeads(adapter.feature_channels(scorer)).to(context.device())
-        handle = RoleHandle("discriminator", {"heads": heads}, family=scorer.family, trainable=True)
-        shard_roles(RoleManager({handle.name: handle}))
-        self.bundle.roles[handle.name] = handle
-        self.role_modules[handle.name] = nn.ModuleDict(handle.modules)
+            torch.manual_seed(stream_seed(cfg.training.seed, "discriminator"))
+            channels = cast("AdversarialNeeds", adapter).feature_channels(scorer)
+            heads = DiscriminatorHeads(channels).to(context.device())
+        return (RoleHandle("discriminator", {"heads": heads}, family=scorer.family, trainable=True),)
+
+    def _adversarial_term(self) -> AdversarialTerm:
+        handle = self.bundle["discriminator"]
+        scorer = self.bundle[self.config.adversarial_features]
         rate = self.config.discriminator_learning_rate
         handle.optimizers["adamw"] = build_optimizer(handle, self.cfg, like="critic", learning_rate=rate)
         handle.lr_schedulers["adamw"] = build_lr_scheduler(
             handle.optimizers["adamw"], self.cfg, "critic", num_updates=self.cfg.training.max_train_steps
         )
         return AdversarialTerm(
-            adapter=adapter,
+            adapter=cast("AdversarialNeeds", self.adapter),
             scorer=scorer,
             heads=handle,
             trains_scorer=scorer is self.critic,

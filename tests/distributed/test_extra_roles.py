@@ -1,0 +1,63 @@
+"""A frozen role that a method makes and changes: placed like all others, saved, and the same to the bit after a resume."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fastvideo_core.checkpoint.weights import describe, read_role_weights
+from fastvideo_testing.ranks import run_ranks
+
+pytestmark = pytest.mark.distributed
+
+
+def train(out: Path, world_size: int, **options: Any) -> dict[str, dict[str, Any]]:
+    run_ranks("tests.distributed.averaged_target:train", {"out": out, **options}, world_size=world_size)
+    seen: dict[str, dict[str, Any]] = torch.load(out.parent / f"{out.name}.pt")
+    return seen
+
+
+def differing(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> list[str]:
+    assert one.keys() == other.keys()
+    return [name for name in one if not torch.equal(one[name], other[name])]
+
+
+@pytest.mark.parametrize(
+    ("world_size", "options"),
+    [(1, {}), (2, {}), (2, {"hsdp_replicate_dim": 2})],
+)
+def test_an_averaged_target_resumes_to_the_bit(tmp_path: Path, world_size: int, options: dict[str, Any]) -> None:
+    whole = train(tmp_path / "whole", world_size, **options)
+    start, end, placed = whole["start"], whole["end"], whole["placed"]
+    of_target = [name for name in end if name.startswith("target.")]
+    for name in of_target:
+        original = name.replace("target.", "student.")
+        assert torch.equal(start[name], start[original])
+        assert not torch.equal(end[name], start[name])
+        assert not torch.equal(end[name], end[original])
+        assert placed[name] == placed[original]
+    assert any("Shard" in placed[name] for name in of_target) is (world_size > 1)
+
+    middle = tmp_path / "whole" / "checkpoint-000003"
+    again = train(tmp_path / "again", world_size, resume_from_checkpoint=str(middle), **options)
+    assert differing(end, again["end"]) == []
+    info = describe(tmp_path / "again")
+    assert (info.copies, info.families["target"]) == ({"target": "student"}, "toy")
+    stored = read_role_weights(tmp_path / "again", "target", ema=False)["transformer"]
+    assert (
+        differing(
+            {f"target.transformer.{name}": value for name, value in stored.items()}, {n: end[n] for n in of_target}
+        )
+        == []
+    )
+
+
+def test_one_that_is_not_saved_does_not(tmp_path: Path) -> None:
+    """So that the test above sees what it is there for."""
+    whole = train(tmp_path / "whole", 1, kind="Forgotten")
+    middle = tmp_path / "whole" / "checkpoint-000003"
+    again = train(tmp_path / "again", 1, kind="Forgotten", resume_from_checkpoint=str(middle))
+    assert any(name.startswith("target.") for name in differing(whole["end"], again["end"]))
