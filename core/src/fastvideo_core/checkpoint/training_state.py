@@ -144,7 +144,7 @@ class RunState:
                 name: memory_of_optimizer(optimizer, stored["optimizers"][handle.name][name], names)
                 for name, optimizer in handle.optimizers.items()
             }
-            for handle in _trainable(self.method)
+            for handle in _saved(self.method)
         }
         like, _ = split(live)
         in_place = split({key: live[key] for key in ("roles", "optimizers")})[0].keys()

@@ -138,7 +138,9 @@ class _OwnWeights:
     """A WeightSource: networks that have their weights, as they are now."""
 
     def __init__(self, modules: Mapping[str, nn.Module]) -> None:
-        self._tensors = {name: dict(module.state_dict()) for name, module in modules.items()}
+        self._tensors: dict[str, dict[str, Tensor]] = {
+            name: dict(module.state_dict()) for name, module in modules.items()
+        }
 
     def tensor_names(self, module: str) -> Sequence[str]:
         return list(self._tensors[module])
