@@ -11,10 +11,9 @@ from torch import Tensor, nn
 
 from fastvideo_core.contracts.roles import RoleHandle
 from fastvideo_core.contracts.sampler import StudentSchedule
-from fastvideo_core.contracts.validator import FitsPrompts, SampledVideo, ValidationPrompt, ValidationRequest
+from fastvideo_core.contracts.validator import SampledVideo, ValidationPrompt, ValidationRequest
 from fastvideo_core.errors import ConfigError
 from fastvideo_data.path_sampler import PathSampler
-from fastvideo_data.sampling_validator import fit_prompts
 
 
 class Family:
@@ -33,8 +32,7 @@ class Family:
 
 def test_it_samples_fits_and_shifts_as_the_family_does(tmp_path: Path):
     sampler = PathSampler(RoleHandle("student", {"transformer": nn.Linear(1, 1)}), Family())
-    assert isinstance(sampler, FitsPrompts)  # so that core has its prompts fitted
-    (prompt,) = fit_prompts(sampler, [ValidationPrompt("a cat")])
+    (prompt,) = sampler.validator([ValidationPrompt("a cat")], seed=0).prompts
     request = ValidationRequest(sampler.handle, tmp_path, sampling_steps=1)
     video = sampler.sample(request, prompt, torch.Generator().manual_seed(3))
     again = sampler.sampler.sample(request, prompt, torch.Generator().manual_seed(3))
