@@ -119,8 +119,8 @@ MATHEMATICS: tuple[Mutation, ...] = (
     Mutation(
         "one score timestep for the whole micro-batch",
         f"{DMD2}/method.py",
-        "u = torch.rand(batch_size, generator=generator, device=generator.device)",
-        "u = torch.rand(1, generator=generator, device=generator.device).expand(batch_size)",
+        "u = torch.rand(size, generator=generator, device=generator.device)",
+        "u = torch.rand(1, generator=generator, device=generator.device).expand(size)",
         (f"{METHOD}::test_score_timesteps_are_per_sample_and_inside_the_bounds",),
     ),
     Mutation(
@@ -134,9 +134,9 @@ MATHEMATICS: tuple[Mutation, ...] = (
         "scores' timesteps clamped before they are shifted",
         f"{DMD2}/method.py",
         "t: Tensor = self.adapter.shift_and_clamp_timestep(u * total)\n"
-        "        return t.clamp(self.config.min_timestep_ratio * total, self.config.max_timestep_ratio * total)",
+        "            return t.clamp(self.config.min_timestep_ratio * total, self.config.max_timestep_ratio * total)",
         "bounded = (u * total).clamp(self.config.min_timestep_ratio * total, self.config.max_timestep_ratio * total)\n"
-        "        return self.adapter.shift_and_clamp_timestep(bounded)",
+        "            return self.adapter.shift_and_clamp_timestep(bounded)",
         (f"{METHOD}::test_score_timesteps_are_shifted_first_and_clamped_then",),
     ),
     Mutation(
@@ -218,29 +218,29 @@ MATHEMATICS: tuple[Mutation, ...] = (
     Mutation(
         "the last call of the schedule never drawn as exit",
         f"{DMD2}/method.py",
-        "torch.randint(len(self.schedule), ()",
-        "torch.randint(max(1, len(self.schedule) - 1), ()",
+        "torch.randint(len(self._exits), ()",
+        "torch.randint(max(1, len(self._exits) - 1), ()",
         (f"{METHOD}::test_only_the_steps_up_to_the_exit_are_run",),
     ),
     Mutation(
         "one exit for all samples of the data",
         f"{DMD2}/method.py",
-        "(batch_size,), generator=generator, device=generator.device)\n        return",
-        "(1,), generator=generator, device=generator.device).expand(batch_size)\n        return",
+        "(size,), generator=generator, device=generator.device)\n            return",
+        "(1,), generator=generator, device=generator.device).expand(size)\n            return",
         (f"{METHOD}::test_data_latent_mode_noises_each_sample_of_the_data_to_its_own_exit_step",),
     ),
     Mutation(
         "the last call of the schedule never drawn for the data",
         f"{DMD2}/method.py",
-        "torch.randint(len(self.schedule), (batch_size,)",
-        "torch.randint(len(self.schedule) - 1, (batch_size,)",
+        "torch.randint(len(self._exits), (size,)",
+        "torch.randint(len(self._exits) - 1, (size,)",
         (f"{METHOD}::test_data_latent_mode_draws_every_step_of_the_schedule_alike_and_other_ones_on_other_ranks",),
     ),
     Mutation(
         "the data's exits drawn alike on all ranks",
-        f"{DMD2}/method.py",
-        'self.rng.local("exit_steps")',
-        'self.rng.shared("exit_steps")',
+        f"{CORE}/contracts/noise_ranges.py",
+        "local = rng.local(stream)",
+        "local = rng.shared(stream)",
         (f"{METHOD}::test_data_latent_mode_draws_every_step_of_the_schedule_alike_and_other_ones_on_other_ranks",),
     ),
     Mutation(
