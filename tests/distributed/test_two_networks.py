@@ -12,7 +12,7 @@ import torch
 from tests.distributed.ranks import run_workers
 from tests.distributed.two_networks import STEPS
 
-pytestmark = pytest.mark.distributed
+pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 
 
 def train(out: Path, world_size: int, method: str, **options: Any) -> Path:
@@ -57,6 +57,15 @@ def test_an_iteration_moves_one_network_of_a_role_and_leaves_the_other_s_bits(tr
     assert {name for names in networks for name in names} == {f"{role}.transformer", f"{role}.transformer_2"}
     if method == "dmd2":
         assert ["student.transformer" in names for names in moved] == [False, True] * (STEPS // 2)
+
+
+def test_a_run_that_is_resumed_while_one_network_was_never_stepped_ends_with_the_same_bits(trained, tmp_path):
+    method, one, two = trained
+    for world_size, straight in ((1, one), (2, two)):
+        out = tmp_path / str(world_size)
+        train(out, world_size, method, training={"max_train_steps": {"finetune": 1, "dmd2": 2}[method]})
+        train(out, world_size, method, training={"resume_from_checkpoint": "latest"})
+        assert distance(straight, out) == 0
 
 
 def test_accumulated_rounds_keep_the_range_of_their_iteration(tmp_path):

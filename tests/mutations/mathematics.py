@@ -144,7 +144,7 @@ MATHEMATICS: tuple[Mutation, ...] = (
         f"{DMD2}/method.py",
         "return t.clamp(self.config.min_timestep_ratio * total, self.config.max_timestep_ratio * total)",
         "low, high = self.config.min_timestep_ratio, self.config.max_timestep_ratio\n"
-        "        return low * total + (high - low) * t",
+        "            return low * total + (high - low) * t",
         (f"{METHOD}::test_score_timesteps_are_shifted_first_and_clamped_then",),
     ),
     # --- metrics

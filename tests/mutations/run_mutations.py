@@ -29,6 +29,7 @@ import pytest
 from adversarial import ADVERSARIAL_TERM
 from mathematics import MATHEMATICS
 from mutation import Mutation
+from routing import ROUTES
 from updates import UPDATES_AND_LOOP
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,7 +38,7 @@ COPIED = (*(f"{package}/{part}" for package in PACKAGES for part in ("src", "tes
 LIBRARIES = ("torch._dynamo", "torch.distributed.checkpoint", "torch.distributed.fsdp", "torch.distributed.tensor")
 LIBRARIES += ("av", "importlib_metadata", "pluggy", "pyarrow.parquet", "pydantic", "safetensors.torch", "yaml")
 PROCESSES = 2
-MUTATIONS = (*MATHEMATICS, *UPDATES_AND_LOOP, *ADVERSARIAL_TERM)
+MUTATIONS = (*MATHEMATICS, *UPDATES_AND_LOOP, *ADVERSARIAL_TERM, *ROUTES)
 
 
 @dataclass

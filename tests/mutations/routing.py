@@ -1,0 +1,81 @@
+"""Mistakes in whom a call reaches: families, networks for ranges of noise levels, both halves of guidance, shared samples."""
+
+from __future__ import annotations
+
+from mutation import CORE, Mutation
+
+RANGES = "core/tests/contracts/test_noise_ranges.py"
+ONE_RANGE = f"{RANGES}::test_an_iteration_has_one_range_on_all_ranks_and_in_all_rounds_and_the_run_has_both"
+COMMON = f"{RANGES}::test_all_roles_that_are_called_at_a_timestep_have_one_network_for_an_iteration"
+BORDERS = "core/tests/diffusion/test_noise_ranges.py"
+ROUTING = "core/tests/contracts/test_routing.py"
+
+DRAWS = f"{CORE}/contracts/noise_ranges.py"
+
+ROUTES: tuple[Mutation, ...] = (
+    Mutation("the noise range drawn per rank", DRAWS, "rng.shared(shared)", "rng.local(shared)", (ONE_RANGE,)),
+    Mutation(
+        "the noise range drawn anew in every round",
+        DRAWS,
+        "if self._decided.get(shared, (None,))[0] != iteration:",
+        "if True:",
+        (ONE_RANGE,),
+    ),
+    Mutation("samples outside of the noise range", DRAWS, "!= part).any():", "!= part).all():", (ONE_RANGE,)),
+    Mutation(
+        "noise ranges of the first role alone",
+        DRAWS,
+        "[noise_ranges_of(adapter, handle) for handle in handles], axis",
+        "[noise_ranges_of(adapter, handle) for handle in handles[:1]], axis",
+        (COMMON,),
+    ),
+    Mutation(
+        "noise ranges of untrained networks drawn",
+        DRAWS,
+        "if part in allowed:",
+        "if True:",
+        (f"{RANGES}::test_a_role_of_which_one_network_is_trained_is_trained_in_its_range",),
+    ),
+    Mutation(
+        "noise ranges of a call's samples not compared",
+        DRAWS,
+        "== {low * parts + low}:",
+        "== {low * parts + high}:",
+        (f"{RANGES}::test_a_call_of_samples_on_both_sides_of_a_border_is_ended_with_words",),
+    ),
+    Mutation(
+        "a border given to the noise range below it",
+        f"{CORE}/diffusion/noise_ranges.py",
+        "right=True",
+        "right=False",
+        (f"{BORDERS}::test_a_border_belongs_to_the_range_above_it_and_the_ends_to_the_outer_ranges",),
+    ),
+    Mutation(
+        "a role's call sent to the recipe's family",
+        f"{CORE}/contracts/routing.py",
+        "adapter = self._adapters.get(handle.family)",
+        "adapter = self._main",
+        (f"{ROUTING}::test_each_call_goes_to_the_adapter_of_its_role_and_the_rest_to_the_recipe_s",),
+    ),
+    Mutation(
+        "generators of two families under one name",
+        f"{CORE}/contracts/routing.py",
+        'f"{family}/{name}" if several else name',
+        "name",
+        (f"{ROUTING}::test_every_family_is_started_and_gives_its_generators",),
+    ),
+    Mutation(
+        "the context not doubled for guidance",
+        f"{CORE}/contracts/batch.py",
+        "context={key: torch.cat([value] * 2) for key, value in self.context.items()},",
+        "context=self.context,",
+        ("core/tests/test_core_data_types.py::test_guidance_doubles_the_context_and_swaps_only_the_conditioning",),
+    ),
+    Mutation(
+        "processes that share a sample draw differently",
+        f"{CORE}/contracts/method.py",
+        "RandomStreams(cfg.training.seed, self.mesh.data_rank,",
+        "RandomStreams(cfg.training.seed, context.rank(),",
+        ("core/tests/distributed/test_mesh.py::test_processes_that_share_samples_draw_and_read_alike",),
+    ),
+)
