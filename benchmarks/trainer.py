@@ -29,10 +29,10 @@ from fastvideo_core.contracts.rng import RandomStreams
 from fastvideo_core.dispatch.load import load_run_config
 from fastvideo_core.dispatch.runtime import DistillRuntime, build_runtime_from_config
 from fastvideo_core.registry import PluginRegistry
-from fastvideo_core.tracking.memory import InMemoryTracker
 from fastvideo_core.training.trainer import DistillTrainer
 from fastvideo_data.data_set import DataSet
 from fastvideo_data.schema import encode_tensor, key_value_metadata, t2v_schema, write_part
+from fastvideo_testing.tracker import InMemoryTracker
 from fastvideo_wan.tiny import write_tiny_pipeline
 
 TARGET = 1.05

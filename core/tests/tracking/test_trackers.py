@@ -16,9 +16,9 @@ from fastvideo_core.contracts.tracker import NullTracker
 from fastvideo_core.errors import UserError
 from fastvideo_core.tracking import build
 from fastvideo_core.tracking.build import build_tracker
-from fastvideo_core.tracking.memory import InMemoryTracker, LoggedVideo
 from fastvideo_core.tracking.multi import MultiTracker
 from fastvideo_data.video_files import animated_gif, write_contact_sheet, write_video
+from fastvideo_testing.tracker import InMemoryTracker, LoggedVideo
 
 
 @pytest.fixture

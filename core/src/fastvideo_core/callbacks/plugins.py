@@ -4,37 +4,17 @@ from __future__ import annotations
 
 from fastvideo_core.registry.specs import CallbackPlugin
 
-EMA = CallbackPlugin(
-    name="ema",
-    api=(1, 0),
-    impl="fastvideo_core.callbacks.ema:EMACallback",
-    config="fastvideo_core.callbacks.config:EMAConfig",
-)
 
-GRAD_NORM = CallbackPlugin(
-    name="grad_norm",
-    api=(1, 0),
-    impl="fastvideo_core.callbacks.grad_norm:GradNormCallback",
-    config="fastvideo_core.callbacks.config:GradNormConfig",
-)
+def _spec(name: str, callback: str) -> CallbackPlugin:
+    impl, config = (
+        f"fastvideo_core.callbacks.{name}:{callback}Callback",
+        f"fastvideo_core.callbacks.config:{callback}Config",
+    )
+    return CallbackPlugin(name=name, api=(1, 0), impl=impl, config=config)
 
-THROUGHPUT = CallbackPlugin(
-    name="throughput",
-    api=(1, 0),
-    impl="fastvideo_core.callbacks.throughput:ThroughputCallback",
-    config="fastvideo_core.callbacks.config:ThroughputConfig",
-)
 
-PROFILER = CallbackPlugin(
-    name="profiler",
-    api=(1, 0),
-    impl="fastvideo_core.callbacks.profiler:ProfilerCallback",
-    config="fastvideo_core.callbacks.config:ProfilerConfig",
-)
-
-EARLY_STOP = CallbackPlugin(
-    name="early_stop",
-    api=(1, 0),
-    impl="fastvideo_core.callbacks.early_stop:EarlyStopCallback",
-    config="fastvideo_core.callbacks.config:EarlyStopConfig",
-)
+EMA = _spec("ema", "EMA")
+GRAD_NORM = _spec("grad_norm", "GradNorm")
+THROUGHPUT = _spec("throughput", "Throughput")
+PROFILER = _spec("profiler", "Profiler")
+EARLY_STOP = _spec("early_stop", "EarlyStop")

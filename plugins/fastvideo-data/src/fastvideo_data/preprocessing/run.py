@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastvideo_core.config.output_folder import check_data_output
 from fastvideo_core.errors import DataError, Problem, foreign_file
 from fastvideo_core.launch.stdio import say
 from fastvideo_data.encoder import AudioEncoder, LatentEncoder
@@ -21,6 +20,7 @@ from fastvideo_data.preprocessing.account import Noted, PreprocessReport, Skippe
 from fastvideo_data.preprocessing.audio import SoundTrack, Waveform
 from fastvideo_data.preprocessing.encoded_captions import EncodedCaption, encode_captions
 from fastvideo_data.preprocessing.file_state import FileState
+from fastvideo_data.preprocessing.output_folder import check_data_output
 from fastvideo_data.preprocessing.part_files import ItemRecord, PartFiles, VideoRecord
 from fastvideo_data.preprocessing.progress import progress
 from fastvideo_data.preprocessing.raw_videos import IMAGE_SUFFIXES, Source, SourceItem, discover
