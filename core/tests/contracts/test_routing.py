@@ -10,7 +10,9 @@ import torch
 
 from fastvideo_core.contracts.adapter import DistillAdapter, HasRngGenerators, OnTrainStart
 from fastvideo_core.contracts.roles import RoleHandle
-from fastvideo_core.contracts.routing import route
+from fastvideo_core.contracts.routing import route, route_validator
+from fastvideo_core.contracts.tracker import NullTracker
+from fastvideo_core.contracts.validator import Unwatched, ValidationRequest, WatchedValidator
 from fastvideo_core.errors import ContractError
 
 
@@ -114,3 +116,36 @@ def test_a_role_whose_family_has_no_such_call_is_named():
     adapter = route({"one": Family("one"), "other": Poor()}, "one")
     with pytest.raises(ContractError, match=r"roles.teacher.family: 'predict_noise' is called with role 'teacher'"):
         adapter.predict_noise(TEACHER, None, None, None, conditional=True)
+
+
+class Validator:
+    """Notes what it samples."""
+
+    def __init__(self) -> None:
+        self.watch: Any = None
+        self.sampled: list[str] = []
+
+    def set_tracker(self, tracker: Any) -> None:
+        self.tracker = tracker
+
+    def log_validation(self, step: int, request: ValidationRequest) -> None:
+        self.sampled.append(request.sample_handle.name)
+
+
+def test_a_role_is_sampled_by_its_own_family_s_validator(tmp_path):
+    one, other, tracker = Validator(), Validator(), NullTracker()
+    routed = route_validator({"one": one, "other": other})
+    assert isinstance(routed, WatchedValidator)
+    routed.set_tracker(tracker)
+    routed.watch = watch = Unwatched()
+    for handle in (TEACHER, STUDENT):
+        routed.log_validation(1, ValidationRequest(handle, tmp_path))
+    assert (one.sampled, other.sampled) == (["student"], ["teacher"])
+    assert one.tracker is other.tracker is tracker
+    assert one.watch is other.watch is watch
+    assert route_validator({"one": one}) is one
+    assert route_validator({"one": None, "other": None}) is None
+    alone = route_validator({"one": one, "other": None})
+    assert alone is not None
+    alone.log_validation(2, ValidationRequest(TEACHER, tmp_path))
+    assert one.sampled == ["student"]

@@ -12,6 +12,14 @@ from torch import Tensor
 from fastvideo_core.contracts.adapter import HasRngGenerators, OnTrainStart, check_adapter, role_parameter
 from fastvideo_core.contracts.noise_ranges import RangeCheck, axis_length, noise_ranges_of
 from fastvideo_core.contracts.roles import RoleHandle
+from fastvideo_core.contracts.tracker import Tracker
+from fastvideo_core.contracts.validator import (
+    DistillValidator,
+    SamplingWatch,
+    Unwatched,
+    ValidationRequest,
+    WatchedValidator,
+)
 from fastvideo_core.diffusion.noise_ranges import Ranges, boundaries
 from fastvideo_core.errors import ContractError, Problem
 
@@ -143,3 +151,42 @@ def _all_generators(self: _Routed) -> dict[str, torch.Generator]:
         if isinstance(adapter, HasRngGenerators)
         for name, generator in adapter.get_rng_generators().items()
     }
+
+
+def route_validator(validators: Mapping[str, DistillValidator | None]) -> DistillValidator | None:
+    """The validator of a run: with one family its own; with several, each role is sampled by its own family's.
+
+    A role whose family has none is not sampled.
+
+    Args:
+        validators: by family.
+    """
+    made = {family: validator for family, validator in validators.items() if validator is not None}
+    if len(validators) == 1 or not made:
+        return next(iter(made.values()), None)
+    return _RoutedValidator(made)
+
+
+class _RoutedValidator:
+    def __init__(self, validators: Mapping[str, DistillValidator]) -> None:
+        self._validators = validators
+        self._watch: SamplingWatch = Unwatched()
+
+    @property
+    def watch(self) -> SamplingWatch:
+        return self._watch
+
+    @watch.setter
+    def watch(self, watch: SamplingWatch) -> None:
+        self._watch = watch
+        for validator in self._validators.values():
+            if isinstance(validator, WatchedValidator):
+                validator.watch = watch
+
+    def set_tracker(self, tracker: Tracker) -> None:
+        for validator in self._validators.values():
+            validator.set_tracker(tracker)
+
+    def log_validation(self, step: int, request: ValidationRequest) -> None:
+        if (validator := self._validators.get(request.sample_handle.family)) is not None:
+            validator.log_validation(step, request)

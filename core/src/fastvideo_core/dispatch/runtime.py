@@ -18,7 +18,7 @@ from fastvideo_core.contracts.family import ModelComponents
 from fastvideo_core.contracts.method import DistillMethod, check_parameters
 from fastvideo_core.contracts.rng import stream_seed
 from fastvideo_core.contracts.roles import RoleHandle, RoleManager
-from fastvideo_core.contracts.routing import check_adapters, route
+from fastvideo_core.contracts.routing import check_adapters, route, route_validator
 from fastvideo_core.dispatch.examine import examine
 from fastvideo_core.dispatch.plugins import build_callbacks, used_plugins
 from fastvideo_core.dispatch.role_weights import layered, load_role
@@ -142,7 +142,7 @@ def build_checkpoint_manager(run: Run) -> CheckpointManager:
 def build_components(run: Run) -> ModelComponents:
     """Every family of the run builds its own roles; the adapter sends each call to its role's family.
 
-    Validator and dataloader are those of the recipe's family.
+    The dataloader is that of the recipe's family; each role is sampled by its own family's validator.
     """
     based = run.based
     built = {name: family.build(based) for name, family in run.families.items()}
@@ -154,6 +154,7 @@ def build_components(run: Run) -> ModelComponents:
     main.bundle = RoleManager({name: roles[name] for name in run.cfg.roles if name in roles})
     adapters = {name: components.adapter for name, components in built.items()}
     main.adapter = route(adapters, run.cfg.recipe.family, main.bundle)
+    main.validator = route_validator({name: components.validator for name, components in built.items()})
     for handle in main.bundle:
         source = run.sources[handle.name]
         if handle.weights is None:
