@@ -90,7 +90,7 @@ WRONG = [
     (
         "test_it_is_built_from_its_config_and_its_hooks_exist",
         [("def step_end", "def step_ends")],
-        "no hook 'step_ends'",
+        "unknown hook 'step_ends'",
     ),
     (
         "test_it_is_built_from_its_config_and_its_hooks_exist",

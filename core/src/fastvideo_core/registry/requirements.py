@@ -6,8 +6,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from importlib_metadata import PackageNotFoundError, distribution
-from packaging.requirements import InvalidRequirement, Requirement
-from packaging.version import InvalidVersion, Version
 
 NOTHING = "nothing"
 """What there is of a distribution that is not installed."""
@@ -40,6 +38,10 @@ def unmet_of(name: str) -> tuple[Unmet, ...]:
 
 def unmet_requirements(required: Iterable[str]) -> Iterator[Unmet]:
     """Which of a distribution's requirements are not met here; those of its extras do not count."""
+    # Here, because it is a third of what most commands import.
+    from packaging.requirements import InvalidRequirement, Requirement
+    from packaging.version import InvalidVersion, Version
+
     for text in required:
         try:
             requirement = Requirement(text)
