@@ -104,7 +104,31 @@ def _parameters(function: Any) -> list[str]:
 
 OTHER_OPTIMIZER = '        self.seen = 0\n        self.teacher.optimizers["adamw"] = torch.optim.SGD([{}], 0.1)\n'
 
+AVERAGED = """\
+    @classmethod
+    def extra_roles(cls, cfg, bundle, adapter):
+        return [bundle["student"].copy("target")]
+
+    @torch.no_grad()
+    def optimizers_schedulers_step(self, iteration):
+        super().optimizers_schedulers_step(iteration)
+        for (_, average), (_, p) in zip(self.bundle["target"].named_parameters(), self.student.named_parameters()):
+            average.lerp_(p, 0.5)
+
+    def checkpoint_state"""
+"""A target that is averaged and not saved."""
+
 WRONG = [
+    (
+        "test_an_update_changes_the_due_roles_and_nothing_else",
+        [("    def checkpoint_state", AVERAGED)],
+        r"step 1 changed transformer\..* of target, which is frozen \(one that the method changes is `saved`\)",
+    ),
+    (
+        "test_a_resumed_run_ends_like_one_that_was_never_interrupted",
+        [("    def checkpoint_state", AVERAGED)],
+        "weights of target differ",
+    ),
     (
         "test_it_is_healthy_in_the_list_of_plug_ins",
         [("config=Config", 'config="json:dumps"')],

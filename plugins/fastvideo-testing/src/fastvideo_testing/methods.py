@@ -201,8 +201,8 @@ class MethodPluginSuite(PluginSuite):
                 moved = changed(before[handle.name], after)
                 if handle.name in due:
                     assert moved, f"step {record.step} updates {handle.name}, but not one of its weights changed"
-                else:
-                    why = "is frozen" if not handle.trainable else "is not due"
+                elif handle.trainable or not handle.is_saved:
+                    why = "is frozen (one that the method changes is `saved`)" if not handle.trainable else "is not due"
                     assert not moved, f"step {record.step} changed {moved[0]} of {handle.name}, which {why}"
                 before[handle.name] = after
                 left = [name for name, p in handle.named_parameters() if p.grad is not None]
