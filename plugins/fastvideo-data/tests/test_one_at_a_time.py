@@ -10,7 +10,6 @@ from pathlib import Path
 
 from fastvideo_core.cli.main import main
 from fastvideo_core.dispatch.own_folder import alone_in_data
-from fastvideo_core.registry import PluginRegistry
 from fastvideo_data.loading.file_scan import scan_files
 
 from .tiny_data import FakeEncoder
@@ -37,15 +36,12 @@ def another_process(folder: Path) -> Iterator[int]:
 def test_a_second_preprocess_into_a_data_set_is_refused(tmp_path, monkeypatch, capsys):
     (tmp_path / "p.txt").write_text("a cat\n")
     encodes = []
-    get, resolve = PluginRegistry.get, PluginRegistry.resolve
 
-    def made(*_, **__):
-        return encodes.append("made") or FakeEncoder()
+    class Family:
+        def encoder(self, *_, **__):
+            return encodes.append("made") or FakeEncoder()
 
-    monkeypatch.setattr(
-        PluginRegistry, "get", lambda self, kind, name: None if kind == "models" else get(self, kind, name)
-    )
-    monkeypatch.setattr(PluginRegistry, "resolve", lambda self, *of: made if of[0] is None else resolve(self, *of))
+    monkeypatch.setattr("fastvideo_core.contracts.family.open_family", lambda *_: Family())
     command = ["preprocess", "--family", "toy", "--model", "m", "--input", str(tmp_path / "p.txt")]
     command += ["--output", str(tmp_path / "data")]
     with another_process(tmp_path / "data") as pid:
