@@ -4,38 +4,56 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
 
 import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 
-def in_thread(work: Callable[[], None]) -> Future[None]:
-    """Runs a function in a thread that ends with the process.
+class Background:
+    """Runs a function at once, in a thread when `threaded`; what it raises is kept for `wait`.
 
-    Not an executor's (as DCP's async_save has), for which Python waits at exit: a process whose peers are gone must not
-    hang on work that it shares with them.
+    The thread ends with the process, unlike an executor's (as DCP's async_save has): a process whose peers are gone must not
+    hang on work that it shares with them. `wait` returns when the thread has ended, unlike a future's: a process that exits while
+    a thread lets go of tensors is aborted.
     """
-    future: Future[None] = Future()
-    threading.Thread(target=_run, args=(work, future), name="fastvideo-checkpoint", daemon=True).start()
-    return future
 
+    def __init__(self, work: Callable[[], None], *, threaded: bool) -> None:
+        self._work = work
+        self.error: BaseException | None = None
+        self._thread: threading.Thread | None = None
+        if threaded:
+            self._thread = threading.Thread(target=self._run, name="fastvideo-checkpoint", daemon=True)
+            self._thread.start()
+        else:
+            self._run()
 
-def here(work: Callable[[], None]) -> Future[None]:
-    """Runs a function at once; what it raises is in the future, as `in_thread` has it."""
-    future: Future[None] = Future()
-    _run(work, future)
-    return future
+    def _run(self) -> None:
+        try:
+            self._work()
+        except BaseException as error:
+            self.error = error
 
+    def _is_done(self) -> bool:
+        return self._thread is None or not self._thread.is_alive()
 
-def _run(work: Callable[[], None], future: Future[None]) -> None:
-    try:
-        work()
-    except BaseException as error:
-        future.set_exception(error)
-    else:
-        future.set_result(None)
+    def succeeded(self) -> bool:
+        """Whether the work is done, without an error."""
+        return self._is_done() and self.error is None
+
+    def failed(self) -> bool:
+        """Whether the work is done, with an error."""
+        return self._is_done() and self.error is not None
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Waits for the end of the work, `timeout` seconds at most; whether it was reached. Raises what the work raised."""
+        if self._thread is not None:
+            self._thread.join(timeout)
+            if self._thread.is_alive():
+                return False
+        if self.error is not None:
+            raise self.error
+        return True
 
 
 class HostCopies:

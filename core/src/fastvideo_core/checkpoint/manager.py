@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
-from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from fastvideo_core import __version__
 from fastvideo_core.checkpoint import storage
-from fastvideo_core.checkpoint.background import HostCopies, here, in_thread
+from fastvideo_core.checkpoint.background import Background, HostCopies
 from fastvideo_core.checkpoint.choice import Choice, choose
 from fastvideo_core.checkpoint.document import FORMAT, CheckpointDocument, StoredFile, read_checked, write_document
 from fastvideo_core.checkpoint.rank_state import OwnState, separate, with_own_state
@@ -52,10 +51,7 @@ class _Writing:
 
     target: Path
     step: int
-    work: Future[None]
-
-    def failed(self) -> bool:
-        return self.work.done() and self.work.exception() is not None
+    work: Background
 
 
 class CheckpointManager:
@@ -142,8 +138,8 @@ class CheckpointManager:
             tensors = self._copies.take(tensors)
         snapshot = _Snapshot(step, tensors, skeleton, collect_rng(run.method), own)
         self._saved_step = step
-        begin = in_thread if self._background else here
-        self._writing = _Writing(target, step, begin(lambda: self._write(target, snapshot, crew)))
+        work = Background(lambda: self._write(target, snapshot, crew), threaded=self._background)
+        self._writing = _Writing(target, step, work)
         waits = not self._background or (earlier is not None and not self._skip_errors)
         failure = self._end_writing() if waits else None
         if self._skip_errors:
@@ -160,14 +156,14 @@ class CheckpointManager:
         writing = self._writing
         if writing is None:
             return
-        if writing.failed() and self._skip_errors:
-            self._log_failure(writing)
-        elif writing.work.done() and not writing.failed():
+        if writing.work.succeeded():
             self._end_writing()
+        elif writing.work.failed() and self._skip_errors:
+            self._log_failure(writing)
 
     def must_save(self) -> bool:
         """Whether this process knows that the run must end with a checkpoint, as the one before could not be written."""
-        return self._writing is not None and self._writing.failed() and not self._skip_errors
+        return self._writing is not None and self._writing.work.failed() and not self._skip_errors
 
     def finish(self) -> None:
         """Waits for the checkpoint that is being written. Collective.
@@ -184,10 +180,10 @@ class CheckpointManager:
         writing, self._writing = self._writing, None
         if writing is None:
             return
-        wait([writing.work], None if context.world_size() == 1 else _PATIENCE)
-        if not writing.work.done():
-            logger.error("%s is not complete: other processes are gone", writing.target)
-        elif (error := writing.work.exception()) is not None:
+        try:
+            if not writing.work.wait(None if context.world_size() == 1 else _PATIENCE):
+                logger.error("%s is not complete: other processes are gone", writing.target)
+        except Exception as error:
             logger.error("%s", error)
 
     def _end_writing(self) -> CheckpointWriteError | None:
@@ -196,7 +192,7 @@ class CheckpointManager:
         if writing is None:
             return None
         try:
-            writing.work.result()
+            writing.work.wait()
         except CheckpointWriteError as error:
             self._saved_step, self._failure = None, error
             if self._skip_errors:
@@ -215,7 +211,7 @@ class CheckpointManager:
         self._failures += 1
         logger.error(
             "%s\n    training goes on (training.on_checkpoint_error: skip); checkpoints that could not be written: %d",
-            writing.work.exception(),
+            writing.work.error,
             self._failures,
         )
 
