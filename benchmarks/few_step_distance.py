@@ -33,10 +33,10 @@ from fastvideo_core.dispatch.role_weights import load_role
 from fastvideo_core.dispatch.trained_model import open_trained_model
 from fastvideo_core.registry import PluginRegistry
 from fastvideo_data.schema import encode_tensor, key_value_metadata, t2v_schema, write_part
+from fastvideo_diffusers.text import pad_text
 from fastvideo_wan.folder import open_folder
 from fastvideo_wan.network import predict_velocity
 from fastvideo_wan.schedule import many_step_scheduler
-from fastvideo_wan.text import pad_text
 from fastvideo_wan.tiny import write_tiny_pipeline
 
 MARGIN = 0.8
@@ -221,7 +221,7 @@ def by_caption(texts: Sequence[Tensor], seed: int, sample: Callable[[Tensor, Ten
     drawn = []
     for text in texts:
         noise = torch.randn(PER_CAPTION, *LATENT, generator=generator)
-        drawn.append(sample(noise, pad_text(text[None]).expand(PER_CAPTION, -1, -1)))
+        drawn.append(sample(noise, pad_text(text[None], 512)[0].expand(PER_CAPTION, -1, -1)))
     return drawn
 
 

@@ -19,10 +19,12 @@ from fastvideo_core.registry import PluginRegistry
 from fastvideo_data.data_set import DataSet
 from fastvideo_data.preprocessing.raw_videos import discover
 from fastvideo_data.validation_prompts import read_validation_prompts
+from fastvideo_diffusers.loading import load_tokenizer
 from fastvideo_diffusers.pipeline_files import check_undamaged
 from fastvideo_tools.report.read import read_run
 from fastvideo_wan.folder import COMPONENTS
-from fastvideo_wan.loading import load_text_encoder, load_transformer, load_vae, outline_transformer
+from fastvideo_wan.loading import load_transformer, load_vae, outline_transformer
+from fastvideo_wan.text import TextEncoder
 from tests.families import Kind as Family
 from tests.fuzz import damage
 
@@ -98,8 +100,8 @@ def pipeline(ground: Ground, folder: Path) -> Kind:
     loaders: dict[str, Callable[[str], object]] = {
         "transformer": lambda path: load_transformer(path, dtype=torch.float32, device=CPU),
         "vae": lambda path: load_vae(path, device=CPU),
-        "text_encoder": lambda path: load_text_encoder(path, dtype=torch.float32, device=CPU),
-        "tokenizer": lambda path: load_text_encoder(path, dtype=torch.float32, device=CPU)[0]("a cat"),
+        "text_encoder": lambda path: TextEncoder(path, dtype=torch.float32, device=CPU).module(),
+        "tokenizer": lambda path: load_tokenizer(path, where="path")("a cat"),
     }
 
     def read(copy: Path, file: str) -> None:

@@ -31,7 +31,7 @@ OPTIONS = {"height": 64, "width": 96, "num_frames": 9}
 def trained(tiny):
     """Weights that are not the base's."""
     folder = open_folder(tiny, where="x")
-    state = folder.generation.load_transformer(tiny, dtype=torch.float32, device=CPU, where="x").state_dict()
+    state = folder.traits.load_transformer(tiny, dtype=torch.float32, device=CPU, where="x").state_dict()
     generator = torch.Generator().manual_seed(9)
     return {name: value + 0.05 * torch.randn(value.shape, generator=generator) for name, value in state.items()}
 
@@ -170,7 +170,7 @@ def test_weights_keep_their_dtype_and_values(tiny, trained, tmp_path):
     half = {name: value.bfloat16() for name, value in trained.items()}
     _export(tiny, tmp_path / "out", half)
     folder = open_folder(str(tmp_path / "out"), where="x")
-    loaded = folder.generation.load_transformer(folder.path, dtype=torch.float32, device=CPU, where="x").state_dict()
+    loaded = folder.traits.load_transformer(folder.path, dtype=torch.float32, device=CPU, where="x").state_dict()
     assert all(torch.equal(loaded[name], value.float()) for name, value in half.items())
 
 
@@ -249,6 +249,6 @@ def filter_repo_objects_matches(name: str, patterns: list[str]) -> bool:
 @pytest.mark.parametrize(("streams", "told"), [(("video",), True), (None, False)])
 def test_a_run_on_video_alone_is_told_that_the_plain_pipeline_makes_sound(tiny_ltx2, tmp_path, streams, told):
     folder = open_folder(tiny_ltx2, where="x")
-    state = folder.generation.load_transformer(tiny_ltx2, dtype=torch.float32, device=CPU, where="x").state_dict()
+    state = folder.traits.load_transformer(tiny_ltx2, dtype=torch.float32, device=CPU, where="x").state_dict()
     notes = _export(tiny_ltx2, tmp_path / "out", state, config=LtxConfig(streams=streams))
     assert any("trained on video alone; LTX2Pipeline makes sound too" in note for note in notes) == told

@@ -30,7 +30,7 @@ def _edit(path: Path, **changes) -> None:
 
 
 def _load(path: str, dtype: torch.dtype = torch.float32) -> torch.nn.Module:
-    generation = open_folder(path, where="path").generation
+    generation = open_folder(path, where="path").traits
     return generation.load_transformer(path, dtype=dtype, device=CPU, where="path")
 
 
@@ -43,7 +43,7 @@ def _refusal(path: Path) -> str:
 
 def test_the_facts_of_a_folder(tiny, tiny_condition):
     folder = open_folder(tiny, where="x")
-    assert folder.generation.name == "LTX-Video"
+    assert folder.traits.name == "LTX-Video"
     assert (folder.text_dim, folder.text_length, folder.channels) == (32, 128, 128)
     assert (folder.temporal_factor, folder.spatial_factor, folder.num_train_timesteps) == (8, 32, 1000)
     stored = load_file(Path(tiny) / "vae" / "diffusion_pytorch_model.safetensors")
@@ -190,7 +190,7 @@ def test_the_outline_has_the_networks_shapes_and_no_weights(tiny, tmp_path):
 def test_loading_leaves_the_random_state_alone(tiny):
     before = torch.get_rng_state()
     folder = open_folder(tiny, where="x")
-    folder.generation.caption_encoder(folder, device=CPU, dtype=torch.bfloat16).module()
+    folder.traits.caption_encoder(folder, device=CPU, dtype=torch.bfloat16).module()
     _load(tiny, torch.bfloat16)
     assert torch.equal(torch.get_rng_state(), before)
 

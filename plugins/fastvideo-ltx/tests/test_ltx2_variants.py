@@ -57,7 +57,7 @@ def test_ltx23_trains_on_video_alone_too(ltx23, run_config):
 
 def test_a_folder_says_what_it_holds(tiny_ltx2, ltx23):
     folder = open_folder(tiny_ltx2, where="path")
-    assert (folder.generation.name, folder.channels, folder.temporal_factor, folder.spatial_factor) == (
+    assert (folder.traits.name, folder.channels, folder.temporal_factor, folder.spatial_factor) == (
         "LTX-2",
         128,
         8,

@@ -16,8 +16,8 @@ from fastvideo_core.contracts.batch import TrainingBatch
 from fastvideo_core.contracts.validator import ValidationPrompt, ValidationRequest
 from fastvideo_core.diffusion.rollout import FewStepSchedule, rollout
 from fastvideo_core.errors import ConfigError, DataError
+from fastvideo_diffusers.text import pad_text
 from fastvideo_ltx.adapter import FPS, LAYOUT, TEXT, TEXT_MASK
-from fastvideo_ltx.captions import pad_text
 from fastvideo_ltx.config import LtxConfig
 from fastvideo_ltx.family import LtxFamily, build_sampler
 from fastvideo_ltx.layout import TokenLayout, pack_video

@@ -49,7 +49,7 @@ def _our_video(tiny, trained, config=None, **how) -> np.ndarray:
     sampler.handle.modules["transformer"].load_state_dict(trained)
     request = ValidationRequest(sampler.handle, None, **how)
     latents = sampler.sampler.sample_latents(request, PROMPT, torch.Generator().manual_seed(3))
-    return decode_frames(sampler.sampler._autoencoder(), latents, sampler.sampler._folder)[0].numpy()
+    return decode_frames(sampler.sampler.autoencoder(), latents, sampler.sampler.folder)[0].numpy()
 
 
 @pytest.mark.parametrize("steps", [[999, 0], [1000, 500], [1000, 757, 522], [999, 750, 500, 250, 0]])

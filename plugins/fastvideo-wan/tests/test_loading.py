@@ -14,8 +14,9 @@ from fastvideo_core.errors import ConfigError
 from fastvideo_wan.config import WanConfig
 from fastvideo_wan.family import WanFamily
 from fastvideo_wan.folder import open_folder
-from fastvideo_wan.loading import load_text_encoder, load_transformer, load_vae
+from fastvideo_wan.loading import load_transformer, load_vae
 from fastvideo_wan.schedule import many_step_scheduler, resolve_flow_shift
+from fastvideo_wan.text import TextEncoder
 from fastvideo_wan.tiny import write_tiny_pipeline
 
 from .outlines import outline_role
@@ -208,7 +209,7 @@ def test_the_outline_has_the_networks_shapes_and_no_weights(tiny, tmp_path):
 def test_vae_is_float32_and_loading_leaves_the_random_state_alone(tiny):
     before = torch.get_rng_state()
     assert load_vae(tiny, device=CPU).dtype == torch.float32
-    load_text_encoder(tiny, dtype=torch.bfloat16, device=CPU)
+    TextEncoder(tiny, dtype=torch.bfloat16, device=CPU).module()
     load_transformer(tiny, dtype=torch.bfloat16, device=CPU)
     assert torch.equal(torch.get_rng_state(), before)
 

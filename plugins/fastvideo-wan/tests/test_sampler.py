@@ -14,11 +14,11 @@ from fastvideo_core.contracts.batch import TrainingBatch
 from fastvideo_core.contracts.validator import ValidationPrompt, ValidationRequest
 from fastvideo_core.diffusion.rollout import FewStepSchedule, rollout
 from fastvideo_core.errors import ConfigError, DataError
+from fastvideo_diffusers.text import pad_text
 from fastvideo_wan.config import NEGATIVE_PROMPT, WanConfig
 from fastvideo_wan.family import WanFamily
 from fastvideo_wan.latents import decode_frames
 from fastvideo_wan.sampler import build_sampler
-from fastvideo_wan.text import pad_text
 from fastvideo_wan.tiny import write_tiny_pipeline
 
 PROMPT = ValidationPrompt("a cat", height=32, width=48, num_frames=5)
@@ -42,7 +42,7 @@ def test_few_step_sampling_is_the_rollout_of_training_bit_for_bit(student, compo
     latents = student.sampler.sample_latents(request, PROMPT, _seeded())
     assert torch.equal(torch.get_rng_state(), before)
 
-    text = pad_text(student.sampler._prompts.get("a cat")[None])
+    text = pad_text(student.sampler.prompts.get("a cat")[None], 512)[0]
     batch = TrainingBatch(latents=torch.zeros_like(latents), conditioning={"text": text})
     generator = _seeded()
     noise = torch.randn(1, 16, 2, 4, 6, generator=generator)
@@ -80,7 +80,7 @@ def test_many_step_sampling_is_plain_wan_pipeline(tmp_path, scheduler):
     plain.set_progress_bar_config(disable=True)
     options = {"height": 32, "width": 48, "num_frames": 5, "num_inference_steps": 3, "guidance_scale": 4.0}
     frames = plain("a cat", "blurred", generator=_seeded(), **options).frames[0]
-    ours = decode_frames(sampler.sampler._autoencoder(), latents, sampler.sampler._folder)[0].numpy()
+    ours = decode_frames(sampler.sampler.autoencoder(), latents, sampler.sampler.folder)[0].numpy()
     assert np.array_equal(ours, frames)
     video = sampler.sample(request, PROMPT, _seeded())
     assert video.fps == 16

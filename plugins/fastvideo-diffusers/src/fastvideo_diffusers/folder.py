@@ -40,6 +40,7 @@ class PipelineFolder:
         latents_std: likewise.
         temporal_factor: video frames per latent frame.
         spatial_factor: pixels per latent pixel.
+        scaling_factor: of normalised latents.
         scheduler: the whole scheduler configuration.
     """
 
@@ -51,6 +52,7 @@ class PipelineFolder:
     temporal_factor: int
     spatial_factor: int
     scheduler: Mapping[str, Any]
+    scaling_factor: float = 1.0
 
     @property
     def channels(self) -> int:
@@ -75,6 +77,7 @@ class PipelineFolder:
             "channels": self.channels,
             "latents_mean": self.latents_mean,
             "latents_std": self.latents_std,
+            "scaling_factor": self.scaling_factor,
             "temporal factor": self.temporal_factor,
             "spatial factor": self.spatial_factor,
             "text_dim": self.text_dim,

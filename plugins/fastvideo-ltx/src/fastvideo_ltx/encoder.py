@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from fastvideo_data.encoder import LatentEncoder
+from fastvideo_ltx.generation import generation_of
 from fastvideo_ltx.generations import open_folder
 
 
@@ -20,4 +21,4 @@ def build_encoder(model_path: str, device: torch.device, dtype: torch.dtype = to
         ConfigError: the path holds no LTX pipeline.
     """
     folder = open_folder(model_path, where="model path")
-    return folder.generation.encoder(folder, torch.device(device), dtype)
+    return generation_of(folder).encoder(folder, torch.device(device), dtype)

@@ -20,6 +20,7 @@ from fastvideo_diffusers.schedule_fit import (
 from fastvideo_ltx.batches import layout_of_video
 from fastvideo_ltx.config import LtxConfig
 from fastvideo_ltx.folder import LtxFolder
+from fastvideo_ltx.generation import generation_of
 from fastvideo_ltx.generations import open_folder
 from fastvideo_ltx.schedule import BASE_SCHEDULER, many_step_config, resolve_flow_shift
 
@@ -58,22 +59,24 @@ def export_pipeline(
     """
     folder = open_folder(base_path, where="base path")
     scheduler, notes = _scheduler(folder, pipeline_config, student_schedule)
-    transformer = folder.generation.outline(folder.path)
+    generation = generation_of(folder)
+    transformer = generation.outline(folder.path)
     export.export_pipeline(base_path, out, modules, transformer=transformer, scheduler=scheduler)
-    return notes + folder.generation.export_notes(folder, pipeline_config)
+    return notes + generation.export_notes(folder, pipeline_config)
 
 
 def _scheduler(
     folder: LtxFolder, config: LtxConfig, student_schedule: export.StudentSchedule | None
 ) -> tuple[dict[str, Any], list[str]]:
-    flow_shift = resolve_flow_shift(folder, config, tokens=layout_of_video(folder, folder.generation.size).video)
+    generation = generation_of(folder)
+    flow_shift = resolve_flow_shift(folder, config, tokens=layout_of_video(folder, generation.size).video)
     base = many_step_config(folder, config)
     shift = timestep_shift(flow_shift, folder.num_train_timesteps)
     student = None if student_schedule is None else student_schedule(shift)
     if student is None:
         return base, []
-    unguided = folder.generation.unguided
-    if folder.generation.takes_timesteps(folder):
+    unguided = generation.unguided
+    if generation.takes_timesteps(folder):
         levels = ", ".join(f"{t:g}" for t in student.timesteps)
         notes = [f"sample it with {folder.pipeline}(timesteps=[{levels}], {unguided})"]
         if config.sampler_kind == "sde":  # such pipelines hand the negated velocity to the scheduler

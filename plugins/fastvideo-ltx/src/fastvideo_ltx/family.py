@@ -13,8 +13,7 @@ from fastvideo_core.config.run import LoraConfig, RunConfig
 from fastvideo_core.config.sections import MethodConfig
 from fastvideo_core.contracts.adapter import LatentsSource
 from fastvideo_core.contracts.family import WarpedSchedule
-from fastvideo_core.contracts.roles import RoleHandle, WeightSource
-from fastvideo_core.contracts.sampler import StudentSchedule
+from fastvideo_core.contracts.roles import WeightSource
 from fastvideo_core.contracts.validator import ValidationPrompt
 from fastvideo_core.distributed import context
 from fastvideo_core.errors import ConfigError, Problem
@@ -27,6 +26,7 @@ from fastvideo_diffusers.family_roles import FamilyRoles, takes_many_steps
 from fastvideo_diffusers.folder import TRANSFORMER
 from fastvideo_diffusers.identity import encoder_identity
 from fastvideo_diffusers.loading import stored_weights
+from fastvideo_diffusers.sampler import path_sampler
 from fastvideo_diffusers.stored_tensors import stored_text
 from fastvideo_ltx.adapter import LtxAdapter
 from fastvideo_ltx.batches import check_first_frames, data_free_video, frame_rates, layout_of_video, stored_video
@@ -35,7 +35,7 @@ from fastvideo_ltx.encoder import build_encoder
 from fastvideo_ltx.export import export_pipeline
 from fastvideo_ltx.export_lora import export_lora
 from fastvideo_ltx.folder import LtxFolder
-from fastvideo_ltx.generation import Generation
+from fastvideo_ltx.generation import Generation, generation_of
 from fastvideo_ltx.generations import open_folder
 from fastvideo_ltx.sampler import LtxSampler
 from fastvideo_ltx.schedule import is_dynamic, many_step_config, resolve_flow_shift
@@ -65,7 +65,7 @@ class LtxFamily(DiffusersFamily[LtxFolder, LtxAdapter]):
         return self.roles(cfg).base
 
     def _generation(self, cfg: RunConfig) -> Generation:
-        return self._base(cfg).generation
+        return generation_of(self._base(cfg))
 
     def _shift_tokens(self, cfg: RunConfig) -> int | None:
         """The number of video tokens that the run's shift is taken at: those of the videos that it trains on.
@@ -100,10 +100,10 @@ class LtxFamily(DiffusersFamily[LtxFolder, LtxAdapter]):
         return open_folder(path, where=where)
 
     def components(self, folder: LtxFolder) -> Sequence[str]:
-        return folder.generation.components
+        return folder.traits.components
 
     def check_weights(self, folder: LtxFolder, *, where: str, encodes: bool, decodes: bool) -> None:
-        folder.generation.check_weights(folder.path, where=where, encodes=encodes, decodes=decodes)
+        generation_of(folder).check_weights(folder.path, where=where, encodes=encodes, decodes=decodes)
 
     def fit_prompt(self, cfg: RunConfig, prompt: ValidationPrompt) -> ValidationPrompt:
         generation = self._generation(cfg)
@@ -158,16 +158,16 @@ class LtxFamily(DiffusersFamily[LtxFolder, LtxAdapter]):
     # --- its networks ---------------------------------------------------------------------------------------------------
 
     def load_network(self, folder: LtxFolder, *, dtype: torch.dtype, device: torch.device, where: str) -> nn.Module:
-        return folder.generation.load_transformer(folder.path, dtype=dtype, device=device, where=where)
+        return generation_of(folder).load_transformer(folder.path, dtype=dtype, device=device, where=where)
 
     def meta_network(self, folder: LtxFolder, *, dtype: torch.dtype, where: str) -> nn.Module:
-        return folder.generation.meta_transformer(folder.path, dtype=dtype, where=where)
+        return generation_of(folder).meta_transformer(folder.path, dtype=dtype, where=where)
 
     def network_weights(self, folder: LtxFolder, *, where: str) -> WeightSource:
         return stored_weights(folder.path, TRANSFORMER, where=where)
 
     def block_classes(self, folder: LtxFolder) -> tuple[type[nn.Module], ...]:
-        return (folder.generation.block,)
+        return (generation_of(folder).block,)
 
     def frozen(self, cfg: RunConfig) -> Callable[[str], bool] | None:
         return self._generation(cfg).frozen(section(cfg))
@@ -176,7 +176,7 @@ class LtxFamily(DiffusersFamily[LtxFolder, LtxAdapter]):
         self, cfg: RunConfig, folder: LtxFolder, network: nn.Module, latents_source: LatentsSource | None
     ) -> Callable[[int], Tensor]:
         """On the most tokens that the run can meet."""
-        rows, generation, config = self.rows(cfg), folder.generation, section(cfg)
+        rows, generation, config = self.rows(cfg), generation_of(folder), section(cfg)
         stored = latents_source != "zeros" and bool(rows)
         layouts = [generation.layout(row, folder, config, cfg.training, stored=stored) for row in rows or ({},)]
         layout = max(layouts, key=lambda one: one.total)
@@ -194,7 +194,7 @@ class LtxFamily(DiffusersFamily[LtxFolder, LtxAdapter]):
     def caption_encoder(
         self, folder: LtxFolder, *, device: torch.device, dtype: torch.dtype, where: str
     ) -> CaptionEncoder:
-        return folder.generation.caption_encoder(folder, device=device, dtype=dtype, where=where)
+        return generation_of(folder).caption_encoder(folder, device=device, dtype=dtype, where=where)
 
     def negative_prompt(self, cfg: RunConfig, own: str | None = None) -> str:
         return section(cfg).negative_text(self._generation(cfg).negative_prompt, own)
@@ -263,7 +263,7 @@ def check_streams(config: LtxConfig, folder: LtxFolder) -> None:
     Raises:
         ConfigError: it does not.
     """
-    generation = folder.generation
+    generation = folder.traits
     problems = []
     if lacking := [stream for stream in generation.chosen_streams(config) if stream not in generation.streams]:
         problems.append(
@@ -298,7 +298,7 @@ def build_sampler(
     """
     folder = open_folder(model_path, where="model path")
     check_streams(pipeline_config, folder)
-    generation = folder.generation
+    generation = generation_of(folder)
     transformer = generation.load_transformer(model_path, dtype=dtype, device=device, where="model path")
     encoder = generation.caption_encoder(folder, device=device, dtype=dtype, where="model path")
     prompts = PromptEmbeddings(encoder, keep_encoder=True)
@@ -317,6 +317,4 @@ def build_sampler(
     sampler = generation.sampler(
         folder, adapter=adapter, config=pipeline_config, device=device, prompts=prompts, size=size, autocast=False
     )
-    handle = RoleHandle("student", {TRANSFORMER: transformer.requires_grad_(False)}, family="ltx")
-    student = StudentSchedule.exported(folder.marked, where=f"{model_path}/scheduler")
-    return PathSampler(handle, sampler, student)
+    return path_sampler(folder, transformer, sampler, family="ltx")

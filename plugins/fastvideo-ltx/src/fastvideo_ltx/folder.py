@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastvideo_diffusers.folder import PipelineFolder
-
-if TYPE_CHECKING:
-    from fastvideo_ltx.generation import Generation
+from fastvideo_ltx.traits import Traits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,16 +15,16 @@ class LtxFolder(PipelineFolder):
     """An LTX pipeline; `text_length` are the tokens of text that the pipeline gives to the network.
 
     Args:
-        generation: what the folder's own index says it is.
+        traits: of the generation that the folder's own index names.
         pipeline: name of the diffusers pipeline class in its index.
         facts: what only one generation has; part of the latent space.
     """
 
-    generation: Generation
+    traits: Traits
     pipeline: str
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def latent_space(self) -> dict[str, object]:
         """What two roles must share to train on the same latents and text embeddings."""
-        return {"layout": "[B, tokens, C]", "generation": self.generation.name, **super().latent_space, **self.facts}
+        return {"layout": "[B, tokens, C]", "generation": self.traits.name, **super().latent_space, **self.facts}

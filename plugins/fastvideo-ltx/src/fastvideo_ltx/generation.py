@@ -5,74 +5,48 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from fastvideo_core.config.training import TrainingArgs
-from fastvideo_data.captions import CaptionEncoder, PromptEmbeddings
+from fastvideo_data.captions import CaptionEncoder
 from fastvideo_data.encoder import LatentEncoder
-from fastvideo_data.video_sizes import VideoGeometry, VideoSize
 from fastvideo_diffusers.folder import TRANSFORMER
 from fastvideo_diffusers.identity import StoredEncoder
 from fastvideo_diffusers.loading import check_weights, load_model, meta_model, outline_model
+from fastvideo_ltx.adapter import LtxAdapter
 from fastvideo_ltx.batches import data_free_video, stored_video
 from fastvideo_ltx.config import LtxConfig
 from fastvideo_ltx.folder import LtxFolder
 from fastvideo_ltx.layout import TokenLayout
-
-if TYPE_CHECKING:
-    from fastvideo_ltx.adapter import LtxAdapter
-    from fastvideo_ltx.sampler import LtxSampler
+from fastvideo_ltx.sampler import LtxSampler
+from fastvideo_ltx.traits import Traits
 
 
-class Generation(ABC):
-    """A generation of LTX; its one instance has no state.
+class Generation(Traits, ABC):
+    """A generation of LTX: its traits, and how its networks are loaded and called. Its one instance has no state.
 
     Attributes:
-        name: how messages call it.
-        supported: what errors about an unusable pipeline offer instead.
-        pipelines: the diffusers pipeline classes whose folders it reads.
-        components: the sub-folders of such a folder.
-        weighted: those of them that hold weights.
         encoders: whose weights decide what `preprocess` stores.
         text_models: the classes of what makes text embeddings, by sub-folder.
         decoders: the classes of what makes videos and sound of latents, by sub-folder.
         tokenizer_pads: whether its tokenizer must have a padding token of its own.
-        streams: what it makes: the values of pipeline_config.streams, which are all of them by default.
         transformer: the diffusers class of its transformer.
         block: the class of the transformer's blocks: the unit of sharding, checkpointing and compiling.
-        geometry: the videos that it encodes; its fps is the one of sampled videos where nothing else is said.
-        size: of sampled videos whose prompt and run name none.
-        negative_prompt: the one that Lightricks publish, which `negative_prompt: default` stands for.
-        unguided: the arguments that turn off every guidance of its pipelines.
+        adapter: the class of its adapter.
+        sampler: the class of its sampler.
     """
 
-    name: ClassVar[str]
-    supported: ClassVar[str]
-    pipelines: ClassVar[tuple[str, ...]]
-    components: ClassVar[tuple[str, ...]]
-    weighted: ClassVar[tuple[str, ...]]
     encoders: ClassVar[tuple[StoredEncoder, ...]]
     text_models: ClassVar[Mapping[str, Any]]
     decoders: ClassVar[Mapping[str, Any]]
     tokenizer_pads: ClassVar[bool] = True
-    streams: ClassVar[tuple[str, ...]]
     transformer: ClassVar[type[nn.Module]]
     block: ClassVar[type[nn.Module]]
-    geometry: ClassVar[VideoGeometry]
-    size: ClassVar[VideoSize]
-    negative_prompt: ClassVar[str]
-    unguided: ClassVar[str] = "guidance_scale=1.0"
-
-    def chosen_streams(self, config: LtxConfig) -> tuple[str, ...]:
-        """What the run trains and samples."""
-        return self.streams if config.streams is None else config.streams
-
-    def frame_rate(self, config: LtxConfig) -> float:
-        """Frames per second of what names none."""
-        return self.geometry.fps if config.fps is None else config.fps
+    adapter: ClassVar[type[LtxAdapter]]
+    sampler: ClassVar[type[LtxSampler]]
 
     def frozen(self, config: LtxConfig) -> Callable[[str], bool] | None:
         """Which parameters of a trained transformer, by name, the run leaves as they are; None where there are none."""
@@ -173,7 +147,7 @@ class Generation(ABC):
         *,
         autocast: bool,
     ) -> Tensor:
-        """The call that `LtxAdapter.velocity` makes, with text of torch.empty: of shapes, for estimates.
+        """The call that `LtxAdapter.token_velocity` makes, with text of torch.empty: of shapes, for estimates.
 
         Args:
             noisy: [B, S, C].
@@ -185,35 +159,6 @@ class Generation(ABC):
         self, folder: LtxFolder, *, device: torch.device, dtype: torch.dtype, where: str = "path"
     ) -> CaptionEncoder:
         """What makes the stored text embeddings of captions."""
-
-    @abstractmethod
-    def adapter(
-        self,
-        folder: LtxFolder,
-        *,
-        config: LtxConfig,
-        flow_shift: float,
-        device: torch.device,
-        training: TrainingArgs | None,
-        autocast: bool,
-        prompts: PromptEmbeddings,
-        negative_prompt: str,
-    ) -> LtxAdapter:
-        """See `LtxAdapter`."""
-
-    @abstractmethod
-    def sampler(
-        self,
-        folder: LtxFolder,
-        *,
-        adapter: LtxAdapter,
-        config: LtxConfig,
-        device: torch.device,
-        prompts: PromptEmbeddings,
-        size: VideoSize,
-        autocast: bool,
-    ) -> LtxSampler:
-        """See `LtxSampler`."""
 
     @abstractmethod
     def encoder(self, folder: LtxFolder, device: torch.device, dtype: torch.dtype) -> LatentEncoder:
@@ -230,3 +175,10 @@ class Generation(ABC):
     @abstractmethod
     def write_tiny(self, out: Path, *, seed: int, **sizes: int) -> None:
         """A small random-weight pipeline in a new folder `out`; see `tiny.write_tiny_pipeline`."""
+
+
+def generation_of(folder: LtxFolder) -> Generation:
+    """How the networks of a folder are loaded and called."""
+    generation = folder.traits
+    assert isinstance(generation, Generation)
+    return generation

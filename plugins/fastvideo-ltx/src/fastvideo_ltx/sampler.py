@@ -2,57 +2,38 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fastvideo_core.contracts.validator import SampledVideo, ValidationPrompt, ValidationRequest, evaluating
+from fastvideo_core.contracts.validator import SampledVideo, ValidationRequest
 from fastvideo_core.diffusion.rollout import FewStepSchedule, rollout
-from fastvideo_core.errors import ConfigError, Problem
-from fastvideo_data.captions import PromptEmbeddings
-from fastvideo_data.video_sizes import VideoSize, fit_prompt, video_size
+from fastvideo_data.video_sizes import VideoGeometry, VideoSize
 from fastvideo_diffusers.folder import TRANSFORMER
+from fastvideo_diffusers.sampler import PipelineSampler
 from fastvideo_ltx.adapter import LtxAdapter
 from fastvideo_ltx.config import LtxConfig
 from fastvideo_ltx.folder import LtxFolder
 from fastvideo_ltx.layout import TokenLayout, pack_video
 
 
-class LtxSampler(ABC):
+class LtxSampler(PipelineSampler[LtxFolder, LtxConfig]):
     """Many-step sampling through the folder's own pipeline, and few-step sampling on given timesteps.
 
     Few-step sampling is core's rollout over the adapter's network call: what training does. All randomness of a video
     comes from the generator: the initial noise as the pipelines draw it, then `sde`'s noise, in the order of steps.
 
     Args:
-        folder: the base pipeline; its VAE is loaded at the first video.
         adapter: of the run, or one that only samples.
-        config: sampler kind, negative prompt, frame rate.
-        device: where the VAE runs.
-        prompts: embeddings of captions.
-        size: of videos whose prompt names none.
-        autocast: compute in bfloat16 where the transformer's weights are float32, as in training.
     """
 
-    def __init__(
-        self,
-        folder: LtxFolder,
-        *,
-        adapter: LtxAdapter,
-        config: LtxConfig,
-        device: torch.device,
-        prompts: PromptEmbeddings,
-        size: VideoSize,
-        autocast: bool,
-    ) -> None:
-        self.folder = folder
+    unguided = "LTX's pipelines do not guide"
+
+    def __init__(self, folder: LtxFolder, *, adapter: LtxAdapter, **settings: Any) -> None:
+        super().__init__(folder, **settings)
         self.adapter = adapter
-        self.config = config
-        self.device = device
-        self.prompts = prompts
-        self.autocast = autocast
-        self._size = size
 
     # --- what a generation fills in ---------------------------------------------------------------------------------
 
@@ -81,7 +62,7 @@ class LtxSampler(ABC):
         """
 
     @abstractmethod
-    def decode(self, latents: Tensor, layout: TokenLayout, generator: torch.Generator) -> SampledVideo:
+    def decode_tokens(self, latents: Tensor, layout: TokenLayout, generator: torch.Generator) -> SampledVideo:
         """The video of normalised packed latents [1, S, C].
 
         Args:
@@ -95,53 +76,21 @@ class LtxSampler(ABC):
 
     # --- sampling ---------------------------------------------------------------------------------------------------
 
-    def fit_prompt(self, prompt: ValidationPrompt) -> ValidationPrompt:
-        """The prompt with its video's size, before any work.
+    @property
+    def geometry(self) -> VideoGeometry:
+        return self.folder.traits.geometry
 
-        Raises:
-            DataError: its size does not fit, or it brings an image.
-        """
-        return fit_prompt(prompt, self._size, self.folder.generation.geometry)
-
-    def sample(self, request: ValidationRequest, prompt: ValidationPrompt, generator: torch.Generator) -> SampledVideo:
-        """One video.
-
-        Raises:
-            DataError: as `fit_prompt`.
-            ConfigError: the request asks for what LTX's sampling cannot do.
-        """
-        latents = self.sample_latents(request, prompt, generator)
-        return self.decode(latents, self.layout(video_size(self.fit_prompt(prompt))), generator)
-
-    def sample_latents(
-        self, request: ValidationRequest, prompt: ValidationPrompt, generator: torch.Generator
-    ) -> Tensor:
-        """Normalised packed latents [1, S, C], float32; arguments and errors as `sample`."""
-        size = video_size(self.fit_prompt(prompt))
-        _check(request)
-        text = self.prompts.get(prompt.caption)
-        negative_text = self.config.negative_text(self.folder.generation.negative_prompt, prompt.negative_prompt)
-        negative = self.prompts.get(negative_text) if request.guidance_scale > 1 else None
-        transformer = request.sample_handle.modules[TRANSFORMER]
-        with torch.no_grad(), evaluating(transformer):
-            if request.sampling_timesteps is not None:
-                return self._few_steps(request, text, negative, size, generator)
-            assert request.sampling_steps is not None
-            return self.sample_many_steps(
-                transformer,
-                text,
-                negative,
-                size,
-                steps=request.sampling_steps,
-                guidance_scale=request.guidance_scale,
-                generator=generator,
-            )
+    @property
+    def negative_prompt(self) -> str:
+        return self.folder.traits.negative_prompt
 
     def shift_and_clamp_timestep(self, t: Tensor) -> Tensor:
-        """As the adapter's: for schedules that a method warps by the timestep shift."""
         return self.adapter.shift_and_clamp_timestep(t)
 
-    def _few_steps(
+    def decode(self, latents: Tensor, size: VideoSize, generator: torch.Generator) -> SampledVideo:
+        return self.decode_tokens(latents, self.layout(size), generator)
+
+    def latents(
         self,
         request: ValidationRequest,
         text: Tensor,
@@ -149,9 +98,32 @@ class LtxSampler(ABC):
         size: VideoSize,
         generator: torch.Generator,
     ) -> Tensor:
-        assert request.sampling_timesteps is not None
+        """Packed, [1, S, C]."""
+        schedule = self.few_steps(request)
+        if schedule is not None:
+            return self._sample_few_steps(request, schedule, text, negative, size, generator)
+        assert request.sampling_steps is not None
+        return self.sample_many_steps(
+            request.sample_handle.modules[TRANSFORMER],
+            text,
+            negative,
+            size,
+            steps=request.sampling_steps,
+            guidance_scale=request.guidance_scale,
+            generator=generator,
+        )
+
+    def _sample_few_steps(
+        self,
+        request: ValidationRequest,
+        schedule: FewStepSchedule,
+        text: Tensor,
+        negative: Tensor | None,
+        size: VideoSize,
+        generator: torch.Generator,
+    ) -> Tensor:
         layout = self.layout(size)
-        batch = self.adapter.prompt_batch(text, negative, layout, frame_rate=self.adapter.frame_rate)
+        batch = self.adapter.video_batch(text, negative, layout)
 
         def predict_x0(noisy: Tensor, t: Tensor) -> Tensor:
             # Noise of a CPU generator is the same for every device; so small a tensor may travel.
@@ -164,31 +136,5 @@ class LtxSampler(ABC):
             )
             return x0.to(noisy.device)
 
-        return rollout(
-            predict_x0,
-            self.initial_noise(layout, generator),
-            FewStepSchedule(tuple(request.sampling_timesteps), self.folder.num_train_timesteps),
-            kind=request.sampler_kind or self.config.sampler_kind,
-            generator=generator,
-        ).float()
-
-
-def _check(request: ValidationRequest) -> None:
-    if request.guidance_scale < 1:
-        raise ConfigError(
-            Problem(
-                f"guidance scale {request.guidance_scale} is below 1, where LTX's pipelines do not guide",
-                allowed="1 (no guidance) or more",
-            )
-        )
-    if request.sampling_timesteps is not None:
-        return
-    if request.sampler_kind == "sde":
-        raise ConfigError(
-            Problem(
-                "sampler_kind sde without timesteps",
-                allowed="sde on the timesteps of a few-step student; many-step sampling is the pipeline's own ode",
-            )
-        )
-    if request.sampling_steps is None:
-        raise ConfigError(Problem("neither a number of steps nor timesteps to sample on", fix="give one of the two"))
+        noise = self.initial_noise(layout, generator)
+        return rollout(predict_x0, noise, schedule, kind=self.kind(request), generator=generator).float()

@@ -8,11 +8,10 @@ from typing import Any
 from torch import Tensor
 
 from fastvideo_core.config.training import TrainingArgs
-from fastvideo_data.video_sizes import data_free_size
 from fastvideo_diffusers import stored_tensors as stored
+from fastvideo_diffusers.latents import data_free_latents
 from fastvideo_wan.config import SIZE_MULTIPLE
 from fastvideo_wan.folder import WanFolder
-from fastvideo_wan.latents import latent_shape
 
 
 def stored_latents(raw_batch: Mapping[str, Any], folder: WanFolder, training: TrainingArgs) -> Tensor:
@@ -24,7 +23,7 @@ def stored_latents(raw_batch: Mapping[str, Any], folder: WanFolder, training: Tr
     _, height, width = folder.patch_size
     return stored.stored_latents(
         raw_batch,
-        channels=len(folder.latents_mean),
+        channels=folder.channels,
         patch=(height, width),
         most_frames=training.num_latent_t,
         fix=f"preprocess the videos with this pipeline's VAE, at sizes that are multiples of {SIZE_MULTIPLE} pixels",
@@ -40,9 +39,11 @@ def data_free_shape(
         ConfigError: the sizes of the run are missing or contradict each other.
         DataError: the data's latents give the size and do not fit.
     """
-    sizes = (training.num_height, training.num_width, training.num_frames)
-    if sizes == (None, None, None) and "vae_latent" in raw_batch:
-        _, channels, frames, height, width = stored_latents(raw_batch, folder, training).shape
-        return channels, frames, height, width
-    size = data_free_size(training, size_multiple=SIZE_MULTIPLE, temporal_factor=folder.temporal_factor)
-    return latent_shape(folder, num_frames=size.num_frames, height=size.height, width=size.width)
+    latents = data_free_latents(
+        raw_batch,
+        folder,
+        training,
+        size_multiple=SIZE_MULTIPLE,
+        stored=lambda: stored_latents(raw_batch, folder, training),
+    )
+    return folder.channels, *latents

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
-from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
+from transformers import UMT5EncoderModel
 
 from fastvideo_diffusers import loading
 from fastvideo_diffusers.folder import TRANSFORMER
@@ -71,16 +71,3 @@ def load_vae(path: str, *, device: torch.device, where: str = "path") -> Autoenc
         ConfigError: as `load_transformer`.
     """
     return loading.load_frozen(AutoencoderKLWan, path, "vae", device=device, where=where)
-
-
-def load_text_encoder(
-    path: str, *, dtype: torch.dtype, device: torch.device, where: str = "path"
-) -> tuple[PreTrainedTokenizerBase, UMT5EncoderModel]:
-    """The tokenizer and the text encoder, frozen, in eval mode.
-
-    Raises:
-        ConfigError: as `load_transformer`.
-    """
-    tokenizer = loading.load_tokenizer(path, where=where)
-    encoder = loading.load_text_model(UMT5EncoderModel, path, "text_encoder", dtype=dtype, device=device, where=where)
-    return tokenizer, encoder

@@ -6,17 +6,17 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.contracts.roles import RoleHandle
 from fastvideo_diffusers.folder import TRANSFORMER
+from fastvideo_diffusers.latents import normalise
+from fastvideo_diffusers.text import pad_text
 from fastvideo_ltx.adapter import FPS, TEXT, TEXT_MASK, LtxAdapter, PackedLatents
 from fastvideo_ltx.batches import data_free_video, stored_video
-from fastvideo_ltx.captions import pad_text
 from fastvideo_ltx.folder import LtxFolder
 from fastvideo_ltx.layout import TokenLayout, pack_video
-from fastvideo_ltx.ltx1.latents import normalise
 from fastvideo_ltx.ltx1.network import predict_velocity, token_positions
 
 
@@ -37,7 +37,7 @@ class LtxVideoAdapter(LtxAdapter):
     def data_free_layout(self, raw_batch: Mapping[str, Any], training: TrainingArgs) -> TokenLayout:
         return data_free_video(raw_batch, self.folder, training)
 
-    def velocity(
+    def token_velocity(
         self,
         handle: RoleHandle,
         noisy: Tensor,
@@ -49,14 +49,6 @@ class LtxVideoAdapter(LtxAdapter):
         positions = folder_positions(self.folder, layout, inputs[FPS])
         text, mask = inputs[TEXT], inputs[TEXT_MASK]
         return predict_velocity(transformer, noisy, t, text, mask, positions, autocast=self.autocast)
-
-    def blocks(self, handle: RoleHandle) -> list[nn.Module]:
-        transformer: Any = handle.modules[TRANSFORMER]
-        return list(transformer.transformer_blocks)
-
-    def width(self, handle: RoleHandle) -> int:
-        config: Any = handle.modules[TRANSFORMER].config
-        return int(config.num_attention_heads * config.attention_head_dim)
 
 
 def folder_positions(folder: LtxFolder, layout: TokenLayout, frame_rates: Tensor) -> Tensor:

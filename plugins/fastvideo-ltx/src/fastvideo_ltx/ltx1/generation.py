@@ -20,24 +20,21 @@ from diffusers.models.transformers.transformer_ltx import LTXVideoTransformerBlo
 from torch import Tensor
 from transformers import T5EncoderModel
 
-from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.errors import ConfigError, Problem
-from fastvideo_data.captions import PromptEmbeddings
 from fastvideo_data.video_sizes import VideoGeometry, VideoSize
+from fastvideo_diffusers.encoder import PipelineEncoder
 from fastvideo_diffusers.folder import TRANSFORMER, check_values, noise_axis, read_config, read_tensors, whole_numbers
 from fastvideo_diffusers.identity import TEXT_ENCODER, VAE
-from fastvideo_ltx.adapter import LtxAdapter
-from fastvideo_ltx.config import FRAMES_DIVISOR, SIZE_MULTIPLE, LtxConfig
+from fastvideo_diffusers.loading import load_frozen
+from fastvideo_diffusers.text import T5TextEncoder
+from fastvideo_ltx.config import FRAMES_DIVISOR, SIZE_MULTIPLE
 from fastvideo_ltx.folder import LtxFolder
 from fastvideo_ltx.generation import Generation
 from fastvideo_ltx.layout import TokenLayout
 from fastvideo_ltx.ltx1.adapter import LtxVideoAdapter, folder_positions
-from fastvideo_ltx.ltx1.encoder import LtxVideoEncoder
 from fastvideo_ltx.ltx1.network import predict_velocity
 from fastvideo_ltx.ltx1.sampler import LtxVideoSampler
-from fastvideo_ltx.ltx1.text import T5Captions
 from fastvideo_ltx.ltx1.tiny import write_tiny
-from fastvideo_ltx.sampler import LtxSampler
 
 
 @dataclass(frozen=True)
@@ -83,6 +80,8 @@ class LtxVideo(Generation):
     streams = ("video",)
     transformer = LTXVideoTransformer3DModel
     block = LTXVideoTransformerBlock
+    adapter = LtxVideoAdapter
+    sampler = LtxVideoSampler
     geometry = VideoGeometry(frames_divisor=FRAMES_DIVISOR, frames_remainder=1, size_multiple=SIZE_MULTIPLE, fps=25.0)
     size = VideoSize(height=512, width=704, num_frames=161)
     # of InferenceConfig in Lightricks/LTX-Video, ltx_video/inference.py
@@ -103,7 +102,7 @@ class LtxVideo(Generation):
         spatial, temporal = _compression(vae)
         return LtxFolder(
             path=path,
-            generation=self,
+            traits=self,
             pipeline=pipeline,
             text_dim=int(transformer["caption_channels"]),
             text_length=conventions.text_length,
@@ -112,7 +111,8 @@ class LtxVideo(Generation):
             temporal_factor=temporal,
             spatial_factor=spatial,
             scheduler=scheduler,
-            facts={**asdict(conventions), "scaling_factor": float(vae["scaling_factor"])},
+            scaling_factor=float(vae["scaling_factor"]),
+            facts=asdict(conventions),
         )
 
     def evaluate(
@@ -132,63 +132,31 @@ class LtxVideo(Generation):
 
     def caption_encoder(
         self, folder: LtxFolder, *, device: torch.device, dtype: torch.dtype, where: str = "path"
-    ) -> T5Captions:
-        return T5Captions(
+    ) -> T5TextEncoder:
+        masked = folder.facts["text_masked"]
+        return T5TextEncoder(
+            T5EncoderModel,
             folder.path,
             length=folder.text_length,
-            masked=folder.facts["text_masked"],
+            masked=masked,
             device=device,
             dtype=dtype,
             where=where,
         )
 
-    def adapter(
-        self,
-        folder: LtxFolder,
-        *,
-        config: LtxConfig,
-        flow_shift: float,
-        device: torch.device,
-        training: TrainingArgs | None,
-        autocast: bool,
-        prompts: PromptEmbeddings,
-        negative_prompt: str,
-    ) -> LtxAdapter:
-        return LtxVideoAdapter(
-            folder,
-            config=config,
-            flow_shift=flow_shift,
-            device=device,
-            training=training,
-            autocast=autocast,
-            prompts=prompts,
-            negative_prompt=negative_prompt,
-        )
-
-    def sampler(
-        self,
-        folder: LtxFolder,
-        *,
-        adapter: LtxAdapter,
-        config: LtxConfig,
-        device: torch.device,
-        prompts: PromptEmbeddings,
-        size: VideoSize,
-        autocast: bool,
-    ) -> LtxSampler:
-        return LtxVideoSampler(
-            folder, adapter=adapter, config=config, device=device, prompts=prompts, size=size, autocast=autocast
-        )
-
     def text_settings(self, folder: LtxFolder) -> dict[str, str]:
         return {"text_length": str(folder.text_length), "text_masked": str(folder.facts["text_masked"]).lower()}
 
-    def encoder(self, folder: LtxFolder, device: torch.device, dtype: torch.dtype) -> LtxVideoEncoder:
-        return LtxVideoEncoder(
+    def encoder(self, folder: LtxFolder, device: torch.device, dtype: torch.dtype) -> PipelineEncoder:
+        where = "model path"
+        return PipelineEncoder(
             folder.path,
+            family="ltx",
             geometry=self.geometry,
-            text=self.caption_encoder(folder, device=device, dtype=dtype, where="model path"),
-            text_settings={"text_dtype": str(dtype).removeprefix("torch."), **self.text_settings(folder)},
+            encoders=self.encoders,
+            text=self.caption_encoder(folder, device=device, dtype=dtype, where=where),
+            settings={"text_dtype": str(dtype).removeprefix("torch."), **self.text_settings(folder)},
+            load_vae=lambda: load_frozen(AutoencoderKLLTXVideo, folder.path, "vae", device=device, where=where),
             device=device,
         )
 

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from fastvideo_core.contracts.validator import SampledVideo
 from fastvideo_data.video_sizes import VideoSize
 from fastvideo_diffusers.autocast import Autocast
-from fastvideo_diffusers.loading import load_model
+from fastvideo_diffusers.latents import shown
+from fastvideo_diffusers.loading import load_frozen
+from fastvideo_diffusers.text import pad_text
 from fastvideo_ltx.batches import layout_of_video
-from fastvideo_ltx.captions import pad_text
 from fastvideo_ltx.layout import TokenLayout, pack_video, unpack_video
 from fastvideo_ltx.ltx1.latents import decode_frames
 from fastvideo_ltx.sampler import LtxSampler
@@ -27,8 +28,6 @@ from fastvideo_ltx.schedule import many_step_scheduler
 
 class LtxVideoSampler(LtxSampler):
     """Sampling through LTXPipeline, or LTXConditionPipeline where the folder's index names it; see `LtxSampler`."""
-
-    _vae: AutoencoderKLLTXVideo | None = None
 
     def layout(self, size: VideoSize) -> TokenLayout:
         return layout_of_video(self.folder, size)
@@ -79,7 +78,7 @@ class LtxVideoSampler(LtxSampler):
         )[0]
         return (pack_video(latents) if latents.ndim == 5 else latents).float()
 
-    def decode(self, latents: Tensor, layout: TokenLayout, generator: torch.Generator) -> SampledVideo:
+    def decode_tokens(self, latents: Tensor, layout: TokenLayout, generator: torch.Generator) -> SampledVideo:
         frames = decode_frames(
             self.autoencoder(),
             unpack_video(latents, layout),
@@ -87,20 +86,10 @@ class LtxVideoSampler(LtxSampler):
             decode_timestep=self.config.decode_timestep,
             generator=generator,
         )[0]
-        return SampledVideo(frames=(frames * 255).round().to(torch.uint8), fps=self.adapter.frame_rate)
+        return SampledVideo(shown(frames), self.adapter.frame_rate)
 
-    def autoencoder(self) -> AutoencoderKLLTXVideo:
-        """The VAE, float32, frozen."""
-        if self._vae is None:
-            self._vae = load_model(
-                AutoencoderKLLTXVideo,
-                self.folder.path,
-                "vae",
-                dtype=torch.float32,
-                device=self.device,
-                where="path",
-            ).requires_grad_(False)
-        return self._vae
+    def load_vae(self) -> AutoencoderKLLTXVideo:
+        return load_frozen(AutoencoderKLLTXVideo, self.folder.path, "vae", device=self.device)
 
     def _embeddings(self, prefix: str, embedding: Tensor, dtype: torch.dtype) -> dict[str, Tensor]:
         text, mask = pad_text(embedding[None].to(self.device), self.folder.text_length)

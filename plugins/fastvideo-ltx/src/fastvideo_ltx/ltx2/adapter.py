@@ -7,12 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.contracts.roles import RoleHandle
 from fastvideo_core.errors import Problem
-from fastvideo_data.captions import PromptEmbeddings
 from fastvideo_diffusers.folder import TRANSFORMER
 from fastvideo_diffusers.stored_tensors import place, stored_tensor
 from fastvideo_ltx.adapter import LtxAdapter, PackedLatents
@@ -34,31 +33,11 @@ class Ltx2Adapter(LtxAdapter):
     Training on video alone has no audio tokens, and no gradient reaches a parameter of the audio stream.
     """
 
-    def __init__(
-        self,
-        folder: LtxFolder,
-        *,
-        config: LtxConfig,
-        flow_shift: float,
-        device: torch.device,
-        training: TrainingArgs | None,
-        autocast: bool,
-        prompts: PromptEmbeddings,
-        negative_prompt: str,
-    ) -> None:
-        super().__init__(
-            folder,
-            config=config,
-            flow_shift=flow_shift,
-            device=device,
-            training=training,
-            autocast=autocast,
-            prompts=prompts,
-            negative_prompt=negative_prompt,
-        )
-        dtype = torch.bfloat16 if autocast else torch.float32
-        self.connectors = Connectors(folder.path, device=device, dtype=dtype)
-        self._has_audio = AUDIO in folder.generation.chosen_streams(config)
+    def __init__(self, folder: LtxFolder, *, config: LtxConfig, **settings: Any) -> None:
+        super().__init__(folder, config=config, **settings)
+        dtype = torch.bfloat16 if self.autocast else torch.float32
+        self.connectors = Connectors(folder.path, device=self.device, dtype=dtype)
+        self._has_audio = AUDIO in folder.traits.chosen_streams(config)
 
     def text_conditioning(self, embeddings: Tensor, lengths: Tensor | None) -> dict[str, Tensor]:
         return self.connectors.connect(*pad_left(embeddings, lengths))
@@ -87,7 +66,7 @@ class Ltx2Adapter(LtxAdapter):
     def data_free_weight(self, layout: TokenLayout) -> Tensor | None:
         return stream_weight(layout.video, layout.audio, self.config.audio_loss_weight, self.device)
 
-    def velocity(
+    def token_velocity(
         self,
         handle: RoleHandle,
         noisy: Tensor,
@@ -98,18 +77,10 @@ class Ltx2Adapter(LtxAdapter):
         transformer: Any = handle.modules[TRANSFORMER]
         return predict_velocity(transformer, noisy, t, inputs, layout, autocast=self.autocast)
 
-    def blocks(self, handle: RoleHandle) -> list[nn.Module]:
-        transformer: Any = handle.modules[TRANSFORMER]
-        return list(transformer.transformer_blocks)
-
-    def width(self, handle: RoleHandle) -> int:
-        config: Any = handle.modules[TRANSFORMER].config
-        return int(config.num_attention_heads * config.attention_head_dim)
-
 
 def audio_tokens(raw_batch: Mapping[str, Any], folder: LtxFolder, layout: TokenLayout, config: LtxConfig) -> int:
     """Audio tokens of the shortest clip of the batch: frame rates may differ, lengths may not."""
-    fastest = float(frame_rates(raw_batch, folder.generation.frame_rate(config), 1).max())
+    fastest = float(frame_rates(raw_batch, folder.traits.frame_rate(config), 1).max())
     return audio_length(folder, (layout.frames - 1) * folder.temporal_factor + 1, fastest)
 
 

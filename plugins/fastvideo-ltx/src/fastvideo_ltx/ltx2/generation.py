@@ -23,11 +23,10 @@ from transformers import Gemma3ForConditionalGeneration
 
 from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.errors import ConfigError, Problem
-from fastvideo_data.captions import PromptEmbeddings
 from fastvideo_data.video_sizes import VideoGeometry, VideoSize
 from fastvideo_diffusers.folder import TRANSFORMER, check_values, read_config, read_tensors, whole_numbers
 from fastvideo_diffusers.pipeline_files import DAMAGED
-from fastvideo_ltx.adapter import FPS, TEXT, TEXT_MASK, LtxAdapter
+from fastvideo_ltx.adapter import FPS, TEXT, TEXT_MASK
 from fastvideo_ltx.config import FRAMES_DIVISOR, SIZE_MULTIPLE, LtxConfig
 from fastvideo_ltx.folder import LtxFolder
 from fastvideo_ltx.generation import Generation
@@ -39,7 +38,6 @@ from fastvideo_ltx.ltx2.network import AUDIO_TEXT, audio_text_width, predict_vel
 from fastvideo_ltx.ltx2.sampler import Ltx2Sampler
 from fastvideo_ltx.ltx2.text import TEXT_LENGTH, GemmaCaptions
 from fastvideo_ltx.ltx2.tiny import write_tiny
-from fastvideo_ltx.sampler import LtxSampler
 
 SUPPORTED = "LTX-2 in diffusers format (for example Lightricks/LTX-2)"
 TEXT_ENCODER = "Gemma3ForConditionalGeneration"
@@ -70,6 +68,8 @@ class Ltx2(Generation):
     )
     transformer = LTX2VideoTransformer3DModel
     block = LTX2VideoTransformerBlock
+    adapter = Ltx2Adapter
+    sampler = Ltx2Sampler
     geometry = VideoGeometry(
         frames_divisor=FRAMES_DIVISOR,
         frames_remainder=1,
@@ -106,7 +106,7 @@ class Ltx2(Generation):
         audio_statistics = _statistics(path, "audio_vae", where)
         return LtxFolder(
             path=path,
-            generation=self,
+            traits=self,
             pipeline=str(index["_class_name"]),
             text_dim=_text_width(connectors),
             text_length=TEXT_LENGTH,
@@ -115,8 +115,8 @@ class Ltx2(Generation):
             temporal_factor=_compression(vae, "temporal"),
             spatial_factor=_compression(vae, "spatial"),
             scheduler=scheduler,
+            scaling_factor=float(vae["scaling_factor"]),
             facts={
-                "scaling_factor": float(vae["scaling_factor"]),
                 "audio_latents_mean": audio_statistics[0],
                 "audio_latents_std": audio_statistics[1],
                 "audio_channels": audio_vae["latent_channels"],
@@ -166,52 +166,6 @@ class Ltx2(Generation):
         self, folder: LtxFolder, *, device: torch.device, dtype: torch.dtype, where: str = "path"
     ) -> GemmaCaptions:
         return GemmaCaptions(folder.path, device=device, dtype=dtype, where=where)
-
-    def adapter(
-        self,
-        folder: LtxFolder,
-        *,
-        config: LtxConfig,
-        flow_shift: float,
-        device: torch.device,
-        training: TrainingArgs | None,
-        autocast: bool,
-        prompts: PromptEmbeddings,
-        negative_prompt: str,
-    ) -> LtxAdapter:
-        return Ltx2Adapter(
-            folder,
-            config=config,
-            flow_shift=flow_shift,
-            device=device,
-            training=training,
-            autocast=autocast,
-            prompts=prompts,
-            negative_prompt=negative_prompt,
-        )
-
-    def sampler(
-        self,
-        folder: LtxFolder,
-        *,
-        adapter: LtxAdapter,
-        config: LtxConfig,
-        device: torch.device,
-        prompts: PromptEmbeddings,
-        size: VideoSize,
-        autocast: bool,
-    ) -> LtxSampler:
-        assert isinstance(adapter, Ltx2Adapter)
-        return Ltx2Sampler(
-            folder,
-            adapter=adapter,
-            config=config,
-            device=device,
-            prompts=prompts,
-            size=size,
-            autocast=autocast,
-            connectors=adapter.connectors,
-        )
 
     def export_notes(self, folder: LtxFolder, config: LtxConfig) -> list[str]:
         if AUDIO in self.chosen_streams(config):

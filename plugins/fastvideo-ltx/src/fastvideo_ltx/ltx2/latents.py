@@ -37,7 +37,7 @@ class LatentStatistics:
 
 def video_statistics(folder: LtxFolder) -> LatentStatistics:
     """Of the video autoencoder."""
-    return LatentStatistics(folder.latents_mean, folder.latents_std, folder.facts["scaling_factor"])
+    return LatentStatistics(folder.latents_mean, folder.latents_std, folder.scaling_factor)
 
 
 def audio_statistics(folder: LtxFolder) -> LatentStatistics:

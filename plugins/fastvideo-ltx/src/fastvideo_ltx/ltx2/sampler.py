@@ -8,17 +8,17 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKLLTX2Audio, AutoencoderKLLTX2Video, LTX2Pipeline
 from diffusers.pipelines.ltx2 import LTX2Vocoder, LTX2VocoderWithBWE
-from diffusers.video_processor import VideoProcessor
 from torch import Tensor, nn
 
 from fastvideo_core.contracts.validator import SampledVideo
 from fastvideo_data.video_sizes import VideoSize
 from fastvideo_diffusers.autocast import Autocast
-from fastvideo_ltx.adapter import TEXT, TEXT_MASK
+from fastvideo_diffusers.latents import frames_of, shown
+from fastvideo_ltx.adapter import TEXT, TEXT_MASK, LtxAdapter
 from fastvideo_ltx.batches import layout_of_video
 from fastvideo_ltx.folder import LtxFolder
 from fastvideo_ltx.layout import TokenLayout, pack_video, unpack_video
-from fastvideo_ltx.ltx2.adapter import AUDIO
+from fastvideo_ltx.ltx2.adapter import AUDIO, Ltx2Adapter
 from fastvideo_ltx.ltx2.latents import audio_length, audio_statistics, pack_audio, unpack_audio, video_statistics
 from fastvideo_ltx.ltx2.loading import load_audio_vae, load_vae, load_vocoder
 from fastvideo_ltx.ltx2.network import AUDIO_TEXT
@@ -41,11 +41,11 @@ PLAIN_GUIDANCE: Mapping[str, Any] = {
 class Ltx2Sampler(LtxSampler):
     """Sampling through LTX2Pipeline; see `LtxSampler`. A run on video alone samples without sound."""
 
-    def __init__(self, folder: LtxFolder, *, connectors: Connectors, **settings: Any) -> None:
-        super().__init__(folder, **settings)
-        self._connectors = connectors
-        self._has_audio = AUDIO in self.folder.generation.chosen_streams(self.config)
-        self._vae: AutoencoderKLLTX2Video | None = None
+    def __init__(self, folder: LtxFolder, *, adapter: LtxAdapter, **settings: Any) -> None:
+        super().__init__(folder, adapter=adapter, **settings)
+        assert isinstance(adapter, Ltx2Adapter)
+        self._connectors = adapter.connectors
+        self._has_audio = AUDIO in self.folder.traits.chosen_streams(self.config)
         self._audio_vae: AutoencoderKLLTX2Audio | None = None
         self._vocoder: LTX2Vocoder | LTX2VocoderWithBWE | None = None
 
@@ -107,24 +107,18 @@ class Ltx2Sampler(LtxSampler):
         tokens = pack_video(video)
         return torch.cat([tokens, pack_audio(audio)], dim=1) if self._has_audio else tokens
 
-    @torch.no_grad()
-    def decode(self, latents: Tensor, layout: TokenLayout, generator: torch.Generator) -> SampledVideo:
+    def decode_tokens(self, latents: Tensor, layout: TokenLayout, generator: torch.Generator) -> SampledVideo:
         video = video_statistics(self.folder).denormalise(latents[:, : layout.video].to(self.device))
         pixels = self.autoencoder().decode(unpack_video(video, layout), None, return_dict=False)[0]
-        processor = VideoProcessor(vae_scale_factor=self.folder.spatial_factor)
-        frames = torch.from_numpy(processor.postprocess_video(pixels, output_type="np"))[0]
+        frames = shown(frames_of(pixels, self.folder)[0])
         fps = self.adapter.frame_rate
-        shown = (frames * 255).round().to(torch.uint8)
         if not layout.audio:
-            return SampledVideo(frames=shown, fps=fps)
-        sound = self._sound(latents[:, layout.video :].to(self.device), seconds=len(shown) / fps)
-        return SampledVideo(frames=shown, fps=fps, audio=sound, sample_rate=self.folder.facts["sound_sample_rate"])
+            return SampledVideo(frames, fps)
+        sound = self._sound(latents[:, layout.video :].to(self.device), seconds=len(frames) / fps)
+        return SampledVideo(frames, fps, audio=sound, sample_rate=self.folder.facts["sound_sample_rate"])
 
-    def autoencoder(self) -> AutoencoderKLLTX2Video:
-        """The video VAE."""
-        if self._vae is None:
-            self._vae = load_vae(self.folder.path, device=self.device)
-        return self._vae
+    def load_vae(self) -> AutoencoderKLLTX2Video:
+        return load_vae(self.folder.path, device=self.device)
 
     def audio_autoencoder(self) -> AutoencoderKLLTX2Audio:
         """The audio VAE."""

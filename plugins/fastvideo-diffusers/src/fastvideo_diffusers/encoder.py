@@ -1,63 +1,67 @@
-"""Videos and captions to what the parquet data set stores: `preprocess` with LTX-Video."""
+"""Videos and captions to what the parquet data set stores: `preprocess` with a pipeline's autoencoder and text encoder."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
-from diffusers import AutoencoderKLLTXVideo
 from torch import Tensor
 
 from fastvideo_data.captions import CaptionCut, CaptionEncoder, caption_cut
 from fastvideo_data.video_sizes import VideoGeometry
-from fastvideo_diffusers.identity import TEXT_ENCODER, VAE, encoder_identity
-from fastvideo_diffusers.loading import load_model
+from fastvideo_diffusers.identity import StoredEncoder, encoder_identity
 
 
-class LtxVideoEncoder:
-    """The VAE and text encoder of an LTX-Video pipeline; each is loaded at its first use.
+class PipelineEncoder:
+    """The VAE and text encoder of a pipeline; each is loaded at its first use.
 
     Args:
         path: folder or hub id.
+        family: as run.yaml names it.
         geometry: the clips that the VAE encodes.
+        encoders: whose weights tell its encodings from those of others.
         text: the text encoder.
-        text_settings: what else an embedding depends on.
-        device: where the VAE runs; it is float32.
+        settings: what else a stored embedding depends on.
+        load_vae: gives the autoencoder: float32, frozen.
+        device: where it runs.
     """
 
     def __init__(
         self,
         path: str,
         *,
+        family: str,
         geometry: VideoGeometry,
+        encoders: Sequence[StoredEncoder],
         text: CaptionEncoder,
-        text_settings: dict[str, str],
+        settings: Mapping[str, str],
+        load_vae: Callable[[], Any],
         device: torch.device,
     ) -> None:
         self._path = path
+        self._family = family
         self._geometry = geometry
+        self._encoders = encoders
         self._text = text
-        self._text_settings = text_settings
+        self._settings = settings
+        self._load_vae = load_vae
         self._device = device
-        self._vae: AutoencoderKLLTXVideo | None = None
+        self._vae: Any = None
         self._description: dict[str, str] | None = None
 
     @property
     def geometry(self) -> VideoGeometry:
-        """8 k + 1 frames, sizes in multiples of 32 pixels."""
+        """Sizes, lengths and frame rate of the clips."""
         return self._geometry
 
     def describe(self) -> dict[str, str]:
         """The encoding's identity, taken from the weights themselves, so that a moved folder keeps it."""
         if self._description is None:
-            identity = encoder_identity(self._path, (VAE, TEXT_ENCODER), where="model path", download=True)
+            identity = encoder_identity(self._path, self._encoders, where="model path", download=True)
             assert identity is not None
-            self._description = {
-                "family": "ltx",
-                **identity,
-                **self._text_settings,
-                "latents_normalised": "false",
-            }
+            about = {"family": self._family, **identity, **self._settings}
+            self._description = {**about, "latents_normalised": "false"}
         return dict(self._description)
 
     @torch.no_grad()
@@ -68,15 +72,17 @@ class LtxVideoEncoder:
             frames: uint8 RGB [B, T, H, W, 3], of a size that `geometry` accepts.
 
         Returns:
-            per clip {"vae_latent": float32 [C, (T - 1) / 8 + 1, H / 32, W / 32]}, on the CPU.
+            per clip {"vae_latent": float32 [C, T', H', W']}, on the CPU.
 
         Raises:
-            DataError: the size does not fit.
+            DataError: the size does not fit; the VAE itself may silently drop frames.
         """
         _, num_frames, height, width, _ = frames.shape
         self.geometry.check(height=height, width=width, num_frames=num_frames)
+        if self._vae is None:
+            self._vae = self._load_vae()
         video = frames.to(self._device).permute(0, 4, 1, 2, 3).float() / 127.5 - 1.0
-        latents = self._autoencoder().encode(video).latent_dist.mode()
+        latents = self._vae.encode(video).latent_dist.mode()
         return [{"vae_latent": latent.cpu()} for latent in latents]
 
     def encode_texts(self, captions: Sequence[str]) -> list[Tensor]:
@@ -86,15 +92,3 @@ class LtxVideoEncoder:
     def caption_cut(self, caption: str) -> CaptionCut | None:
         """What is cut off a caption; None when all of it is read."""
         return caption_cut(self._text, caption)
-
-    def _autoencoder(self) -> AutoencoderKLLTXVideo:
-        if self._vae is None:
-            self._vae = load_model(
-                AutoencoderKLLTXVideo,
-                self._path,
-                "vae",
-                dtype=torch.float32,
-                device=self._device,
-                where="model path",
-            ).requires_grad_(False)
-        return self._vae

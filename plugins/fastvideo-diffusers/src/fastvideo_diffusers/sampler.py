@@ -1,0 +1,179 @@
+"""From a prompt to a video with any role's transformer: what the samplers of families on diffusers pipelines share."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from fastvideo_core.config.sections import GuidedPipelineConfig
+from fastvideo_core.contracts.roles import RoleHandle
+from fastvideo_core.contracts.sampler import FamilySampler, StudentSchedule
+from fastvideo_core.contracts.validator import SampledVideo, ValidationPrompt, ValidationRequest, evaluating
+from fastvideo_core.diffusion.rollout import FewStepSchedule, SamplerKind
+from fastvideo_core.errors import ConfigError, Problem
+from fastvideo_data.captions import PromptEmbeddings
+from fastvideo_data.path_sampler import PathSampler
+from fastvideo_data.video_sizes import VideoGeometry, VideoSize, fit_prompt, video_size
+from fastvideo_diffusers.folder import TRANSFORMER, PipelineFolder
+
+F = TypeVar("F", bound=PipelineFolder)
+C = TypeVar("C", bound=GuidedPipelineConfig)
+
+
+class PipelineSampler(ABC, Generic[F, C]):
+    """Many-step sampling as the pipeline samples, and few-step sampling on given timesteps.
+
+    All randomness of a video comes from the generator: the initial noise, then `sde`'s noise, in the order of steps.
+
+    Args:
+        folder: the base pipeline; its VAE is loaded at the first video.
+        config: sampler kind and negative prompt.
+        device: where the VAE runs.
+        prompts: embeddings of captions.
+        size: of videos whose prompt names none.
+        autocast: compute in bfloat16 where the transformer's weights are float32, as in training.
+
+    Attributes:
+        unguided: where guidance scales below 1 do not guide, for messages.
+    """
+
+    unguided: ClassVar[str]
+
+    def __init__(
+        self,
+        folder: F,
+        *,
+        config: C,
+        device: torch.device,
+        prompts: PromptEmbeddings,
+        size: VideoSize,
+        autocast: bool,
+    ) -> None:
+        self.folder = folder
+        self.config = config
+        self.device = device
+        self.prompts = prompts
+        self.autocast = autocast
+        self._size = size
+        self._vae: Any = None
+
+    # --- what a family fills in -------------------------------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def geometry(self) -> VideoGeometry:
+        """The videos that the family makes."""
+
+    @property
+    @abstractmethod
+    def negative_prompt(self) -> str:
+        """The published one, which `negative_prompt: default` stands for."""
+
+    @abstractmethod
+    def load_vae(self) -> Any:
+        """The autoencoder that decodes: float32, frozen, on the device."""
+
+    @abstractmethod
+    def latents(
+        self,
+        request: ValidationRequest,
+        text: Tensor,
+        negative: Tensor | None,
+        size: VideoSize,
+        generator: torch.Generator,
+    ) -> Tensor:
+        """Normalised latents of one video [1, ...], float32; the transformer is in eval mode, without gradients.
+
+        Args:
+            text: the prompt's embedding [L, D].
+            negative: that of the negative prompt; None without guidance.
+        """
+
+    @abstractmethod
+    def decode(self, latents: Tensor, size: VideoSize, generator: torch.Generator) -> SampledVideo:
+        """The video of normalised latents [1, ...].
+
+        Args:
+            generator: for decoders that take noise.
+        """
+
+    @abstractmethod
+    def shift_and_clamp_timestep(self, t: Tensor) -> Tensor:
+        """As the adapter's: for schedules that a method warps by the timestep shift."""
+
+    # --- sampling ---------------------------------------------------------------------------------------------------
+
+    def fit_prompt(self, prompt: ValidationPrompt) -> ValidationPrompt:
+        """The prompt with its video's size, before any work.
+
+        Raises:
+            DataError: its size does not fit, or it brings an image.
+        """
+        return fit_prompt(prompt, self._size, self.geometry)
+
+    def sample(self, request: ValidationRequest, prompt: ValidationPrompt, generator: torch.Generator) -> SampledVideo:
+        """One video.
+
+        Raises:
+            DataError: as `fit_prompt`.
+            ConfigError: the request asks for what sampling through the pipeline cannot do.
+        """
+        latents = self.sample_latents(request, prompt, generator)
+        with torch.no_grad():
+            return self.decode(latents, video_size(self.fit_prompt(prompt)), generator)
+
+    def sample_latents(
+        self, request: ValidationRequest, prompt: ValidationPrompt, generator: torch.Generator
+    ) -> Tensor:
+        """Normalised latents [1, ...], float32; arguments and errors as `sample`."""
+        size = video_size(self.fit_prompt(prompt))
+        self._check(request)
+        text = self.prompts.get(prompt.caption)
+        negative = None
+        if request.guidance_scale > 1:
+            negative = self.prompts.get(self.config.negative_text(self.negative_prompt, prompt.negative_prompt))
+        with torch.no_grad(), evaluating(request.sample_handle.modules[TRANSFORMER]):
+            return self.latents(request, text, negative, size, generator)
+
+    def few_steps(self, request: ValidationRequest) -> FewStepSchedule | None:
+        """The schedule that the request names; None where it asks for many steps."""
+        if request.sampling_timesteps is None:
+            return None
+        return FewStepSchedule(tuple(request.sampling_timesteps), self.folder.num_train_timesteps)
+
+    def kind(self, request: ValidationRequest) -> SamplerKind:
+        """How x moves from one level of few steps to the next."""
+        return request.sampler_kind or self.config.sampler_kind
+
+    def autoencoder(self) -> Any:
+        """The VAE, loaded once."""
+        if self._vae is None:
+            self._vae = self.load_vae()
+        return self._vae
+
+    def _check(self, request: ValidationRequest) -> None:
+        if request.guidance_scale < 1:
+            found = f"guidance scale {request.guidance_scale} is below 1, where {self.unguided}"
+            raise ConfigError(Problem(found, allowed="1 (no guidance) or more"))
+        if request.sampling_timesteps is not None:
+            return
+        if request.sampler_kind == "sde":
+            allowed = "sde on the timesteps of a few-step student; many-step sampling is the pipeline's own ode"
+            raise ConfigError(Problem("sampler_kind sde without timesteps", allowed=allowed))
+        if request.sampling_steps is None:
+            found = "neither a number of steps nor timesteps to sample on"
+            raise ConfigError(Problem(found, fix="give one of the two"))
+
+
+def path_sampler(folder: PipelineFolder, transformer: nn.Module, sampler: FamilySampler, *, family: str) -> PathSampler:
+    """A folder's own transformer as the role "student", and the sampler that uses it: what `sample` works with.
+
+    Raises:
+        ConfigError: the folder is an exported student, and what it says of its schedule is damaged.
+    """
+    handle = RoleHandle("student", {TRANSFORMER: transformer.requires_grad_(False)}, family=family)
+    student = StudentSchedule.exported(folder.marked, where=f"{folder.path}/scheduler")
+    return PathSampler(handle, sampler, student)

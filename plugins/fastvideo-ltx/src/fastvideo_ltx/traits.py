@@ -1,0 +1,44 @@
+"""What a generation of LTX is, as its folders, batches and samplers ask for it: plain values, no networks."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from fastvideo_data.video_sizes import VideoGeometry, VideoSize
+from fastvideo_ltx.config import LtxConfig
+
+
+class Traits:
+    """The values of a generation.
+
+    Attributes:
+        name: how messages call it.
+        supported: what errors about an unusable pipeline offer instead.
+        pipelines: the diffusers pipeline classes whose folders it reads.
+        components: the sub-folders of such a folder.
+        weighted: those of them that hold weights.
+        streams: what it makes: the values of pipeline_config.streams, which are all of them by default.
+        geometry: the videos that it encodes; its fps is the one of sampled videos where nothing else is said.
+        size: of sampled videos whose prompt and run name none.
+        negative_prompt: the one that Lightricks publish, which `negative_prompt: default` stands for.
+        unguided: the arguments that turn off every guidance of its pipelines.
+    """
+
+    name: ClassVar[str]
+    supported: ClassVar[str]
+    pipelines: ClassVar[tuple[str, ...]]
+    components: ClassVar[tuple[str, ...]]
+    weighted: ClassVar[tuple[str, ...]]
+    streams: ClassVar[tuple[str, ...]]
+    geometry: ClassVar[VideoGeometry]
+    size: ClassVar[VideoSize]
+    negative_prompt: ClassVar[str]
+    unguided: ClassVar[str] = "guidance_scale=1.0"
+
+    def chosen_streams(self, config: LtxConfig) -> tuple[str, ...]:
+        """What the run trains and samples."""
+        return self.streams if config.streams is None else config.streams
+
+    def frame_rate(self, config: LtxConfig) -> float:
+        """Frames per second of what names none."""
+        return self.geometry.fps if config.fps is None else config.fps
