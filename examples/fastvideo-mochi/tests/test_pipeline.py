@@ -6,7 +6,7 @@ import pytest
 import torch
 from diffusers import MochiPipeline
 from fastvideo_mochi.config import MochiConfig
-from fastvideo_mochi.folder import check_folder
+from fastvideo_mochi.folder import open_folder
 from fastvideo_mochi.sampler import build_sampler
 from fastvideo_mochi.tiny import write_tiny
 
@@ -45,11 +45,11 @@ def test_latents_and_frames_are_the_pipeline_s_own(tiny, tmp_path, guidance_scal
 
 def test_a_prompt_of_which_only_a_part_is_read_is_told(tiny, caplog):
     sampler = build_sampler(str(tiny), MochiConfig(), torch.device("cpu")).sampler
-    sampler._conditioning("a cat " * 300)
+    sampler.prompts.get("a cat " * 300)
     assert "caption cut at 256 tokens" in caplog.text
 
 
 def test_another_pipeline_is_refused_by_name(tmp_path):
     (tmp_path / "model_index.json").write_text('{"_class_name": "CogVideoXPipeline", "_diffusers_version": "0.35.0"}')
     with pytest.raises(ConfigError, match=r"roles.student.path .*: holds a CogVideoXPipeline\n.*a MochiPipeline"):
-        check_folder(str(tmp_path), "roles.student.path")
+        open_folder(str(tmp_path), where="roles.student.path")

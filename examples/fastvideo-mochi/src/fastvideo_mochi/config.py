@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fastvideo_core import MethodConfig, PipelineConfig
+from fastvideo_core import MethodConfig
+from fastvideo_core.config.sections import GuidedPipelineConfig
 from fastvideo_core.errors import Problem
 
 if TYPE_CHECKING:
     from fastvideo_core import RunConfig
 
 
-class MochiConfig(PipelineConfig):
-    """flow_shift and sampler_kind are those of every family; Mochi's checkpoints have no shift, so that null is 1."""
+class MochiConfig(GuidedPipelineConfig):
+    """The options of every family with guidance. Mochi's checkpoints have no shift, so that null is 1."""
 
     @property
     def shift(self) -> float:

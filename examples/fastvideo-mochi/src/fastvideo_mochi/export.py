@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import snapshot_download
+from diffusers import MochiTransformer3DModel
 from torch import Tensor
 
-from fastvideo_core.errors import CheckpointError, Problem
-from fastvideo_diffusers.pipeline_copy import ROOT_FILES, component_names, copy_parts, new_folder
+from fastvideo_diffusers.export import export_pipeline
+from fastvideo_diffusers.folder import TRANSFORMER
+from fastvideo_diffusers.loading import outline_model
 from fastvideo_mochi.config import MochiConfig
-from fastvideo_mochi.folder import TRANSFORMER, check_folder, outline
+from fastvideo_mochi.folder import open_folder
 
 
 def export(
@@ -23,37 +24,9 @@ def export(
     pipeline_config: MochiConfig,
     student_schedule: Any,
 ) -> list[str]:
-    """Writes the base pipeline with the trained network.
-
-    Args:
-        base: folder or hub id whose other parts are copied.
-        out: the new folder.
-        modules: {"transformer": state dict}.
-        pipeline_config: of the run.
-        student_schedule: of a few-step student, given the family's shift; else None.
-
-    Returns:
-        notes for the user.
-
-    Raises:
-        ConfigError: the base is no Mochi pipeline.
-        CheckpointError: the weights do not fit it.
-    """
-    transformer: Any = outline(base)[TRANSFORMER]
-    try:
-        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in modules[TRANSFORMER].items()}
-        transformer.load_state_dict(weights, assign=True)
-    except (KeyError, RuntimeError) as error:
-        fix = "name the pipeline that the role was trained from"
-        raise CheckpointError(
-            Problem(f"its weights do not fit: {str(error)[:300]}", f"base {base}", fix=fix)
-        ) from error
-    parts = [name for name in component_names(check_folder(base), where=f"base {base}") if name != TRANSFORMER]
-    wanted = [*ROOT_FILES, *(f"{name}/*" for name in parts)]
-    source = Path(base) if Path(base).is_dir() else Path(snapshot_download(base, allow_patterns=wanted))
-    with new_folder(Path(out)) as aside:
-        copy_parts(source, aside, parts)
-        transformer.save_pretrained(aside / TRANSFORMER)
+    """Writes the base pipeline with the trained network; see `fastvideo_diffusers.export.export_pipeline`."""
+    transformer = outline_model(MochiTransformer3DModel, open_folder(base).path, TRANSFORMER)
+    export_pipeline(base, out, modules, transformer=transformer)
     if student_schedule is None or student_schedule(lambda t: t) is None:
         return []
     return ["MochiPipeline samples on a schedule of its own; `fastvideo-distill sample` follows the student's"]

@@ -3,64 +3,73 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any
 
-import torch
-from diffusers import AutoencoderKLMochi, MochiPipeline, MochiTransformer3DModel
-from torch import nn
+from diffusers import AutoencoderKLMochi, FlowMatchEulerDiscreteScheduler, MochiTransformer3DModel
 
-from fastvideo_core.errors import ConfigError, Problem, foreign_file
+from fastvideo_core.errors import ConfigError, Problem
+from fastvideo_diffusers.folder import (
+    TRANSFORMER,
+    PipelineFolder,
+    check_components,
+    check_values,
+    noise_axis,
+    open_pipeline,
+    read_config,
+    whole_numbers,
+)
 
-TRANSFORMER = "transformer"
-"""The name of a role's only module, and of its folder."""
+SUPPORTED = "a MochiPipeline in diffusers format (for example genmo/mochi-1-preview)"
+WEIGHTED = (TRANSFORMER, "vae", "text_encoder")
+COMPONENTS = (*WEIGHTED, "tokenizer", "scheduler")
+TEXT_LENGTH = 256
+"""Tokens of a caption; the network is told by a mask which of them are padding."""
 
 
-def check_folder(path: str, where: str = "path") -> Mapping[str, Any]:
-    """The pipeline's index.
+@dataclass(frozen=True, kw_only=True)
+class MochiFolder(PipelineFolder):
+    """A Mochi pipeline.
+
+    Args:
+        blanks_empty: whether an empty prompt is no token at all to the network.
+    """
+
+    blanks_empty: bool
+
+
+def open_folder(path: str, *, where: str = "path") -> MochiFolder:
+    """Reads a pipeline's configuration files.
 
     Raises:
-        ConfigError: the path holds no Mochi pipeline.
+        ConfigError: the path holds no Mochi pipeline, or an incomplete one.
     """
-    with _reading(path, where, "model_index.json"):
-        index: Mapping[str, Any] = dict(MochiPipeline.load_config(path))
-    if index.get("_class_name") != "MochiPipeline":
-        found = f"holds a {index.get('_class_name')}"
-        raise ConfigError(Problem(found, f"{where} ({path})", allowed="a folder or hub id of a MochiPipeline"))
-    return index
 
+    def config(kind: Any, subfolder: str, where: str) -> dict[str, Any]:
+        return read_config(kind, path, subfolder, supported=SUPPORTED, where=where)
 
-def load(kind: Any, path: str, part: str, where: str = "path", **options: Any) -> Any:
-    """A part of the pipeline through its own `from_pretrained`.
+    def read(index: Mapping[str, Any], where: str) -> MochiFolder:
+        if index.get("_class_name") != "MochiPipeline":
+            raise ConfigError(Problem(f"holds a {index.get('_class_name')}", where, allowed=SUPPORTED))
+        check_components(path, COMPONENTS, WEIGHTED, where=where)
+        transformer, vae = config(MochiTransformer3DModel, TRANSFORMER, where), config(AutoencoderKLMochi, "vae", where)
+        scheduler = config(FlowMatchEulerDiscreteScheduler, "scheduler", where)
+        numbers = whole_numbers(TRANSFORMER, transformer, "text_embed_dim") + whole_numbers(
+            "vae", vae, "latent_channels"
+        )
+        check_values([*numbers, *noise_axis(scheduler)], where=where)
+        channels = vae["latent_channels"]
+        return MochiFolder(
+            path=path,
+            text_dim=transformer["text_embed_dim"],
+            text_length=TEXT_LENGTH,
+            latents_mean=tuple(vae["latents_mean"] or [0.0] * channels),
+            latents_std=tuple(vae["latents_std"] or [1.0] * channels),
+            scaling_factor=vae["scaling_factor"],
+            temporal_factor=6,
+            spatial_factor=8,
+            scheduler=scheduler,
+            blanks_empty=bool(index.get("force_zeros_for_empty_prompt")),
+        )
 
-    Raises:
-        ConfigError: it cannot be read.
-    """
-    # from_pretrained may draw initial values before it overwrites them
-    with _reading(path, where, part), torch.random.fork_rng(devices=[]):
-        return kind.from_pretrained(path, subfolder=part, **options)
-
-
-def load_transformer(path: str, *, dtype: torch.dtype, where: str = "path") -> MochiTransformer3DModel:
-    """The denoising network, on the CPU, a module of its own at every call; errors as `check_folder` and `load`."""
-    check_folder(path, where)
-    return load(MochiTransformer3DModel, path, TRANSFORMER, where, torch_dtype=dtype, use_safetensors=True).eval()
-
-
-def load_vae(path: str, device: torch.device, where: str = "path") -> AutoencoderKLMochi:
-    """The autoencoder, float32 and frozen; errors as `load`."""
-    vae = load(AutoencoderKLMochi, path, "vae", where, torch_dtype=torch.float32, use_safetensors=True)
-    return vae.to(device).eval().requires_grad_(False)
-
-
-def outline(path: str, where: str = "path") -> dict[str, nn.Module]:
-    """A role's networks on the meta device, for `check`: names and shapes from config files alone."""
-    check_folder(path, where)
-    with _reading(path, where, TRANSFORMER), torch.device("meta"):
-        config = MochiTransformer3DModel.load_config(path, subfolder=TRANSFORMER)
-        return {TRANSFORMER: MochiTransformer3DModel.from_config(config)}
-
-
-def _reading(path: str, where: str, part: str) -> AbstractContextManager[None]:
-    fix = "name a folder or hub id of a MochiPipeline, such as genmo/mochi-1-preview, or copy it again"
-    return foreign_file(f"{where} ({path}/{part})", f"{part} of a pipeline", ConfigError, fix)
+    return open_pipeline(path, read, what="Mochi pipeline", supported=SUPPORTED, where=where)

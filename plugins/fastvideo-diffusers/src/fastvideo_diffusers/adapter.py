@@ -19,6 +19,7 @@ from fastvideo_core.contracts.roles import RoleHandle
 from fastvideo_core.errors import ConfigError, Problem
 from fastvideo_data.captions import PromptEmbeddings
 from fastvideo_diffusers.folder import TRANSFORMER, PipelineFolder
+from fastvideo_diffusers.latents import data_free_latents, normalise, stored_video
 from fastvideo_diffusers.stored_tensors import stored_text
 
 F = TypeVar("F", bound=PipelineFolder)
@@ -55,11 +56,13 @@ class PipelineAdapter(FlowMatchingAdapter, Generic[F]):
     Attributes:
         family: as run.yaml names it.
         name: as messages name its models.
+        size_multiple: pixels that height and width are multiples of.
         levels_taken: what t may be, for messages.
     """
 
     family: ClassVar[str]
     name: ClassVar[str]
+    size_multiple: ClassVar[int]
     levels_taken: ClassVar[str] = "one noise level per sample, [B]"
     supported_attention: tuple[AttentionKind, ...] = ("dense",)
     """The values of `attn_kind` that this family can do."""
@@ -95,7 +98,6 @@ class PipelineAdapter(FlowMatchingAdapter, Generic[F]):
             lengths: tokens of each sample [B]; None is L for all.
         """
 
-    @abstractmethod
     def prepare_latents(
         self,
         raw_batch: Mapping[str, Any],
@@ -104,7 +106,29 @@ class PipelineAdapter(FlowMatchingAdapter, Generic[F]):
         training: TrainingArgs,
         generator: torch.Generator | None,
     ) -> PreparedLatents:
-        """The batch's latents, from the data or zeros, as `prepare_batch` promises them; its errors too."""
+        """The batch's latents, from the data or zeros, as `prepare_batch` promises them; its errors too.
+
+        Here [B, C, T, H, W], as the autoencoder gives them.
+        """
+
+        def stored() -> Tensor:
+            return self.stored_video(raw_batch, training)
+
+        if source == "zeros":
+            multiple = self.size_multiple
+            size = data_free_latents(raw_batch, self.folder, training, size_multiple=multiple, stored=stored)
+            return PreparedLatents(torch.zeros(batch_size, self.folder.channels, *size, device=self.device))
+        latents = stored().to(self.device, torch.float32, non_blocking=True)
+        normalised = raw_batch.get("vae_latent_normalised", False)
+        return PreparedLatents(latents if normalised else normalise(latents, self.folder))
+
+    def stored_video(self, raw_batch: Mapping[str, Any], training: TrainingArgs) -> Tensor:
+        """`vae_latent` [B, C, T, H, W] as it is stored, at most `num_latent_t` frames of it, once it fits the pipeline.
+
+        Raises:
+            DataError: it does not.
+        """
+        return stored_video(raw_batch, self.folder, training, size_multiple=self.size_multiple)
 
     @abstractmethod
     def velocity(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Generic, TypeVar
@@ -19,12 +20,18 @@ from fastvideo_core.contracts.validator import ValidationPrompt
 from fastvideo_core.distributed import context
 from fastvideo_core.errors import Problem, UserError
 from fastvideo_data.captions import CaptionEncoder, PromptEmbeddings
+from fastvideo_data.encoder import EncoderIdentity
 from fastvideo_data.family import ParquetFamily
 from fastvideo_data.sampling_validator import SamplingValidator
 from fastvideo_data.validation_prompts import prompts_of_run
+from fastvideo_data.video_sizes import VideoGeometry, VideoSize, fit_prompt
+from fastvideo_diffusers import loading
 from fastvideo_diffusers.family_roles import FamilyRoles, open_family_roles
 from fastvideo_diffusers.folder import TRANSFORMER, PipelineFolder
+from fastvideo_diffusers.identity import TEXT_ENCODER, VAE, encoder_identity
+from fastvideo_diffusers.latents import data_free_latents, stored_video
 from fastvideo_diffusers.pipeline_files import check_undamaged
+from fastvideo_diffusers.stored_tensors import stored_text
 
 F = TypeVar("F", bound=PipelineFolder)
 A = TypeVar("A", bound=FlowMatchingAdapter)
@@ -37,15 +44,37 @@ class DiffusersFamily(ParquetFamily, Generic[F, A]):
     Trainable roles are float32; frozen ones bfloat16 when training.mixed_precision is bf16. VAE, scheduler and text encoder come
     from the first trainable role's pipeline.
 
+    A family of one plain pipeline names its classes and sizes; one of several pipelines, or with other latents than
+    [B, C, T, H, W], overrides the methods that use them.
+
     Attributes:
         family: the family's name.
+        adapter: the class of its adapter.
+        parts: the sub-folders of a pipeline.
+        transformer: the diffusers class of a role's network, and `block` that of its blocks: the unit of sharding, activation
+            checkpointing and compiling.
+        vae: the diffusers class of its autoencoder.
+        text_model: the transformers class of its text encoder.
+        geometry: the videos that it encodes, and `size` that of sampled ones whose prompt and run name none.
     """
 
     family: ClassVar[str]
+    adapter: ClassVar[type[Any]]
+    parts: ClassVar[tuple[str, ...]]
+    transformer: ClassVar[Any]
+    block: ClassVar[type[nn.Module]]
+    vae: ClassVar[Any]
+    text_model: ClassVar[Any]
+    geometry: ClassVar[VideoGeometry]
+    size: ClassVar[VideoSize]
 
     def __init__(self) -> None:
         super().__init__()
         self._roles: FamilyRoles[F] | None = None
+
+    def adapter_class(self) -> type[A]:
+        """The class of the run's adapter."""
+        return self.adapter
 
     def roles(self, cfg: RunConfig) -> FamilyRoles[F]:
         """The run's roles of this family, their configuration files read once.
@@ -75,11 +104,10 @@ class DiffusersFamily(ParquetFamily, Generic[F, A]):
             ConfigError: the path holds no pipeline of the family, or an incomplete one.
         """
 
-    @abstractmethod
     def components(self, folder: F) -> Sequence[str]:
         """The sub-folders of a pipeline."""
+        return self.parts
 
-    @abstractmethod
     def check_weights(self, folder: F, *, where: str, encodes: bool, decodes: bool) -> None:
         """The weights are those that the configurations describe, by the headers of their files; the tokenizer can be used.
 
@@ -90,16 +118,19 @@ class DiffusersFamily(ParquetFamily, Generic[F, A]):
         Raises:
             ConfigError: they are not.
         """
+        kinds = {TRANSFORMER: self.transformer}
+        kinds |= {"text_encoder": self.text_model} if encodes else {}
+        kinds |= {"vae": self.vae} if decodes else {}
+        loading.check_weights(folder.path, kinds, where=where, tokenizer=encodes)
 
-    @abstractmethod
     def fit_prompt(self, cfg: RunConfig, prompt: ValidationPrompt) -> ValidationPrompt:
         """The prompt with its video's size.
 
         Raises:
             UserError: the family cannot sample it.
         """
+        return fit_prompt(prompt, self.size.of_run(cfg.training), self.geometry)
 
-    @abstractmethod
     def check_schedule(self, cfg: RunConfig, rows: Sequence[Mapping[str, Any]]) -> None:
         """The run has a timestep shift, and validation of a student that takes many steps a scheduler.
 
@@ -110,45 +141,102 @@ class DiffusersFamily(ParquetFamily, Generic[F, A]):
             UserError: it has not.
         """
 
-    @abstractmethod
     def check_row(self, cfg: RunConfig, row: Mapping[str, Any], latents_source: LatentsSource | None) -> None:
         """A raw batch of the data can be trained on.
 
         Raises:
             UserError: it cannot.
         """
+        base = self.roles(cfg).base
+        stored_text(row, width=base.text_dim, path=base.path)
+        if latents_source == "data":
+            self.stored_latents(cfg, row)
+        elif latents_source == "zeros":
+            self.data_free_latents(cfg, row)
+
+    def stored_latents(self, cfg: RunConfig, row: Mapping[str, Any]) -> Tensor:
+        """The latents [B, C, T, H, W] of a raw batch.
+
+        Raises:
+            DataError: they are missing, or do not fit the base's pipeline.
+        """
+        return stored_video(row, self.roles(cfg).base, cfg.training, size_multiple=self.geometry.size_multiple)
+
+    def data_free_latents(self, cfg: RunConfig, row: Mapping[str, Any]) -> tuple[int, int, int]:
+        """(T, H, W) of latents that are not taken from the data.
+
+        Raises:
+            UserError: the run says no size, or the data's latents would give it and do not fit.
+        """
+        base, multiple = self.roles(cfg).base, self.geometry.size_multiple
+        return data_free_latents(
+            row, base, cfg.training, size_multiple=multiple, stored=lambda: self.stored_latents(cfg, row)
+        )
+
+    def largest_latents(self, cfg: RunConfig, latents_source: LatentsSource | None) -> tuple[int, int, int]:
+        """(T, H, W) of the largest latents that the run can meet; errors as `call`."""
+        rows = self.rows(cfg)
+        shapes: list[tuple[int, int, int]]
+        if latents_source == "zeros":
+            shapes = [self.data_free_latents(cfg, row) for row in rows or ({},)]
+        else:
+            stored = [self.stored_latents(cfg, row).shape for row in rows]
+            shapes = [(frames, height, width) for _, _, frames, height, width in stored]
+            shapes = shapes or [self.data_free_latents(cfg, {})]
+        return max(shapes, key=math.prod)
+
+    def data_sizes(self, cfg: RunConfig, rows: Sequence[Mapping[str, Any]]) -> list[VideoSize]:
+        """The size in pixels of each row's latents."""
+        shapes = [self.stored_latents(cfg, row).shape[2:] for row in rows if "vae_latent" in row]
+        return [self.roles(cfg).base.video_size(shape) for shape in shapes]
+
+    def encoder_identity(
+        self, cfg: RunConfig, *, latents_source: LatentsSource | None, download: bool
+    ) -> EncoderIdentity | None:
+        """Text encoder, and VAE where the data's latents are trained on, of the first trained role's pipeline."""
+        roles = self.roles(cfg)
+        wanted = (VAE, TEXT_ENCODER) if latents_source == "data" else (TEXT_ENCODER,)
+        where = f"roles.{roles.base_role}.path"
+        identity = encoder_identity(roles.base.path, wanted, where=where, download=download)
+        return None if identity is None else EncoderIdentity(roles.base_role, roles.base.path, identity)
 
     # --- what a family builds -------------------------------------------------------------------------------------------
 
-    @abstractmethod
     def load_network(self, folder: F, *, dtype: torch.dtype, device: torch.device, where: str) -> nn.Module:
         """The transformer with its weights, in eval mode, a module of its own at every call."""
+        network: nn.Module = loading.load_model(
+            self.transformer, folder.path, TRANSFORMER, dtype=dtype, device=device, where=where
+        )
+        return network
 
-    @abstractmethod
     def meta_network(self, folder: F, *, dtype: torch.dtype, where: str) -> nn.Module:
         """The transformer with its parameters on meta."""
+        network: nn.Module = loading.meta_model(self.transformer, folder.path, TRANSFORMER, dtype=dtype, where=where)
+        return network
 
-    @abstractmethod
     def network_weights(self, folder: F, *, where: str) -> WeightSource:
         """Where a role's weights are read from, by the name of its module."""
+        return loading.stored_weights(folder.path, TRANSFORMER, where=where)
 
-    @abstractmethod
     def block_classes(self, folder: F) -> tuple[type[nn.Module], ...]:
         """The classes that are the unit of sharding, activation checkpointing and compiling."""
+        return (self.block,)
 
     def frozen(self, cfg: RunConfig) -> Callable[[str], bool] | None:
         """Which parameters of a trained role stay as they are; see RoleHandle."""
         return None
 
-    @abstractmethod
     def call(
         self, cfg: RunConfig, folder: F, network: nn.Module, latents_source: LatentsSource | None
-    ) -> Callable[[int], Tensor]:
+    ) -> Callable[[int], Tensor] | None:
         """Calls a network on so many samples of the largest size that the run can meet; see `RoleOutline.evaluate`.
+
+        None where the family does not say how.
 
         Raises:
             UserError: the run says no size, or the data's latents do not fit.
         """
+        return None
 
     @abstractmethod
     def caption_encoder(self, folder: F, *, device: torch.device, dtype: torch.dtype, where: str) -> CaptionEncoder:
@@ -157,6 +245,29 @@ class DiffusersFamily(ParquetFamily, Generic[F, A]):
     def negative_prompt(self, cfg: RunConfig, own: str | None = None) -> str:
         """The negative prompt in full, of the run or of one prompt; the empty text where the family has none."""
         return ""
+
+    def settings(self, cfg: RunConfig, prompts: PromptEmbeddings) -> dict[str, Any]:
+        """What a `PipelineAdapter` is told of the run besides folder and shift."""
+        return {
+            "device": context.device(),
+            "training": cfg.training,
+            "autocast": halved(cfg),
+            "prompts": prompts,
+            "negative_prompt": self.negative_prompt(cfg),
+        }
+
+    def sampling(self, cfg: RunConfig, prompts: PromptEmbeddings) -> dict[str, Any]:
+        """What a `PipelineSampler` is told of the run besides folder and configuration; videos are of the run's size."""
+        return {
+            "device": context.device(),
+            "prompts": prompts,
+            "size": self.video_size(cfg).of_run(cfg.training),
+            "autocast": halved(cfg),
+        }
+
+    def video_size(self, cfg: RunConfig) -> VideoSize:
+        """Of sampled videos whose prompt and run name none."""
+        return self.size
 
     @abstractmethod
     def run_adapter(self, cfg: RunConfig, prompts: PromptEmbeddings) -> A:

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler
 from safetensors import safe_open
@@ -42,7 +42,12 @@ class PipelineFolder:
         spatial_factor: pixels per latent pixel.
         scaling_factor: of normalised latents.
         scheduler: the whole scheduler configuration.
+
+    Attributes:
+        layout: the shape of the batches' latents.
     """
+
+    layout: ClassVar[str] = "[B, C, T, H, W]"
 
     path: str
     text_dim: int
@@ -72,8 +77,9 @@ class PipelineFolder:
 
     @property
     def latent_space(self) -> dict[str, object]:
-        """What two roles must share to train on the same latents and text embeddings."""
+        """What two roles must share to train on the same latents and text embeddings, as messages name it."""
         return {
+            "layout": self.layout,
             "channels": self.channels,
             "latents_mean": self.latents_mean,
             "latents_std": self.latents_std,

@@ -12,6 +12,28 @@ from torch import Tensor
 from fastvideo_core.config.training import TrainingArgs
 from fastvideo_data.video_sizes import data_free_size
 from fastvideo_diffusers.folder import PipelineFolder
+from fastvideo_diffusers.stored_tensors import stored_latents
+
+
+def stored_video(
+    raw_batch: Mapping[str, Any], folder: PipelineFolder, training: TrainingArgs, *, size_multiple: int
+) -> Tensor:
+    """`vae_latent` [B, C, T, H, W] as it is stored, at most `num_latent_t` frames of it.
+
+    Args:
+        size_multiple: pixels that height and width are multiples of.
+
+    Raises:
+        DataError: there is none, or one that this pipeline cannot take.
+    """
+    patch = size_multiple // folder.spatial_factor
+    return stored_latents(
+        raw_batch,
+        channels=folder.channels,
+        patch=(patch, patch),
+        most_frames=training.num_latent_t,
+        fix=f"preprocess the videos with this pipeline's VAE, at sizes that are multiples of {size_multiple} pixels",
+    )
 
 
 def data_free_latents(

@@ -98,6 +98,7 @@ def save_pipeline(
     tokenizer: PreTrainedTokenizerBase,
     scheduler: Any,
     tokenizer_class: str = "PreTrainedTokenizerFast",
+    settings: Mapping[str, Any] | None = None,
     **models: Any,
 ) -> None:
     """Writes components and their index as a folder that plain diffusers loads, with transformers 4 and 5.
@@ -106,6 +107,7 @@ def save_pipeline(
         out: the folder, absent or empty.
         pipeline: name of the diffusers pipeline class.
         tokenizer_class: as the index names it.
+        settings: of the pipeline itself, in its index.
         models: by component.
     """
     out.mkdir(parents=True, exist_ok=True)
@@ -114,8 +116,8 @@ def save_pipeline(
             model.save_pretrained(out / name)
     tokenizer.save_pretrained(out / "tokenizer")
     # transformers 5 writes a class name that transformers 4 does not know; this one both do.
-    settings = out / "tokenizer" / "tokenizer_config.json"
-    _write_json(settings, {**json.loads(settings.read_text(encoding="utf-8")), "tokenizer_class": tokenizer_class})
+    file = out / "tokenizer" / "tokenizer_config.json"
+    _write_json(file, {**json.loads(file.read_text(encoding="utf-8")), "tokenizer_class": tokenizer_class})
     scheduler.save_pretrained(out / "scheduler")
     entries = {name: [_library(type(model)), type(model).__name__] for name, model in models.items()}
     entries |= {
@@ -123,7 +125,7 @@ def save_pipeline(
         "scheduler": ["diffusers", type(scheduler).__name__],
     }
     about = {"_class_name": pipeline, "_diffusers_version": diffusers.__version__}
-    _write_json(out / "model_index.json", {**about, **entries})
+    _write_json(out / "model_index.json", {**about, **(settings or {}), **entries})
 
 
 def _library(kind: type) -> str:

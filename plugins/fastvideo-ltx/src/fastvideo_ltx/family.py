@@ -13,9 +13,7 @@ from fastvideo_core.config.run import LoraConfig, RunConfig
 from fastvideo_core.config.sections import MethodConfig
 from fastvideo_core.contracts.adapter import LatentsSource
 from fastvideo_core.contracts.family import WarpedSchedule
-from fastvideo_core.contracts.roles import WeightSource
 from fastvideo_core.contracts.validator import ValidationPrompt
-from fastvideo_core.distributed import context
 from fastvideo_core.errors import ConfigError, Problem
 from fastvideo_data.captions import CaptionEncoder, PromptEmbeddings
 from fastvideo_data.encoder import EncoderIdentity, LatentEncoder
@@ -23,9 +21,7 @@ from fastvideo_data.path_sampler import PathSampler
 from fastvideo_data.video_sizes import VideoSize, fit_prompt
 from fastvideo_diffusers.family import DiffusersFamily, halved
 from fastvideo_diffusers.family_roles import FamilyRoles, takes_many_steps
-from fastvideo_diffusers.folder import TRANSFORMER
 from fastvideo_diffusers.identity import encoder_identity
-from fastvideo_diffusers.loading import stored_weights
 from fastvideo_diffusers.sampler import path_sampler
 from fastvideo_diffusers.stored_tensors import stored_text
 from fastvideo_ltx.adapter import LtxAdapter
@@ -47,8 +43,7 @@ class LtxFamily(DiffusersFamily[LtxFolder, LtxAdapter]):
 
     family = "ltx"
 
-    def adapter_class(self) -> type[LtxAdapter]:
-        return LtxAdapter
+    adapter = LtxAdapter
 
     def resolve(self, cfg: RunConfig) -> LtxConfig:
         """With the negative prompt in full, and with shift_tokens where the shift of the run depends on them."""
@@ -106,8 +101,7 @@ class LtxFamily(DiffusersFamily[LtxFolder, LtxAdapter]):
         generation_of(folder).check_weights(folder.path, where=where, encodes=encodes, decodes=decodes)
 
     def fit_prompt(self, cfg: RunConfig, prompt: ValidationPrompt) -> ValidationPrompt:
-        generation = self._generation(cfg)
-        return fit_prompt(prompt, generation.size.of_run(cfg.training), generation.geometry)
+        return fit_prompt(prompt, self.video_size(cfg).of_run(cfg.training), self._generation(cfg).geometry)
 
     def check_schedule(self, cfg: RunConfig, rows: Sequence[Mapping[str, Any]]) -> None:
         if not rows:
@@ -132,10 +126,8 @@ class LtxFamily(DiffusersFamily[LtxFolder, LtxAdapter]):
             if config.first_frame_probability > 0:
                 check_first_frames(stored_video(row, base, cfg.training).shape[3:], layout)
 
-    def data_sizes(self, cfg: RunConfig, rows: Sequence[Mapping[str, Any]]) -> list[VideoSize]:
-        base = self._base(cfg)
-        shapes = [stored_video(row, base, cfg.training).shape[2:] for row in rows if "vae_latent" in row]
-        return [base.video_size(shape) for shape in shapes]
+    def stored_latents(self, cfg: RunConfig, row: Mapping[str, Any]) -> Tensor:
+        return stored_video(row, self._base(cfg), cfg.training)
 
     def encoder_identity(
         self, cfg: RunConfig, *, latents_source: LatentsSource | None, download: bool
@@ -162,9 +154,6 @@ class LtxFamily(DiffusersFamily[LtxFolder, LtxAdapter]):
 
     def meta_network(self, folder: LtxFolder, *, dtype: torch.dtype, where: str) -> nn.Module:
         return generation_of(folder).meta_transformer(folder.path, dtype=dtype, where=where)
-
-    def network_weights(self, folder: LtxFolder, *, where: str) -> WeightSource:
-        return stored_weights(folder.path, TRANSFORMER, where=where)
 
     def block_classes(self, folder: LtxFolder) -> tuple[type[nn.Module], ...]:
         return (generation_of(folder).block,)
@@ -200,28 +189,16 @@ class LtxFamily(DiffusersFamily[LtxFolder, LtxAdapter]):
         return section(cfg).negative_text(self._generation(cfg).negative_prompt, own)
 
     def run_adapter(self, cfg: RunConfig, prompts: PromptEmbeddings) -> LtxAdapter:
-        return self._generation(cfg).adapter(
-            self._base(cfg),
-            config=section(cfg),
-            flow_shift=self._flow_shift(cfg),
-            device=context.device(),
-            training=cfg.training,
-            autocast=halved(cfg),
-            prompts=prompts,
-            negative_prompt=self.negative_prompt(cfg),
-        )
+        config, shift = section(cfg), self._flow_shift(cfg)
+        made = self._generation(cfg).adapter
+        return made(self._base(cfg), config=config, flow_shift=shift, **self.settings(cfg, prompts))
 
     def run_sampler(self, cfg: RunConfig, adapter: LtxAdapter, prompts: PromptEmbeddings) -> LtxSampler:
-        generation = self._generation(cfg)
-        return generation.sampler(
-            self._base(cfg),
-            adapter=adapter,
-            config=section(cfg),
-            device=context.device(),
-            prompts=prompts,
-            size=generation.size.of_run(cfg.training),
-            autocast=halved(cfg),
-        )
+        made = self._generation(cfg).sampler
+        return made(self._base(cfg), adapter=adapter, config=section(cfg), **self.sampling(cfg, prompts))
+
+    def video_size(self, cfg: RunConfig) -> VideoSize:
+        return self._generation(cfg).size
 
     # --- commands -------------------------------------------------------------------------------------------------------
 

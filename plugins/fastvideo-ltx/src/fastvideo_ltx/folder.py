@@ -20,11 +20,12 @@ class LtxFolder(PipelineFolder):
         facts: what only one generation has; part of the latent space.
     """
 
+    layout = "[B, tokens, C]"
+
     traits: Traits
     pipeline: str
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def latent_space(self) -> dict[str, object]:
-        """What two roles must share to train on the same latents and text embeddings."""
-        return {"layout": "[B, tokens, C]", "generation": self.traits.name, **super().latent_space, **self.facts}
+        return super().latent_space | {"generation": self.traits.name, **self.facts}

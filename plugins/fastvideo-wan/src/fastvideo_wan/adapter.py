@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from fastvideo_core.config.training import TrainingArgs
-from fastvideo_core.contracts.adapter import LatentsSource
 from fastvideo_core.contracts.batch import TrainingBatch
 from fastvideo_core.contracts.roles import RoleHandle
-from fastvideo_diffusers.adapter import PipelineAdapter, PreparedLatents
+from fastvideo_diffusers.adapter import PipelineAdapter
 from fastvideo_diffusers.folder import TRANSFORMER
-from fastvideo_diffusers.latents import normalise
 from fastvideo_diffusers.text import pad_text
-from fastvideo_wan.batches import data_free_shape, stored_latents
+from fastvideo_wan.batches import stored_latents
+from fastvideo_wan.config import SIZE_MULTIPLE
 from fastvideo_wan.folder import WanFolder
 from fastvideo_wan.network import predict_velocity
 
@@ -28,25 +26,13 @@ class WanAdapter(PipelineAdapter[WanFolder]):
 
     family = "wan"
     name = "Wan 2.1"
+    size_multiple = SIZE_MULTIPLE
 
     def text_conditioning(self, embeddings: Tensor, lengths: Tensor | None) -> dict[str, Tensor]:
         return {TEXT: pad_text(embeddings, self.folder.text_length, lengths)[0]}
 
-    def prepare_latents(
-        self,
-        raw_batch: Mapping[str, Any],
-        source: LatentsSource,
-        batch_size: int,
-        training: TrainingArgs,
-        generator: torch.Generator | None,
-    ) -> PreparedLatents:
-        if source == "zeros":
-            shape = data_free_shape(raw_batch, self.folder, training)
-            return PreparedLatents(torch.zeros(batch_size, *shape, device=self.device))
-        stored = stored_latents(raw_batch, self.folder, training)
-        latents = stored.to(self.device, torch.float32, non_blocking=True)
-        normalised = raw_batch.get("vae_latent_normalised", False)
-        return PreparedLatents(latents if normalised else normalise(latents, self.folder))
+    def stored_video(self, raw_batch: Mapping[str, Any], training: TrainingArgs) -> Tensor:
+        return stored_latents(raw_batch, self.folder, training)
 
     def velocity(
         self,

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from fastvideo_core.config.training import TrainingArgs
 from fastvideo_diffusers import stored_tensors as stored
-from fastvideo_diffusers.latents import data_free_latents
 from fastvideo_wan.config import SIZE_MULTIPLE
 from fastvideo_wan.folder import WanFolder
 
@@ -28,22 +27,3 @@ def stored_latents(raw_batch: Mapping[str, Any], folder: WanFolder, training: Tr
         most_frames=training.num_latent_t,
         fix=f"preprocess the videos with this pipeline's VAE, at sizes that are multiples of {SIZE_MULTIPLE} pixels",
     )
-
-
-def data_free_shape(
-    raw_batch: Mapping[str, Any], folder: WanFolder, training: TrainingArgs
-) -> tuple[int, int, int, int]:
-    """[16, T, H, W] of latents that are not taken from the data: the run's size, else that of the data's latents.
-
-    Raises:
-        ConfigError: the sizes of the run are missing or contradict each other.
-        DataError: the data's latents give the size and do not fit.
-    """
-    latents = data_free_latents(
-        raw_batch,
-        folder,
-        training,
-        size_multiple=SIZE_MULTIPLE,
-        stored=lambda: stored_latents(raw_batch, folder, training),
-    )
-    return folder.channels, *latents

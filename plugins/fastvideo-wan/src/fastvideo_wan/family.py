@@ -2,40 +2,32 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from diffusers.models.transformers.transformer_wan import WanTransformerBlock
 from torch import Tensor, nn
+from transformers import UMT5EncoderModel
 
 from fastvideo_core.config.run import LoraConfig, RunConfig
 from fastvideo_core.contracts.adapter import LatentsSource
 from fastvideo_core.contracts.demo import FamilyDemo
 from fastvideo_core.contracts.family import WarpedSchedule
-from fastvideo_core.contracts.roles import WeightSource
-from fastvideo_core.contracts.validator import ValidationPrompt
-from fastvideo_core.distributed import context
 from fastvideo_data.captions import PromptEmbeddings
-from fastvideo_data.encoder import EncoderIdentity
 from fastvideo_data.path_sampler import PathSampler
-from fastvideo_data.video_sizes import VideoSize, fit_prompt
 from fastvideo_diffusers.family import DiffusersFamily, halved
 from fastvideo_diffusers.family_roles import takes_many_steps
-from fastvideo_diffusers.folder import TRANSFORMER
-from fastvideo_diffusers.identity import TEXT_ENCODER, VAE, encoder_identity
-from fastvideo_diffusers.loading import stored_weights
-from fastvideo_diffusers.stored_tensors import stored_text
-from fastvideo_wan import loading
 from fastvideo_wan.adapter import WanAdapter
-from fastvideo_wan.batches import data_free_shape, stored_latents
+from fastvideo_wan.batches import stored_latents
 from fastvideo_wan.config import NEGATIVE_PROMPT, WanConfig
 from fastvideo_wan.encoder import WanEncoder
 from fastvideo_wan.export import export_pipeline
 from fastvideo_wan.export_lora import export_lora
 from fastvideo_wan.folder import COMPONENTS, WanFolder, open_folder
+from fastvideo_wan.loading import load_transformer, meta_transformer
 from fastvideo_wan.network import predict_velocity
 from fastvideo_wan.sampler import WanSampler, build_sampler
 from fastvideo_wan.schedule import many_step_scheduler, resolve_flow_shift
@@ -49,8 +41,13 @@ class WanFamily(DiffusersFamily[WanFolder, WanAdapter]):
 
     family = "wan"
 
-    def adapter_class(self) -> type[WanAdapter]:
-        return WanAdapter
+    adapter = WanAdapter
+    parts = COMPONENTS
+    transformer = WanTransformer3DModel
+    block = WanTransformerBlock
+    vae = AutoencoderKLWan
+    text_model = UMT5EncoderModel
+    geometry, size = GEOMETRY, SIZE
 
     def resolve(self, cfg: RunConfig) -> WanConfig:
         """With the negative prompt in full."""
@@ -61,72 +58,29 @@ class WanFamily(DiffusersFamily[WanFolder, WanAdapter]):
     def open_folder(self, path: str, *, where: str) -> WanFolder:
         return open_folder(path, where=where)
 
-    def components(self, folder: WanFolder) -> Sequence[str]:
-        return COMPONENTS
-
-    def check_weights(self, folder: WanFolder, *, where: str, encodes: bool, decodes: bool) -> None:
-        loading.check_weights(folder.path, where=where, encodes=encodes, decodes=decodes)
-
-    def fit_prompt(self, cfg: RunConfig, prompt: ValidationPrompt) -> ValidationPrompt:
-        return fit_prompt(prompt, SIZE.of_run(cfg.training), GEOMETRY)
-
     def check_schedule(self, cfg: RunConfig, rows: Sequence[Mapping[str, Any]]) -> None:
         base = self.roles(cfg).base
         flow_shift = resolve_flow_shift(base, section(cfg))
         if cfg.training.log_validation and takes_many_steps(cfg):
             many_step_scheduler(base, flow_shift)
 
-    def check_row(self, cfg: RunConfig, row: Mapping[str, Any], latents_source: LatentsSource | None) -> None:
-        base = self.roles(cfg).base
-        stored_text(row, width=base.text_dim, path=base.path)
-        if latents_source == "data":
-            stored_latents(row, base, cfg.training)
-        elif latents_source == "zeros":
-            data_free_shape(row, base, cfg.training)
-
-    def data_sizes(self, cfg: RunConfig, rows: Sequence[Mapping[str, Any]]) -> list[VideoSize]:
-        base = self.roles(cfg).base
-        shapes = [stored_latents(row, base, cfg.training).shape[2:] for row in rows if "vae_latent" in row]
-        return [base.video_size(shape) for shape in shapes]
-
-    def encoder_identity(
-        self, cfg: RunConfig, *, latents_source: LatentsSource | None, download: bool
-    ) -> EncoderIdentity | None:
-        """Text encoder, and VAE where the data's latents are trained on, of the first trained role's pipeline."""
-        roles = self.roles(cfg)
-        wanted = (VAE, TEXT_ENCODER) if latents_source == "data" else (TEXT_ENCODER,)
-        where = f"roles.{roles.base_role}.path"
-        identity = encoder_identity(roles.base.path, wanted, where=where, download=download)
-        return None if identity is None else EncoderIdentity(roles.base_role, roles.base.path, identity)
+    def stored_latents(self, cfg: RunConfig, row: Mapping[str, Any]) -> Tensor:
+        return stored_latents(row, self.roles(cfg).base, cfg.training)
 
     # --- its networks ---------------------------------------------------------------------------------------------------
 
     def load_network(self, folder: WanFolder, *, dtype: torch.dtype, device: torch.device, where: str) -> nn.Module:
-        network: nn.Module = loading.load_transformer(folder.path, dtype=dtype, device=device, where=where)
+        network: nn.Module = load_transformer(folder.path, dtype=dtype, device=device, where=where)
         return network
 
     def meta_network(self, folder: WanFolder, *, dtype: torch.dtype, where: str) -> nn.Module:
-        network: nn.Module = loading.meta_transformer(folder.path, dtype=dtype, where=where)
+        network: nn.Module = meta_transformer(folder.path, dtype=dtype, where=where)
         return network
-
-    def network_weights(self, folder: WanFolder, *, where: str) -> WeightSource:
-        return stored_weights(folder.path, TRANSFORMER, where=where)
-
-    def block_classes(self, folder: WanFolder) -> tuple[type[nn.Module], ...]:
-        return (WanTransformerBlock,)
 
     def call(
         self, cfg: RunConfig, folder: WanFolder, network: nn.Module, latents_source: LatentsSource | None
     ) -> Callable[[int], Tensor]:
-        """On the largest latents that the run can meet."""
-        rows = self.rows(cfg)
-        shapes: list[Sequence[int]]
-        if latents_source == "zeros":
-            shapes = [data_free_shape(row, folder, cfg.training) for row in rows or ({},)]
-        else:
-            shapes = [stored_latents(row, folder, cfg.training).shape[1:] for row in rows]
-            shapes = shapes or [data_free_shape({}, folder, cfg.training)]
-        shape = max(shapes, key=math.prod)
+        shape = (folder.channels, *self.largest_latents(cfg, latents_source))
 
         def evaluate(samples: int) -> Tensor:
             noisy, t = torch.empty(samples, *shape), torch.empty(samples)
@@ -147,26 +101,12 @@ class WanFamily(DiffusersFamily[WanFolder, WanAdapter]):
 
     def run_adapter(self, cfg: RunConfig, prompts: PromptEmbeddings) -> WanAdapter:
         base = self.roles(cfg).base
-        return WanAdapter(
-            base,
-            flow_shift=resolve_flow_shift(base, section(cfg)),
-            device=context.device(),
-            training=cfg.training,
-            autocast=halved(cfg),
-            prompts=prompts,
-            negative_prompt=self.negative_prompt(cfg),
-        )
+        flow_shift = resolve_flow_shift(base, section(cfg))
+        return WanAdapter(base, flow_shift=flow_shift, **self.settings(cfg, prompts))
 
     def run_sampler(self, cfg: RunConfig, adapter: WanAdapter, prompts: PromptEmbeddings) -> WanSampler:
-        return WanSampler(
-            self.roles(cfg).base,
-            config=section(cfg),
-            flow_shift=adapter.flow_shift,
-            device=context.device(),
-            prompts=prompts,
-            size=SIZE.of_run(cfg.training),
-            autocast=halved(cfg),
-        )
+        base, shift = self.roles(cfg).base, adapter.flow_shift
+        return WanSampler(base, config=section(cfg), flow_shift=shift, **self.sampling(cfg, prompts))
 
     # --- commands -------------------------------------------------------------------------------------------------------
 

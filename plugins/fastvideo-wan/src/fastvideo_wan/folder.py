@@ -43,8 +43,7 @@ class WanFolder(PipelineFolder):
 
     @property
     def latent_space(self) -> dict[str, object]:
-        """What two roles must share to train on the same latents and text embeddings."""
-        return {"layout": "[B, C, T, H, W]", **super().latent_space, "patch_size": self.patch_size}
+        return super().latent_space | {"patch_size": self.patch_size}
 
 
 def open_folder(path: str, *, where: str) -> WanFolder:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
-from transformers import UMT5EncoderModel
 
 from fastvideo_diffusers import loading
 from fastvideo_diffusers.folder import TRANSFORMER
@@ -45,23 +44,6 @@ def outline_transformer(path: str, *, where: str = "path") -> WanTransformer3DMo
         ConfigError: the configuration cannot be read.
     """
     return loading.outline_model(WanTransformer3DModel, path, TRANSFORMER, where=where)
-
-
-def check_weights(path: str, *, where: str, encodes: bool, decodes: bool) -> None:
-    """A pipeline's weights are those that its configurations describe, by the headers of their files; the tokenizer can be used.
-
-    What is only at the hub yet is told when it is loaded.
-
-    Args:
-        encodes: whether its text encoder is used.
-        decodes: whether its VAE is.
-
-    Raises:
-        ConfigError: they are not.
-    """
-    kinds = {TRANSFORMER: WanTransformer3DModel, **({"vae": AutoencoderKLWan} if decodes else {})}
-    kinds |= {"text_encoder": UMT5EncoderModel} if encodes else {}
-    loading.check_weights(path, kinds, where=where, tokenizer=encodes)
 
 
 def load_vae(path: str, *, device: torch.device, where: str = "path") -> AutoencoderKLWan:
