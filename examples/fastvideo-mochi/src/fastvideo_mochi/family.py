@@ -28,13 +28,13 @@ class MochiFamily(DiffusersFamily[MochiFolder, MochiAdapter]):
     """Mochi 1, text to video."""
 
     family = "mochi"
+    adapter = MochiAdapter
     parts = COMPONENTS
     transformer = MochiTransformer3DModel
     block = MochiTransformerBlock
     vae = AutoencoderKLMochi
     text_model = T5EncoderModel
     geometry, size = GEOMETRY, SIZE
-    adapter = MochiAdapter
 
     def open_folder(self, path: str, *, where: str) -> MochiFolder:
         return open_folder(path, where=where)

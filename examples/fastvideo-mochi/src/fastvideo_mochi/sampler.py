@@ -59,7 +59,7 @@ class MochiSampler(PipelineSampler[MochiFolder, MochiConfig]):
             )
 
         kind = "ode" if few is None else self.kind(request)
-        return rollout(predict_x0, noise, few or self._many_steps(request), kind=kind, generator=generator)
+        return rollout(predict_x0, noise, few or self._own_schedule(request), kind=kind, generator=generator)
 
     def decode(self, latents: Tensor, size: VideoSize, generator: torch.Generator) -> SampledVideo:
         pixels = self.autoencoder().decode(denormalise(latents, self.folder), return_dict=False)[0]
@@ -71,9 +71,8 @@ class MochiSampler(PipelineSampler[MochiFolder, MochiConfig]):
     def shift_and_clamp_timestep(self, t: Tensor) -> Tensor:
         return self._adapter.shift_and_clamp_timestep(t)
 
-    def _many_steps(self, request: ValidationRequest) -> FewStepSchedule:
-        steps = request.sampling_steps
-        assert steps is not None
+    def _own_schedule(self, request: ValidationRequest) -> FewStepSchedule:
+        steps = self.many_steps(request)
         sigmas = linear_quadratic_schedule(steps, THRESHOLD) if steps > 1 else [1.0]
         levels = torch.tensor(sigmas, dtype=torch.float64) * self._adapter.num_train_timesteps
         return FewStepSchedule(tuple(self.shift_and_clamp_timestep(levels).tolist()))

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from diffusers import DiffusionPipeline
 from torch import Tensor
 
-from fastvideo_core.diffusion.rollout import FewStepSchedule
 from fastvideo_core.errors import CheckpointError, Problem
 from fastvideo_diffusers.folder import TRANSFORMER
 from fastvideo_diffusers.pipeline_copy import ROOT_FILES, component_names, copy_parts, new_folder
 from fastvideo_diffusers.quiet import no_progress_bars
-
-StudentSchedule: TypeAlias = Callable[[Callable[[Tensor], Tensor]], FewStepSchedule | None]
-"""From the family's timestep shift to the student's schedule, as `MethodConfig.student_schedule`."""
 
 MAX_SHARD_SIZE = "5GB"
 FIX = "name the pipeline that the role was trained from"

@@ -17,7 +17,7 @@ from fastvideo_diffusers.pipeline_copy import not_empty
 WEIGHTS = "pytorch_lora_weights.safetensors"
 
 
-def export_lora(
+def write_lora(
     base_path: str,
     out: Path,
     modules: Mapping[str, Mapping[str, Tensor]],

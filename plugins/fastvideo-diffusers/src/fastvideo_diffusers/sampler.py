@@ -144,6 +144,23 @@ class PipelineSampler(ABC, Generic[F, C]):
             return None
         return FewStepSchedule(tuple(request.sampling_timesteps), self.folder.num_train_timesteps)
 
+    def many_steps(self, request: ValidationRequest) -> int:
+        """The number of steps that the request asks for where it names no timesteps."""
+        assert request.sampling_steps is not None
+        return request.sampling_steps
+
+    def asked(self, size: VideoSize, *, steps: int, guidance_scale: float) -> dict[str, Any]:
+        """What every diffusers pipeline is asked for in one call: latents of a video."""
+        return {
+            "height": size.height,
+            "width": size.width,
+            "num_frames": size.num_frames,
+            "num_inference_steps": steps,
+            "guidance_scale": guidance_scale,
+            "output_type": "latent",
+            "return_dict": False,
+        }
+
     def kind(self, request: ValidationRequest) -> SamplerKind:
         """How x moves from one level of few steps to the next."""
         return request.sampler_kind or self.config.sampler_kind

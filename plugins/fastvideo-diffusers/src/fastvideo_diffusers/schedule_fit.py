@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
@@ -15,6 +15,9 @@ from torch import Tensor
 from fastvideo_core.diffusion import flow
 from fastvideo_core.diffusion.rollout import FewStepSchedule, SamplerKind
 from fastvideo_diffusers.folder import MARKER
+
+StudentSchedule: TypeAlias = Callable[[Callable[[Tensor], Tensor]], FewStepSchedule | None]
+"""From the family's timestep shift to the student's schedule, as `MethodConfig.student_schedule`."""
 
 TOLERANCE = 1e-4
 """Largest difference in sigma at which a fitted schedule counts as the student's own."""
@@ -80,6 +83,26 @@ def few_step_scheduler_config(
     scheduler = _euler(schedule, fitted.shift, fitted.shift_terminal, stochastic_sampling=kind == "sde")
     marked = {**own, "sampling_timesteps": list(schedule.timesteps), "sampler_kind": kind}
     return {**as_json(scheduler), MARKER: marked}
+
+
+def student_of(
+    student_schedule: StudentSchedule | None, *, flow_shift: float, num_train_timesteps: int
+) -> FewStepSchedule | None:
+    """The schedule of a few-step student under the run's shift; None for a role of many steps."""
+    return None if student_schedule is None else student_schedule(timestep_shift(flow_shift, num_train_timesteps))
+
+
+def fitted_scheduler(
+    student: FewStepSchedule,
+    levels: Callable[[FlowMatchEulerDiscreteScheduler, int], Tensor],
+    *,
+    flow_shift: float,
+    kind: SamplerKind,
+    own: Mapping[str, Any],
+) -> tuple[dict[str, Any], list[str]]:
+    """`few_step_scheduler_config` with the settings of `fit_euler`, and what the user is told where it deviates."""
+    fitted = fit_euler(student, levels, flow_shift=flow_shift)
+    return few_step_scheduler_config(student, fitted, kind=kind, **own), deviation_notes(fitted)
 
 
 def as_json(scheduler: Any) -> dict[str, Any]:

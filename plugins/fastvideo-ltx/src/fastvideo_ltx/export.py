@@ -12,10 +12,10 @@ from torch import Tensor
 from fastvideo_diffusers import export
 from fastvideo_diffusers.schedule_fit import (
     FittedSchedule,
-    deviation_notes,
+    StudentSchedule,
     few_step_scheduler_config,
-    fit_euler,
-    timestep_shift,
+    fitted_scheduler,
+    student_of,
 )
 from fastvideo_ltx.batches import layout_of_video
 from fastvideo_ltx.config import LtxConfig
@@ -34,7 +34,7 @@ def export_pipeline(
     modules: dict[str, dict[str, Tensor]],
     *,
     pipeline_config: LtxConfig,
-    student_schedule: export.StudentSchedule | None,
+    student_schedule: StudentSchedule | None,
 ) -> list[str]:
     """Writes the base pipeline with another transformer.
 
@@ -66,13 +66,12 @@ def export_pipeline(
 
 
 def _scheduler(
-    folder: LtxFolder, config: LtxConfig, student_schedule: export.StudentSchedule | None
+    folder: LtxFolder, config: LtxConfig, student_schedule: StudentSchedule | None
 ) -> tuple[dict[str, Any], list[str]]:
     generation = generation_of(folder)
     flow_shift = resolve_flow_shift(folder, config, tokens=layout_of_video(folder, generation.size).video)
     base = many_step_config(folder, config)
-    shift = timestep_shift(flow_shift, folder.num_train_timesteps)
-    student = None if student_schedule is None else student_schedule(shift)
+    student = student_of(student_schedule, flow_shift=flow_shift, num_train_timesteps=folder.num_train_timesteps)
     if student is None:
         return base, []
     unguided = generation.unguided
@@ -85,10 +84,12 @@ def _scheduler(
                 "`fastvideo-distill sample` does"
             )
         return few_step_scheduler_config(student, PLAIN, kind="ode", **{BASE_SCHEDULER: base}), notes
-    fitted = fit_euler(student, pipeline_sigmas, flow_shift=flow_shift)
     notes = [f"sample it with {folder.pipeline}(num_inference_steps={len(student)}, {unguided})"]
-    settings = few_step_scheduler_config(student, fitted, kind=config.sampler_kind, **{BASE_SCHEDULER: base})
-    return settings, notes + deviation_notes(fitted)
+    own = {BASE_SCHEDULER: base}
+    written, deviates = fitted_scheduler(
+        student, pipeline_sigmas, flow_shift=flow_shift, kind=config.sampler_kind, own=own
+    )
+    return written, notes + deviates
 
 
 def pipeline_sigmas(scheduler: FlowMatchEulerDiscreteScheduler, steps: int) -> Tensor:

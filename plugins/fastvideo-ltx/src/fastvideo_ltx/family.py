@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fastvideo_core.config.run import LoraConfig, RunConfig
+from fastvideo_core.config.run import RunConfig
 from fastvideo_core.config.sections import MethodConfig
 from fastvideo_core.contracts.adapter import LatentsSource
-from fastvideo_core.contracts.family import WarpedSchedule
 from fastvideo_core.contracts.validator import ValidationPrompt
 from fastvideo_core.errors import ConfigError, Problem
 from fastvideo_data.captions import CaptionEncoder, PromptEmbeddings
@@ -208,24 +206,8 @@ class LtxFamily(DiffusersFamily[LtxFolder, LtxAdapter]):
     def sampler(self, model_path: str, pipeline_config: LtxConfig, *, device: torch.device) -> PathSampler:
         return build_sampler(model_path, pipeline_config, device=device)
 
-    def export(
-        self,
-        base_path: str,
-        out: Path,
-        modules: dict[str, dict[str, Tensor]],
-        *,
-        pipeline_config: LtxConfig,
-        student_schedule: WarpedSchedule | None,
-    ) -> list[str]:
-        return export_pipeline(
-            base_path, out, modules, pipeline_config=pipeline_config, student_schedule=student_schedule
-        )
-
-    def export_lora(
-        self, base_path: str, out: Path, adapters: dict[str, dict[str, Tensor]], *, lora: LoraConfig
-    ) -> list[str]:
-        return export_lora(base_path, out, adapters, lora=lora)
-
+    export = staticmethod(export_pipeline)
+    export_lora = staticmethod(export_lora)
     tiny = staticmethod(write_tiny_pipeline)
 
 

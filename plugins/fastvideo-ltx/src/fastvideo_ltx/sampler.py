@@ -102,13 +102,12 @@ class LtxSampler(PipelineSampler[LtxFolder, LtxConfig]):
         schedule = self.few_steps(request)
         if schedule is not None:
             return self._sample_few_steps(request, schedule, text, negative, size, generator)
-        assert request.sampling_steps is not None
         return self.sample_many_steps(
             request.sample_handle.modules[TRANSFORMER],
             text,
             negative,
             size,
-            steps=request.sampling_steps,
+            steps=self.many_steps(request),
             guidance_scale=request.guidance_scale,
             generator=generator,
         )

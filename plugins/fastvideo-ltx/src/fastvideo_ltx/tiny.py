@@ -40,7 +40,6 @@ def write_tiny_pipeline(
     Raises:
         ConfigError: for options that make no LTX, or a folder that is not empty.
     """
-    out = Path(out)
     more = []
     if generation not in GENERATIONS:
         allowed = ", ".join(str(number) for number in GENERATIONS)

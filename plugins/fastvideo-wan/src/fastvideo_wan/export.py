@@ -9,13 +9,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
 from fastvideo_diffusers import export
-from fastvideo_diffusers.schedule_fit import (
-    as_json,
-    deviation_notes,
-    few_step_scheduler_config,
-    fit_euler,
-    timestep_shift,
-)
+from fastvideo_diffusers.schedule_fit import StudentSchedule, as_json, fitted_scheduler, student_of
 from fastvideo_wan.config import WanConfig
 from fastvideo_wan.folder import WanFolder, open_folder
 from fastvideo_wan.loading import outline_transformer
@@ -28,7 +22,7 @@ def export_pipeline(
     modules: dict[str, dict[str, Tensor]],
     *,
     pipeline_config: WanConfig,
-    student_schedule: export.StudentSchedule | None,
+    student_schedule: StudentSchedule | None,
 ) -> list[str]:
     """Writes the base pipeline with another transformer and the run's one flow shift.
 
@@ -57,17 +51,18 @@ def export_pipeline(
 
 
 def _scheduler(
-    folder: WanFolder, config: WanConfig, student_schedule: export.StudentSchedule | None
+    folder: WanFolder, config: WanConfig, student_schedule: StudentSchedule | None
 ) -> tuple[dict[str, Any], list[str]]:
     flow_shift = resolve_flow_shift(folder, config)
-    shift = timestep_shift(flow_shift, folder.num_train_timesteps)
-    student = None if student_schedule is None else student_schedule(shift)
+    axis = folder.num_train_timesteps
+    student = student_of(student_schedule, flow_shift=flow_shift, num_train_timesteps=axis)
     if student is None:
         return as_json(many_step_scheduler(folder, flow_shift)), []
-    fitted = fit_euler(student, pipeline_sigmas, flow_shift=flow_shift)
     notes = [f"sample it with WanPipeline(num_inference_steps={len(student)}, guidance_scale=1.0)"]
-    settings = few_step_scheduler_config(student, fitted, kind=config.sampler_kind, flow_shift=flow_shift)
-    return settings, notes + deviation_notes(fitted)
+    kind = config.sampler_kind
+    own = {"flow_shift": flow_shift}
+    settings, deviation = fitted_scheduler(student, pipeline_sigmas, flow_shift=flow_shift, kind=kind, own=own)
+    return settings, notes + deviation
 
 
 def pipeline_sigmas(scheduler: FlowMatchEulerDiscreteScheduler, steps: int) -> Tensor:

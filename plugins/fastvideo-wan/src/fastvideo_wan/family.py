@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,10 +11,9 @@ from diffusers.models.transformers.transformer_wan import WanTransformerBlock
 from torch import Tensor, nn
 from transformers import UMT5EncoderModel
 
-from fastvideo_core.config.run import LoraConfig, RunConfig
+from fastvideo_core.config.run import RunConfig
 from fastvideo_core.contracts.adapter import LatentsSource
 from fastvideo_core.contracts.demo import FamilyDemo
-from fastvideo_core.contracts.family import WarpedSchedule
 from fastvideo_data.captions import PromptEmbeddings
 from fastvideo_data.path_sampler import PathSampler
 from fastvideo_diffusers.family import DiffusersFamily, halved
@@ -116,24 +114,8 @@ class WanFamily(DiffusersFamily[WanFolder, WanAdapter]):
     def sampler(self, model_path: str, pipeline_config: WanConfig, *, device: torch.device) -> PathSampler:
         return build_sampler(model_path, pipeline_config, device=device)
 
-    def export(
-        self,
-        base_path: str,
-        out: Path,
-        modules: dict[str, dict[str, Tensor]],
-        *,
-        pipeline_config: WanConfig,
-        student_schedule: WarpedSchedule | None,
-    ) -> list[str]:
-        return export_pipeline(
-            base_path, out, modules, pipeline_config=pipeline_config, student_schedule=student_schedule
-        )
-
-    def export_lora(
-        self, base_path: str, out: Path, adapters: dict[str, dict[str, Tensor]], *, lora: LoraConfig
-    ) -> list[str]:
-        return export_lora(base_path, out, adapters, lora=lora)
-
+    export = staticmethod(export_pipeline)
+    export_lora = staticmethod(export_lora)
     tiny = staticmethod(write_tiny_pipeline)
 
     def demo(self, *, fast: bool) -> FamilyDemo:

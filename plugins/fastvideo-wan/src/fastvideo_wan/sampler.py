@@ -64,14 +64,8 @@ class WanSampler(PipelineSampler[WanFolder, WanConfig]):
         latents: Tensor = pipeline(
             prompt_embeds=self._padded(text),
             negative_prompt_embeds=None if negative is None else self._padded(negative),
-            height=size.height,
-            width=size.width,
-            num_frames=size.num_frames,
-            num_inference_steps=steps,
-            guidance_scale=request.guidance_scale,
+            **self.asked(size, steps=steps, guidance_scale=request.guidance_scale),
             latents=torch.randn(shape, generator=generator, device=generator.device),
-            output_type="latent",
-            return_dict=False,
         )[0]
         return latents.float()
 
@@ -88,8 +82,7 @@ class WanSampler(PipelineSampler[WanFolder, WanConfig]):
         schedule = self.few_steps(request)
         if schedule is not None:
             return FewStepScheduler(schedule, kind=self.kind(request), generator=generator), len(schedule)
-        assert request.sampling_steps is not None
-        return many_step_scheduler(self.folder, self._flow_shift), request.sampling_steps
+        return many_step_scheduler(self.folder, self._flow_shift), self.many_steps(request)
 
     def _padded(self, embedding: Tensor) -> Tensor:
         return pad_text(embedding[None], self.folder.text_length)[0].to(self.device)

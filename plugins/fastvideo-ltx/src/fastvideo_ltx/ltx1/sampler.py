@@ -65,16 +65,10 @@ class LtxVideoSampler(LtxSampler):
             embeddings |= self._embeddings("negative_", negative, network.dtype)
         latents: Tensor = pipeline(
             **embeddings,
-            height=size.height,
-            width=size.width,
-            num_frames=size.num_frames,
+            **self.asked(size, steps=steps, guidance_scale=guidance_scale),
             frame_rate=self.adapter.frame_rate,
-            num_inference_steps=steps,
             timesteps=timesteps,
-            guidance_scale=guidance_scale,
             generator=generator,
-            output_type="latent",
-            return_dict=False,
         )[0]
         return (pack_video(latents) if latents.ndim == 5 else latents).float()
 

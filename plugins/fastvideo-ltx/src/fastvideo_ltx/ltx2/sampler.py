@@ -92,17 +92,11 @@ class Ltx2Sampler(LtxSampler):
             embeddings |= self._embeddings("negative_", negative, network.dtype)
         video, audio = pipeline(
             **embeddings,
-            height=size.height,
-            width=size.width,
-            num_frames=size.num_frames,
+            **self.asked(size, steps=steps, guidance_scale=guidance_scale),
             frame_rate=self.adapter.frame_rate,
-            num_inference_steps=steps,
-            guidance_scale=guidance_scale,
             audio_guidance_scale=guidance_scale,
             **PLAIN_GUIDANCE,
             generator=generator,
-            output_type="latent",
-            return_dict=False,
         )
         tokens = pack_video(video)
         return torch.cat([tokens, pack_audio(audio)], dim=1) if self._has_audio else tokens
