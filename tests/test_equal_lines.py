@@ -1,4 +1,4 @@
-"""What two families of diffusers pipelines would write twice stands once, in fastvideo-diffusers; modules of a family import one way."""
+"""What two families of diffusers pipelines would write twice stands once; the modules of a family import one way."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ def test_mochi_stays_a_short_family() -> None:
 
 
 def test_what_everyone_must_write_does_not_count(tmp_path: Path) -> None:
-    text = '''"""Says something."""\nimport something\n\ndef compute(value: int) -> int:\n    """As said."""\n    long_enough_to_count = value\n    return something.compute(value=value)\n'''
+    head = 'def compute(value: int) -> int:\n    """As said."""\n'
+    body = "    long_enough_to_count = value\n    return something.compute(value=value)\n"
+    text = f'"""Says something."""\nimport something\n\n{head}{body}'
     (tmp_path / "one.py").write_text(text)
     assert list(lines_of(tmp_path / "one.py")) == [
         "long_enough_to_count = value",

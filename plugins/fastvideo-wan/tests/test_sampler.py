@@ -165,7 +165,7 @@ def test_requests_that_wan_cannot_serve(student, tmp_path, settings, message):
 
 
 def test_the_default_size_is_480_by_832_and_81_frames(student):
-    size = student.fit_prompt(ValidationPrompt("x"))
+    size = student.sampler.fit_prompt(ValidationPrompt("x"))
     assert (size.height, size.width, size.num_frames) == (480, 832, 81)
 
 
