@@ -201,7 +201,7 @@ def test_requests_that_ltx_cannot_serve(student, tmp_path, settings, message):
 
 
 def test_the_default_size_is_the_pipeline_s(student):
-    size = student.fit_prompt(ValidationPrompt("x"))
+    size = student.sampler.fit_prompt(ValidationPrompt("x"))
     assert (size.height, size.width, size.num_frames) == (512, 704, 161)
 
 
