@@ -229,6 +229,13 @@ def test_a_read_only_folder_is_one_clear_error(tmp_path, monkeypatch):
     assert "fix: free space or make the folder writable; earlier checkpoints are intact" in str(error.value)
 
 
+def test_a_finished_save_leaves_no_thread_that_python_would_abort_at_its_end(tmp_path):
+    run = in_background(tmp_path)
+    run.manager.save(1)
+    run.manager.finish()
+    assert not [thread for thread in threading.enumerate() if thread.name == "fastvideo-checkpoint"]
+
+
 def test_an_error_elsewhere_lets_the_checkpoint_be_completed(tmp_path, gate):
     run = in_background(tmp_path)
     run.manager.save(1)
