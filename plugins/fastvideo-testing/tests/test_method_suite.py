@@ -83,6 +83,51 @@ def test_a_good_method_passes(tmp_path: Path, check: str) -> None:
     run_check(suite_of(tmp_path, *([STEADY] if "accumulate" in check else [])), check, tmp_path)
 
 
+OWN_FAMILY = """\
+from fastvideo_core import register_model
+from fastvideo_testing import ToyAdapter, ToyConfig
+from fastvideo_testing.toy import build_toy_components
+
+
+class PredictTwice(Protocol):
+    def predict_twice(self, handle, noisy_latents, t, batch): ...
+
+
+class TwiceAdapter(ToyAdapter):
+    def predict_twice(self, handle, noisy_latents, t, batch):
+        return 2 * self.predict_x0(handle, noisy_latents, t, batch, conditional=True)
+
+
+@register_model("twice", config=ToyConfig)
+def build(cfg):
+    components = build_toy_components(cfg)
+    components.adapter = TwiceAdapter(1.0)
+    return components
+
+
+class Needs(PredictTwice, """
+
+
+def test_a_method_with_a_primitive_of_its_own_is_tested_on_a_family_that_has_it(tmp_path: Path) -> None:
+    changes = [
+        ("class Needs(", OWN_FAMILY),
+        (
+            "self.adapter.predict_x0(self.student, noisy, t, prepared, conditional=True, attn_kind=kind)",
+            "0.5 * (TWICE)",
+        ),
+        ("TWICE", "self.adapter.predict_twice(self.student, noisy, t, prepared)"),
+    ]
+    suite = suite_of(tmp_path, *changes, family="twice")
+    for number, check in enumerate(
+        (
+            "test_it_declares_every_primitive_that_it_uses",
+            "test_a_family_without_its_primitives_is_refused_before_training",
+        )
+    ):
+        (tmp_path / str(number)).mkdir()
+        run_check(suite, check, tmp_path / str(number))
+
+
 def run_check(suite: MethodPluginSuite, check: str, folder: Path) -> None:
     function = getattr(suite, check)
     takes_folder = "tmp_path" in _parameters(function)

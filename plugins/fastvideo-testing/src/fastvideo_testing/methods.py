@@ -40,6 +40,7 @@ class MethodPluginSuite(PluginSuite):
 
     Attributes:
         config: the `method_config` that is tested.
+        family: of the suite's runs: the toy family, or one built on it (ToyAdapter, ToyConfig) that has further primitives.
         trainable: the roles that train; the others are frozen.
         optional_roles: those of the spec's optional roles that the runs of the suite have.
         training: options of `training` that the method needs beside the suite's.
@@ -56,6 +57,7 @@ class MethodPluginSuite(PluginSuite):
         "resume": "a resumed run ends with the weights of one that was not interrupted",
     }
 
+    family: ClassVar[str] = "toy"
     trainable: ClassVar[tuple[str, ...]] = ("student",)
     optional_roles: ClassVar[tuple[str, ...]] = ()
     training: ClassVar[Mapping[str, Any]] = {}
@@ -75,7 +77,7 @@ class MethodPluginSuite(PluginSuite):
         unknown = [role for role in self.trainable if role not in roles]
         assert not unknown, f"`trainable` names {', '.join(unknown)}; the roles are {', '.join(roles)}"
         return {
-            "recipe": {"family": "toy", "method": self.plugin},
+            "recipe": {"family": self.family, "method": self.plugin},
             "roles": {role: {"path": f"toy/{role}", "trainable": role in self.trainable} for role in roles},
             "training": {
                 "output_dir": str(folder / "out"),
