@@ -201,8 +201,8 @@ class Model:
             scheduler.set_timesteps(steps)
             return FewStepSchedule(tuple(1000 * float(sigma) for sigma in scheduler.sigmas[:-1]))
 
-        assert trained.method_config is not None
-        own = trained.method_config.student_schedule(sampler.shift_and_clamp_timestep)
+        assert trained.student_schedule is not None
+        own = trained.student_schedule(sampler.shift_and_clamp_timestep)
         return cls(sampler.handle.modules["transformer"].eval(), many_steps, own)
 
     def sample(self, noise: Tensor, text: Tensor, schedule: FewStepSchedule) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 
 from fastvideo_core.errors import ConfigError
 from fastvideo_data.schema import encode_tensor
-from fastvideo_finetune.config import FinetuneConfig
+from fastvideo_finetune.method import FinetuneMethod
 from fastvideo_testing.runs import resolve_run
 from fastvideo_wan.adapter import WanAdapter
 from tests.commands import commands, run, text_only, trained, write_rows
@@ -115,7 +115,7 @@ def test_check_names_lora_targets_that_no_layer_has(commands, run, tmp_path):
 
 @pytest.mark.parametrize(("source", "message"), [("data", "captions but no vae_latent"), ("zeros", "needs a size")])
 def test_data_without_latents_must_fit_the_method(run, tmp_path, monkeypatch, source, message):
-    monkeypatch.setattr(FinetuneConfig, "latents_source", lambda self: source, raising=False)
+    monkeypatch.setattr(FinetuneMethod, "latents_source", lambda cfg: source)
     run["training"]["data_path"] = str(text_only(tmp_path / "t.parquet"))
     with pytest.raises(ConfigError, match=message):
         resolve_run(tmp_path, run)
@@ -125,7 +125,7 @@ def test_data_without_latents_must_fit_the_method(run, tmp_path, monkeypatch, so
 
 
 def test_every_latent_shape_of_the_data_is_looked_at(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(FinetuneConfig, "latents_source", lambda self: "data", raising=False)
+    monkeypatch.setattr(FinetuneMethod, "latents_source", lambda cfg: "data")
     text = encode_tensor("text_embedding", torch.ones(3, TEXT_DIM))
     shapes = ((16, 1, 4, 4), (16, 1, 3, 4))
     rows = [text | encode_tensor("vae_latent", torch.ones(shape)) for shape in shapes]
@@ -215,7 +215,7 @@ def test_check_and_resume(commands, run, trained, tmp_path):
 
 
 def test_a_dry_run_prepares_a_batch_and_writes_nothing(commands, run, tmp_path, monkeypatch):
-    monkeypatch.setattr(FinetuneConfig, "latents_source", lambda self: "data", raising=False)
+    monkeypatch.setattr(FinetuneMethod, "latents_source", lambda cfg: "data")
     file = write_run(tmp_path / "run.yaml", run)
     assert "everything was built and a batch prepared; training would start at step 1" in commands.works(
         file, "--dry-run"

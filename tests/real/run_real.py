@@ -256,8 +256,8 @@ class RealRun:
         family = open_family(model.family, registry)
         sampler: Any = family.sampler(model.source.base, model.pipeline_config, device=context.device())
         load_role(sampler.handle, model.source)
-        config: Any = model.method_config
-        levels = config.student_schedule(sampler.shift_and_clamp_timestep).timesteps
+        schedule: Any = model.student_schedule
+        levels = schedule(sampler.shift_and_clamp_timestep).timesteps
         request = ValidationRequest(sampler.handle, Path("unused"), sampler_kind="ode", sampling_timesteps=levels)
         size = self.family.size
         prompt = ValidationPrompt(self._prompt, height=size.height, width=size.width, num_frames=size.num_frames)

@@ -16,7 +16,7 @@ BUILT: list[float] = []
 
 
 class Settling(ModelFamily):
-    def resolve(self, cfg):
+    def resolve(self, cfg, *, latents_source):
         SEEN.append(cfg.roles["student"].path)
         return cfg.pipeline_config.model_copy(update={"flow_shift": 4.5})
 

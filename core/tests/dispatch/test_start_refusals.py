@@ -167,7 +167,7 @@ def test_wandb_without_a_login(
 def test_what_only_the_family_can_say_of_its_pipelines(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def resolve(self: ToyFamily, cfg: Any) -> ToyConfig:
+    def resolve(self: ToyFamily, cfg: Any, *, latents_source: Any) -> ToyConfig:
         raise ConfigError(Problem("no scheduler here", where="roles.student.path"))
 
     monkeypatch.setattr(ToyFamily, "resolve", resolve)

@@ -11,8 +11,6 @@ import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, LTXPipeline
 
-from fastvideo_core.config.sections import MethodConfig
-from fastvideo_core.contracts.adapter import LatentsSource
 from fastvideo_core.errors import ConfigError, UserError
 from fastvideo_data.schema import encode_tensor, t2v_schema, write_part
 from fastvideo_ltx.config import LtxConfig
@@ -97,11 +95,6 @@ def test_another_scheduler_is_refused(tiny, tmp_path):
 # --- which tokens a run counts ----------------------------------------------------------------------------------------
 
 
-class ZerosConfig(MethodConfig):
-    def latents_source(self) -> LatentsSource:
-        return "zeros"
-
-
 def _data(tmp_path, *shapes: tuple[int, int, int]) -> str:
     rows = []
     for number, shape in enumerate(shapes):
@@ -116,8 +109,8 @@ def _data(tmp_path, *shapes: tuple[int, int, int]) -> str:
     return str(tmp_path / "data")
 
 
-def _resolved(cfg) -> int | None:
-    return cfg.pipeline_config.resolve(cfg).shift_tokens
+def _resolved(cfg, source: str = "data") -> int | None:
+    return LtxFamily().resolve(cfg, latents_source=source).shift_tokens
 
 
 def test_training_on_data_counts_the_data_s_tokens_also_where_prompts_have_another_size(run_config, tmp_path):
@@ -132,11 +125,8 @@ def test_training_on_data_counts_the_data_s_tokens_also_where_prompts_have_anoth
 def test_data_free_training_counts_the_run_s_tokens_or_else_the_data_s(run_config, tmp_path):
     data = _data(tmp_path, (3, 2, 3))
     cfg = run_config(pipeline={"shift_tokens": None}, data_path=data, num_height=64, num_width=64, num_frames=9)
-    object.__setattr__(cfg, "method_config", ZerosConfig())
-    assert _resolved(cfg) == 8
-    cfg = run_config(pipeline={"shift_tokens": None}, data_path=data)
-    object.__setattr__(cfg, "method_config", ZerosConfig())
-    assert _resolved(cfg) == 18
+    assert _resolved(cfg, "zeros") == 8
+    assert _resolved(run_config(pipeline={"shift_tokens": None}, data_path=data), "zeros") == 18
 
 
 def test_what_is_configured_or_not_needed_is_left_alone(run_config, tiny, tiny_condition):

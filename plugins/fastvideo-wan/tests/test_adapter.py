@@ -188,9 +188,9 @@ def test_by_default_guidance_leads_away_from_the_published_text_and_dropped_capt
 def test_the_stored_configuration_names_the_negative_prompt_in_full(run_config):
     cfg = run_config()
     assert cfg.pipeline_config.negative_prompt == "default"
-    assert WanFamily().resolve(cfg).negative_prompt == NEGATIVE_PROMPT
+    assert WanFamily().resolve(cfg, latents_source="data").negative_prompt == NEGATIVE_PROMPT
     empty = cfg.pipeline_config.model_copy(update={"negative_prompt": ""})
-    assert WanFamily().resolve(replace(cfg, pipeline_config=empty)).negative_prompt == ""
+    assert WanFamily().resolve(replace(cfg, pipeline_config=empty), latents_source="data").negative_prompt == ""
 
 
 def test_unconditional_calls_before_train_start_say_what_is_missing(run_config, raw_batch):

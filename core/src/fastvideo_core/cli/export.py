@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
             args.out,
             model.whole_weights(registry),
             pipeline_config=model.pipeline_config,
-            student_schedule=model.method_config.student_schedule if model.method_config is not None else None,
+            student_schedule=model.student_schedule,
         )
     say(f"{args.out}: {model.source}")
     for note in notes:

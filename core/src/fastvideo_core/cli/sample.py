@@ -172,9 +172,9 @@ def _student(model: TrainedModel, sampler: ModelSampler) -> StudentSchedule | No
     from fastvideo_core.config.sections import PipelineConfig
     from fastvideo_core.contracts.sampler import StudentSchedule
 
-    if model.method_config is None:
+    if model.student_schedule is None:
         return sampler.student
-    schedule = model.method_config.student_schedule(sampler.shift_and_clamp_timestep)
+    schedule = model.student_schedule(sampler.shift_and_clamp_timestep)
     if schedule is None or model.source.checkpoint_role != "student":
         return None
     config = model.pipeline_config

@@ -127,12 +127,10 @@ def _write(path: Path, text: str) -> None:
 
 def _try_batch(runtime: DistillRuntime) -> str:
     """Takes one batch as far as the method's networks, and says so."""
-    from fastvideo_core.dispatch.run import latents_source
-
     raw_batch = next(iter(runtime.dataloader), None)
     if raw_batch is None:
         raise DataError("the data loader gives no batch")
-    source = latents_source(runtime.cfg)
+    source = runtime.run.latents_source
     if source is None:
         return " and a batch read"
     runtime.method.on_train_start()

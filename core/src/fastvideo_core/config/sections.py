@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from fastvideo_core.config import limits
 from fastvideo_core.config.base import PluginConfig
-
-if TYPE_CHECKING:  # the schedule needs torch, which reading a configuration does not
-    from fastvideo_core.diffusion.rollout import FewStepSchedule
 
 
 class MethodConfig(PluginConfig):
@@ -20,18 +16,6 @@ class MethodConfig(PluginConfig):
     attn_kind: Literal["dense", "vsa"] = Field(
         default="dense", description="Attention of the student; vsa (sparse) only where the family offers it"
     )
-
-    def latents_source(self) -> Literal["data", "zeros"]:
-        """Whether training reads latents from the data (`data`) or only their shape counts (`zeros`)."""
-        return "data"
-
-    def student_schedule(self, warp: Callable[[Any], Any]) -> FewStepSchedule | None:
-        """The few-step schedule that this method trains its student for; None when it is sampled in many steps.
-
-        Args:
-            warp: the family's `shift_and_clamp_timestep`.
-        """
-        return None
 
 
 PUBLISHED = "default"

@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # contracts of two offers, which themselves name what stands 
     from fastvideo_core.contracts.sampler import ModelSampler
 
 WarpedSchedule = Callable[[Callable[[Tensor], Tensor]], FewStepSchedule | None]
-"""From the family's timestep shift to a student's schedule, as `MethodConfig.student_schedule`."""
+"""From the family's timestep shift to a student's schedule, as `DistillMethod.student_schedule`."""
 
 OFFERS = ("encoder", "sampler", "export", "export_lora", "tiny", "demo")
 """What a family may offer to commands."""
@@ -116,23 +116,37 @@ class ModelFamily(ABC):
 
     # --- what a run asks before it is built -----------------------------------------------------------------------------
 
-    def resolve(self, cfg: RunConfig) -> PluginConfig:
+    def resolve(self, cfg: RunConfig, *, latents_source: LatentsSource | None) -> PluginConfig:
         """`pipeline_config` with what it leaves to the pipelines and the data written out, as far as it must outlive the run.
 
         The result is stored with the run's checkpoints, so that sampling and exporting them need neither run.yaml nor data.
+
+        Args:
+            latents_source: what the method will ask of prepare_batch; None when only running it can tell.
 
         Raises:
             UserError: pipelines or data do not say what is needed.
         """
         return cfg.pipeline_config
 
+    def check_roles(self, cfg: RunConfig) -> list[Problem]:
+        """What is wrong with the pipelines of the family's roles, as far as it can be known without loading weights."""
+        return []
+
     def check(
-        self, cfg: RunConfig, *, latents_source: LatentsSource | None, download: bool, roles_known: bool = True
+        self,
+        cfg: RunConfig,
+        *,
+        latents_source: LatentsSource | None,
+        many_steps: bool,
+        download: bool,
+        roles_known: bool = True,
     ) -> Findings:
-        """Everything wrong with a run that can be known before weights are loaded.
+        """What is wrong with the data and the prompts of a run whose recipe names this family, before weights are loaded.
 
         Args:
-            latents_source: what the method will ask of prepare_batch; None when only running it can tell.
+            latents_source: as in `resolve`.
+            many_steps: whether the student is sampled in many steps.
             download: whether weights may be fetched to look at them; those of a folder need not.
             roles_known: false where a role's path leads nowhere, which is told already: pipelines are not looked at.
         """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeAlias, cast, get_args, get_origin
 
@@ -21,6 +21,7 @@ from fastvideo_core.contracts.rng import RandomStreams
 from fastvideo_core.contracts.roles import RoleHandle, RoleManager
 from fastvideo_core.contracts.tracker import NullTracker, Tracker
 from fastvideo_core.contracts.validator import DistillValidator
+from fastvideo_core.diffusion.rollout import FewStepSchedule
 from fastvideo_core.distributed import context
 from fastvideo_core.distributed.mesh import Mesh
 from fastvideo_core.errors import ContractError, Problem
@@ -78,6 +79,21 @@ class DistillMethod(nn.Module, Generic[Needs]):
         run.yaml does not name them.
         """
         return ()
+
+    @classmethod
+    def latents_source(cls, cfg: RunConfig) -> LatentsSource | None:
+        """Whether a run trains on the data's latents (`data`) or only their shape counts (`zeros`); None if it cannot be told."""
+        return "data"
+
+    @classmethod
+    def student_schedule(cls, config: Any, warp: Callable[[Tensor], Tensor]) -> FewStepSchedule | None:
+        """The few-step schedule that the student is trained for; None when it is sampled in many steps.
+
+        Args:
+            config: the parsed `method_config`.
+            warp: the family's `shift_and_clamp_timestep`.
+        """
+        return None
 
     @classmethod
     def build(

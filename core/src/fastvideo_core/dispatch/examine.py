@@ -20,11 +20,12 @@ from fastvideo_core.config.check import run_notes
 from fastvideo_core.config.output_folder import check_writable_folder
 from fastvideo_core.config.run import RunConfig
 from fastvideo_core.config.sections import GuidedPipelineConfig
-from fastvideo_core.contracts.family import Findings, open_family
+from fastvideo_core.contracts.family import Findings, ModelFamily, open_family
+from fastvideo_core.contracts.method import DistillMethod
 from fastvideo_core.dispatch.own_folder import folder_problems
 from fastvideo_core.dispatch.plugins import check_plugins, method_class
 from fastvideo_core.dispatch.role_weights import RoleSource, pin_role_paths, role_source
-from fastvideo_core.dispatch.run import Run, based_on, latents_source
+from fastvideo_core.dispatch.run import Run, based_on
 from fastvideo_core.distributed import context
 from fastvideo_core.errors import ConfigError, PluginError, Problem, UserError
 from fastvideo_core.registry import PluginRegistry
@@ -76,24 +77,33 @@ def examine(cfg: RunConfig, registry: PluginRegistry, *, starts: bool) -> tuple[
     for name, role in cfg.roles.items():
         with noted():
             sources[name] = role_source(name, role)
+    method = None
+    with noted():
+        method = method_class(cfg.recipe.method, registry)
     roles_known = len(sources) == len(cfg.roles)
-    families = {}
+    families: dict[str, ModelFamily] = {}
     for name in cfg.families:
         with noted():
             families[name] = open_family(name, registry)
-            source = latents_source(cfg)
-            found = families[name].check(
-                based_on(cfg, sources), latents_source=source, download=starts, roles_known=roles_known
+            if roles_known:
+                problems += families[name].check_roles(based_on(cfg, sources))
+    if (main := families.get(cfg.recipe.family)) is not None:
+        with noted():
+            looked_at = main.check(
+                based_on(cfg, sources),
+                latents_source=None if method is None else method.latents_source(cfg),
+                many_steps=method is not None and _takes_many_steps(method, cfg),
+                download=starts,
+                roles_known=roles_known,
             )
-            problems += [problem for problem in found.problems if problem not in problems]
-            warnings += found.warnings
-            facts = [*found.facts, *facts]
+            problems += looked_at.problems
+            warnings += looked_at.warnings
+            facts = [*looked_at.facts, *facts]
     if cfg.training.data_path is None:
         facts.insert(0, "data: of the family's own loader, as there is no training.data_path")
     run = None
-    if roles_known and len(families) == len(cfg.families):
-        with noted():
-            run = Run(cfg, registry, method_class(cfg, registry), families, sources, resumed)
+    if method is not None and roles_known and len(families) == len(cfg.families):
+        run = Run(cfg, registry, method, families, sources, resumed)
     if run is not None and not problems:
         problems += run.latent_space_problems()
     if run is not None and not problems:
@@ -104,13 +114,19 @@ def examine(cfg: RunConfig, registry: PluginRegistry, *, starts: bool) -> tuple[
     return (None if problems else run), found
 
 
+def _takes_many_steps(method: type[DistillMethod], cfg: RunConfig) -> bool:
+    return method.student_schedule(cfg.method_config, lambda t: t) is None
+
+
 def resolved(run: Run) -> Run:
     """The run with its families' sections as `ModelFamily.resolve` gives them.
 
     Raises:
         UserError: pipelines or data do not say what is needed.
     """
-    return replace(run, cfg=replace(run.cfg, pipeline_config=run.family.resolve(run.based)))
+    return replace(
+        run, cfg=replace(run.cfg, pipeline_config=run.family.resolve(run.based, latents_source=run.latents_source))
+    )
 
 
 def _resume_fact(cfg: RunConfig, resumed: Choice) -> str:

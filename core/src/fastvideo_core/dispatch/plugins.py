@@ -54,13 +54,13 @@ def used_plugins(cfg: RunConfig, registry: PluginRegistry) -> Iterator[Plugin[Sp
     yield from (registry.get("callbacks", name) for name in cfg.callbacks)
 
 
-def method_class(cfg: RunConfig, registry: PluginRegistry) -> type[DistillMethod]:
-    """The class of the run's method.
+def method_class(name: str, registry: PluginRegistry) -> type[DistillMethod]:
+    """The class of a method.
 
     Raises:
         PluginError: it cannot be imported, or is no DistillMethod.
     """
-    plugin = registry.get("methods", cfg.recipe.method)
+    plugin = registry.get("methods", name)
     found: Any = registry.resolve(plugin, "impl")
     if not issubclass(found, DistillMethod):
         raise PluginError(
@@ -103,7 +103,7 @@ def _families(cfg: RunConfig, registry: PluginRegistry) -> None:
 
 
 def _method(cfg: RunConfig, registry: PluginRegistry) -> None:
-    needed = method_class(cfg, registry).needs(cfg)
+    needed = method_class(cfg.recipe.method, registry).needs(cfg)
     for family in cfg.families:
         declared = open_family(family, registry).adapter_class()
         if declared is not None:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from fastvideo_core.checkpoint.choice import Choice
 from fastvideo_core.config.run import RunConfig
-from fastvideo_core.config.sections import MethodConfig
 from fastvideo_core.contracts.adapter import LatentsSource
 from fastvideo_core.contracts.family import ModelFamily, RoleOutline
 from fastvideo_core.contracts.method import DistillMethod
@@ -51,13 +50,18 @@ class Run:
         """The family of a role of run.yaml."""
         return self.families[self.cfg.role_family(role)]
 
+    @property
+    def latents_source(self) -> LatentsSource | None:
+        """Whether the method trains on the data's latents; None when it does not say."""
+        return self.method.latents_source(self.cfg)
+
     def outline(self, role: str) -> RoleOutline | None:
         """A role's networks on the meta device, without LoRA adapters; None where its family cannot tell.
 
         Raises:
             UserError: path, sizes or data do not fit.
         """
-        return self.family_of(role).outline(self.based, role, latents_source=latents_source(self.cfg))
+        return self.family_of(role).outline(self.based, role, latents_source=self.latents_source)
 
     def latent_space_problems(self) -> Iterator[Problem]:
         """Roles whose latents or text embeddings are not like the first role's."""
@@ -78,12 +82,6 @@ class Run:
                     where=f"roles.{role}.path ({of_role})",
                     allowed="roles that train on the same latents and text embeddings",
                 )
-
-
-def latents_source(cfg: RunConfig) -> LatentsSource | None:
-    """Whether the method trains on the data's latents; None when it does not say."""
-    config = cfg.method_config
-    return config.latents_source() if isinstance(config, MethodConfig) else None
 
 
 def based_on(cfg: RunConfig, sources: Mapping[str, RoleSource]) -> RunConfig:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ from fastvideo_core.checkpoint.weights import CheckpointInfo, describe, read_rol
 from fastvideo_core.config.base import PluginConfig
 from fastvideo_core.config.hub import is_hub_id
 from fastvideo_core.config.run import RoleConfig
-from fastvideo_core.config.sections import MethodConfig
-from fastvideo_core.contracts.family import open_family
+from fastvideo_core.contracts.family import WarpedSchedule, open_family
+from fastvideo_core.dispatch.plugins import method_class
 from fastvideo_core.dispatch.role_weights import RoleSource, configured_role, find_checkpoint, load_role, role_source
 from fastvideo_core.errors import CheckpointError, ConfigError, PluginError, Problem, foreign_file
 from fastvideo_core.registry.registry import Plugin, PluginRegistry
@@ -34,14 +35,14 @@ class TrainedModel:
         family: the family that reads `source.base`.
         source: where the weights are.
         pipeline_config: the family's settings of the run, or its defaults for a plain folder.
-        method_config: the method's settings of the run; None for a plain folder.
+        student_schedule: of the method's few-step student, given the family's timestep shift; None for a plain folder.
         training: the run's `training` section; empty for a plain folder.
     """
 
     family: str
     source: RoleSource
     pipeline_config: PluginConfig
-    method_config: MethodConfig | None = None
+    student_schedule: WarpedSchedule | None = None
     training: Mapping[str, Any] = field(default_factory=dict)
 
     def weights(self) -> dict[str, dict[str, Tensor]]:
@@ -108,7 +109,7 @@ def open_trained_model(
         own_family,
         source,
         model_section.model_validate(config["pipeline_config"]),
-        method_config if isinstance(method_config, MethodConfig) else None,
+        partial(method_class(recipe["method"], registry).student_schedule, method_config),
         config["training"],
     )
 

@@ -44,6 +44,7 @@ class ParquetFamily(ModelFamily):
         prompts: Sequence[ValidationPrompt],
         rows: Sequence[Mapping[str, Any]],
         latents_source: LatentsSource | None,
+        many_steps: bool,
     ) -> list[Problem]:
         """What is wrong with the run's pipelines, its prompts and its data.
 
@@ -51,6 +52,7 @@ class ParquetFamily(ModelFamily):
             prompts: of validation.
             rows: raw batches of one, one for each latent shape of the data; none where the data could not be read.
             latents_source: what the method will ask of prepare_batch; None when only running it can tell.
+            many_steps: whether the student is sampled in many steps.
         """
         return []
 
@@ -97,7 +99,13 @@ class ParquetFamily(ModelFamily):
         return [] if cfg.training.data_path is None else self.data(cfg).examples()
 
     def check(
-        self, cfg: RunConfig, *, latents_source: LatentsSource | None, download: bool, roles_known: bool = True
+        self,
+        cfg: RunConfig,
+        *,
+        latents_source: LatentsSource | None,
+        many_steps: bool,
+        download: bool,
+        roles_known: bool = True,
     ) -> Findings:
         """Prompts, data and encoders of a run; see `ModelFamily.check`."""
         problems: list[Problem] = []
@@ -127,7 +135,9 @@ class ParquetFamily(ModelFamily):
         if not roles_known:
             return Findings(tuple(problems), tuple(warnings), tuple(facts))
         problems += unread_negative_prompts(prompts, cfg.pipeline_config, cfg.recipe.family)
-        problems += self.input_problems(cfg, prompts=prompts, rows=rows, latents_source=latents_source)
+        problems += self.input_problems(
+            cfg, prompts=prompts, rows=rows, latents_source=latents_source, many_steps=many_steps
+        )
         if not problems:
             if latents_source == "data" and rows:
                 warnings += size_warnings(training, self.data_sizes(cfg, rows))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
@@ -131,8 +132,15 @@ class DiffusersFamily(ParquetFamily, Generic[F, A]):
         """
         return fit_prompt(prompt, self.size.of_run(cfg.training), self.geometry)
 
-    def check_schedule(self, cfg: RunConfig, rows: Sequence[Mapping[str, Any]]) -> None:
-        """The run has a timestep shift, and validation of a student that takes many steps a scheduler.
+    def check_schedule(
+        self,
+        cfg: RunConfig,
+        rows: Sequence[Mapping[str, Any]],
+        *,
+        latents_source: LatentsSource | None,
+        many_steps: bool,
+    ) -> None:
+        """The run has a timestep shift, and validation of a student that is sampled in many steps a scheduler.
 
         Args:
             rows: raw batches of the data; none where it could not be read, which is told already.
@@ -282,7 +290,7 @@ class DiffusersFamily(ParquetFamily, Generic[F, A]):
     def build(self, cfg: RunConfig) -> ModelComponents:
         """The run's roles of this family, the adapter, the validator when asked for, and the data; see `ModelFamily.build`."""
         roles = self.roles(cfg)
-        trains = cfg.recipe.family.rpartition(":")[2] == self.family
+        trains = self._trains(cfg)
         validation = prompts_of_run(cfg.training) if trains else ()
         captions = [self.negative_prompt(cfg), "", *(prompt.caption for prompt in validation)]
         captions += [self.negative_prompt(cfg, prompt.negative_prompt) for prompt in validation]
@@ -301,6 +309,10 @@ class DiffusersFamily(ParquetFamily, Generic[F, A]):
         handles = {name: self._role(cfg, name, on_meta=context.world_size() > 1) for name in roles.folders}
         data = self.loader(cfg) if trains and cfg.training.data_path is not None else None
         return ModelComponents(RoleManager(handles), adapter, validator, data)
+
+    def _trains(self, cfg: RunConfig) -> bool:
+        """Whether the run trains on this family's batches, and not only with its roles."""
+        return cfg.recipe.family.rpartition(":")[2] == self.family
 
     def outline(self, cfg: RunConfig, role: str, *, latents_source: LatentsSource | None) -> RoleOutline:
         """The role's network on meta and one call of it; see `ModelFamily.outline`."""
@@ -329,6 +341,15 @@ class DiffusersFamily(ParquetFamily, Generic[F, A]):
             frozen=self.frozen(cfg),
         )
 
+    def check_roles(self, cfg: RunConfig) -> list[Problem]:
+        """Pipelines that are incomplete or damaged; see `ModelFamily.check_roles`."""
+        problems: list[Problem] = []
+        with noted(problems):
+            for role, folder in self.roles(cfg).pipelines().items():
+                with noted(problems):
+                    self._check_files(cfg, role, folder)
+        return problems
+
     def input_problems(
         self,
         cfg: RunConfig,
@@ -336,34 +357,37 @@ class DiffusersFamily(ParquetFamily, Generic[F, A]):
         prompts: Sequence[ValidationPrompt],
         rows: Sequence[Mapping[str, Any]],
         latents_source: LatentsSource | None,
+        many_steps: bool,
     ) -> list[Problem]:
-        """Prompts that cannot be sampled, damaged pipelines, data that does not fit; see ParquetFamily."""
+        """Prompts that cannot be sampled, data that does not fit the pipelines; see ParquetFamily."""
         problems: list[Problem] = []
-
-        def note(check: Callable[[], object]) -> None:
-            try:
-                check()
-            except UserError as error:
-                problems.extend(problem for problem in error.problems if problem not in problems)
-
         for prompt in prompts:
-            note(lambda prompt=prompt: self.fit_prompt(cfg, prompt))  # type: ignore[misc]
-        note(lambda: self.roles(cfg))
-        if self._roles is None:
-            return problems
-        for role, folder in self._roles.pipelines().items():
-            note(lambda role=role, folder=folder: self._check_files(cfg, role, folder))  # type: ignore[misc]
-        for row in rows:
-            note(lambda row=row: self.check_row(cfg, row, latents_source))  # type: ignore[misc]
+            with noted(problems):
+                self.fit_prompt(cfg, prompt)
+        with noted(problems):
+            self.roles(cfg)
+        for row in rows if self._roles is not None else ():
+            with noted(problems):
+                self.check_row(cfg, row, latents_source)
         if not problems:
-            note(lambda: self.check_schedule(cfg, rows))
-        return problems
+            with noted(problems):
+                self.check_schedule(cfg, rows, latents_source=latents_source, many_steps=many_steps)
+        return list(dict.fromkeys(problems))
 
     def _check_files(self, cfg: RunConfig, role: str, folder: F) -> None:
-        where, is_base = f"roles.{role}.path", role == self.roles(cfg).base_role
+        where, is_base = f"roles.{role}.path", role == self.roles(cfg).base_role and self._trains(cfg)
         check_undamaged(folder.path, self.components(folder), where=where)
         decodes = is_base and cfg.training.log_validation
         self.check_weights(folder, where=where, encodes=is_base, decodes=decodes)
+
+
+@contextmanager
+def noted(problems: list[Problem]) -> Iterator[None]:
+    """Adds what a check raises to the problems."""
+    try:
+        yield
+    except UserError as error:
+        problems += error.problems
 
 
 def halved(cfg: RunConfig) -> bool:

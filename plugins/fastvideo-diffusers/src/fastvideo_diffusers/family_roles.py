@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from fastvideo_core.config.run import RunConfig
-from fastvideo_core.config.sections import MethodConfig
 from fastvideo_core.errors import ConfigError, Problem
 
 
@@ -71,9 +70,3 @@ def open_family_roles(cfg: RunConfig, family: str, open_folder: Callable[..., F]
             opened[path] = open_folder(path, where=f"roles.{name}.path")
     folders = {name: opened[cfg.roles[name].path] for name in names}
     return FamilyRoles(folders, next((name for name in names if cfg.roles[name].trainable), names[0]))
-
-
-def takes_many_steps(cfg: RunConfig) -> bool:
-    """Whether validation samples the run's student with the pipeline's own scheduler."""
-    config = cfg.method_config
-    return isinstance(config, MethodConfig) and config.student_schedule(lambda t: t) is None

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
@@ -13,9 +12,6 @@ from fastvideo_core.config.run import RunConfig
 from fastvideo_core.config.sections import MethodConfig
 from fastvideo_core.diffusion.steps import denoising_steps_problem
 from fastvideo_core.errors import Problem
-
-if TYPE_CHECKING:  # the schedule needs torch, which reading a configuration does not
-    from fastvideo_core.diffusion.rollout import FewStepSchedule
 
 NOISE_AXIS = 1000
 """The scale of `dmd_denoising_steps`, and of every family that they can be given to."""
@@ -152,14 +148,3 @@ class DMD2Config(MethodConfig):
                 if name in self.model_fields_set and getattr(self, name) != type(self).model_fields[name].default
             ]
         return problems
-
-    def latents_source(self) -> Literal["data", "zeros"]:
-        data_free = self.rollout_mode == "simulate" and self.adversarial_weight == 0
-        return "zeros" if data_free else "data"
-
-    def student_schedule(self, warp: Callable[[Any], Any]) -> FewStepSchedule:
-        from fastvideo_core.diffusion.rollout import FewStepSchedule
-
-        return FewStepSchedule.from_denoising_steps(
-            self.dmd_denoising_steps, num_train_timesteps=NOISE_AXIS, warp=warp if self.warp_denoising_step else None
-        )

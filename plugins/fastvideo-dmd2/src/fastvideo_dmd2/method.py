@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol, TypeVar, cast
 
 import torch
@@ -13,6 +13,7 @@ from fastvideo_core.config.run import RunConfig
 from fastvideo_core.config.sections import PipelineConfig
 from fastvideo_core.contracts.adapter import (
     AddNoise,
+    LatentsSource,
     NumTrainTimesteps,
     PredictionTarget,
     PredictNoise,
@@ -28,7 +29,7 @@ from fastvideo_core.contracts.roles import RoleHandle, RoleManager
 from fastvideo_core.contracts.validation_requests import many_step_requests
 from fastvideo_core.contracts.validator import DistillValidator, ValidationRequest
 from fastvideo_core.diffusion.reduce import variation_per_sample
-from fastvideo_core.diffusion.rollout import roll_to
+from fastvideo_core.diffusion.rollout import FewStepSchedule, roll_to
 from fastvideo_core.diffusion.timesteps import timestep_fractions
 from fastvideo_core.distributed import context
 from fastvideo_core.errors import ConfigError, ContractError, Problem
@@ -68,6 +69,20 @@ class DMD2Method(DistillMethod[Needs]):
         features = (AdversarialNeeds,) if cfg.method_config.adversarial_weight > 0 else ()
         return (*super().needs(cfg), *features)
 
+    @classmethod
+    def latents_source(cls, cfg: RunConfig) -> LatentsSource:
+        config = cfg.method_config
+        assert isinstance(config, DMD2Config)
+        return "zeros" if config.rollout_mode == "simulate" and config.adversarial_weight == 0 else "data"
+
+    @classmethod
+    def student_schedule(cls, config: DMD2Config, warp: Callable[[Tensor], Tensor]) -> FewStepSchedule:
+        return FewStepSchedule.from_denoising_steps(
+            config.dmd_denoising_steps,
+            num_train_timesteps=NOISE_AXIS,
+            warp=warp if config.warp_denoising_step else None,
+        )
+
     def __init__(
         self, cfg: RunConfig, bundle: RoleManager, adapter: Needs, validator: DistillValidator | None = None
     ) -> None:
@@ -82,7 +97,7 @@ class DMD2Method(DistillMethod[Needs]):
         self.config: DMD2Config = cfg.method_config
         self.sampler_kind = cfg.pipeline_config.sampler_kind
         self.student, self.teacher, self.critic = bundle["student"], bundle["teacher"], bundle["critic"]
-        self.schedule = self.config.student_schedule(adapter.shift_and_clamp_timestep)
+        self.schedule = self.student_schedule(self.config, adapter.shift_and_clamp_timestep)
         self._levels = torch.tensor(self.schedule.timesteps, dtype=torch.float32, device=context.device())
         steps = cfg.training.max_train_steps
         for handle, updates in ((self.student, steps // self.config.generator_update_interval), (self.critic, steps)):
@@ -138,7 +153,7 @@ class DMD2Method(DistillMethod[Needs]):
     ) -> Iterator[StepResult]:
         self._iteration = iteration
         prepared = self.prepare_batch(
-            batch, latents_source=self.config.latents_source(), current_vsa_sparsity=current_vsa_sparsity
+            batch, latents_source=self.latents_source(self.cfg), current_vsa_sparsity=current_vsa_sparsity
         )
         noisy, t = self.student_input(prepared, iteration)
         if self.student_is_due(iteration):

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from fastvideo_core.config.run import RunConfig
-from fastvideo_core.config.sections import MethodConfig
 from fastvideo_core.contracts.adapter import LatentsSource
 from fastvideo_core.contracts.validator import ValidationPrompt
 from fastvideo_core.errors import ConfigError, Problem
@@ -18,7 +17,7 @@ from fastvideo_data.encoder import EncoderIdentity, LatentEncoder
 from fastvideo_data.path_sampler import PathSampler
 from fastvideo_data.video_sizes import VideoSize, fit_prompt
 from fastvideo_diffusers.family import DiffusersFamily, halved
-from fastvideo_diffusers.family_roles import FamilyRoles, takes_many_steps
+from fastvideo_diffusers.family_roles import FamilyRoles
 from fastvideo_diffusers.identity import encoder_identity
 from fastvideo_diffusers.sampler import path_sampler
 from fastvideo_diffusers.stored_tensors import stored_text
@@ -43,9 +42,9 @@ class LtxFamily(DiffusersFamily[LtxFolder, LtxAdapter]):
 
     adapter = LtxAdapter
 
-    def resolve(self, cfg: RunConfig) -> LtxConfig:
+    def resolve(self, cfg: RunConfig, *, latents_source: LatentsSource | None) -> LtxConfig:
         """With the negative prompt in full, and with shift_tokens where the shift of the run depends on them."""
-        update = {"negative_prompt": self.negative_prompt(cfg), "shift_tokens": self._shift_tokens(cfg)}
+        update = {"negative_prompt": self.negative_prompt(cfg), "shift_tokens": self._shift_tokens(cfg, latents_source)}
         return section(cfg).model_copy(update=update)
 
     def roles(self, cfg: RunConfig) -> FamilyRoles[LtxFolder]:
@@ -60,7 +59,7 @@ class LtxFamily(DiffusersFamily[LtxFolder, LtxAdapter]):
     def _generation(self, cfg: RunConfig) -> Generation:
         return generation_of(self._base(cfg))
 
-    def _shift_tokens(self, cfg: RunConfig) -> int | None:
+    def _shift_tokens(self, cfg: RunConfig, latents_source: LatentsSource | None) -> int | None:
         """The number of video tokens that the run's shift is taken at: those of the videos that it trains on.
 
         Data with several latent shapes counts with its longest. None where the shift does not depend on it.
@@ -73,9 +72,8 @@ class LtxFamily(DiffusersFamily[LtxFolder, LtxAdapter]):
             return config.shift_tokens
         if not is_dynamic(base):
             return None
-        source = cfg.method_config.latents_source() if isinstance(cfg.method_config, MethodConfig) else "data"
         sizes = (training.num_height, training.num_width, training.num_frames, training.num_latent_t)
-        if source == "zeros" and sizes[:2] != (None, None):
+        if latents_source == "zeros" and sizes[:2] != (None, None):
             return data_free_video({}, base, training).video
         rows = self.rows(cfg)
         if rows and all("vae_latent" in row for row in rows):
@@ -83,8 +81,8 @@ class LtxFamily(DiffusersFamily[LtxFolder, LtxAdapter]):
             return int(max(frames * height * width for frames, height, width in shapes))
         return data_free_video({}, base, training).video
 
-    def _flow_shift(self, cfg: RunConfig) -> float:
-        tokens = self._shift_tokens(cfg)
+    def _flow_shift(self, cfg: RunConfig, latents_source: LatentsSource | None = "data") -> float:
+        tokens = self._shift_tokens(cfg, latents_source)
         return resolve_flow_shift(self._base(cfg), section(cfg), tokens=0 if tokens is None else tokens)
 
     # --- its pipelines, prompts and data --------------------------------------------------------------------------------
@@ -101,11 +99,18 @@ class LtxFamily(DiffusersFamily[LtxFolder, LtxAdapter]):
     def fit_prompt(self, cfg: RunConfig, prompt: ValidationPrompt) -> ValidationPrompt:
         return fit_prompt(prompt, self.video_size(cfg).of_run(cfg.training), self._generation(cfg).geometry)
 
-    def check_schedule(self, cfg: RunConfig, rows: Sequence[Mapping[str, Any]]) -> None:
+    def check_schedule(
+        self,
+        cfg: RunConfig,
+        rows: Sequence[Mapping[str, Any]],
+        *,
+        latents_source: LatentsSource | None,
+        many_steps: bool,
+    ) -> None:
         if not rows:
             return
-        self._flow_shift(cfg)
-        if cfg.training.log_validation and takes_many_steps(cfg):
+        self._flow_shift(cfg, latents_source)
+        if cfg.training.log_validation and many_steps:
             many_step_config(self._base(cfg), section(cfg))
 
     def optional_tensors(self, cfg: RunConfig) -> Sequence[str]:

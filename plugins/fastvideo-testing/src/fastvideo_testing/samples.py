@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastvideo_core.config.sections import MethodConfig
 from fastvideo_core.diffusion.rollout import FewStepSchedule, rollout
 from fastvideo_core.dispatch.runtime import DistillRuntime
 from fastvideo_testing.toy import ToyConfig
@@ -30,8 +29,7 @@ def sample_distance(runtime: DistillRuntime, role: str) -> float:
         x0: Tensor = adapter.predict_x0(handle, noisy, t, batch, conditional=True)
         return x0
 
-    section = runtime.cfg.method_config
-    schedule = section.student_schedule(adapter.shift_and_clamp_timestep) if isinstance(section, MethodConfig) else None
+    schedule = method.student_schedule(runtime.cfg.method_config, adapter.shift_and_clamp_timestep)
     if schedule is None:
         levels = tuple(1000.0 * (1 - step / _MANY_STEPS) for step in range(_MANY_STEPS))
         schedule = FewStepSchedule(levels)

@@ -17,7 +17,6 @@ from fastvideo_core.contracts.demo import FamilyDemo
 from fastvideo_data.captions import PromptEmbeddings
 from fastvideo_data.path_sampler import PathSampler
 from fastvideo_diffusers.family import DiffusersFamily, halved
-from fastvideo_diffusers.family_roles import takes_many_steps
 from fastvideo_wan.adapter import WanAdapter
 from fastvideo_wan.batches import stored_latents
 from fastvideo_wan.config import NEGATIVE_PROMPT, WanConfig
@@ -47,7 +46,7 @@ class WanFamily(DiffusersFamily[WanFolder, WanAdapter]):
     text_model = UMT5EncoderModel
     geometry, size = GEOMETRY, SIZE
 
-    def resolve(self, cfg: RunConfig) -> WanConfig:
+    def resolve(self, cfg: RunConfig, *, latents_source: LatentsSource | None) -> WanConfig:
         """With the negative prompt in full."""
         return section(cfg).model_copy(update={"negative_prompt": self.negative_prompt(cfg)})
 
@@ -56,10 +55,17 @@ class WanFamily(DiffusersFamily[WanFolder, WanAdapter]):
     def open_folder(self, path: str, *, where: str) -> WanFolder:
         return open_folder(path, where=where)
 
-    def check_schedule(self, cfg: RunConfig, rows: Sequence[Mapping[str, Any]]) -> None:
+    def check_schedule(
+        self,
+        cfg: RunConfig,
+        rows: Sequence[Mapping[str, Any]],
+        *,
+        latents_source: LatentsSource | None,
+        many_steps: bool,
+    ) -> None:
         base = self.roles(cfg).base
         flow_shift = resolve_flow_shift(base, section(cfg))
-        if cfg.training.log_validation and takes_many_steps(cfg):
+        if cfg.training.log_validation and many_steps:
             many_step_scheduler(base, flow_shift)
 
     def stored_latents(self, cfg: RunConfig, row: Mapping[str, Any]) -> Tensor:
