@@ -89,9 +89,14 @@ def based_on(cfg: RunConfig, sources: Mapping[str, RoleSource]) -> RunConfig:
     return cfg.with_role_paths({name: source.base for name, source in sources.items()})
 
 
+_TOLD = 3
+"""Differences that a message names."""
+
+
 def _differences(first: Mapping[str, object], other: Mapping[str, object]) -> str:
     keys = [key for key in {**first, **other} if first.get(key) != other.get(key)]
-    return "; ".join(f"{key} {_short(other.get(key))}, not {_short(first.get(key))}" for key in keys)
+    told = [f"{key} {_short(other.get(key))}, not {_short(first.get(key))}" for key in keys[:_TOLD]]
+    return "; ".join([*told, *([f"and {len(keys) - _TOLD} more"] if len(keys) > _TOLD else [])])
 
 
 def _short(value: object) -> str:

@@ -87,7 +87,7 @@ class PipelineFolder:
             "temporal factor": self.temporal_factor,
             "spatial factor": self.spatial_factor,
             "text_dim": self.text_dim,
-            "text length": self.text_length,
+            "text_length": self.text_length,
         }
 
     def latent_size(self, video: VideoSize) -> tuple[int, int, int]:
