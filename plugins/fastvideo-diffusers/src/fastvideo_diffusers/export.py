@@ -13,6 +13,7 @@ from torch import Tensor
 from fastvideo_core.errors import CheckpointError, Problem
 from fastvideo_diffusers.folder import TRANSFORMER
 from fastvideo_diffusers.pipeline_copy import ROOT_FILES, component_names, copy_parts, new_folder
+from fastvideo_diffusers.pipeline_files import component_config
 from fastvideo_diffusers.quiet import no_progress_bars
 
 MAX_SHARD_SIZE = "5GB"
@@ -75,7 +76,7 @@ def _fill(transformer: Any, modules: Mapping[str, Mapping[str, Tensor]], base_pa
 
 def _copy_components(base_path: str, aside: Path) -> None:
     """The base's index, its license, and every component of the index but the transformer."""
-    names = component_names(DiffusionPipeline.load_config(base_path), where=f"base path ({base_path})")
+    names = component_names(component_config(DiffusionPipeline, base_path, None), where=f"base path ({base_path})")
     components = [name for name in names if name != TRANSFORMER]
     source = Path(base_path)
     if not source.is_dir():

@@ -15,7 +15,7 @@ from fastvideo_core.config.hub import is_hub_id
 from fastvideo_core.errors import ConfigError, Problem, foreign_file
 from fastvideo_data.video_sizes import VideoSize
 from fastvideo_diffusers.hub import quiet_hub, unreadable_pipeline
-from fastvideo_diffusers.pipeline_files import DAMAGED, check_files
+from fastvideo_diffusers.pipeline_files import DAMAGED, check_files, component_config
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -147,7 +147,7 @@ def read_config(kind: Any, path: str, subfolder: str | None, *, supported: str, 
     """
     try:
         with quiet_hub():
-            config = kind.load_config(path, subfolder=subfolder)
+            config = component_config(kind, path, subfolder)
     except (OSError, ValueError) as error:
         what = f"{subfolder}/" if subfolder else "a pipeline"
         allowed = f"a folder or hub id that holds {supported}"

@@ -14,7 +14,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from fastvideo_core.errors import ConfigError, foreign_file
 from fastvideo_diffusers.hub import unreadable_pipeline
-from fastvideo_diffusers.pipeline_files import DAMAGED, has_weights
+from fastvideo_diffusers.pipeline_files import DAMAGED, component_config, has_weights
 from fastvideo_diffusers.quiet import no_progress_bars
 from fastvideo_diffusers.safetensors_weights import SafetensorsWeights, check_complete, check_fit
 
@@ -55,7 +55,7 @@ def meta_model(kind: Any, path: str, subfolder: str, *, dtype: torch.dtype, wher
         ConfigError: the configuration cannot be read.
     """
     with readable(path, subfolder, where), init_empty_weights(include_buffers=False):
-        model = kind.from_config(kind.load_config(path, subfolder=subfolder))
+        model = kind.from_config(component_config(kind, path, subfolder))
     islands = set(kind._keep_in_fp32_modules or ())
     for name, parameter in list(model.named_parameters()):
         if not islands.intersection(name.split(".")):
@@ -113,7 +113,7 @@ def outline_model(kind: Any, path: str, subfolder: str, *, where: str = "path") 
         ConfigError: the configuration cannot be read.
     """
     with readable(path, subfolder, where), torch.device("meta"):
-        config = kind.load_config(path, subfolder=subfolder)
+        config = component_config(kind, path, subfolder)
         return kind.from_config(config)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -88,10 +90,34 @@ def _problems_of(read: Callable[[Path, str], object], file: Path, where: str) ->
 def _read_object(file: Path, where: str) -> dict[str, Any]:
     place = f"{where}: {file.parent.name}/{file.name}"
     with foreign_file(place, "JSON", ConfigError, DAMAGED):
-        content = json.loads(file.read_text(encoding="utf-8"))
+        state = file.stat()
+        content = _parsed(file, state.st_mtime_ns, state.st_size)
         if not isinstance(content, dict):
             raise ConfigError(Problem("holds no JSON object", place, fix=DAMAGED))
-        return content
+        return dict(content)
+
+
+@lru_cache(maxsize=512)
+def _parsed(file: Path, changed: int, size: int) -> Any:
+    """The content of a file in this state: a pipeline's JSON is looked at by many, and parsed once."""
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def component_config(kind: Any, path: str, subfolder: str | None) -> dict[str, Any]:
+    """A component's configuration, or the pipeline's index (subfolder None), as `kind.load_config` gives it.
+
+    Args:
+        kind: a class of diffusers with a configuration.
+        path: folder or hub id.
+    """
+    file = Path(path, subfolder or "", kind.config_name)
+    with suppress(OSError, ValueError):  # what is wrong is said as the library says it
+        state = file.stat()
+        content = _parsed(file, state.st_mtime_ns, state.st_size)
+        if isinstance(content, dict):
+            return dict(content)
+    config: dict[str, Any] = kind.load_config(path, subfolder=subfolder)
+    return config
 
 
 def _read_header(file: Path, where: str) -> None:
