@@ -25,6 +25,7 @@ from typing import Any
 REPOSITORY = Path(__file__).resolve().parents[1]
 PROGRAM = "fastvideo-distill"
 FAMILY_AND_METHODS = {"models": {"wan"}, "methods": {"finetune", "dmd2"}, "commands": {"preprocess"}}
+WATCHING_CALLBACKS = {"grad_norm", "throughput", "profiler", "early_stop"}
 TOOLS = ("demo", "report", "doctor", "init", "new-plugin", "convert")
 OPTIONAL = {"wandb", "tensorboard", "peft"}
 DATA_LIBRARIES = {"pyarrow", "av", "pillow"}
@@ -119,7 +120,7 @@ def check_core_alone() -> None:
     require(not DATA_LIBRARIES & installed, f"core brings {sorted(DATA_LIBRARIES & installed)}")
     require({name for name in installed if name.startswith("fastvideo")} == {"fastvideo-core"}, f"found {installed}")
     import_every_module("fastvideo_core")
-    check_plugins({"callbacks": {"ema", "grad_norm", "throughput", "profiler", "early_stop"}})
+    check_plugins({"callbacks": {"ema"}})
     require(len(process("schema", "training").splitlines()) > 30, "schema training says next to nothing")
     for name in TOOLS:
         check_not_installed(name, "fastvideo-tools")
@@ -142,7 +143,7 @@ def check_training() -> None:
 
 def check_tools() -> None:
     """Commands of fastvideo-tools."""
-    check_plugins({"commands": {*TOOLS, "preprocess"}})
+    check_plugins({"commands": {*TOOLS, "preprocess"}, "callbacks": WATCHING_CALLBACKS})
     for name in TOOLS:
         process(name, "--help")
     process("doctor")

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from fastvideo_core import Callback, PluginConfig
 from fastvideo_core.cli import main as cli
 from fastvideo_core.contracts.adapter import AddNoise, ExtractFeatures, NumTrainTimesteps, PredictNoise
 from fastvideo_core.dispatch.examine import device_warnings
@@ -24,6 +25,11 @@ from fastvideo_testing import toy_world
 from fastvideo_testing.fake_distributions import CONFIG, ENTRY, install, method_spec
 from fastvideo_testing.toy import ToyAdapter, ToyConfig, ToyFamily
 from fastvideo_testing.toy_method import ROLES, ToyMethod, ToyMethodConfig
+
+
+class EveryConfig(PluginConfig):
+    every: int
+
 
 Edit = Callable[[dict[str, Any]], None]
 
@@ -228,14 +234,16 @@ def test_intervals_that_are_longer_than_the_run_are_told(
     told = run()
     told["training"] |= {"log_validation": True, "validation_dataset_file": "prompts.txt", "validation_steps": 50}
     told["training"] |= {"training_state_checkpointing_steps": 20, "logging_steps": 2}
-    told["callbacks"] = {"ema": {"start_step": 1}, "grad_norm": {"every": 2}, "throughput": {"every": 1}}
+    register_callback("seldom", config=EveryConfig)(Callback)
+    register_callback("always", config=EveryConfig)(Callback)
+    told["callbacks"] = {"ema": {"start_step": 1}, "seldom": {"every": 2}, "always": {"every": 1}}
     Path("run.yaml").write_text(json.dumps(told))
     notes = [
         "training.validation_steps 50 is more than the 1 steps of the run: nothing is validated",
         "training.training_state_checkpointing_steps 20 is more than the 1 steps of the run: only its end is saved",
         "training.logging_steps 2 is more than the 1 steps of the run: only its last step is logged",
         "callbacks.ema.start_step 1: the callback does nothing in the 1 steps of the run",
-        "callbacks.grad_norm.every 2: the callback does nothing in the 1 steps of the run",
+        "callbacks.seldom.every 2: the callback does nothing in the 1 steps of the run",
     ]
     assert cli.main(["check", "run.yaml"]) == 0
     out = capsys.readouterr().out

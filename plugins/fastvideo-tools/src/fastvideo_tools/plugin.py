@@ -1,6 +1,6 @@
-"""The package's commands."""
+"""The package's commands and callbacks."""
 
-from fastvideo_core.registry.specs import CommandPlugin
+from fastvideo_core.registry.specs import CallbackPlugin, CommandPlugin
 
 REPORT = CommandPlugin(
     name="report",
@@ -37,4 +37,28 @@ NEW_PLUGIN = CommandPlugin(
     api=(1, 0),
     help="write a working plug-in package with tests",
     impl="fastvideo_tools.commands.new_plugin:COMMAND",
+)
+GRAD_NORM = CallbackPlugin(
+    name="grad_norm",
+    api=(1, 0),
+    impl="fastvideo_tools.callbacks.grad_norm:GradNormCallback",
+    config="fastvideo_tools.callbacks.config:GradNormConfig",
+)
+THROUGHPUT = CallbackPlugin(
+    name="throughput",
+    api=(1, 0),
+    impl="fastvideo_tools.callbacks.throughput:ThroughputCallback",
+    config="fastvideo_tools.callbacks.config:ThroughputConfig",
+)
+PROFILER = CallbackPlugin(
+    name="profiler",
+    api=(1, 0),
+    impl="fastvideo_tools.callbacks.profiler:ProfilerCallback",
+    config="fastvideo_tools.callbacks.config:ProfilerConfig",
+)
+EARLY_STOP = CallbackPlugin(
+    name="early_stop",
+    api=(1, 0),
+    impl="fastvideo_tools.callbacks.early_stop:EarlyStopCallback",
+    config="fastvideo_tools.callbacks.config:EarlyStopConfig",
 )

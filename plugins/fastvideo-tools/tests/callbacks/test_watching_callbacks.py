@@ -1,4 +1,4 @@
-"""Throughput, the profiler and early stop: with the kit, and what each is for."""
+"""Throughput, gradient norms, the profiler and early stop: with the kit, and what each is for."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ import gzip
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
-import torch
 
-from fastvideo_core.callbacks.config import EarlyStopConfig
-from fastvideo_core.callbacks.early_stop import EarlyStopCallback
 from fastvideo_core.distributed.mesh import Mesh
-from fastvideo_core.errors import CheckpointError, ConfigError
+from fastvideo_core.errors import ConfigError
 from fastvideo_testing import CallbackPluginSuite, build_run, toy_world
+from fastvideo_tools.callbacks.config import EarlyStopConfig, ThroughputConfig
+from fastvideo_tools.callbacks.early_stop import EarlyStopCallback
+from fastvideo_tools.callbacks.throughput import ThroughputCallback
 
 
 class TestThroughput(CallbackPluginSuite):
@@ -31,10 +32,6 @@ class TestEarlyStop(CallbackPluginSuite):
     plugin = "early_stop"
     config: ClassVar[dict[str, int]] = {"every": 3}
     steps = 8
-
-
-class TestEMA(CallbackPluginSuite):
-    plugin = "ema"
 
 
 class TestGradNorm(CallbackPluginSuite):
@@ -80,13 +77,8 @@ def test_throughput_is_logged_from_the_second_step_on(tmp_path: Path) -> None:
 
 
 def test_validation_is_no_part_of_the_throughput(monkeypatch: pytest.MonkeyPatch) -> None:
-    from types import SimpleNamespace
-
-    from fastvideo_core.callbacks.config import ThroughputConfig
-    from fastvideo_core.callbacks.throughput import ThroughputCallback
-
     now = iter([0.0, 1.0, 101.0, 102.0])  # a step's end, then 100 s of validation, then the next step's end
-    monkeypatch.setattr("fastvideo_core.callbacks.throughput.time.perf_counter", lambda: next(now))
+    monkeypatch.setattr("fastvideo_tools.callbacks.throughput.time.perf_counter", lambda: next(now))
     callback = ThroughputCallback(ThroughputConfig())
     training = SimpleNamespace(train_batch_size=3, gradient_accumulation_steps=2)
     method: Any = SimpleNamespace(cfg=SimpleNamespace(training=training), mesh=Mesh.of(None))
@@ -152,7 +144,7 @@ def test_early_stop_ends_after_patience_looks_without_an_improvement(
 
 def test_early_stop_ends_a_run_like_its_last_step(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     callbacks = {"early_stop": {"every": 1, "patience": 1, "min_delta": 1e9}}
-    with caplog.at_level("INFO", "fastvideo_core"):
+    with caplog.at_level("INFO", "fastvideo_tools"):
         build_run(tmp_path, run_of(tmp_path, callbacks, max_train_steps=50, logging_steps=7)).train()
     assert [line["step"] for line in metrics_of(tmp_path)] == [2]
     assert (tmp_path / "out" / "checkpoint-000002").is_dir()
@@ -170,43 +162,3 @@ def test_early_stop_on_a_metric_that_is_not_there_lists_those_that_are(
     assert len(told) == 1
     assert told[0].endswith("the run ends after step 2")
     assert "total_loss" in str(raised.value)
-
-
-# --- a callback that is missing at resume -----------------------------------------------------------------------------
-
-
-def test_a_callback_that_is_missing_at_resume_is_an_error_that_can_be_waived(tmp_path: Path) -> None:
-    build_run(tmp_path, run_of(tmp_path, {"early_stop": {}, "ema": {"decay": 0.5}})).train()
-    longer = {"max_train_steps": 8, "resume_from_checkpoint": "latest"}
-    with pytest.raises(CheckpointError) as raised:
-        build_run(tmp_path, run_of(tmp_path, {"ema": {"decay": 0.5}}, **longer)).train()
-    assert "the checkpoint holds the state of callback 'early_stop', which this run does not have" in str(raised.value)
-    assert "or set training.resume_without_callbacks: [early_stop] to drop its state" in str(raised.value)
-    waived = {**longer, "resume_without_callbacks": ["early_stop"]}
-    build_run(tmp_path, run_of(tmp_path, {"ema": {"decay": 0.5}}, **waived)).train()
-    assert metrics_of(tmp_path)[-1]["step"] == 8
-
-
-def test_a_callback_that_is_new_at_resume_is_an_error_that_can_be_waived(tmp_path: Path) -> None:
-    build_run(tmp_path, run_of(tmp_path, {})).train()
-    longer = {"max_train_steps": 8, "resume_from_checkpoint": "latest"}
-    with pytest.raises(CheckpointError, match=r"or set training\.resume_without_callbacks: \[early_stop\] to start it"):
-        build_run(tmp_path, run_of(tmp_path, {"early_stop": {}}, **longer)).train()
-    waived = {**longer, "resume_without_callbacks": ["early_stop"]}
-    runtime = build_run(tmp_path, run_of(tmp_path, {"early_stop": {}}, **waived))
-    runtime.train()
-    assert runtime.callbacks.callbacks["early_stop"].state_dict()["count"] == 2
-
-
-def test_averages_that_are_new_at_resume_start_from_the_weights_of_the_checkpoint(tmp_path: Path) -> None:
-    first = build_run(tmp_path, run_of(tmp_path, {}))
-    first.train()
-    trained = {name: p.detach().clone() for name, p in first.method.bundle["student"].named_parameters()}
-    waived = {"max_train_steps": 7, "resume_from_checkpoint": "latest", "resume_without_callbacks": ["ema"]}
-    again = build_run(tmp_path, run_of(tmp_path, {"ema": {"decay": 0.75}}, **waived))
-    again.train()
-    averages = again.callbacks.callbacks["ema"].state_dict()["shadow"]["student"]["transformer"]
-    for name, weight in again.method.bundle["student"].named_parameters():
-        expected = 0.75 * trained[name] + 0.25 * weight.detach()
-        torch.testing.assert_close(averages[name.removeprefix("transformer.")], expected)
-        assert not torch.equal(trained[name], weight)
