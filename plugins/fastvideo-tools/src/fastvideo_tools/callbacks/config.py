@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from fastvideo_core import PluginConfig
 from fastvideo_core.config import limits
-from fastvideo_core.config.base import IntTuple
+from fastvideo_core.config.base import IntTuple, PluginConfig
 from fastvideo_core.errors import Problem
 
 if TYPE_CHECKING:
-    from fastvideo_core import RunConfig
+    from fastvideo_core.config.run import RunConfig
 
 
 class GradNormConfig(PluginConfig):
