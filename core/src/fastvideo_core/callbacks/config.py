@@ -1,4 +1,4 @@
-"""The spec of `ema` and its configuration; imports no torch."""
+"""Configuration of `ema`; imports no torch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pydantic import Field
 from fastvideo_core.config import limits
 from fastvideo_core.config.base import PluginConfig, StrTuple
 from fastvideo_core.errors import Problem
-from fastvideo_core.registry.specs import CallbackPlugin
 
 if TYPE_CHECKING:
     from fastvideo_core.config.run import RunConfig
@@ -42,12 +41,3 @@ def ema_role_problem(name: str, exists: bool, trainable: list[str]) -> Problem:
         allowed=f"trainable roles: {', '.join(trainable) or 'none'}",
         fix="name the roles to average in callbacks.ema.roles",
     )
-
-
-EMA = CallbackPlugin(
-    name="ema",
-    api=(1, 0),
-    impl="fastvideo_core.callbacks.ema:EMACallback",
-    config="fastvideo_core.callbacks.config:EMAConfig",
-)
-"""Named by core's entry point."""
