@@ -16,14 +16,10 @@ from fastvideo_diffusers.family_roles import FamilyRoles, open_family_roles
 
 @dataclass(frozen=True)
 class Folder:
-    """A pipeline; its latent space is its path's first letter."""
+    """A pipeline."""
 
     path: str
     where: str
-
-    @property
-    def latent_space(self) -> tuple[str]:
-        return (self.path[0],)
 
 
 def opened(roles: Mapping[str, dict[str, Any]]) -> FamilyRoles[Folder]:
@@ -37,7 +33,7 @@ def opened(roles: Mapping[str, dict[str, Any]]) -> FamilyRoles[Folder]:
         raw={},
         source="run.yaml",
     )
-    return open_family_roles(cfg, "toy", Folder, same_latent_space="pipelines that begin with one letter")
+    return open_family_roles(cfg, "toy", Folder)
 
 
 def test_the_first_trainable_role_of_the_family_is_the_base():
@@ -58,18 +54,6 @@ def test_without_a_trainable_role_it_is_the_first():
     assert opened({name: {"path": "a", "trainable": False} for name in ("one", "two")}).base_role == "one"
 
 
-def test_every_role_with_another_latent_space_than_the_first_is_named():
-    with pytest.raises(ConfigError) as raised:
-        opened(
-            {name: {"path": path, "trainable": True} for name, path in zip("klmn", ("a", "b1", "a2", "c"), strict=True)}
-        )
-    text = str(raised.value)
-    assert text.count("latents or text embeddings differ from those of k (a)") == 2
-    assert "roles.l.path (b1)" in text
-    assert "roles.n.path (c)" in text
-    assert "pipelines that begin with one letter" in text
-
-
 def test_a_run_without_the_family_is_refused():
     with pytest.raises(ConfigError, match=r"roles: no role is of family 'toy'\n.*recipe.family"):
         opened({"student": {"path": "a", "trainable": True, "family": "another"}})
@@ -84,4 +68,5 @@ def test_each_pipeline_is_looked_at_once():
             "other": {"path": "a2", "trainable": False},
         }
     )
-    assert roles.pipelines() == {"student": "a1", "critic": "a2"}
+    assert {role: folder.path for role, folder in roles.pipelines().items()} == {"student": "a1", "critic": "a2"}
+    assert roles.folders["teacher"] is roles.folders["student"]
