@@ -170,7 +170,7 @@ def test_what_cannot_be_meant_is_a_clear_error(tiny_wan, latent_data, tmp_path, 
 def test_without_peft_the_error_names_the_command(tiny_wan, latent_data, tmp_path, capsys, monkeypatch):
     from fastvideo_core.config import check
 
-    installed = check._is_installed
-    monkeypatch.setattr(check, "_is_installed", lambda module: module != "peft" and installed(module))
+    installed = check.is_installed
+    monkeypatch.setattr(check, "is_installed", lambda module: module != "peft" and installed(module))
     assert main([str(write_run(tmp_path / "run.yaml", run_of("wan", tiny_wan, latent_data, tmp_path / "run", 1)))]) == 2
     assert "pip install 'fastvideo-core[lora]'" in capsys.readouterr().err

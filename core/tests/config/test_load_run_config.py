@@ -185,9 +185,10 @@ def test_a_missing_run_yaml_is_one_error(registry: PluginRegistry) -> None:
         load_run_config("none.yaml", registry)
 
 
-def test_wandb_must_be_installed_where_it_is_asked_for() -> None:
+def test_wandb_must_be_installed_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(check, "is_installed", lambda name: name != "wandb")
     training = TrainingArgs(output_dir="out", max_train_steps=1, trackers=("tensorboard", "wandb"))
-    found = list(training_contradictions(training, {}, is_installed=lambda name: name != "wandb"))
+    found = list(training_contradictions(training, {}))
     assert [(item.path, item.problem.found, item.problem.fix) for item in found] == [
         (("training", "trackers", 1), "wandb is not installed", "pip install wandb, or take it off the list")
     ]
@@ -196,8 +197,8 @@ def test_wandb_must_be_installed_where_it_is_asked_for() -> None:
 def test_the_folder_that_wandb_leaves_behind_is_not_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "some_tracker").mkdir()
     monkeypatch.syspath_prepend(str(tmp_path))
-    assert not check._is_installed("some_tracker")
-    assert check._is_installed("yaml")
+    assert not check.is_installed("some_tracker")
+    assert check.is_installed("yaml")
 
 
 def test_a_contradiction_waits_until_its_values_are_right(registry: PluginRegistry) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,75 +27,78 @@ SCHEDULE_USERS: Mapping[str, tuple[str, ...]] = {
 _NUM_GPUS_UNSET = (
     "set num_gpus, which is 1 when it is left out and no launcher (torchrun, srun, ...) starts the processes"
 )
+_TOO_LONG = {
+    "validation_steps": "nothing is validated",
+    "training_state_checkpointing_steps": "only its end is saved",
+    "logging_steps": "only its last step is logged",
+}
 
 
 @dataclass(frozen=True)
 class Contradiction:
-    """A problem and the keys that it rests on: when one of them is wrong itself, there is no telling."""
+    """A problem and the keys of `training:` that it rests on: when one of them is wrong itself, there is no telling."""
 
     path: KeyPath
     problem: Problem
     rests_on: tuple[str, ...]
 
 
-def training_contradictions(
-    training: TrainingArgs, roles: Mapping[str, RoleConfig], is_installed: Callable[[str], bool] | None = None
-) -> Iterator[Contradiction]:
-    """Everything within `training:` that cannot be meant, or cannot work here.
-
-    Args:
-        roles: those that could be read; their own settings stand in for training's.
-        is_installed: whether a module can be imported; None asks Python.
-    """
+def training_contradictions(training: TrainingArgs, roles: Mapping[str, RoleConfig]) -> Iterator[Contradiction]:
+    """Everything within `training:` that cannot be meant, or cannot work here, given the roles that could be read."""
     yield from _validation(training)
     yield from _schedule(training, roles)
-    yield from _sizes(training)
+    for given, absent in (("num_height", "num_width"), ("num_width", "num_height")):
+        if getattr(training, given) is not None and getattr(training, absent) is None:
+            yield _at(given, Problem(f"{given} is set but {absent} is not", fix="set both or neither"), absent)
     yield from _paths(training)
-    yield from _trackers(training, is_installed or _is_installed)
+    for index, tracker in enumerate(training.trackers):
+        if not is_installed(tracker):
+            problem = Problem(f"{tracker} is not installed", fix=f"pip install {tracker}, or take it off the list")
+            yield Contradiction(("training", "trackers", index), problem, ("trackers",))
     yield from _processes(training, roles)
+    if training.sync_gradients_every_round and training.gradient_accumulation_steps == 1:
+        problem = Problem("found true, but gradient_accumulation_steps is 1", fix="remove it")
+        yield _at("sync_gradients_every_round", problem, "gradient_accumulation_steps")
     if training.resume_with_new_data and training.resume_from_checkpoint is None:
         found = "new data for a run that goes on, but it starts anew"
         problem = Problem(found, fix="add --resume latest (training.resume_from_checkpoint), or leave --new-data out")
         yield _at("resume_with_new_data", problem, "resume_from_checkpoint")
 
 
-def role_contradictions(
-    name: str, role: RoleConfig, training: TrainingArgs, is_installed: Callable[[str], bool] | None = None
-) -> Iterator[Contradiction]:
-    """Everything about one role that cannot be meant. Paths count from the top of run.yaml."""
+def role_contradictions(name: str, role: RoleConfig, training: TrainingArgs) -> Iterator[Contradiction]:
+    """Everything about one role that cannot be meant."""
+
+    def at(key: str, problem: Problem, *rests_on: str) -> Contradiction:
+        return Contradiction(("roles", name, key), problem, rests_on)
+
     if not role.trainable:
         for key in OPTIMIZER_OVERRIDES:
             if (value := getattr(role, key)) is not None:
                 found = f"found {show(value)} for a role that is not trained"
-                yield _role(name, key, Problem(found, fix="remove it, or set trainable: true"))
+                yield at(key, Problem(found, fix="remove it, or set trainable: true"))
     elif role.lr_warmup_steps:
         schedule = role.lr_scheduler or training.lr_scheduler
         if schedule == "constant":
-            yield _role(
-                name, "lr_warmup_steps", _unused("lr_warmup_steps", role.lr_warmup_steps, (schedule,)), "lr_scheduler"
-            )
+            yield at("lr_warmup_steps", _unused("lr_warmup_steps", role.lr_warmup_steps, {schedule}), "lr_scheduler")
         if role.lr_warmup_steps > training.max_train_steps:
-            yield _role(name, "lr_warmup_steps", _long_warmup(role.lr_warmup_steps, training), "max_train_steps")
-    if role.lora is not None:
-        if not role.trainable:
-            found = "found adapters to train for a role that is not trained"
-            fix = "remove lora (a checkpoint of adapters as path brings its own), or set trainable: true"
-            yield _role(name, "lora", Problem(found, fix=fix))
-        elif not (is_installed or _is_installed)("peft"):
-            problem = Problem("peft is not installed, which adapters need", fix="pip install 'fastvideo-core[lora]'")
-            yield _role(name, "lora", problem)
-    path = Path(role.path)
-    if path.exists():
+            yield at("lr_warmup_steps", _long_warmup(role.lr_warmup_steps, training), "max_train_steps")
+    if role.lora is not None and not role.trainable:
+        found = "found adapters to train for a role that is not trained"
+        fix = "remove lora (a checkpoint of adapters as path brings its own), or set trainable: true"
+        yield at("lora", Problem(found, fix=fix))
+    elif role.lora is not None and not is_installed("peft"):
+        found = "peft is not installed, which adapters need"
+        yield at("lora", Problem(found, fix="pip install 'fastvideo-core[lora]'"))
+    if Path(role.path).exists():
         return
     if not is_hub_id(role.path):
-        fix = f"check the path; relative ones count from {Path.cwd()}"
         allowed = "a diffusers folder, one of our checkpoints, or a hub id (org/name)"
-        yield _role(name, "path", Problem(f"there is no {role.path!r}", allowed=allowed, fix=fix))
+        yield at("path", _no_file(role.path, allowed))
         return
     for key, value in (("checkpoint_role", role.checkpoint_role), ("weights", role.weights)):
         if value not in (None, "auto"):
             found = f"found {value!r}, but {role.path!r} is a hub id"
-            yield _role(name, key, Problem(found, allowed="only where path is one of our checkpoints", fix="remove it"))
+            yield at(key, Problem(found, allowed="only where path is one of our checkpoints", fix="remove it"))
 
 
 def run_notes(cfg: RunConfig) -> Iterator[str]:
@@ -104,14 +107,10 @@ def run_notes(cfg: RunConfig) -> Iterator[str]:
     They are no problems: a run is often cut short for a try.
     """
     training, steps = cfg.training, cfg.training.max_train_steps
-    intervals = {
-        "validation_steps": training.validation_steps if training.log_validation else 0,
-        "training_state_checkpointing_steps": training.training_state_checkpointing_steps,
-        "logging_steps": training.logging_steps,
-    }
-    for key, value in intervals.items():
-        if value > steps:
-            yield f"training.{key} {value} is more than the {steps} steps of the run: {_TOO_LONG[key]}"
+    for key, consequence in _TOO_LONG.items():
+        counts = key != "validation_steps" or training.log_validation
+        if counts and (value := getattr(training, key)) > steps:
+            yield f"training.{key} {value} is more than the {steps} steps of the run: {consequence}"
     for name, section in cfg.callbacks.items():
         for key in ("every", "start_step"):
             wait = getattr(section, key, None)
@@ -119,38 +118,31 @@ def run_notes(cfg: RunConfig) -> Iterator[str]:
                 yield f"callbacks.{name}.{key} {wait}: the callback does nothing in the {steps} steps of the run"
 
 
-_TOO_LONG = {
-    "validation_steps": "nothing is validated",
-    "training_state_checkpointing_steps": "only its end is saved",
-    "logging_steps": "only its last step is logged",
-}
+def is_installed(module: str) -> bool:
+    """Whether a module can be imported."""
+    spec = importlib.util.find_spec(module)
+    # The folder that wandb leaves in the working directory looks like a package without code.
+    return spec is not None and spec.origin is not None
 
 
 def _at(key: str, problem: Problem, *rests_on: str) -> Contradiction:
     return Contradiction(("training", key), problem, (key, *rests_on))
 
 
-def _role(name: str, key: str, problem: Problem, *rests_on: str) -> Contradiction:
-    return Contradiction(("roles", name, key), problem, rests_on)
-
-
 def _validation(training: TrainingArgs) -> Iterator[Contradiction]:
+    given = training.model_fields_set
     if training.log_validation:
         if training.validation_steps == 0:
             problem = Problem(
                 "log_validation is true but validation_steps is 0", fix="set validation_steps to 1 or more"
             )
-            yield _at(
-                "log_validation" if "validation_steps" not in training.model_fields_set else "validation_steps",
-                problem,
-                "log_validation",
-                "validation_steps",
-            )
+            key = "validation_steps" if "validation_steps" in given else "log_validation"
+            yield _at(key, problem, "log_validation", "validation_steps")
         if training.validation_dataset_file is None:
             found = "log_validation is true but there is no validation_dataset_file"
             fix = "name a JSON file of prompts, or set log_validation: false"
             yield _at("validation_dataset_file", Problem(found, fix=fix), "log_validation")
-    elif "log_validation" not in training.model_fields_set:
+    elif "log_validation" not in given:
         for key in ("validation_steps", "validation_dataset_file"):
             if value := getattr(training, key):
                 found = f"found {show(value)}, but nothing is validated without log_validation"
@@ -161,21 +153,18 @@ def _schedule(training: TrainingArgs, roles: Mapping[str, RoleConfig]) -> Iterat
     trained = [role for role in roles.values() if role.trainable]
     for key, users in SCHEDULE_USERS.items():
         value = getattr(training, key)
-        if value == TrainingArgs.model_fields[key].default:
-            continue
         readers = [role for role in trained if getattr(role, key, None) is None]
         schedules = {role.lr_scheduler or training.lr_scheduler for role in readers} or {training.lr_scheduler}
-        if not schedules & set(users):
-            yield _at(key, _unused(key, value, tuple(sorted(schedules))), "lr_scheduler")
+        if value != TrainingArgs.model_fields[key].default and not schedules & set(users):
+            yield _at(key, _unused(key, value, schedules), "lr_scheduler")
     if training.lr_warmup_steps > training.max_train_steps:
         yield _at("lr_warmup_steps", _long_warmup(training.lr_warmup_steps, training), "max_train_steps")
 
 
-def _unused(key: str, value: Any, schedules: tuple[str, ...]) -> Problem:
-    found = f"found {show(value)}, but lr_scheduler {' and '.join(schedules)} does not use it"
-    return Problem(
-        found, allowed=f"with lr_scheduler {', '.join(SCHEDULE_USERS[key])}", fix="remove it or change lr_scheduler"
-    )
+def _unused(key: str, value: Any, schedules: set[str]) -> Problem:
+    found = f"found {show(value)}, but lr_scheduler {' and '.join(sorted(schedules))} does not use it"
+    allowed = f"with lr_scheduler {', '.join(SCHEDULE_USERS[key])}"
+    return Problem(found, allowed=allowed, fix="remove it or change lr_scheduler")
 
 
 def _long_warmup(steps: int, training: TrainingArgs) -> Problem:
@@ -183,64 +172,39 @@ def _long_warmup(steps: int, training: TrainingArgs) -> Problem:
     return Problem(found, allowed=f"a whole number from 0 to {training.max_train_steps}")
 
 
-def _sizes(training: TrainingArgs) -> Iterator[Contradiction]:
-    for given, absent in (("num_height", "num_width"), ("num_width", "num_height")):
-        if getattr(training, given) is not None and getattr(training, absent) is None:
-            problem = Problem(f"{given} is set but {absent} is not", fix="set both or neither")
-            yield _at(given, problem, absent)
+def _no_file(path: str, allowed: str) -> Problem:
+    fix = f"check the path; relative ones count from {Path.cwd()}"
+    return Problem(f"there is no {path!r}", allowed=allowed, fix=fix)
 
 
 def _paths(training: TrainingArgs) -> Iterator[Contradiction]:
     for key in ("data_path", "validation_dataset_file", "resume_from_checkpoint"):
-        path = getattr(training, key)
-        if path is None or (key == "resume_from_checkpoint" and path == "latest") or Path(path).exists():
-            continue
-        allowed = "`latest` or a checkpoint folder" if key == "resume_from_checkpoint" else ""
-        fix = f"check the path; relative ones count from {Path.cwd()}"
-        yield _at(key, Problem(f"there is no {path!r}", allowed=allowed, fix=fix))
+        path, resumes = getattr(training, key), key == "resume_from_checkpoint"
+        if path is not None and not (resumes and path == "latest") and not Path(path).exists():
+            yield _at(key, _no_file(path, "`latest` or a checkpoint folder" if resumes else ""))
     if Path(training.output_dir).exists() and not Path(training.output_dir).is_dir():
-        yield _at(
-            "output_dir", Problem(f"{training.output_dir!r} is a file", allowed="a folder, or a path for a new one")
-        )
-
-
-def _trackers(training: TrainingArgs, is_installed: Callable[[str], bool]) -> Iterator[Contradiction]:
-    for index, tracker in enumerate(training.trackers):
-        if not is_installed(tracker):
-            problem = Problem(f"{tracker} is not installed", fix=f"pip install {tracker}, or take it off the list")
-            yield Contradiction(("training", "trackers", index), problem, ("trackers",))
+        found = f"{training.output_dir!r} is a file"
+        yield _at("output_dir", Problem(found, allowed="a folder, or a path for a new one"))
 
 
 def _processes(training: TrainingArgs, roles: Mapping[str, RoleConfig]) -> Iterator[Contradiction]:
     gpus, shards, replicas = training.num_gpus, training.hsdp_shard_dim, training.hsdp_replicate_dim
     unset = "" if "num_gpus" in training.model_fields_set else _NUM_GPUS_UNSET
-    given = {"hsdp_shard_dim": shards, "hsdp_replicate_dim": replicas}
-    asked = {key: value for key, value in given.items() if value is not None}
-    if len(asked) == 2 and (shards or 1) * (replicas or 1) != gpus:
-        found = f"hsdp_replicate_dim {replicas} x hsdp_shard_dim {shards} is not num_gpus {gpus}"
-        problem = Problem(found, fix=unset or "let their product be num_gpus, or leave one of them out")
-        yield _at("hsdp_shard_dim", problem, "hsdp_replicate_dim", "num_gpus")
-    elif len(asked) == 1:
-        ((key, value),) = asked.items()
-        if gpus % (value or 1):
-            allowed = f"a whole number that divides num_gpus {gpus}"
-            yield _at(key, Problem(f"found {value}", allowed=allowed, fix=unset), "num_gpus")
+    if shards and replicas:
+        if shards * replicas != gpus:
+            found = f"hsdp_replicate_dim {replicas} x hsdp_shard_dim {shards} is not num_gpus {gpus}"
+            problem = Problem(found, fix=unset or "let their product be num_gpus, or leave one of them out")
+            yield _at("hsdp_shard_dim", problem, "hsdp_replicate_dim", "num_gpus")
+    elif gpus % (value := shards or replicas or 1):
+        key = "hsdp_shard_dim" if shards else "hsdp_replicate_dim"
+        problem = Problem(f"found {value}", allowed=f"a whole number that divides num_gpus {gpus}", fix=unset)
+        yield _at(key, problem, "num_gpus")
     if training.frozen_cpu_offload:
         if gpus == 1:
             found = "found true, but roles are sharded, and so offloaded, only with several processes"
             yield _at("frozen_cpu_offload", Problem(found, fix=f"remove it, or {unset or 'set num_gpus'}"), "num_gpus")
         if roles and all(role.trainable for role in roles.values()):
-            problem = Problem("found true, but no role is frozen", fix="remove it")
-            yield _at("frozen_cpu_offload", problem)
+            yield _at("frozen_cpu_offload", Problem("found true, but no role is frozen", fix="remove it"))
     if training.optimizer == "muon" and gpus > 1:
         found = "found muon, which needs whole matrices, and several processes hold shards of them"
         yield _at("optimizer", Problem(found, allowed="adamw with several processes", fix="use adamw"), "num_gpus")
-    if training.sync_gradients_every_round and training.gradient_accumulation_steps == 1:
-        problem = Problem("found true, but gradient_accumulation_steps is 1", fix="remove it")
-        yield _at("sync_gradients_every_round", problem, "gradient_accumulation_steps")
-
-
-def _is_installed(module: str) -> bool:
-    spec = importlib.util.find_spec(module)
-    # The folder that wandb leaves in the working directory looks like a package without code.
-    return spec is not None and spec.origin is not None

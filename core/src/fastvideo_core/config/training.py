@@ -2,42 +2,44 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeVar
+from functools import partial
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, Strict, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, Strict
 from pydantic_core import PydanticCustomError
 
 from fastvideo_core.config import limits
 from fastvideo_core.config.base import PathText, StrictModel, StrTuple
 
 LRSchedulerName = Literal["constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"]
-TrackerName = Literal["wandb", "tensorboard"]
+OnError = Literal["error", "skip"]
 
-Number = TypeVar("Number", int, float)
-
-
-def _numbers_from_text(value: Any, kind: type[Number]) -> Any:
-    """ "8,50" and a single 8 become a list; everything else is left to the field's own check."""
-    if isinstance(value, str):
-        try:
-            return [kind(part) for part in value.strip().removeprefix("[").removesuffix("]").split(",")]
-        except ValueError:
-            raise PydanticCustomError("numbers_in_text", "not comma-separated numbers") from None
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return [value]
-    return value
+Steps = Annotated[int, Field(ge=1, le=limits.STEPS)]
+StepsOrZero = Annotated[int, Field(ge=0, le=limits.STEPS)]
+Samples = Annotated[int, Field(ge=1, le=limits.SAMPLES)]
+Processes = Annotated[int, Field(ge=1, le=limits.PROCESSES)]
+Frames = Annotated[int, Field(ge=1, le=limits.FRAMES)]
+Pixels = Annotated[int, Field(ge=1, le=limits.PIXELS)]
+Factor = Annotated[float, Field(gt=0, le=limits.FACTOR)]
+FactorOrZero = Annotated[float, Field(ge=0, le=limits.FACTOR)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+FractionBelowOne = Annotated[float, Field(ge=0, lt=1)]
+SamplingStepCount = Annotated[int, Field(ge=1, le=limits.SAMPLING_STEPS)]
 
 
-def _ints(value: Any) -> Any:
-    return _numbers_from_text(value, int)
+def _from_text(value: Any, kind: type[int] | type[float]) -> Any:
+    """ "8,50" becomes a list; everything else is left to the field's own check."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return [kind(part) for part in value.strip().removeprefix("[").removesuffix("]").split(",")]
+    except ValueError:
+        raise PydanticCustomError("numbers_in_text", "not comma-separated numbers") from None
 
 
-def _floats(value: Any) -> Any:
-    return _numbers_from_text(value, float)
-
-
-def _pair(value: Any) -> Any:
-    return _floats(value) if isinstance(value, str) else value
+def _from_text_or_number(value: Any, kind: type[int] | type[float]) -> Any:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return [value] if is_number else _from_text(value, kind)
 
 
 def _unique(value: tuple[str, ...]) -> tuple[str, ...]:
@@ -46,42 +48,33 @@ def _unique(value: tuple[str, ...]) -> tuple[str, ...]:
     return value
 
 
-def _one_or_many(item: dict[str, Any], *examples: str) -> WithJsonSchema:
-    """The JSON schema of a number, a list of numbers, or a text of comma-separated numbers."""
-    text = {"type": "string", "examples": list(examples)}
-    return WithJsonSchema({"anyOf": [item, {"type": "array", "items": item, "minItems": 1}, text]})
-
-
-_BETA = {"type": "number", "minimum": 0, "exclusiveMaximum": 1}
+_Pair = tuple[FractionBelowOne, FractionBelowOne]
+_Counts = Annotated[tuple[SamplingStepCount, ...], Strict(False), Field(min_length=1)]
+_Scales = Annotated[tuple[FactorOrZero, ...], Strict(False), Field(min_length=1)]
 
 Betas = Annotated[
-    tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]],
+    _Pair,
     Strict(False),
-    BeforeValidator(_pair),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "array", "prefixItems": [_BETA, _BETA], "minItems": 2, "maxItems": 2},
-                {"type": "string", "examples": ["0.9,0.999"]},
-            ]
-        }
+    BeforeValidator(
+        partial(_from_text, kind=float),
+        json_schema_input_type=_Pair | Annotated[str, Field(examples=["0.9,0.999"])],
     ),
 ]
 SamplingSteps = Annotated[
-    tuple[Annotated[int, Field(ge=1, le=limits.SAMPLING_STEPS)], ...],
-    Strict(False),
-    Field(min_length=1),
-    BeforeValidator(_ints),
-    _one_or_many({"type": "integer", "minimum": 1, "maximum": limits.SAMPLING_STEPS}, "8", "8,50"),
+    _Counts,
+    BeforeValidator(
+        partial(_from_text_or_number, kind=int),
+        json_schema_input_type=SamplingStepCount | _Counts | Annotated[str, Field(examples=["8", "8,50"])],
+    ),
 ]
 GuidanceScales = Annotated[
-    tuple[Annotated[float, Field(ge=0, le=limits.FACTOR)], ...],
-    Strict(False),
-    Field(min_length=1),
-    BeforeValidator(_floats),
-    _one_or_many({"type": "number", "minimum": 0, "maximum": limits.FACTOR}, "5.0", "1.0,5.0"),
+    _Scales,
+    BeforeValidator(
+        partial(_from_text_or_number, kind=float),
+        json_schema_input_type=FactorOrZero | _Scales | Annotated[str, Field(examples=["5.0", "1.0,5.0"])],
+    ),
 ]
-Trackers = Annotated[tuple[TrackerName, ...], Strict(False), AfterValidator(_unique)]
+Trackers = Annotated[tuple[Literal["wandb", "tensorboard"], ...], Strict(False), AfterValidator(_unique)]
 
 
 class TrainingArgs(StrictModel):
@@ -95,15 +88,10 @@ class TrainingArgs(StrictModel):
         None, description="Parquet data set: a folder or one file. Needed unless the family brings its own data loader."
     )
 
-    max_train_steps: int = Field(
-        ge=1, le=limits.STEPS, description="Number of optimizer steps, counted from the start of training."
-    )
-    train_batch_size: int = Field(1, ge=1, le=limits.SAMPLES, description="Samples per process in one forward pass.")
-    gradient_accumulation_steps: int = Field(
-        1,
-        ge=1,
-        le=limits.SAMPLES,
-        description="Forward and backward passes whose gradients are averaged before one optimizer step.",
+    max_train_steps: Steps = Field(description="Number of optimizer steps, counted from the start of training.")
+    train_batch_size: Samples = Field(1, description="Samples per process in one forward pass.")
+    gradient_accumulation_steps: Samples = Field(
+        1, description="Forward and backward passes whose gradients are averaged before one optimizer step."
     )
     dataloader_num_workers: int = Field(
         0,
@@ -111,37 +99,26 @@ class TrainingArgs(StrictModel):
         le=limits.THREADS,
         description="Threads that read data ahead; 0 reads when a batch is asked for. Never changes the order.",
     )
-    num_gpus: int = Field(
-        1, ge=1, le=limits.PROCESSES, description="Processes of the run, one per GPU (on CPU: just processes)."
-    )
+    num_gpus: Processes = Field(1, description="Processes of the run, one per GPU (on CPU: just processes).")
 
     optimizer: Literal["adamw", "muon"] = Field(
         "adamw",
         description="muon makes the update of every matrix of the blocks orthogonal and leaves the rest to AdamW; for runs of "
         "one process.",
     )
-    learning_rate: float = Field(
-        1e-5, ge=0, le=limits.FACTOR, description="Peak learning rate of every trainable role."
-    )
+    learning_rate: FactorOrZero = Field(1e-5, description="Peak learning rate of every trainable role.")
     betas: Betas = Field((0.9, 0.999), description="AdamW's decay rates of the first and second moment.")
-    adam_epsilon: float = Field(1e-8, gt=0, le=limits.FACTOR, description="AdamW's term against division by zero.")
-    weight_decay: float = Field(0.0, ge=0, le=limits.FACTOR, description="AdamW's decoupled weight decay.")
+    adam_epsilon: Factor = Field(1e-8, description="AdamW's term against division by zero.")
+    weight_decay: FactorOrZero = Field(0.0, description="AdamW's decoupled weight decay.")
     lr_scheduler: LRSchedulerName = Field("constant", description="How the learning rate moves over the run.")
-    lr_warmup_steps: int = Field(
-        0,
-        ge=0,
-        le=limits.STEPS,
-        description="Optimizer steps in which the learning rate rises linearly; not for `constant`.",
+    lr_warmup_steps: StepsOrZero = Field(
+        0, description="Optimizer steps in which the learning rate rises linearly; not for `constant`."
     )
-    lr_num_cycles: int = Field(
-        1, ge=1, le=limits.STEPS, description="Number of restarts' cycles of `cosine_with_restarts`."
-    )
-    lr_power: float = Field(1.0, gt=0, le=limits.FACTOR, description="Exponent of `polynomial`.")
-    min_lr_ratio: float = Field(
-        0.0, ge=0, le=1, description="Fraction of the learning rate at which a decaying schedule ends."
-    )
-    max_grad_norm: float = Field(
-        1.0, ge=0, le=limits.FACTOR, description="Gradients of a role are clipped to this norm; 0 does not clip."
+    lr_num_cycles: Steps = Field(1, description="Number of restarts' cycles of `cosine_with_restarts`.")
+    lr_power: Factor = Field(1.0, description="Exponent of `polynomial`.")
+    min_lr_ratio: Fraction = Field(0.0, description="Fraction of the learning rate at which a decaying schedule ends.")
+    max_grad_norm: FactorOrZero = Field(
+        1.0, description="Gradients of a role are clipped to this norm; 0 does not clip."
     )
 
     mixed_precision: Literal["no", "bf16"] = Field(
@@ -153,17 +130,11 @@ class TrainingArgs(StrictModel):
         "but matrix products and attention, `block_skip` all of every second block. Null recomputes nothing.",
     )
     enable_torch_compile: bool = Field(False, description="Compile every block with torch.compile.")
-    hsdp_shard_dim: int | None = Field(
-        None,
-        ge=1,
-        le=limits.PROCESSES,
-        description="Processes that share the shards of one replica; null is all, or what is left.",
+    hsdp_shard_dim: Processes | None = Field(
+        None, description="Processes that share the shards of one replica; null is all, or what is left."
     )
-    hsdp_replicate_dim: int | None = Field(
-        None,
-        ge=1,
-        le=limits.PROCESSES,
-        description="Replicas of the sharded roles (HSDP), for example one per node; null is 1, or what is left.",
+    hsdp_replicate_dim: Processes | None = Field(
+        None, description="Replicas of the sharded roles (HSDP), for example one per node; null is 1, or what is left."
     )
     frozen_cpu_offload: bool = Field(
         False, description="Keep the shards of frozen roles in host memory, and copy them to the GPU block by block."
@@ -174,15 +145,10 @@ class TrainingArgs(StrictModel):
         "but no process holds whole gradients meanwhile.",
     )
 
-    training_state_checkpointing_steps: int = Field(
-        0,
-        ge=0,
-        le=limits.STEPS,
-        description="Save a checkpoint every so many optimizer steps; 0 saves only at the end.",
+    training_state_checkpointing_steps: StepsOrZero = Field(
+        0, description="Save a checkpoint every so many optimizer steps; 0 saves only at the end."
     )
-    checkpoints_total_limit: int = Field(
-        0, ge=0, le=limits.STEPS, description="Newest checkpoints that are kept; 0 keeps all."
-    )
+    checkpoints_total_limit: StepsOrZero = Field(0, description="Newest checkpoints that are kept; 0 keeps all.")
     resume_from_checkpoint: PathText | None = Field(
         None, description="`latest` (in output_dir) or a checkpoint folder from which the run goes on."
     )
@@ -197,58 +163,41 @@ class TrainingArgs(StrictModel):
     async_checkpointing: bool = Field(
         True, description="Write checkpoints in the background, from a copy in host memory; false waits for the disk."
     )
-    on_checkpoint_error: Literal["error", "skip"] = Field(
+    on_checkpoint_error: OnError = Field(
         "error",
         description="When a checkpoint cannot be written (disk full): `error` ends the run, `skip` logs it and goes on.",
     )
-    max_skipped_steps: int = Field(
+    max_skipped_steps: StepsOrZero = Field(
         10,
-        ge=0,
-        le=limits.STEPS,
         description="Steps in a row that are skipped because a loss or gradient is not finite; one more ends the run.",
     )
-    on_bad_row: Literal["error", "skip"] = Field(
+    on_bad_row: OnError = Field(
         "error",
         description="When a row of data_path cannot be read: `error` ends the run, `skip` logs it and takes another one.",
     )
 
-    num_latent_t: int | None = Field(
-        None,
-        ge=1,
-        le=limits.FRAMES,
-        description="Latent frames used of each sample; longer ones are cut. Null uses all.",
+    num_latent_t: Frames | None = Field(
+        None, description="Latent frames used of each sample (the first ones); null uses all."
     )
-    num_height: int | None = Field(
-        None,
-        ge=1,
-        le=limits.PIXELS,
-        description="Height in pixels when there is no data, and of validation prompts that name none.",
+    num_height: Pixels | None = Field(
+        None, description="Height in pixels when there is no data, and of validation prompts that name none."
     )
-    num_width: int | None = Field(
-        None,
-        ge=1,
-        le=limits.PIXELS,
-        description="Width in pixels when there is no data, and of validation prompts that name none.",
+    num_width: Pixels | None = Field(
+        None, description="Width in pixels when there is no data, and of validation prompts that name none."
     )
-    num_frames: int | None = Field(
-        None,
-        ge=1,
-        le=limits.FRAMES,
-        description="Video frames when there is no data, and of validation prompts that name none.",
+    num_frames: Frames | None = Field(
+        None, description="Video frames when there is no data, and of validation prompts that name none."
     )
-    VSA_sparsity: float = Field(
-        0.0, ge=0, lt=1, description="Fraction of attention blocks that sparse attention (attn_kind: vsa) leaves out."
+    VSA_sparsity: FractionBelowOne = Field(
+        0.0, description="Fraction of attention blocks that sparse attention (attn_kind: vsa) leaves out."
     )
-    training_cfg_rate: float = Field(
-        0.0,
-        ge=0,
-        le=1,
-        description="Probability, drawn anew each time, that a caption is replaced by the empty text.",
+    training_cfg_rate: Fraction = Field(
+        0.0, description="Probability, drawn anew each time, that a caption is replaced by the empty text."
     )
 
     log_validation: bool = Field(False, description="Sample validation videos while training.")
-    validation_steps: int = Field(0, ge=0, le=limits.STEPS, description="Validate every so many optimizer steps.")
-    on_validation_error: Literal["error", "skip"] = Field(
+    validation_steps: StepsOrZero = Field(0, description="Validate every so many optimizer steps.")
+    on_validation_error: OnError = Field(
         "skip",
         description="When a validation fails (a prompt, a video that cannot be written): `skip` logs it and goes on, `error` "
         "saves a checkpoint and ends the run.",
@@ -264,4 +213,4 @@ class TrainingArgs(StrictModel):
     trackers: Trackers = Field((), description="Where metrics go besides metrics.jsonl, which is always written.")
     tracker_project_name: str = Field("fastvideo", min_length=1, description="Project name for the trackers.")
     wandb_run_name: str | None = Field(None, min_length=1, description="Name of the run in wandb.")
-    logging_steps: int = Field(1, ge=1, le=limits.STEPS, description="Log metrics every so many optimizer steps.")
+    logging_steps: Steps = Field(1, description="Log metrics every so many optimizer steps.")
