@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -161,7 +161,7 @@ def _schedule(training: TrainingArgs, roles: Mapping[str, RoleConfig]) -> Iterat
         yield _at("lr_warmup_steps", _long_warmup(training.lr_warmup_steps, training), "max_train_steps")
 
 
-def _unused(key: str, value: Any, schedules: set[str]) -> Problem:
+def _unused(key: str, value: Any, schedules: Iterable[str]) -> Problem:
     found = f"found {show(value)}, but lr_scheduler {' and '.join(sorted(schedules))} does not use it"
     allowed = f"with lr_scheduler {', '.join(SCHEDULE_USERS[key])}"
     return Problem(found, allowed=allowed, fix="remove it or change lr_scheduler")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,8 +10,6 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.errors import PydanticInvalidForJsonSchema
 from pydantic_core import to_jsonable_python
-
-from fastvideo_core.config.base import plain
 
 _PLURALS = {
     "a whole number": "whole numbers",
@@ -20,17 +19,13 @@ _PLURALS = {
     "true or false": "booleans",
     "a mapping": "mappings",
     "a list": "lists",
+    "one of": "any of",
 }
 
 
 @dataclass(frozen=True)
 class Option:
-    """One option of a section.
-
-    Attributes:
-        allowed: type, range or choices, in words.
-        default: as JSON knows it; meaningless where `required`.
-    """
+    """One option of a section; `allowed` is in words, `default` as JSON knows it (meaningless where `required`)."""
 
     name: str
     allowed: str
@@ -41,23 +36,7 @@ class Option:
 
 def options(model: type[BaseModel]) -> tuple[Option, ...]:
     """Every option of a config class, in the order of its fields."""
-    schema = json_schema(model)
-    fields = resolve(schema, schema).get("properties", {})
-    rows = []
-    for name, info in model.model_fields.items():
-        field = fields.get(name, {})
-        default = None if info.is_required() else plain(info.get_default(call_default_factory=True, validated_data={}))
-        meaning = info.description or ""
-        rows.append(
-            Option(
-                name,
-                describe(field, schema),
-                info.is_required(),
-                to_jsonable_python(default, fallback=str),
-                meaning,
-            )
-        )
-    return tuple(rows)
+    return tuple(option for option in all_options(model) if option.name in model.model_fields)
 
 
 def all_options(model: type[BaseModel]) -> tuple[Option, ...]:
@@ -65,9 +44,12 @@ def all_options(model: type[BaseModel]) -> tuple[Option, ...]:
     root = json_schema(model)
     fields = resolve(root, root).get("properties", {})
     rows: list[Option] = []
-    for option in options(model):
-        rows.append(option)
-        rows += _inside(option.name, fields.get(option.name, {}), root, ())
+    for name, info in model.model_fields.items():
+        field, required = fields.get(name, {}), info.is_required()
+        default = None if required else info.get_default(call_default_factory=True, validated_data={})
+        shown = to_jsonable_python(default, fallback=str)
+        rows.append(Option(name, describe(field, root), required, shown, info.description or ""))
+        rows += _inside(name, field, root, ())
     return tuple(rows)
 
 
@@ -84,10 +66,9 @@ def _inside(place: str, schema: dict[str, Any], root: dict[str, Any], seen: tupl
         inner, required = f"{place}.{name}", name in schema.get("required", ())
         yield Option(inner, describe(field, root), required, field.get("default"), field.get("description", ""))
         yield from _inside(inner, field, root, seen)
-    if isinstance(items := schema.get("items"), dict):
-        yield from _inside(f"{place}[]", items, root, seen)
-    if isinstance(values := schema.get("additionalProperties"), dict):
-        yield from _inside(f"{place}.<key>", values, root, seen)
+    for key, below in (("items", "[]"), ("additionalProperties", ".<key>")):
+        if isinstance(items := schema.get(key), dict):
+            yield from _inside(f"{place}{below}", items, root, seen)
 
 
 def json_schema(model: type[BaseModel]) -> dict[str, Any]:
@@ -100,10 +81,9 @@ def json_schema(model: type[BaseModel]) -> dict[str, Any]:
 
 def allowed_at(model: type[BaseModel], path: Sequence[Any]) -> str:
     """What may stand at a path below a config class, in words; "" when that cannot be said."""
-    root = json_schema(model)
-    schema = root
+    root = schema = json_schema(model)
     for part in path:
-        step = _child(resolve(schema, root), part, root)
+        step = _child(schema, part, root)
         if step is None:
             break
         schema = step
@@ -112,53 +92,28 @@ def allowed_at(model: type[BaseModel], path: Sequence[Any]) -> str:
 
 def keys_at(model: type[BaseModel], path: Sequence[Any]) -> list[str]:
     """Names of the options at a path below a config class."""
-    root = json_schema(model)
     if not path:
         return list(model.model_fields)
-    schema = root
+    root = schema = json_schema(model)
     for part in path:
-        schema = _child(resolve(schema, root), part, root) or {}
+        schema = _child(schema, part, root) or {}
     schema = resolve(schema, root)
     known = [resolve(branch, root) for branch in branches(schema) or [schema]]
     return list(dict.fromkeys(name for branch in known for name in branch.get("properties", ())))
 
 
-def describe(schema: dict[str, Any], root: dict[str, Any]) -> str:
-    """A JSON schema in words, such as "a whole number >= 1 or null".
-
-    Args:
-        root: the schema that holds the definitions which `schema` refers to.
-    """
-    schema = resolve(schema, root)
-    if several := branches(schema):
-        texts = list(dict.fromkeys(text for branch in several if (text := describe(branch, root))))
-        return (", or " if any("," in text for text in texts) else " or ").join(texts)
-    if "const" in schema:
-        return _show(schema["const"])
-    if "enum" in schema:
-        return "one of " + ", ".join(_show(value) for value in schema["enum"])
-    kind = schema.get("type")
-    if kind in ("integer", "number"):
-        return ("a whole number" if kind == "integer" else "a number") + _range(schema)
-    if kind == "string":
-        return _text(schema)
-    if kind == "array":
-        return _array(schema, root)
-    return {"boolean": "true or false", "null": "null", "object": "a mapping"}.get(str(kind), "")
-
-
 def _child(schema: dict[str, Any], part: Any, root: dict[str, Any]) -> dict[str, Any] | None:
+    schema = resolve(schema, root)
     for branch in branches(schema):
-        found = _child(resolve(branch, root), part, root)
-        if found is not None:
+        if (found := _child(branch, part, root)) is not None:
             return found
-    found_any: Any = schema.get("properties", {}).get(part)
-    if found_any is None and isinstance(part, int):
+    child: Any = schema.get("properties", {}).get(part)
+    if child is None and isinstance(part, int):
         prefix = schema.get("prefixItems", [])
-        found_any = prefix[part] if part < len(prefix) else schema.get("items")
-    if found_any is None and isinstance(part, str) and "properties" not in schema:
-        found_any = schema.get("additionalProperties")
-    return found_any if isinstance(found_any, dict) else None
+        child = prefix[part] if part < len(prefix) else schema.get("items")
+    elif child is None and "properties" not in schema:
+        child = schema.get("additionalProperties")
+    return child if isinstance(child, dict) else None
 
 
 def branches(schema: dict[str, Any]) -> list[dict[str, Any]]:
@@ -167,48 +122,56 @@ def branches(schema: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def resolve(schema: dict[str, Any], root: dict[str, Any]) -> dict[str, Any]:
-    """The definition that a schema refers to, or the schema itself."""
+    """The definition in `root` that a schema refers to, or the schema itself."""
     while "$ref" in schema:
         schema = root.get("$defs", {})[schema["$ref"].rpartition("/")[2]]
     return schema
 
 
+def describe(schema: dict[str, Any], root: dict[str, Any]) -> str:
+    """A JSON schema, and what it refers to in `root`, in words such as "a whole number >= 1 or null"."""
+    schema = resolve(schema, root)
+    if several := branches(schema):
+        texts = list(dict.fromkeys(text for branch in several if (text := describe(branch, root))))
+        return (", or " if any("," in text for text in texts) else " or ").join(texts)
+    if "const" in schema:
+        return _show(schema["const"])
+    if "enum" in schema:
+        return "one of " + ", ".join(map(_show, schema["enum"]))
+    kind = schema.get("type")
+    if kind in ("integer", "number"):
+        return ("a whole number" if kind == "integer" else "a number") + _range(schema)
+    if kind == "string" and schema.get("examples"):
+        return "a text such as " + " or ".join(f'"{example}"' for example in schema["examples"])
+    if kind == "string" and "pattern" in schema:
+        return f"text that matches {schema['pattern']}"
+    if kind == "string":
+        return "non-empty text" if schema.get("minLength") == 1 else "text"
+    if kind == "array":
+        return _array(schema, root)
+    return {"boolean": "true or false", "null": "null", "object": "a mapping"}.get(str(kind), "")
+
+
 def _range(schema: dict[str, Any]) -> str:
-    low, above = _limit(schema, "minimum"), _limit(schema, "exclusiveMinimum")
-    high, below = _limit(schema, "maximum"), _limit(schema, "exclusiveMaximum")
+    low, high, below = schema.get("minimum"), schema.get("maximum"), schema.get("exclusiveMaximum")
     if low is not None and high is not None:
         return f" from {low} to {high}"
-    limits = [(">=", low), (">", above), ("<=", high), ("<", below)]
-    if below is not None and isinstance(below, int) and below >= 2**31:
-        limits[-1] = ("<", f"2**{below.bit_length() - 1}")
-    parts = [f"{sign} {limit}" for sign, limit in limits if limit is not None]
-    return " " + " and ".join(parts) if parts else ""
-
-
-def _limit(schema: dict[str, Any], key: str) -> Any:
-    """A limit as it was declared: pydantic before 2.8 makes a 0 of a float field 0.0."""
-    limit = schema.get(key)
-    return int(limit) if isinstance(limit, float) and limit.is_integer() else limit
-
-
-def _text(schema: dict[str, Any]) -> str:
-    if schema.get("examples"):
-        return "a text such as " + " or ".join(f'"{example}"' for example in schema["examples"])
-    if "pattern" in schema:
-        return f"text that matches {schema['pattern']}"
-    return "non-empty text" if schema.get("minLength") == 1 else "text"
+    if isinstance(below, int) and below >= 2**31:
+        below = f"2**{below.bit_length() - 1}"
+    limits = [(">=", low), (">", schema.get("exclusiveMinimum")), ("<=", high), ("<", below)]
+    text = " and ".join(f"{sign} {limit}" for sign, limit in limits if limit is not None)
+    return f" {text}" if text else ""
 
 
 def _array(schema: dict[str, Any], root: dict[str, Any]) -> str:
     prefix = [describe(item, root) for item in schema.get("prefixItems", ())]
-    if prefix and len(set(prefix)) == 1:
-        return f"a list of {len(prefix)} {_plural(prefix[0])}"
     if prefix:
-        return f"a list of ({', '.join(prefix)})"
-    items = schema.get("items")
-    few, many = schema.get("minItems"), schema.get("maxItems")
+        alike = len(set(prefix)) == 1
+        return f"a list of {len(prefix)} {_plural(prefix[0])}" if alike else f"a list of ({', '.join(prefix)})"
+    few, many, items = schema.get("minItems"), schema.get("maxItems"), schema.get("items")
     text = "a non-empty list" if few == 1 and many is None else "a list"
-    text += f" of {_plural(describe(items, root))}" if isinstance(items, dict) and items else ""
+    if isinstance(items, dict) and items:
+        text += f" of {_plural(describe(items, root))}"
     if few is not None and few == many:
         return f"{text}, exactly {few}"
     text += f", at least {few}" if few and few > 1 else ""
@@ -216,8 +179,6 @@ def _array(schema: dict[str, Any], root: dict[str, Any]) -> str:
 
 
 def _plural(text: str) -> str:
-    if text.startswith("one of "):
-        return "any of " + text.removeprefix("one of ")
     for one, many in _PLURALS.items():
         if text.startswith(one):
             return many + text[len(one) :]
@@ -225,6 +186,4 @@ def _plural(text: str) -> str:
 
 
 def _show(value: Any) -> str:
-    return (
-        str(value) if isinstance(value, str) else {True: "true", False: "false", None: "null"}.get(value, repr(value))
-    )
+    return value if isinstance(value, str) else json.dumps(value)

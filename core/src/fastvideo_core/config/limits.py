@@ -10,4 +10,4 @@ THREADS = 1024  # of one process
 PIXELS = 2**14  # of a video's height or width
 FRAMES = 2**16  # of a video
 RANK = 2**16  # of a LoRA adapter
-FACTOR = 1e9  # a weight, rate, scale or norm: what float32 still multiplies without infinities
+FACTOR = 10**9  # a weight, rate, scale or norm: what float32 still multiplies without infinities
