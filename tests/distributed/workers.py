@@ -17,8 +17,8 @@ import torch
 import torch.distributed as dist
 from torch.distributed.tensor import DTensor
 
-from fastvideo_core.contracts.noise_ranges import RangeCheck
 from fastvideo_core.contracts.rng import RandomStreams
+from fastvideo_core.dispatch.routing import RangeCheck
 from fastvideo_core.distributed import context
 from fastvideo_testing.runs import build_run, toy_family
 from tests.distributed.draws import GlobalDraws

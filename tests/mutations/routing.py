@@ -8,7 +8,7 @@ RANGES = "core/tests/contracts/test_noise_ranges.py"
 ONE_RANGE = f"{RANGES}::test_an_iteration_has_one_range_on_all_ranks_and_in_all_rounds_and_the_run_has_both"
 COMMON = f"{RANGES}::test_all_roles_that_are_called_at_a_timestep_have_one_network_for_an_iteration"
 BORDERS = "core/tests/diffusion/test_noise_ranges.py"
-ROUTING = "core/tests/contracts/test_routing.py"
+ROUTING = "core/tests/dispatch/test_routing.py"
 
 DRAWS = f"{CORE}/contracts/noise_ranges.py"
 
@@ -38,7 +38,7 @@ ROUTES: tuple[Mutation, ...] = (
     ),
     Mutation(
         "noise ranges of a call's samples not compared",
-        DRAWS,
+        f"{CORE}/dispatch/routing.py",
         "== {low * parts + low}:",
         "== {low * parts + high}:",
         (f"{RANGES}::test_a_call_of_samples_on_both_sides_of_a_border_is_ended_with_words",),
@@ -52,14 +52,14 @@ ROUTES: tuple[Mutation, ...] = (
     ),
     Mutation(
         "a role's call sent to the recipe's family",
-        f"{CORE}/contracts/routing.py",
+        f"{CORE}/dispatch/routing.py",
         "adapter = self._adapters.get(handle.family)",
         "adapter = self._main",
         (f"{ROUTING}::test_each_call_goes_to_the_adapter_of_its_role_and_the_rest_to_the_recipe_s",),
     ),
     Mutation(
         "generators of two families under one name",
-        f"{CORE}/contracts/routing.py",
+        f"{CORE}/dispatch/routing.py",
         'f"{family}/{name}" if several else name',
         "name",
         (f"{ROUTING}::test_every_family_is_started_and_gives_its_generators",),

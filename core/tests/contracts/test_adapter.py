@@ -11,14 +11,8 @@ import pytest
 from torch import Tensor
 
 from fastvideo_core import DistillMethod
-from fastvideo_core.contracts.adapter import (
-    AddNoise,
-    NumTrainTimesteps,
-    PredictionTarget,
-    PredictX0,
-    check_adapter,
-    members_of,
-)
+from fastvideo_core.contracts.adapter import AddNoise, NumTrainTimesteps, PredictionTarget, PredictX0
+from fastvideo_core.contracts.adapter_check import check_adapter, members_of
 from fastvideo_core.errors import ContractError
 
 

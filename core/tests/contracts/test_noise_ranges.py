@@ -12,7 +12,7 @@ from fastvideo_core.contracts.adapter import NoiseRanges
 from fastvideo_core.contracts.noise_ranges import RangeOfIteration, is_trained_at
 from fastvideo_core.contracts.rng import RandomStreams
 from fastvideo_core.contracts.roles import RoleHandle
-from fastvideo_core.contracts.routing import route
+from fastvideo_core.dispatch.routing import route
 from fastvideo_core.errors import ContractError
 
 RANGES = {

@@ -9,12 +9,8 @@ import torch
 from diffusers import WanPipeline
 from torch import Tensor
 
-from fastvideo_core.contracts.adapter import (
-    DistillAdapter,
-    HasRngGenerators,
-    OnTrainStart,
-    check_adapter,
-)
+from fastvideo_core.contracts.adapter import DistillAdapter, HasRngGenerators, OnTrainStart
+from fastvideo_core.contracts.adapter_check import check_adapter
 from fastvideo_core.errors import ConfigError, DataError
 from fastvideo_core.placing.shard import shard_roles
 from fastvideo_core.weights.parameter_names import clean_name

@@ -5,15 +5,14 @@ A method declares one Protocol of its own that inherits from those that it needs
     class Needs(AddNoise, PredictX0, Protocol): ...
     class MyMethod(DistillMethod[Needs]): ...
 
-`check_adapter` verifies presence and signatures of all its members before step 1.
+`adapter_check.check_adapter` verifies presence and signatures of all its members before step 1.
 Meaning shared by all families: latents are one tensor [B, ...]; `t` is in [0, num_train_timesteps], [B] or broadcastable
 to the latents, and already shifted; sigma = t / num_train_timesteps; x_t = (1 - sigma) x0 + sigma noise.
 """
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Iterable
+from abc import abstractmethod
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
@@ -22,7 +21,6 @@ from torch import Tensor
 from fastvideo_core.contracts.batch import TrainingBatch
 from fastvideo_core.contracts.roles import RoleHandle
 from fastvideo_core.diffusion.noise_ranges import Ranges
-from fastvideo_core.errors import ContractError, Problem
 
 LatentsSource = Literal["data", "zeros"]
 AttentionKind = Literal["dense", "vsa"]
@@ -32,6 +30,7 @@ AttentionKind = Literal["dense", "vsa"]
 class DistillAdapter(Protocol):
     """The one thing that every family must offer. Adapters keep no state about roles: the handle says which network."""
 
+    @abstractmethod
     def prepare_batch(
         self,
         raw_batch: Any,
@@ -85,6 +84,7 @@ class PredictX0(Protocol):
 
 
 class PredictNoise(Protocol):
+    @abstractmethod
     def predict_noise(
         self,
         handle: RoleHandle,
@@ -128,7 +128,7 @@ class ExtractFeatures(Protocol):
         """Hidden states of the role's network at x_t, each [B, tokens, channels], with their graph, shallow to deep.
 
         They must depend on the network's output as well, with a gradient of 0: a network that is sharded over several
-        processes cannot be back-propagated from inner outputs alone. `features.features_of` sees to it.
+        processes cannot be back-propagated from inner outputs alone. `hidden_states.features_of` sees to it.
         """
         ...
 
@@ -169,141 +169,3 @@ class NoiseRanges(Protocol):
         A timestep on a border belongs to the range above it. Without this call a role has one network over the whole axis.
         """
         ...
-
-
-def members_of(protocol: type) -> dict[str, Any]:
-    """The public members of a Protocol, inherited ones too: functions, properties, or the annotations of plain attributes.
-
-    Raises:
-        TypeError: it is no Protocol.
-    """
-    if not _is_protocol(protocol):
-        raise TypeError(f"{getattr(protocol, '__qualname__', repr(protocol))} is no Protocol")
-    members: dict[str, Any] = {}
-    for part in reversed(protocol.__mro__):
-        if _is_protocol(part):
-            own = {**inspect.get_annotations(part), **vars(part)}
-            members |= {name: member for name, member in own.items() if not name.startswith("_")}
-    return members
-
-
-def role_parameter(signature: inspect.Signature) -> int | None:
-    """The place of the role in a bound call: the parameter annotated RoleHandle, or a first one named `handle`."""
-    for index, parameter in enumerate(signature.parameters.values()):
-        annotation = parameter.annotation
-        annotated = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", "")
-        if annotated.rpartition(".")[2] == RoleHandle.__name__ or (index == 0 and parameter.name == "handle"):
-            return index
-    return None
-
-
-def check_adapter(
-    adapter: Any, needed: type | Iterable[type], *, method: str, family: str, roles_only: bool = False
-) -> None:
-    """Fails unless the adapter has `prepare_batch` and every member of the needed Protocols, callable as they say.
-
-    Args:
-        adapter: the adapter, or its class where none is made yet; attributes that only an instance has are not missed then.
-        roles_only: look only at calls that take a role, as of a family beside the recipe's.
-
-    Raises:
-        ContractError: listing everything that is missing, has another signature, or is no Protocol.
-    """
-    problems: list[Problem] = []
-    kind = adapter if isinstance(adapter, type) else type(adapter)
-    where = f"family '{family}', {kind.__name__}"
-    members = members_of(DistillAdapter)
-    for protocol in [needed] if isinstance(needed, type) else needed:
-        try:
-            members |= members_of(protocol)
-        except TypeError as error:
-            found = f"method '{method}' names what it needs, but {error}"
-            fix = "name a class with Protocol among its bases: class Needs(AddNoise, PredictX0, Protocol)"
-            problems.append(Problem(found, fix=fix))
-    for name, member in members.items():
-        if roles_only and not (_is_method(member) and role_parameter(inspect.signature(_bound(member))) is not None):
-            continue
-        allowed = _render(name, member)
-        if _lacks(adapter, name, member):
-            found = f"lacks the primitive '{name}', which method '{method}' needs"
-            fix = f"implement it, or choose a method that does not need '{name}'"
-            problems.append(Problem(found, where, allowed, fix))
-        elif mismatch := _mismatch(adapter, name, member):
-            problems.append(Problem(f"'{name}' {mismatch}", where, allowed))
-    if problems:
-        raise ContractError(problems)
-
-
-def _is_protocol(kind: Any) -> bool:
-    return isinstance(kind, type) and kind is not Protocol and bool(getattr(kind, "_is_protocol", False))
-
-
-def _is_method(member: Any) -> bool:
-    return inspect.isfunction(member) or isinstance(member, (staticmethod, classmethod))
-
-
-def _lacks(adapter: Any, name: str, member: Any) -> bool:
-    found = inspect.getattr_static(adapter, name, None)
-    if _is_method(member):  # what a Protocol itself or an abstract class has is no implementation
-        absent = found is None and not hasattr(adapter, name)
-        return (
-            absent or found is member or (isinstance(adapter, type) and getattr(found, "__isabstractmethod__", False))
-        )
-    return not isinstance(adapter, type) and not hasattr(adapter, name)
-
-
-def _render(name: str, member: Any) -> str:
-    if _is_method(member):
-        return f"{name}{_bare(inspect.signature(_bound(member)))}"
-    if isinstance(member, property):
-        shown = inspect.signature(member.fget).return_annotation if member.fget is not None else Any
-        return f"{name} -> {shown if isinstance(shown, str) else inspect.formatannotation(shown)} (a property)"
-    return f"{name}: {member if isinstance(member, str) else inspect.formatannotation(member)}"
-
-
-def _bare(signature: inspect.Signature) -> inspect.Signature:
-    parameters = [p.replace(annotation=inspect.Parameter.empty) for p in signature.parameters.values()]
-    return inspect.Signature(parameters)
-
-
-def _bound(member: Any) -> Any:
-    """A method of a class as it is called on an instance, of which there is none yet."""
-    return member.__get__(object(), object) if hasattr(member, "__get__") else member
-
-
-def _mismatch(adapter: Any, name: str, member: Any) -> str:
-    if isinstance(adapter, type):
-        static = inspect.getattr_static(adapter, name, None)
-        if static is None or isinstance(static, property):
-            return ""  # only an instance can tell
-        candidate = _bound(static)
-    else:
-        candidate = getattr(adapter, name)
-    if not _is_method(member):
-        is_value = not isinstance(member, property) or not inspect.isroutine(candidate)
-        return "" if is_value else "is a method, not a value"
-    if not callable(candidate):
-        return f"is a {type(candidate).__name__}, not a method"
-    try:
-        actual = inspect.signature(candidate)
-    except ValueError:  # of code that is not Python
-        return ""
-    for arguments, keywords in _calls(inspect.signature(_bound(member))):
-        try:
-            actual.bind(*arguments, **keywords)
-        except TypeError as error:
-            return f"cannot be called as the contract says ({error}); it is {_bare(actual)}"
-    return ""
-
-
-def _calls(contract: inspect.Signature) -> list[tuple[list[str], dict[str, str]]]:
-    """How callers may pass arguments: all by position, all by name, and only those that have no default."""
-    named = [p for p in contract.parameters.values() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-    first = [p for p in named if p.kind is p.POSITIONAL_ONLY]
-    either = [p for p in named if p.kind is p.POSITIONAL_OR_KEYWORD]
-    last = [p for p in named if p.kind is p.KEYWORD_ONLY]
-    return [
-        ([p.name for p in by_position if p in chosen], {p.name: p.name for p in by_name if p in chosen})
-        for by_position, by_name in (([*first, *either], last), (first, [*either, *last]))
-        for chosen in (named, [p for p in named if p.default is p.empty])
-    ]

@@ -12,7 +12,6 @@ from fastvideo_core.contracts.adapter import NoiseRanges
 from fastvideo_core.contracts.rng import RandomStreams
 from fastvideo_core.contracts.roles import RoleHandle
 from fastvideo_core.diffusion.noise_ranges import Ranges, boundaries, common_parts, part_of
-from fastvideo_core.distributed.agreement import Crew
 from fastvideo_core.errors import ContractError, Problem
 
 Draw = Callable[[int, torch.Generator], Tensor]
@@ -89,40 +88,3 @@ def _decide(
             fix="let the method's noise levels reach the ranges of the networks that are trained",
         )
     )
-
-
-class RangeCheck:
-    """Ends a run whose samples or processes would call different networks of a role in one call.
-
-    Sharded networks are gathered by all processes in the order of their calls: where these differ, each process computes
-    with parts of another network, and nothing else tells (measured). Making one is collective.
-    """
-
-    def __init__(self) -> None:
-        self._crew = Crew()
-
-    def __call__(self, adapter: Any, name: str, handle: RoleHandle, t: Tensor) -> None:
-        """Before the call `name` of a role at timesteps t, any shape. Collective for roles of several networks.
-
-        Raises:
-            ContractError: on all processes alike.
-        """
-        ranges, length = noise_ranges_of(adapter, handle), axis_length(adapter)
-        cuts = boundaries([ranges], length)
-        if not cuts:
-            return
-        ends = torch.stack(t.detach().aminmax()).double().cpu()
-        low, high = part_of(ends, cuts).tolist()
-        parts = len(cuts) + 1
-        if set(self._crew.tell(low * parts + high)) == {low * parts + low}:
-            return
-        every = [end for both in self._crew.gather(ends.tolist()) for end in both]
-        raise ContractError(
-            Problem(
-                found=f"'{name}' calls role '{handle.name}' at timesteps from {min(every):g} to {max(every):g} at once, and "
-                f"other networks of the role serve them below and above {', '.join(f'{cut:g}' for cut in cuts)}",
-                where=f"roles.{handle.name}",
-                allowed="timesteps of one noise range for all samples of all processes",
-                fix="choose a method that knows of noise ranges; in your own, draw timesteps with `draw_in_one_range`",
-            )
-        )

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from fastvideo_core.callbacks.base import Callback
 from fastvideo_core.callbacks.manager import CallbackManager
 from fastvideo_core.config.run import RunConfig
-from fastvideo_core.contracts.adapter import check_adapter
+from fastvideo_core.contracts.adapter_check import check_adapter
 from fastvideo_core.contracts.family import family_class, open_family
 from fastvideo_core.contracts.method import DistillMethod
-from fastvideo_core.errors import FastVideoError, PluginError, Problem, UserError
+from fastvideo_core.errors import ContractError, FastVideoError, PluginError, Problem, UserError
 from fastvideo_core.registry import Plugin, PluginRegistry, Spec
 from fastvideo_core.registry.requirements import NOTHING, pip_command, unmet_of
 
@@ -104,8 +104,22 @@ def _families(cfg: RunConfig, registry: PluginRegistry) -> None:
 
 def _method(cfg: RunConfig, registry: PluginRegistry) -> None:
     needed = method_class(cfg.recipe.method, registry).needs(cfg)
-    for family in cfg.families:
-        declared = open_family(family, registry).adapter_class()
-        if declared is not None:
-            beside = family != cfg.recipe.family
-            check_adapter(declared, needed, method=cfg.recipe.method, family=family, roles_only=beside)
+    declared = {family: open_family(family, registry).adapter_class() for family in cfg.families}
+    check_adapters(cfg, needed, {family: adapter for family, adapter in declared.items() if adapter is not None})
+
+
+def check_adapters(cfg: RunConfig, needed: type | Iterable[type], adapters: Mapping[str, Any]) -> None:
+    """As `check_adapter`, of every family's adapter or its class: only the recipe's needs the calls that take no role.
+
+    Raises:
+        ContractError: listing everything that is missing in any of them.
+    """
+    problems: list[Problem] = []
+    for family, adapter in adapters.items():
+        beside = family != cfg.recipe.family
+        try:
+            check_adapter(adapter, needed, method=cfg.recipe.method, family=family, roles_only=beside)
+        except ContractError as error:
+            problems += error.problems
+    if problems:
+        raise ContractError(problems)

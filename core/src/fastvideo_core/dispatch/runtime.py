@@ -18,10 +18,10 @@ from fastvideo_core.contracts.family import ModelComponents
 from fastvideo_core.contracts.method import DistillMethod, check_parameters
 from fastvideo_core.contracts.rng import stream_seed
 from fastvideo_core.contracts.roles import RoleHandle, RoleManager
-from fastvideo_core.contracts.routing import check_adapters, route, route_validator
 from fastvideo_core.dispatch.examine import examine
-from fastvideo_core.dispatch.plugins import build_callbacks, used_plugins
+from fastvideo_core.dispatch.plugins import build_callbacks, check_adapters, used_plugins
 from fastvideo_core.dispatch.role_weights import layered, load_role
+from fastvideo_core.dispatch.routing import route, route_validator
 from fastvideo_core.dispatch.run import Run
 from fastvideo_core.distributed import context
 from fastvideo_core.distributed.mesh import Mesh
@@ -107,8 +107,6 @@ def build_runtime(run: Run) -> DistillRuntime:
     if components.dataloader is None:
         found = f"the family '{cfg.recipe.family}' gives no data loader, and the run trains on its batches"
         raise ContractError(Problem(found, where="recipe.family", fix="take another family for recipe.family"))
-    needed = run.method.needs(cfg)
-    check_adapters(components.adapter, needed, method=cfg.recipe.method, family=cfg.recipe.family)
     components.bundle.require_roles(run.registry.get("methods", cfg.recipe.method).spec.roles)
     add_extra_roles(components.bundle, run.method.extra_roles(cfg, components.bundle, components.adapter))
     place_roles(components.bundle, cfg)
@@ -153,6 +151,7 @@ def build_components(run: Run) -> ModelComponents:
     roles = {handle.name: handle for components in built.values() for handle in components.bundle}
     main.bundle = RoleManager({name: roles[name] for name in run.cfg.roles if name in roles})
     adapters = {name: components.adapter for name, components in built.items()}
+    check_adapters(run.cfg, run.method.needs(run.cfg), adapters)
     main.adapter = route(adapters, run.cfg.recipe.family, main.bundle)
     main.validator = route_validator({name: components.validator for name, components in built.items()})
     for handle in main.bundle:

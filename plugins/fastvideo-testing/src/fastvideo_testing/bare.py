@@ -7,7 +7,8 @@ from typing import Any
 import torch
 
 from fastvideo_core.config.run import RunConfig
-from fastvideo_core.contracts.adapter import AttentionKind, members_of
+from fastvideo_core.contracts.adapter import AttentionKind
+from fastvideo_core.contracts.adapter_check import members_of
 from fastvideo_core.contracts.method import DistillMethod
 from fastvideo_core.contracts.roles import RoleHandle
 

@@ -19,8 +19,8 @@ from fastvideo_core.contracts.adapter import (
     PredictX0,
     PredictX0Guided,
     ShiftAndClampTimestep,
-    check_adapter,
 )
+from fastvideo_core.contracts.adapter_check import check_adapter
 from fastvideo_core.contracts.batch import TrainingBatch
 from fastvideo_core.contracts.family import ModelComponents
 from fastvideo_core.errors import ContractError

@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from fastvideo_core.contracts.adapter import check_adapter
+from fastvideo_core.contracts.adapter_check import check_adapter
 from fastvideo_core.dispatch.runtime import DistillRuntime
 from fastvideo_core.errors import ContractError, UserError
 from fastvideo_core.registry import Kind, MethodPlugin, register_method

@@ -10,9 +10,9 @@ import torch
 
 from fastvideo_core.contracts.adapter import DistillAdapter, HasRngGenerators, OnTrainStart
 from fastvideo_core.contracts.roles import RoleHandle
-from fastvideo_core.contracts.routing import route, route_validator
 from fastvideo_core.contracts.tracker import NullTracker
 from fastvideo_core.contracts.validator import Unwatched, ValidationRequest, WatchedValidator
+from fastvideo_core.dispatch.routing import route, route_validator
 from fastvideo_core.errors import ContractError
 
 

@@ -1,0 +1,179 @@
+"""A run's adapters as the one that its method talks to: what is said of a role goes to the role's own family."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastvideo_core.contracts.adapter import HasRngGenerators, OnTrainStart
+from fastvideo_core.contracts.adapter_check import role_parameter
+from fastvideo_core.contracts.noise_ranges import axis_length, noise_ranges_of
+from fastvideo_core.contracts.roles import RoleHandle
+from fastvideo_core.contracts.tracker import Tracker
+from fastvideo_core.contracts.validator import DistillValidator, Unwatched, ValidationRequest, WatchedValidator
+from fastvideo_core.diffusion.noise_ranges import Ranges, boundaries, part_of
+from fastvideo_core.distributed.agreement import Crew
+from fastvideo_core.errors import ContractError, Problem
+
+
+def route(adapters: Mapping[str, Any], family: str, handles: Iterable[RoleHandle] = ()) -> Any:
+    """The adapter that a method calls: the family's own where nothing is to be routed, else one with its public members.
+
+    With several families, calls that take a role go to the adapter of the role's family, all others to the recipe's;
+    `on_train_start` and `get_rng_generators` reach every adapter, and generators are named `<family>/<name>`. For roles of
+    several networks every call is checked by `RangeCheck`. Collective.
+
+    Args:
+        adapters: by family, as `RoleHandle.family` names it.
+        family: the recipe's.
+        handles: the roles.
+    """
+    main = adapters[family]
+    has_ranges = any(_borders(adapters[handle.family], handle) for handle in handles)
+    if len(adapters) == 1 and not has_ranges:
+        return main
+    # Members are attributes of a class: from Python 3.12 on, `isinstance` of Protocols does not ask `__getattr__`.
+    members: dict[str, Any] = {name: _member(main, name) for name in dir(main) if not name.startswith("_")}
+    if any(isinstance(adapter, OnTrainStart) for adapter in adapters.values()):
+        members["on_train_start"] = _Routed._start_all
+    if any(isinstance(adapter, HasRngGenerators) for adapter in adapters.values()):
+        members["get_rng_generators"] = _Routed._all_generators
+    if has_ranges:
+        members["noise_ranges"] = _Routed._noise_ranges
+    return type("RoutedAdapter", (_Routed,), members)(adapters, family, RangeCheck() if has_ranges else None)
+
+
+class _Routed:
+    def __init__(self, adapters: Mapping[str, Any], family: str, check: RangeCheck | None) -> None:
+        self._adapters = dict(adapters)
+        self._main = adapters[family]
+        self._check = check
+
+    def _adapter_of(self, handle: RoleHandle, name: str, t: Tensor | None) -> Any:
+        """Whom the call `name` of a role at timesteps t goes to."""
+        adapter = self._adapters.get(handle.family)
+        if not hasattr(adapter, name):
+            raise ContractError(
+                Problem(
+                    found=f"'{name}' is called with role '{handle.name}', whose family '{handle.family}' has no such call",
+                    where=f"roles.{handle.name}.family",
+                    allowed=", ".join(key for key, adapter in self._adapters.items() if hasattr(adapter, name)),
+                    fix="give the role a family that has it, or choose another method",
+                )
+            )
+        if self._check is not None and t is not None:
+            self._check(adapter, name, handle, t)
+        return adapter
+
+    def _start_all(self) -> None:
+        for adapter in self._adapters.values():
+            if isinstance(adapter, OnTrainStart):
+                adapter.on_train_start()
+
+    def _all_generators(self) -> dict[str, torch.Generator]:
+        several = len(self._adapters) > 1
+        return {
+            f"{family}/{name}" if several else name: generator
+            for family, adapter in self._adapters.items()
+            if isinstance(adapter, HasRngGenerators)
+            for name, generator in adapter.get_rng_generators().items()
+        }
+
+    def _noise_ranges(self, handle: RoleHandle) -> Ranges:
+        return noise_ranges_of(self._adapters[handle.family], handle)
+
+
+def _member(main: Any, name: str) -> Any:
+    """A public member of the recipe's adapter, as an attribute of the routed one's class."""
+    static = inspect.getattr_static(main, name)
+    if not inspect.isroutine(static):
+        return property(lambda self: getattr(self._main, name), doc=getattr(static, "__doc__", None))
+    signature = inspect.signature(getattr(main, name))
+    role = role_parameter(signature)
+
+    def call(self: _Routed, *args: Any, **kwargs: Any) -> Any:
+        given = signature.bind(*args, **kwargs).arguments
+        handle = given.get(role)
+        adapter = self._main if handle is None else self._adapter_of(handle, name, given.get("t"))
+        return getattr(adapter, name)(*args, **kwargs)
+
+    call.__name__, call.__doc__ = name, static.__doc__
+    parameters = [inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY), *signature.parameters.values()]
+    call.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return call
+
+
+class RangeCheck:
+    """Ends a run whose samples or processes would call different networks of a role in one call.
+
+    Sharded networks are gathered by all processes in the order of their calls: where these differ, each process computes
+    with parts of another network, and nothing else tells (measured). Making one is collective.
+    """
+
+    def __init__(self) -> None:
+        self._crew = Crew()
+
+    def __call__(self, adapter: Any, name: str, handle: RoleHandle, t: Tensor) -> None:
+        """Before the call `name` of a role at timesteps t, any shape. Collective for roles of several networks.
+
+        Raises:
+            ContractError: on all processes alike.
+        """
+        cuts = _borders(adapter, handle)
+        if not cuts:
+            return
+        ends = torch.stack(t.detach().aminmax()).double().cpu()
+        low, high = part_of(ends, cuts).tolist()
+        parts = len(cuts) + 1
+        if set(self._crew.tell(low * parts + high)) == {low * parts + low}:
+            return
+        every = [end for both in self._crew.gather(ends.tolist()) for end in both]
+        raise ContractError(
+            Problem(
+                found=f"'{name}' calls role '{handle.name}' at timesteps from {min(every):g} to {max(every):g} at once, and "
+                f"other networks of the role serve them below and above {', '.join(f'{cut:g}' for cut in cuts)}",
+                where=f"roles.{handle.name}",
+                allowed="timesteps of one noise range for all samples of all processes",
+                fix="choose a method that knows of noise ranges; in your own, draw timesteps with `draw_in_one_range`",
+            )
+        )
+
+
+def _borders(adapter: Any, handle: RoleHandle) -> tuple[float, ...]:
+    """Where one network of the role ends inside of the noise axis and another begins; empty for a single network."""
+    return boundaries([noise_ranges_of(adapter, handle)], axis_length(adapter))
+
+
+def route_validator(validators: Mapping[str, DistillValidator | None]) -> DistillValidator | None:
+    """The validator of a run: with one family its own; with several, each role is sampled by its own family's.
+
+    A role whose family has none is not sampled.
+
+    Args:
+        validators: by family.
+    """
+    made = {family: validator for family, validator in validators.items() if validator is not None}
+    if len(validators) == 1 or not made:
+        return next(iter(made.values()), None)
+    return _RoutedValidator(made)
+
+
+class _RoutedValidator:
+    def __init__(self, validators: Mapping[str, DistillValidator]) -> None:
+        self._validators = validators
+        self.watch = Unwatched()
+
+    def set_tracker(self, tracker: Tracker) -> None:
+        for validator in self._validators.values():
+            validator.set_tracker(tracker)
+
+    def log_validation(self, step: int, request: ValidationRequest) -> None:
+        if (validator := self._validators.get(request.sample_handle.family)) is None:
+            return
+        if isinstance(validator, WatchedValidator):
+            validator.watch = self.watch
+        validator.log_validation(step, request)
