@@ -10,7 +10,7 @@ import torch
 
 from fastvideo_core.contracts.adapter import DistillAdapter, HasRngGenerators, OnTrainStart
 from fastvideo_core.contracts.roles import RoleHandle
-from fastvideo_core.contracts.tracker import NullTracker
+from fastvideo_core.contracts.tracker import Tracker
 from fastvideo_core.contracts.validator import Unwatched, ValidationRequest, WatchedValidator
 from fastvideo_core.dispatch.routing import route, route_validator
 from fastvideo_core.errors import ContractError
@@ -133,7 +133,7 @@ class Validator:
 
 
 def test_a_role_is_sampled_by_its_own_family_s_validator(tmp_path):
-    one, other, tracker = Validator(), Validator(), NullTracker()
+    one, other, tracker = Validator(), Validator(), Tracker()
     routed = route_validator({"one": one, "other": other})
     assert isinstance(routed, WatchedValidator)
     routed.set_tracker(tracker)

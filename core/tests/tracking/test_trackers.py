@@ -12,13 +12,12 @@ import pytest
 from PIL import Image, ImageSequence
 
 from fastvideo_core.config import TrainingArgs
-from fastvideo_core.contracts.tracker import NullTracker
+from fastvideo_core.contracts.tracker import LoggedVideo, Tracker
 from fastvideo_core.errors import UserError
 from fastvideo_core.tracking import build
-from fastvideo_core.tracking.build import build_tracker
-from fastvideo_core.tracking.multi import MultiTracker
+from fastvideo_core.tracking.build import MultiTracker, build_tracker
 from fastvideo_data.video_files import animated_gif, write_contact_sheet, write_video
-from fastvideo_testing.tracker import InMemoryTracker, LoggedVideo
+from fastvideo_testing.tracker import InMemoryTracker
 
 
 @pytest.fixture
@@ -57,8 +56,8 @@ def test_everything_reaches_every_tracker(tmp_path):
     tracker = MultiTracker({"one": one, "other": other})
     tracker.log({"a": 1.0}, 1)
     tracker.log({"a": 2.0}, 2)
-    tracker.log_video("v", tmp_path, 2, caption="c", contact_sheet=tmp_path)
-    tracker.log_video("v", tmp_path, 1)
+    tracker.log_video(LoggedVideo("v", tmp_path, 2, caption="c", contact_sheet=tmp_path))
+    tracker.log_video(LoggedVideo("v", tmp_path, 1))
     tracker.resume_after(1)
     tracker.finish()
     assert one == other == InMemoryTracker([(1, {"a": 1.0})], [LoggedVideo("v", tmp_path, 1, "", None)], True)
@@ -74,7 +73,7 @@ def test_metrics_always_go_to_a_file_in_the_runs_folder(tmp_path):
 
 def test_processes_that_do_not_report_write_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(build, "is_main_process", lambda: False)
-    assert isinstance(build_tracker(args(tmp_path / "run", "tensorboard"), {}), NullTracker)
+    assert type(build_tracker(args(tmp_path / "run", "tensorboard"), {})) is Tracker
     assert not (tmp_path / "run").exists()
 
 
@@ -94,9 +93,7 @@ def test_tensorboard_shows_scalars_contact_sheet_and_a_playable_video(tmp_path, 
 
     tracker = build_tracker(args(tmp_path / "run", "tensorboard"), {})
     tracker.log({"loss": 0.5}, 1)
-    tracker.log_video(
-        "validation/00", clip[0], 2, caption="a fox", contact_sheet=clip[1], gif=partial(animated_gif, clip[0])
-    )
+    tracker.log_video(LoggedVideo("validation/00", clip[0], 2, "a fox", clip[1], partial(animated_gif, clip[0])))
     tracker.finish()
     events = EventAccumulator(str(tmp_path / "run" / "tensorboard"), {"images": 0, "scalars": 0}).Reload()
     assert [(event.step, event.value) for event in events.Scalars("loss")] == [(1, 0.5)]
@@ -131,6 +128,7 @@ OFFLINE = """
 import sys
 sys.modules["moviepy"] = None  # a video must not need it
 from fastvideo_core.config import TrainingArgs
+from fastvideo_core.contracts.tracker import LoggedVideo
 from fastvideo_core.tracking.build import build_tracker
 from pathlib import Path
 folder, mp4, png, step, resume = sys.argv[1:]
@@ -144,9 +142,9 @@ args = TrainingArgs(
 config = {"training": {"seed": 0}, "hf_token": "hush-1", "path": "https://me:hush-2@example.org/x"}
 tracker = build_tracker(args, config)
 tracker.log({"loss": 0.5}, int(step))
-tracker.log_video("validation/00", Path(mp4), int(step), caption="a fox", contact_sheet=Path(png))
+tracker.log_video(LoggedVideo("validation/00", Path(mp4), int(step), caption="a fox", contact_sheet=Path(png)))
 tracker.finish()
-print("failed" if tracker._failed else "fine", tracker.trackers["wandb"]._run.id)
+print("failed" if tracker.attempts.failed else "fine", tracker.trackers["wandb"]._run.id)
 """
 
 
@@ -181,8 +179,8 @@ def test_wandb_works_offline_keeps_its_run_and_no_secrets(tmp_path, clip, offlin
 def test_wandb_that_does_not_start_is_a_users_error(tmp_path, offline):
     pytest.importorskip("wandb")
     code = (
-        "import sys; from fastvideo_core.tracking.wandb import WandbTracker\n"
-        "try: WandbTracker('p', None, {}, sys.argv[1])\n"
+        "import sys; from pathlib import Path; from fastvideo_core.tracking.wandb import WandbTracker\n"
+        "try: WandbTracker('p', None, {}, Path(sys.argv[1]))\n"
         "except Exception as error: print(type(error).__name__, error)"
     )
     environment = {**offline, "WANDB_MODE": "online", "WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_INIT_TIMEOUT": "5"}

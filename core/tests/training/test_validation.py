@@ -356,7 +356,7 @@ def test_the_bar_says_it_and_then_what_it_said_before():
     progress.show(51, {"total_loss": 0.5, "lr/student": 1e-3, **progress.measure(51)})
     progress.validating(SAMPLING)
     progress.validating(OVER)
-    progress.close()
+    bar.close()
     shown = [part.strip() for part in stream.getvalue().replace("\r", "\n").splitlines()]
     assert any(part.startswith("50/200 |") and part.endswith("validating teacher 2/5, step 12/50") for part in shown)
     assert "total_loss 0.5000 | lr/student 1.00e-03" in shown[-1]

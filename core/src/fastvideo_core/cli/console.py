@@ -63,10 +63,10 @@ class Console:
 
     def display(self) -> Display:
         """How logged steps are shown."""
-        from fastvideo_core.tracking.display import JsonLines, LogLines, Silent, display_for
+        from fastvideo_core.tracking.display import Display, JsonLines, LogLines, display_for
 
         if not self.speaks or self.mode == "quiet":
-            return Silent()
+            return Display()
         if self.mode == "json":
             return JsonLines(sys.stdout)
         return LogLines(sys.stdout, every_metric=True) if self.mode == "verbose" else display_for(sys.stdout)

@@ -19,7 +19,7 @@ from fastvideo_core.contracts.batch import TrainingBatch
 from fastvideo_core.contracts.noise_ranges import Draw, RangeOfIteration
 from fastvideo_core.contracts.rng import RandomStreams
 from fastvideo_core.contracts.roles import RoleHandle, RoleManager
-from fastvideo_core.contracts.tracker import NullTracker, Tracker
+from fastvideo_core.contracts.tracker import Tracker
 from fastvideo_core.contracts.validator import DistillValidator
 from fastvideo_core.diffusion.rollout import FewStepSchedule
 from fastvideo_core.distributed import context
@@ -53,7 +53,7 @@ class DistillMethod(nn.Module, Generic[Needs]):
         self.bundle = bundle
         self.adapter = adapter
         self.validator = validator
-        self.tracker: Tracker = NullTracker()
+        self.tracker = Tracker()
         self.mesh = Mesh.of(cfg.training)
         self.rng = RandomStreams(cfg.training.seed, self.mesh.data_rank, context.device())
         self._range_of_iteration = RangeOfIteration()

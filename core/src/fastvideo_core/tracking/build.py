@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from fastvideo_core.config.training import TrainingArgs
-from fastvideo_core.contracts.tracker import NullTracker, Tracker
+from fastvideo_core.contracts.tracker import LoggedVideo, Tracker
 from fastvideo_core.distributed.context import is_main_process
 from fastvideo_core.errors import Problem, UserError
+from fastvideo_core.tracking.attempts import Attempts
 from fastvideo_core.tracking.jsonl import JsonlTracker
-from fastvideo_core.tracking.multi import MultiTracker
 
 
 def build_tracker(training_args: TrainingArgs, config: Mapping[str, Any]) -> Tracker:
@@ -25,10 +26,13 @@ def build_tracker(training_args: TrainingArgs, config: Mapping[str, Any]) -> Tra
         UserError: a tracker's package is not installed, or the tracker does not start.
     """
     if not is_main_process():
-        return NullTracker()
-    folder = Path(training_args.output_dir)
+        return Tracker()
     for name in training_args.trackers:
-        _require_package(name)
+        if importlib.util.find_spec(name) is None:
+            found = f"the package '{name}' is not installed"
+            fix = f"pip install 'fastvideo-core[{name}]', or remove {name} from training.trackers"
+            raise UserError(Problem(found, where="training.trackers", fix=fix))
+    folder = Path(training_args.output_dir)
     trackers: dict[str, Tracker] = {"jsonl": JsonlTracker(folder / "metrics.jsonl")}
     if "tensorboard" in training_args.trackers:
         from fastvideo_core.tracking.tensorboard import TensorboardTracker
@@ -43,12 +47,25 @@ def build_tracker(training_args: TrainingArgs, config: Mapping[str, Any]) -> Tra
     return MultiTracker(trackers)
 
 
-def _require_package(name: str) -> None:
-    if importlib.util.find_spec(name) is None:
-        raise UserError(
-            Problem(
-                found=f"the package '{name}' is not installed",
-                where="training.trackers",
-                fix=f"pip install 'fastvideo-core[{name}]', or remove {name} from training.trackers",
-            )
-        )
+class MultiTracker(Tracker):
+    """Passes everything on to each of its trackers, which have names for reports; one that fails does not end the run."""
+
+    def __init__(self, trackers: Mapping[str, Tracker]) -> None:
+        self.trackers = dict(trackers)
+        self.attempts = Attempts()
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        self._each(lambda tracker: tracker.log(metrics, step))
+
+    def log_video(self, video: LoggedVideo) -> None:
+        self._each(lambda tracker: tracker.log_video(video))
+
+    def resume_after(self, step: int) -> None:
+        self._each(lambda tracker: tracker.resume_after(step))
+
+    def finish(self) -> None:
+        self._each(lambda tracker: tracker.finish())
+
+    def _each(self, act: Callable[[Tracker], None]) -> None:
+        for name, tracker in self.trackers.items():
+            self.attempts(f"tracker '{name}' failed", partial(act, tracker))

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import logging
 import os
-import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol, TextIO
+from datetime import timedelta
+from functools import partial
+from typing import TextIO
 
 from tqdm import tqdm
 
-logger = logging.getLogger(__name__)
+from fastvideo_core.tracking.attempts import Attempts
+from fastvideo_core.tracking.jsonl import json_line
 
 SAMPLING_LINES = 30.0
 """Seconds between two lines of a log that say where a validation is."""
@@ -62,32 +62,25 @@ class Sampling:
         return f"validating {label}{self.prompt}/{self.prompts}, step {self.sampling_step}/{self.sampling_steps}"
 
 
-class Display(Protocol):
-    """Shows standings; `close` leaves the stream as others may go on writing to it."""
+class Display:
+    """Shows where a run is; this one, of processes that do not report and of `--quiet`, shows nothing."""
 
-    def show(self, standing: Standing) -> None: ...
+    def show(self, standing: Standing) -> None:
+        """A logged step."""
 
-    def validating(self, sampling: Sampling) -> None: ...
+    def validating(self, sampling: Sampling) -> None:
+        """A validation's progress."""
 
-    def close(self) -> None: ...
-
-
-class Silent:
-    """Nothing at all: processes that do not report, and `--quiet`."""
-
-    def show(self, standing: Standing) -> None: ...
-
-    def validating(self, sampling: Sampling) -> None: ...
-
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Leaves the stream as others may go on writing to it."""
 
 
-class Guarded:
-    """Another display; when it fails (a full disk, a reader that has gone) that is reported once, and training goes on."""
+class Guarded(Display):
+    """Another display, whose failure (a full disk, a reader that has gone) does not end the run."""
 
     def __init__(self, display: Display) -> None:
         self._display = display
-        self._failed = False
+        self._attempt = partial(Attempts(), "the run's steps cannot be shown")
 
     def show(self, standing: Standing) -> None:
         self._attempt(lambda: self._display.show(standing))
@@ -98,21 +91,8 @@ class Guarded:
     def close(self) -> None:
         self._attempt(self._display.close)
 
-    def _attempt(self, act: Callable[[], None]) -> None:
-        try:
-            act()
-        except Exception as error:
-            if not self._failed:
-                self._failed = True
-                logger.error(
-                    "the run's steps cannot be shown: %s: %s (training goes on, metrics.jsonl has them; it is still tried, "
-                    "further failures are not shown)",
-                    type(error).__name__,
-                    error,
-                )
 
-
-class LogLines:
+class LogLines(Display):
     """One line for each logged step, for files; a validation has one at its start and end, and between them now and then.
 
     Args:
@@ -125,25 +105,24 @@ class LogLines:
         self._next_sampling = 0.0  # when the next line may say where a validation is
 
     def show(self, standing: Standing) -> None:
-        parts = [f"step {standing.step}/{standing.max_steps}", *facts(standing), f"ETA {clock(standing.remaining)}"]
+        parts = [*_facts(standing.metrics), f"ETA {_clock(standing.remaining)}"]
         if self._every_metric:
-            parts += [f"{name} {value:.4g}" for name, value in standing.metrics.items() if not _is_shown(name)]
-        self._write(parts)
+            others = {name: value for name, value in standing.metrics.items() if not _is_fact(name)}
+            parts += [f"{name} {value:.4g}" for name, value in others.items()]
+        self._write(standing, *parts)
 
     def validating(self, sampling: Sampling) -> None:
         over, now = sampling.seconds is not None, time.monotonic()
         if over or now >= self._next_sampling:
             self._next_sampling = 0.0 if over else now + SAMPLING_LINES
-            self._write([f"step {sampling.step}/{sampling.max_steps}", str(sampling)])
+            self._write(sampling, str(sampling))
 
-    def close(self) -> None: ...
-
-    def _write(self, parts: Sequence[str]) -> None:
-        self._stream.write(" | ".join(parts) + "\n")
+    def _write(self, place: Standing | Sampling, *parts: str) -> None:
+        self._stream.write(" | ".join((f"step {place.step}/{place.max_steps}", *parts)) + "\n")
         self._stream.flush()
 
 
-class TerminalBar:
+class TerminalBar(Display):
     """A bar that is rewritten in place, with losses, learning rates, speed and memory behind it."""
 
     def __init__(self, stream: TextIO) -> None:
@@ -153,24 +132,24 @@ class TerminalBar:
 
     def show(self, standing: Standing) -> None:
         # The time left first: what does not fit is cut off at the terminal's edge.
-        self._text = " | ".join([f"ETA {clock(standing.remaining)}", *facts(standing)])
-        self._draw(standing.step, standing.max_steps, self._text)
+        self._text = " | ".join([f"ETA {_clock(standing.remaining)}", *_facts(standing.metrics)])
+        self._draw(standing, self._text)
 
     def validating(self, sampling: Sampling) -> None:
-        self._draw(sampling.step, sampling.max_steps, self._text if sampling.seconds is not None else str(sampling))
+        self._draw(sampling, self._text if sampling.seconds is not None else str(sampling))
 
-    def _draw(self, step: int, max_steps: int, text: str) -> None:
+    def _draw(self, place: Standing | Sampling, text: str) -> None:
         if self._bar is None:
             self._bar = tqdm(
-                total=max_steps,
-                initial=step - 1,
+                total=place.max_steps,
+                initial=place.step - 1,
                 unit="step",
                 dynamic_ncols=True,
                 file=self._stream,
                 bar_format="{n_fmt}/{total_fmt} |{bar:20}| {desc}",
             )
         self._bar.set_description_str(text, refresh=False)
-        self._bar.update(step - self._bar.n)
+        self._bar.update(place.step - self._bar.n)
         self._bar.refresh()
 
     def close(self) -> None:
@@ -178,7 +157,7 @@ class TerminalBar:
             self._bar.close()
 
 
-class JsonLines:
+class JsonLines(Display):
     """One JSON object for each logged step, for programs: `event` is "step"; and for each prompt that a validation begins
     ("validating"), and its end ("validated")."""
 
@@ -187,54 +166,24 @@ class JsonLines:
 
     def show(self, standing: Standing) -> None:
         about = {"step": standing.step, "max_steps": standing.max_steps, "eta_seconds": round(standing.remaining, 3)}
-        write_event(self._stream, "step", {**about, **standing.metrics})
+        self._write("step", {**about, **standing.metrics})
 
     def validating(self, sampling: Sampling) -> None:
         if sampling.seconds is not None:
-            about = {"step": sampling.step, "videos": sampling.prompts, "seconds": round(sampling.seconds, 3)}
-            write_event(self._stream, "validated", about)
+            seconds = round(sampling.seconds, 3)
+            self._write("validated", {"step": sampling.step, "videos": sampling.prompts, "seconds": seconds})
         elif sampling.sampling_step <= 1:
             names = ("step", "label", "prompt", "prompts", "sampling_steps")
-            write_event(self._stream, "validating", {name: getattr(sampling, name) for name in names})
+            self._write("validating", {name: getattr(sampling, name) for name in names})
 
-    def close(self) -> None: ...
-
-
-def write_event(stream: TextIO, event: str, content: Mapping[str, object]) -> None:
-    """One line of `--json`; numbers that are not finite are texts, as JSON has none."""
-    plain = {name: _finite(value) for name, value in content.items()}
-    stream.write(json.dumps({"event": event, **plain}, allow_nan=False) + "\n")
-    stream.flush()
+    def _write(self, event: str, content: Mapping[str, object]) -> None:
+        self._stream.write(json_line({"event": event, **content}))
+        self._stream.flush()
 
 
 def display_for(stream: TextIO) -> Display:
     """The bar on a terminal, lines in a file and on terminals that do not say how wide they are."""
     return TerminalBar(stream) if stream.isatty() and _has_columns(stream) else LogLines(stream)
-
-
-def facts(standing: Standing) -> list[str]:
-    """Losses, every learning rate by its name, speed and peak memory."""
-    metrics = standing.metrics
-    losses = [f"{name} {value:.4f}" for name, value in metrics.items() if name.endswith("loss")]
-    rates = [f"{name} {value:.2e}" for name, value in metrics.items() if name.startswith("lr/")]
-    return [
-        *losses,
-        *rates,
-        f"{metrics['seconds_per_step']:.2f} s/it",
-        f"{metrics['samples_per_second']:.2f} samples/s",
-        f"mem {metrics['peak_memory_bytes'] / 2**30:.2f} GiB",
-    ]
-
-
-def clock(seconds: float) -> str:
-    """Hours, minutes and seconds."""
-    whole = round(seconds)
-    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
-
-
-def standard_display() -> Display:
-    """What a run shows when nobody asked for anything else."""
-    return display_for(sys.stdout)
 
 
 def _has_columns(stream: TextIO) -> bool:
@@ -244,14 +193,21 @@ def _has_columns(stream: TextIO) -> bool:
         return True
 
 
-def _is_shown(name: str) -> bool:
-    return name.endswith("loss") or name.startswith("lr/") or name in _SPEED
-
-
 _SPEED = ("seconds_per_step", "samples_per_second", "peak_memory_bytes")
 
 
-def _finite(value: object) -> object:
-    if isinstance(value, float) and (value != value or abs(value) == float("inf")):
-        return str(value)
-    return value
+def _facts(metrics: Mapping[str, float]) -> list[str]:
+    """Losses, every learning rate by its name, speed and peak memory."""
+    seconds, samples, memory = (metrics[name] for name in _SPEED)
+    losses = [f"{name} {value:.4f}" for name, value in metrics.items() if name.endswith("loss")]
+    rates = [f"{name} {value:.2e}" for name, value in metrics.items() if name.startswith("lr/")]
+    speed = [f"{seconds:.2f} s/it", f"{samples:.2f} samples/s", f"mem {memory / 2**30:.2f} GiB"]
+    return [*losses, *rates, *speed]
+
+
+def _is_fact(name: str) -> bool:
+    return name.endswith("loss") or name.startswith("lr/") or name in _SPEED
+
+
+def _clock(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))

@@ -7,45 +7,43 @@ import json
 import logging
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from io import FileIO
 from pathlib import Path
 from typing import Any
 
+from fastvideo_core.contracts.tracker import Tracker
+
 logger = logging.getLogger(__name__)
 
 
-class JsonlTracker:
+def json_line(record: Mapping[str, object]) -> str:
+    """One JSON object on a line. JSON has no nan and no infinity: they are the texts "nan", "inf" and "-inf", which
+    `float()` reads back."""
+    plain = {
+        name: str(value) if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in record.items()
+    }
+    return json.dumps(plain, allow_nan=False) + "\n"
+
+
+class JsonlTracker(Tracker):
     """Appends `{"step": 3, "loss": 0.5, ...}` per call of `log`, handed to the system line by line.
 
-    JSON has no nan and no infinity: they are written as the strings "nan", "inf" and "-inf", which `float()` reads
-    back. Videos lie in the run's folder anyway and are not mentioned.
+    Videos lie in the run's folder anyway and are not mentioned.
 
     Args:
         path: the file; a last line that a killed run left half-written is cut off, the rest is kept.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+    def __init__(self, path: Path) -> None:
+        self.path = path
         self.path.parent.mkdir(parents=True, exist_ok=True)
         _cut_half_line(self.path)
         self._file = _open(self.path, "ab")
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
-        record = {"step": step} | {name: _json_number(value) for name, value in metrics.items() if name != "step"}
-        self._append(json.dumps(record, allow_nan=False).encode() + b"\n")
-
-    def log_video(
-        self,
-        name: str,
-        path: Path,
-        step: int,
-        *,
-        caption: str = "",
-        contact_sheet: Path | None = None,
-        gif: Callable[[], bytes] | None = None,
-    ) -> None:
-        return
+        self._append(json_line({"step": step} | {**metrics, "step": step}).encode())
 
     def resume_after(self, step: int) -> None:
         """Drops, atomically, the lines of steps after `step`, which the run is about to write again.
@@ -91,10 +89,6 @@ class JsonlTracker:
 def _open(path: Path, mode: str) -> FileIO:
     """Not through a link, which would lead the lines elsewhere."""
     return FileIO(path, mode, opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW, 0o666))
-
-
-def _json_number(value: float) -> float | str:
-    return value if math.isfinite(value) else str(float(value))
 
 
 def _cut_half_line(path: Path) -> None:

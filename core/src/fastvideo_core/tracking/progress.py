@@ -22,10 +22,8 @@ class Progress:
     """Speed and remaining time of a run.
 
     Args:
-        max_steps: the run's last step.
         start_step: the step before the first one of this process.
         samples_per_step: samples of one step over all processes and accumulation rounds.
-        display: who shows it.
         asides: what steps are interrupted by, by name: every so many steps, 0 never.
     """
 
@@ -78,16 +76,11 @@ class Progress:
         return seconds
 
     def validating(self, sampling: Sampling) -> None:
-        """Shows where a validation is."""
         self._display.validating(sampling)
 
     def show(self, step: int, metrics: Mapping[str, float]) -> None:
         """Shows `step`; `metrics` hold what `measure` gave, the losses and learning rates."""
         self._display.show(Standing(step, self._max_steps, metrics, self.remaining(step)))
-
-    def close(self) -> None:
-        """Nothing more is shown."""
-        self._display.close()
 
 
 def _now() -> float:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard.writer import SummaryWriter
 
+from fastvideo_core.contracts.tracker import LoggedVideo, Tracker
 
-class TensorboardTracker:
-    """Scalars, contact sheets, and videos as the animated GIF that TensorBoard plays in its image tab.
 
-    Args:
-        folder: where the event files go.
-    """
+class TensorboardTracker(Tracker):
+    """Scalars, contact sheets, and videos as the animated GIF that TensorBoard plays in its image tab."""
 
     def __init__(self, folder: str | Path) -> None:
         self._folder = str(folder)
@@ -24,22 +22,13 @@ class TensorboardTracker:
         for name, value in metrics.items():
             self._writer.add_scalar(name, value, step)
 
-    def log_video(
-        self,
-        name: str,
-        path: Path,
-        step: int,
-        *,
-        caption: str = "",
-        contact_sheet: Path | None = None,
-        gif: Callable[[], bytes] | None = None,
-    ) -> None:
-        if gif is not None:
-            self._add_image(name, gif(), step)
-        if contact_sheet is not None:
-            self._add_image(f"{name}/frames", contact_sheet.read_bytes(), step)
-        if caption:
-            self._writer.add_text(f"{name}/caption", caption, step)
+    def log_video(self, video: LoggedVideo) -> None:
+        if video.gif is not None:
+            self._add_image(video.name, video.gif(), video.step)
+        if video.contact_sheet is not None:
+            self._add_image(f"{video.name}/frames", video.contact_sheet.read_bytes(), video.step)
+        if video.caption:
+            self._writer.add_text(f"{video.name}/caption", video.caption, video.step)
         self._writer.flush()
 
     def resume_after(self, step: int) -> None:

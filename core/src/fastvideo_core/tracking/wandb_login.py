@@ -6,35 +6,26 @@ import configparser
 import netrc
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import urlparse
 
 HOST = "api.wandb.ai"
 FIX = "run `wandb login`, or set WANDB_API_KEY, or WANDB_MODE=offline"
 
-_SILENT = ("offline", "disabled", "dryrun")
 
-
-@dataclass(frozen=True)
-class Login:
+class Login(NamedTuple):
     """Whether a run could log, and by what, in words."""
 
     ok: bool
     text: str
 
 
-def wandb_login(environment: Mapping[str, str] | None = None, home: Path | None = None) -> Login:
-    """The login that wandb would find: a mode without one, the environment, its settings files, the netrc file.
-
-    Args:
-        environment: None is this process's.
-        home: None is the user's home folder.
-    """
-    environment = os.environ if environment is None else environment
-    home = Path.home() if home is None else home
+def wandb_login(environment: Mapping[str, str] = os.environ, home: Path | None = None) -> Login:
+    """The login that wandb would find: a mode without one, the environment, its settings files, the netrc file."""
+    home = home or Path.home()
     settings = _settings(home)
-    if (mode := environment.get("WANDB_MODE") or settings.get("mode", "")) in _SILENT:
+    if (mode := environment.get("WANDB_MODE") or settings.get("mode", "")) in ("offline", "disabled", "dryrun"):
         return Login(True, f"WANDB_MODE={mode}: nothing is sent")
     for name in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE"):
         if environment.get(name):
@@ -50,11 +41,11 @@ def wandb_login(environment: Mapping[str, str] | None = None, home: Path | None 
     return Login(True, f"logged in to {host} by {file}") if known else Login(False, f"not logged in to {host}")
 
 
-def _settings(home: Path) -> dict[str, str]:
+def _settings(home: Path) -> Mapping[str, str]:
     """What `wandb login`, `wandb offline` and the like have written: the user's file, then the working directory's."""
     parser = configparser.ConfigParser(interpolation=None)
     try:
         parser.read([home / ".config" / "wandb" / "settings", Path("wandb") / "settings"], encoding="utf-8")
     except (configparser.Error, UnicodeDecodeError, OSError):
         return {}
-    return dict(parser["default"]) if parser.has_section("default") else {}
+    return parser["default"] if parser.has_section("default") else {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Protocol, runtime_checkable
@@ -24,9 +25,9 @@ from fastvideo_core.launch.signals import SAVE, STOPPED_BY, RunSignals
 from fastvideo_core.optim.clip import clip_gradients
 from fastvideo_core.placing.shard import set_gradient_sync
 from fastvideo_core.tracking.build import build_tracker
-from fastvideo_core.tracking.display import Display, Guarded, Silent, standard_display
+from fastvideo_core.tracking.display import Display, Guarded, display_for
 from fastvideo_core.tracking.metrics import MetricMeans, phase_name, to_floats
-from fastvideo_core.tracking.phases import phase_timer
+from fastvideo_core.tracking.phases import PhaseTimer
 from fastvideo_core.tracking.progress import Progress
 from fastvideo_core.training.updates import Updates
 from fastvideo_core.training.validation import Validations
@@ -62,9 +63,9 @@ class DistillTrainer:
 
     def __init__(self, training_args: TrainingArgs, config: Mapping[str, Any], display: Display | None = None) -> None:
         self.training_args = training_args
-        self._display = Guarded(display or (standard_display() if context.is_main_process() else Silent()))
+        self._display = Guarded(display or (display_for(sys.stdout) if context.is_main_process() else Display()))
         self.tracker: Tracker = build_tracker(training_args, dict(config))
-        self._timer = phase_timer(context.device())
+        self._timer = PhaseTimer(context.device())
         self._logged_step = 0
         self._unlogged = MetricMeans()
 
@@ -128,7 +129,7 @@ class DistillTrainer:
                 if checkpoint_manager is not None:
                     checkpoint_manager.finish()
                 callbacks.hook.train_end(method=method, step=step)
-                progress.close()
+                self._display.close()
         except BaseException as error:
             leaves_together = isinstance(error, ON_ALL_PROCESSES)
             self._display.close()

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from fastvideo_core.contracts.rng import stream_seed
-from fastvideo_core.contracts.tracker import NullTracker, Tracker
+from fastvideo_core.contracts.tracker import LoggedVideo, Tracker
 from fastvideo_core.contracts.validator import (
     FitsPrompts,
     SampledVideo,
@@ -54,7 +54,7 @@ class SamplingValidator:
         self._sampler = sampler
         self.prompts = fit_prompts(sampler, prompts)
         self._seed = seed
-        self._tracker: Tracker = NullTracker()
+        self._tracker = Tracker()
 
     def set_tracker(self, tracker: Tracker) -> None:
         self._tracker = tracker
@@ -93,9 +93,8 @@ class SamplingValidator:
                 aside.write_text(prompt.caption + "\n", encoding="utf-8")
         except OSError as error:
             raise _write_error(request.output_dir, error) from error
-        self._tracker.log_video(
-            f"validation/{stem}", mp4, step, caption=prompt.caption, contact_sheet=png, gif=partial(animated_gif, mp4)
-        )
+        gif = partial(animated_gif, mp4)
+        self._tracker.log_video(LoggedVideo(f"validation/{stem}", mp4, step, prompt.caption, png, gif))
 
 
 def _write_error(folder: Path, error: OSError) -> VideoWriteError:

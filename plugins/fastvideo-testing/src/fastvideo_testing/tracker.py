@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
-
-@dataclass(frozen=True)
-class LoggedVideo:
-    """One call of `log_video`."""
-
-    name: str
-    path: Path
-    step: int
-    caption: str
-    contact_sheet: Path | None
+from fastvideo_core.contracts.tracker import LoggedVideo, Tracker
 
 
 @dataclass
-class InMemoryTracker:
+class InMemoryTracker(Tracker):
     """Keeps everything it is given.
 
     Attributes:
@@ -35,17 +25,8 @@ class InMemoryTracker:
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         self.steps.append((step, dict(metrics)))
 
-    def log_video(
-        self,
-        name: str,
-        path: Path,
-        step: int,
-        *,
-        caption: str = "",
-        contact_sheet: Path | None = None,
-        gif: Callable[[], bytes] | None = None,
-    ) -> None:
-        self.videos.append(LoggedVideo(name, path, step, caption, contact_sheet))
+    def log_video(self, video: LoggedVideo) -> None:
+        self.videos.append(video)
 
     def resume_after(self, step: int) -> None:
         """Forgets what was logged after `step`."""

@@ -83,7 +83,7 @@ def check_disk(folder: Path, free: int | None = None) -> Finding:
     return Finding("disk", "ok", text)
 
 
-def check_wandb(environment: Mapping[str, str] | None = None, home: Path | None = None) -> Finding:
+def check_wandb(environment: Mapping[str, str] = os.environ, home: Path | None = None) -> Finding:
     """Whether Weights & Biases can be logged to. The key itself is neither shown nor kept."""
     if find_spec("wandb") is None:
         return Finding("wandb", "note", "not installed", "pip install 'fastvideo-core[wandb]', for trackers: [wandb]")
