@@ -9,12 +9,9 @@ from fastvideo_core.errors import Problem
 
 
 class Callback:
-    """Something that watches or accompanies a run; implements hooks of `callbacks.hooks.RunHooks` with `@hookimpl`.
+    """Something that accompanies a run; implements hooks of `callbacks.hooks.RunHooks` with `@hookimpl`.
 
-    Args:
-        config: the callback's section of run.yaml, parsed by the plug-in's config class.
-
-    `order` declares the place among callbacks: lower runs earlier; equal ones run by name.
+    `config` is its section of run.yaml. `order` declares its place: lower runs earlier, equal ones by name.
     """
 
     order: ClassVar[int] = 0
@@ -36,7 +33,7 @@ class Callback:
         return []
 
     def start_afresh(self) -> None:
-        """Called in place of `load_state_dict` where `resume_without_callbacks` lets a run have this callback anew.
+        """Called instead of `load_state_dict` when `resume_without_callbacks` lets a run have this callback anew.
 
         What `train_start` took from the method was from before its weights were loaded.
         """

@@ -19,6 +19,7 @@ from fastvideo_core.errors import CheckpointError, ConfigError, Problem
 from fastvideo_core.weights.parameter_names import trainable_by_name
 
 ByName = dict[str, dict[str, Tensor]]
+"""Module -> parameter name -> tensor."""
 
 
 class _RoleAverage:
@@ -26,12 +27,9 @@ class _RoleAverage:
 
     def __init__(self, handle: RoleHandle) -> None:
         self.handle = handle
-        self.names: list[tuple[str, str]] = []
-        self.parameters: list[nn.Parameter] = []
-        for module, by_fqn in trainable_by_name(handle.modules).items():
-            for fqn, parameter in by_fqn.items():
-                self.names.append((module, fqn))
-                self.parameters.append(parameter)
+        modules = trainable_by_name(handle.modules).items()
+        parameters = {(module, name): p for module, by_name in modules for name, p in by_name.items()}
+        self.names, self.parameters = list(parameters), list(parameters.values())
         self.shadows = [p.detach().to(torch.float32, copy=True) for p in self.parameters]
 
     def restart(self) -> None:
@@ -48,31 +46,29 @@ class _RoleAverage:
         return any(own is stepped for own in self.handle.optimizers.values() for stepped in optimizers)
 
     def state(self) -> ByName:
-        state: ByName = {module: {} for module, _ in self.names}
-        for (module, fqn), shadow in zip(self.names, self.shadows, strict=True):
-            state[module][fqn] = shadow
+        state: ByName = {}
+        for (module, name), shadow in zip(self.names, self.shadows, strict=True):
+            state.setdefault(module, {})[name] = shadow
         return state
 
     def load(self, state: ByName) -> None:
-        stored = {(module, fqn): tensor for module, by_fqn in state.items() for fqn, tensor in by_fqn.items()}
+        stored = {(module, name): tensor for module, by_name in state.items() for name, tensor in by_name.items()}
+        own = dict(zip(self.names, self.shadows, strict=True))
         problems = []
-        for name, shadow in zip(self.names, self.shadows, strict=True):
-            where = f"EMA weights of role '{self.handle.name}'"
+        for name in {**own, **stored}:
             if name not in stored:
-                problems.append(Problem(f"the checkpoint has no '{'.'.join(name)}'", where))
-            elif stored[name].shape != shadow.shape:
-                shapes = f"is {list(stored[name].shape)} in the checkpoint and {list(shadow.shape)} in this run"
-                problems.append(Problem(f"'{'.'.join(name)}' {shapes}", where))
-        for name in stored.keys() - set(self.names):
-            problems.append(
-                Problem(
-                    f"'{'.'.join(name)}' is in the checkpoint, but not trained in this run",
-                    f"EMA weights of role '{self.handle.name}'",
-                )
-            )
+                found = f"the checkpoint has no '{'.'.join(name)}'"
+            elif name not in own:
+                found = f"'{'.'.join(name)}' is in the checkpoint, but not trained in this run"
+            elif stored[name].shape != own[name].shape:
+                shapes = f"{list(stored[name].shape)} in the checkpoint and {list(own[name].shape)} in this run"
+                found = f"'{'.'.join(name)}' is {shapes}"
+            else:
+                continue
+            problems.append(Problem(found, f"EMA weights of role '{self.handle.name}'"))
         if problems:
             raise CheckpointError(problems)
-        for name, shadow in zip(self.names, self.shadows, strict=True):
+        for name, shadow in own.items():
             shadow.copy_(stored[name])
 
 
@@ -84,9 +80,9 @@ def _local(tensor: Tensor) -> Tensor:
 class EMACallback(Callback):
     """Averages the weights of `roles`, and lends the averages to the networks while a validation samples.
 
-    A role is averaged after each update of its own (not on iterations that only step other roles). Averaging starts
-    from the weights after step `start_step`. Averages are float32 whatever the weights are; what was lent for a
-    validation comes back bitwise.
+    A role is averaged after each update of its own (not on iterations that only step other roles), starting from the
+    weights after step `start_step`. Averages are float32 whatever the weights are; weights are bitwise the same after a
+    validation as before it.
     """
 
     order = -100  # so that other callbacks of a validation see the averaged weights
@@ -104,14 +100,13 @@ class EMACallback(Callback):
     def train_start(self, method: DistillMethod, start_step: int) -> None:
         trainable = [handle.name for handle in method.bundle if handle.trainable]
         unfit = [name for name in self._roles if name not in trainable]
-        problems = [ema_role_problem(name, name in method.bundle, trainable) for name in unfit]
-        if problems:
-            raise ConfigError(problems)
+        if unfit:
+            raise ConfigError([ema_role_problem(name, name in method.bundle, trainable) for name in unfit])
         self._averages = {name: _RoleAverage(method.bundle[name]) for name in self._roles}
         self._started = start_step >= self._start_step
 
     @hookimpl
-    def after_optimizer_step(self, method: DistillMethod, step: int, optimizers: Sequence[Optimizer]) -> None:
+    def after_optimizer_step(self, step: int, optimizers: Sequence[Optimizer]) -> None:
         if not self._started:
             if step >= self._start_step:
                 self.start_afresh()
@@ -122,20 +117,20 @@ class EMACallback(Callback):
                 average.update(self._decay)
 
     @hookimpl
-    def validation_start(self, method: DistillMethod, step: int) -> None:
+    @torch.no_grad()
+    def validation_start(self) -> None:
         if not self._started:
             return
-        with torch.no_grad():
-            for average in self._averages.values():
-                for parameter, shadow in zip(average.parameters, average.shadows, strict=True):
-                    self._lent.append((parameter, parameter.detach().clone()))
-                    parameter.copy_(shadow)
+        for average in self._averages.values():
+            for parameter, shadow in zip(average.parameters, average.shadows, strict=True):
+                self._lent.append((parameter, parameter.detach().clone()))
+                parameter.copy_(shadow)
 
     @hookimpl
-    def validation_end(self, method: DistillMethod, step: int) -> None:
-        with torch.no_grad():
-            for parameter, weight in self._lent:
-                parameter.copy_(weight)
+    @torch.no_grad()
+    def validation_end(self) -> None:
+        for parameter, weight in self._lent:
+            parameter.copy_(weight)
         self._lent.clear()
 
     def state_dict(self) -> dict[str, Any]:
@@ -145,14 +140,13 @@ class EMACallback(Callback):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Raises CheckpointError when the averaged roles or their parameters are others."""
-        stored: dict[str, ByName] = state["shadow"]
         self._started = state["started"]
         if not self._started:
             return
         if problems := self.misfits(state):
             raise CheckpointError(problems)
         for role, average in self._averages.items():
-            average.load(stored[role])
+            average.load(state["shadow"][role])
 
     def misfits(self, state: dict[str, Any]) -> list[Problem]:
         """Averages of other roles."""

@@ -25,7 +25,7 @@ class RunHooks:
 
     @hookspec
     def train_start(self, method: DistillMethod, start_step: int) -> None:
-        """Once, before the first step; when resuming, before the checkpoint is restored: a callback's state comes after."""
+        """Once, before the first step; when resuming, before the checkpoint is restored."""
 
     @hookspec
     def before_optimizer_step(
@@ -43,10 +43,7 @@ class RunHooks:
 
     @hookspec
     def stop_requested(self, step: int) -> bool:  # type: ignore[empty-body]
-        """After `step_end`: whether the run should end with this step, as with its last one (log, checkpoint, train_end).
-
-        All processes must answer alike. None is no.
-        """
+        """After `step_end`: whether the run ends with this step as with its last one. All processes must answer alike."""
 
     @hookspec
     def validation_start(self, method: DistillMethod, step: int) -> None:

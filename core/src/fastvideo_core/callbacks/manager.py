@@ -28,14 +28,11 @@ class CallbackError(FastVideoError):
 
 
 class CallbackManager:
-    """The callbacks of one run.
+    """The callbacks of one run, by their names in run.yaml.
 
     `hook` relays calls to all of them by keyword: `callbacks.hook.step_end(method=method, step=3, metrics=metrics)`.
-
-    Args:
-        callbacks: by the unique name under which run.yaml has them. Lower `order` runs first, equal ones by name.
-        waived: names whose state need not be the same at resume: what the checkpoint holds for one that this run has
-            not is dropped, and one that the checkpoint does not know starts afresh.
+    `waived` callbacks need no state at resume: what the checkpoint holds for one that this run has not is dropped, and
+    one that the checkpoint does not know starts afresh.
 
     Raises:
         PluginError: a hook does not exist, takes arguments that do not exist, or lacks `@hookimpl`.
@@ -66,11 +63,7 @@ class CallbackManager:
         return {name: state for name, state in states.items() if state}
 
     def load_state_dict(self, state: Mapping[str, dict[str, Any]]) -> None:
-        """Gives every callback its state back.
-
-        Raises:
-            CheckpointError: the checkpoint holds the state of a callback that this run has not, or lacks one's.
-        """
+        """Gives every callback its state back; raises CheckpointError where `misfits` finds any."""
         if problems := self.misfits(state):
             raise CheckpointError(problems)
         for name, callback in self.callbacks.items():
@@ -81,29 +74,21 @@ class CallbackManager:
 
     def misfits(self, state: Mapping[str, dict[str, Any]]) -> list[Problem]:
         """What of the stored states does not fit this run; may be asked before `train_start`."""
-        own = {name: held for name, held in self.state_dict().items() if name in state or name not in self.waived}
-        problems = [
-            Problem(
-                found=f"the checkpoint holds the state of callback '{name}', which this run does not have",
-                where="callbacks",
-                allowed=f"this run has: {', '.join(self.callbacks) or 'no callbacks'}",
-                fix=f"add '{name}' to the callbacks section of run.yaml, or {_waiver(name)} to drop its state",
-            )
-            for name in state
-            if name not in self.callbacks and name not in self.waived
-        ]
-        problems += [
-            Problem(
-                found=f"the checkpoint holds no state of callback '{name}'",
-                where="callbacks",
-                allowed=f"it holds that of: {', '.join(state) or 'no callback'}",
-                fix=f"remove '{name}' from the callbacks section of run.yaml, or {_waiver(name)} to start it afresh",
-            )
-            for name in own
-            if name not in state
-        ]
+        problems = []
+        for name in state:
+            if name in self.callbacks:
+                problems += self.callbacks[name].misfits(state[name])
+            elif name not in self.waived:
+                found = f"the checkpoint holds the state of callback '{name}', which this run does not have"
+                has = f"this run has: {', '.join(self.callbacks) or 'no callbacks'}"
+                fix = f"add '{name}' to the callbacks section of run.yaml, or {_waiver(name)} to drop its state"
+                problems.append(Problem(found, "callbacks", has, fix))
         for name, callback in self.callbacks.items():
-            problems += callback.misfits(state[name]) if name in state else []
+            if name not in state and name not in self.waived and callback.state_dict():
+                found = f"the checkpoint holds no state of callback '{name}'"
+                has = f"it holds that of: {', '.join(state) or 'no callback'}"
+                fix = f"remove '{name}' from the callbacks section of run.yaml, or {_waiver(name)} to start it afresh"
+                problems.append(Problem(found, "callbacks", has, fix))
         return problems
 
     def stops(self, step: int) -> bool:

@@ -101,6 +101,11 @@ class RunConfig:
         """Family of a role: its own, else the recipe's."""
         return self.roles[role].family or self.recipe.family
 
+    def role_setting(self, role: str, name: str) -> Any:
+        """One of OPTIMIZER_OVERRIDES: the role's own where run.yaml gives it, else training's."""
+        own = getattr(self.roles.get(role), name, None)
+        return getattr(self.training, name) if own is None else own
+
     def family_roles(self, family: str) -> tuple[str, ...]:
         """Names of the roles that belong to a family, in the order of the file."""
         return tuple(role for role in self.roles if self.role_family(role) == family)

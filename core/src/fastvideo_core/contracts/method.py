@@ -134,11 +134,9 @@ class DistillMethod(nn.Module, Generic[Needs]):
 
     def max_grad_norm(self, optimizer: Optimizer) -> float:
         """The clipping threshold of an optimizer's gradients: its role's own, else training's; 0 is no clipping."""
-        for handle in self.bundle:
-            if optimizer in handle.optimizers.values() and handle.name in self.cfg.roles:
-                own = self.cfg.roles[handle.name].max_grad_norm
-                return self.cfg.training.max_grad_norm if own is None else own
-        return self.cfg.training.max_grad_norm
+        owners = [handle.name for handle in self.bundle if optimizer in handle.optimizers.values()]
+        norm: float = self.cfg.role_setting(owners[0] if owners else "", "max_grad_norm")
+        return norm
 
     def learning_rates(self) -> dict[str, float]:
         """The current learning rate of every optimizer, named `lr/<role>` (`lr/<role>/<name>` where a role has several)."""

@@ -24,15 +24,8 @@ class Muon(torch.optim.AdamW):
     """Muon for `matrices`, AdamW for `others`, with one learning rate for both (Liu et al. 2025, arXiv:2502.16982, equation 4).
 
     A matrix W [m, n] with gradient G moves by -lr (0.2 sqrt(max(m, n)) O + weight_decay W), where O is the orthogonal factor of
-    G + momentum (B - G), B being the running mean of gradients.
-
-    Args:
-        matrices: two-dimensional parameters, whole: shards of a matrix have no orthogonal factor of their own.
-        others: everything else.
-        lr: learning rate.
-        betas, eps: AdamW's.
-        weight_decay: decoupled, of both.
-        momentum: weight of the past in the running mean of the matrices' gradients.
+    G + momentum (B - G), B being the running mean of gradients. Matrices are whole: shards of one have no orthogonal factor of
+    their own. `betas` and `eps` are AdamW's alone, the decoupled `weight_decay` is both's.
     """
 
     def __init__(

@@ -20,11 +20,8 @@ def build_optimizer(
 ) -> torch.optim.Optimizer:
     """AdamW (Loshchilov & Hutter 2019), or Muon where training.optimizer says so, over `handle.trainable_parameters()`.
 
-    Learning rate, betas and weight decay are the role's where run.yaml gives them, else training's.
-
-    Args:
-        like: the role of run.yaml whose settings count; None is the role's own. A role that a method makes itself has none.
-        learning_rate: instead of the settings' one.
+    Learning rate, betas and weight decay are those of the role `like` of run.yaml, by default its own, where it gives
+    them, else training's; `learning_rate` replaces the first. A role that a method makes itself has no settings.
 
     Raises:
         ValueError: when the role has nothing to train.
@@ -33,17 +30,15 @@ def build_optimizer(
     parameters = handle.trainable_parameters()
     if not parameters:
         raise ValueError(f"role '{handle.name}' has no parameter that requires a gradient")
-    role, training = cfg.roles.get(like or handle.name), cfg.training
-    if learning_rate is None:
-        learning_rate = training.learning_rate if role is None or role.learning_rate is None else role.learning_rate
+    role, muon = like or handle.name, cfg.training.optimizer == "muon"
     settings: dict[str, Any] = {
-        "lr": learning_rate,
-        "betas": training.betas if role is None or role.betas is None else role.betas,
-        "eps": training.adam_epsilon,
-        "weight_decay": training.weight_decay if role is None or role.weight_decay is None else role.weight_decay,
+        "lr": cfg.role_setting(role, "learning_rate") if learning_rate is None else learning_rate,
+        "betas": cfg.role_setting(role, "betas"),
+        "eps": cfg.training.adam_epsilon,
+        "weight_decay": cfg.role_setting(role, "weight_decay"),
     }
-    matrices = _matrices(handle) if training.optimizer == "muon" else []
-    if training.optimizer == "muon" and handle.name in cfg.roles and not matrices:
+    matrices = _matrices(handle) if muon else []
+    if muon and handle.name in cfg.roles and not matrices:
         found = f"muon, but the blocks of role '{handle.name}' have no matrices that are trained"
         raise ConfigError(Problem(found, "training.optimizer", fix="use adamw"))
     if matrices:

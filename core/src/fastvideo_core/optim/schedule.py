@@ -25,9 +25,8 @@ def lr_factor(
 ) -> float:
     """The factor on the base learning rate before update number `update` (0-based) of `total`, in [0, 1].
 
-    Linear warm-up over `warmup` updates, whose first update already has a rate above zero; then, with progress
-    p in [0, 1]: constant 1; linear 1 - p; polynomial (1 - p)^power; cosine (1 + cos(pi p)) / 2; cosine_with_restarts the
-    same, `cycles` times. The decaying ones end at `floor` instead of 0.
+    Linear warm-up over `warmup` updates, whose first has a rate above zero; then, with progress p in [0, 1]: constant 1;
+    linear 1 - p; polynomial (1 - p)^power; cosine (1 + cos(pi p)) / 2, or `cycles` times the same; from 1 to `floor`.
     """
     if schedule != "constant" and update < warmup:
         return (update + 1) / (warmup + 1)
@@ -48,20 +47,17 @@ def lr_factor(
 
 
 def build_lr_scheduler(optimizer: Optimizer, cfg: RunConfig, role: str, *, num_updates: int) -> LambdaLR:
-    """The schedule of `role`, sized in updates of `optimizer`; step it once per update of that optimizer.
+    """The schedule of `role`; step it once per update of `optimizer`, which makes `num_updates` over the whole run.
 
-    Args:
-        num_updates: how many updates this optimizer makes over the whole run. A method that updates a role every k-th
-            iteration passes max_train_steps // k; warm-up is counted in the same unit.
+    A method that updates a role every k-th iteration passes max_train_steps // k; warm-up is counted in the same unit.
     """
-    training, own = cfg.training, cfg.roles.get(role)
     factor = partial(
         lr_factor,
-        schedule=training.lr_scheduler if own is None or own.lr_scheduler is None else own.lr_scheduler,
+        schedule=cfg.role_setting(role, "lr_scheduler"),
         total=num_updates,
-        warmup=training.lr_warmup_steps if own is None or own.lr_warmup_steps is None else own.lr_warmup_steps,
-        cycles=training.lr_num_cycles,
-        power=training.lr_power,
-        floor=training.min_lr_ratio,
+        warmup=cfg.role_setting(role, "lr_warmup_steps"),
+        cycles=cfg.training.lr_num_cycles,
+        power=cfg.training.lr_power,
+        floor=cfg.training.min_lr_ratio,
     )
     return LambdaLR(optimizer, factor)
