@@ -13,34 +13,23 @@ from fastvideo_core.errors import Problem
 if TYPE_CHECKING:
     from fastvideo_core.config.run import RunConfig
 
+# Tuples that a YAML list is accepted for; its items stay strict.
 FloatPair = Annotated[tuple[float, float], Strict(False)]
-"""Exactly two numbers; a YAML list is accepted, its items stay strict."""
-
 FloatTuple = Annotated[tuple[float, ...], Strict(False)]
-"""Any number of numbers, from a YAML list."""
-
 IntTuple = Annotated[tuple[int, ...], Strict(False)]
-"""Any number of whole numbers, from a YAML list."""
-
 StrTuple = Annotated[tuple[str, ...], Strict(False)]
-"""Any number of texts, from a YAML list."""
 
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f]")
 _VARIABLE = re.compile(r"\$(?:\w+|\{[^}/]*\})")
-_NAME_BYTES, _PATH_BYTES = 255, 4000
 
 
 def path_text(value: str) -> str:
-    """A path as run.yaml has it, with `~` as the home folder.
-
-    Raises:
-        ValueError: no file can have it as its path, or it has a variable or a `~name` that is not expanded.
-    """
+    """A path with `~` as the home folder; raises ValueError where no file can have it as its path."""
     path = os.path.expanduser(value)
     if _CONTROLS.search(path):
         raise ValueError("a path has no control characters")
     longest = max(map(len, os.fsencode(path).split(b"/")))
-    if longest > _NAME_BYTES or len(path) > _PATH_BYTES:
+    if longest > 255 or len(path) > 4000:
         raise ValueError(f"no system takes a path of {len(path)} characters, {longest} of them between two slashes")
     if (variable := _VARIABLE.search(path)) is not None and not os.path.exists(path):
         raise ValueError(f"variables such as {variable[0]} are not expanded here: write the path out")
@@ -60,12 +49,7 @@ class StrictModel(BaseModel):
     """
 
     model_config = ConfigDict(
-        strict=True,
-        extra="forbid",
-        frozen=True,
-        allow_inf_nan=False,
-        validate_default=True,
-        protected_namespaces=(),
+        strict=True, extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True, protected_namespaces=()
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,44 +18,23 @@ KeyPath = tuple[Any, ...]
 _MAX_NODES = 100_000  # anchors can make a small file expand without end
 _MAX_DIGITS = 60  # of a number; Python itself gives up reading or showing one of some thousands
 
-_STR = "tag:yaml.org,2002:str"
-_MERGE = "tag:yaml.org,2002:merge"
+_TAG = "tag:yaml.org,2002:"
+_FLOAT = r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
 
 # The YAML 1.2 core schema: 2e-6 is a number, `no` and `on` are texts, 010 is ten.
-_CORE_SCHEMA: tuple[tuple[str, str, str], ...] = (
-    ("tag:yaml.org,2002:null", r"~|null|Null|NULL|", "~nN\0"),
-    ("tag:yaml.org,2002:bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
-    ("tag:yaml.org,2002:int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789"),
-    (
-        "tag:yaml.org,2002:float",
-        r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
-        "-+.0123456789",
-    ),
-    (_MERGE, r"<<", "<"),
+_CORE_SCHEMA: tuple[tuple[str, str, str, Callable[[str], Any]], ...] = (
+    ("null", r"~|null|Null|NULL|", "~nN\0", lambda text: None),
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF", lambda text: text.lower() == "true"),
+    ("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789", lambda text: int(text, _base(text))),
+    ("float", _FLOAT, "-+.0123456789", lambda text: float(re.sub(r"\.(?=[a-z])", "", text.lower()))),
+    ("merge", r"<<", "<", str),
 )
+_SCALARS = {_TAG + name: value for name, _, _, value in _CORE_SCHEMA} | {_TAG + "str": str}
+_PATTERNS = {_TAG + name: re.compile(rf"(?:{pattern})\Z") for name, pattern, _, _ in _CORE_SCHEMA}
 
 
-def _integer(text: str) -> int:
-    for prefix, base in (("0o", 8), ("0x", 16)):
-        if text.startswith(prefix):
-            return int(text, base)
-    return int(text)
-
-
-def _float(text: str) -> float:
-    return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
-
-
-_SCALARS: dict[str, Callable[[str], Any]] = {
-    "tag:yaml.org,2002:null": lambda text: None,
-    "tag:yaml.org,2002:bool": lambda text: text.lower() == "true",
-    "tag:yaml.org,2002:int": _integer,
-    "tag:yaml.org,2002:float": _float,
-    _STR: str,
-    _MERGE: str,
-}
-_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
-_PATTERNS = {tag: re.compile(rf"(?:{pattern})\Z") for tag, pattern, _ in _CORE_SCHEMA}
+def _base(text: str) -> int:
+    return {"0o": 8, "0x": 16}.get(text[:2], 10)
 
 
 class _Loader(yaml.SafeLoader):
@@ -72,10 +51,10 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
-for _tag, _pattern, _first in _CORE_SCHEMA:
+for _name, _pattern, _first, _value in _CORE_SCHEMA:
     _starts = ["" if character == "\0" else character for character in _first]
-    _Loader.add_implicit_resolver(_tag, _PATTERNS[_tag], _starts)
-    _Dumper.add_implicit_resolver(_tag, _PATTERNS[_tag], _starts)
+    for _class in (_Loader, _Dumper):
+        _class.add_implicit_resolver(_TAG + _name, _PATTERNS[_TAG + _name], _starts)
 
 
 def dump_yaml(data: Any) -> str:
@@ -114,22 +93,13 @@ class Document:
 
 def dotted(path: KeyPath) -> str:
     """("roles", "student", "betas", 0) as "roles.student.betas[0]"."""
-    text = ""
-    for part in path:
-        text += (
-            f"[{part}]" if isinstance(part, int) and not isinstance(part, bool) else f".{part}" if text else str(part)
-        )
-    return text
+    parts = (f"[{part}]" if type(part) is int else f".{part}" for part in path)
+    return "".join(parts).removeprefix(".")
 
 
 def key_path(key: str) -> KeyPath:
     """The inverse of `dotted`."""
-    parts: list[Any] = []
-    for part in key.split("."):
-        name, *indices = re.split(r"\[(\d+)\]", part)
-        parts += [name] if name else []
-        parts += [int(index) for index in indices if index]
-    return tuple(parts)
+    return tuple(int(index) if index else name for index, name in re.findall(r"\[(\d+)\]|([^.\[]+)", key))
 
 
 def read_document(path: str | Path) -> Document:
@@ -172,20 +142,19 @@ def parse_document(text: str, source: str) -> Document:
 
 
 def _syntax_problem(error: yaml.MarkedYAMLError, source: str, text: str) -> Problem:
-    mark = error.problem_mark or error.context_mark
-    where = f"{source}:{mark.line + 1}" if mark is not None else source
+    mark, context = error.problem_mark or error.context_mark, error.context_mark
     found = f"this is not YAML: {error.problem or error.context}"
     if error.problem and error.problem.startswith("but "):
         found = f"this is not YAML: {error.context}, {error.problem}"
-    elif error.context and error.context_mark is not None and mark is not None and error.context_mark.line < mark.line:
-        found += f", {error.context} that begins in line {error.context_mark.line + 1}"
-    if mark is not None:
-        lines = text.splitlines()
-        line = lines[mark.line] if mark.line < len(lines) else ""
-        found += f" (column {mark.column + 1}: {line.strip()!r})" if line.strip() else f" (column {mark.column + 1})"
-        if "\t" in line:
-            return Problem(found, where=where, fix="indent with spaces: YAML does not allow tabs")
-    return Problem(found, where=where, fix="check indentation, quotes, brackets and the space after each colon")
+    elif error.context and context is not None and mark is not None and context.line < mark.line:
+        found += f", {error.context} that begins in line {context.line + 1}"
+    fix = "check indentation, quotes, brackets and the space after each colon"
+    if mark is None:
+        return Problem(found, where=source, fix=fix)
+    line = "".join(text.splitlines()[mark.line : mark.line + 1])
+    found += f" (column {mark.column + 1}: {line.strip()!r})" if line.strip() else f" (column {mark.column + 1})"
+    fix = "indent with spaces: YAML does not allow tabs" if "\t" in line else fix
+    return Problem(found, where=f"{source}:{mark.line + 1}", fix=fix)
 
 
 class _NodeReader:
@@ -202,93 +171,75 @@ class _NodeReader:
         self.positions.setdefault(path, _place(node))
         self._count += 1
         if self._count > _MAX_NODES:
-            raise ConfigError(
-                Problem(f"more than {_MAX_NODES} values once its anchors are expanded", where=self.source)
-            )
+            found = f"more than {_MAX_NODES} values once its anchors are expanded"
+            raise ConfigError(Problem(found, where=self.source))
         if id(node) in self._open:
-            return self._refuse(node, path, "an anchor that contains itself")
+            return self._note(node, path, "an anchor that contains itself is not allowed")
         self._open.add(id(node))
         try:
-            if isinstance(node, yaml.MappingNode) and node.tag == "tag:yaml.org,2002:map":
+            if isinstance(node, yaml.MappingNode) and node.tag == _TAG + "map":
                 return self._mapping(node, path)
-            if isinstance(node, yaml.SequenceNode) and node.tag == "tag:yaml.org,2002:seq":
+            if isinstance(node, yaml.SequenceNode) and node.tag == _TAG + "seq":
                 return [self.read(item, (*path, index)) for index, item in enumerate(node.value)]
             if isinstance(node, yaml.ScalarNode) and node.tag in _SCALARS:
                 return self._scalar(node, path)
         finally:
             self._open.discard(id(node))
-        tag = node.tag.replace("tag:yaml.org,2002:", "!!")
-        return self._refuse(
-            node, path, f"the YAML tag {tag}", fix="write plain values, lists and mappings without tags"
-        )
+        found = f"the YAML tag {node.tag.replace(_TAG, '!!')} is not allowed"
+        return self._note(node, path, found, fix="write plain values, lists and mappings without tags")
 
     def _scalar(self, node: yaml.ScalarNode, path: KeyPath) -> Any:
-        pattern = _PATTERNS.get(node.tag)
-        if pattern is not None and not pattern.match(node.value):
-            kind = node.tag.replace("tag:yaml.org,2002:", "")
-            return self._refuse(node, path, f"{node.value!r} tagged as {kind}")
-        if node.tag in _NUMBERS and len(node.value) > _MAX_DIGITS:
-            return self._refuse(node, path, f"a number of {len(node.value)} characters", fix="write fewer digits")
-        return self._text(node, path) if node.tag == _STR else _SCALARS[node.tag](node.value)
-
-    def _text(self, node: yaml.ScalarNode, path: KeyPath) -> str | None:
-        """JSON writes one character beyond U+FFFF as two halves, which YAML takes for two characters."""
-        try:
-            return str(node.value).encode("utf-16-le", "surrogatepass").decode("utf-16-le")
-        except UnicodeDecodeError:
-            self._refuse(node, path, f"half a character in {node.value!r}")
-            return None
+        kind, text = node.tag.removeprefix(_TAG), str(node.value)
+        if kind == "str":
+            try:  # JSON writes one character beyond U+FFFF as two halves, which YAML takes for two characters
+                return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le")
+            except UnicodeDecodeError:
+                return self._note(node, path, f"half a character in {text!r} is not allowed")
+        if not _PATTERNS[node.tag].match(text):
+            return self._note(node, path, f"{text!r} tagged as {kind} is not allowed")
+        if kind in ("int", "float") and len(text) > _MAX_DIGITS:
+            return self._note(
+                node, path, f"a number of {len(text)} characters is not allowed", fix="write fewer digits"
+            )
+        return _SCALARS[node.tag](text)
 
     def _mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[Any, Any]:
         data: dict[Any, Any] = {}
-        own: dict[Any, int] = {}
+        lines: dict[Any, int] = {}
         merged: list[yaml.Node] = []
         for key_node, value_node in node.value:
-            if key_node.tag == _MERGE:
+            if key_node.tag == _TAG + "merge":
                 merged.append(value_node)
-                continue
-            key = self._key(key_node, path)
-            if key is None:
-                continue
-            line = key_node.start_mark.line + 1
-            if key in own:
-                self._note(
-                    key_node,
-                    (*path, key),
-                    f"the key {key!r} is written twice, first in line {own[key]}",
-                    fix="keep one of the two",
-                )
-                continue
-            own[key] = line
-            self.positions[(*path, key)] = _place(key_node)
-            data[key] = self.read(value_node, (*path, key))
-        for value_node in merged:
-            for source in self._merge_sources(value_node, path):
-                for key_node, inner in source.value:
-                    key = self._key(key_node, path)
-                    if key is not None and key_node.tag != _MERGE and key not in data:
-                        self.positions[(*path, key)] = _place(key_node)
-                        data[key] = self.read(inner, (*path, key))
+            elif (key := self._key(key_node, path)) in lines:
+                found = f"the key {key!r} is written twice, first in line {lines[key]}"
+                self._note(key_node, (*path, key), found, fix="keep one of the two")
+            elif key is not None:
+                lines[key] = key_node.start_mark.line + 1
+                self._item(data, key, key_node, value_node, path)
+        for source in (mapping for value_node in merged for mapping in self._merge_sources(value_node, path)):
+            for key_node, value_node in source.value:
+                key = self._key(key_node, path)
+                if key is not None and key not in data:
+                    self._item(data, key, key_node, value_node, path)
         return data
+
+    def _item(self, data: dict[Any, Any], key: Any, key_node: yaml.Node, value_node: yaml.Node, path: KeyPath) -> None:
+        self.positions[(*path, key)] = _place(key_node)
+        data[key] = self.read(value_node, (*path, key))
 
     def _merge_sources(self, node: yaml.Node, path: KeyPath) -> Iterator[yaml.MappingNode]:
         for source in node.value if isinstance(node, yaml.SequenceNode) else [node]:
             if not isinstance(source, yaml.MappingNode):
                 self._note(node, (*path, "<<"), "<< merges something that is not a mapping")
-            elif any(key.tag == _MERGE for key, _ in source.value):
+            elif any(key.tag == _TAG + "merge" for key, _ in source.value):
                 self._note(node, (*path, "<<"), "<< merges a mapping that itself has <<", fix="write the keys out")
             else:
                 yield source
 
-    def _key(self, node: yaml.Node, path: KeyPath) -> Hashable:
-        if isinstance(node, yaml.ScalarNode) and node.tag in _SCALARS and node.tag != "tag:yaml.org,2002:null":
-            key: Hashable = self._scalar(node, path)
-            return key
-        self._note(node, path, "a key that is not a plain name", fix="write `name: value`")
-        return None
-
-    def _refuse(self, node: yaml.Node, path: KeyPath, what: str, fix: str = "") -> None:
-        self._note(node, path, f"{what} is not allowed", fix=fix)
+    def _key(self, node: yaml.Node, path: KeyPath) -> Any:
+        if isinstance(node, yaml.ScalarNode) and node.tag in _SCALARS and node.tag != _TAG + "null":
+            return self._scalar(node, path)
+        return self._note(node, path, "a key that is not a plain name", fix="write `name: value`")
 
     def _note(self, node: yaml.Node, path: KeyPath, found: str, fix: str = "") -> None:
         where = f"{self.source}:{node.start_mark.line + 1}"

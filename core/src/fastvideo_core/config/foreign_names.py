@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,46 +14,24 @@ from fastvideo_core.config.training import TrainingArgs
 _SECTIONS = ("training", "roles", "recipe.method", "pipeline_config", "method_config")
 
 
-@dataclass(frozen=True)
-class Foreign:
-    """What another trainer means by a name.
-
-    Attributes:
-        trainer: whose name it is; empty for an option of ours that stands in another section.
-        target: the dotted key here; empty where it is not offered.
-        note: what is different, or why it is not offered.
-    """
-
-    trainer: str
-    target: str
-    note: str
-
-    def fix(self, name: str) -> str:
-        """What to do about the name."""
-        method = next(
-            (method for method, targets in names()["of_method"].items() if self.target.startswith(tuple(targets))), None
-        )
-        notes = [*([self.note] if self.note else []), *([] if method is None else [f"of the method {method}"])]
-        note = f" ({'; '.join(notes)})" if notes else ""
-        if not self.trainer:
-            return f"it belongs to another section: {self.target}"
-        if not self.target:
-            return f"remove it: {self.trainer}'s {name} is not offered here{note}"
-        return f"{self.trainer}'s {name} is {self.target} here{note}"
-
-
-def foreign_name(key: object, section: str = "training") -> Foreign | None:
-    """What a key means that is not known where it stands; None when no trainer here or elsewhere has it.
+def fix_of_foreign_name(key: object, section: str = "training") -> str:
+    """What to do about a key that is not known where it stands; "" when no trainer here or elsewhere has it.
 
     Args:
         section: where it stands, by dotted key; whole sections of other trainers are known at the top and in `training` alone.
     """
     name = _plain(str(key))
     if name in _OWN:
-        return Foreign("", _OWN[name], "")
-    found = _table().get(name)
-    inside = section not in ("run.yaml", "training")
-    return None if inside and found is not None and found.target in _SECTIONS else found
+        return f"it belongs to another section: {_OWN[name]}"
+    trainer, target, note = _table().get(name, ("", "", ""))
+    if not trainer or (target in _SECTIONS and section not in ("run.yaml", "training")):
+        return ""
+    methods = [method for method, targets in names()["of_method"].items() if target.startswith(tuple(targets))]
+    notes = [*([note] if note else []), *(f"of the method {method}" for method in methods)]
+    told = f" ({'; '.join(notes)})" if notes else ""
+    if not target:
+        return f"remove it: {trainer}'s {key} is not offered here{told}"
+    return f"{trainer}'s {key} is {target} here{told}"
 
 
 def is_fastvideo(data: Any) -> bool:
@@ -78,16 +55,17 @@ def names() -> dict[str, Any]:
 
 
 @cache
-def _table() -> dict[str, Foreign]:
-    table: dict[str, Foreign] = {}
+def _table() -> dict[str, tuple[str, str, str]]:
+    """By name, whose it is, the dotted key here ("" where it is not offered), and what is different or why not."""
+    table: dict[str, tuple[str, str, str]] = {}
     for trainer, renamed in names()["renamed"].items():
         for name, value in renamed.items():
             target, note = (value, "") if isinstance(value, str) else value
-            table.setdefault(_plain(name), Foreign(trainer, target, note))
+            table.setdefault(_plain(name), (trainer, target, note))
     for trainer, reasons in names()["not_offered"].items():
         for note, listed in reasons.items():
             for name in listed.split():
-                table.setdefault(_plain(name), Foreign(trainer, "", note))
+                table.setdefault(_plain(name), (trainer, "", note))
     return table
 
 

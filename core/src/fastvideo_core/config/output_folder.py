@@ -13,11 +13,7 @@ from fastvideo_core.errors import ConfigError, Problem
 
 
 def check_new_folder(path: str | Path) -> None:
-    """Fails for a folder that holds something already, or that `check_writable_folder` refuses.
-
-    Raises:
-        ConfigError: as said.
-    """
+    """Raises ConfigError for a folder that holds something already, or that `check_writable_folder` refuses."""
     folder = Path(path)
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise ConfigError(Problem("there is something already", where=str(path), fix="name a new folder"))
@@ -35,14 +31,9 @@ def nothing_half_written(folder: Path) -> Iterator[None]:
 
 
 def check_writable_folder(path: str | Path, where: str = "") -> None:
-    """Fails for a folder that can neither be made nor written; leaves nothing behind.
+    """Raises ConfigError for a folder that can neither be made nor written; leaves nothing behind.
 
-    Args:
-        path: the folder, there already or not.
-        where: how the error names the place that gave the path; empty for the path itself.
-
-    Raises:
-        ConfigError: a file is in the way, or the file system refuses.
+    `where` is the place that gave the path, for the message.
     """
     folder = Path(path).absolute()
     while not os.path.lexists(folder):

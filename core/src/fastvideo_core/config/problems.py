@@ -11,12 +11,11 @@ from pydantic import BaseModel, ValidationError
 
 from fastvideo_core.config.describe import allowed_at, keys_at
 from fastvideo_core.config.document import Document, KeyPath
-from fastvideo_core.config.foreign_names import foreign_name
+from fastvideo_core.config.foreign_names import fix_of_foreign_name
 from fastvideo_core.errors import ConfigError, Problem
 from fastvideo_core.errors.suggestions import did_you_mean
 
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
-_SAID_BY_AUTHOR = ("value_error", "assertion_error")
 
 
 @dataclass
@@ -32,8 +31,7 @@ class Findings:
     def add_document(self, document: Document) -> None:
         """Problems of a document's form come along."""
         self._documents.append(document)
-        for path, problem in document.problems:
-            self._found.append((document, path, problem))
+        self._found += [(document, path, problem) for path, problem in document.problems]
 
     def add(self, document: Document, path: KeyPath, problem: Problem) -> None:
         """Note a problem about the value at `path`; an empty `problem.where` becomes file, line and key."""
@@ -42,10 +40,7 @@ class Findings:
             self._found.append((document, path, placed))
 
     def raise_if_any(self) -> None:
-        """
-        Raises:
-            ConfigError: with every problem that was noted.
-        """
+        """Raises ConfigError with every problem that was noted."""
         if self._found:
             raise ConfigError(problem for _, _, problem in sorted(self._found, key=self._place))
 
@@ -65,12 +60,7 @@ class Findings:
 def validation_problems(
     error: ValidationError, model: type[BaseModel], data: Any, section: str
 ) -> list[tuple[KeyPath, Problem]]:
-    """The problems of one section, each with its path below the section.
-
-    Args:
-        data: the plain data that `model` refused.
-        section: what the user calls it, such as "training".
-    """
+    """The problems of one section (`training`, say), whose plain data `model` refused; each with its path below it."""
     found: dict[KeyPath, Problem] = {}
     for item in error.errors(include_url=False):
         path = _data_path(item["loc"], data, missing=item["type"] == "missing")
@@ -83,36 +73,30 @@ def validation_problems(
 def unknown_key(key: Any, allowed: Iterable[str], section: str, present: Iterable[Any] = ()) -> Problem:
     """A key that nobody reads, with what it is called here: mistyped, of another section, or of another trainer.
 
-    Args:
-        present: keys that are there as well; the unknown one was hardly meant to be one of them.
+    It was hardly meant to be one of the keys that are `present` as well.
     """
     names = sorted(allowed)
-    if (foreign := foreign_name(key, section)) is not None:
-        fix = foreign.fix(str(key))
-    else:
-        fix = did_you_mean(key, [name for name in names if name not in present], otherwise="remove it")
+    guess = did_you_mean(key, [name for name in names if name not in present], otherwise="remove it")
+    fix = fix_of_foreign_name(key, section) or guess
     return Problem(f"unknown key {key!r}", allowed=", ".join(names) or f"{section} has no options", fix=fix)
 
 
 def show(value: Any) -> str:
     """A value as the user wrote it, with its type where that may be what is wrong."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return f"{str(value).lower()} (a boolean)"
     if isinstance(value, str):
         return f"{_short(repr(value))} (text)"
-    if isinstance(value, int):
-        return f"{value} (a whole number)"
-    if isinstance(value, float):
-        return f"{value} (a number)"
     if isinstance(value, dict):
         return f"a mapping with {_short(', '.join(map(str, value)))}" if value else "an empty mapping"
-    return f"{_short(str(value))} (a list)" if isinstance(value, list) else _short(repr(value))
+    if isinstance(value, bool):
+        return f"{str(value).lower()} (a boolean)"
+    kinds = {int: "a whole number", float: "a number", list: "a list"}
+    if type(value) in kinds:
+        return f"{_short(str(value))} ({kinds[type(value)]})"
+    return "null" if value is None else _short(repr(value))
 
 
-def _short(text: str, limit: int = 80) -> str:
-    return text if len(text) <= limit else text[: limit - 3] + "..."
+def _short(text: str) -> str:
+    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def _data_path(loc: Sequence[Any], data: Any, *, missing: bool) -> KeyPath:
@@ -144,7 +128,7 @@ def _problem(kind: str, message: str, path: KeyPath, model: type[BaseModel], dat
     if kind in ("extra_forbidden", "invalid_key"):
         return unknown_key(path[-1], keys_at(model, path[:-1]), section, present=_at(data, path[:-1]))
     value = _at(data, path)
-    if kind in _SAID_BY_AUTHOR:
+    if kind in ("value_error", "assertion_error"):  # said by the section's own validators
         said = message.partition(", ")[2] or message
         return Problem(f"{said} (found {show(value)})" if path else said)
     if kind in ("model_type", "model_attributes_type", "dict_type") and not path:

@@ -11,7 +11,7 @@ from pydantic import Field
 from fastvideo_core.config import limits
 from fastvideo_core.config.base import PathText, PluginConfig, StrictModel, plain
 from fastvideo_core.config.document import dump_yaml
-from fastvideo_core.config.training import Betas, LRSchedulerName, TrainingArgs
+from fastvideo_core.config.training import Betas, Factor, FactorOrZero, LRSchedulerName, StepsOrZero, TrainingArgs
 from fastvideo_core.errors import ConfigError, Problem
 
 
@@ -26,11 +26,8 @@ class LoraConfig(StrictModel):
     """Low-rank adapters (Hu et al. 2021) that are trained instead of the role's own weights: W + alpha / rank * B A."""
 
     rank: int = Field(ge=1, le=limits.RANK, description="Inner dimension of every adapter.")
-    alpha: float | None = Field(
-        None,
-        gt=0,
-        le=limits.FACTOR,
-        description="Adapters count with the factor alpha / rank; null is rank, a factor of 1.",
+    alpha: Factor | None = Field(
+        None, description="Adapters count with the factor alpha / rank; null is rank, a factor of 1."
     )
     targets: tuple[Annotated[str, Field(min_length=1)], ...] | None = Field(
         None,
@@ -47,10 +44,7 @@ class LoraConfig(StrictModel):
 
 
 class RoleConfig(StrictModel):
-    """One network of the run, and how it is trained if it is.
-
-    The optimizer settings are those of `training:` unless the role names its own.
-    """
+    """One network of the run, and how it is trained if it is: as `training:` says, unless the role says otherwise."""
 
     path: PathText = Field(description="A diffusers folder, a hub id (org/name) or one of our own checkpoints.")
     trainable: bool = Field(description="Whether the optimizer updates this role.")
@@ -61,12 +55,12 @@ class RoleConfig(StrictModel):
     weights: Literal["auto", "raw", "ema"] = Field(
         "auto", description="Which weights to take from a checkpoint; auto takes EMA weights where there are some."
     )
-    learning_rate: float | None = Field(None, ge=0, le=limits.FACTOR, description="Instead of training.learning_rate.")
+    learning_rate: FactorOrZero | None = Field(None, description="Instead of training.learning_rate.")
     betas: Betas | None = Field(None, description="Instead of training.betas.")
-    weight_decay: float | None = Field(None, ge=0, le=limits.FACTOR, description="Instead of training.weight_decay.")
+    weight_decay: FactorOrZero | None = Field(None, description="Instead of training.weight_decay.")
     lr_scheduler: LRSchedulerName | None = Field(None, description="Instead of training.lr_scheduler.")
-    lr_warmup_steps: int | None = Field(None, ge=0, le=limits.STEPS, description="Instead of training.lr_warmup_steps.")
-    max_grad_norm: float | None = Field(None, ge=0, le=limits.FACTOR, description="Instead of training.max_grad_norm.")
+    lr_warmup_steps: StepsOrZero | None = Field(None, description="Instead of training.lr_warmup_steps.")
+    max_grad_norm: FactorOrZero | None = Field(None, description="Instead of training.max_grad_norm.")
     lora: LoraConfig | None = Field(
         None, description="Train low-rank adapters, and leave the role's own weights as they are; null trains all."
     )

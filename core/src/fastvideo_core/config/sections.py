@@ -47,11 +47,6 @@ class GuidedPipelineConfig(PipelineConfig):
     )
 
     def negative_text(self, published: str, own: str | None = None) -> str:
-        """The negative prompt in full.
-
-        Args:
-            published: what `default` stands for.
-            own: of one prompt, in place of the run's.
-        """
+        """The negative prompt in full: `own` of one prompt, else the run's; `default` stands for `published`."""
         text = self.negative_prompt if own is None else own
         return published if text == PUBLISHED else text
