@@ -172,3 +172,15 @@ def test_the_pages_that_are_made_name_every_section_and_command(made_pages):
     assert "## `training`" in options
     assert "## `method_config` of method `dmd2`" in options
     assert "## preprocess" in commands
+
+
+def test_the_map_of_the_folders_and_the_house_name_what_is_there():
+    where = (ROOT / "docs/concepts.md").read_text(encoding="utf-8").partition("## Where is what?")[2]
+    house = (ROOT / "docs/design.md").read_text(encoding="utf-8").partition("## The house")[2].partition("\n## ")[0]
+    core = ROOT / "core/src/fastvideo_core"
+    homes = [ROOT, core, core / "contracts", *ROOT.glob("plugins/*/src/*")]
+    named = re.findall(r"`([\w./-]+(?:/|\.py)|plugins/[\w-]+|examples/[\w-]+)`", where + house)
+    assert len(named) > 50
+    assert [name for name in named if not any((home / name).exists() for home in homes)] == []
+    folders = {path.name for path in core.iterdir() if path.is_dir() and path.name != "__pycache__"}
+    assert {name.rstrip("/") for name in re.findall(r"^\| `(\w+/)` \|", house, re.MULTILINE)} == folders
