@@ -10,8 +10,8 @@ import torch
 
 from fastvideo_core.contracts.adapter import DistillAdapter, HasRngGenerators, OnTrainStart
 from fastvideo_core.contracts.roles import RoleHandle
-from fastvideo_core.contracts.tracker import Tracker
-from fastvideo_core.contracts.validator import Unwatched, ValidationRequest, WatchedValidator
+from fastvideo_core.contracts.tracker import NullTracker
+from fastvideo_core.contracts.validator import SamplingWatch, ValidationRequest, WatchedValidator
 from fastvideo_core.dispatch.routing import route, route_validator
 from fastvideo_core.errors import ContractError
 
@@ -137,7 +137,7 @@ def test_a_role_is_sampled_by_its_own_family_s_validator(tmp_path):
     routed = route_validator({"one": one, "other": other})
     assert isinstance(routed, WatchedValidator)
     routed.set_tracker(tracker)
-    routed.watch = watch = Unwatched()
+    routed.watch = watch = SamplingWatch()
     for handle in (TEACHER, STUDENT):
         routed.log_validation(1, ValidationRequest(handle, tmp_path))
     assert (one.sampled, other.sampled) == (["student"], ["teacher"])

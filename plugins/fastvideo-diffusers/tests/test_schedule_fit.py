@@ -8,9 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from fastvideo_core.contracts.sampler import StudentSchedule
 from fastvideo_core.diffusion.flow import shift_sigma
 from fastvideo_core.diffusion.rollout import FewStepSchedule
-from fastvideo_diffusers.schedule_fit import TOLERANCE, fit_schedule, golden_section
+from fastvideo_core.errors import ConfigError
+from fastvideo_diffusers.schedule_fit import TOLERANCE, exported_schedule, fit_schedule, golden_section
 
 
 def levels(steps: int, shift: float, terminal: float | None) -> Tensor:
@@ -64,3 +66,12 @@ def test_a_schedule_that_no_shift_makes_is_told_by_its_deviation():
             (levels(4, fitted.shift * factor, fitted.shift_terminal) - torch.tensor([1, 0.99, 0.4, 0.39])).abs().max()
         )
         assert other > fitted.deviation
+
+
+def test_an_exported_student_s_schedule_is_read_and_a_damaged_one_is_an_error():
+    stored = {"sampling_timesteps": [1000.0, 500.0], "sampler_kind": "sde", "flow_shift": 3.0}
+    assert exported_schedule(stored, where="f") == StudentSchedule((1000.0, 500.0), "sde")
+    assert exported_schedule({"flow_shift": 3.0}, where="f") is None
+    for wrong in ({"sampler_kind": "euler"}, {"sampling_timesteps": [500, 1000]}, {"sampling_timesteps": ["x"]}):
+        with pytest.raises(ConfigError, match=r"f: the student's schedule cannot be read: "):
+            exported_schedule({**stored, **wrong}, where="f")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any, Generic, TypeAlias, cast, get_args, get_origin
 
@@ -20,7 +21,7 @@ from fastvideo_core.contracts.noise_ranges import Draw, RangeOfIteration
 from fastvideo_core.contracts.rng import RandomStreams
 from fastvideo_core.contracts.roles import RoleHandle, RoleManager
 from fastvideo_core.contracts.tracker import Tracker
-from fastvideo_core.contracts.validator import DistillValidator
+from fastvideo_core.contracts.validator import DistillValidator, ValidationRequest
 from fastvideo_core.diffusion.rollout import FewStepSchedule
 from fastvideo_core.distributed import context
 from fastvideo_core.distributed.mesh import Mesh
@@ -180,6 +181,21 @@ class DistillMethod(nn.Module, Generic[Needs]):
     def validation_dir(self, iteration: int) -> Path:
         """Where the videos of this iteration go."""
         return Path(self.cfg.training.output_dir) / "validation" / f"step-{iteration:06d}"
+
+    def many_step_requests(self, handle: RoleHandle, iteration: int, *, label: str = "") -> Iterator[ValidationRequest]:
+        """One for every number of steps at every guidance scale that `training` names, told apart by label if several."""
+        training = self.cfg.training
+        pairs = list(product(training.validation_sampling_steps, training.validation_guidance_scale))
+        for steps, scale in pairs:
+            told_apart = f"steps{steps}-cfg{scale:g}" if len(pairs) > 1 else ""
+            yield ValidationRequest(
+                sample_handle=handle,
+                output_dir=self.validation_dir(iteration),
+                sampling_steps=steps,
+                guidance_scale=scale,
+                label="-".join(filter(None, (label, told_apart))),
+                fixed_steps=len(pairs) > 1,
+            )
 
     # --- state ----------------------------------------------------------------------------------------------------
 

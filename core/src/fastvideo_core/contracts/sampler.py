@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from torch import Tensor
 
 from fastvideo_core.contracts.roles import RoleHandle
 from fastvideo_core.contracts.validator import DistillValidator, ValidationPrompt, VideoSampler
-from fastvideo_core.diffusion.rollout import FewStepSchedule, SamplerKind
-from fastvideo_core.errors import ConfigError, Problem
-
-
-class FamilySampler(VideoSampler, Protocol):
-    """A family's sampler, of any role, that knows the family's timestep shift."""
-
-    def shift_and_clamp_timestep(self, t: Tensor) -> Tensor:
-        """As the adapter's: unshifted t to shifted t."""
-        ...
+from fastvideo_core.diffusion.rollout import SamplerKind
 
 
 @dataclass(frozen=True)
@@ -34,30 +25,17 @@ class StudentSchedule:
     timesteps: tuple[float, ...]
     sampler_kind: SamplerKind
 
-    @classmethod
-    def exported(cls, stored: Mapping[str, Any], *, where: str) -> StudentSchedule | None:
-        """What an export left in its scheduler's configuration; None where that is no student's.
 
-        Args:
-            stored: `sampling_timesteps` and `sampler_kind`, beside what else the family keeps there.
-            where: how an error names the file.
+class PromptValidator(DistillValidator, Protocol):
+    """A validator that says what it will sample."""
 
-        Raises:
-            ConfigError: it is damaged.
-        """
-        if "sampling_timesteps" not in stored:
-            return None
-        kind = stored.get("sampler_kind")
-        try:
-            if kind not in ("ode", "sde"):
-                raise ValueError(f"its sampler_kind is {kind!r}")
-            return cls(FewStepSchedule.from_denoising_steps(stored["sampling_timesteps"]).timesteps, kind)
-        except (TypeError, ValueError) as error:
-            fix = "export it again"
-            raise ConfigError(Problem(f"the student's schedule cannot be read: {error}", where, fix=fix)) from error
+    @property
+    def prompts(self) -> Sequence[ValidationPrompt]:
+        """The prompts, with every size filled in."""
+        ...
 
 
-class ModelSampler(FamilySampler, Protocol):
+class ModelSampler(VideoSampler, Protocol):
     """A network from a folder or hub id as a role, the sampler that uses it, and who writes what it makes."""
 
     @property
@@ -70,19 +48,14 @@ class ModelSampler(FamilySampler, Protocol):
         """What the folder's network was distilled for, where it says so; None for one of many steps."""
         ...
 
+    def shift_and_clamp_timestep(self, t: Tensor) -> Tensor:
+        """As the adapter's: unshifted t to shifted t."""
+        ...
+
     def validator(self, prompts: Sequence[ValidationPrompt], *, seed: int) -> PromptValidator:
         """What samples the prompts and writes the videos.
 
         Raises:
             DataError: naming every prompt that it cannot sample.
         """
-        ...
-
-
-class PromptValidator(DistillValidator, Protocol):
-    """A validator that says what it will sample."""
-
-    @property
-    def prompts(self) -> Sequence[ValidationPrompt]:
-        """The prompts, with every size filled in."""
         ...

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+import re
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fastvideo_core.config.base import PluginConfig
 from fastvideo_core.config.sections import GuidedPipelineConfig
@@ -24,13 +25,11 @@ class ValidationPrompt:
     """One prompt to sample; None leaves a value to the run's configuration.
 
     Args:
-        caption: the prompt, not empty.
-        height: pixels, > 0.
-        width: pixels, > 0.
-        num_frames: pixel frames, > 0.
-        num_inference_steps: sampling steps, > 0.
+        height, width: pixels, > 0.
+        num_frames: of the video, > 0.
+        num_inference_steps: of sampling, > 0.
         image_path: first frame for image-to-video, an existing file.
-        seed: seed of the sample's noise, >= 0.
+        seed: of the sample's noise, >= 0.
         negative_prompt: in place of the run's; `default` is the published one, the empty text is allowed.
         where: how an error names the prompt: file, entry and caption; empty for one from the command line.
     """
@@ -48,9 +47,7 @@ class ValidationPrompt:
 
 def is_text(value: object) -> bool:
     """Whether a tokenizer takes it: a text that is not blank, and holds no half of a character (`\\ud83d` alone in JSON)."""
-    return (
-        isinstance(value, str) and bool(value.strip()) and not any("\ud800" <= letter <= "\udfff" for letter in value)
-    )
+    return isinstance(value, str) and bool(value.strip()) and not re.search("[\ud800-\udfff]", value)
 
 
 def unread_negative_prompts(prompts: Sequence[ValidationPrompt], config: PluginConfig, family: str) -> list[Problem]:
@@ -72,11 +69,10 @@ class ValidationRequest:
     Args:
         sample_handle: the role that makes the videos.
         sampler_kind: `ode` or `sde` for few-step sampling on `sampling_timesteps`; None for the family's own sampler.
-        sampling_steps: number of steps of many-step sampling; None with `sampling_timesteps`.
+        sampling_steps: of many-step sampling; None with `sampling_timesteps`.
         fixed_steps: whether sampling_steps holds for every prompt; else a prompt's own num_inference_steps replaces it.
         sampling_timesteps: the exact levels of few-step sampling, in (0, num_train_timesteps]; None for many-step.
         guidance_scale: w of u + w (c - u); 1 is no guidance.
-        output_dir: where the videos go.
         label: tells several requests of one validation apart in file names and in the tracker.
     """
 
@@ -118,19 +114,6 @@ class VideoSampler(Protocol):
         ...
 
 
-@runtime_checkable
-class FitsPrompts(Protocol):
-    """A sampler that knows, before any work, what it would make of a prompt."""
-
-    def fit_prompt(self, prompt: ValidationPrompt) -> ValidationPrompt:
-        """The prompt with every size filled in: its own, else the sampler's default.
-
-        Raises:
-            DataError: the family cannot sample it.
-        """
-        ...
-
-
 class DistillValidator(Protocol):
     """Samples and reports; called by the method's `log_validation`."""
 
@@ -139,30 +122,17 @@ class DistillValidator(Protocol):
     def log_validation(self, step: int, request: ValidationRequest) -> None: ...
 
 
-class SamplingWatch(Protocol):
-    """Whoever looks after a validation: told of every prompt, it may keep a failure to itself, or end the sampling."""
+class SamplingWatch:
+    """Looks after a validation: told of every prompt, it may keep a failure, or end the sampling. This one lets all pass."""
 
     def prompt(
         self, request: ValidationRequest, prompt: ValidationPrompt, number: int, count: int
     ) -> AbstractContextManager[None]:
         """Around all that is done for a prompt, the `number`-th of `count`, by every process."""
-        ...
-
-    def raise_failures(self) -> None:
-        """After the last prompt: raises what it kept."""
-        ...
-
-
-class Unwatched:
-    """Nobody looks: the first error ends the sampling."""
-
-    def prompt(
-        self, request: ValidationRequest, prompt: ValidationPrompt, number: int, count: int
-    ) -> AbstractContextManager[None]:
         return nullcontext()
 
     def raise_failures(self) -> None:
-        return
+        """After the last prompt: raises what it kept."""
 
 
 @runtime_checkable
@@ -170,14 +140,3 @@ class WatchedValidator(Protocol):
     """A validator that a training can look after while it samples."""
 
     watch: SamplingWatch
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Inside, the module is in eval mode; afterwards in the mode that it was in."""
-    training = module.training
-    module.eval()
-    try:
-        yield
-    finally:
-        module.train(training)

@@ -14,7 +14,7 @@ from fastvideo_core.contracts.adapter_check import role_parameter
 from fastvideo_core.contracts.noise_ranges import axis_length, noise_ranges_of
 from fastvideo_core.contracts.roles import RoleHandle
 from fastvideo_core.contracts.tracker import Tracker
-from fastvideo_core.contracts.validator import DistillValidator, Unwatched, ValidationRequest, WatchedValidator
+from fastvideo_core.contracts.validator import DistillValidator, SamplingWatch, ValidationRequest, WatchedValidator
 from fastvideo_core.diffusion.noise_ranges import Ranges, boundaries, part_of
 from fastvideo_core.distributed.agreement import Crew
 from fastvideo_core.errors import ContractError, Problem
@@ -165,7 +165,7 @@ def route_validator(validators: Mapping[str, DistillValidator | None]) -> Distil
 class _RoutedValidator:
     def __init__(self, validators: Mapping[str, DistillValidator]) -> None:
         self._validators = validators
-        self.watch = Unwatched()
+        self.watch = SamplingWatch()
 
     def set_tracker(self, tracker: Tracker) -> None:
         for validator in self._validators.values():

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from fastvideo_core.callbacks.manager import CallbackManager
 from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.contracts.method import DistillMethod
-from fastvideo_core.contracts.validator import Unwatched, WatchedValidator
+from fastvideo_core.contracts.validator import SamplingWatch, WatchedValidator
 from fastvideo_core.distributed import context
 from fastvideo_core.distributed.agreement import Crew
 from fastvideo_core.errors import FastVideoError, Problem
@@ -88,7 +88,7 @@ class Validations:
                 watch.give_back_weights()
         finally:
             if isinstance(validator, WatchedValidator):
-                validator.watch = Unwatched()
+                validator.watch = SamplingWatch()
             self._callbacks.hook.validation_end(method=self._method, step=step)
         if left is None:
             self._went_well = True

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
 from fastvideo_core.contracts.roles import RoleManager
-from fastvideo_core.contracts.validator import ValidationPrompt, ValidationRequest
+from fastvideo_core.contracts.validator import SamplingWatch, ValidationPrompt, ValidationRequest
 from fastvideo_core.distributed import context
 from fastvideo_core.distributed.agreement import Crew
 from fastvideo_core.errors import FastVideoError, Problem
@@ -57,7 +57,7 @@ class ValidationLeft(BaseException):
         self.problems = problems
 
 
-class ValidationWatch:
+class ValidationWatch(SamplingWatch):
     """Looks after one validation.
 
     Args:

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from fastvideo_core.contracts.roles import RoleHandle
-from fastvideo_core.contracts.sampler import FamilySampler, StudentSchedule
-from fastvideo_core.contracts.validator import SampledVideo, ValidationPrompt, ValidationRequest
+from fastvideo_core.contracts.sampler import StudentSchedule
+from fastvideo_core.contracts.validator import SampledVideo, ValidationPrompt, ValidationRequest, VideoSampler
 from fastvideo_data.sampling_validator import SamplingValidator
+
+
+class FamilySampler(VideoSampler, Protocol):
+    """A family's sampler, of any role, that knows the family's timestep shift."""
+
+    def shift_and_clamp_timestep(self, t: Tensor) -> Tensor:
+        """As the adapter's: unshifted t to shifted t."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import torch
+from torch import nn
 
 from fastvideo_core.contracts.rng import stream_seed
 from fastvideo_core.contracts.tracker import LoggedVideo, Tracker
 from fastvideo_core.contracts.validator import (
-    FitsPrompts,
     SampledVideo,
     SamplingWatch,
-    Unwatched,
     ValidationPrompt,
     ValidationRequest,
     VideoSampler,
-    evaluating,
 )
 from fastvideo_core.distributed.context import device, is_main_process
 from fastvideo_core.errors import DataError, FastVideoError, Problem
@@ -50,7 +49,7 @@ class SamplingValidator:
     """
 
     def __init__(self, sampler: VideoSampler, prompts: Sequence[ValidationPrompt], *, seed: int) -> None:
-        self.watch: SamplingWatch = Unwatched()
+        self.watch = SamplingWatch()
         self._sampler = sampler
         self.prompts = fit_prompts(sampler, prompts)
         self._seed = seed
@@ -103,6 +102,19 @@ def _write_error(folder: Path, error: OSError) -> VideoWriteError:
     return VideoWriteError(Problem(found, where, fix="free space or make the folder writable"))
 
 
+@runtime_checkable
+class FitsPrompts(Protocol):
+    """A sampler that knows, before any work, what it would make of a prompt."""
+
+    def fit_prompt(self, prompt: ValidationPrompt) -> ValidationPrompt:
+        """The prompt with every size filled in: its own, else the sampler's default.
+
+        Raises:
+            DataError: the family cannot sample it.
+        """
+        ...
+
+
 def fit_prompts(sampler: object, prompts: Sequence[ValidationPrompt]) -> tuple[ValidationPrompt, ...]:
     """The prompts as the sampler would sample them; unchanged when it does not say.
 
@@ -121,3 +133,14 @@ def fit_prompts(sampler: object, prompts: Sequence[ValidationPrompt]) -> tuple[V
     if problems:
         raise DataError(problems)
     return tuple(fitted)
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Inside, the module is in eval mode; afterwards in the mode that it was in."""
+    training = module.training
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(training)

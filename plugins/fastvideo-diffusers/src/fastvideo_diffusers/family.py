@@ -16,13 +16,13 @@ from fastvideo_core.contracts.adapter import LatentsSource
 from fastvideo_core.contracts.family import ModelComponents, RoleOutline
 from fastvideo_core.contracts.flow_adapter import FlowMatchingAdapter
 from fastvideo_core.contracts.roles import RoleHandle, RoleManager, WeightSource
-from fastvideo_core.contracts.sampler import FamilySampler
 from fastvideo_core.contracts.validator import ValidationPrompt
 from fastvideo_core.distributed import context
 from fastvideo_core.errors import Problem, UserError
 from fastvideo_data.captions import CaptionEncoder, PromptEmbeddings
 from fastvideo_data.encoder import EncoderIdentity
 from fastvideo_data.family import ParquetFamily
+from fastvideo_data.path_sampler import FamilySampler
 from fastvideo_data.sampling_validator import SamplingValidator
 from fastvideo_data.validation_prompts import prompts_of_run
 from fastvideo_data.video_sizes import VideoGeometry, VideoSize, fit_prompt

@@ -10,14 +10,15 @@ from torch import Tensor, nn
 
 from fastvideo_core.config.sections import GuidedPipelineConfig
 from fastvideo_core.contracts.roles import RoleHandle
-from fastvideo_core.contracts.sampler import FamilySampler, StudentSchedule
-from fastvideo_core.contracts.validator import SampledVideo, ValidationPrompt, ValidationRequest, evaluating
+from fastvideo_core.contracts.validator import SampledVideo, ValidationPrompt, ValidationRequest
 from fastvideo_core.diffusion.rollout import FewStepSchedule, SamplerKind
 from fastvideo_core.errors import ConfigError, Problem
 from fastvideo_data.captions import PromptEmbeddings
-from fastvideo_data.path_sampler import PathSampler
+from fastvideo_data.path_sampler import FamilySampler, PathSampler
+from fastvideo_data.sampling_validator import evaluating
 from fastvideo_data.video_sizes import VideoGeometry, VideoSize, fit_prompt, video_size
 from fastvideo_diffusers.folder import TRANSFORMER, PipelineFolder
+from fastvideo_diffusers.schedule_fit import exported_schedule
 
 F = TypeVar("F", bound=PipelineFolder)
 C = TypeVar("C", bound=GuidedPipelineConfig)
@@ -192,5 +193,5 @@ def path_sampler(folder: PipelineFolder, transformer: nn.Module, sampler: Family
         ConfigError: the folder is an exported student, and what it says of its schedule is damaged.
     """
     handle = RoleHandle("student", {TRANSFORMER: transformer.requires_grad_(False)}, family=family)
-    student = StudentSchedule.exported(folder.marked, where=f"{folder.path}/scheduler")
+    student = exported_schedule(folder.marked, where=f"{folder.path}/scheduler")
     return PathSampler(handle, sampler, student)

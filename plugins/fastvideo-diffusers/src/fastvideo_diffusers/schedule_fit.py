@@ -6,18 +6,18 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
+from fastvideo_core.contracts.family import WarpedSchedule
+from fastvideo_core.contracts.sampler import StudentSchedule
 from fastvideo_core.diffusion import flow
 from fastvideo_core.diffusion.rollout import FewStepSchedule, SamplerKind
+from fastvideo_core.errors import ConfigError, Problem
 from fastvideo_diffusers.folder import MARKER
-
-StudentSchedule: TypeAlias = Callable[[Callable[[Tensor], Tensor]], FewStepSchedule | None]
-"""From the family's timestep shift to the student's schedule, as `MethodConfig.student_schedule`."""
 
 TOLERANCE = 1e-4
 """Largest difference in sigma at which a fitted schedule counts as the student's own."""
@@ -85,8 +85,30 @@ def few_step_scheduler_config(
     return {**as_json(scheduler), MARKER: marked}
 
 
+def exported_schedule(stored: Mapping[str, Any], *, where: str) -> StudentSchedule | None:
+    """What `few_step_scheduler_config` kept of a student's schedule; None where that is no student's.
+
+    Args:
+        stored: what stands under MARKER.
+        where: how an error names the file.
+
+    Raises:
+        ConfigError: it is damaged.
+    """
+    if "sampling_timesteps" not in stored:
+        return None
+    kind = stored.get("sampler_kind")
+    try:
+        if kind not in ("ode", "sde"):
+            raise ValueError(f"its sampler_kind is {kind!r}")
+        return StudentSchedule(FewStepSchedule.from_denoising_steps(stored["sampling_timesteps"]).timesteps, kind)
+    except (TypeError, ValueError) as error:
+        found = f"the student's schedule cannot be read: {error}"
+        raise ConfigError(Problem(found, where, fix="export it again")) from error
+
+
 def student_of(
-    student_schedule: StudentSchedule | None, *, flow_shift: float, num_train_timesteps: int
+    student_schedule: WarpedSchedule | None, *, flow_shift: float, num_train_timesteps: int
 ) -> FewStepSchedule | None:
     """The schedule of a few-step student under the run's shift; None for a role of many steps."""
     return None if student_schedule is None else student_schedule(timestep_shift(flow_shift, num_train_timesteps))

@@ -26,7 +26,6 @@ from fastvideo_core.contracts.method import DistillMethod, StepResult
 from fastvideo_core.contracts.noise_ranges import is_trained_at
 from fastvideo_core.contracts.rng import stream_seed
 from fastvideo_core.contracts.roles import RoleHandle, RoleManager
-from fastvideo_core.contracts.validation_requests import many_step_requests
 from fastvideo_core.contracts.validator import DistillValidator, ValidationRequest
 from fastvideo_core.diffusion.reduce import variation_per_sample
 from fastvideo_core.diffusion.rollout import FewStepSchedule, roll_to
@@ -328,19 +327,18 @@ class DMD2Method(DistillMethod[Needs]):
     def log_validation(self, iteration: int) -> None:
         if self.validator is None:
             return
-        output_dir = self.validation_dir(iteration)
         self.validator.log_validation(
             iteration,
             ValidationRequest(
                 sample_handle=self.student,
-                output_dir=output_dir,
+                output_dir=self.validation_dir(iteration),
                 sampler_kind=self.sampler_kind,
                 sampling_timesteps=self.schedule.timesteps,
                 label="student",
             ),
         )
         if self.config.validate_teacher and not self._teacher_was_sampled:
-            for reference in many_step_requests(self.cfg.training, self.teacher, output_dir, label="teacher"):
+            for reference in self.many_step_requests(self.teacher, iteration, label="teacher"):
                 self.validator.log_validation(iteration, reference)
             self._teacher_was_sampled = True
 

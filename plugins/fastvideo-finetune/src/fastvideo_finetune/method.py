@@ -18,7 +18,6 @@ from fastvideo_core.contracts.adapter import (
 from fastvideo_core.contracts.batch import TrainingBatch
 from fastvideo_core.contracts.method import DistillMethod, StepResult
 from fastvideo_core.contracts.roles import RoleManager
-from fastvideo_core.contracts.validation_requests import many_step_requests
 from fastvideo_core.contracts.validator import DistillValidator
 from fastvideo_core.diffusion.timesteps import loss_weight, sample_timesteps, timestep_fractions
 from fastvideo_core.optim import build_lr_scheduler, build_optimizer
@@ -89,5 +88,5 @@ class FinetuneMethod(DistillMethod[FinetuneNeeds]):
     def log_validation(self, iteration: int) -> None:
         if self.validator is None:
             return
-        for request in many_step_requests(self.cfg.training, self.student, self.validation_dir(iteration)):
+        for request in self.many_step_requests(self.student, iteration):
             self.validator.log_validation(iteration, request)

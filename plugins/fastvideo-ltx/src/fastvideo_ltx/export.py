@@ -9,10 +9,10 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
+from fastvideo_core.contracts.family import WarpedSchedule
 from fastvideo_diffusers import export
 from fastvideo_diffusers.schedule_fit import (
     FittedSchedule,
-    StudentSchedule,
     few_step_scheduler_config,
     fitted_scheduler,
     student_of,
@@ -34,7 +34,7 @@ def export_pipeline(
     modules: dict[str, dict[str, Tensor]],
     *,
     pipeline_config: LtxConfig,
-    student_schedule: StudentSchedule | None,
+    student_schedule: WarpedSchedule | None,
 ) -> list[str]:
     """Writes the base pipeline with another transformer.
 
@@ -66,7 +66,7 @@ def export_pipeline(
 
 
 def _scheduler(
-    folder: LtxFolder, config: LtxConfig, student_schedule: StudentSchedule | None
+    folder: LtxFolder, config: LtxConfig, student_schedule: WarpedSchedule | None
 ) -> tuple[dict[str, Any], list[str]]:
     generation = generation_of(folder)
     flow_shift = resolve_flow_shift(folder, config, tokens=layout_of_video(folder, generation.size).video)

@@ -8,8 +8,9 @@ from typing import Any
 from diffusers import FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
+from fastvideo_core.contracts.family import WarpedSchedule
 from fastvideo_diffusers import export
-from fastvideo_diffusers.schedule_fit import StudentSchedule, as_json, fitted_scheduler, student_of
+from fastvideo_diffusers.schedule_fit import as_json, fitted_scheduler, student_of
 from fastvideo_wan.config import WanConfig
 from fastvideo_wan.folder import WanFolder, open_folder
 from fastvideo_wan.loading import outline_transformer
@@ -22,7 +23,7 @@ def export_pipeline(
     modules: dict[str, dict[str, Tensor]],
     *,
     pipeline_config: WanConfig,
-    student_schedule: StudentSchedule | None,
+    student_schedule: WarpedSchedule | None,
 ) -> list[str]:
     """Writes the base pipeline with another transformer and the run's one flow shift.
 
@@ -51,7 +52,7 @@ def export_pipeline(
 
 
 def _scheduler(
-    folder: WanFolder, config: WanConfig, student_schedule: StudentSchedule | None
+    folder: WanFolder, config: WanConfig, student_schedule: WarpedSchedule | None
 ) -> tuple[dict[str, Any], list[str]]:
     flow_shift = resolve_flow_shift(folder, config)
     axis = folder.num_train_timesteps
