@@ -10,7 +10,7 @@ import torch
 
 from fastvideo_core.contracts.adapter import DistillAdapter, HasRngGenerators, OnTrainStart
 from fastvideo_core.contracts.roles import RoleHandle
-from fastvideo_core.contracts.tracker import NullTracker
+from fastvideo_core.contracts.tracker import Tracker
 from fastvideo_core.contracts.validator import SamplingWatch, ValidationRequest, WatchedValidator
 from fastvideo_core.dispatch.routing import route, route_validator
 from fastvideo_core.errors import ContractError
