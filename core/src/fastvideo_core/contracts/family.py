@@ -18,7 +18,7 @@ from fastvideo_core.contracts.roles import RoleHandle, RoleManager
 from fastvideo_core.contracts.validator import DistillValidator, ValidationPrompt
 from fastvideo_core.diffusion.rollout import FewStepSchedule
 from fastvideo_core.errors import ConfigError, PluginError, Problem
-from fastvideo_core.registry.registry import Plugin, PluginRegistry
+from fastvideo_core.registry import Plugin, PluginRegistry
 from fastvideo_core.registry.specs import ModelPlugin
 
 if TYPE_CHECKING:  # contracts of two offers, which themselves name what stands here

@@ -21,7 +21,7 @@ from fastvideo_core.contracts.family import WarpedSchedule, open_family
 from fastvideo_core.dispatch.plugins import method_class
 from fastvideo_core.dispatch.role_weights import RoleSource, configured_role, find_checkpoint, load_role, role_source
 from fastvideo_core.errors import CheckpointError, ConfigError, PluginError, Problem, foreign_file
-from fastvideo_core.registry.registry import Plugin, PluginRegistry
+from fastvideo_core.registry import Plugin, PluginRegistry
 from fastvideo_core.registry.specs import ModelPlugin
 
 INDEX = "model_index.json"

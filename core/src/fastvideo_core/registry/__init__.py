@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from fastvideo_core.registry.discovery import Provenance
+from fastvideo_core.registry.discovery import Plugin, Provenance
 from fastvideo_core.registry.registration import (
     isolated_registrations,
     register_callback,
     register_method,
     register_model,
 )
-from fastvideo_core.registry.registry import Plugin, PluginRegistry, PluginStatus
+from fastvideo_core.registry.registry import PluginRegistry, PluginStatus
 from fastvideo_core.registry.specs import API_VERSION, CallbackPlugin, Kind, MethodPlugin, ModelPlugin, Spec
 
 __all__ = [

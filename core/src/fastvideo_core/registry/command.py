@@ -9,13 +9,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Command:
-    """One command.
+    """`add_arguments` adds a command's options to the parser; `run` does its work and gives the exit code.
 
-    Args:
-        add_arguments: adds its options to the parser.
-        run: does its work and gives the exit code. It finds in its arguments, besides its own: `registry` (PluginRegistry, with
-            the files of --plugin loaded), `plugin` (those files' paths, to hand on to other processes), `debug`, and `typed`
-            (the whole command line).
+    `run` finds in its arguments, besides its own: `registry` (PluginRegistry, with the files of --plugin loaded), `plugin`
+    (those files' paths, to hand on to other processes), `debug`, and `typed` (the whole command line).
     """
 
     add_arguments: Callable[[argparse.ArgumentParser], None]

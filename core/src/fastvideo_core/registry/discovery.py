@@ -5,12 +5,18 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
 
 import importlib_metadata
 
-from fastvideo_core.registry.specs import KINDS, Kind
+from fastvideo_core.registry.specs import KINDS, Kind, Spec
+
+SpecType = TypeVar("SpecType", bound=Spec, covariant=True)
+
+ALLOWED = "FASTVIDEO_DISTILL_PLUGINS"
+"""Environment variable: the distributions whose plug-ins are seen, comma-separated; "" sees none, unset sees all."""
 
 
 @dataclass(frozen=True)
@@ -18,7 +24,6 @@ class Provenance:
     """Where a plug-in comes from.
 
     Attributes:
-        kind: models, methods, callbacks or commands.
         name: of the entry point, or as registered.
         distribution: pip name; of a plug-in that was registered in-process, its file or module.
         version: of the distribution; "" when registered in-process.
@@ -39,36 +44,47 @@ class Provenance:
         return f"{self.distribution} {self.version} (entry point fastvideo.{self.kind}: {self.name} = {self.value})"
 
 
-ALLOWED = "FASTVIDEO_DISTILL_PLUGINS"
-"""Environment variable: the distributions whose plug-ins are seen, comma-separated; "" sees none, unset sees all."""
+@dataclass(frozen=True)
+class Plugin(Generic[SpecType]):
+    """A plug-in whose spec is loaded; `objects` are the targets that were registered in-process as objects, by field."""
+
+    spec: SpecType
+    provenance: Provenance
+    objects: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
+    @property
+    def kind(self) -> Kind:
+        return self.provenance.kind
 
 
-def allowed_distributions() -> frozenset[str] | None:
-    """What the environment variable allows, as normalized names; None is everything."""
-    value = os.environ.get(ALLOWED)
-    return None if value is None else frozenset(normalized(name.strip()) for name in value.split(",") if name.strip())
+def find_installed() -> tuple[Provenance, ...]:
+    """Every entry point of our groups that FASTVIDEO_DISTILL_PLUGINS allows; the same distribution and value twice is one."""
+    return tuple(item for item in _every_entry_point() if _is_allowed(item))
 
 
 def hidden_by_environment() -> tuple[Provenance, ...]:
     """What is installed, but not allowed by the environment variable."""
-    allowed = allowed_distributions()
-    if allowed is None:
-        return ()
-    return tuple(item for item in _every_entry_point() if normalized(item.distribution) not in allowed)
+    return tuple(item for item in _every_entry_point() if not _is_allowed(item))
 
 
 def allowed_without_plugins() -> tuple[str, ...]:
     """What the environment variable names and no installed plug-in is of: misspelt, or not installed."""
     known = {normalized(item.distribution) for item in _every_entry_point()}
-    return tuple(sorted((allowed_distributions() or frozenset()) - known))
+    return tuple(sorted((_allowed_distributions() or frozenset()) - known))
 
 
-def find_installed() -> tuple[Provenance, ...]:
-    """Every entry point of our groups that FASTVIDEO_DISTILL_PLUGINS allows; the same distribution and value twice is one."""
-    allowed = allowed_distributions()
-    if allowed is not None and not allowed:
-        return ()
-    return tuple(item for item in _every_entry_point() if allowed is None or normalized(item.distribution) in allowed)
+def _allowed_distributions() -> frozenset[str] | None:
+    value = os.environ.get(ALLOWED)
+    return None if value is None else frozenset(normalized(name.strip()) for name in value.split(",") if name.strip())
+
+
+def _is_allowed(item: Provenance) -> bool:
+    allowed = _allowed_distributions()
+    return allowed is None or normalized(item.distribution) in allowed
 
 
 def _every_entry_point() -> tuple[Provenance, ...]:
@@ -82,10 +98,8 @@ def _every_entry_point() -> tuple[Provenance, ...]:
     return tuple(found.values())
 
 
-def _identity(distribution: importlib_metadata.Distribution | None) -> tuple[str, str]:
+def _identity(distribution: Any) -> tuple[str, str]:
     """Name and version; damaged metadata must not hide the plug-in from the listing."""
-    if distribution is None:
-        return "an unnamed distribution", "of unknown version"
     try:
         name, version = distribution.name, distribution.version
     except Exception:
@@ -99,21 +113,14 @@ def normalized(distribution: str) -> str:
 
 
 def module_exists(name: str) -> bool:
-    """Whether `import name` would find a module; imports nothing, not even its parents."""
+    """Whether `import name` would find a module; unlike importlib's find_spec it imports nothing, not even its parents."""
     if name in sys.modules:
         return True
-    path: Iterable[str] | None = None
-    prefix = ""
-    for part in name.split("."):
-        prefix = f"{prefix}.{part}" if prefix else part
-        spec = None
-        for finder in sys.meta_path:
-            spec = finder.find_spec(prefix, list(path) if path is not None else None)
-            if spec is not None:
-                break
-        if spec is None:
+    parts, path = name.split("."), None
+    for end in range(1, len(parts) + 1):
+        specs = (finder.find_spec(".".join(parts[:end]), path) for finder in sys.meta_path)
+        spec = next((spec for spec in specs if spec is not None), None)
+        if spec is None or (spec.submodule_search_locations is None and end < len(parts)):
             return False
         path = spec.submodule_search_locations
-        if path is None:
-            return prefix == name
     return True

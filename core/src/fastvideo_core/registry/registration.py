@@ -5,38 +5,20 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from fastvideo_core.errors import PluginError, Problem
-from fastvideo_core.registry.discovery import Provenance
+from fastvideo_core.registry.discovery import Plugin, Provenance
 from fastvideo_core.registry.specs import API_VERSION, SINGULAR, CallbackPlugin, Kind, MethodPlugin, ModelPlugin, Spec
-
-_NO_BRACKETS = str.maketrans("<>", "__")
-"""A lambda's name is no identifier, and a plug-in may be one."""
 
 Decorated = TypeVar("Decorated", bound=Callable[..., object])
 ClassType = TypeVar("ClassType", bound=type)
 
-
-@dataclass(frozen=True)
-class Registration:
-    """A plug-in that running code registered.
-
-    Attributes:
-        objects: the spec's targets that were given as objects, by field; the others are imported by name.
-    """
-
-    spec: Spec
-    provenance: Provenance
-    objects: dict[str, object] = field(default_factory=dict)
+_registrations: list[Plugin[Spec]] = []
 
 
-_registrations: list[Registration] = []
-
-
-def registrations() -> tuple[Registration, ...]:
+def registrations() -> tuple[Plugin[Spec], ...]:
     """What the decorators of this process have registered so far, oldest first."""
     return tuple(_registrations)
 
@@ -67,7 +49,7 @@ def register_model(
     """Register the decorated ModelFamily class, or a bare build function (RunConfig -> ModelComponents); see ModelPlugin."""
 
     def register(impl: Decorated) -> Decorated:
-        spec = ModelPlugin(name, api, _target(impl) or "", _target(config) or "", pipelines)
+        spec = ModelPlugin(name, api, _target(impl), _target(config), pipelines)
         _register("models", spec, {"impl": impl, "config": config})
         return impl
 
@@ -86,9 +68,7 @@ def register_method(
     """Register the decorated DistillMethod class; see MethodPlugin."""
 
     def register(impl: ClassType) -> ClassType:
-        spec = MethodPlugin(
-            name, api, _target(impl) or "", _target(config) or "", roles, optional_roles, demo=_target(demo)
-        )
+        spec = MethodPlugin(name, api, _target(impl), _target(config), roles, optional_roles, _target(demo))
         _register("methods", spec, {"impl": impl, "config": config, "demo": demo})
         return impl
 
@@ -101,42 +81,38 @@ def register_callback(
     """Register the decorated callback class; see CallbackPlugin."""
 
     def register(impl: ClassType) -> ClassType:
-        spec = CallbackPlugin(name, api, _target(impl) or "", _target(config) or "")
-        _register("callbacks", spec, {"impl": impl, "config": config})
+        _register(
+            "callbacks", CallbackPlugin(name, api, _target(impl), _target(config)), {"impl": impl, "config": config}
+        )
         return impl
 
     return register
 
 
-def _target(value: object) -> str | None:
+def _target(value: Any) -> Any:
     """`module:attr` of an object, as a name for messages; a text is such a name already."""
     if value is None or isinstance(value, str):
         return value
-    name = getattr(value, "__qualname__", None) or type(value).__qualname__
-    return f"{getattr(value, '__module__', type(value).__module__)}:{name}".replace("<locals>.", "").translate(
-        _NO_BRACKETS
-    )
+    named = value if hasattr(value, "__qualname__") else type(value)
+    # A lambda's name is no identifier, and a plug-in may be one.
+    name = named.__qualname__.replace("<locals>.", "").translate(str.maketrans("<>", "__"))
+    return f"{getattr(value, '__module__', type(value).__module__)}:{name}"
 
 
 def _register(kind: Kind, spec: Spec, given: dict[str, object]) -> None:
-    value = spec.target("impl") or ""
-    provenance = Provenance(kind, spec.name, _origin(value.partition(":")[0]), "", value, installed=False)
+    impl, value = given["impl"], spec.target("impl") or ""
+    module = value.partition(":")[0]
+    file = getattr(sys.modules.get(module), "__file__", None)
+    origin = Path(file).name if isinstance(file, str) else module
+    provenance = Provenance(kind, spec.name, origin, "", value, installed=False)
     flaws = spec.flaws()
-    is_class, is_function = isinstance(given["impl"], type), callable(given["impl"])
-    if kind != "models" and not is_class:
-        flaws.append(f"the decorated object is {given['impl']!r}, not a class")
-    if kind == "models" and not is_class and not is_function:
-        flaws.append(f"the decorated object is {given['impl']!r}, neither a class nor a function")
+    if not isinstance(impl, type) and not (kind == "models" and callable(impl)):
+        wanted = "neither a class nor a function" if kind == "models" else "not a class"
+        flaws.append(f"the decorated object is {impl!r}, {wanted}")
     if flaws:
         problem = f"the {SINGULAR[kind]} {spec.name!r} is registered wrongly: {'; '.join(flaws)}"
         raise PluginError(Problem(problem, where=str(provenance)))
     objects = {field: item for field, item in given.items() if item is not None and not isinstance(item, str)}
     # A notebook cell that runs again replaces what it registered before.
     _registrations[:] = [item for item in _registrations if item.provenance != provenance]
-    _registrations.append(Registration(spec, provenance, objects))
-
-
-def _origin(module: str) -> str:
-    """What the user would call the place of a registration: its file's name, else its module."""
-    file = getattr(sys.modules.get(module), "__file__", None)
-    return Path(file).name if isinstance(file, str) else module
+    _registrations.append(Plugin(spec, provenance, objects))

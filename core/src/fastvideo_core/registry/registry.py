@@ -5,15 +5,15 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import operator
 import re
 import sys
 import time
 import traceback
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING, Generic, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from fastvideo_core.errors import PluginError, Problem
 from fastvideo_core.errors.suggestions import did_you_mean
@@ -21,20 +21,19 @@ from fastvideo_core.registry import registration
 from fastvideo_core.registry.command import Command
 from fastvideo_core.registry.discovery import (
     ALLOWED,
+    Plugin,
     Provenance,
     find_installed,
     hidden_by_environment,
     module_exists,
     normalized,
 )
-from fastvideo_core.registry.registration import Registration, register_callback, register_method, register_model
 from fastvideo_core.registry.requirements import NOTHING, Unmet, pip_command, unmet_of
 from fastvideo_core.registry.specs import (
     API_VERSION,
     KINDS,
     SINGULAR,
     SPEC_TYPES,
-    CallbackPlugin,
     CommandPlugin,
     Kind,
     MethodPlugin,
@@ -45,31 +44,6 @@ from fastvideo_core.registry.suggestions import FIRST_PARTY, unknown_name
 
 if TYPE_CHECKING:
     from fastvideo_core.config.base import PluginConfig
-
-__all__ = ["Plugin", "PluginRegistry", "PluginStatus", "register_callback", "register_method", "register_model"]
-
-SpecType = TypeVar("SpecType", bound=Spec, covariant=True)
-
-
-@dataclass(frozen=True)
-class Plugin(Generic[SpecType]):
-    """A plug-in whose spec is loaded and fits this core.
-
-    Attributes:
-        objects: targets that were registered in-process as objects, by field.
-    """
-
-    spec: SpecType
-    provenance: Provenance
-    objects: Mapping[str, object] = field(default_factory=dict)
-
-    @property
-    def name(self) -> str:
-        return self.spec.name
-
-    @property
-    def kind(self) -> Kind:
-        return self.provenance.kind
 
 
 @dataclass(frozen=True)
@@ -93,11 +67,9 @@ class PluginStatus:
 
 
 class PluginRegistry:
-    """Every plug-in that is installed or was registered in this process. Installed is not active: nothing is imported
-    before it is asked for.
+    """Every plug-in that is installed (`find_installed` looks at the first use) or was registered in this process.
 
-    Args:
-        installed: what `find_installed` found; None looks at the first use.
+    Installed is not active: nothing is imported before it is asked for.
     """
 
     def __init__(self, installed: Sequence[Provenance] | None = None) -> None:
@@ -112,8 +84,6 @@ class PluginRegistry:
     @overload
     def get(self, kind: Literal["methods"], name: str) -> Plugin[MethodPlugin]: ...
     @overload
-    def get(self, kind: Literal["callbacks"], name: str) -> Plugin[CallbackPlugin]: ...
-    @overload
     def get(self, kind: Literal["commands"], name: str) -> Plugin[CommandPlugin]: ...
     @overload
     def get(self, kind: Kind, name: str) -> Plugin[Spec]: ...
@@ -125,24 +95,22 @@ class PluginRegistry:
             PluginError: unknown, ambiguous, broken, or made for another API version.
         """
         distribution, _, short = name.rpartition(":")
-        candidates = [item for item in self._candidates(kind) if item[0].name == short]
-        if not candidates:
+        named = [item for item in self._candidates(kind) if item[0].name == short]
+        wanted = normalized(distribution)
+        chosen = [item for item in named if not distribution or normalized(item[0].distribution) == wanted]
+        if not named:
             raise PluginError(self._unknown(kind, short))
-        if distribution:
-            wanted = normalized(distribution)
-            chosen = [item for item in candidates if normalized(item[0].distribution) == wanted]
-            if not chosen:
-                known = [item[0].distribution for item in candidates]
-                found = f"no distribution {distribution!r} offers the {SINGULAR[kind]} {short!r}"
-                allowed = ", ".join(f"{dist}:{short}" for dist in known)
-                raise PluginError(Problem(found, allowed=allowed, fix=did_you_mean(distribution, known)))
-            candidates = chosen
-        if len(candidates) > 1:
-            raise PluginError(_ambiguous(kind, short, [item[0] for item in candidates]))
-        return _load(*candidates[0])
+        if not chosen:
+            known = [item[0].distribution for item in named]
+            found = f"no distribution {distribution!r} offers the {SINGULAR[kind]} {short!r}"
+            allowed = ", ".join(f"{dist}:{short}" for dist in known)
+            raise PluginError(Problem(found, allowed=allowed, fix=did_you_mean(distribution, known)))
+        if len(chosen) > 1:
+            raise PluginError(_ambiguous(kind, short, [item[0] for item in chosen]))
+        return _load(*chosen[0])
 
     def resolve(self, plugin: Plugin[Spec], target: str) -> object:
-        """Import what a field of the spec names ("build", "impl", "config", "sample", ...).
+        """Import what a field of the spec names ("impl", "config", "demo").
 
         Raises:
             PluginError: the plug-in does not offer it, or importing it fails; names distribution, version, entry
@@ -152,18 +120,16 @@ class PluginRegistry:
         if value is None:
             found = f"the {SINGULAR[plugin.kind]} {plugin.name!r} does not offer `{target}`"
             raise PluginError(Problem(found, where=str(plugin.provenance)))
-        found_object = plugin.objects[target] if target in plugin.objects else _import(plugin.provenance, value, target)
+        imported = plugin.objects[target] if target in plugin.objects else _import(plugin.provenance, value, target)
         if plugin.kind == "commands":
-            if not isinstance(found_object, Command):
-                raise PluginError(
-                    _broken(plugin.provenance, f"its `{target}` {value} is {found_object!r}, not a Command")
-                )
-            return found_object
-        if target == "impl" and plugin.kind != "models" and not isinstance(found_object, type):
-            raise PluginError(_broken(plugin.provenance, f"its `impl` {value} is {found_object!r}, not a class"))
-        if target != "config" and not callable(found_object):
-            raise PluginError(_broken(plugin.provenance, f"its `{target}` {value} cannot be called: {found_object!r}"))
-        return found_object
+            fits, wanted = isinstance(imported, Command), "a Command"
+        elif target == "impl" and plugin.kind != "models":
+            fits, wanted = isinstance(imported, type), "a class"
+        else:
+            fits, wanted = target == "config" or callable(imported), "a class or function"
+        if not fits:
+            raise _broken(plugin.provenance, f"its `{target}` {value} is {imported!r}, not {wanted}")
+        return imported
 
     def config_class(self, plugin: Plugin[Spec]) -> type[PluginConfig]:
         """The class that parses the plug-in's section of run.yaml.
@@ -177,7 +143,7 @@ class PluginRegistry:
         if not (isinstance(found, type) and issubclass(found, PluginConfig)):
             value = plugin.spec.target("config")
             cause = f"its `config` {value} is {found!r}, not a subclass of fastvideo_core.config.PluginConfig"
-            raise PluginError(_broken(plugin.provenance, cause))
+            raise _broken(plugin.provenance, cause)
         return found
 
     def list(self, *kinds: Kind) -> tuple[PluginStatus, ...]:
@@ -187,9 +153,7 @@ class PluginRegistry:
         return tuple(self._status(*item, unmet.get(item[0].distribution, ())) for item in candidates)
 
     def load_plugin_file(self, path: str | Path) -> tuple[Provenance, ...]:
-        """Run a Python file whose decorators register plug-ins, and say what it registered.
-
-        Loading the same file again replaces what it registered before.
+        """Run a Python file whose decorators register plug-ins, anew if it was loaded before, and say what it registered.
 
         Raises:
             PluginError: no such file, it fails (names its line), or it registers nothing.
@@ -214,16 +178,16 @@ class PluginRegistry:
             registration.forget_module(name)
             if isinstance(error, PluginError):
                 raise
-            problem = Problem(f"the file fails: {_cause(error)}", where=where, fix=_dependency_fix(error, name))
-            raise PluginError(problem) from error
-        known = {id(item) for item in before}
-        added = tuple(item.provenance for item in registration.registrations() if id(item) not in known)
+            fix = _dependency_fix(_foreign_module(error, name))
+            raise PluginError(Problem(f"the file fails: {_cause(error)}", where=where, fix=fix)) from error
+        added = [item for item in registration.registrations() if not any(item is known for known in before)]
         if not added:
             fix = "decorate your class with @register_method(...), or a build function with @register_model(...)"
             raise PluginError(Problem("the file registers no plug-in", where=where, fix=fix))
-        return added
+        return tuple(item.provenance for item in added)
 
-    def _candidates(self, kind: Kind) -> tuple[tuple[Provenance, Registration | None], ...]:
+    def _candidates(self, kind: Kind) -> tuple[tuple[Provenance, Plugin[Spec] | None], ...]:
+        """Sorted by name; with the plug-in itself where it was registered in this process."""
         if self._installed is None:
             self._installed = find_installed()
         local = [(item.provenance, item) for item in registration.registrations()]
@@ -231,119 +195,102 @@ class PluginRegistry:
         return tuple(sorted((item for item in found if item[0].kind == kind), key=lambda item: item[0].name))
 
     def _unknown(self, kind: Kind, name: str) -> Problem:
-        installed = self.names(kind)
-        others = [(other, known) for other in KINDS if other != kind for known in self.names(other)]
-        listed = ", ".join(installed) if installed else "none"
+        known = {kind: self.names(kind) for kind in KINDS}
+        listed = ", ".join(known[kind]) or "none"
         hidden = next((item for item in hidden_by_environment() if (item.kind, item.name) == (kind, name)), None)
         if hidden is not None:
             found = f"the {SINGULAR[kind]} {name!r} of {hidden.distribution} is hidden by {ALLOWED} (seen: {listed})"
             return Problem(found, fix=f"unset {ALLOWED}, or add {hidden.distribution} to it")
         found = f"no {SINGULAR[kind]} {name!r} is installed (installed: {listed})"
-        return Problem(found, fix=unknown_name(kind, name, installed, others))
+        return Problem(found, fix=unknown_name(kind, name, known))
 
-    def _status(self, provenance: Provenance, local: Registration | None, unmet: tuple[Unmet, ...]) -> PluginStatus:
+    def _status(self, provenance: Provenance, local: Plugin[Spec] | None, unmet: tuple[Unmet, ...]) -> PluginStatus:
         start = time.perf_counter()
         try:
-            plugin: Plugin[Spec] | None = _load(provenance, local)
-            problem = None
+            plugin = _load(provenance, local)
+            _check_modules(plugin)
+            twins = [item[0] for item in self._candidates(provenance.kind) if item[0].name == provenance.name]
+            problem = _ambiguous(provenance.kind, provenance.name, twins) if len(twins) > 1 else None
         except PluginError as error:
             plugin, problem = None, error.problems[0]
-        seconds = time.perf_counter() - start
-        if plugin is not None:
-            problem = _missing_target(plugin)
-            plugin = plugin if problem is None else None
-        twins = [item[0] for item in self._candidates(provenance.kind) if item[0].name == provenance.name]
-        if problem is None and len(twins) > 1:
-            problem = _ambiguous(provenance.kind, provenance.name, twins)
-        return PluginStatus(provenance, plugin, problem, seconds, unmet)
+        return PluginStatus(provenance, plugin, problem, time.perf_counter() - start, unmet)
 
 
-def _load(provenance: Provenance, local: Registration | None) -> Plugin[Spec]:
-    """The spec of a plug-in, checked."""
-    if local is not None:
-        spec: object = local.spec
-    else:
-        spec = _import(provenance, provenance.value, "its spec")
+def _load(provenance: Provenance, local: Plugin[Spec] | None) -> Plugin[Spec]:
+    """A plug-in, its spec checked."""
+    spec = local.spec if local is not None else _import(provenance, provenance.value, "its spec")
     wanted = SPEC_TYPES[provenance.kind]
     if not isinstance(spec, wanted):
         group = f"fastvideo.{provenance.kind}"
         cause = f"the entry point gives {type(spec).__name__} {spec!r}, but {group} takes {wanted.__name__}"
-        raise PluginError(_broken(provenance, cause))
-    flaws = spec.flaws()
-    if flaws:
-        raise PluginError(_broken(provenance, f"its {wanted.__name__} is wrong: {'; '.join(flaws)}"))
+        raise _broken(provenance, cause)
+    if flaws := spec.flaws():
+        raise _broken(provenance, f"its {wanted.__name__} is wrong: {'; '.join(flaws)}")
     if isinstance(spec, CommandPlugin) and FIRST_PARTY["commands"].get(spec.name) == "fastvideo-core":
-        raise PluginError(_broken(provenance, "core has a command of that name itself"))
+        raise _broken(provenance, "core has a command of that name itself")
     if spec.name != provenance.name:
-        cause = f"the entry point is named {provenance.name!r} but its spec is named {spec.name!r}"
-        raise PluginError(_broken(provenance, cause))
-    major, minor = spec.api
-    if major != API_VERSION[0] or minor > API_VERSION[1]:
+        raise _broken(provenance, f"the entry point is named {provenance.name!r} but its spec is named {spec.name!r}")
+    if spec.api[0] != API_VERSION[0] or spec.api > API_VERSION:
         raise PluginError(_api_mismatch(provenance, spec.api))
-    return Plugin(spec, provenance, local.objects if local is not None else {})
+    return local if local is not None else Plugin(spec, provenance)
 
 
-def _import(provenance: Provenance, value: str, target: str) -> object:
+def _import(provenance: Provenance, value: str, target: str) -> Any:
     """Import `module:attr` of a plug-in; every failure becomes a PluginError."""
     module_name, _, attribute = value.partition(":")
     try:
-        module: ModuleType = importlib.import_module(module_name)
+        module = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:
-        raise PluginError(_import_problem(provenance, module_name, error)) from error
-    found: object = module
-    for part in attribute.split(".") if attribute else ():
-        try:
-            found = getattr(found, part)
-        except AttributeError:
-            what = target if " " in target else f"its `{target}`"
-            cause = f"{what} is declared as {value}, but {module_name} has no {attribute!r}"
-            raise PluginError(_broken(provenance, cause)) from None
-    return found
+        raise _import_error(provenance, module_name, error) from error
+    try:
+        return operator.attrgetter(attribute)(module) if attribute else module
+    except AttributeError:
+        what = target if " " in target else f"its `{target}`"
+        cause = f"{what} is declared as {value}, but {module_name} has no {attribute!r}"
+        raise _broken(provenance, cause) from None
 
 
-def _import_problem(provenance: Provenance, module: str, error: BaseException) -> Problem:
-    if isinstance(error, ModuleNotFoundError) and error.name:
-        if module == error.name or module.startswith(error.name + "."):
-            return _broken(provenance, f"its module {error.name} does not exist")
-        if error.name.partition(".")[0] != module.partition(".")[0]:
-            return _broken(
-                provenance,
-                f"the plug-in is installed, but {error.name!r}, which it imports, is not",
-                fix=_unmet_fix(provenance, absent_only=True) or _dependency_fix(error, module),
-            )
-    return _broken(provenance, f"importing {module} fails: {_cause(error)}", fix=_unmet_fix(provenance))
-
-
-def _unmet_fix(provenance: Provenance, absent_only: bool = False) -> str:
-    """What its distribution asks for and has not, as the likely cause of a failing import."""
+def _import_error(provenance: Provenance, module: str, error: BaseException) -> PluginError:
+    """The likely cause is what its distribution asks for and has not."""
+    if isinstance(error, ModuleNotFoundError) and error.name and f"{module}.".startswith(f"{error.name}."):
+        return _broken(provenance, f"its module {error.name} does not exist")
     unmet = unmet_of(provenance.distribution) if provenance.installed else ()
-    unmet = tuple(item for item in unmet if item.there == NOTHING or not absent_only)
-    return f"{pip_command(unmet)}   ({provenance.distribution} {'; '.join(map(str, unmet))})" if unmet else ""
+    cause, fix = f"importing {module} fails: {_cause(error)}", ""
+    if foreign := _foreign_module(error, module):
+        unmet = tuple(item for item in unmet if item.there == NOTHING)
+        cause = f"the plug-in is installed, but {foreign!r}, which it imports, is not"
+        fix = _dependency_fix(foreign)
+    if unmet:
+        fix = f"{pip_command(unmet)}   ({provenance.distribution} {'; '.join(map(str, unmet))})"
+    return _broken(provenance, cause, fix)
 
 
-def _dependency_fix(error: BaseException, module: str) -> str:
+def _foreign_module(error: BaseException, module: str) -> str:
+    """The module of another package that is not there, so that importing `module` failed; "" if that is not why."""
     missing = error.name if isinstance(error, ModuleNotFoundError) else None
-    if not missing or missing.partition(".")[0] == module.partition(".")[0]:
-        return ""
+    return missing if missing and missing.partition(".")[0] != module.partition(".")[0] else ""
+
+
+def _dependency_fix(missing: str) -> str:
     package = missing.partition(".")[0]
-    return f"install the package that brings the module {package!r}, usually `pip install {package}`"
+    return f"install the package that brings the module {package!r}, usually `pip install {package}`" if missing else ""
 
 
 def _cause(error: BaseException) -> str:
     """`TypeError: message (file.py:12)`, the place being the innermost one outside the import machinery."""
-    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     if isinstance(error, SyntaxError) and error.filename:
         return f"{type(error).__name__}: {error.msg} ({error.filename}:{error.lineno})"
+    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<frozen")]
     return f"{text} ({frames[-1].filename}:{frames[-1].lineno})" if frames else text
 
 
-def _broken(provenance: Provenance, cause: str, fix: str = "") -> Problem:
+def _broken(provenance: Provenance, cause: str, fix: str = "") -> PluginError:
     if not fix and provenance.installed:
         name = provenance.distribution
         fix = f"pip install --upgrade --force-reinstall --no-deps {name}, or pip uninstall {name}, or tell its authors"
     found = f"the {SINGULAR[provenance.kind]} {provenance.name!r} is broken: {cause}"
-    return Problem(found, where=str(provenance), fix=fix)
+    return PluginError(Problem(found, where=str(provenance), fix=fix))
 
 
 def _ambiguous(kind: Kind, name: str, twins: Sequence[Provenance]) -> Problem:
@@ -355,20 +302,19 @@ def _ambiguous(kind: Kind, name: str, twins: Sequence[Provenance]) -> Problem:
 
 
 def _api_mismatch(provenance: Provenance, api: tuple[int, int]) -> Problem:
-    core = f"{API_VERSION[0]}.{API_VERSION[1]}"
+    major, minor = API_VERSION
     what = f"the {SINGULAR[provenance.kind]} {provenance.name!r}"
-    found = f"{what} is made for API {api[0]}.{api[1]}, this core has API {core}"
-    allowed = f"{API_VERSION[0]}.0 to {core}" if API_VERSION[1] else core
+    found = f"{what} is made for API {api[0]}.{api[1]}, this core has API {major}.{minor}"
+    allowed = f"{major}.0 to {major}.{minor}" if minor else f"{major}.0"
     upgrade = f"pip install --upgrade {provenance.distribution}" if provenance.installed else f"port {provenance}"
-    older = api < API_VERSION
-    first, second = (upgrade, "pip install --upgrade fastvideo-core")[:: 1 if older else -1]
+    fixes = [upgrade, "pip install --upgrade fastvideo-core"]
+    first, second = fixes if api < API_VERSION else reversed(fixes)
     return Problem(found, where=str(provenance), allowed=allowed, fix=f"{first}   (or: {second})")
 
 
-def _missing_target(plugin: Plugin[Spec]) -> Problem | None:
-    """A target whose module is not there, found without importing it."""
+def _check_modules(plugin: Plugin[Spec]) -> None:
+    """Raises PluginError for a target whose module is not there, without importing it."""
     for name in plugin.spec.targets:
         value = plugin.spec.target(name)
         if value is not None and name not in plugin.objects and not module_exists(value.partition(":")[0]):
-            return _broken(plugin.provenance, f"its `{name}` is declared as {value}, and that module does not exist")
-    return None
+            raise _broken(plugin.provenance, f"its `{name}` is declared as {value}, and that module does not exist")

@@ -13,12 +13,7 @@ NOTHING = "nothing"
 
 @dataclass(frozen=True)
 class Unmet:
-    """A requirement that is not met here.
-
-    Attributes:
-        wanted: as pip takes it, such as "diffusers>=0.36".
-        there: the version that is installed instead, or NOTHING.
-    """
+    """A requirement, as pip takes it ("diffusers>=0.36"), and the version that is `there` instead, or NOTHING."""
 
     wanted: str
     there: str
@@ -30,10 +25,9 @@ class Unmet:
 def unmet_of(name: str) -> tuple[Unmet, ...]:
     """What the distribution of that name asks for and has not; () where no distribution has the name."""
     try:
-        required = distribution(name).requires
+        return tuple(unmet_requirements(distribution(name).requires or ()))
     except (PackageNotFoundError, ValueError):
         return ()
-    return tuple(unmet_requirements(required or ()))
 
 
 def unmet_requirements(required: Iterable[str]) -> Iterator[Unmet]:
@@ -45,20 +39,17 @@ def unmet_requirements(required: Iterable[str]) -> Iterator[Unmet]:
     for text in required:
         try:
             requirement = Requirement(text)
+            if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+                continue
+            there = str(Version(distribution(requirement.name).version or ""))
         except InvalidRequirement:
             continue  # written by somebody else's build tool; pip says more about it
-        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
-            continue
-        wanted = f"{requirement.name}{requirement.specifier}"
-        try:
-            there = Version(distribution(requirement.name).version or "")
-        except PackageNotFoundError:
-            yield Unmet(wanted, NOTHING)
         except InvalidVersion:
             continue  # damaged metadata, or a version that is not pip's: whether it fits cannot be said
-        else:
-            if not requirement.specifier.contains(there, prereleases=True):
-                yield Unmet(wanted, str(there))
+        except PackageNotFoundError:
+            there = NOTHING
+        if there == NOTHING or not requirement.specifier.contains(there, prereleases=True):
+            yield Unmet(f"{requirement.name}{requirement.specifier}", there)
 
 
 def pip_command(unmet: Sequence[Unmet]) -> str:
