@@ -256,7 +256,7 @@ def test_role_weights_can_be_read_without_the_run(tmp_path):
     run.manager.save(4)
     raw = read_role_weights(tmp_path, "student", ema=False)
     assert_same(raw, {"net": dict(run.method.bundle["student"].modules["net"].state_dict())})
-    averaged = read_role_weights(tmp_path, "student", "net", ema=True)["net"]
+    averaged = read_role_weights(tmp_path, "student", ema=True)["net"]
     run.callbacks.hook.validation_start(method=run.method, step=4)
     assert_same(averaged, dict(run.method.bundle["student"].modules["net"].state_dict()))
     assert not torch.equal(averaged["0.weight"], raw["net"]["0.weight"])

@@ -10,54 +10,50 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 
-class Background:
-    """Runs a function at once, in a thread when `threaded`; what it raises is kept for `wait`.
+class Writing(threading.Thread):
+    """The writing of the checkpoint of `step`: begins at once, in a thread when `threaded`; errors are kept for `wait`.
 
     The thread ends with the process, unlike an executor's (as DCP's async_save has): a process whose peers are gone must not
     hang on work that it shares with them. `wait` returns when the thread has ended, unlike a future's: a process that exits while
     a thread lets go of tensors is aborted.
     """
 
-    def __init__(self, work: Callable[[], None], *, threaded: bool) -> None:
-        self._work = work
+    def __init__(self, step: int, work: Callable[[], None], *, threaded: bool) -> None:
+        super().__init__(name="fastvideo-checkpoint", daemon=True)
+        self.step = step
         self.error: BaseException | None = None
-        self._thread: threading.Thread | None = None
+        self._work = work
         if threaded:
-            self._thread = threading.Thread(target=self._run, name="fastvideo-checkpoint", daemon=True)
-            self._thread.start()
+            self.start()
         else:
-            self._run()
+            self.run()
 
-    def _run(self) -> None:
+    def run(self) -> None:
         try:
             self._work()
         except BaseException as error:
             self.error = error
 
-    def _is_done(self) -> bool:
-        return self._thread is None or not self._thread.is_alive()
-
     def succeeded(self) -> bool:
-        """Whether the work is done, without an error."""
-        return self._is_done() and self.error is None
+        """Whether all is written."""
+        return not self.is_alive() and self.error is None
 
     def failed(self) -> bool:
-        """Whether the work is done, with an error."""
-        return self._is_done() and self.error is not None
+        """Whether it ended with an error."""
+        return not self.is_alive() and self.error is not None
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Waits for the end of the work, `timeout` seconds at most; whether it was reached. Raises what the work raised."""
-        if self._thread is not None:
-            self._thread.join(timeout)
-            if self._thread.is_alive():
-                return False
-        if self.error is not None:
+        """Waits for the end, `timeout` seconds at most; whether it was reached. Raises what the work raised."""
+        if self.is_alive():
+            self.join(timeout)
+        is_done = not self.is_alive()
+        if is_done and self.error is not None:
             raise self.error
-        return True
+        return is_done
 
 
 class HostCopies:
-    """Host memory of a run's tensors, used again for every snapshot.
+    """Host memory of a run's tensors, used again for every checkpoint.
 
     From a GPU the memory is pinned and the copies are queued behind what the device is doing: the host does not wait for
     them, `wait` does. DCP's DefaultStager makes the training wait: for the device, or before its next optimizer step.
@@ -71,7 +67,6 @@ class HostCopies:
         """The tensors' values of this moment, sharded as they are; valid until the next `take`."""
         copies = {key: self._copy(key, tensor) for key, tensor in tensors.items()}
         self._memory = {key: memory for key, memory in self._memory.items() if key in tensors}
-        self._copied = None
         if torch.cuda.is_available():
             self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
             self._copied.record()
@@ -86,8 +81,7 @@ class HostCopies:
         local = tensor.to_local() if isinstance(tensor, DTensor) else tensor
         memory = self._memory.get(key)
         if memory is None or memory.shape != local.shape or memory.dtype != local.dtype:
-            memory = torch.empty(local.shape, dtype=local.dtype, pin_memory=local.is_cuda)
-            self._memory[key] = memory
+            memory = self._memory[key] = torch.empty(local.shape, dtype=local.dtype, pin_memory=local.is_cuda)
         memory.copy_(local.detach(), non_blocking=local.is_cuda)
         if isinstance(tensor, DTensor):
             # not DTensor.from_local, which would move the copy to the mesh's device

@@ -21,12 +21,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Choice:
-    """A whole checkpoint.
-
-    Args:
-        path: its folder.
-        passed_over: newer ones of the same run that are not whole, and why.
-    """
+    """A whole checkpoint, and the newer ones of the same run that are passed over as they are not whole, with the reason."""
 
     path: Path
     passed_over: tuple[tuple[Path, str], ...] = ()
@@ -39,10 +34,8 @@ class Choice:
 def choose(which: str | Path, output_dir: Path, *, put_back: bool = True) -> Choice:
     """The checkpoint meant by `latest` (the newest whole one of `output_dir`), by a run's folder (likewise) or by its path.
 
-    Collective: the main process looks at the folders, all of them read the files, each its part.
-
-    Args:
-        put_back: what a killed save had just put aside counts again; not while somebody else may be saving.
+    Collective: the main process looks at the folders, all of them read the files, each its part. With `put_back`, what a
+    killed save had just put aside counts again; not while somebody else may be saving.
 
     Raises:
         CheckpointError: there is none, it is not whole, or of another format; on all processes alike.
@@ -59,23 +52,14 @@ def choose(which: str | Path, output_dir: Path, *, put_back: bool = True) -> Cho
         passed_over.append((folder, why))
     if folders == [Path(which).expanduser()]:
         raise storage.not_whole(*passed_over[0])
-    raise CheckpointError(
-        Problem(
-            found="there is no whole checkpoint to resume from"
-            + "".join(f"\n      {path.name}: {why}" for path, why in passed_over),
-            where=str(output_dir if str(which) == "latest" else which),
-            fix="check training.output_dir, or start without resuming in a new one",
-        )
-    )
+    reasons = "".join(f"\n      {path.name}: {why}" for path, why in passed_over)
+    where = str(output_dir if str(which) == "latest" else which)
+    fix = "check training.output_dir, or start without resuming in a new one"
+    raise CheckpointError(Problem(f"there is no whole checkpoint to resume from{reasons}", where, fix=fix))
 
 
 def damage(folder: Path, part: int = 0, parts: int = 1) -> str:
-    """What was changed of a checkpoint since it was written; empty when nothing was. Reads every byte.
-
-    Args:
-        part: which share of the files is read.
-        parts: number of shares.
-    """
+    """What was changed of a checkpoint since it was written; empty when nothing was. Reads every byte of share `part`."""
     try:
         document = parse_document(folder)
         largest_first = sorted(document.files, key=lambda name: (-document.files[name].size, name))
@@ -93,7 +77,7 @@ def _newest_first(which: str | Path, output_dir: Path, put_back: bool) -> list[P
             storage.put_back_replaced(output_dir)
         except OSError as error:
             logger.warning("a checkpoint that a killed save had put aside could not be put back: %s", error)
-    return storage.checkpoints(output_dir)
+    return storage.checkpoints(output_dir)[::-1]
 
 
 def _from_main(act: Callable[[], _T]) -> _T:

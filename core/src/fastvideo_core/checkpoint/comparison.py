@@ -27,12 +27,10 @@ def compare_states(stored: Mapping[str, Any], live: Mapping[str, Any], *, data: 
         kept, now = stored["optimizers"][role], live["optimizers"][role]
         for name in _both(kept, now):
             problems += _compare_groups(kept[name]["param_groups"], now[name]["param_groups"], optimizer_of(role, name))
-    if data and stored["dataloader"] is not None and live["dataloader"] is None:
-        found = "it holds the position in the data, but this run's dataloader cannot resume"
-        problems.append(Problem(found, fix=_OTHER_RUN))
-    if data and stored["dataloader"] is None and live["dataloader"] is not None:
-        found = "it holds no position in the data, but this run's dataloader needs one"
-        problems.append(Problem(found, fix=_OTHER_RUN))
+    if data and (stored["dataloader"] is None) != (live["dataloader"] is None):
+        no_position = "it holds no position in the data, but this run's dataloader needs one"
+        no_reader = "it holds the position in the data, but this run's dataloader cannot resume"
+        problems.append(Problem(no_position if stored["dataloader"] is None else no_reader, fix=_OTHER_RUN))
     return problems
 
 
@@ -73,8 +71,7 @@ def _compare_groups(stored: list[Any], live: list[Any], where: str) -> list[Prob
     return problems
 
 
-def _both(stored: Iterable[str], live: Iterable[str]) -> list[str]:
-    stored = set(stored)
+def _both(stored: Mapping[str, Any], live: Mapping[str, Any]) -> list[str]:
     return [name for name in live if name in stored]
 
 

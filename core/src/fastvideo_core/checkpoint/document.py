@@ -21,7 +21,8 @@ DOCUMENT = "state.json"
 SUM = "state.json.sum"
 
 _BLOCK = 2**20
-_DAMAGED = "use another checkpoint; this one is damaged"
+_CHANGED = "was changed since it was written"
+DAMAGED = "use another checkpoint; this one is damaged"
 
 _Count = Annotated[int, Field(ge=0, lt=2**63)]
 
@@ -42,13 +43,12 @@ class StoredFile(BaseModel):
 class CheckpointDocument(BaseModel):
     """What state.json holds; it is written last.
 
-    Attributes:
-        format: version of the layout.
+    Args:
         step: optimizer steps done.
         world_size: processes that wrote it.
         versions: of fastvideo-core, torch and the plug-ins.
         files: every other file, by path inside the folder.
-        state: the run's state with references to its tensors, see `tree.split`.
+        state: the skeleton of the run's state, see `tree.split`.
     """
 
     model_config = ConfigDict(strict=True, frozen=True)
@@ -86,7 +86,7 @@ def parse_document(folder: Path) -> CheckpointDocument:
         text = path.read_bytes()
         signed = (folder / SUM).is_file()
         if signed and (folder / SUM).read_bytes() != _sum_of(text):
-            raise _changed(path)
+            raise _damaged(path, _CHANGED)
         content = json.loads(text)
         if isinstance(content, dict) and type(content.get("format")) is int and content["format"] != FORMAT:
             raise _other_format(folder, content)
@@ -135,48 +135,28 @@ def checksum(path: Path) -> int:
     return total
 
 
-def read_checked(folder: Path, name: str, document: CheckpointDocument) -> bytes:
-    """A file of a checkpoint, after `check_files`."""
-    check_files(folder, [name], document)
-    with foreign_file(folder / name, "part of a checkpoint", CheckpointError, _DAMAGED):
-        return (folder / name).read_bytes()
-
-
 def check_files(folder: Path, names: Iterable[str], document: CheckpointDocument) -> None:
-    """Reads files of a checkpoint to see that each is what was written.
-
-    Raises:
-        CheckpointError: one cannot be read, or was changed since.
-    """
+    """Reads files of a checkpoint; raises CheckpointError when one cannot be read or is not what was written."""
     for name in names:
-        with foreign_file(folder / name, "part of a checkpoint", CheckpointError, _DAMAGED):
+        with foreign_file(folder / name, "part of a checkpoint", CheckpointError, DAMAGED):
             if name not in document.files:
                 raise _damaged(folder / name, f"{DOCUMENT} does not list it")
             if checksum(folder / name) != document.files[name].crc32:
-                raise _changed(folder / name)
+                raise _damaged(folder / name, _CHANGED)
 
 
 def _sum_of(content: bytes) -> bytes:
     return StoredFile(size=len(content), crc32=zlib.crc32(content)).model_dump_json().encode()
 
 
-def _changed(path: Path) -> CheckpointError:
-    return _damaged(path, "was changed since it was written")
-
-
 def _damaged(path: Path, found: str) -> CheckpointError:
-    return CheckpointError(Problem(found, str(path), fix=_DAMAGED))
+    return CheckpointError(Problem(found, str(path), fix=DAMAGED))
 
 
 def _other_format(folder: Path, content: dict[str, Any]) -> OtherFormatError:
     versions = content.get("versions")
     writer = str(versions.get("fastvideo-core", "")) if isinstance(versions, dict) else ""
-    return OtherFormatError(
-        Problem(
-            found=f"the checkpoint has format {content['format']}, written by fastvideo-core {writer or 'another version'}",
-            where=str(folder),
-            allowed=f"format {FORMAT}",
-            fix="resume or export it with the version that wrote it"
-            + (f": pip install fastvideo-core=={writer}" if content["format"] > FORMAT else "; or start a new run"),
-        )
-    )
+    found = f"the checkpoint has format {content['format']}, written by fastvideo-core {writer or 'another version'}"
+    other = f": pip install fastvideo-core=={writer}" if content["format"] > FORMAT else "; or start a new run"
+    fix = f"resume or export it with the version that wrote it{other}"
+    return OtherFormatError(Problem(found, str(folder), f"format {FORMAT}", fix))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +14,18 @@ from torch import Tensor
 
 from fastvideo_core import __version__
 from fastvideo_core.checkpoint import storage
-from fastvideo_core.checkpoint.background import Background, HostCopies
+from fastvideo_core.checkpoint.background import HostCopies, Writing
 from fastvideo_core.checkpoint.choice import Choice, choose
-from fastvideo_core.checkpoint.document import FORMAT, CheckpointDocument, StoredFile, read_checked, write_document
+from fastvideo_core.checkpoint.document import DAMAGED, FORMAT, CheckpointDocument, check_files, synced, write_document
 from fastvideo_core.checkpoint.rank_state import OwnState, separate, with_own_state
 from fastvideo_core.checkpoint.rng_state import collect_rng, restore_rng, rng_of_other_world
 from fastvideo_core.checkpoint.storage import CheckpointWriteError
 from fastvideo_core.checkpoint.tensors import StoredTensors, save_file, write_tensors
 from fastvideo_core.checkpoint.training_state import RunCallbacks, RunState
-from fastvideo_core.checkpoint.tree import Json, split
+from fastvideo_core.checkpoint.tree import split
 from fastvideo_core.contracts.method import DistillMethod
 from fastvideo_core.distributed import context
-from fastvideo_core.distributed.agreement import Crew
+from fastvideo_core.distributed.agreement import Crew, PartError
 from fastvideo_core.errors import CheckpointError, Problem, foreign_file
 
 logger = logging.getLogger(__name__)
@@ -34,31 +34,11 @@ _PATIENCE = 60.0
 """Seconds for which a failing process waits for a checkpoint that it writes together with others."""
 
 
-@dataclass(frozen=True)
-class _Snapshot:
-    """What one checkpoint holds; `tensors` stay as they are until it is written."""
-
-    step: int
-    tensors: Mapping[str, Tensor]
-    skeleton: Json
-    rng: dict[str, Tensor]
-    own: OwnState | None
-
-
-@dataclass(frozen=True)
-class _Writing:
-    """A checkpoint on its way to the disk."""
-
-    target: Path
-    step: int
-    work: Background
-
-
+@dataclass(eq=False)
 class CheckpointManager:
     """Saves a run's state every so many steps, and restores it.
 
     Args:
-        output_dir: the run's folder.
         every: steps between checkpoints for `is_due`; with 0 none is.
         keep: how many of the newest stay; 0 keeps all.
         config_yaml: the resolved run.yaml, stored beside the state.
@@ -68,33 +48,24 @@ class CheckpointManager:
         new_data: a resumed run starts its data afresh.
     """
 
-    def __init__(
-        self,
-        output_dir: str | Path,
-        *,
-        every: int,
-        keep: int,
-        config_yaml: str,
-        versions: Mapping[str, str],
-        background: bool = False,
-        skip_errors: bool = False,
-        new_data: bool = False,
-    ) -> None:
-        self.output_dir = Path(output_dir)
-        self.every = every
-        self.keep = keep
-        self._config_yaml = config_yaml
-        self.versions = {"fastvideo-core": __version__, "torch": str(torch.__version__), **versions}
-        self._background = background
-        self._skip_errors = skip_errors
-        self._new_data = new_data
+    output_dir: Path
+    _: KW_ONLY
+    every: int
+    keep: int
+    config_yaml: str
+    versions: dict[str, str]
+    background: bool = False
+    skip_errors: bool = False
+    new_data: bool = False
+
+    def __post_init__(self) -> None:
+        self.versions = {"fastvideo-core": __version__, "torch": str(torch.__version__), **self.versions}
         self._run: RunState | None = None
         self._crew: Crew | None = None
         self._copies = HostCopies()
-        self._writing: _Writing | None = None
-        self._failures = 0
+        self._writing: Writing | None = None
         self._failure: CheckpointWriteError | None = None  # of the newest checkpoint
-        self._logged_failure: int | None = None  # its step
+        self._logged_failures: set[int] = set()  # their steps
         self._saved_step: int | None = None
         self._choice: Choice | None = None
         self._rng: dict[str, Tensor] | None = None
@@ -103,7 +74,7 @@ class CheckpointManager:
     def attach(self, method: DistillMethod, callbacks: RunCallbacks, dataloader: Iterable[Any]) -> None:
         """The live objects that `save` reads and `load` writes; also clears away what a killed save left, and puts aside
         checkpoints that are not whole and were passed over."""
-        self._run = RunState(method, callbacks, dataloader, self._new_data)
+        self._run = RunState(method, callbacks, dataloader, self.new_data)
         self._crew = self._crew or Crew()
         if context.is_main_process():
             storage.clean_leftovers(self.output_dir)
@@ -131,18 +102,24 @@ class CheckpointManager:
         if step == self._saved_step:
             return target
         earlier = self._end_writing()
-        run, crew = self._attached(), self._crew
-        assert crew is not None
+        run, crew = self._attached()
         tensors, skeleton, own = separate(*split(run.collect()), crew.group)
-        if self._background:
+        if self.background:
             tensors = self._copies.take(tensors)
-        snapshot = _Snapshot(step, tensors, skeleton, collect_rng(run.method), own)
+        rng = collect_rng(run.method)
+        document = CheckpointDocument(
+            format=FORMAT,
+            step=step,
+            world_size=context.world_size(),
+            versions=self.versions,
+            files={},
+            state=skeleton,
+        )
         self._saved_step = step
-        work = Background(lambda: self._write(target, snapshot, crew), threaded=self._background)
-        self._writing = _Writing(target, step, work)
-        waits = not self._background or (earlier is not None and not self._skip_errors)
+        self._writing = Writing(step, lambda: self._write(document, tensors, rng, own), threaded=self.background)
+        waits = not self.background or (earlier is not None and not self.skip_errors)
         failure = self._end_writing() if waits else None
-        if self._skip_errors:
+        if self.skip_errors:
             return target
         if failure is not None:
             raise failure from earlier
@@ -156,14 +133,14 @@ class CheckpointManager:
         writing = self._writing
         if writing is None:
             return
-        if writing.work.succeeded():
+        if writing.succeeded():
             self._end_writing()
-        elif writing.work.failed() and self._skip_errors:
+        elif writing.failed() and self.skip_errors:
             self._log_failure(writing)
 
     def must_save(self) -> bool:
         """Whether this process knows that the run must end with a checkpoint, as the one before could not be written."""
-        return self._writing is not None and self._writing.work.failed() and not self._skip_errors
+        return self._writing is not None and self._writing.failed() and not self.skip_errors
 
     def finish(self) -> None:
         """Waits for the checkpoint that is being written. Collective.
@@ -181,8 +158,9 @@ class CheckpointManager:
         if writing is None:
             return
         try:
-            if not writing.work.wait(None if context.world_size() == 1 else _PATIENCE):
-                logger.error("%s is not complete: other processes are gone", writing.target)
+            if not writing.wait(None if context.world_size() == 1 else _PATIENCE):
+                target = storage.checkpoint_path(self.output_dir, writing.step)
+                logger.error("%s is not complete: other processes are gone", target)
         except Exception as error:
             logger.error("%s", error)
 
@@ -192,56 +170,75 @@ class CheckpointManager:
         if writing is None:
             return None
         try:
-            writing.work.wait()
+            writing.wait()
         except CheckpointWriteError as error:
             self._saved_step, self._failure = None, error
-            if self._skip_errors:
+            if self.skip_errors:
                 self._log_failure(writing)
             return error
         self._failure = None
         if context.is_main_process():
-            self._attached().callbacks.hook.checkpoint_saved(path=writing.target, step=writing.step)
+            target = storage.checkpoint_path(self.output_dir, writing.step)
+            self._attached()[0].callbacks.hook.checkpoint_saved(path=target, step=writing.step)
         return None
 
-    def _log_failure(self, writing: _Writing) -> None:
-        """Once for each checkpoint, by the main process."""
-        if writing.step == self._logged_failure or not context.is_main_process():
+    def _log_failure(self, writing: Writing) -> None:
+        if writing.step in self._logged_failures or not context.is_main_process():
             return
-        self._logged_failure = writing.step
-        self._failures += 1
+        self._logged_failures.add(writing.step)
         logger.error(
             "%s\n    training goes on (training.on_checkpoint_error: skip); checkpoints that could not be written: %d",
-            writing.work.error,
-            self._failures,
+            writing.error,
+            len(self._logged_failures),
         )
 
-    def _write(self, target: Path, snapshot: _Snapshot, crew: Crew) -> None:
-        def write(folder: Path) -> list[Path]:
+    def _write(
+        self,
+        document: CheckpointDocument,
+        tensors: Mapping[str, Tensor],
+        rng: dict[str, Tensor],
+        own_state: OwnState | None,
+    ) -> None:
+        """Writes a folder beside the checkpoint's place and puts it there when all processes have done their parts.
+
+        Raises:
+            CheckpointWriteError: on every process; nothing of the attempt is left.
+        """
+        _, crew = self._attached()
+        target = storage.checkpoint_path(self.output_dir, document.step)
+        aside = storage.aside_of(target)
+        written = {}
+
+        def write_part() -> None:
             self._copies.wait()
-            files = write_tensors(folder / storage.TENSORS, snapshot.tensors, crew.group)
-            files.append(folder / storage.rng_name(context.rank()))
-            save_file(snapshot.rng, files[-1])
-            if snapshot.own is not None:
-                tensors, metadata = snapshot.own
-                files.append(folder / storage.own_state_name(context.rank()))
-                save_file(tensors, files[-1], metadata)
+            files = write_tensors(aside / storage.TENSORS, tensors, crew.group)
+            files.append(save_file(rng, aside / storage.rng_name(context.rank())))
+            if own_state is not None:
+                own, metadata = own_state
+                files.append(save_file(own, aside / storage.own_state_name(context.rank()), metadata))
             if context.is_main_process():
-                files.append(folder / storage.RUN_CONFIG)
-                files[-1].write_text(self._config_yaml)
-            return files
+                files.append(aside / storage.RUN_CONFIG)
+                files[-1].write_text(self.config_yaml)
+            written.update({file.relative_to(aside).as_posix(): synced(file) for file in files})
 
-        def seal(folder: Path, files: dict[str, StoredFile]) -> None:
-            document = CheckpointDocument(
-                format=FORMAT,
-                step=snapshot.step,
-                world_size=context.world_size(),
-                versions=dict(self.versions),
-                files=files,
-                state=snapshot.skeleton,
-            )
-            write_document(folder, document)
+        def publish() -> None:
+            write_document(aside, document.model_copy(update={"files": all_files}))
+            storage.publish(aside, target)
 
-        storage.write_aside(target, crew, write, seal)
+        try:
+            crew.do(lambda: storage.make_empty(aside), main_only=True)
+            crew.do(write_part)
+            all_files = {name: file for one in crew.gather(written) for name, file in one.items()}
+            crew.do(publish, main_only=True)
+        except PartError as error:
+            where = str(target) if context.world_size() == 1 else f"{target} (process {error.failure.rank})"
+            found = f"the checkpoint could not be written: {error.failure.text}"
+            advice = "free space or make the folder writable; " if error.failure.by_system else ""
+            problem = Problem(found, where, fix=f"{advice}earlier checkpoints are intact")
+            raise CheckpointWriteError(problem) from (error.__cause__ or error)
+        finally:
+            if context.is_main_process():
+                storage.remove(aside)
         if context.is_main_process():
             storage.remove_oldest(self.output_dir, self.keep, target)
 
@@ -261,7 +258,7 @@ class CheckpointManager:
         if self._choice is not None:
             self.load(self._choice.path)
 
-    def load(self, path: str | Path) -> int:
+    def load(self, folder: Path) -> int:
         """Restores everything from a checkpoint and returns the step after which it was saved.
 
         To be called after `train_start` of the callbacks. Whatever draws random numbers between this and the first
@@ -270,11 +267,11 @@ class CheckpointManager:
         Raises:
             CheckpointError: it is incomplete, damaged, of another format or of another run.
         """
-        run, folder = self._attached(), Path(path)
+        run, _ = self._attached()
         if self._choice is None or self._choice.path != folder:
             choose(folder, self.output_dir)  # whose files nobody has looked at
         document = storage.read_document(folder)
-        skeleton, own = with_own_state(folder, document, new_data=self._new_data)
+        skeleton, own = with_own_state(folder, document, new_data=self.new_data)
         if document.world_size == context.world_size():
             rng = _read_rng(folder, document, context.rank())
         else:
@@ -291,7 +288,7 @@ class CheckpointManager:
             self.restore_rng()
         if folder.resolve().parent == self.output_dir.resolve():
             self._saved_step = document.step
-        if later := storage.later_checkpoints(self.output_dir, document.step):
+        if later := storage.checkpoints(self.output_dir, after=document.step):
             logger.warning(
                 "going on from step %d, but %s has later checkpoints (%s): `latest` means those until this run passes "
                 "them; remove them if they are not needed",
@@ -304,16 +301,16 @@ class CheckpointManager:
     def restore_rng(self) -> None:
         """Sets all random generators once more as the loaded checkpoint has them; without one, nothing happens."""
         if self._rng is not None:
-            restore_rng(self._attached().method, self._rng, self._rng_source)
+            restore_rng(self._attached()[0].method, self._rng, self._rng_source)
 
-    def _attached(self) -> RunState:
-        if self._run is None:
+    def _attached(self) -> tuple[RunState, Crew]:
+        if self._run is None or self._crew is None:
             raise RuntimeError("attach(method, callbacks, dataloader) comes before saving and loading")
-        return self._run
+        return self._run, self._crew
 
 
 def _read_rng(folder: Path, document: CheckpointDocument, rank: int) -> dict[str, Tensor]:
     name = storage.rng_name(rank)
-    content = read_checked(folder, name, document)
-    with foreign_file(folder / name, "random state", CheckpointError, "use another checkpoint; this one is damaged"):
-        return safetensors.torch.load(content)
+    check_files(folder, [name], document)
+    with foreign_file(folder / name, "random state", CheckpointError, DAMAGED):
+        return safetensors.torch.load_file(folder / name)

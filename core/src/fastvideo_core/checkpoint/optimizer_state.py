@@ -30,19 +30,16 @@ def collect_optimizer(optimizer: Optimizer, names: Mapping[int, str], where: str
     Raises:
         TypeError: the optimizer has a parameter without a name, or state that belongs to no parameter.
     """
-    groups, state, seen = [], {}, 0
+    groups, state = [], {}
     for group in optimizer.param_groups:
-        fqns = []
         for index, parameter in enumerate(group["params"]):
             if id(parameter) not in names:
                 shape = list(parameter.shape)
                 raise TypeError(f"{where}: its parameter {index} of shape {shape} belongs to no role")
-            fqns.append(names[id(parameter)])
             if parameter in optimizer.state:
-                state[fqns[-1]] = dict(optimizer.state[parameter])
-                seen += 1
-        groups.append({"params": fqns, **{key: value for key, value in group.items() if key != "params"}})
-    if seen != len(optimizer.state):
+                state[names[id(parameter)]] = dict(optimizer.state[parameter])
+        groups.append({**group, "params": [names[id(parameter)] for parameter in group["params"]]})
+    if len(state) != len(optimizer.state):
         raise TypeError(f"{where}: {type(optimizer).__name__} keeps state that belongs to none of its parameters")
     return {"param_groups": groups, "state": state}
 
@@ -81,36 +78,21 @@ def restore_scheduler(scheduler: LRScheduler, stored: dict[str, Any], where: str
     """
     scheduler.load_state_dict(stored)
     groups = scheduler.optimizer.param_groups
+    then = [group["lr"] for group in groups]
     bases = [group.get("initial_lr", group["lr"]) for group in groups]
     changed = not _same(bases, stored.get("base_lrs", bases))
     scheduler.base_lrs = bases
     if not isinstance(scheduler, LambdaLR):
         if changed:
-            rates = [group["lr"] for group in groups]
-            logger.warning("%s: a %s goes on from %s, not anew", where, type(scheduler).__name__, rates)
+            logger.warning("%s: a %s goes on from %s, not anew", where, type(scheduler).__name__, then)
         return
-    then = [group["lr"] for group in groups]
     for group, base, factor in zip(groups, bases, scheduler.lr_lambdas, strict=True):
         group["lr"] = base * factor(scheduler.last_epoch)
     scheduler._last_lr = [group["lr"] for group in groups]
     if scheduler._last_lr != then:
-        logger.warning(
-            "%s: this run's schedule counts from the first step on: the rate is %s (by the checkpoint's it was %s)",
-            where,
-            _listed(scheduler._last_lr),
-            _listed(then),
-        )
-
-
-def _listed(rates: list[Any]) -> str:
-    return ", ".join(dict.fromkeys(f"{float(rate):.3g}" for rate in rates))
-
-
-def _log_change(where: str, key: str, then: Any, now: Any) -> None:
-    name = "learning rate" if key in ("lr", "initial_lr") else key
-    logger.warning(
-        "%s: %s was %s in the checkpoint; this run's configuration says %s, and counts", where, name, then, now
-    )
+        now, before = (", ".join(dict.fromkeys(f"{float(one):.3g}" for one in lr)) for lr in (scheduler._last_lr, then))
+        counts = "this run's schedule counts from the first step on"
+        logger.warning("%s: %s: the rate is %s (by the checkpoint's it was %s)", where, counts, now, before)
 
 
 def memory_of_optimizer(optimizer: Optimizer, stored: dict[str, Any], names: Mapping[int, str]) -> dict[str, Any]:
@@ -130,6 +112,12 @@ def memory_of_optimizer(optimizer: Optimizer, stored: dict[str, Any], names: Map
                     memory = torch.empty(value.shape, dtype=value.dtype, device=device)
                 state.setdefault(names[id(parameter)], {})[key] = memory
     return {"state": state}
+
+
+def _log_change(where: str, key: str, then: Any, now: Any) -> None:
+    name = "learning rate" if key in ("lr", "initial_lr") else key
+    found = f"{where}: {name} was {then} in the checkpoint; this run's configuration says {now}, and counts"
+    logger.warning("%s", found)
 
 
 def _same(one: Any, other: Any) -> bool:

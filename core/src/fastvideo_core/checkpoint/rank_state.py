@@ -7,7 +7,7 @@ import json
 import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import safetensors
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from fastvideo_core.checkpoint import storage
-from fastvideo_core.checkpoint.document import CheckpointDocument, check_files
+from fastvideo_core.checkpoint.document import DAMAGED, CheckpointDocument, check_files
 from fastvideo_core.checkpoint.tree import Json, references
 from fastvideo_core.distributed import context
 from fastvideo_core.errors import CheckpointError, ContractError, Problem, foreign_file
@@ -31,6 +31,13 @@ _DATA: _Place = ("dataloader",)
 _DEPTHS = {"method": 1, "callbacks": 2, "dataloader": 0}
 """Sections that may differ from process to process, and how deep their entries lie: a key of the method, a key of a callback, the
 whole dataloader. All other sections are the same on all processes."""
+
+
+class _Digest(NamedTuple):
+    """What tells an entry from another, and whether it has a sharded tensor."""
+
+    sha256: str
+    sharded: bool
 
 
 def separate(
@@ -48,25 +55,29 @@ def separate(
     if group is None:
         return tensors, skeleton, None
     assert isinstance(skeleton, dict)
-    entries = {
-        place: node for name, depth in _DEPTHS.items() for place, node in _entries((name,), skeleton[name], depth)
-    }
-    digests: list[dict[_Place, tuple[str, bool]]] = [{}] * dist.get_world_size(group)
+    entries: dict[_Place, Json] = {}
+    for section, depth in _DEPTHS.items():
+        entries.update(_entries((section,), skeleton[section], depth))
+    digests: list[dict[_Place, _Digest]] = [{}] * dist.get_world_size(group)
     dist.all_gather_object(digests, {place: _digest(node, tensors) for place, node in entries.items()}, group=group)
     places = sorted({place for one in digests for place in one})
     differing = [place for place in places if len({one.get(place) for one in digests}) > 1]
-    if mixed := [place for place in differing if any(one.get(place, ("", False))[1] for one in digests)]:
+    if mixed := [place for place in differing if any(one[place].sharded for one in digests if place in one)]:
         fix = "keep what differs under a key of its own, or make it the same on all of them"
         found = "a sharded tensor is kept together with something that is not the same on all processes"
         raise ContractError([Problem(found, _told(place), fix=fix) for place in mixed])
     if not differing:
         return tensors, skeleton, None
-    own = {place: entries[place] for place in differing if place in entries}
     shared: Json = skeleton
-    for place in own:
+    copies: dict[str, Tensor] = {}
+    own = [(place, entries[place]) for place in differing if place in entries]
+    for place, node in own:
         shared = _without(shared, place)
-    keys = {key for node in own.values() for key in references(node)}
-    return {key: value for key, value in tensors.items() if key not in keys}, shared, _content(differing, own, tensors)
+        for key in references(node):
+            copies[key] = torch.empty_like(tensors[key], device="cpu", memory_format=torch.contiguous_format)
+            copies[key].copy_(tensors[key])
+    metadata = {"state": json.dumps({"differing": differing, "own": own}, allow_nan=False)}
+    return {key: tensor for key, tensor in tensors.items() if key not in copies}, shared, (copies, metadata)
 
 
 def with_own_state(
@@ -83,49 +94,34 @@ def with_own_state(
     Raises:
         CheckpointError: the file is damaged; or the position in the data is each process's own, and they were others.
     """
-    world_size = world_size or context.world_size()
-    same_world = document.world_size == world_size
-    name = storage.own_state_name(context.rank() if same_world else 0)
+    now, then = world_size or context.world_size(), document.world_size
+    name = storage.own_state_name(context.rank() if now == then else 0)
     if name not in document.files:
         return document.state, {}
-    path = folder / name
     check_files(folder, [name], document)
-    with foreign_file(path, "state of one process", CheckpointError, "use another checkpoint; this one is damaged"):
-        with safetensors.safe_open(str(path), framework="pt") as file:
+    with foreign_file(folder / name, "state of one process", CheckpointError, DAMAGED):
+        with safetensors.safe_open(str(folder / name), framework="pt") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - it cannot be iterated over
             stored = json.loads(file.metadata()["state"])
         differing = [tuple(place) for place in stored["differing"]]
         skeleton = document.state
         for place, node in stored["own"]:
             skeleton = _with(skeleton, tuple(place), node)
-    if not same_world:
-        counting = [place for place in differing if not (new_data and place == _DATA)]
-        _check_other_world(folder, document, counting, world_size)
-    return skeleton, tensors
-
-
-def _check_other_world(folder: Path, document: CheckpointDocument, differing: list[_Place], now: int) -> None:
-    then = document.world_size
-    if _DATA in differing:
-        raise CheckpointError(
-            Problem(
-                found=f"its dataloader had a state of its own on each of {then} processes; this run has {now}",
-                where=str(folder),
-                allowed=f"{then} processes, or a dataloader whose state is the same on all of them",
-                fix=f"resume with {then} processes, or start the data afresh: --resume latest --new-data",
-            )
+    if new_data:
+        differing = [place for place in differing if place != _DATA]
+    if now != then and _DATA in differing:
+        found = f"its dataloader had a state of its own on each of {then} processes; this run has {now}"
+        allowed = f"{then} processes, or a dataloader whose state is the same on all of them"
+        fix = f"resume with {then} processes, or start the data afresh: --resume latest --new-data"
+        raise CheckpointError(Problem(found, str(folder), allowed, fix))
+    if now != then and differing:
+        logger.warning(
+            "%s was not the same on the %d processes that wrote the checkpoint: this run, of another number, goes on with "
+            "that of process 0",
+            "; ".join(map(_told, differing)),
+            then,
         )
-    if not differing:
-        return
-    logger.warning(
-        "%s was not the same on the %d processes that wrote the checkpoint: this run, of another number, goes on with "
-        "that of process 0",
-        "; ".join(map(_told, differing)),
-        then,
-    )
-
-
-# --- entries ----------------------------------------------------------------------------------------------------------
+    return skeleton, tensors
 
 
 def _entries(place: _Place, node: Json, depth: int) -> Iterator[tuple[_Place, Json]]:
@@ -136,8 +132,8 @@ def _entries(place: _Place, node: Json, depth: int) -> Iterator[tuple[_Place, Js
         yield place, node
 
 
-def _digest(node: Json, tensors: Mapping[str, Tensor]) -> tuple[str, bool]:
-    """What tells an entry from another (of sharded tensors only their form), and whether it has a sharded tensor."""
+def _digest(node: Json, tensors: Mapping[str, Tensor]) -> _Digest:
+    """Of sharded tensors only their form counts."""
     digest, sharded = hashlib.sha256(json.dumps(node).encode()), False
     for key in references(node):
         tensor = tensors[key]
@@ -146,16 +142,7 @@ def _digest(node: Json, tensors: Mapping[str, Tensor]) -> tuple[str, bool]:
             sharded = True
         else:
             digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest(), sharded
-
-
-def _content(differing: list[_Place], own: Mapping[_Place, Json], tensors: Mapping[str, Tensor]) -> OwnState:
-    copies = {
-        key: torch.empty_like(tensors[key], device="cpu", memory_format=torch.contiguous_format).copy_(tensors[key])
-        for node in own.values()
-        for key in references(node)
-    }
-    return copies, {"state": json.dumps({"differing": differing, "own": list(own.items())}, allow_nan=False)}
+    return _Digest(digest.hexdigest(), sharded)
 
 
 def _without(tree: Json, place: _Place) -> Json:
@@ -169,9 +156,9 @@ def _with(tree: Any, place: _Place, node: Json) -> Json:
 
 
 def _told(place: _Place) -> str:
-    if place[0] == "callbacks" and len(place) > 1:
-        key = f"'{place[2]}' of " if len(place) > 2 else ""
-        return f"{key}the state of callback '{place[1]}'"
-    if place[0] == "method":
-        return f"'{place[1]}' of the method's state" if len(place) > 1 else "the method's state"
-    return f"the state of the {place[0]}"
+    section, *keys = place
+    if section == "callbacks" and keys:
+        return "".join(f"'{key}' of " for key in keys[1:]) + f"the state of callback '{keys[0]}'"
+    if section == "method":
+        return "".join(f"'{key}' of " for key in keys) + "the method's state"
+    return f"the state of the {section}"

@@ -25,21 +25,14 @@ def collect_rng(method: DistillMethod) -> dict[str, Tensor]:
 
 
 def restore_rng(method: DistillMethod, state: dict[str, Tensor], where: str) -> None:
-    """Sets every generator as `collect_rng` found it.
-
-    Raises:
-        CheckpointError: the adapter's generators are others than those of the checkpoint.
-    """
+    """Sets every generator as `collect_rng` found it; raises CheckpointError when the adapter has others now."""
     generators = _generators(method)
     stored = {name.removeprefix(_ADAPTER) for name in state if name.startswith(_ADAPTER)}
     if stored != set(generators):
-        raise CheckpointError(
-            Problem(
-                found=f"it holds the adapter's random generators {_listed(stored)}; this run has {_listed(generators)}",
-                where=where,
-                fix="resume with the version of the model family that wrote the checkpoint",
-            )
-        )
+        then, now = (", ".join(sorted(names)) or "none" for names in (stored, generators))
+        found = f"it holds the adapter's random generators {then}; this run has {now}"
+        fix = "resume with the version of the model family that wrote the checkpoint"
+        raise CheckpointError(Problem(found, where, fix=fix))
     method.rng.load_state_dict(
         {name.removeprefix(_METHOD): value for name, value in state.items() if name.startswith(_METHOD)}
     )
@@ -51,14 +44,10 @@ def restore_rng(method: DistillMethod, state: dict[str, Tensor], where: str) -> 
 
 
 def rng_of_other_world(method: DistillMethod, rank_0: dict[str, Tensor], step: int) -> dict[str, Tensor]:
-    """The random state of this process for a checkpoint that another number of processes wrote, for `restore_rng`.
+    """The random state of this process for a checkpoint of `step` that another number of processes wrote, for `restore_rng`.
 
-    Shared streams go on where they were. Everything that differs by rank starts anew from (seed, step, number
+    Shared streams go on where `rank_0` had them. Everything that differs by rank starts anew from (seed, step, number
     of data ranks, data rank, name): no numbers of before are drawn again, and resuming twice gives the same run.
-
-    Args:
-        rank_0: what the checkpoint's rank 0 had.
-        step: of the checkpoint.
     """
     generators = _generators(method)
     state = {}
@@ -82,7 +71,3 @@ def rng_of_other_world(method: DistillMethod, rank_0: dict[str, Tensor], step: i
 
 def _generators(method: DistillMethod) -> dict[str, torch.Generator]:
     return method.adapter.get_rng_generators() if isinstance(method.adapter, HasRngGenerators) else {}
-
-
-def _listed(names: object) -> str:
-    return ", ".join(sorted(names)) or "none"  # type: ignore[call-overload]

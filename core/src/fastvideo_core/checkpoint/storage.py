@@ -6,20 +6,10 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from fastvideo_core.checkpoint.document import DOCUMENT as DOCUMENT
-from fastvideo_core.checkpoint.document import (
-    CheckpointDocument,
-    OtherFormatError,
-    StoredFile,
-    parse_document,
-    sync,
-    synced,
-)
-from fastvideo_core.distributed import context
-from fastvideo_core.distributed.agreement import Crew, PartError
+from fastvideo_core.checkpoint.document import CheckpointDocument, OtherFormatError, parse_document, sync
 from fastvideo_core.errors import CheckpointError, FastVideoError, Problem
 
 logger = logging.getLogger(__name__)
@@ -54,52 +44,42 @@ def own_state_name(rank: int) -> str:
 # --- writing ----------------------------------------------------------------------------------------------------------
 
 
-def write_aside(
-    target: Path,
-    crew: Crew,
-    write: Callable[[Path], Iterable[Path]],
-    seal: Callable[[Path, dict[str, StoredFile]], None],
-) -> None:
-    """Writes a folder beside `target` that becomes it, synced to disk, when all is well. Collective.
+def aside_of(target: Path) -> Path:
+    """The folder in which a checkpoint is written before `publish` puts it in its place."""
+    return target.with_name(f".{target.name}.tmp")
 
-    Args:
-        write: writes this process's part of the folder's files, and says which they are.
-        seal: done by the main process when it has the list of all files, by path inside.
 
-    Raises:
-        CheckpointWriteError: on every process; nothing of the attempt is left, and `target` is as it was.
-    """
-    aside = target.with_name(f".{target.name}.tmp")
-    own: dict[str, StoredFile] = {}
+def make_empty(aside: Path) -> None:
+    """Makes the folder; what an earlier attempt left in it is gone."""
+    aside.parent.mkdir(parents=True, exist_ok=True)
+    remove(aside)
+    aside.mkdir()
 
-    def make() -> None:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _remove(aside)
-        aside.mkdir()
 
-    def write_own() -> None:
-        own.update({path.relative_to(aside).as_posix(): synced(path) for path in write(aside)})
-
-    def publish(files: dict[str, StoredFile]) -> None:
-        seal(aside, files)
-        for folder, _, _ in os.walk(aside):
-            sync(Path(folder))
-        _replace(aside, target)
-
+def publish(aside: Path, target: Path) -> None:
+    """Puts a folder, once it is on the disk, in the place of `target`, which stays as it was when that fails."""
+    for folder, _, _ in os.walk(aside):
+        sync(Path(folder))
+    replaced = target.with_name(f".{target.name}.replaced")
+    if target.exists():
+        remove(replaced)
+        os.rename(target, replaced)
     try:
-        crew.do(make, main_only=True)
-        crew.do(write_own)
-        files = {name: file for one in crew.gather(own) for name, file in one.items()}
-        crew.do(lambda: publish(files), main_only=True)
-    except PartError as error:
-        where = str(target) if context.world_size() == 1 else f"{target} (process {error.failure.rank})"
-        fix = "free space or make the folder writable; earlier checkpoints are intact"
-        found = f"the checkpoint could not be written: {error.failure.text}"
-        problem = Problem(found, where, fix=fix if error.failure.by_system else "earlier checkpoints are intact")
-        raise CheckpointWriteError(problem) from (error.__cause__ or error)
-    finally:
-        if context.is_main_process():
-            _remove(aside)
+        os.rename(aside, target)
+    except OSError:
+        if replaced.exists():
+            os.rename(replaced, target)
+        raise
+    sync(target.parent)
+    remove(replaced)
+
+
+def remove(path: Path, *, strict: bool = False) -> None:
+    """Removes a folder, or a link in its place and nothing of what that leads to."""
+    if path.is_symlink():
+        path.unlink()
+    else:
+        shutil.rmtree(path, ignore_errors=not strict)
 
 
 def set_aside(path: Path) -> None:
@@ -118,12 +98,12 @@ def remove_oldest(output_dir: Path, keep: int, newest: Path) -> None:
     """Removes complete checkpoints, lowest step first, until `keep` are left; never `newest`. 0 keeps all."""
     if keep == 0:
         return
-    others = [path for _, path in _numbered(output_dir) if path != newest and not flaw(path)]
+    others = [path for path in checkpoints(output_dir) if path != newest and not flaw(path)]
     for path in others[: max(0, len(others) - (keep - 1))]:
         doomed = path.with_name(f".{path.name}.removed")
         try:
             os.rename(path, doomed)
-            _remove(doomed, strict=True)
+            remove(doomed, strict=True)
         except OSError as error:
             logger.warning("the old checkpoint %s could not be removed: %s", path, error.strerror)
 
@@ -141,39 +121,23 @@ def clean_leftovers(output_dir: Path) -> None:
     put_back_replaced(output_dir)
     for path in output_dir.glob(".checkpoint-*"):
         if _ASIDE.fullmatch(path.name):
-            _remove(path)
-
-
-def _replace(aside: Path, target: Path) -> None:
-    replaced = target.with_name(f".{target.name}.replaced")
-    if target.exists():
-        _remove(replaced)
-        os.rename(target, replaced)
-    try:
-        os.rename(aside, target)
-    except OSError:
-        if replaced.exists():
-            os.rename(replaced, target)
-        raise
-    sync(target.parent)
-    _remove(replaced)
-
-
-def _remove(path: Path, *, strict: bool = False) -> None:
-    """Removes a folder, or a link in its place and nothing of what that leads to."""
-    if path.is_symlink():
-        path.unlink()
-    else:
-        shutil.rmtree(path, ignore_errors=not strict)
+            remove(path)
 
 
 # --- finding and reading ----------------------------------------------------------------------------------------------
 
 
+def checkpoints(output_dir: Path, after: int = -1) -> list[Path]:
+    """The checkpoints of steps after `after`, whole or not, the oldest first."""
+    folders = [path for path in output_dir.iterdir() if path.is_dir()] if output_dir.is_dir() else []
+    found = sorted((int(name[1]), path) for path in folders if (name := _NAME.fullmatch(path.name)))
+    return [path for step, path in found if step > after]
+
+
 def is_checkpoint(path: str | Path) -> bool:
     """Whether `path` is a checkpoint's folder, or a run's folder with a checkpoint in it."""
     path = Path(path).expanduser()
-    return (path / DOCUMENT).is_file() or any((folder / DOCUMENT).is_file() for _, folder in _numbered(path))
+    return any((folder / DOCUMENT).is_file() for folder in (path, *checkpoints(path)))
 
 
 def resolve_checkpoint(path: str | Path) -> Path:
@@ -190,13 +154,8 @@ def resolve_checkpoint(path: str | Path) -> Path:
         if folder == Path(path).expanduser():
             raise not_whole(folder, why)
         logger.warning("%s is passed over: it is not whole (%s)", folder, why)
-    raise CheckpointError(
-        Problem(
-            found="there is no whole checkpoint in it",
-            where=str(path),
-            fix="check the path; it is the output_dir of a run that has saved",
-        )
-    )
+    fix = "check the path; it is the output_dir of a run that has saved"
+    raise CheckpointError(Problem("there is no whole checkpoint in it", str(path), fix=fix))
 
 
 def named_checkpoints(path: str | Path) -> list[Path]:
@@ -207,28 +166,13 @@ def named_checkpoints(path: str | Path) -> list[Path]:
     """
     path = Path(path).expanduser()
     if not path.exists():
-        raise CheckpointError(Problem("there is no such folder", where=str(path), fix="check the path"))
+        raise CheckpointError(Problem("there is no such folder", str(path), fix="check the path"))
     if found := checkpoints(path):
-        return found
+        return found[::-1]
     if _NAME.fullmatch(path.resolve().name) or (path / DOCUMENT).is_file():
         return [path]
-    raise CheckpointError(
-        Problem(
-            found="this is not a checkpoint, and holds none",
-            where=str(path),
-            allowed="a folder checkpoint-<step>, or the output_dir of a run that has some",
-        )
-    )
-
-
-def checkpoints(output_dir: Path) -> list[Path]:
-    """All checkpoints of a run, whole or not, the newest first."""
-    return [path for _, path in reversed(_numbered(output_dir))]
-
-
-def later_checkpoints(output_dir: Path, step: int) -> list[Path]:
-    """The checkpoints of steps after `step`."""
-    return [path for number, path in _numbered(output_dir) if number > step]
+    allowed = "a folder checkpoint-<step>, or the output_dir of a run that has some"
+    raise CheckpointError(Problem("this is not a checkpoint, and holds none", str(path), allowed))
 
 
 def flaw(folder: Path) -> str:
@@ -263,10 +207,3 @@ def read_document(folder: Path) -> CheckpointDocument:
 def not_whole(folder: Path, why: str) -> CheckpointError:
     """The error of a checkpoint that cannot be gone on from."""
     return CheckpointError(Problem(f"the checkpoint is not whole: {why}", str(folder), fix="use another checkpoint"))
-
-
-def _numbered(output_dir: Path) -> list[tuple[int, Path]]:
-    if not output_dir.is_dir():
-        return []
-    matches = ((_NAME.fullmatch(path.name), path) for path in output_dir.iterdir() if path.is_dir())
-    return sorted((int(match[1]), path) for match, path in matches if match)

@@ -27,18 +27,13 @@ from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
 from torch.distributed.checkpoint.storage import WriteResult
 from torch.futures import Future
 
+from fastvideo_core.checkpoint.document import DAMAGED
 from fastvideo_core.distributed import context
 from fastvideo_core.errors import CheckpointError, foreign_file
 
-_DAMAGED = "use another checkpoint; this one is damaged"
 
-
-def save_file(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
-    """Writes one safetensors file, with its folder, for all who may read the folder.
-
-    Raises:
-        OSError: the disk is full or read-only, or whatever else the system says.
-    """
+def save_file(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> Path:
+    """Writes one safetensors file, with its folder, for all who may read the folder; raises OSError. Returns `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         safetensors.torch.save_file(tensors, path, metadata)
@@ -47,6 +42,7 @@ def save_file(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] |
             raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
         raise
     path.chmod(path.parent.stat().st_mode & 0o666)  # safetensors makes files that their owner alone may read
+    return path
 
 
 def write_tensors(folder: Path, tensors: Mapping[str, Tensor], group: dist.ProcessGroup | None = None) -> list[Path]:
@@ -100,11 +96,7 @@ class _Writer(HuggingFaceStorageWriter):
 
 
 class StoredTensors(HuggingFaceStorageReader):
-    """The tensors that `write_tensors` has put into a folder, whatever number of processes did.
-
-    Args:
-        folder: the folder.
-    """
+    """The tensors that `write_tensors` has put into a folder, whatever number of processes did."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(str(folder))
@@ -112,11 +104,7 @@ class StoredTensors(HuggingFaceStorageReader):
 
     @property
     def index(self) -> dict[str, TensorStorageMetadata]:
-        """Size, dtype and chunks of every tensor, by key.
-
-        Raises:
-            CheckpointError: a file is none of safetensors'.
-        """
+        """Size, dtype and chunks of every tensor, by key; raises CheckpointError when a file is none of safetensors'."""
         return self._metadata.state_dict_metadata  # type: ignore[return-value]
 
     def files(self, keys: Iterable[str]) -> list[str]:
@@ -133,7 +121,7 @@ class StoredTensors(HuggingFaceStorageReader):
         if not targets:
             return
         alone = every_rank_alone or context.world_size() == 1
-        with foreign_file(self.folder, "set of stored tensors", CheckpointError, _DAMAGED), _first_failure():
+        with foreign_file(self.folder, "set of stored tensors", CheckpointError, DAMAGED), _first_failure():
             dcp_load(dict(targets), storage_reader=self, no_dist=alone)
 
     def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
@@ -141,7 +129,7 @@ class StoredTensors(HuggingFaceStorageReader):
 
     @cached_property
     def _metadata(self) -> Metadata:
-        with foreign_file(self.folder, "set of stored tensors", CheckpointError, _DAMAGED):
+        with foreign_file(self.folder, "set of stored tensors", CheckpointError, DAMAGED):
             return super().read_metadata()
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from fastvideo_core.checkpoint.comparison import compare_names, compare_states, compare_tensors, optimizer_of
+from fastvideo_core.checkpoint.document import DAMAGED
 from fastvideo_core.checkpoint.optimizer_state import (
     collect_optimizer,
     memory_of_optimizer,
@@ -26,15 +26,11 @@ from fastvideo_core.errors import CheckpointError, FastVideoError, Problem
 from fastvideo_core.weights.parameter_names import clean_name
 
 
-class SavedHook(Protocol):
-    def checkpoint_saved(self, path: Path, step: int) -> None: ...
-
-
 class RunCallbacks(Protocol):
     """What a checkpoint needs of a run's callbacks; callbacks.manager.CallbackManager is one."""
 
     @property
-    def hook(self) -> SavedHook: ...
+    def hook(self) -> Any: ...
 
     def state_dict(self) -> dict[str, dict[str, Any]]: ...
 
@@ -70,26 +66,27 @@ class RunState:
         `roles`: role -> module -> name -> tensor, for saved roles; `families`, `copies`; `optimizers` and `lr_schedulers`:
         role -> name -> state; `method`; `callbacks`; `dataloader` (None when it cannot resume).
         """
-        roles = _saved(self.method)
-        names = parameter_names(self.method)
+        names = _parameter_names(self.method)
+        roles: dict[str, Any] = {}
+        families, copies = {}, {}
+        optimizers: dict[str, Any] = {}
+        lr_schedulers: dict[str, Any] = {}
+        for role, handle in self._saved_roles().items():
+            roles[role] = {name: stored_tensors(handle, module) for name, module in handle.modules.items()}
+            families[role] = handle.family
+            if handle.copy_of:
+                copies[role] = handle.copy_of
+            optimizers[role] = {
+                name: collect_optimizer(optimizer, names, optimizer_of(role, name))
+                for name, optimizer in handle.optimizers.items()
+            }
+            lr_schedulers[role] = {name: scheduler.state_dict() for name, scheduler in handle.lr_schedulers.items()}
         return {
-            "roles": {
-                handle.name: {name: stored_tensors(handle, module) for name, module in handle.modules.items()}
-                for handle in roles
-            },
-            "families": {handle.name: handle.family for handle in roles},
-            "copies": {handle.name: handle.copy_of for handle in roles if handle.copy_of},
-            "optimizers": {
-                handle.name: {
-                    name: collect_optimizer(optimizer, names, optimizer_of(handle.name, name))
-                    for name, optimizer in handle.optimizers.items()
-                }
-                for handle in roles
-            },
-            "lr_schedulers": {
-                handle.name: {name: scheduler.state_dict() for name, scheduler in handle.lr_schedulers.items()}
-                for handle in roles
-            },
+            "roles": roles,
+            "families": families,
+            "copies": copies,
+            "optimizers": optimizers,
+            "lr_schedulers": lr_schedulers,
             "method": self.method.checkpoint_state(),
             "callbacks": self.callbacks.state_dict(),
             "dataloader": self.dataloader.state_dict() if isinstance(self.dataloader, ResumableLoader) else None,
@@ -107,47 +104,44 @@ class RunState:
         """
         where = str(tensors.folder.parent)
         live = self.collect()
-        stored = stored_shapes(skeleton, tensors, own)
         with _understood(where):
-            problems = compare_states(stored, live, data=not self.new_data)
-        if problems:
-            raise CheckpointError([Problem(p.found, p.where or where, p.allowed, p.fix) for p in problems])
-
-        with _understood(where):
+            stored = stored_shapes(skeleton, tensors, own)
+            if problems := compare_states(stored, live, data=not self.new_data):
+                raise CheckpointError([Problem(p.found, p.where or where, p.allowed, p.fix) for p in problems])
             targets = self._targets(stored, live)
-        tensors.read({key: target for key, target in targets.items() if key not in own})
-        with _understood(where):
+            tensors.read({key: target for key, target in targets.items() if key not in own})
             for key, tensor in own.items():
                 targets[key].copy_(tensor)
             state = join(skeleton, targets)
-            self._restore_optimizers(state)
+            self._restore_optimizers(state["optimizers"], state["lr_schedulers"])
         _hand_over("the method", self.method.load_checkpoint_state, state["method"], where)
         _hand_over("callbacks", self.callbacks.load_state_dict, state["callbacks"], where)
         if isinstance(self.dataloader, ResumableLoader) and not self.new_data:
             _hand_over("the dataloader", self.dataloader.load_state_dict, state["dataloader"], where)
 
-    def _restore_optimizers(self, state: dict[str, Any]) -> None:
-        names = parameter_names(self.method)
-        for handle in _saved(self.method):
+    def _saved_roles(self) -> dict[str, RoleHandle]:
+        return {handle.name: handle for handle in self.method.bundle if handle.is_saved}
+
+    def _restore_optimizers(self, optimizers: dict[str, Any], lr_schedulers: dict[str, Any]) -> None:
+        names = _parameter_names(self.method)
+        for role, handle in self._saved_roles().items():
             for name, optimizer in handle.optimizers.items():
-                place = optimizer_of(handle.name, name)
-                restore_optimizer(optimizer, state["optimizers"][handle.name][name], names, place)
+                restore_optimizer(optimizer, optimizers[role][name], names, optimizer_of(role, name))
             for name, scheduler in handle.lr_schedulers.items():
-                place = f"lr scheduler '{name}' of role '{handle.name}'"
-                restore_scheduler(scheduler, state["lr_schedulers"][handle.name][name], place)
+                restore_scheduler(scheduler, lr_schedulers[role][name], f"lr scheduler '{name}' of role '{role}'")
 
     def _targets(self, stored: dict[str, Any], live: dict[str, Any]) -> dict[str, Tensor]:
         """Where each stored tensor is read to: the live weight itself, else a new tensor laid out like the live one."""
-        names = parameter_names(self.method)
+        names = _parameter_names(self.method)
         live["optimizers"] = {
-            handle.name: {
-                name: memory_of_optimizer(optimizer, stored["optimizers"][handle.name][name], names)
+            role: {
+                name: memory_of_optimizer(optimizer, stored["optimizers"][role][name], names)
                 for name, optimizer in handle.optimizers.items()
             }
-            for handle in _saved(self.method)
+            for role, handle in self._saved_roles().items()
         }
         like, _ = split(live)
-        in_place = split({key: live[key] for key in ("roles", "optimizers")})[0].keys()
+        in_place, _ = split({key: live[key] for key in ("roles", "optimizers")})
         targets = {}
         for key, meta in split(stored)[0].items():
             if key in in_place:
@@ -160,15 +154,13 @@ class RunState:
 
 
 def stored_shapes(skeleton: Json, tensors: StoredTensors, own: Mapping[str, Tensor]) -> dict[str, Any]:
-    """A stored state whose tensors have shapes and dtypes alone; see `RunState.restore`.
+    """A stored state whose tensors have shapes and dtypes alone; raises CheckpointError when it is damaged.
 
-    Raises:
-        CheckpointError: the checkpoint is damaged.
+    Args:
+        skeleton, tensors, own: as in `RunState.restore`.
     """
-    shapes = {
-        key: torch.empty(entry.size, dtype=entry.properties.dtype, device="meta")
-        for key, entry in tensors.index.items()
-    }
+    meta = torch.device("meta")
+    shapes = {key: torch.empty(one.size, dtype=one.properties.dtype, device=meta) for key, one in tensors.index.items()}
     with _understood(str(tensors.folder.parent)):
         state: dict[str, Any] = join(skeleton, {**shapes, **own})
         return state
@@ -199,15 +191,8 @@ def misfits(
 
 
 def stored_tensors(handle: RoleHandle, module: nn.Module) -> dict[str, Tensor]:
-    """What of a role's module goes into a checkpoint: all of it, or its adapters where it trains nothing else."""
-    tensors = module_tensors(module)
-    if handle.lora is None:
-        return tensors
-    return {name: tensor for name, tensor in tensors.items() if is_adapter(name)}
-
-
-def module_tensors(module: nn.Module) -> dict[str, Tensor]:
-    """Parameters and persistent buffers of a module by clean name; they share memory with the module.
+    """What of a role's module goes into a checkpoint, by clean name: parameters and persistent buffers, or its adapters where
+    it trains nothing else. They share memory with the module.
 
     Raises:
         TypeError: the module's state dict holds something that is not a tensor.
@@ -216,21 +201,18 @@ def module_tensors(module: nn.Module) -> dict[str, Tensor]:
     for name, value in module.state_dict().items():
         if not isinstance(value, Tensor):
             raise TypeError(f"'{name}' of {type(module).__name__} is a {type(value).__name__}, not a tensor")
-        tensors[clean_name(name)] = value
+        if handle.lora is None or is_adapter(clean_name(name)):
+            tensors[clean_name(name)] = value
     return tensors
 
 
-def parameter_names(method: DistillMethod) -> dict[int, str]:
+def _parameter_names(method: DistillMethod) -> dict[int, str]:
     """Names of the roles' parameters by id, as `<role>.<module>.<name>`."""
     names: dict[int, str] = {}
     for handle in method.bundle:
         for name, parameter in handle.named_parameters():
             names.setdefault(id(parameter), f"{handle.name}.{clean_name(name)}")
     return names
-
-
-def _saved(method: DistillMethod) -> list[RoleHandle]:
-    return [handle for handle in method.bundle if handle.is_saved]
 
 
 @contextmanager
@@ -240,7 +222,7 @@ def _understood(where: str) -> Iterator[None]:
         yield
     except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
         found = f"its content cannot be understood: {type(error).__name__}: {error}"
-        raise CheckpointError(Problem(found, where, fix="use another checkpoint; this one is damaged")) from error
+        raise CheckpointError(Problem(found, where, fix=DAMAGED)) from error
 
 
 def _hand_over(owner: str, load: Any, state: Any, where: str) -> None:
@@ -249,10 +231,6 @@ def _hand_over(owner: str, load: Any, state: Any, where: str) -> None:
     except FastVideoError:
         raise
     except Exception as error:
-        raise CheckpointError(
-            Problem(
-                found=f"{owner} did not take back the stored state: {type(error).__name__}: {error}",
-                where=where,
-                fix="resume with the run.yaml and the plug-in versions that wrote the checkpoint (both are in it)",
-            )
-        ) from error
+        found = f"{owner} did not take back the stored state: {type(error).__name__}: {error}"
+        fix = "resume with the run.yaml and the plug-in versions that wrote the checkpoint (both are in it)"
+        raise CheckpointError(Problem(found, where, fix=fix)) from error

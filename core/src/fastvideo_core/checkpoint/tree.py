@@ -31,8 +31,7 @@ def join(skeleton: Json, tensors: Mapping[str, Tensor]) -> Any:
     """The inverse of `split`.
 
     Raises:
-        KeyError: the skeleton refers to a tensor that is not in `tensors`.
-        ValueError: this is no skeleton that `split` made.
+        LookupError, TypeError or ValueError: this is no skeleton that `split` made, or a tensor is missing.
     """
     if isinstance(skeleton, list):
         return [join(item, tensors) for item in skeleton]
@@ -41,7 +40,7 @@ def join(skeleton: Json, tensors: Mapping[str, Tensor]) -> Any:
     tag = next((key for key in skeleton if key.startswith("$")), None)
     if tag is None:
         return {key: join(value, tensors) for key, value in skeleton.items()}
-    content = skeleton[tag]
+    content: Any = skeleton[tag]
     if tag == _TENSOR and isinstance(content, str):
         return tensors[content]
     if tag == _FLOAT and content in ("nan", "inf", "-inf"):
@@ -49,19 +48,17 @@ def join(skeleton: Json, tensors: Mapping[str, Tensor]) -> Any:
     if tag == _TUPLE and isinstance(content, list):
         return tuple(join(item, tensors) for item in content)
     if tag == _DICT and isinstance(content, list):
-        return {_key(pair): join(pair[1], tensors) for pair in content if isinstance(pair, list)}
+        return {key: join(value, tensors) for key, value in content}
     raise ValueError(f"{tag}: {content!r} is not a part of a state skeleton")
 
 
 def references(skeleton: Json) -> list[str]:
     """The keys of all tensors that a skeleton refers to."""
-    if isinstance(skeleton, list):
-        return [key for item in skeleton for key in references(item)]
-    if not isinstance(skeleton, dict):
-        return []
-    if isinstance(reference := skeleton.get(_TENSOR), str):
-        return [reference]
-    return [key for value in skeleton.values() for key in references(value)]
+    if isinstance(skeleton, dict):
+        if _TENSOR in skeleton:
+            return [str(skeleton[_TENSOR])]
+        skeleton = list(skeleton.values())
+    return [key for item in skeleton for key in references(item)] if isinstance(skeleton, list) else []
 
 
 def _split(node: Any, path: tuple[str | int, ...], tensors: dict[str, Tensor]) -> Json:
@@ -75,30 +72,19 @@ def _split(node: Any, path: tuple[str | int, ...], tensors: dict[str, Tensor]) -
             key += "'"
         tensors[key] = node.detach()
         return {_TENSOR: key}
-    if type(node) is list:
-        return [_split(item, (*path, index), tensors) for index, item in enumerate(node)]
-    if type(node) is tuple:
-        return {_TUPLE: [_split(item, (*path, index), tensors) for index, item in enumerate(node)]}
-    if type(node) in (dict, OrderedDict):
-        unfit = [key for key in node if type(key) not in (str, int)]
-        if unfit:
-            raise TypeError(f"{_place(path)}: the key {unfit[0]!r} is a {type(unfit[0]).__name__}, not str or int")
-        values = {key: _split(value, (*path, key), tensors) for key, value in node.items()}
-        if all(type(key) is str and not key.startswith("$") for key in node):
-            return values
-        return {_DICT: [[key, value] for key, value in values.items()]}
-    raise TypeError(
-        f"{_place(path)}: a {type(node).__module__}.{type(node).__qualname__} cannot go into a checkpoint; "
-        "use dicts, lists, tuples, tensors, int, float, str, bool or None"
-    )
-
-
-def _key(pair: list[Any]) -> str | int:
-    key = pair[0]
-    if type(key) not in (str, int):
-        raise ValueError(f"{key!r} is not a key of a state skeleton")
-    return key  # type: ignore[no-any-return]
-
-
-def _place(path: tuple[str | int, ...]) -> str:
-    return "state" + "".join(f"[{part!r}]" for part in path)
+    if type(node) in (list, tuple):
+        items = [_split(item, (*path, index), tensors) for index, item in enumerate(node)]
+        return items if type(node) is list else {_TUPLE: items}
+    place = "state" + "".join(f"[{part!r}]" for part in path)
+    if type(node) not in (dict, OrderedDict):
+        raise TypeError(
+            f"{place}: a {type(node).__module__}.{type(node).__qualname__} cannot go into a checkpoint; "
+            "use dicts, lists, tuples, tensors, int, float, str, bool or None"
+        )
+    for key in node:
+        if type(key) not in (str, int):
+            raise TypeError(f"{place}: the key {key!r} is a {type(key).__name__}, not str or int")
+    values = {key: _split(value, (*path, key), tensors) for key, value in node.items()}
+    if all(type(key) is str and not key.startswith("$") for key in node):
+        return values
+    return {_DICT: [[key, value] for key, value in values.items()]}

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from fastvideo_core.checkpoint import storage
-from fastvideo_core.checkpoint.document import CheckpointDocument, check_files, read_checked
+from fastvideo_core.checkpoint.document import CheckpointDocument, check_files
 from fastvideo_core.checkpoint.tensors import StoredTensors
 from fastvideo_core.checkpoint.tree import join
 from fastvideo_core.config.document import read_document as read_yaml
@@ -52,53 +52,34 @@ def describe(path: str | Path) -> CheckpointInfo:
     """
     folder = storage.resolve_checkpoint(path)
     document = storage.read_document(folder)
-    state, ema = _state(folder, document, StoredTensors(folder / storage.TENSORS))
-    read_checked(folder, storage.RUN_CONFIG, document)
+    check_files(folder, [storage.RUN_CONFIG], document)
     with _understood(folder):
+        state, averages = _state(document, StoredTensors(folder / storage.TENSORS))
         return CheckpointInfo(
             path=folder,
             step=document.step,
             roles={role: tuple(modules) for role, modules in state["roles"].items()},
             families=dict(state["families"]),
             copies=dict(state["copies"]),
-            ema_roles=tuple(role for role in state["roles"] if role in ema),
+            ema_roles=tuple(role for role in state["roles"] if role in averages),
             versions=document.versions,
             config=read_yaml(folder / storage.RUN_CONFIG).data or {},
         )
 
 
-def read_role_weights(
-    path: str | Path, role: str, module: str | None = None, *, ema: bool
-) -> dict[str, dict[str, Tensor]]:
-    """Parameters and buffers of a role as module -> name -> CPU tensor in the trained dtype.
-
-    Args:
-        path: a checkpoint, or a run's folder for its newest.
-        role: a role that was trained, or that the method changed.
-        module: only this module.
-        ema: take the averaged weights where there are averages (all trained parameters), as validation does.
-
-    Raises:
-        CheckpointError: role, module or EMA weights are not in it.
-    """
+def read_role_weights(path: str | Path, role: str, *, ema: bool) -> dict[str, dict[str, Tensor]]:
+    """Parameters and buffers of a role as module -> name -> CPU tensor in the trained dtype; see `CheckpointWeights`."""
     weights = CheckpointWeights(path, role, ema=ema)
-    if module is not None:
-        _require("module", module, weights.modules, weights.folder)
-    return {name: weights.read_module(name) for name in ([module] if module is not None else weights.modules)}
-
-
-@dataclass(frozen=True)
-class _Stored:
-    key: str
-    size: torch.Size
-    dtype: torch.dtype
+    return {module: weights.read_module(module) for module in weights.modules}
 
 
 class CheckpointWeights:
     """A WeightSource: a role's whole networks out of a checkpoint, one tensor in memory at a time.
 
     Args:
-        path, role, ema: as `read_role_weights`.
+        path: a checkpoint, or a run's folder for its newest.
+        role: a role that was trained, or that the method changed.
+        ema: take the averaged weights where there are averages (all trained parameters), as validation does.
 
     Raises:
         CheckpointError: role or EMA weights are not in it; when read, that it is damaged.
@@ -109,25 +90,19 @@ class CheckpointWeights:
         self._document = storage.read_document(self.folder)
         self._tensors = StoredTensors(self.folder / storage.TENSORS)
         self._checked = False
-        state, averages = _state(self.folder, self._document, self._tensors)
         with _understood(self.folder):
-            roles = {name: dict(modules) for name, modules in state["roles"].items()}
-        _require("role", role, list(roles), self.folder)
-        if ema and role not in averages:
-            raise CheckpointError(
-                Problem(
-                    found=f"there are no EMA weights of role '{role}'",
-                    where=str(self.folder),
-                    allowed=f"EMA weights of: {', '.join(averages) or 'no role (none configured, or not started yet)'}",
-                    fix="use the raw weights",
-                )
-            )
-        with _understood(self.folder):
+            state, averages = _state(self._document, self._tensors)
+            if role not in state["roles"]:
+                allowed = f"{', '.join(state['roles']) or 'none'} (frozen roles are not stored)"
+                found = f"there is no role '{role}' in the checkpoint"
+                raise CheckpointError(Problem(found, str(self.folder), allowed))
+            if ema and role not in averages:
+                found = f"there are no EMA weights of role '{role}'"
+                allowed = f"EMA weights of: {', '.join(averages) or 'no role (none configured, or not started yet)'}"
+                raise CheckpointError(Problem(found, str(self.folder), allowed, "use the raw weights"))
             averaged = averages[role] if ema else {}
-            self._trained = {name: _tensors(plain) for name, plain in roles[role].items()}
-            self._stored = {
-                name: {**plain, **_tensors(averaged.get(name, {}))} for name, plain in self._trained.items()
-            }
+            self._trained = {name: _entries(plain) for name, plain in state["roles"][role].items()}
+            self._stored = {name: plain | _entries(averaged.get(name, {})) for name, plain in self._trained.items()}
 
     @property
     def modules(self) -> list[str]:
@@ -162,28 +137,26 @@ class CheckpointWeights:
         return [targets[stored.key] for stored in wanted]
 
 
-def _tensors(entries: Mapping[str, Any]) -> dict[str, _Stored]:
+class _Stored(NamedTuple):
+    key: str
+    size: torch.Size
+    dtype: torch.dtype
+
+
+def _entries(entries: Mapping[str, Any]) -> dict[str, _Stored]:
     for name, entry in entries.items():
         if not isinstance(entry, _Stored):
             raise TypeError(f"'{name}' is no tensor but {type(entry).__name__}")
     return dict(entries)
 
 
-def _state(folder: Path, document: CheckpointDocument, tensors: StoredTensors) -> tuple[dict[str, Any], dict[str, Any]]:
+def _state(document: CheckpointDocument, tensors: StoredTensors) -> tuple[dict[str, Any], dict[str, Any]]:
     """The state tree with _Stored in place of tensors, and the averages in it by role."""
     stored: Any = {key: _Stored(key, entry.size, entry.properties.dtype) for key, entry in tensors.index.items()}
-    with _understood(folder):
-        state = join(document.state, stored)
-        ema = state["callbacks"].get("ema", {})
-        return state, ema["shadow"] if ema.get("started") else {}
+    state = join(document.state, stored)
+    ema = state["callbacks"].get("ema", {})
+    return state, ema["shadow"] if ema.get("started") else {}
 
 
 def _understood(folder: Path) -> AbstractContextManager[None]:
     return foreign_file(folder / storage.DOCUMENT, "state of a run", CheckpointError, "use another checkpoint")
-
-
-def _require(kind: str, name: str, known: list[str], folder: Path) -> None:
-    if name not in known:
-        note = " (frozen roles are not stored)" if kind == "role" else ""
-        found = f"there is no {kind} '{name}' in the checkpoint"
-        raise CheckpointError(Problem(found, where=str(folder), allowed=f"{', '.join(known) or 'none'}{note}"))

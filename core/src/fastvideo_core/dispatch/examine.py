@@ -202,7 +202,7 @@ def _check_fresh(cfg: RunConfig) -> None:
     args = cfg.training
     if args.resume_from_checkpoint is not None:
         return
-    if earlier := storage.later_checkpoints(Path(args.output_dir), 0):
+    if earlier := storage.checkpoints(Path(args.output_dir), after=0):
         raise ConfigError(
             Problem(
                 found=f"training.output_dir {args.output_dir} already holds {earlier[-1].name}",
