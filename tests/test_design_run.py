@@ -9,6 +9,7 @@ import av
 import pytest
 import yaml
 
+from fastvideo_core.checkpoint.storage import read_document
 from fastvideo_core.checkpoint.weights import describe
 from tests.conftest import distill
 
@@ -57,14 +58,15 @@ def test_the_design_s_run_trains_validates_and_goes_on(tmp_path, tiny_wan, laten
     assert list((run / "tensorboard").rglob("events*"))
     assert yaml.safe_load((run / "run.yaml").read_text())["training"]["num_gpus"] == 2
     contents = describe(run)
-    assert (contents.step, tuple(contents.roles), contents.ema_roles) == (4, ("student", "critic"), ("student",))
+    assert (tuple(contents.roles), contents.ema_roles) == (("student", "critic"), ("student",))
+    assert read_document(contents.path).step == 4
 
     (tmp_path / "run.yaml").write_text(
         (tmp_path / "run.yaml").read_text().replace("max_train_steps: 4", "max_train_steps: 5")
     )
     resumed = distill("run.yaml", "--resume", "latest", cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stdout + resumed.stderr
-    assert describe(run).step == 5
+    assert read_document(describe(run).path).step == 5
 
     again = distill("run.yaml", cwd=tmp_path)
     assert again.returncode == 2

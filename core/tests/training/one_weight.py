@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -130,9 +131,8 @@ def run(method, batches, steps, *, start=0, every=None):
     callbacks = CallbackManager({"watch": watch})
     manager = None
     if every is not None:
-        manager = CheckpointManager(
-            method.cfg.training.output_dir, every=every, keep=0, config_yaml=method.cfg.to_yaml(), versions={}
-        )
+        folder = Path(method.cfg.training.output_dir)
+        manager = CheckpointManager(folder, every=every, keep=0, config_yaml=method.cfg.to_yaml(), versions={})
     trainer = DistillTrainer(method.cfg.training, config={})
     trainer.run(method, batches, steps, start, checkpoint_manager=manager, callbacks=callbacks)
     return watch

@@ -63,17 +63,16 @@ class RunState:
     def collect(self) -> dict[str, Any]:
         """The state as a tree of references to the live tensors (nothing is copied).
 
-        `roles`: role -> module -> name -> tensor, for saved roles; `families`, `copies`; `optimizers` and `lr_schedulers`:
+        `roles`: role -> module -> name -> tensor, for saved roles; `copies`; `optimizers` and `lr_schedulers`:
         role -> name -> state; `method`; `callbacks`; `dataloader` (None when it cannot resume).
         """
         names = _parameter_names(self.method)
         roles: dict[str, Any] = {}
-        families, copies = {}, {}
+        copies: dict[str, str] = {}
         optimizers: dict[str, Any] = {}
         lr_schedulers: dict[str, Any] = {}
         for role, handle in self._saved_roles().items():
             roles[role] = {name: stored_tensors(handle, module) for name, module in handle.modules.items()}
-            families[role] = handle.family
             if handle.copy_of:
                 copies[role] = handle.copy_of
             optimizers[role] = {
@@ -83,7 +82,6 @@ class RunState:
             lr_schedulers[role] = {name: scheduler.state_dict() for name, scheduler in handle.lr_schedulers.items()}
         return {
             "roles": roles,
-            "families": families,
             "copies": copies,
             "optimizers": optimizers,
             "lr_schedulers": lr_schedulers,

@@ -25,22 +25,16 @@ class CheckpointInfo:
 
     Args:
         path: the checkpoint's own folder.
-        step: optimizer steps done.
         roles: names of the stored roles' modules by role.
-        families: the model family of each stored role.
         copies: of stored roles that the method made by copying another one's networks, that other one.
         ema_roles: stored roles that have EMA weights.
-        versions: of fastvideo-core, torch and the plug-ins that wrote it.
         config: the resolved run.yaml as plain data.
     """
 
     path: Path
-    step: int
     roles: Mapping[str, tuple[str, ...]]
-    families: Mapping[str, str]
     copies: Mapping[str, str]
     ema_roles: tuple[str, ...]
-    versions: Mapping[str, str]
     config: Mapping[str, Any]
 
 
@@ -57,12 +51,9 @@ def describe(path: str | Path) -> CheckpointInfo:
         state, averages = _state(document, StoredTensors(folder / storage.TENSORS))
         return CheckpointInfo(
             path=folder,
-            step=document.step,
             roles={role: tuple(modules) for role, modules in state["roles"].items()},
-            families=dict(state["families"]),
             copies=dict(state["copies"]),
             ema_roles=tuple(role for role in state["roles"] if role in averages),
-            versions=document.versions,
             config=read_yaml(folder / storage.RUN_CONFIG).data or {},
         )
 
