@@ -14,7 +14,7 @@ import torch
 from fastvideo_core.contracts.validator import SampledVideo, ValidationPrompt, ValidationRequest
 from fastvideo_core.distributed import context
 from fastvideo_core.errors import FastVideoError
-from fastvideo_core.training import validation_watch
+from fastvideo_core.training import validation
 from fastvideo_data.sampling_validator import SamplingValidator
 from fastvideo_testing.runs import build_run, toy_family
 from tests.distributed.workers import own_folder
@@ -78,7 +78,7 @@ def play(out: Path) -> None:
     found = {}
     for name, (at, on_error) in SCENES.items():
         if name == "inside one":
-            validation_watch._PATIENCE = 1.0
+            validation._PATIENCE = 1.0
         found[name] = _scene(out / name.replace(" ", "-"), Sampler(at), on_error)
         (out / f"rank-{context.rank()}.json").write_text(json.dumps(found))
 

@@ -266,8 +266,8 @@ MATHEMATICS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "warp_denoising_step ignored",
-        f"{DMD2}/config.py",
-        "warp=warp if self.warp_denoising_step else None",
+        f"{DMD2}/method.py",
+        "warp=warp if config.warp_denoising_step else None",
         "warp=None",
         (ROLLOUT_BY_HAND,),
     ),

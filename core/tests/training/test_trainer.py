@@ -10,7 +10,7 @@ import pytest
 from fastvideo_core.callbacks.manager import CallbackManager
 from fastvideo_core.checkpoint import storage
 from fastvideo_core.training.trainer import DistillTrainer
-from fastvideo_core.training.validation_watch import ValidationError
+from fastvideo_core.training.validation import ValidationError
 
 from .one_weight import Linear, Phases, Watch, config_of, metrics_of, numbers, run
 

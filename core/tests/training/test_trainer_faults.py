@@ -22,7 +22,7 @@ from fastvideo_core.checkpoint.weights import read_role_weights
 from fastvideo_core.errors import FastVideoError, NonFiniteError, RunStopped
 from fastvideo_core.training.trainer import DistillTrainer
 from fastvideo_core.training.updates import Updates
-from fastvideo_core.training.validation_watch import ValidationError
+from fastvideo_core.training.validation import ValidationError
 from fastvideo_testing.waiting import wait_until
 
 from ..full_disk import full_disk

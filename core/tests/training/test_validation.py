@@ -22,7 +22,7 @@ from fastvideo_core.errors import RunStopped
 from fastvideo_core.tracking.display import JsonLines, LogLines, Sampling, TerminalBar
 from fastvideo_core.tracking.progress import Progress
 from fastvideo_core.training.trainer import DistillTrainer
-from fastvideo_core.training.validation_watch import ValidationError
+from fastvideo_core.training.validation import ValidationError
 from fastvideo_data.sampling_validator import SamplingValidator
 
 from .one_weight import Linear, config_of, metrics_of, numbers, run

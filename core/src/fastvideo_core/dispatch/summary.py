@@ -19,7 +19,7 @@ from fastvideo_core.dispatch.runtime import DistillRuntime
 from fastvideo_core.distributed import context
 from fastvideo_core.distributed.mesh import Mesh, mesh_shape
 from fastvideo_core.errors import CheckpointError
-from fastvideo_core.training.validation_watch import has_shared_networks
+from fastvideo_core.training.validation import has_shared_networks
 
 
 def title(runtime: DistillRuntime) -> str:

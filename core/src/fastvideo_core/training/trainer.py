@@ -30,8 +30,7 @@ from fastvideo_core.tracking.metrics import MetricMeans, phase_name, to_floats
 from fastvideo_core.tracking.phases import PhaseTimer
 from fastvideo_core.tracking.progress import Progress
 from fastvideo_core.training.updates import Updates
-from fastvideo_core.training.validation import Validations
-from fastvideo_core.training.validation_watch import ValidationError
+from fastvideo_core.training.validation import ValidationError, Validations
 
 logger = logging.getLogger(__name__)
 
@@ -86,56 +85,61 @@ class DistillTrainer:
             ValidationError: when one failed that may not (`on_validation_error`); a checkpoint is written.
             RunStopped: when SIGTERM, SIGHUP or SIGINT came; the step was finished and a checkpoint is written.
         """
-        callbacks = callbacks or CallbackManager({})
+        args, manager = self.training_args, checkpoint_manager
+        self._method, self._dataloader, self._manager = method, dataloader, manager
+        self._callbacks = callbacks or CallbackManager({})
+        hook = self._callbacks.hook
         step = self._logged_step = start_step
         leaves_together = False
         try:
             with RunSignals() as signals:
                 method.set_tracker(self.tracker)
                 method.on_train_start()
-                callbacks.hook.train_start(method=method, start_step=start_step)
-                if checkpoint_manager is not None:
-                    checkpoint_manager.attach(method, callbacks, dataloader)
-                    checkpoint_manager.resume()
+                hook.train_start(method=method, start_step=start_step)
+                if manager is not None:
+                    manager.attach(method, self._callbacks, dataloader)
+                    manager.resume()
                     if start_step > 0 and not isinstance(dataloader, ResumableLoader):
                         logger.warning("the dataloader keeps no position (it has no state_dict): its data starts over")
                 batches = endless(dataloader)
-                if checkpoint_manager is not None:
-                    checkpoint_manager.restore_rng()  # making a dataloader's iterator may have drawn random numbers
+                if manager is not None:
+                    manager.restore_rng()  # making a dataloader's iterator may have drawn random numbers
                 self.tracker.resume_after(start_step)
-                progress = self._progress(max_steps, start_step)
-                validations = self._validations(method, callbacks, signals, progress)
-                updates = Updates(self.training_args.max_skipped_steps)
+                self._progress = self._new_progress(max_steps, start_step)
+                validations = None
+                if args.log_validation:
+                    validations = Validations(args, method, self._callbacks, lambda: signals.pending, self._progress)
+                self._updates = Updates(args.max_skipped_steps)
 
                 signals.begin()
                 for step in range(start_step + 1, max_steps + 1):
-                    metrics, losses = self._accumulate_gradients(method, batches, step)
+                    metrics, losses = self._accumulate_gradients(batches, step)
                     request = signals.take()
-                    if checkpoint_manager is not None and checkpoint_manager.must_save():
+                    if manager is not None and manager.must_save():
                         request = max(request, SAVE)
-                    self._update(method, callbacks, updates, step, metrics, losses, request)
-                    callbacks.hook.step_end(method=method, step=step, metrics=metrics)
-                    last = step == max_steps or callbacks.stops(step)
-                    if self.training_args.logging_steps > 1:
+                    self._update(step, metrics, losses, request)
+                    hook.step_end(method=method, step=step, metrics=metrics)
+                    last = step == max_steps or self._callbacks.stops(step)
+                    if args.logging_steps > 1:
                         self._unlogged.add({}, metrics)
-                    if last or step % self.training_args.logging_steps == 0:
-                        self._log(step, {**metrics, **self._skipped(updates, dataloader)}, progress)
-                    self._save(checkpoint_manager, updates, progress, step, is_last=last)
+                    if last or step % args.logging_steps == 0:
+                        self._log(step, {**metrics, **self._skipped()})
+                    self._save(step, is_last=last)
                     if validations is not None and validations.is_due(step):
-                        self._validate(validations, checkpoint_manager, updates, progress, step, is_last=last)
+                        self._validate(validations, step, is_last=last)
                     if last:
                         break
 
-                if checkpoint_manager is not None:
-                    checkpoint_manager.finish()
-                callbacks.hook.train_end(method=method, step=step)
+                if manager is not None:
+                    manager.finish()
+                hook.train_end(method=method, step=step)
                 self._display.close()
         except BaseException as error:
             leaves_together = isinstance(error, ON_ALL_PROCESSES)
             self._display.close()
-            callbacks.hook.exception(method=method, step=step, error=error)
-            if checkpoint_manager is not None:
-                checkpoint_manager.abandon()
+            hook.exception(method=method, step=step, error=error)
+            if manager is not None:
+                manager.abandon()
             raise
         finally:
             self.tracker.finish()
@@ -146,11 +150,9 @@ class DistillTrainer:
 
     # --- the parts of a step --------------------------------------------------------------------------------------
 
-    def _accumulate_gradients(
-        self, method: DistillMethod, batches: Iterator[Any], step: int
-    ) -> tuple[dict[str, Any], list[Tensor]]:
+    def _accumulate_gradients(self, batches: Iterator[Any], step: int) -> tuple[dict[str, Any], list[Tensor]]:
         """All rounds of one step, each phase back-propagated before the next is computed; metrics, and all losses."""
-        rounds = self.training_args.gradient_accumulation_steps
+        method, rounds = self._method, self.training_args.gradient_accumulation_steps
         means, losses = MetricMeans(), []
         for round_number in range(1, rounds + 1):
             if rounds > 1 and not self.training_args.sync_gradients_every_round:
@@ -167,18 +169,9 @@ class DistillTrainer:
                 self._timer.start()
         return means.result(), losses
 
-    def _update(
-        self,
-        method: DistillMethod,
-        callbacks: CallbackManager,
-        updates: Updates,
-        step: int,
-        metrics: dict[str, Any],
-        losses: list[Tensor],
-        request: int,
-    ) -> None:
-        optimizers = method.get_optimizers(step)
-        callbacks.hook.before_optimizer_step(method=method, step=step, optimizers=optimizers, metrics=metrics)
+    def _update(self, step: int, metrics: dict[str, Any], losses: list[Tensor], request: int) -> None:
+        method, optimizers = self._method, self._method.get_optimizers(step)
+        self._callbacks.hook.before_optimizer_step(method=method, step=step, optimizers=optimizers, metrics=metrics)
         clipped = [clip_gradients(optimizer, method.max_grad_norm(optimizer)) for optimizer in optimizers]
         norms = [norm for norm in clipped if norm is not None]
         if norms:
@@ -189,39 +182,39 @@ class DistillTrainer:
                 metrics[f"grad_norm/{handle.name}"] = _joint(own)
         metrics.update(method.learning_rates())
         self._timer.start()
-        updates.make(method, callbacks, step, [*losses, *norms], metrics, request)
+        self._updates.make(method, self._callbacks, step, [*losses, *norms], metrics, request)
         self._timer.stop("optimizer")
         method.optimizers_zero_grad(step)
 
-    def _log(self, step: int, metrics: Mapping[str, Any], progress: Progress) -> None:
+    def _log(self, step: int, metrics: Mapping[str, Any]) -> None:
         """The last step's metrics; those that only earlier ones since the last log made are the mean over these."""
         means, self._unlogged = self._unlogged.result(), MetricMeans()
         metrics = {**means, **metrics}
         steps = step - self._logged_step
         seconds = {f"seconds/{name}": value / steps for name, value in self._timer.take().items()}
         self._logged_step = step
-        values = {**to_floats(metrics), **seconds, **progress.measure(step)}
+        values = {**to_floats(metrics), **seconds, **self._progress.measure(step)}
         self.tracker.log(values, step)
-        progress.show(step, values)
+        self._progress.show(step, values)
 
-    def _skipped(self, updates: Updates, dataloader: Iterable[Any]) -> dict[str, Any]:
+    def _skipped(self) -> dict[str, Any]:
         """Steps, and rows of data over all processes, that were skipped since the last logged step."""
-        counts: dict[str, Any] = {"skipped_steps": updates.take_skipped()}
-        rows = dataloader.take_skipped_rows() if isinstance(dataloader, CountsSkippedRows) else None
+        counts: dict[str, Any] = {"skipped_steps": self._updates.take_skipped()}
+        loader = self._dataloader
+        rows = loader.take_skipped_rows() if isinstance(loader, CountsSkippedRows) else None
         if rows is not None:  # a tensor is logged as the mean over processes
             counts["skipped_rows"] = torch.tensor(float(rows * Mesh.of(self.training_args).data_size))
         return counts
 
-    def _save(
-        self, manager: CheckpointManager | None, updates: Updates, progress: Progress, step: int, *, is_last: bool
-    ) -> None:
+    def _save(self, step: int, *, is_last: bool) -> None:
         """Saves when it is due, asked for or the last chance; ends the run when it must not go on."""
+        manager, updates = self._manager, self._updates
         signal = STOPPED_BY.get(updates.request)
         ends = signal is not None or updates.failure is not None
         if manager is not None:
             manager.poll()
             if ends or is_last or updates.request == SAVE or manager.is_due(step):
-                with progress.aside(CHECKPOINT):
+                with self._progress.aside(CHECKPOINT):
                     _save_now(manager, step, updates.failure, waits=ends)
         if updates.request == SAVE:
             updates.request = 0
@@ -231,29 +224,21 @@ class DistillTrainer:
             saved = f", and saved as checkpoint-{step:06d}; --resume latest goes on" if manager is not None else ""
             raise RunStopped(f"stopped by {signal.name} after step {step}{saved}", 128 + signal)
 
-    def _validate(
-        self,
-        validations: Validations,
-        manager: CheckpointManager | None,
-        updates: Updates,
-        progress: Progress,
-        step: int,
-        *,
-        is_last: bool,
-    ) -> None:
+    def _validate(self, validations: Validations, step: int, *, is_last: bool) -> None:
         """When no one waits for the run's end; whatever becomes of it, no step is lost."""
-        if updates.request in STOPPED_BY:
+        manager = self._manager
+        if self._updates.request in STOPPED_BY:
             return
         if manager is not None and validations.may_part:
-            with progress.aside(CHECKPOINT):
+            with self._progress.aside(CHECKPOINT):
                 _save_now(manager, step, None, waits=False)
-        with progress.aside(VALIDATION):
+        with self._progress.aside(VALIDATION):
             left = validations.run(step)
         if left is None:
             return
         if left.code in STOPPED_BY:
-            updates.request = max(updates.request, left.code)
-            self._save(manager, updates, progress, step, is_last=is_last)
+            self._updates.request = max(self._updates.request, left.code)
+            self._save(step, is_last=is_last)
         elif failure := validations.failure(left):
             if manager is not None:
                 _save_now(manager, step, failure, waits=True)
@@ -262,15 +247,7 @@ class DistillTrainer:
                 failure = ValidationError([*failure.problems, Problem(saved, where, fix="--resume latest goes on")])
             raise failure from left.__cause__
 
-    def _validations(
-        self, method: DistillMethod, callbacks: CallbackManager, signals: RunSignals, progress: Progress
-    ) -> Validations | None:
-        args = self.training_args
-        if not args.log_validation:
-            return None
-        return Validations(args, method, callbacks, lambda: signals.pending, progress)
-
-    def _progress(self, max_steps: int, start_step: int) -> Progress:
+    def _new_progress(self, max_steps: int, start_step: int) -> Progress:
         args = self.training_args
         samples = args.train_batch_size * args.gradient_accumulation_steps * Mesh.of(args).data_size
         asides = {VALIDATION: args.validation_steps if args.log_validation else 0}
