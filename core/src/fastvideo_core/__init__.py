@@ -28,7 +28,6 @@ _EXPORTS = {
     "WeightSource": "contracts.roles",
     "TrainingBatch": "contracts.batch",
     "DistillAdapter": "contracts.adapter",
-    "capture_outputs": "contracts.hidden_states",
     "features_of": "contracts.hidden_states",
     "FlowMatchingAdapter": "contracts.flow_adapter",
     "ModelComponents": "contracts.family",

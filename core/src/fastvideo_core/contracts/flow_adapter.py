@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fastvideo_core.contracts.adapter import AttentionKind, LatentsSource
+from fastvideo_core.contracts.adapter import AttentionKind, DistillAdapter, PredictNoise
 from fastvideo_core.contracts.batch import TrainingBatch
 from fastvideo_core.contracts.roles import RoleHandle
 from fastvideo_core.diffusion import flow
 
 
-class FlowMatchingAdapter(ABC):
+class FlowMatchingAdapter(DistillAdapter, PredictNoise):
     """An adapter whose networks regress the velocity v = noise - x0 and are conditioned on t = num_train_timesteps * sigma.
+
+    A family defines `prepare_batch` and `predict_noise`, which gives the velocity [B, ...].
 
     Args:
         flow_shift: the one timestep shift of training, sampling and export; above 0, 1 is none.
@@ -26,30 +27,6 @@ class FlowMatchingAdapter(ABC):
     def __init__(self, flow_shift: float, num_train_timesteps: int = 1000) -> None:
         self.flow_shift = flow_shift
         self.num_train_timesteps = num_train_timesteps
-
-    @abstractmethod
-    def prepare_batch(
-        self,
-        raw_batch: Any,
-        *,
-        current_vsa_sparsity: float = 0.0,
-        latents_source: LatentsSource = "data",
-        generator: torch.Generator | None = None,
-    ) -> TrainingBatch:
-        """See `adapter.DistillAdapter`."""
-
-    @abstractmethod
-    def predict_noise(
-        self,
-        handle: RoleHandle,
-        noisy_latents: Tensor,
-        t: Tensor,
-        batch: TrainingBatch,
-        *,
-        conditional: bool,
-        attn_kind: AttentionKind = "dense",
-    ) -> Tensor:
-        """The network's velocity, [B, ...]."""
 
     def shift_and_clamp_timestep(self, t: Tensor) -> Tensor:
         """Unshifted t to shifted t, in [0, num_train_timesteps]; same shape and dtype."""

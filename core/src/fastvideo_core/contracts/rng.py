@@ -14,7 +14,6 @@ class RandomStreams:
     Streams are independent of one another: a new stream changes no existing one's numbers.
 
     Args:
-        seed: the run's seed.
         rank: this process's data-parallel rank.
         device: where `local` streams draw; `shared` streams always draw on the CPU, because their numbers steer the
             program (exit steps) and must not wait for the device.
@@ -42,16 +41,12 @@ class RandomStreams:
         """Restores the streams; one that is not in `state` starts afresh from the seed."""
         self._streams.clear()
         for key, value in state.items():
-            device = torch.device("cpu") if key.startswith("shared/") else self.device
-            generator = torch.Generator(device)
-            generator.set_state(value)
-            self._streams[key] = generator
+            kind, _, name = key.partition("/")
+            (self.shared if kind == "shared" else self.local)(name).set_state(value)
 
     def _stream(self, key: str, rank: int | None, device: torch.device) -> torch.Generator:
         if key not in self._streams:
-            generator = torch.Generator(device)
-            generator.manual_seed(stream_seed(self.seed, key, rank))
-            self._streams[key] = generator
+            self._streams[key] = torch.Generator(device).manual_seed(stream_seed(self.seed, key, rank))
         return self._streams[key]
 
 

@@ -28,12 +28,6 @@ def x0_from_velocity(noisy: Tensor, v: Tensor, sigma: Tensor) -> Tensor:
     return x_t - s * wide_v
 
 
-def noise_from_velocity(noisy: Tensor, v: Tensor, sigma: Tensor) -> Tensor:
-    """noise = x_t + (1 - sigma) v; float32 at least."""
-    x_t, wide_v, s = _wide(noisy, v, sigma)
-    return x_t + (1 - s) * wide_v
-
-
 def guided(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
     """Classifier-free guidance u + w (c - u); w = 1 is the conditional prediction (Ho & Salimans 2022)."""
     return unconditional + scale * (conditional - unconditional)
@@ -46,9 +40,7 @@ def shift_sigma(u: Tensor, shift: float) -> Tensor:
 
 def expand_to(values: Tensor, like: Tensor) -> Tensor:
     """[B] as [B, 1, ...] so that it broadcasts against `like` [B, ...]; other shapes are returned as they are."""
-    if values.ndim == 1:
-        return values.reshape(-1, *[1] * (like.ndim - 1))
-    return values
+    return values.reshape(-1, *[1] * (like.ndim - 1)) if values.ndim == 1 else values
 
 
 def _wide(a: Tensor, b: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -22,25 +22,6 @@ LOW = 1e-3
 """Stretched levels below it are mirrored at it."""
 
 
-def sample_uniform(size: int, generator: torch.Generator) -> Tensor:
-    """u ~ U[0, 1), [B] float32."""
-    return torch.rand(size, generator=generator, device=generator.device)
-
-
-def sample_logit_normal(size: int, generator: torch.Generator, *, mean: float = 0.0, std: float = 1.0) -> Tensor:
-    """u = sigmoid(mean + std z), z ~ N(0, 1), [B] (Esser et al. 2024, equation 19)."""
-    return torch.sigmoid(mean + std * torch.randn(size, generator=generator, device=generator.device))
-
-
-def sample_mode(size: int, generator: torch.Generator, *, scale: float = 1.29) -> Tensor:
-    """u = 1 - r - scale (cos^2(pi r / 2) - 1 + r), r ~ U[0, 1), [B] (Esser et al. 2024, equation 20).
-
-    `scale` in [-1, 2 / (pi - 2)]: there the map is monotone, so that u stays in [0, 1].
-    """
-    r = torch.rand(size, generator=generator, device=generator.device)
-    return 1 - r - scale * (torch.cos(math.pi * r / 2) ** 2 - 1 + r)
-
-
 def sample_u(
     sampling: str,
     size: int,
@@ -50,13 +31,19 @@ def sample_u(
     logit_std: float = 1.0,
     mode_scale: float = 1.29,
 ) -> Tensor:
-    """Unshifted noise levels u in [0, 1], [B], by the name of the distribution (one of UNSHIFTED_SAMPLINGS)."""
-    if sampling == "uniform":
-        return sample_uniform(size, generator)
+    """Unshifted noise levels u in [0, 1], [B] float32, by the name of the distribution (Esser et al. 2024, section 3.1).
+
+    `uniform`: U[0, 1); `logit_normal`: sigmoid(mean + std z), z ~ N(0, 1) (equation 19); `mode`, with r ~ U[0, 1):
+    1 - r - scale (cos^2(pi r / 2) - 1 + r) (equation 20), monotone and so in [0, 1] for scale in [-1, 2 / (pi - 2)].
+    """
     if sampling == "logit_normal":
-        return sample_logit_normal(size, generator, mean=logit_mean, std=logit_std)
+        z = torch.randn(size, generator=generator, device=generator.device)
+        return torch.sigmoid(logit_mean + logit_std * z)
+    r = torch.rand(size, generator=generator, device=generator.device)
+    if sampling == "uniform":
+        return r
     if sampling == "mode":
-        return sample_mode(size, generator, scale=mode_scale)
+        return 1 - r - mode_scale * (torch.cos(math.pi * r / 2) ** 2 - 1 + r)
     raise ValueError(f"unknown timestep sampling '{sampling}'; allowed: {', '.join(UNSHIFTED_SAMPLINGS)}")
 
 
@@ -69,15 +56,11 @@ def sample_shifted_logit_normal(
     std: float = 1.0,
     uniform_fraction: float = 0.1,
 ) -> Tensor:
-    """Shifted noise levels in [0, 1], [B]: a logit-normal that is shifted first and stretched over the whole axis then.
+    """Noise levels in [0, 1], [B]: a logit-normal that is first shifted (u in [0, 1], same shape) and then stretched.
 
     With the shift s u / (1 + (s - 1) u) the levels are sigmoid(mean + log s + std z) before they are stretched, so that
-    their 0.5 % quantile becomes 0 and their 99.9 % quantile 1. What falls below LOW after that is mirrored at it, the rest
-    is clamped. Every sample is uniform in [LOW, 1] with probability `uniform_fraction` instead, so that no level is never
-    trained.
-
-    Args:
-        shift: the family's shift of u in [0, 1], same shape.
+    their 0.5 % quantile becomes 0 and their 99.9 % quantile 1. What falls below LOW after that is mirrored at it, the rest is
+    clamped. A sample is uniform in [LOW, 1] with probability `uniform_fraction` instead, so that every level is trained.
     """
     z = torch.randn(size, generator=generator, device=generator.device)
     drawn = shift(torch.sigmoid(mean + std * z))
@@ -101,11 +84,7 @@ def sample_timesteps(
     logit_std: float = 1.0,
     mode_scale: float = 1.29,
 ) -> Tensor:
-    """Shifted timesteps [B] by the name of the distribution (one of SAMPLINGS).
-
-    Args:
-        shift: the family's `shift_and_clamp_timestep`.
-    """
+    """Shifted timesteps [B] by the name of the distribution (one of SAMPLINGS); `shift` is `shift_and_clamp_timestep`."""
     if sampling == SHIFTED_LOGIT_NORMAL:
 
         def shifted(u: Tensor) -> Tensor:

@@ -6,20 +6,27 @@ import platform
 import shlex
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
 from fastvideo_core.checkpoint import storage
 from fastvideo_core.checkpoint.training_state import ResumableLoader
 from fastvideo_core.config.run import RunConfig
-from fastvideo_core.contracts.family import CountedLoader
 from fastvideo_core.contracts.roles import RoleHandle
 from fastvideo_core.dispatch.runtime import DistillRuntime
 from fastvideo_core.distributed import context
 from fastvideo_core.distributed.mesh import Mesh, mesh_shape
 from fastvideo_core.errors import CheckpointError
 from fastvideo_core.training.validation import has_shared_networks
+
+
+@runtime_checkable
+class CountedLoader(Protocol):
+    """A data loader that knows how much there is: samples of the data set, and batches of one process in a pass over it."""
+
+    num_samples: int
+    batches_per_epoch: int
 
 
 def title(runtime: DistillRuntime) -> str:
