@@ -60,16 +60,14 @@ class RoleHandle:
         name: the role's name in run.yaml; any string.
         modules: the role's networks by name, for example `{"transformer": ...}`.
         family: the model family that built the modules.
-        optimizers: written by the method, by name.
-        lr_schedulers: written by the method, under the name of the optimizer that each drives.
+        optimizers, lr_schedulers: written by the method; a scheduler under the name of the optimizer that it drives.
         trainable: whether the role's parameters may change in this run.
         block_classes: the classes that are the unit of sharding, activation checkpointing and compiling.
         weights: None when the modules are materialised; else parameters and persistent buffers are on meta, non-persistent
             buffers hold their values, and core loads the rest from here, in the parameters' own dtypes.
         bfloat16_classes: the classes inside of blocks whose float32 parameters the family computes with in bfloat16
             (by autocast): they are gathered in bfloat16, and reduced and kept in float32.
-        frozen: says of a parameter, by its name `module.parameter`, whether it stays as it is in a trainable role (a stream
-            that the run leaves out); None trains all of them.
+        frozen: says by its name `module.parameter` whether a parameter of a trainable role stays as it is; None trains all.
         lora: set by core when the role trains adapters instead of its own weights.
         saved: whether its weights belong into checkpoints; None where it is trainable. A frozen role that the method changes
             needs True, set no later than in `DistillMethod.extra_roles`.
@@ -121,13 +119,9 @@ class RoleHandle:
         """Lets exactly what this role trains require a gradient: all, its adapters, or nothing; and sets train or eval."""
         for module in self.modules.values():
             module.requires_grad_(self.trainable).train(self.trainable)
-        if self.lora is not None:
-            for name, parameter in self.named_parameters():
-                parameter.requires_grad_(self.trainable and is_adapter(name))
-        if self.frozen is not None:
-            for name, parameter in self.named_parameters():
-                if self.frozen(name):
-                    parameter.requires_grad_(False)
+        for name, parameter in self.named_parameters():
+            if (self.lora is not None and not is_adapter(name)) or (self.frozen is not None and self.frozen(name)):
+                parameter.requires_grad_(False)
 
     def trainable_parameters(self) -> list[nn.Parameter]:
         """The parameters that an optimizer of this role owns: those that require a gradient."""

@@ -19,8 +19,7 @@ class FewStepSchedule:
     """The noise levels at which a few-step student calls its network.
 
     Args:
-        timesteps: descending, each in (0, num_train_timesteps]; one network call per entry. The level after the last
-            entry is 0 (clean).
+        timesteps: descending, each in (0, num_train_timesteps]; one network call per entry, and 0 (clean) after the last.
         num_train_timesteps: the length of the noise axis.
     """
 
@@ -38,17 +37,13 @@ class FewStepSchedule:
         """From the notation of `dmd_denoising_steps`, for example [999, 750, 500, 250, 0].
 
         The last index of the noise axis (999 of 1000) means pure noise and is read as 1000: there is no data left in
-        the input of the first call, so that its sigma is 1. A closing 0 means "clean" and costs no network call.
-
-        Args:
-            warp: when given, maps the levels [N] (float64) to shifted ones (`warp_denoising_step`): the family's
-                `shift_and_clamp_timestep`.
+        the input of the first call, so that its sigma is 1. A closing 0 means "clean" and costs no network call. `warp`, the
+        family's `shift_and_clamp_timestep`, shifts the levels [N] (float64).
 
         Raises:
             ValueError: naming what is wrong with the steps.
         """
-        problem = denoising_steps_problem(steps, num_train_timesteps)
-        if problem:
+        if problem := denoising_steps_problem(steps, num_train_timesteps):
             raise ValueError(problem)
         calls = [float(step) for step in steps if step != 0]
         calls = [float(num_train_timesteps) if step == num_train_timesteps - 1 else step for step in calls]
@@ -101,9 +96,7 @@ def roll_to(
 ) -> Tensor:
     """The student's input at call `exit_index`, reached from pure noise [B, ...] with exactly `exit_index` calls.
 
-    Args:
-        predict_x0: (x_t, t [B]) -> x0; called without a graph.
-        generator: for the fresh noise of `sde`.
+    `predict_x0`, (x_t, t [B]) -> x0, is called without a graph; `generator` is for the fresh noise of `sde`.
     """
     x = noise
     with torch.no_grad():
