@@ -22,7 +22,12 @@ _TARGET = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 @dataclass(frozen=True)
 class Spec:
-    """What every kind of plug-in declares."""
+    """What every kind of plug-in declares; every `module:attr` is text.
+
+    Args:
+        name: as run.yaml (or the command line) has it; the entry point has the same name.
+        api: the API_VERSION that the plug-in was written for.
+    """
 
     name: str
     api: tuple[int, int]
@@ -39,16 +44,19 @@ class Spec:
     def flaws(self) -> list[str]:
         """What is wrong with the values of the fields, in words; empty when nothing is."""
         found = [] if isinstance(self.name, str) and self.name else ["name is not a text"]
-        if not (isinstance(self.api, tuple) and len(self.api) == 2 and all(type(part) is int for part in self.api)):
+        if not (isinstance(self.api, tuple) and [type(part) for part in self.api] == [int, int]):
             found.append(f"api is {self.api!r}, not (major, minor) as in api={API_VERSION!r}")
         optional = {field.name for field in fields(self) if field.default is None}
         for name in self.targets:
             value = self.target(name)
-            if value is None and name in optional:
-                continue
-            if not isinstance(value, str) or not _TARGET.fullmatch(value):
+            left_out = value is None and name in optional
+            if not left_out and not (isinstance(value, str) and _TARGET.fullmatch(value)):
                 found.append(f"{name} is {value!r}, not a text of the form 'module:attr'")
         return found
+
+
+def _are_names(value: object) -> bool:
+    return isinstance(value, tuple) and all(isinstance(name, str) and name for name in value)
 
 
 @dataclass(frozen=True)
@@ -56,12 +64,9 @@ class ModelPlugin(Spec):
     """A model family.
 
     Args:
-        name: as in `recipe.family`; the entry point has the same name.
-        api: the API_VERSION that the plug-in was written for.
         impl: ModelFamily subclass.
         config: PluginConfig subclass of `pipeline_config`.
-        pipelines: names of the diffusers pipeline classes whose folders it reads, as model_index.json has them; so that commands
-            find the family of a folder.
+        pipelines: the diffusers pipeline classes whose folders it reads, by the names of model_index.json.
     """
 
     impl: str
@@ -72,7 +77,7 @@ class ModelPlugin(Spec):
 
     def flaws(self) -> list[str]:
         found = super().flaws()
-        if not isinstance(self.pipelines, tuple) or not all(isinstance(name, str) and name for name in self.pipelines):
+        if not _are_names(self.pipelines):
             found.append(f"pipelines is {self.pipelines!r}, not a tuple of names")
         return found
 
@@ -82,8 +87,6 @@ class MethodPlugin(Spec):
     """A training method.
 
     Args:
-        name: as in `recipe.method`; the entry point has the same name.
-        api: the API_VERSION that the plug-in was written for.
         impl: DistillMethod subclass.
         config: PluginConfig subclass of `method_config`.
         roles: the roles that run.yaml must name.
@@ -106,7 +109,7 @@ class MethodPlugin(Spec):
     def flaws(self) -> list[str]:
         found = super().flaws()
         for field, names in (("roles", self.roles), ("optional_roles", self.optional_roles)):
-            if not isinstance(names, tuple) or not all(isinstance(name, str) and name for name in names):
+            if not _are_names(names):
                 return [*found, f"{field} is {names!r}, not a tuple of names"]
             if len(set(names)) != len(names):
                 found.append(f"{field} names something twice: {names!r}")
@@ -117,14 +120,7 @@ class MethodPlugin(Spec):
 
 @dataclass(frozen=True)
 class CallbackPlugin(Spec):
-    """A callback.
-
-    Args:
-        name: as under `callbacks:`; the entry point has the same name.
-        api: the API_VERSION that the plug-in was written for.
-        impl: class with hook implementations.
-        config: PluginConfig subclass of its entry under `callbacks:`.
-    """
+    """A callback: `impl` is a class with hook implementations, `config` the PluginConfig of its entry under `callbacks:`."""
 
     impl: str
     config: str
@@ -134,14 +130,7 @@ class CallbackPlugin(Spec):
 
 @dataclass(frozen=True)
 class CommandPlugin(Spec):
-    """A command of `fastvideo-distill`.
-
-    Args:
-        name: as it is typed; the entry point has the same name.
-        api: the API_VERSION that the plug-in was written for.
-        help: one line about it.
-        impl: a `Command`.
-    """
+    """A command of `fastvideo-distill`: `impl` is a `Command`, `help` one line about it."""
 
     help: str
     impl: str
