@@ -49,7 +49,7 @@ def training_contradictions(training: TrainingArgs, roles: Mapping[str, RoleConf
     yield from _schedule(training, roles)
     for given, absent in (("num_height", "num_width"), ("num_width", "num_height")):
         if getattr(training, given) is not None and getattr(training, absent) is None:
-            yield _at(given, Problem(f"{given} is set but {absent} is not", fix="set both or neither"), absent)
+            yield _at(given, f"{given} is set but {absent} is not", absent, fix="set both or neither")
     yield from _paths(training)
     for index, tracker in enumerate(training.trackers):
         if not is_installed(tracker):
@@ -57,12 +57,12 @@ def training_contradictions(training: TrainingArgs, roles: Mapping[str, RoleConf
             yield Contradiction(("training", "trackers", index), problem, ("trackers",))
     yield from _processes(training, roles)
     if training.sync_gradients_every_round and training.gradient_accumulation_steps == 1:
-        problem = Problem("found true, but gradient_accumulation_steps is 1", fix="remove it")
-        yield _at("sync_gradients_every_round", problem, "gradient_accumulation_steps")
+        found = "found true, but gradient_accumulation_steps is 1"
+        yield _at("sync_gradients_every_round", found, "gradient_accumulation_steps", fix="remove it")
     if training.resume_with_new_data and training.resume_from_checkpoint is None:
         found = "new data for a run that goes on, but it starts anew"
-        problem = Problem(found, fix="add --resume latest (training.resume_from_checkpoint), or leave --new-data out")
-        yield _at("resume_with_new_data", problem, "resume_from_checkpoint")
+        fix = "add --resume latest (training.resume_from_checkpoint), or leave --new-data out"
+        yield _at("resume_with_new_data", found, "resume_from_checkpoint", fix=fix)
 
 
 def role_contradictions(name: str, role: RoleConfig, training: TrainingArgs) -> Iterator[Contradiction]:
@@ -92,8 +92,7 @@ def role_contradictions(name: str, role: RoleConfig, training: TrainingArgs) -> 
     if Path(role.path).exists():
         return
     if not is_hub_id(role.path):
-        allowed = "a diffusers folder, one of our checkpoints, or a hub id (org/name)"
-        yield at("path", _no_file(role.path, allowed))
+        yield at("path", _no_file(role.path, "a diffusers folder, one of our checkpoints, or a hub id (org/name)"))
         return
     for key, value in (("checkpoint_role", role.checkpoint_role), ("weights", role.weights)):
         if value not in (None, "auto"):
@@ -125,7 +124,8 @@ def is_installed(module: str) -> bool:
     return spec is not None and spec.origin is not None
 
 
-def _at(key: str, problem: Problem, *rests_on: str) -> Contradiction:
+def _at(key: str, found: str | Problem, *rests_on: str, allowed: str = "", fix: str = "") -> Contradiction:
+    problem = found if isinstance(found, Problem) else Problem(found, allowed=allowed, fix=fix)
     return Contradiction(("training", key), problem, (key, *rests_on))
 
 
@@ -133,20 +133,18 @@ def _validation(training: TrainingArgs) -> Iterator[Contradiction]:
     given = training.model_fields_set
     if training.log_validation:
         if training.validation_steps == 0:
-            problem = Problem(
-                "log_validation is true but validation_steps is 0", fix="set validation_steps to 1 or more"
-            )
+            found, fix = "log_validation is true but validation_steps is 0", "set validation_steps to 1 or more"
             key = "validation_steps" if "validation_steps" in given else "log_validation"
-            yield _at(key, problem, "log_validation", "validation_steps")
+            yield _at(key, found, "log_validation", "validation_steps", fix=fix)
         if training.validation_dataset_file is None:
             found = "log_validation is true but there is no validation_dataset_file"
             fix = "name a JSON file of prompts, or set log_validation: false"
-            yield _at("validation_dataset_file", Problem(found, fix=fix), "log_validation")
+            yield _at("validation_dataset_file", found, "log_validation", fix=fix)
     elif "log_validation" not in given:
         for key in ("validation_steps", "validation_dataset_file"):
             if value := getattr(training, key):
                 found = f"found {show(value)}, but nothing is validated without log_validation"
-                yield _at(key, Problem(found, fix="add log_validation: true (or false, to keep this for later)"))
+                yield _at(key, found, fix="add log_validation: true (or false, to keep this for later)")
 
 
 def _schedule(training: TrainingArgs, roles: Mapping[str, RoleConfig]) -> Iterator[Contradiction]:
@@ -184,27 +182,24 @@ def _paths(training: TrainingArgs) -> Iterator[Contradiction]:
             yield _at(key, _no_file(path, "`latest` or a checkpoint folder" if resumes else ""))
     if Path(training.output_dir).exists() and not Path(training.output_dir).is_dir():
         found = f"{training.output_dir!r} is a file"
-        yield _at("output_dir", Problem(found, allowed="a folder, or a path for a new one"))
+        yield _at("output_dir", found, allowed="a folder, or a path for a new one")
 
 
 def _processes(training: TrainingArgs, roles: Mapping[str, RoleConfig]) -> Iterator[Contradiction]:
     gpus, shards, replicas = training.num_gpus, training.hsdp_shard_dim, training.hsdp_replicate_dim
     unset = "" if "num_gpus" in training.model_fields_set else _NUM_GPUS_UNSET
-    if shards and replicas:
-        if shards * replicas != gpus:
-            found = f"hsdp_replicate_dim {replicas} x hsdp_shard_dim {shards} is not num_gpus {gpus}"
-            problem = Problem(found, fix=unset or "let their product be num_gpus, or leave one of them out")
-            yield _at("hsdp_shard_dim", problem, "hsdp_replicate_dim", "num_gpus")
-    elif gpus % (value := shards or replicas or 1):
+    if shards and replicas and shards * replicas != gpus:
+        found = f"hsdp_replicate_dim {replicas} x hsdp_shard_dim {shards} is not num_gpus {gpus}"
+        fix = unset or "let their product be num_gpus, or leave one of them out"
+        yield _at("hsdp_shard_dim", found, "hsdp_replicate_dim", "num_gpus", fix=fix)
+    elif not (shards and replicas) and gpus % (value := shards or replicas or 1):
         key = "hsdp_shard_dim" if shards else "hsdp_replicate_dim"
-        problem = Problem(f"found {value}", allowed=f"a whole number that divides num_gpus {gpus}", fix=unset)
-        yield _at(key, problem, "num_gpus")
-    if training.frozen_cpu_offload:
-        if gpus == 1:
-            found = "found true, but roles are sharded, and so offloaded, only with several processes"
-            yield _at("frozen_cpu_offload", Problem(found, fix=f"remove it, or {unset or 'set num_gpus'}"), "num_gpus")
-        if roles and all(role.trainable for role in roles.values()):
-            yield _at("frozen_cpu_offload", Problem("found true, but no role is frozen", fix="remove it"))
+        yield _at(key, f"found {value}", "num_gpus", allowed=f"a whole number that divides num_gpus {gpus}", fix=unset)
+    if training.frozen_cpu_offload and gpus == 1:
+        found = "found true, but roles are sharded, and so offloaded, only with several processes"
+        yield _at("frozen_cpu_offload", found, "num_gpus", fix=f"remove it, or {unset or 'set num_gpus'}")
+    if training.frozen_cpu_offload and roles and all(role.trainable for role in roles.values()):
+        yield _at("frozen_cpu_offload", "found true, but no role is frozen", fix="remove it")
     if training.optimizer == "muon" and gpus > 1:
         found = "found muon, which needs whole matrices, and several processes hold shards of them"
-        yield _at("optimizer", Problem(found, allowed="adamw with several processes", fix="use adamw"), "num_gpus")
+        yield _at("optimizer", found, "num_gpus", allowed="adamw with several processes", fix="use adamw")

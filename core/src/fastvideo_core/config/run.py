@@ -26,9 +26,7 @@ class LoraConfig(StrictModel):
     """Low-rank adapters (Hu et al. 2021) that are trained instead of the role's own weights: W + alpha / rank * B A."""
 
     rank: int = Field(ge=1, le=limits.RANK, description="Inner dimension of every adapter.")
-    alpha: Factor | None = Field(
-        None, description="Adapters count with the factor alpha / rank; null is rank, a factor of 1."
-    )
+    alpha: Factor | None = Field(None, description="Adapters count by alpha / rank; null is rank, a factor of 1.")
     targets: tuple[Annotated[str, Field(min_length=1)], ...] | None = Field(
         None,
         min_length=1,
@@ -61,9 +59,7 @@ class RoleConfig(StrictModel):
     lr_scheduler: LRSchedulerName | None = Field(None, description="Instead of training.lr_scheduler.")
     lr_warmup_steps: StepsOrZero | None = Field(None, description="Instead of training.lr_warmup_steps.")
     max_grad_norm: FactorOrZero | None = Field(None, description="Instead of training.max_grad_norm.")
-    lora: LoraConfig | None = Field(
-        None, description="Train low-rank adapters, and leave the role's own weights as they are; null trains all."
-    )
+    lora: LoraConfig | None = Field(None, description="Train low-rank adapters only; null trains all weights.")
 
 
 OPTIMIZER_OVERRIDES = ("learning_rate", "betas", "weight_decay", "lr_scheduler", "lr_warmup_steps", "max_grad_norm")

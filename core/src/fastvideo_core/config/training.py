@@ -81,18 +81,14 @@ class TrainingArgs(StrictModel):
     """Everything about the training loop that is neither the family's nor the method's."""
 
     seed: int = Field(0, ge=0, lt=2**63, description="Every random stream of the run derives from it.")
-    output_dir: PathText = Field(
-        description="Folder of the run: resolved config, metrics.jsonl, checkpoints, validation videos."
-    )
+    output_dir: PathText = Field(description="Folder of the run: its config, metrics.jsonl, checkpoints, videos.")
     data_path: PathText | None = Field(
         None, description="Parquet data set: a folder or one file. Needed unless the family brings its own data loader."
     )
 
     max_train_steps: Steps = Field(description="Number of optimizer steps, counted from the start of training.")
     train_batch_size: Samples = Field(1, description="Samples per process in one forward pass.")
-    gradient_accumulation_steps: Samples = Field(
-        1, description="Forward and backward passes whose gradients are averaged before one optimizer step."
-    )
+    gradient_accumulation_steps: Samples = Field(1, description="Forward and backward passes per optimizer step.")
     dataloader_num_workers: int = Field(
         0,
         ge=0,
@@ -111,15 +107,11 @@ class TrainingArgs(StrictModel):
     adam_epsilon: Factor = Field(1e-8, description="AdamW's term against division by zero.")
     weight_decay: FactorOrZero = Field(0.0, description="AdamW's decoupled weight decay.")
     lr_scheduler: LRSchedulerName = Field("constant", description="How the learning rate moves over the run.")
-    lr_warmup_steps: StepsOrZero = Field(
-        0, description="Optimizer steps in which the learning rate rises linearly; not for `constant`."
-    )
+    lr_warmup_steps: StepsOrZero = Field(0, description="Steps of linear warm-up; not for `constant`.")
     lr_num_cycles: Steps = Field(1, description="Number of restarts' cycles of `cosine_with_restarts`.")
     lr_power: Factor = Field(1.0, description="Exponent of `polynomial`.")
     min_lr_ratio: Fraction = Field(0.0, description="Fraction of the learning rate at which a decaying schedule ends.")
-    max_grad_norm: FactorOrZero = Field(
-        1.0, description="Gradients of a role are clipped to this norm; 0 does not clip."
-    )
+    max_grad_norm: FactorOrZero = Field(1.0, description="Norm that a role's gradients are clipped to; 0 is none.")
 
     mixed_precision: Literal["no", "bf16"] = Field(
         "no", description="bf16: compute in bfloat16, keep trained weights and optimizer states in float32."
@@ -130,15 +122,11 @@ class TrainingArgs(StrictModel):
         "but matrix products and attention, `block_skip` all of every second block. Null recomputes nothing.",
     )
     enable_torch_compile: bool = Field(False, description="Compile every block with torch.compile.")
-    hsdp_shard_dim: Processes | None = Field(
-        None, description="Processes that share the shards of one replica; null is all, or what is left."
-    )
+    hsdp_shard_dim: Processes | None = Field(None, description="Shards of one replica; null is all, or what is left.")
     hsdp_replicate_dim: Processes | None = Field(
         None, description="Replicas of the sharded roles (HSDP), for example one per node; null is 1, or what is left."
     )
-    frozen_cpu_offload: bool = Field(
-        False, description="Keep the shards of frozen roles in host memory, and copy them to the GPU block by block."
-    )
+    frozen_cpu_offload: bool = Field(False, description="Keep frozen shards in host memory; copy them block by block.")
     sync_gradients_every_round: bool = Field(
         False,
         description="Reduce gradients over the processes in every accumulation round instead of in the last one: slower, "
@@ -160,9 +148,7 @@ class TrainingArgs(StrictModel):
     resume_without_callbacks: StrTuple = Field(
         (), description="Callbacks that a resumed run may drop (their state is lost) or add (they start afresh)."
     )
-    async_checkpointing: bool = Field(
-        True, description="Write checkpoints in the background, from a copy in host memory; false waits for the disk."
-    )
+    async_checkpointing: bool = Field(True, description="Write checkpoints in the background, from a copy in memory.")
     on_checkpoint_error: OnError = Field(
         "error",
         description="When a checkpoint cannot be written (disk full): `error` ends the run, `skip` logs it and goes on.",
@@ -176,24 +162,12 @@ class TrainingArgs(StrictModel):
         description="When a row of data_path cannot be read: `error` ends the run, `skip` logs it and takes another one.",
     )
 
-    num_latent_t: Frames | None = Field(
-        None, description="Latent frames used of each sample (the first ones); null uses all."
-    )
-    num_height: Pixels | None = Field(
-        None, description="Height in pixels when there is no data, and of validation prompts that name none."
-    )
-    num_width: Pixels | None = Field(
-        None, description="Width in pixels when there is no data, and of validation prompts that name none."
-    )
-    num_frames: Frames | None = Field(
-        None, description="Video frames when there is no data, and of validation prompts that name none."
-    )
-    VSA_sparsity: FractionBelowOne = Field(
-        0.0, description="Fraction of attention blocks that sparse attention (attn_kind: vsa) leaves out."
-    )
-    training_cfg_rate: Fraction = Field(
-        0.0, description="Probability, drawn anew each time, that a caption is replaced by the empty text."
-    )
+    num_latent_t: Frames | None = Field(None, description="Latent frames used of each sample; null uses all.")
+    num_height: Pixels | None = Field(None, description="Height without data, and of validation prompts without one.")
+    num_width: Pixels | None = Field(None, description="Width without data, and of validation prompts without one.")
+    num_frames: Frames | None = Field(None, description="Frames without data, and of validation prompts without one.")
+    VSA_sparsity: FractionBelowOne = Field(0.0, description="Fraction of attention blocks that vsa leaves out.")
+    training_cfg_rate: Fraction = Field(0.0, description="Probability that a caption becomes the empty text.")
 
     log_validation: bool = Field(False, description="Sample validation videos while training.")
     validation_steps: StepsOrZero = Field(0, description="Validate every so many optimizer steps.")
@@ -203,9 +177,7 @@ class TrainingArgs(StrictModel):
         "saves a checkpoint and ends the run.",
     )
     validation_dataset_file: PathText | None = Field(None, description="JSON file of validation prompts.")
-    validation_sampling_steps: SamplingSteps = Field(
-        (50,), description="Sampling steps of validation; each number gives its own set of videos."
-    )
+    validation_sampling_steps: SamplingSteps = Field((50,), description="Sampling steps; each gives its own videos.")
     validation_guidance_scale: GuidanceScales = Field(
         (5.0,), description="Guidance scales of validation; each number gives its own set of videos. 1 is no guidance."
     )
