@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from fastvideo_core.checkpoint.weights import read_role_weights
-from fastvideo_core.errors import CheckpointError, ConfigError, NonFiniteError
+from fastvideo_core.errors import NonFiniteError, UserError
 from fastvideo_testing.runs import build_run, toy_family
 
 
@@ -64,7 +64,7 @@ def test_a_resumed_distillation_keeps_the_teacher_that_it_started_with(tmp_path)
 
     shutil.rmtree(teacher / "checkpoint-000002")
     with pytest.raises(
-        CheckpointError, match=r"roles\.teacher\.path: the run started with .*checkpoint-000002, which is gone"
+        UserError, match=r"roles\.teacher\.path: the run started with .*checkpoint-000002, which is gone"
     ):
         build_run(tmp_path, distil(run, teacher, 3, resume_from_checkpoint="latest"))
 
@@ -157,7 +157,7 @@ def adapters(folder: Path, base: str, steps: int, lora: dict[str, Any] | None = 
 )
 def test_adapters_do_not_go_on_with_another_rank_or_alpha(tmp_path, lora, had):
     build_run(tmp_path, adapters(tmp_path / "run", "toy/base", 1)).train()
-    with pytest.raises(CheckpointError) as raised:
+    with pytest.raises(UserError) as raised:
         build_run(tmp_path, adapters(tmp_path / "run", "toy/base", 2, lora))
     text = str(raised.value)
     assert f"roles.student.lora: the checkpoint's adapters have rank 2 and alpha 2, this run's {had}" in text
@@ -171,7 +171,7 @@ def test_an_alpha_that_is_left_out_is_the_rank(tmp_path):
 
 def test_adapters_do_not_go_on_on_another_base(tmp_path):
     build_run(tmp_path, adapters(tmp_path / "run", "toy/base", 1)).train()
-    with pytest.raises(CheckpointError) as raised:
+    with pytest.raises(UserError) as raised:
         build_run(tmp_path, adapters(tmp_path / "run", "toy/other", 2))
     text = str(raised.value)
     assert (
@@ -186,7 +186,7 @@ def test_adapters_on_a_checkpoint_go_on_on_the_same_weights_of_it(tmp_path):
     build_run(tmp_path, base).train()
     path, on = str(tmp_path / "base"), str(tmp_path / "base" / "checkpoint-000002")
     build_run(tmp_path, adapters(tmp_path / "run", path, 1)).train()
-    with pytest.raises(CheckpointError) as raised:
+    with pytest.raises(UserError) as raised:
         build_run(tmp_path, adapters(tmp_path / "run", path, 2, weights="raw"))
     assert f"were trained on {on}; this run puts them on {on} weights: raw" in str(raised.value)
     build_run(tmp_path, adapters(tmp_path / "run", path, 2)).train()
@@ -198,7 +198,7 @@ def test_adapters_go_on_on_a_base_that_was_moved_and_the_log_says_so(tmp_path, c
     build_run(tmp_path, adapters(tmp_path / "run", str(there), 1)).train()
     shutil.copytree(there, here)
     with pytest.raises(
-        CheckpointError, match=r"were trained on .*base/checkpoint-000002; this run puts them on .*moved"
+        UserError, match=r"were trained on .*base/checkpoint-000002; this run puts them on .*moved"
     ):
         build_run(tmp_path, adapters(tmp_path / "run", str(here), 2))
     shutil.rmtree(tmp_path / "base")
