@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from fastvideo_core.checkpoint.weights import read_role_weights
-from fastvideo_core.errors import NonFiniteError, UserError
+from fastvideo_core.errors import ConfigError, NonFiniteError, UserError
 from fastvideo_testing.runs import build_run, toy_family
 
 
@@ -197,9 +197,7 @@ def test_adapters_go_on_on_a_base_that_was_moved_and_the_log_says_so(tmp_path, c
     there, here = tmp_path / "base" / "checkpoint-000002", tmp_path / "moved"
     build_run(tmp_path, adapters(tmp_path / "run", str(there), 1)).train()
     shutil.copytree(there, here)
-    with pytest.raises(
-        UserError, match=r"were trained on .*base/checkpoint-000002; this run puts them on .*moved"
-    ):
+    with pytest.raises(UserError, match=r"were trained on .*base/checkpoint-000002; this run puts them on .*moved"):
         build_run(tmp_path, adapters(tmp_path / "run", str(here), 2))
     shutil.rmtree(tmp_path / "base")
     build_run(tmp_path, adapters(tmp_path / "run", str(here), 2)).train()
