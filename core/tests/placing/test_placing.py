@@ -18,7 +18,7 @@ from fastvideo_core.errors import CheckpointError, ConfigError, ContractError
 from fastvideo_core.placing.blocks import prepare_blocks
 from fastvideo_core.placing.materialise import materialise
 from fastvideo_core.placing.shard import is_offloaded, shard_roles
-from fastvideo_core.weights.lora import LowRank, MergedWeights, add_adapters, initialise_adapters, low_rank_deltas
+from fastvideo_core.weights.lora import MergedWeights, adapted_weights, add_adapters, initialise_adapters
 from fastvideo_core.weights.parameter_names import clean_name
 from fastvideo_diffusers.safetensors_weights import SafetensorsWeights
 from fastvideo_testing import fake_process_group
@@ -290,18 +290,17 @@ def test_merged_weights_are_those_of_the_adapted_network(stored):
         for name, parameter in adapted.named_parameters():
             if is_adapter(name):
                 tensors[name] = parameter.normal_()
-    deltas = low_rank_deltas(tensors, lora.scale)
-    assert set(deltas) == {"blocks.0.up.weight", "blocks.1.up.weight"}
+    assert adapted_weights(tensors) == {"blocks.0.up.weight", "blocks.1.up.weight"}
     below = SafetensorsWeights({"net": folder}, where="x")
-    layered = MergedWeights(below, {"net": deltas})
+    layered = MergedWeights(below, {"net": tensors}, lora.scale)
     materialise(handle_of(merged, weights=layered), CPU)
     x = torch.randn(3, 4)
     torch.testing.assert_close(merged(x), adapted(x))
     whole = layered.read("net", "blocks.0.up.weight")
     assert torch.equal(layered.read_rows("net", "blocks.0.up.weight", 1, 3), whole[1:3])
     assert not torch.equal(whole, below.read("net", "blocks.0.up.weight"))
-    delta = LowRank(down=torch.ones(1, 2), up=torch.tensor([[1.0], [5.0]]), scale=2.0)
-    assert delta.added_to(torch.zeros(1, 2), slice(1, 2)).tolist() == [[10.0, 10.0]]
+    up, down = (tensors[f"blocks.0.up.lora_{part}.default.weight"] for part in "BA")
+    assert torch.equal(whole, below.read("net", "blocks.0.up.weight") + 1.5 * (up @ down))
 
 
 def test_a_frozen_role_that_the_method_changes_stays_beside_the_student():

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fastvideo_core.cli.main import main
-from fastvideo_core.dispatch.own_folder import alone_in_data
+from fastvideo_core.dispatch.own_folder import alone_in
 from fastvideo_data.loading.file_scan import scan_files
 
 from .tiny_data import FakeEncoder
@@ -21,7 +21,7 @@ def another_process(folder: Path) -> Iterator[int]:
     ready, tell = os.pipe()
     pid = os.fork()
     if pid == 0:
-        with alone_in_data(folder):
+        with alone_in(folder):
             os.write(tell, b"1")
             signal.pause()
         os._exit(0)

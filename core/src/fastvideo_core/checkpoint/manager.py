@@ -231,9 +231,9 @@ class CheckpointManager:
             all_files = {name: file for one in crew.gather(written) for name, file in one.items()}
             crew.do(publish, main_only=True)
         except PartError as error:
-            where = str(target) if context.world_size() == 1 else f"{target} (process {error.failure.rank})"
-            found = f"the checkpoint could not be written: {error.failure.text}"
-            advice = "free space or make the folder writable; " if error.failure.by_system else ""
+            where = str(target) if context.world_size() == 1 else f"{target} (process {error.rank})"
+            found = f"the checkpoint could not be written: {error.text}"
+            advice = "free space or make the folder writable; " if error.by_system else ""
             problem = Problem(found, where, fix=f"{advice}earlier checkpoints are intact")
             raise CheckpointWriteError(problem) from (error.__cause__ or error)
         finally:

@@ -85,7 +85,7 @@ def _train(
     cfg: RunConfig, registry: PluginRegistry, out: Console, *, dry_run: bool, plugin_files: Sequence[str]
 ) -> None:
     from fastvideo_core.dispatch import summary
-    from fastvideo_core.dispatch.resuming import resume_problems
+    from fastvideo_core.dispatch.examine import resume_problems
     from fastvideo_core.dispatch.runtime import build_runtime_from_config
 
     out.set_up_logging()

@@ -104,7 +104,7 @@ class RoleHandle:
         if self.lora is not None or any(isinstance(parameter, DTensor) for _, parameter in self.named_parameters()):
             fix = f"call copy('{name}') in the method's `extra_roles`"
             raise ContractError(Problem(f"role '{self.name}' is copied after it was placed", fix=fix))
-        weights = _OwnWeights(self.modules) if self.weights is None else self.weights
+        weights = OwnWeights(self.modules) if self.weights is None else self.weights
         modules = {key: _on_meta(module) for key, module in self.modules.items()}
         copied = replace(self, name=name, modules=modules, weights=weights, copy_of=self.copy_of or self.name)
         return replace(copied, trainable=False, saved=None, optimizers={}, lr_schedulers={})
@@ -128,7 +128,7 @@ class RoleHandle:
         return [parameter for _, parameter in self.named_parameters() if parameter.requires_grad]
 
 
-class _OwnWeights:
+class OwnWeights:
     """A WeightSource: networks that have their weights, as they are now."""
 
     def __init__(self, modules: Mapping[str, nn.Module]) -> None:
@@ -137,7 +137,7 @@ class _OwnWeights:
         }
 
     def tensor_names(self, module: str) -> Sequence[str]:
-        return list(self._tensors[module])
+        return list(self._tensors.get(module, {}))
 
     def read(self, module: str, name: str) -> Tensor:
         return self._tensors[module][name]

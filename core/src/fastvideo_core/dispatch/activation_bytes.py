@@ -38,18 +38,14 @@ class EvaluationBytes:
 
 
 class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Inside, counts the bytes of tensors that operators make for as long as they live; each storage once.
+    """Counts the bytes of tensors that operators make inside it for as long as they live, each storage once.
 
-    Args:
-        known: tensors that live anyway.
+    `known` are tensors that live anyway.
     """
 
     def __init__(self, known: Iterable[Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.live: int = 0
-        self.peak: int = 0
-        self.activations_peak: int = 0
-        self._gradients: int = 0
+        self.live = self.peak = self.activations_peak = self._gradients = 0
         self._seen = {tensor.untyped_storage()._cdata for tensor in known}
 
     def __torch_dispatch__(
@@ -97,67 +93,54 @@ def evaluation_bytes(handle: RoleHandle, evaluate: Callable[[int], Tensor], *, s
     with mode:
         for module in handle.modules.values():
             module.to_empty(device="cpu")
-    stacks = _stacks(handle)
-    lengths = [len(stack) for stack in stacks]
-    gradients = _gradient_bytes(handle)
+    parts = [part for module in handle.modules.values() for part in module.modules()]
+    stacks = [part for part in parts if isinstance(part, nn.ModuleList) and _is_stack(handle, part)]
+    if not stacks:
+        with mode:
+            return _measured(handle, evaluate, samples)
+    length, gradients = sum(map(len, stacks)) / len(stacks), _gradient_bytes(handle)
     measured = []
-    for count in (_MANY, _FEW) if stacks else (0,):
+    for count in (_MANY, _FEW):
         for stack in stacks:
             del stack[count:]
         with mode:
-            found = _measured(handle, evaluate, samples)
-        measured.append((found, _gradient_bytes(handle)))
-    if not stacks:
-        return measured[0][0]
-    (many, _), (few, few_gradients) = measured
-    further = (sum(lengths) / len(lengths) - _FEW) / (_MANY - _FEW)
+            measured.append(_measured(handle, evaluate, samples))
+    many, few = measured
+    further = (length - _FEW) / (_MANY - _FEW)
 
     def extended(name: str) -> int:
         low, high = getattr(few, name), getattr(many, name)
         return int(low + further * (high - low))
 
     activations = extended("activations")
-    if not handle.trainable:
-        return EvaluationBytes(extended("forward"))
     # The most is held either when the way back begins, or at its end, when gradients are there.
-    late = gradients + few.with_gradients - few_gradients
+    late = gradients + few.with_gradients - _gradient_bytes(handle)
     return EvaluationBytes(extended("forward"), extended("held"), activations, max(activations, late))
 
 
-def _stacks(handle: RoleHandle) -> list[nn.ModuleList]:
-    """The lists of many equal blocks in a role's networks; none where blocks are elsewhere or differ."""
-    stacks: list[nn.ModuleList] = []
-    for module in handle.modules.values():
-        for part in module.modules():
-            if isinstance(part, nn.ModuleList) and _is_stack(handle, part):
-                stacks.append(part)
-    return stacks
-
-
 def _is_stack(handle: RoleHandle, part: nn.ModuleList) -> bool:
+    """Whether these are many equal blocks."""
     forms = {
         tuple((clean_name(name), p.shape, p.dtype, p.requires_grad) for name, p in b.named_parameters()) for b in part
     }
-    return len(part) > 2 * _MANY and len(forms) == 1 and len(_blocks_in(handle, part)) == len(part)
-
-
-def _blocks_in(handle: RoleHandle, part: nn.ModuleList) -> list[nn.Module]:
-    return [block for block in part if any(isinstance(inner, handle.block_classes) for inner in block.modules())]
+    are_blocks = all(any(isinstance(inner, handle.block_classes) for inner in block.modules()) for block in part)
+    return len(part) > 2 * _MANY and len(forms) == 1 and are_blocks
 
 
 def _gradient_bytes(handle: RoleHandle) -> int:
-    found: int = sum(parameter.nbytes for _, parameter in handle.named_parameters() if parameter.requires_grad)
+    found: int = sum(parameter.nbytes for parameter in handle.trainable_parameters())
     return found
 
 
 def _measured(handle: RoleHandle, evaluate: Callable[[int], Tensor], samples: int) -> EvaluationBytes:
     parts = handle.modules.values()
     weights = [tensor for module in parts for tensor in (*module.parameters(), *module.buffers())]
-    forward = _without_graph(weights, evaluate, samples)
+    with torch.no_grad(), LiveBytes(weights) as alone:
+        evaluate(samples)
     if not handle.trainable:
-        return EvaluationBytes(forward)
+        return EvaluationBytes(alone.peak)
+    trained = handle.trainable_parameters()
     with LiveBytes(weights) as live:
-        trained = [weight for weight in weights if weight.requires_grad]
         hooks: list[Any] = [
             weight.register_post_accumulate_grad_hook(live.count_as_gradient)  # type: ignore[no-untyped-call]
             for weight in trained
@@ -169,13 +152,4 @@ def _measured(handle: RoleHandle, evaluate: Callable[[int], Tensor], samples: in
             hook.remove()
     for weight in trained:
         weight.grad = None
-    return EvaluationBytes(forward, held, live.activations_peak, live.peak)
-
-
-@torch.no_grad()
-def _without_graph(weights: Sequence[Tensor], evaluate: Callable[[int], Tensor], samples: int) -> int:
-    with LiveBytes(weights) as live:
-        evaluate(samples)
-    # mypy takes a mode's `__enter__` for untyped
-    peak: int = live.peak
-    return peak
+    return EvaluationBytes(alone.peak, held, live.activations_peak, live.peak)

@@ -6,7 +6,7 @@ import json
 import logging
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,21 +15,24 @@ import torch
 
 from fastvideo_core.checkpoint import storage
 from fastvideo_core.checkpoint.choice import Choice, choose
+from fastvideo_core.checkpoint.rank_state import with_own_state
+from fastvideo_core.checkpoint.tensors import StoredTensors
+from fastvideo_core.checkpoint.training_state import misfits, stored_shapes
 from fastvideo_core.checkpoint.weights import describe
 from fastvideo_core.config.check import run_notes
 from fastvideo_core.config.output_folder import check_writable_folder
 from fastvideo_core.config.run import RunConfig
 from fastvideo_core.config.sections import GuidedPipelineConfig
 from fastvideo_core.contracts.family import Findings, ModelFamily, open_family
-from fastvideo_core.contracts.method import DistillMethod
 from fastvideo_core.dispatch.own_folder import folder_problems
-from fastvideo_core.dispatch.plugins import check_plugins, method_class
+from fastvideo_core.dispatch.plugins import build_callbacks, check_plugins, method_class
 from fastvideo_core.dispatch.role_weights import RoleSource, pin_role_paths, role_source
 from fastvideo_core.dispatch.run import Run, based_on
 from fastvideo_core.distributed import context
 from fastvideo_core.errors import ConfigError, PluginError, Problem, UserError
 from fastvideo_core.registry import PluginRegistry
 from fastvideo_core.tracking.wandb_login import FIX, wandb_login
+from fastvideo_core.weights.lora import add_adapters
 
 logger = logging.getLogger(__name__)
 
@@ -68,10 +71,15 @@ def examine(cfg: RunConfig, registry: PluginRegistry, *, starts: bool) -> tuple[
         problems += login_problems(cfg)
     earlier: Mapping[str, Any] = {}
     with noted():
-        resumed = resumed_checkpoint(cfg, put_back=starts)
-        if resumed is not None:
-            earlier = describe(resumed.path).config
-            facts.append(_resume_fact(cfg, resumed))
+        if (which := cfg.training.resume_from_checkpoint) is not None:
+            resumed = choose(which, Path(cfg.training.output_dir), put_back=starts)
+            stored = describe(resumed.path)
+            earlier = stored.config
+            if stored.step >= (steps := cfg.training.max_train_steps):
+                text = f"the checkpoint is at step {stored.step}, and training.max_train_steps is {steps}"
+                raise ConfigError(Problem(text, where=cfg.source, fix="raise max_train_steps to train on"))
+            afresh = ", the data starts afresh" if cfg.training.resume_with_new_data else ""
+            facts.append(f"resume: after step {stored.step}{afresh}")
     with noted():
         cfg = pin_role_paths(cfg, earlier)
     for name, role in cfg.roles.items():
@@ -92,7 +100,7 @@ def examine(cfg: RunConfig, registry: PluginRegistry, *, starts: bool) -> tuple[
             looked_at = main.check(
                 based_on(cfg, sources),
                 latents_source=None if method is None else method.latents_source(cfg),
-                many_steps=method is not None and _takes_many_steps(method, cfg),
+                many_steps=method is not None and method.student_schedule(cfg.method_config, lambda t: t) is None,
                 download=starts,
                 roles_known=roles_known,
             )
@@ -108,46 +116,11 @@ def examine(cfg: RunConfig, registry: PluginRegistry, *, starts: bool) -> tuple[
         problems += run.latent_space_problems()
     if run is not None and not problems:
         with noted():
-            run = resolved(run)
+            section = run.family.resolve(run.based, latents_source=run.latents_source)
+            run = replace(run, cfg=replace(run.cfg, pipeline_config=section))
             warnings += [*run_notes(cfg), *_another_negative_prompt(run.cfg, earlier)]
     found = Findings(tuple(dict.fromkeys(problems)), tuple(dict.fromkeys(warnings)), tuple(facts))
     return (None if problems else run), found
-
-
-def _takes_many_steps(method: type[DistillMethod], cfg: RunConfig) -> bool:
-    return method.student_schedule(cfg.method_config, lambda t: t) is None
-
-
-def resolved(run: Run) -> Run:
-    """The run with its families' sections as `ModelFamily.resolve` gives them.
-
-    Raises:
-        UserError: pipelines or data do not say what is needed.
-    """
-    return replace(
-        run, cfg=replace(run.cfg, pipeline_config=run.family.resolve(run.based, latents_source=run.latents_source))
-    )
-
-
-def _resume_fact(cfg: RunConfig, resumed: Choice) -> str:
-    """Says where the run goes on.
-
-    Raises:
-        ConfigError: there is nothing left to train.
-    """
-    step = storage.read_document(resumed.path).step
-    check_steps_left(cfg, step)
-    return f"resume: after step {step}{', the data starts afresh' if cfg.training.resume_with_new_data else ''}"
-
-
-def resumed_checkpoint(cfg: RunConfig, *, put_back: bool = True) -> Choice | None:
-    """The checkpoint that the run goes on from, None for a new run; see `checkpoint.choice.choose`. Collective.
-
-    Raises:
-        CheckpointError: there is no such checkpoint.
-    """
-    which = cfg.training.resume_from_checkpoint
-    return None if which is None else choose(which, Path(cfg.training.output_dir), put_back=put_back)
 
 
 def _another_negative_prompt(cfg: RunConfig, earlier: Mapping[str, Any]) -> list[str]:
@@ -185,46 +158,43 @@ def device_warnings(cfg: RunConfig) -> list[str]:
 def output_problems(cfg: RunConfig) -> list[Problem]:
     """An output_dir that cannot be written, is not the run's own, or that a new run would share with an earlier one."""
     problems = folder_problems(cfg)
-    for check in (_check_writable, _check_fresh):
-        try:
-            check(cfg)
-        except ConfigError as error:
-            problems += error.problems
+    args = cfg.training
+    try:
+        check_writable_folder(args.output_dir, "training.output_dir")
+    except ConfigError as error:
+        problems += error.problems
+    is_new = args.resume_from_checkpoint is None
+    if is_new and (earlier := storage.checkpoints(Path(args.output_dir), after=0)):
+        found = f"training.output_dir {args.output_dir} already holds {earlier[-1].name}"
+        fix = "go on with --resume latest, name another output_dir, or remove the old run"
+        problems.append(Problem(found, cfg.source, "a new folder for a new run", fix))
     return problems
 
 
-def _check_writable(cfg: RunConfig) -> None:
-    check_writable_folder(cfg.training.output_dir, "training.output_dir")
+def resume_problems(run: Run) -> list[Problem]:
+    """What does not fit the checkpoint that a run goes on from: roles and their networks, callbacks, the data.
 
-
-def _check_fresh(cfg: RunConfig) -> None:
-    """A new run does not write among the checkpoints of an earlier one."""
-    args = cfg.training
-    if args.resume_from_checkpoint is not None:
-        return
-    if earlier := storage.checkpoints(Path(args.output_dir), after=0):
-        raise ConfigError(
-            Problem(
-                found=f"training.output_dir {args.output_dir} already holds {earlier[-1].name}",
-                where=cfg.source,
-                allowed="a new folder for a new run",
-                fix="go on with --resume latest, name another output_dir, or remove the old run",
-            )
-        )
-
-
-def check_steps_left(cfg: RunConfig, start_step: int) -> None:
-    """There is something to train after the checkpoint.
+    What only a built run knows (optimizers' groups, the method's own state) is compared when it starts.
 
     Raises:
-        ConfigError: the checkpoint is at or behind max_train_steps.
+        UserError: the checkpoint is damaged.
     """
-    steps = cfg.training.max_train_steps
-    if start_step >= steps:
-        raise ConfigError(
-            Problem(
-                found=f"the checkpoint is at step {start_step}, and training.max_train_steps is {steps}",
-                where=cfg.source,
-                fix="raise max_train_steps to train on",
-            )
-        )
+    if run.resumed is None:
+        return []
+    cfg, path = run.cfg, run.resumed.path
+    new_data = cfg.training.resume_with_new_data
+    document = storage.read_document(path)
+    skeleton, own = with_own_state(path, document, cfg.training.num_gpus, new_data=new_data)
+    stored = stored_shapes(skeleton, StoredTensors(path / storage.TENSORS), own)
+    trainable = [name for name, role in cfg.roles.items() if role.trainable]
+    outlines = [outline.handle for name in trainable if (outline := run.outline(name)) is not None]
+    for handle in outlines:
+        if (lora := cfg.roles[handle.name].lora) is not None:
+            add_adapters(handle, lora)
+    # What the method keeps besides is compared when the run starts.
+    then = [name for name, role in describe(path).config["roles"].items() if role.get("trainable")]
+    stored["roles"] = {name: modules for name, modules in stored["roles"].items() if name in then}
+    problems = misfits(stored, trainable=trainable, outlines=outlines, where=str(path))
+    with suppress(Exception):  # broken ones are told as plug-ins, others may know their state only once they started
+        problems += build_callbacks(cfg, run.registry).misfits(stored["callbacks"])
+    return problems if new_data else [*problems, *run.family.resume_problems(run.based, stored["dataloader"])]

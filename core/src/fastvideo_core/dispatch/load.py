@@ -52,13 +52,12 @@ def load_run_config(
     """
     document = read_document(path)
     raw = document.data
-    if not isinstance(document.data, dict):
-        found = "the file is empty" if document.data is None else f"found {show(document.data)} at the top"
-        allowed = f"a mapping with {', '.join(REQUIRED_SECTIONS)}"
+    allowed = f"a mapping with {', '.join(REQUIRED_SECTIONS)}"
+    if not isinstance(raw, dict):
+        found = "the file is empty" if raw is None else f"found {show(raw)} at the top"
         raise ConfigError(Problem(found, where=document.where(()), allowed=allowed))
-    if is_fastvideo(document.data):
+    if is_fastvideo(raw):
         found = "this is a file of FastVideo's trainer (`_target_`, models, nested training)"
-        allowed = f"a mapping with {', '.join(REQUIRED_SECTIONS)}"
         fix = f"fastvideo-distill convert {shlex.quote(str(path))} --out NEW.yaml"
         raise ConfigError(Problem(found, where=document.where(()), allowed=allowed, fix=fix))
     for key, value in (overrides or {}).items():
@@ -87,26 +86,23 @@ class _Reader:
     """Reads section by section; what fails is noted and the rest is read all the same."""
 
     def __init__(self, document: Document, registry: PluginRegistry, raw: Any) -> None:
-        self.document = document
+        self.document, self.registry, self.raw = document, registry, raw
         self.data: dict[Any, Any] = document.data
-        self.registry = registry
-        self.raw = raw
         self.findings = Findings()
         self.findings.add_document(document)
         self.pipeline_document: Document | None = None
 
     def read(self) -> RunConfig:
         self._top_level()
-        recipe = self._section(("recipe",), RecipeConfig)
-        training = self._section(("training",), TrainingArgs)
+        recipe = self._parse(self.document, ("recipe",), RecipeConfig) if "recipe" in self.data else None
+        training = self._parse(self.document, ("training",), TrainingArgs) if "training" in self.data else None
         roles = self._roles()
-        family = self._plugin("models", ("recipe", "family"))
-        method = self._plugin("methods", ("recipe", "method"))
-        self._role_families(roles)
+        _, family_section = self._plugin("models", ("recipe", "family"))
+        method, method_section = self._plugin("methods", ("recipe", "method"))
         self._used_family(roles)
         self._required_roles(method)
-        pipeline_config = self._pipeline_config(family)
-        method_config = self._plugin_section(("method_config",), method)
+        pipeline_config = self._pipeline_config(family_section)
+        method_config = self._parse(self.document, ("method_config",), method_section)
         callbacks = self._callbacks()
         self._contradictions(roles)
         if recipe and training and pipeline_config and method_config and not self.findings.touches(("roles",)):
@@ -127,22 +123,16 @@ class _Reader:
             if key not in self.data:
                 self._note((key,), Problem("missing", allowed="a mapping", fix=f"add a section `{key}:`"))
 
-    def _section(self, path: KeyPath, model: type[Model]) -> Model | None:
-        """One section of `document`, parsed; None where it is not there or wrong, which is noted."""
-        if path[0] not in self.data:
+    def _parse(self, document: Document, path: KeyPath, model: type[Model] | None, section: str = "") -> Model | None:
+        """One section, named `section` where the document does not tell; None where it is wrong, which is noted."""
+        if model is None:
             return None
-        return self._parse(self.document, path, self._at(path), model)
-
-    def _parse(
-        self, document: Document, path: KeyPath, data: Any, model: type[Model], below: KeyPath = ()
-    ) -> Model | None:
-        """`below`: the part of `path` that is not in `document`, because the section is a file of its own."""
-        section = dotted(below or path)
+        data = _at(document.data, path)
         try:
             return model.model_validate({} if data is None else data)
         except ValidationError as error:
-            for inner, problem in validation_problems(error, model, data, section):
-                self._note((*path, *inner), problem, document)
+            for inner, problem in validation_problems(error, model, data, section or dotted(path)):
+                self.findings.add(document, (*path, *inner), problem)
             return None
 
     def _roles(self) -> dict[str, RoleConfig]:
@@ -159,19 +149,15 @@ class _Reader:
                 allowed = "a name of letters, digits, _ and -, beginning with a letter"
                 self._note(("roles", name), Problem(f"found {show(name)} as a role's name", allowed=allowed))
                 continue
-            role = self._section(("roles", name), RoleConfig)
+            role = self._parse(self.document, ("roles", name), RoleConfig)
             if role is not None:
                 roles[name] = role
-        return roles
-
-    def _role_families(self, roles: Mapping[str, RoleConfig]) -> None:
-        for name, role in roles.items():
-            if role.family is not None:
                 self._plugin("models", ("roles", name, "family"))
+        return roles
 
     def _used_family(self, roles: Mapping[str, RoleConfig]) -> None:
         """The recipe's family gives the adapter, so that at least one role must be of it, under the same name."""
-        family = self._at(("recipe", "family"))
+        family = _at(self.data, ("recipe", "family"))
         if not isinstance(family, str) or not roles or self.findings.touches(("roles",)):
             return
         for name, role in roles.items():
@@ -193,43 +179,34 @@ class _Reader:
         for role in needed:
             if role not in names:
                 fix = f"rename {guess!r}" if (guess := closest(role, [str(name) for name in extra])) else "add it"
-                problem = Problem(
-                    f"missing: the method {method.name!r} needs the role {role!r}", allowed=listed, fix=fix
-                )
-                self._note(("roles", role), problem)
+                found = f"missing: the method {method.name!r} needs the role {role!r}"
+                self._note(("roles", role), Problem(found, allowed=listed, fix=fix))
         for name in extra:
             fix = did_you_mean(name, [role for role in known if role not in names], otherwise="remove it")
             found = f"the method {method.name!r} has no role {name!r}"
             self._note(("roles", name), Problem(found, allowed=listed, fix=fix))
 
-    def _plugin(self, kind: Kind, path: KeyPath, name: str | None = None) -> Plugin[Spec] | None:
-        """The plug-in that is named at `path`; None where that is wrong, which is noted."""
-        name = self._at(path) if name is None else name
-        if not isinstance(name, str) or not name:
-            return None  # the section's own check says so
-        try:
-            return self.registry.get(kind, name)
-        except PluginError as error:
-            self._note_plugin(path, error)
-            return None
+    def _plugin(
+        self, kind: Kind, path: KeyPath, name: str | None = None
+    ) -> tuple[Plugin[Spec] | None, type[PluginConfig] | None]:
+        """The plug-in that is named at `path` and the class of its section; None where that is wrong, which is noted."""
+        name = _at(self.data, path) if name is None else name
+        if isinstance(name, str) and name:  # else the section's own check says so
+            try:
+                plugin = self.registry.get(kind, name)
+                return plugin, self.registry.config_class(plugin)
+            except PluginError as error:
+                for problem in error.problems:
+                    self._note(path, _nested(problem))
+        return None, None
 
-    def _plugin_section(self, path: KeyPath, plugin: Plugin[Spec] | None) -> PluginConfig | None:
-        model = self._config_class(plugin, path)
-        return None if model is None else self._parse(self.document, path, self._at(path), model)
-
-    def _pipeline_config(self, family: Plugin[Spec] | None) -> PluginConfig | None:
+    def _pipeline_config(self, model: type[PluginConfig] | None) -> PluginConfig | None:
         key = "pipeline_config_path"
-        model = self._config_class(family, ("recipe", "family"))
         if key not in self.data:
-            return (
-                None
-                if model is None
-                else self._parse(self.document, ("pipeline_config",), self._at(("pipeline_config",)), model)
-            )
+            return self._parse(self.document, ("pipeline_config",), model)
         if "pipeline_config" in self.data:
-            self._note(
-                (key,), Problem("pipeline_config and pipeline_config_path are both there", fix="keep one of the two")
-            )
+            found = "pipeline_config and pipeline_config_path are both there"
+            self._note((key,), Problem(found, fix="keep one of the two"))
             return None
         file = self.data[key]
         if not isinstance(file, str) or not file:
@@ -246,7 +223,7 @@ class _Reader:
             return None
         self.pipeline_document = inner
         self.findings.add_document(inner)
-        return None if model is None else self._parse(inner, (), inner.data, model, below=("pipeline_config",))
+        return self._parse(inner, (), model, "pipeline_config")
 
     def _callbacks(self) -> dict[str, PluginConfig]:
         data = self.data.get("callbacks")
@@ -262,19 +239,10 @@ class _Reader:
             if not isinstance(name, str):
                 self._note(path, Problem(f"found {show(name)} as a callback's name", allowed="text"))
                 continue
-            config = self._plugin_section(path, self._plugin("callbacks", path, name))
-            if config is not None:
+            _, section = self._plugin("callbacks", path, name)
+            if (config := self._parse(self.document, path, section)) is not None:
                 parsed[name] = config
         return parsed
-
-    def _config_class(self, plugin: Plugin[Spec] | None, path: KeyPath) -> type[PluginConfig] | None:
-        if plugin is None:
-            return None
-        try:
-            return self.registry.config_class(plugin)
-        except PluginError as error:
-            self._note_plugin(path, error)
-            return None
 
     def _contradictions(self, roles: Mapping[str, RoleConfig]) -> None:
         """Looks at all that could be read: keys that are wrong themselves count as unknown."""
@@ -289,36 +257,31 @@ class _Reader:
     def _readable_training(self) -> tuple[TrainingArgs, set[str]]:
         data = self.data.get("training")
         given = dict(data) if isinstance(data, dict) else {}
-        required = {"output_dir": ".", "max_train_steps": 1}
-        bad = {key for key in {*given, *required} if key not in given or self.findings.touches(("training", key))}
+        stand_ins = {"output_dir": ".", "max_train_steps": 1}
+        bad = {key for key in {*given, *stand_ins} if key not in given or self.findings.touches(("training", key))}
         readable = {key: value for key, value in given.items() if key not in bad}
-        stand_ins = {key: value for key, value in required.items() if key not in readable}
-        return TrainingArgs.model_validate({**readable, **stand_ins}), bad
+        return TrainingArgs.model_validate({**stand_ins, **readable}), bad
 
     def _ask_plugins(self, cfg: RunConfig) -> None:
         for config in (cfg.pipeline_config, cfg.method_config, *cfg.callbacks.values()):
             for key, problem in config.check_run(cfg):
                 path = key_path(key)
                 if self.pipeline_document is not None and path[:1] == ("pipeline_config",):
-                    self._note(path[1:], problem, self.pipeline_document)
+                    self.findings.add(self.pipeline_document, path[1:], problem)
                 else:
                     self._note(path, problem)
 
-    def _at(self, path: KeyPath) -> Any:
-        """The value at a path; None where it, or something above it, is not there."""
-        value: Any = self.data
-        for part in path:
-            if not isinstance(value, dict):
-                return None
-            value = value.get(part)
-        return value
+    def _note(self, path: KeyPath, problem: Problem) -> None:
+        self.findings.add(self.document, path, problem)
 
-    def _note(self, path: KeyPath, problem: Problem, document: Document | None = None) -> None:
-        self.findings.add(document or self.document, path, problem)
 
-    def _note_plugin(self, path: KeyPath, error: PluginError) -> None:
-        for problem in error.problems:
-            self._note(path, _nested(problem))
+def _at(data: Any, path: KeyPath) -> Any:
+    """The value at a path; None where it, or something above it, is not there."""
+    for part in path:
+        if not isinstance(data, dict):
+            return None
+        data = data.get(part)
+    return data
 
 
 def _short(family: str) -> str:
@@ -328,6 +291,5 @@ def _short(family: str) -> str:
 
 def _nested(problem: Problem) -> Problem:
     """A problem with a place of its own, told as the cause of one in run.yaml."""
-    return replace(
-        problem, where="", found=f"{problem.found}\n    in: {problem.where}" if problem.where else problem.found
-    )
+    place = f"\n    in: {problem.where}" if problem.where else ""
+    return replace(problem, where="", found=problem.found + place)

@@ -25,12 +25,12 @@ from fastvideo_core.placing.shard import gathers_in_bfloat16
 from fastvideo_core.weights.lora import add_adapters
 from fastvideo_core.weights.parameter_names import clean_name, trainable_by_name
 
-FULL, HALF = 4, 2
+_FULL, _HALF = 4, 2
 """Bytes of a float32 and of a bfloat16 number."""
 
-ADAMW_MOMENTS = 2
+_ADAMW_MOMENTS = 2
 
-GUIDED_HALVES = 2
+_GUIDED_HALVES = 2
 """Samples per sample of a frozen role's evaluation: with guidance both halves go through the network in one call."""
 
 _GATHERED_AHEAD = 2
@@ -69,9 +69,7 @@ class RoleEstimate:
     @property
     def activations(self) -> int:
         """The most that evaluations of this role hold: with a graph where it is trained, else without."""
-        if self.evaluation is None:
-            return 0
-        return max(self.evaluation.forward, self.evaluation.activations)
+        return 0 if self.evaluation is None else max(self.evaluation.forward, self.evaluation.activations)
 
     @property
     def state(self) -> int:
@@ -81,12 +79,7 @@ class RoleEstimate:
 
 @dataclass(frozen=True)
 class RunEstimate:
-    """What a run takes.
-
-    Args:
-        roles: by name.
-        processes: how many share it.
-    """
+    """What a run takes: its roles by name, and how many processes share it."""
 
     roles: Mapping[str, RoleEstimate]
     processes: int
@@ -151,11 +144,7 @@ def estimate_run(run: Run) -> RunEstimate | None:
 
 
 def estimate_role(cfg: RunConfig, outline: RoleOutline, *, shards: int = 1) -> RoleEstimate:
-    """The estimate of one role.
-
-    Args:
-        outline: with parameters on meta.
-        shards: processes that share the role's weights.
+    """The estimate of one role, with parameters on meta, whose weights so many processes share.
 
     Raises:
         ConfigError: adapters do not fit.
@@ -166,27 +155,21 @@ def estimate_role(cfg: RunConfig, outline: RoleOutline, *, shards: int = 1) -> R
         add_adapters(handle, lora)
     handle.set_trainable()
     parameters = [parameter for _, parameter in handle.named_parameters()]
-    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    trained = handle.trainable_parameters()
     buffers = sum(buffer.nbytes for module in handle.modules.values() for buffer in module.buffers())
     averaged = cfg.callbacks.get("ema")
     ema = isinstance(averaged, EMAConfig) and handle.name in averaged.roles
-    own = {
-        "weights": sum(_share(p, shards) * p.element_size() for p in parameters) + buffers,
-        "gradients": sum(_share(p, shards) * p.element_size() for p in trained),
-        "optimizer": sum(_share(p, shards) * p.element_size() * ADAMW_MOMENTS + FULL for p in trained),
-        "ema": sum(_share(p, shards) * FULL for p in trained) if ema else 0,
-    }
-    count = sum(p.numel() for p in parameters)
-    checkpoint = _checkpoint_bytes(handle, ema=ema) if handle.trainable else 0
     halved = handle.bfloat16_classes if gathers_in_bfloat16(handle, training) else ()
-    gathered = _gathered_bytes(handle, halved) if training.num_gpus > 1 else 0
     return RoleEstimate(
-        parameters=count,
-        **own,
-        gathered=gathered,
-        evaluation=_evaluation(cfg, outline),
-        checkpoint=checkpoint,
+        parameters=sum(p.numel() for p in parameters),
+        weights=sum(_share_bytes(p, shards) for p in parameters) + buffers,
+        gradients=sum(_share_bytes(p, shards) for p in trained),
+        optimizer=sum(_share_bytes(p, shards) * _ADAMW_MOMENTS + _FULL for p in trained),
+        ema=sum(_share(p, shards) * _FULL for p in trained) if ema else 0,
+        gathered=_gathered_bytes(handle, halved) if training.num_gpus > 1 else 0,
+        checkpoint=_checkpoint_bytes(handle, ema=ema) if handle.trainable else 0,
         offloaded=training.frozen_cpu_offload and not handle.trainable and training.num_gpus > 1,
+        evaluation=_evaluation(cfg, outline),
     )
 
 
@@ -197,32 +180,25 @@ def _share(parameter: Tensor, shards: int) -> int:
     return math.ceil(parameter.shape[0] / shards) * (parameter.numel() // max(1, parameter.shape[0]))
 
 
-def _gathered_bytes(handle: RoleHandle, halved: tuple[type[nn.Module], ...]) -> int:
-    """Whole weights of the blocks that live at once and of what is in no block; with their gradients where they train.
+def _share_bytes(parameter: Tensor, shards: int) -> int:
+    return _share(parameter, shards) * parameter.element_size()
 
-    Args:
-        halved: layers whose weights are gathered in bfloat16.
-    """
+
+def _gathered_bytes(handle: RoleHandle, halved: tuple[type[nn.Module], ...]) -> int:
+    """Whole weights of the blocks that live at once and of what is in no block; with their gradients where they train."""
     found = 0
     for module in handle.modules.values():
-        blocks = [
-            sum(_gathered_size(halved, block, p) for p in block.parameters()) for _, block in blocks_of(handle, module)
-        ]
-        whole = sum(p.nbytes for p in module.parameters())
-        inside = sum(p.nbytes for _, block in blocks_of(handle, module) for p in block.parameters())
-        largest = max(blocks, default=0)
-        found += whole - inside + _GATHERED_AHEAD * largest * (2 if handle.trainable and handle.lora is None else 1)
+        blocks = [block for _, block in blocks_of(handle, module)]
+        outside = sum(p.nbytes for p in module.parameters()) - sum(p.nbytes for b in blocks for p in b.parameters())
+        largest = max((_gathered_size(halved, block) for block in blocks), default=0)
+        found += outside + _GATHERED_AHEAD * largest * (2 if handle.trainable and handle.lora is None else 1)
     return found
 
 
-def _gathered_size(halved: tuple[type[nn.Module], ...], block: nn.Module, parameter: Tensor) -> int:
-    in_bfloat16 = any(
-        parameter is own
-        for part in block.modules()
-        if isinstance(part, halved)
-        for own in part.parameters(recurse=False)
-    )
-    return parameter.numel() * (HALF if in_bfloat16 else parameter.element_size())
+def _gathered_size(halved: tuple[type[nn.Module], ...], block: nn.Module) -> int:
+    parts = [part for part in block.modules() if isinstance(part, halved)]
+    in_bfloat16 = {id(parameter) for part in parts for parameter in part.parameters(recurse=False)}
+    return sum(p.numel() * (_HALF if id(p) in in_bfloat16 else p.element_size()) for p in block.parameters())
 
 
 def _evaluation(cfg: RunConfig, outline: RoleOutline) -> EvaluationBytes | None:
@@ -230,7 +206,7 @@ def _evaluation(cfg: RunConfig, outline: RoleOutline) -> EvaluationBytes | None:
         return None
     handle, batch = outline.handle, cfg.training.train_batch_size
     prepare_blocks(handle, cfg.training.model_copy(update={"enable_torch_compile": False}))
-    samples = batch if handle.trainable else batch * GUIDED_HALVES
+    samples = batch if handle.trainable else batch * _GUIDED_HALVES
     return evaluation_bytes(handle, outline.evaluate, samples=samples)
 
 
@@ -254,8 +230,5 @@ def _checkpoint_bytes(handle: RoleHandle, *, ema: bool) -> int:
     tensors, skeleton = split(tree)
     documents = len(json.dumps({"state": skeleton}, indent=1))
     index = sum(_INDEX_BYTES + 2 * len(key) for key in tensors)
-    return sum(_stored_bytes(key, tensor) for key, tensor in tensors.items()) + documents + index
-
-
-def _stored_bytes(key: str, tensor: Tensor) -> int:
-    return tensor.numel() * (FULL if key.startswith("callbacks.") else tensor.element_size())
+    sizes = (t.numel() * (_FULL if key.startswith("callbacks.") else t.element_size()) for key, t in tensors.items())
+    return sum(sizes) + documents + index

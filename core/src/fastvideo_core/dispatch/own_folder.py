@@ -9,7 +9,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from fastvideo_core.config.run import RunConfig
@@ -19,14 +19,13 @@ from fastvideo_core.errors import ConfigError, Problem
 logger = logging.getLogger(__name__)
 
 LOCK = ".run.lock"
-_RUN = "training.output_dir"
 
 _FILES = ("metrics.jsonl", "run.yaml", "environment.json", LOCK)
 _FOLDERS = ("validation", "tensorboard", "profile")
 
 
 @contextmanager
-def alone_in(output_dir: Path, *, writes: bool = True) -> Iterator[None]:
+def alone_in(output_dir: Path, *, writes: bool = True, where: str = "training.output_dir") -> Iterator[None]:
     """Keeps other runs out of a run's folder, until the end of the context or of this process, however it ends. Collective.
 
     The main process holds a POSIX lock on a file there, which its forks do not inherit and which NFS hands on to other
@@ -34,29 +33,25 @@ def alone_in(output_dir: Path, *, writes: bool = True) -> Iterator[None]:
 
     Args:
         writes: whether the run will write there; otherwise nothing is made for it, and where no run has been none is in the way.
+        where: the option that names the folder.
 
     Raises:
         ConfigError: another run is going on there; on all processes alike.
     """
-    with _locked(output_dir, _RUN, writes) if context.is_main_process() else nullcontext() as problem:
-        problem = context.from_main(problem)
-        if problem is not None:
+    made = writes and not os.path.lexists(output_dir)
+    descriptor, problem = _lock(output_dir, writes, where) if context.is_main_process() else (None, None)
+    try:
+        if (problem := context.from_main(problem)) is not None:
             raise ConfigError(problem)
         yield
-
-
-@contextmanager
-def alone_in_data(output: Path) -> Iterator[None]:
-    """Keeps other calls of `preprocess` out of a data set's folder, as `alone_in` does runs out of theirs: each numbers its
-    files by what it found there. Not collective.
-
-    Raises:
-        ConfigError: another call is going on there.
-    """
-    with _locked(output, "--output") as problem:
-        if problem is not None:
-            raise ConfigError(problem)
-        yield
+    finally:
+        if descriptor is not None:
+            with suppress(OSError):
+                if os.listdir(output_dir) == [LOCK]:
+                    (output_dir / LOCK).unlink()
+                    if made:
+                        output_dir.rmdir()
+            os.close(descriptor)  # not before: the file is removed by who has locked it
 
 
 def folder_problems(cfg: RunConfig) -> list[Problem]:
@@ -78,23 +73,6 @@ def folder_problems(cfg: RunConfig) -> list[Problem]:
     return problems
 
 
-@contextmanager
-def _locked(folder: Path, where: str, writes: bool = True) -> Iterator[Problem | None]:
-    """Holds the lock of a folder inside the context; gives why that is not possible."""
-    made = writes and not os.path.lexists(folder)
-    descriptor, problem = _lock(folder, writes, where)
-    try:
-        yield problem
-    finally:
-        if descriptor is not None:
-            with suppress(OSError):
-                if os.listdir(folder) == [LOCK]:
-                    (folder / LOCK).unlink()
-                    if made:
-                        folder.rmdir()
-            os.close(descriptor)  # not before: the file is removed by who has locked it
-
-
 def _lock(folder: Path, writes: bool, where: str) -> tuple[int | None, Problem | None]:
     path = folder / LOCK
     if not writes and not os.path.lexists(path):
@@ -104,9 +82,8 @@ def _lock(folder: Path, writes: bool, where: str) -> tuple[int | None, Problem |
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
     except OSError as error:
         found = "is a link" if error.errno == errno.ELOOP else f"cannot be written: {error.strerror}"
-        return None, Problem(
-            found, str(path), fix="make the folder writable, remove what is there, or name another one"
-        )
+        fix = "make the folder writable, remove what is there, or name another one"
+        return None, Problem(found, str(path), fix=fix)
     try:
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -117,7 +94,11 @@ def _lock(folder: Path, writes: bool, where: str) -> tuple[int | None, Problem |
             fix = f"wait for its end, stop it, or name another {where.rpartition('.')[2]}"
             return None, Problem(found, f"{where} ({folder})", "one run at a time", fix)
         logger.warning("%s cannot be locked (%s): nothing tells when another run begins in it", path, error.strerror)
-    if not _is_at(descriptor, path):  # who had locked it has removed it meanwhile
+    try:
+        is_at_path = os.path.samestat(os.fstat(descriptor), os.lstat(path))
+    except FileNotFoundError:
+        is_at_path = False
+    if not is_at_path:  # who had locked it has removed it meanwhile
         os.close(descriptor)
         return _lock(folder, writes, where)
     holder = f"process {os.getpid()} on {socket.gethostname()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}\n"
@@ -125,13 +106,6 @@ def _lock(folder: Path, writes: bool, where: str) -> tuple[int | None, Problem |
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, holder.encode(), 0)
     return descriptor, None
-
-
-def _is_at(descriptor: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), os.lstat(path))
-    except FileNotFoundError:
-        return False
 
 
 def _place_in(path: Path, folder: Path) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from fastvideo_core.callbacks.base import Callback
 from fastvideo_core.callbacks.manager import CallbackManager
@@ -14,6 +14,8 @@ from fastvideo_core.contracts.method import DistillMethod
 from fastvideo_core.errors import ContractError, FastVideoError, PluginError, Problem, UserError
 from fastvideo_core.registry import Plugin, PluginRegistry, Spec
 from fastvideo_core.registry.requirements import NOTHING, pip_command, unmet_of
+
+_T = TypeVar("_T")
 
 
 def check_plugins(cfg: RunConfig, registry: PluginRegistry) -> tuple[str, ...]:
@@ -27,16 +29,14 @@ def check_plugins(cfg: RunConfig, registry: PluginRegistry) -> tuple[str, ...]:
     """
     problems: list[Problem] = []
     notes: list[str] = []
-    for plugin in used_plugins(cfg, registry):
-        unmet = unmet_of(plugin.provenance.distribution) if plugin.provenance.installed else ()
-        if missing := [item for item in unmet if item.there == NOTHING]:
-            found = (
-                f"{plugin.provenance.distribution} needs what is not installed: {', '.join(i.wanted for i in missing)}"
-            )
-            problems.append(Problem(found, where=str(plugin.provenance), fix=pip_command(missing)))
-        notes += [
-            f"{plugin.provenance.distribution} {item}: {pip_command([item])}" for item in unmet if item not in missing
-        ]
+    for provenance in (plugin.provenance for plugin in used_plugins(cfg, registry) if plugin.provenance.installed):
+        unmet = unmet_of(provenance.distribution)
+        missing = [item for item in unmet if item.there == NOTHING]
+        if missing:
+            wanted = ", ".join(item.wanted for item in missing)
+            found = f"{provenance.distribution} needs what is not installed: {wanted}"
+            problems.append(Problem(found, where=str(provenance), fix=pip_command(missing)))
+        notes += [f"{provenance.distribution} {item}: {pip_command([item])}" for item in unmet if item not in missing]
     for part in (_families, _method, build_callbacks):
         try:
             part(cfg, registry)
@@ -60,18 +60,7 @@ def method_class(name: str, registry: PluginRegistry) -> type[DistillMethod]:
     Raises:
         PluginError: it cannot be imported, or is no DistillMethod.
     """
-    plugin = registry.get("methods", name)
-    found: Any = registry.resolve(plugin, "impl")
-    if not issubclass(found, DistillMethod):
-        raise PluginError(
-            Problem(
-                found=f"impl is {found.__module__}.{found.__qualname__}, which is no DistillMethod",
-                where=str(plugin.provenance),
-                fix="subclass fastvideo_core.DistillMethod",
-            )
-        )
-    implementation: type[DistillMethod] = found
-    return implementation
+    return _implementation(registry.get("methods", name), registry, DistillMethod)  # type: ignore[type-abstract]
 
 
 def build_callbacks(cfg: RunConfig, registry: PluginRegistry) -> CallbackManager:
@@ -83,10 +72,7 @@ def build_callbacks(cfg: RunConfig, registry: PluginRegistry) -> CallbackManager
     callbacks: dict[str, Callback] = {}
     for name, section in cfg.callbacks.items():
         plugin = registry.get("callbacks", name)
-        implementation: Any = registry.resolve(plugin, "impl")
-        if not issubclass(implementation, Callback):
-            found = f"impl is {implementation.__module__}.{implementation.__qualname__}, which is no Callback"
-            raise PluginError(Problem(found, where=str(plugin.provenance), fix="subclass fastvideo_core.Callback"))
+        implementation = _implementation(plugin, registry, Callback)
         try:
             callbacks[name] = implementation(section)
         except FastVideoError:
@@ -95,6 +81,15 @@ def build_callbacks(cfg: RunConfig, registry: PluginRegistry) -> CallbackManager
             found = f"the callback {name!r} cannot be made: {type(error).__name__}: {error}"
             raise PluginError(Problem(found, where=str(plugin.provenance), fix="tell its authors")) from error
     return CallbackManager(callbacks, waived=cfg.training.resume_without_callbacks)
+
+
+def _implementation(plugin: Plugin[Any], registry: PluginRegistry, base: type[_T]) -> type[_T]:
+    found: Any = registry.resolve(plugin, "impl")
+    if not issubclass(found, base):
+        text = f"impl is {found.__module__}.{found.__qualname__}, which is no {base.__name__}"
+        raise PluginError(Problem(text, str(plugin.provenance), fix=f"subclass fastvideo_core.{base.__name__}"))
+    implementation: type[_T] = found
+    return implementation
 
 
 def _families(cfg: RunConfig, registry: PluginRegistry) -> None:

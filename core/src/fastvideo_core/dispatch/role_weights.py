@@ -8,15 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from fastvideo_core.checkpoint import storage
 from fastvideo_core.checkpoint.weights import CheckpointInfo, CheckpointWeights, describe, read_role_weights
 from fastvideo_core.config.run import LoraConfig, RoleConfig, RunConfig
-from fastvideo_core.contracts.roles import RoleHandle, WeightSource
+from fastvideo_core.contracts.roles import OwnWeights, RoleHandle, WeightSource
 from fastvideo_core.distributed import context
 from fastvideo_core.errors import CheckpointError, ConfigError, Problem
-from fastvideo_core.weights.lora import LowRank, MergedWeights, low_rank_deltas
+from fastvideo_core.placing.materialise import fill
+from fastvideo_core.weights.lora import MergedWeights, adapted_weights
 
 logger = logging.getLogger(__name__)
 
@@ -59,41 +58,35 @@ def find_checkpoint(path: str) -> Path | None:
     return storage.resolve_checkpoint(folder) if is_run or storage.is_checkpoint(folder) else None
 
 
-def role_source(name: str, role: RoleConfig) -> RoleSource:
+def role_source(name: str, role: RoleConfig, places: Mapping[str, str] | None = None) -> RoleSource:
     """What the role `name` starts from.
+
+    Args:
+        places: what messages call `checkpoint_role` and `weights`; None for their keys in run.yaml.
 
     Raises:
         ConfigError: checkpoint options on a path that is no checkpoint.
         CheckpointError: the checkpoint has no such role or no EMA weights of it.
     """
+    places = places or {key: f"roles.{name}.{key}" for key in ("checkpoint_role", "weights")}
     checkpoint = find_checkpoint(role.path)
     if checkpoint is None:
-        given = [key for key in ("checkpoint_role",) if getattr(role, key) is not None]
-        given += ["weights"] if role.weights != "auto" else []
-        if given:
-            raise ConfigError(
-                [
-                    Problem(
-                        found=f"'{key}' is only for checkpoints, and {role.path} is none",
-                        where=f"roles.{name}.{key}",
-                        fix=f"remove {key}, or give the path of a checkpoint folder",
-                    )
-                    for key in given
-                ]
-            )
+        given = {"checkpoint_role": role.checkpoint_role is not None, "weights": role.weights != "auto"}
+        found, fix = f"is for checkpoints, and {role.path} is none", "leave it out, or name a checkpoint's folder"
+        if problems := [Problem(found, places[key], fix=fix) for key, is_given in given.items() if is_given]:
+            raise ConfigError(problems)
         return RoleSource(role.path)
     contents = describe(checkpoint)
-    saved = _saved_role(name, role.checkpoint_role, contents, f"roles.{name}")
+    stored = tuple(contents.roles)
+    saved = role.checkpoint_role or (stored[0] if len(stored) == 1 else name)
+    if saved not in stored:
+        found, held = f"{checkpoint} holds no role '{saved}'", f"it holds: {', '.join(stored)}"
+        raise CheckpointError(Problem(found, places["checkpoint_role"], held, "name one of them"))
     ema = saved in contents.ema_roles if role.weights == "auto" else role.weights == "ema"
     if ema and saved not in contents.ema_roles:
-        raise CheckpointError(
-            Problem(
-                found=f"{checkpoint} has no EMA weights of role '{saved}'",
-                where=f"roles.{name}.weights",
-                allowed=f"roles with EMA weights: {', '.join(contents.ema_roles) or 'none'}",
-                fix="use weights: raw",
-            )
-        )
+        found = f"{checkpoint} has no EMA weights of role '{saved}'"
+        allowed = f"roles with EMA weights: {', '.join(contents.ema_roles) or 'none'}"
+        raise CheckpointError(Problem(found, places["weights"], allowed, "take the raw weights"))
     configured = configured_role(saved, contents)
     trained = RoleConfig.model_validate(contents.config["roles"][configured])
     below = role_source(configured, trained)
@@ -114,24 +107,6 @@ def configured_role(saved: str, contents: CheckpointInfo) -> str:
         known = [role for role in contents.roles if contents.copies.get(role, role) in contents.config["roles"]]
         raise CheckpointError(Problem(found, allowed=", ".join(known), fix="name another role"))
     return configured
-
-
-def _saved_role(name: str, wanted: str | None, contents: CheckpointInfo, where: str) -> str:
-    roles = tuple(contents.roles)
-    if wanted is None and name in roles:
-        return name
-    if wanted is None and len(roles) == 1:
-        return roles[0]
-    if wanted in roles:
-        return str(wanted)
-    raise CheckpointError(
-        Problem(
-            found=f"{contents.path} holds no role '{wanted or name}'",
-            where=where,
-            allowed=f"it holds: {', '.join(roles)}",
-            fix="name one of them as checkpoint_role",
-        )
-    )
 
 
 def pin_role_paths(cfg: RunConfig, earlier: Mapping[str, Any] | None = None) -> RunConfig:
@@ -206,48 +181,21 @@ def _started_from(name: str, path: str, before: str | None) -> Path | None:
     if before is None or itself or Path(before).parent != Path(path).resolve():
         return None
     if not (Path(before) / storage.DOCUMENT).is_file():
-        raise CheckpointError(
-            Problem(
-                found=f"the run started with {before}, which is gone",
-                where=f"roles.{name}.path",
-                fix=f"restore it, or name the checkpoint to go on with instead of {path}",
-            )
-        )
+        found, fix = f"the run started with {before}, which is gone", "restore it, or name the checkpoint to go on with"
+        raise CheckpointError(Problem(found, f"roles.{name}.path", fix=f"{fix} instead of {path}"))
     return Path(before)
 
 
 def load_role(handle: RoleHandle, source: RoleSource) -> None:
-    """Puts the checkpoint's weights, if the source has one, into the materialised modules of the handle.
-
-    Adapters are added to the weights that they were trained on.
+    """Puts the checkpoint's weights, if the source has one, into the networks of the handle, which have memory.
 
     Raises:
-        CheckpointError: naming every module or parameter that is missing, unexpected or of another shape.
+        CheckpointError: naming what is missing, unexpected or of another shape.
     """
-    if source.checkpoint is None:
-        return
-    if source.below is not None:
-        load_role(handle, source.below)
-        _merge(handle, source)
-        return
-    saved = read_role_weights(source.checkpoint, source.checkpoint_role, ema=source.ema)
-    problems = []
-    for module_name, module in handle.modules.items():
-        own, found = module.state_dict(), saved.get(module_name, {})
-        where = f"{source.checkpoint}, role '{source.checkpoint_role}', module '{module_name}'"
-        problems += [Problem(f"'{key}' is missing", where) for key in own if key not in found]
-        problems += [
-            Problem(f"'{key}' is not in the network of role '{handle.name}'", where) for key in found if key not in own
-        ]
-        problems += [
-            Problem(f"'{key}' has shape {tuple(found[key].shape)}, the network's has {tuple(own[key].shape)}", where)
-            for key in own
-            if key in found and found[key].shape != own[key].shape
-        ]
-        if not problems:
-            module.load_state_dict(found)
-    if problems:
-        raise CheckpointError(problems)
+    if source.checkpoint is not None:
+        weights = layered(OwnWeights(handle.modules), source)
+        for name, module in handle.modules.items():
+            fill(handle, name, module, weights)
 
 
 def layered(base: WeightSource, source: RoleSource) -> WeightSource:
@@ -258,37 +206,13 @@ def layered(base: WeightSource, source: RoleSource) -> WeightSource:
     """
     if source.checkpoint is None:
         return base
-    if source.below is None:
+    if source.below is None or source.lora is None:
         return CheckpointWeights(source.checkpoint, source.checkpoint_role, ema=source.ema)
     below = layered(base, source.below)
-    deltas = _deltas(source)
-    for module, of_module in deltas.items():
-        _require_known(of_module, set(below.tensor_names(module)), source, module)
-    return MergedWeights(below, deltas)
-
-
-def _merge(handle: RoleHandle, source: RoleSource) -> None:
-    for module_name, deltas in _deltas(source).items():
-        if module_name not in handle.modules:
-            found = f"'{module_name}' is no module of role '{handle.name}'"
-            raise CheckpointError(Problem(found, str(source), allowed=", ".join(handle.modules)))
-        state = handle.modules[module_name].state_dict()
-        _require_known(deltas, set(state), source, module_name)
-        with torch.no_grad():
-            for name, delta in deltas.items():
-                state[name].copy_(delta.added_to(state[name], slice(None)))
-
-
-def _deltas(source: RoleSource) -> dict[str, dict[str, LowRank]]:
-    assert source.checkpoint is not None
-    assert source.lora is not None
     stored = read_role_weights(source.checkpoint, source.checkpoint_role, ema=source.ema)
-    return {module: low_rank_deltas(tensors, source.lora.scale) for module, tensors in stored.items()}
-
-
-def _require_known(deltas: Mapping[str, LowRank], known: set[str], source: RoleSource, module: str) -> None:
-    unknown = sorted(set(deltas) - known)
-    if unknown:
-        found = f"the network has no weight {', '.join(unknown[:3])}{' ...' if len(unknown) > 3 else ''}"
-        where = f"adapters of {source.checkpoint}, role '{source.checkpoint_role}', module '{module}'"
-        raise CheckpointError(Problem(found, where, fix="put them on the network that they were trained on"))
+    for module, adapters in stored.items():
+        if unknown := sorted(adapted_weights(adapters) - set(below.tensor_names(module))):
+            found = f"the network has no weight {', '.join(unknown[:3])}{' ...' if len(unknown) > 3 else ''}"
+            where = f"adapters of {source.checkpoint}, role '{source.checkpoint_role}', module '{module}'"
+            raise CheckpointError(Problem(found, where, fix="put them on the network that they were trained on"))
+    return MergedWeights(below, stored, source.lora.scale)

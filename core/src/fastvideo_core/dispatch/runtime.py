@@ -17,7 +17,7 @@ from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.contracts.family import ModelComponents
 from fastvideo_core.contracts.method import DistillMethod, check_parameters
 from fastvideo_core.contracts.rng import stream_seed
-from fastvideo_core.contracts.roles import RoleHandle, RoleManager
+from fastvideo_core.contracts.roles import RoleManager
 from fastvideo_core.dispatch.examine import examine
 from fastvideo_core.dispatch.plugins import build_callbacks, check_adapters, used_plugins
 from fastvideo_core.dispatch.role_weights import layered, load_role
@@ -38,12 +38,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class DistillRuntime:
-    """Everything that a run needs, built and checked; `train` runs it.
-
-    Args:
-        run: what it was built from.
-        start_step: the step that the resumed checkpoint was taken after; 0 for a new run.
-    """
+    """Everything that a run needs, built and checked. `start_step` is that of its resumed checkpoint, 0 for a new run."""
 
     run: Run
     method: DistillMethod
@@ -95,21 +90,31 @@ def build_runtime_from_config(cfg: RunConfig, registry: PluginRegistry) -> Disti
 
 
 def build_runtime(run: Run) -> DistillRuntime:
-    """Builds what a resolved run says.
-
-    Raises:
-        UserError: whatever does not fit.
-    """
+    """Builds what a resolved run says."""
     cfg = run.cfg
-    checkpoint_manager = build_checkpoint_manager(run)
+    training = cfg.training
+    checkpoint_manager = CheckpointManager(
+        Path(training.output_dir),
+        every=training.training_state_checkpointing_steps,
+        keep=training.checkpoints_total_limit,
+        config_yaml=cfg.to_yaml(),
+        versions=plugin_versions(cfg, run.registry),
+        background=training.async_checkpointing,
+        skip_errors=training.on_checkpoint_error == "skip",
+        new_data=training.resume_with_new_data,
+    )
     start_step = checkpoint_manager.prepare_resume(run.resumed)
     components = build_components(run)
     if components.dataloader is None:
         found = f"the family '{cfg.recipe.family}' gives no data loader, and the run trains on its batches"
         raise ContractError(Problem(found, where="recipe.family", fix="take another family for recipe.family"))
     components.bundle.require_roles(run.registry.get("methods", cfg.recipe.method).spec.roles)
-    add_extra_roles(components.bundle, run.method.extra_roles(cfg, components.bundle, components.adapter))
-    place_roles(components.bundle, cfg)
+    for handle in list(run.method.extra_roles(cfg, components.bundle, components.adapter)):
+        if handle.name in components.bundle:
+            found = f"the method makes a role '{handle.name}', and the run has one of that name"
+            raise ContractError(Problem(found, where="extra_roles", fix="name it otherwise"))
+        components.bundle.roles[handle.name] = handle
+    _place_roles(components.bundle, cfg)
     method = run.method.build(cfg, components.bundle, components.adapter, components.validator)
     check_parameters(method)
     return DistillRuntime(
@@ -119,21 +124,6 @@ def build_runtime(run: Run) -> DistillRuntime:
         start_step=start_step,
         callbacks=build_callbacks(cfg, run.registry),
         checkpoint_manager=checkpoint_manager,
-    )
-
-
-def build_checkpoint_manager(run: Run) -> CheckpointManager:
-    """Checkpoints as `training` asks for them."""
-    training = run.cfg.training
-    return CheckpointManager(
-        Path(training.output_dir),
-        every=training.training_state_checkpointing_steps,
-        keep=training.checkpoints_total_limit,
-        config_yaml=run.cfg.to_yaml(),
-        versions=plugin_versions(run.cfg, run.registry),
-        background=training.async_checkpointing,
-        skip_errors=training.on_checkpoint_error == "skip",
-        new_data=training.resume_with_new_data,
     )
 
 
@@ -165,25 +155,8 @@ def build_components(run: Run) -> ModelComponents:
     return main
 
 
-def add_extra_roles(bundle: RoleManager, handles: Iterable[RoleHandle]) -> None:
-    """Puts the roles that a method makes itself beside those of run.yaml.
-
-    Raises:
-        ContractError: one has the name of another.
-    """
-    for handle in list(handles):
-        if handle.name in bundle:
-            found = f"the method makes a role '{handle.name}', and the run has one of that name"
-            raise ContractError(Problem(found, where="extra_roles", fix="name it otherwise"))
-        bundle.roles[handle.name] = handle
-
-
-def place_roles(bundle: RoleManager, cfg: RunConfig) -> None:
-    """Adds the roles' LoRA adapters, shards everything, and only then gives memory and weights to what is on meta.
-
-    Raises:
-        UserError: adapters, processes or weights do not fit the networks.
-    """
+def _place_roles(bundle: RoleManager, cfg: RunConfig) -> None:
+    """Adds the roles' LoRA adapters, shards everything, and only then gives memory and weights to what is on meta."""
     for handle in bundle:
         if handle.name in cfg.roles and (lora := cfg.roles[handle.name].lora) is not None:
             add_adapters(handle, lora)

@@ -48,18 +48,15 @@ def plan(runtime: DistillRuntime) -> dict[str, Any]:
         "batch": _batch(runtime),
         "data": _data(runtime),
         "checkpoints": _checkpoints(runtime),
-        "validation": _validation(runtime),
+        "validation": f"every {args.validation_steps} steps, prompts of {args.validation_dataset_file}"
+        if args.log_validation
+        else "none",
         "metrics": ", ".join([str(Path(args.output_dir) / "metrics.jsonl"), *args.trackers]),
     }
 
 
 def outcome(runtime: DistillRuntime, offers: Collection[str], plugin_files: Sequence[str] = ()) -> dict[str, Any]:
-    """Where everything is, and the next commands to type.
-
-    Args:
-        offers: what the family offers to commands.
-        plugin_files: of --plugin, which the next commands need too.
-    """
+    """Where everything is, and the next commands to type, with the files of --plugin; `offers` are the family's."""
     folder = Path(runtime.training_args.output_dir)
     written: dict[str, Any] = {"log": str(folder / "metrics.jsonl")}
     try:
@@ -92,15 +89,13 @@ def millions(count: int) -> str:
 
 
 def _processes(runtime: DistillRuntime) -> str:
-    world_size, args = context.world_size(), runtime.training_args
-    device = context.device()
+    world_size, args, device = context.world_size(), runtime.training_args, context.device()
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     if world_size == 1:
         return f"1, on {where}"
-    replicate, shard = mesh_shape(args.hsdp_replicate_dim, args.hsdp_shard_dim, world_size)
-    return f"{world_size}, on {where}; every role in {shard} shards" + (
-        f", {replicate} replicas" if replicate > 1 else ""
-    )
+    replicas, shards = mesh_shape(args.hsdp_replicate_dim, args.hsdp_shard_dim, world_size)
+    shared = f"{world_size}, on {where}; every role in {shards} shards"
+    return f"{shared}, {replicas} replicas" if replicas > 1 else shared
 
 
 def _batch(runtime: DistillRuntime) -> str:
@@ -117,10 +112,8 @@ def _batch(runtime: DistillRuntime) -> str:
 def _data(runtime: DistillRuntime) -> str:
     args, loader = runtime.training_args, runtime.dataloader
     if not isinstance(loader, CountedLoader):
-        starts_over = (
-            "" if isinstance(loader, ResumableLoader) else "; it keeps no position: a resumed run starts it over"
-        )
-        return f"the family's own{starts_over}"
+        keeps = isinstance(loader, ResumableLoader)
+        return "the family's own" + ("" if keeps else "; it keeps no position: a resumed run starts it over")
     steps = loader.batches_per_epoch / args.gradient_accumulation_steps
     epochs = args.max_train_steps / steps
     return f"{args.data_path}: {loader.num_samples:,} samples, {steps:,.1f} steps an epoch, {epochs:,.1f} epochs in all"
@@ -135,13 +128,6 @@ def _checkpoints(runtime: DistillRuntime) -> str:
     when = " and ".join(filter(None, (", ".join(moments), "at the end")))
     keep = f", the newest {args.checkpoints_total_limit} kept" if args.checkpoints_total_limit else ""
     return f"{when}{keep}, in {args.output_dir}"
-
-
-def _validation(runtime: DistillRuntime) -> str:
-    args = runtime.training_args
-    if not args.log_validation:
-        return "none"
-    return f"every {args.validation_steps} steps, prompts of {args.validation_dataset_file}"
 
 
 def environment(runtime: DistillRuntime) -> dict[str, Any]:

@@ -13,14 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastvideo_core.checkpoint.weights import CheckpointInfo, describe, read_role_weights
+from fastvideo_core.checkpoint.weights import describe, read_role_weights
 from fastvideo_core.config.base import PluginConfig
 from fastvideo_core.config.hub import is_hub_id
 from fastvideo_core.config.run import RoleConfig
 from fastvideo_core.contracts.family import WarpedSchedule, open_family
 from fastvideo_core.dispatch.plugins import method_class
-from fastvideo_core.dispatch.role_weights import RoleSource, configured_role, find_checkpoint, load_role, role_source
-from fastvideo_core.errors import CheckpointError, ConfigError, PluginError, Problem, foreign_file
+from fastvideo_core.dispatch.role_weights import RoleSource, configured_role, load_role, role_source
+from fastvideo_core.errors import ConfigError, PluginError, Problem, foreign_file
 from fastvideo_core.registry import Plugin, PluginRegistry
 from fastvideo_core.registry.specs import ModelPlugin
 
@@ -85,20 +85,15 @@ def open_trained_model(
         allowed = "a checkpoint folder, a run's folder, a diffusers folder, or a hub id (org/name)"
         fix = f"check the path; relative ones count from {Path.cwd()}"
         raise ConfigError(Problem("there is no such path", where=path, allowed=allowed, fix=fix))
-    checkpoint = find_checkpoint(path)
-    options: dict[str, Any] = {"checkpoint_role": role, "weights": weights}
-    if checkpoint is None:
-        _check_plain_options(path, role, weights)
-    else:
-        options["checkpoint_role"] = _checked_role(describe(checkpoint), role, weights)
-    source = role_source("student", RoleConfig(path=path, trainable=False, **options))
-    if checkpoint is None:
+    places = {"checkpoint_role": f"--role {role or ''}".strip(), "weights": f"--weights {weights}"}
+    chosen: Any = {"checkpoint_role": role or None, "weights": weights}
+    source = role_source("student", RoleConfig(path=path, trainable=False, **chosen), places)
+    if source.checkpoint is None:
         family = family or family_of_pipeline(path, registry)
-        section = registry.config_class(registry.get("models", family))
-        return TrainedModel(family, source, section())
-    config = describe(checkpoint).config
-    recipe = config["recipe"]
-    configured = configured_role(source.checkpoint_role, describe(checkpoint))
+        return TrainedModel(family, source, registry.config_class(registry.get("models", family))())
+    contents = describe(source.checkpoint)
+    config = contents.config
+    recipe, configured = config["recipe"], configured_role(source.checkpoint_role, contents)
     own_family = config["roles"][configured].get("family") or recipe["family"]
     if family is not None and family != own_family:
         raise ConfigError(Problem(f"{path} is of family '{own_family}', not '{family}'", fix="leave --family out"))
@@ -150,31 +145,3 @@ def _healthy_families(registry: PluginRegistry) -> Iterator[tuple[str, Plugin[Mo
     for name in registry.names("models"):
         with suppress(PluginError):  # broken: nothing is known of it
             yield name, registry.get("models", name)
-
-
-def _check_plain_options(path: str, role: str | None, weights: str) -> None:
-    given = (("--role", role, None), ("--weights", weights, "auto"))
-    problems = [
-        Problem(f"is for checkpoints, and {path} is none", f"{option} {value}", fix=f"leave {option} out")
-        for option, value, absent in given
-        if value != absent
-    ]
-    if problems:
-        raise ConfigError(problems)
-
-
-def _checked_role(contents: CheckpointInfo, wanted: str | None, weights: str) -> str:
-    """The role that is meant, which has the weights that are asked for."""
-    roles = tuple(contents.roles)
-    role = wanted or ("student" if "student" in roles or len(roles) > 1 else roles[0])
-    if role not in roles:
-        found = f"{contents.path} holds no role '{role}'"
-        where = f"--role {wanted}" if wanted else ""
-        raise CheckpointError(Problem(found, where, allowed=", ".join(roles), fix="name one of them with --role"))
-    if weights == "ema" and role not in contents.ema_roles:
-        found = f"{contents.path} has no EMA weights of role '{role}'"
-        allowed = f"roles with EMA weights: {', '.join(contents.ema_roles) or 'none'}"
-        raise CheckpointError(
-            Problem(found, "--weights ema", allowed=allowed, fix="use --weights raw, or leave it out")
-        )
-    return role

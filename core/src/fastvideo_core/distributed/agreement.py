@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
 
@@ -15,9 +14,8 @@ from fastvideo_core.distributed import context
 _T = TypeVar("_T")
 
 
-@dataclass(frozen=True)
-class Failure:
-    """Why a process could not do its part.
+class PartError(Exception):
+    """Raised on every process alike: why the first process that failed could not do its part.
 
     Args:
         rank: the process.
@@ -25,17 +23,9 @@ class Failure:
         by_system: whether the operating system refused (disk full, read-only, ...).
     """
 
-    rank: int
-    text: str
-    by_system: bool
-
-
-class PartError(Exception):
-    """Raised on every process alike; `failure` is the first process's that failed."""
-
-    def __init__(self, failure: Failure) -> None:
-        super().__init__(failure.text)
-        self.failure = failure
+    def __init__(self, rank: int, text: str, by_system: bool) -> None:
+        super().__init__(rank, text, by_system)  # so that it can be pickled
+        self.rank, self.text, self.by_system = rank, text, by_system
 
 
 class Crew:
@@ -58,14 +48,12 @@ class Crew:
             try:
                 part()
             except Exception as error:
-                by_system = isinstance(error, OSError) and bool(error.strerror)
-                text = (
-                    error.strerror if by_system and isinstance(error, OSError) else f"{type(error).__name__}: {error}"
-                )
-                failure, cause = Failure(context.rank(), str(text), by_system), error
+                refused = error.strerror if isinstance(error, OSError) else None
+                text = refused or f"{type(error).__name__}: {error}"
+                failure, cause = PartError(context.rank(), text, bool(refused)), error
         found = next((one for one in self.gather(failure) if one is not None), None)
         if found is not None:
-            raise PartError(found) from cause
+            raise found from cause
 
     def gather(self, value: _T) -> list[_T]:
         """What every process gives, by rank; it must be picklable. Collective."""

@@ -42,15 +42,10 @@ def device() -> torch.device:
     # torch's launcher (torchrun's, accelerate's and ours) shows all its processes the same devices; Slurm may bind each to one.
     if visible == 1 and "TORCHELASTIC_RUN_ID" not in os.environ:
         return torch.device("cuda", 0)
-    raise ConfigError(
-        Problem(
-            found=f"this is process {local_rank} of its machine (LOCAL_RANK, from 0), and {visible} "
-            f"GPU{'s are' if visible > 1 else ' is'} visible",
-            where="environment",
-            allowed="at most one process per visible GPU",
-            fix="start fewer processes (num_gpus, --nproc-per-node, --ntasks-per-node), or look at CUDA_VISIBLE_DEVICES",
-        )
-    )
+    gpus = f"{visible} GPU{'s are' if visible > 1 else ' is'} visible"
+    found = f"this is process {local_rank} of its machine (LOCAL_RANK, from 0), and {gpus}"
+    fix = "start fewer processes (num_gpus, --nproc-per-node, --ntasks-per-node), or look at CUDA_VISIBLE_DEVICES"
+    raise ConfigError(Problem(found, "environment", "at most one process per visible GPU", fix))
 
 
 def from_main(value: _T) -> _T:

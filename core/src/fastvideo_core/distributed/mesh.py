@@ -17,11 +17,10 @@ def mesh_shape(replicate: int | None, shard: int | None, world_size: int) -> tup
     Raises:
         ConfigError: their product is not the number of processes.
     """
+    if replicate is None:
+        replicate = 1 if shard is None else world_size // shard
     if shard is None:
-        replicate = 1 if replicate is None else replicate
         shard = world_size // replicate
-    elif replicate is None:
-        replicate = world_size // shard
     if replicate * shard != world_size:
         found = f"hsdp_replicate_dim {replicate} x hsdp_shard_dim {shard} is not the number of processes, {world_size}"
         fix = "let their product be the number of processes, or leave one of them out"
@@ -51,9 +50,7 @@ class Mesh:
         return cls(context.rank(), context.world_size(), *dims)
 
     def devices(self) -> DeviceMesh:
-        """The mesh over all processes, (shard,) or, with replicas, (replicate, shard). Gradients are averaged over all.
-
-        Collective.
+        """The mesh over all processes, (shard,) or, with replicas, (replicate, shard). Collective.
 
         Raises:
             ConfigError: see `mesh_shape`.

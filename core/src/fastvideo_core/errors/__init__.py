@@ -108,13 +108,9 @@ class CheckpointError(UserError):
 class NonFiniteError(FastVideoError):
     """A loss, gradient or score became NaN or infinite; nothing after it can be trusted."""
 
-    title = "training diverged"
-
 
 class RunStopped(FastVideoError):  # noqa: N818 - nothing is wrong
     """The run ended early because it was asked to; nothing is wrong. `exit_code` is 128 + the signal's number."""
-
-    title = "the run was stopped"
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)

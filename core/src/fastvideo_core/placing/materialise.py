@@ -15,13 +15,10 @@ _SHOWN = 5
 
 
 def materialise(handle: RoleHandle, device: torch.device) -> None:
-    """Gives the handle's networks memory on their device and reads their weights from `handle.weights`, tensor by tensor.
+    """Gives the handle's networks memory on their device and reads their weights from `handle.weights`, if it has some.
 
-    To be called once, after sharding. Adapters get memory only; see `initialise_adapters`. Nothing to do for a handle
-    without `weights`.
-
-    Args:
-        device: where the parameters lie: the CPU for those that sharding offloads.
+    To be called once, after sharding. Adapters get memory only; see `initialise_adapters`. `device` is where the
+    parameters lie: the CPU for those that sharding offloads.
 
     Raises:
         ContractError: a non-persistent buffer is on meta: nothing says what it holds.
@@ -31,18 +28,14 @@ def materialise(handle: RoleHandle, device: torch.device) -> None:
     if source is None:
         return
     for name, module in handle.modules.items():
-        _require_known_buffers(handle, name, module)
+        unknown = [buffer for buffer in _transient(module) if module.get_buffer(buffer).is_meta]
+        if unknown:
+            found = f"the non-persistent buffers {_some(unknown)} of '{name}' are on meta: no file holds their values"
+            where, fix = f"family '{handle.family}', role '{handle.name}'", "compute them while the network is built"
+            raise ContractError(Problem(found, where, fix=fix))
         _allocate(module, device)
-        _fill(handle, name, module, source)
+        fill(handle, name, module, source)
     handle.weights = None
-
-
-def _require_known_buffers(handle: RoleHandle, name: str, module: nn.Module) -> None:
-    unknown = [buffer for buffer in _transient(module) if module.get_buffer(buffer).is_meta]
-    if unknown:
-        found = f"the non-persistent buffers {_some(unknown)} of '{name}' are on meta: no file holds their values"
-        fix = "build the network with its parameters on meta and its buffers computed"
-        raise ContractError(Problem(found, where=f"family '{handle.family}', role '{handle.name}'", fix=fix))
 
 
 def _allocate(module: nn.Module, device: torch.device) -> None:
@@ -61,12 +54,17 @@ def _allocate(module: nn.Module, device: torch.device) -> None:
         part._buffers[name] = torch.empty_like(buffer, device=computes) if buffer.is_meta else buffer.to(computes)
 
 
-def _fill(handle: RoleHandle, name: str, module: nn.Module, source: WeightSource) -> None:
+def fill(handle: RoleHandle, name: str, module: nn.Module, source: WeightSource) -> None:
+    """Reads a module's parameters and persistent buffers, adapters left out, tensor by tensor.
+
+    Raises:
+        CheckpointError: the source lacks a tensor, has others, or one of another shape.
+    """
     own = {clean_name(fqn): tensor for fqn, tensor in _stored(module).items()}
     available = set(source.tensor_names(name))
     where = f"role '{handle.name}', module '{name}'"
     missing = [fqn for fqn in own if base_name(fqn) not in available]
-    extra = available - {base_name(fqn) for fqn in own}
+    extra = available - {base_name(clean_name(fqn)) for fqn in module.state_dict()}  # tied ones have several names
     problems = [
         Problem(f"{len(names)} {kind} tensors: {_some(sorted(names))}", where, fix="take weights of this network")
         for kind, names in (("missing", missing), ("unexpected", list(extra)))

@@ -16,14 +16,14 @@ from fastvideo_core.distributed import context
 from fastvideo_core.distributed.mesh import Mesh
 from fastvideo_core.placing.blocks import blocks_of, prepare_blocks
 
+_HALF = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False)
+
 
 def shard_roles(bundle: RoleManager, training: TrainingArgs | None = None) -> None:
     """Prepares every role's blocks and shards its modules, frozen ones too; with one process nothing is sharded.
 
     Must come before optimizers are made: parameters become DTensors. Gradients are averaged over all processes.
-
-    Args:
-        training: activation checkpointing, compiling, HSDP, offloading, gathering in bfloat16; None is none of them.
+    `training` asks for activation checkpointing, compiling, HSDP, offloading; None for none of them.
 
     Raises:
         ConfigError: hsdp_replicate_dim and hsdp_shard_dim do not fit the number of processes.
@@ -75,26 +75,14 @@ def _shard(handle: RoleHandle, module: nn.Module, mesh: DeviceMesh, training: Tr
         options["offload_policy"] = CPUOffloadPolicy(pin_memory=context.device().type == "cuda")
     for name, block in blocks_of(handle, module):
         if gathers_in_bfloat16(handle, training):
-            _gather_in_bfloat16(handle, block, options)
-        fully_shard(_with_wrapper(module, name, block), **options)
+            # In groups of their own. Autocast rounds these weights anyway, so that no result changes; the sharded ones
+            # that the optimizer sees stay float32.
+            halved = [part for part in block.modules() if isinstance(part, handle.bfloat16_classes)]
+            if parts := [part for part in halved if part is not block]:
+                fully_shard(parts, mp_policy=_HALF, **options)
+        # a checkpoint wrapper is sharded itself, so that gathering happens outside of what is recomputed
+        wrapped = name.endswith("._checkpoint_wrapped_module")
+        fully_shard(module.get_submodule(name.rpartition(".")[0]) if wrapped else block, **options)
     # The root too gives its gathered parameters back after a forward: a pass without a backward (a frozen
     # role, validation) would otherwise leave them in place of the sharded ones that the optimizer knows.
     fully_shard(module, reshard_after_forward=True, **options)
-
-
-def _gather_in_bfloat16(handle: RoleHandle, block: nn.Module, options: dict[str, Any]) -> None:
-    """Shards what the block computes in bfloat16 as a group of its own.
-
-    Autocast rounds these weights anyway, so that no result changes; the sharded ones that the optimizer sees stay
-    float32.
-    """
-    parts = [part for part in block.modules() if isinstance(part, handle.bfloat16_classes) and part is not block]
-    if parts:
-        policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False)
-        fully_shard(parts, mp_policy=policy, **options)
-
-
-def _with_wrapper(module: nn.Module, name: str, block: nn.Module) -> nn.Module:
-    """The block, or its checkpoint wrapper, so that gathering happens outside of what is recomputed."""
-    parent = module.get_submodule(name.rpartition(".")[0])
-    return parent if name.endswith("._checkpoint_wrapped_module") else block

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -45,7 +44,10 @@ def add_adapters(handle: RoleHandle, lora: LoraConfig) -> None:
         config = PeftConfig(r=lora.rank, lora_alpha=alpha, target_modules=chosen[name], init_lora_weights=False)
         # on meta first: peft would draw values from the global generator, in the base weights' dtype
         inject_adapter_in_model(config, module, low_cpu_mem_usage=True)
-        _make_float32(module)
+        device = next(p.device for key, p in module.named_parameters() if not is_adapter(key))
+        for key, part in module.named_modules():
+            if is_adapter(f"{key}.weight") and isinstance(part, nn.Linear):
+                part.weight = nn.Parameter(torch.empty_like(part.weight, dtype=torch.float32, device=device))
     handle.lora = lora
     handle.set_trainable()
 
@@ -61,54 +63,24 @@ def initialise_adapters(handle: RoleHandle, seed: int) -> None:
         value = torch.zeros(parameter.shape)
         if ".lora_A." in name:
             generator = torch.Generator().manual_seed(stream_seed(seed, f"lora/{handle.name}/{clean_name(name)}"))
-            value.uniform_(-1 / math.sqrt(parameter.shape[1]), 1 / math.sqrt(parameter.shape[1]), generator=generator)
+            bound = 1 / math.sqrt(parameter.shape[1])
+            value.uniform_(-bound, bound, generator=generator)
         write_own_rows(parameter, value[own_rows(parameter)])
 
 
-def without_adapter_name(name: str) -> str:
-    """The name of a stored adapter as other programs write it: `to_q.lora_A.weight`, without peft's name for the set."""
-    return name.replace(".default.", ".")
-
-
-@dataclass(frozen=True)
-class LowRank:
-    """What a pair of adapters adds to a weight [out, in]: scale * B A.
-
-    Args:
-        down: A, [rank, in].
-        up: B, [out, rank].
-    """
-
-    down: Tensor
-    up: Tensor
-    scale: float
-
-    def added_to(self, weight: Tensor, rows: slice) -> Tensor:
-        """`rows` of the weight with their part of the sum, computed in float32, in the weight's dtype and device."""
-        up, down = (part.to(weight.device, torch.float32) for part in (self.up[rows], self.down))
-        return (weight.float() + self.scale * (up @ down)).to(weight.dtype)
-
-
-def low_rank_deltas(tensors: Mapping[str, Tensor], scale: float) -> dict[str, LowRank]:
-    """The stored adapters of a module by the name of the weight that each changes."""
-    deltas = {}
-    for name, down in tensors.items():
-        layer, found, rest = name.partition(".lora_A.")
-        if found:
-            deltas[f"{layer}.weight"] = LowRank(down, tensors[f"{layer}.lora_B.{rest}"], scale)
-    return deltas
+def adapted_weights(adapters: Iterable[str]) -> set[str]:
+    """Names of the weights that a module's stored adapters change."""
+    return {f"{name.partition('.lora_A.')[0]}.weight" for name in adapters if ".lora_A." in name}
 
 
 class MergedWeights:
-    """A RowSource: the weights of another source with adapters added.
+    """A RowSource: the weights [out, in] of another source with stored adapters added, W + scale * B A.
 
-    Args:
-        deltas: by module and name of the weight.
+    `adapters` are tensors by module and name: A [rank, in] and B [out, rank] of each layer.
     """
 
-    def __init__(self, below: WeightSource, deltas: Mapping[str, Mapping[str, LowRank]]) -> None:
-        self._below = below
-        self._deltas = deltas
+    def __init__(self, below: WeightSource, adapters: Mapping[str, Mapping[str, Tensor]], scale: float) -> None:
+        self._below, self._adapters, self._scale = below, adapters, scale
 
     def tensor_names(self, module: str) -> Sequence[str]:
         """As of the source below."""
@@ -123,8 +95,13 @@ class MergedWeights:
         return self._merged(module, name, rows_of(self._below, module, name, slice(start, stop)), slice(start, stop))
 
     def _merged(self, module: str, name: str, weight: Tensor, rows: slice) -> Tensor:
-        delta = self._deltas.get(module, {}).get(name)
-        return weight if delta is None else delta.added_to(weight, rows)
+        adapters, layer = self._adapters.get(module, {}), name.removesuffix(".weight")
+        if (down := adapters.get(f"{layer}.lora_A.default.weight")) is None:
+            return weight
+        down, up = (
+            part.to(weight.device, torch.float32) for part in (down, adapters[f"{layer}.lora_B.default.weight"])
+        )
+        return (weight.float() + self._scale * (up[rows] @ down)).to(weight.dtype)
 
 
 def _chosen_layers(handle: RoleHandle, module: nn.Module, targets: tuple[str, ...] | None) -> list[str]:
@@ -135,8 +112,7 @@ def _chosen_layers(handle: RoleHandle, module: nn.Module, targets: tuple[str, ..
 
 
 def _require_matches(handle: RoleHandle, targets: tuple[str, ...] | None, chosen: list[str], where: str) -> None:
-    layers = [layer for module in handle.modules.values() for layer in _linear_layers(module)]
-    ends = sorted({_end(layer) for layer in layers})
+    ends = sorted({_end(layer) for module in handle.modules.values() for layer in _linear_layers(module)})
     allowed = ", ".join(ends[:_SHOWN]) + (", ..." if len(ends) > _SHOWN else "")
     problems = [
         Problem(f"{target!r} is the end of no linear layer's name", f"{where}.targets", allowed=allowed)
@@ -149,8 +125,8 @@ def _require_matches(handle: RoleHandle, targets: tuple[str, ...] | None, chosen
         raise ConfigError(problems)
 
 
-def _linear_layers(module: nn.Module) -> Iterator[str]:
-    return (name for name, part in module.named_modules() if isinstance(part, nn.Linear))
+def _linear_layers(module: nn.Module) -> list[str]:
+    return [name for name, part in module.named_modules() if isinstance(part, nn.Linear)]
 
 
 def _matches(name: str, target: str) -> bool:
@@ -161,10 +137,3 @@ def _end(name: str) -> str:
     """The part of a layer's name after the last number that counts blocks: `blocks.3.attn1.to_out.0` gives to_out.0."""
     parts = name.split(".")
     return ".".join(parts[-2:]) if parts[-1].isdigit() and len(parts) > 1 else parts[-1]
-
-
-def _make_float32(module: nn.Module) -> None:
-    device = next(p.device for name, p in module.named_parameters() if not is_adapter(name))
-    for name, part in module.named_modules():
-        if is_adapter(f"{name}.weight") and isinstance(part, nn.Linear):
-            part.weight = nn.Parameter(torch.empty_like(part.weight, dtype=torch.float32, device=device))

@@ -61,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Encodes what is not encoded yet and reports what was skipped."""
     from fastvideo_core.contracts.family import open_family
-    from fastvideo_core.dispatch.own_folder import alone_in_data
+    from fastvideo_core.dispatch.own_folder import alone_in
     from fastvideo_core.dispatch.trained_model import family_of_pipeline
     from fastvideo_core.distributed import context
     from fastvideo_data.preprocessing.output_folder import check_data_output
@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     registry: PluginRegistry = args.registry
     family = args.family or family_of_pipeline(args.model, registry)
     offering = open_family(family, registry, "encoder")
-    with alone_in_data(args.output):
+    with alone_in(args.output, where="--output"):
         preprocess(offering.encoder(args.model, device=context.device()), args.input, args.output, options)
     return 0
 

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from fastvideo_core.config.run import LoraConfig
 from fastvideo_core.errors import CheckpointError, ConfigError, Problem
-from fastvideo_core.weights.lora import without_adapter_name
 from fastvideo_diffusers.export import FIX, only_transformer
 from fastvideo_diffusers.pipeline_copy import not_empty
 
@@ -46,7 +45,8 @@ def write_lora(
     out = Path(out)
     if problems := not_empty(out):
         raise ConfigError(problems)
-    layers = {without_adapter_name(name): tensor.contiguous() for name, tensor in only_transformer(modules).items()}
+    # as other programs write them: without peft's name for the set of adapters
+    layers = {name.replace(".default.", "."): tensor.contiguous() for name, tensor in only_transformer(modules).items()}
     targets = sorted({name.partition(".lora_")[0] for name in layers})
     known = {name for name, _ in transformer.named_modules()}
     if unknown := [name for name in targets if name not in known]:
