@@ -73,13 +73,12 @@ def examine(cfg: RunConfig, registry: PluginRegistry, *, starts: bool) -> tuple[
     with noted():
         if (which := cfg.training.resume_from_checkpoint) is not None:
             resumed = choose(which, Path(cfg.training.output_dir), put_back=starts)
-            stored = describe(resumed.path)
-            earlier = stored.config
-            if stored.step >= (steps := cfg.training.max_train_steps):
-                text = f"the checkpoint is at step {stored.step}, and training.max_train_steps is {steps}"
+            earlier, step = describe(resumed.path).config, storage.read_document(resumed.path).step
+            if step >= (steps := cfg.training.max_train_steps):
+                text = f"the checkpoint is at step {step}, and training.max_train_steps is {steps}"
                 raise ConfigError(Problem(text, where=cfg.source, fix="raise max_train_steps to train on"))
             afresh = ", the data starts afresh" if cfg.training.resume_with_new_data else ""
-            facts.append(f"resume: after step {stored.step}{afresh}")
+            facts.append(f"resume: after step {step}{afresh}")
     with noted():
         cfg = pin_role_paths(cfg, earlier)
     for name, role in cfg.roles.items():
