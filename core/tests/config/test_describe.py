@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel, Field, Strict, ValidationError
 
 from fastvideo_core.config import FloatPair, IntTuple, PluginConfig, RecipeConfig, RoleConfig, StrTuple, TrainingArgs
-from fastvideo_core.config.describe import all_options, allowed_at, keys_at, options
+from fastvideo_core.config.describe import all_options, allowed_at, keys_at
 from fastvideo_core.config.problems import validation_problems
 
 
@@ -44,7 +44,7 @@ class Options(PluginConfig):
     ],
 )
 def test_types_and_ranges_in_words(name: str, words: str) -> None:
-    assert {option.name: option.allowed for option in options(Options)}[name] == words
+    assert {option.name: option.allowed for option in all_options(Options)}[name] == words
 
 
 def test_what_is_allowed_inside_lists_and_nested_sections() -> None:
@@ -81,7 +81,7 @@ def test_an_error_of_the_whole_section_stands_at_the_section() -> None:
 
 @pytest.mark.parametrize("model", [TrainingArgs, RoleConfig, RecipeConfig])
 def test_every_option_of_core_has_a_meaning_and_a_type(model: type[BaseModel]) -> None:
-    bare = [option.name for option in options(model) if not option.meaning or not option.allowed]
+    bare = [option.name for option in all_options(model) if not option.meaning or not option.allowed]
     assert bare == []
 
 
@@ -130,13 +130,13 @@ def test_options_inside_options_are_shown_below_them() -> None:
 
 
 def test_defaults_are_as_json_knows_them() -> None:
-    defaults = {option.name: option.default for option in options(Deep)}
+    defaults = {option.name: option.default for option in all_options(Deep)}
     assert (defaults["where"], defaults["shape"], defaults["tags"]) == ("x", "round", ["a"])
 
 
 def test_a_class_that_holds_itself_is_shown_once() -> None:
     assert [option.name for option in all_options(Knot)] == ["next", "next.next"]
-    assert options(Knot)[0].allowed == "a mapping or null"
+    assert all_options(Knot)[0].allowed == "a mapping or null"
 
 
 def test_the_keys_of_one_of_several_classes_are_known() -> None:

@@ -34,13 +34,8 @@ class Option:
     meaning: str
 
 
-def options(model: type[BaseModel]) -> tuple[Option, ...]:
-    """Every option of a config class, in the order of its fields."""
-    return tuple(option for option in all_options(model) if option.name in model.model_fields)
-
-
 def all_options(model: type[BaseModel]) -> tuple[Option, ...]:
-    """Every option, each followed by those inside it: `outer.inner`, `list[].inner`, `mapping.<key>.inner`."""
+    """Every option, in order, each followed by those inside it: `outer.inner`, `list[].inner`, `mapping.<key>.inner`."""
     root = json_schema(model)
     fields = resolve(root, root).get("properties", {})
     rows: list[Option] = []

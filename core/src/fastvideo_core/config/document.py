@@ -15,6 +15,7 @@ from fastvideo_core.errors import ConfigError, Problem, foreign_file
 KeyPath = tuple[Any, ...]
 """Keys and list indices from the top of a document to one value."""
 
+_KEY_PARTS = re.compile(r"\[(\d+)\]|((?:(?!\[\d+\])[^.])+)")
 _MAX_NODES = 100_000  # anchors can make a small file expand without end
 _MAX_DIGITS = 60  # of a number; Python itself gives up reading or showing one of some thousands
 
@@ -65,13 +66,9 @@ def dump_yaml(data: Any) -> str:
 
 @dataclass(frozen=True)
 class Document:
-    """A file's plain data, where each part of it stands, and what is wrong with its form.
+    """A file's plain data, where each part of it stands, and what is wrong with its form; the rest of it is usable.
 
-    Attributes:
-        source: the path as the user gave it.
-        data: dicts, lists, texts, numbers, booleans, None.
-        positions: (line, column), counted from 1, of every key and list item by its path; () is the document.
-        problems: (path, problem) of duplicate keys and refused tags; the rest of the data is usable.
+    `positions` are (line, column), counted from 1, of every key and list item by its path; () is the document.
     """
 
     source: str
@@ -99,15 +96,11 @@ def dotted(path: KeyPath) -> str:
 
 def key_path(key: str) -> KeyPath:
     """The inverse of `dotted`."""
-    return tuple(int(index) if index else name for index, name in re.findall(r"\[(\d+)\]|([^.\[]+)", key))
+    return tuple(int(index) if index else name for index, name in _KEY_PARTS.findall(key))
 
 
 def read_document(path: str | Path) -> Document:
-    """Read one YAML file, or a JSON file if its name ends in .json.
-
-    Raises:
-        ConfigError: the file cannot be read, is not text, or is not YAML; names file and line.
-    """
+    """Read one YAML file, or a JSON file if its name ends in .json; raises ConfigError that names file and line."""
     source = str(path)
     with foreign_file(source, "YAML file", ConfigError):
         try:
@@ -129,9 +122,6 @@ def parse_document(text: str, source: str) -> Document:
             node = loader.get_single_node()
         except yaml.MarkedYAMLError as error:
             raise ConfigError(_syntax_problem(error, source, text)) from None
-        except yaml.reader.ReaderError as error:
-            line = text.count("\n", 0, error.position) + 1
-            raise ConfigError(Problem("a character that YAML does not allow", where=f"{source}:{line}")) from None
         finally:
             loader.dispose()
         if node is None:

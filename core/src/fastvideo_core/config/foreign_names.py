@@ -15,15 +15,12 @@ _SECTIONS = ("training", "roles", "recipe.method", "pipeline_config", "method_co
 
 
 def fix_of_foreign_name(key: object, section: str = "training") -> str:
-    """What to do about a key that is not known where it stands; "" when no trainer here or elsewhere has it.
-
-    Args:
-        section: where it stands, by dotted key; whole sections of other trainers are known at the top and in `training` alone.
-    """
+    """What to do about a key that is not known in the section where it stands; "" when no trainer here or elsewhere has it."""
     name = _plain(str(key))
     if name in _OWN:
         return f"it belongs to another section: {_OWN[name]}"
     trainer, target, note = _table().get(name, ("", "", ""))
+    # Whole sections of other trainers are known at the top and in `training` alone.
     if not trainer or (target in _SECTIONS and section not in ("run.yaml", "training")):
         return ""
     methods = [method for method, targets in names()["of_method"].items() if target.startswith(tuple(targets))]

@@ -68,14 +68,9 @@ OPTIMIZER_OVERRIDES = ("learning_rate", "betas", "weight_decay", "lr_scheduler",
 
 @dataclass(frozen=True)
 class RunConfig:
-    """A validated run.yaml.
+    """A validated run.yaml; the sections of plug-ins are of the classes that the family, the method and each callback declare.
 
-    Attributes:
-        pipeline_config: of the class that the family of `recipe` declares.
-        method_config: of the class that the method declares.
-        callbacks: by name, each of the class that the callback declares; in the order of the file.
-        raw: the YAML as it was read.
-        source: path of the file as the user gave it.
+    `raw` is the YAML as it was read, `source` the path of the file as the user gave it.
     """
 
     recipe: RecipeConfig
@@ -116,14 +111,9 @@ class RunConfig:
 
     def resolved(self) -> dict[str, Any]:
         """The whole run as plain data with every default filled in; reads back to an equal RunConfig."""
-        return {
-            "recipe": plain(self.recipe),
-            "roles": {name: plain(role.model_dump(exclude_none=True)) for name, role in self.roles.items()},
-            "training": plain(self.training),
-            "pipeline_config": plain(self.pipeline_config),
-            "method_config": plain(self.method_config),
-            "callbacks": {name: plain(callback) for name, callback in self.callbacks.items()},
-        }
+        names = ("recipe", "roles", "training", "pipeline_config", "method_config", "callbacks")
+        roles = {name: plain(role.model_dump(exclude_none=True)) for name, role in self.roles.items()}
+        return {name: plain(getattr(self, name)) for name in names} | {"roles": roles}
 
     def to_yaml(self) -> str:
         """`resolved()` as the text of a run.yaml."""

@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from fastvideo_core.config import limits
 from fastvideo_core.config.base import PluginConfig
+from fastvideo_core.config.training import Factor
 
 
 class MethodConfig(PluginConfig):
@@ -25,10 +25,8 @@ PUBLISHED = "default"
 class PipelineConfig(PluginConfig):
     """Base class of `pipeline_config` sections."""
 
-    flow_shift: float | None = Field(
+    flow_shift: Factor | None = Field(
         default=None,
-        gt=0,
-        le=limits.FACTOR,
         description="Timestep shift, used alike in training, sampling and export; null reads the checkpoint's scheduler",
     )
     sampler_kind: Literal["ode", "sde"] = Field(

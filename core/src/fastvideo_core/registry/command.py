@@ -11,8 +11,8 @@ from dataclasses import dataclass
 class Command:
     """`add_arguments` adds a command's options to the parser; `run` does its work and gives the exit code.
 
-    `run` finds in its arguments, besides its own: `registry` (PluginRegistry, with the files of --plugin loaded), `plugin`
-    (those files' paths, to hand on to other processes), `debug`, and `typed` (the whole command line).
+    `run` also finds in its arguments: `registry` (PluginRegistry, with the files of --plugin loaded), `plugin` (those files'
+    paths, to hand on to other processes), `debug`, and `typed` (the whole command line).
     """
 
     add_arguments: Callable[[argparse.ArgumentParser], None]

@@ -21,14 +21,9 @@ ALLOWED = "FASTVIDEO_DISTILL_PLUGINS"
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where a plug-in comes from.
+    """Where a plug-in comes from: its entry point, or (not `installed`) the decorated object of running code.
 
-    Attributes:
-        name: of the entry point, or as registered.
-        distribution: pip name; of a plug-in that was registered in-process, its file or module.
-        version: of the distribution; "" when registered in-process.
-        value: `module:attr` of the spec; of a plug-in that was registered in-process, of the decorated object.
-        installed: False when it was registered in-process.
+    Of the latter, `distribution` is the file or module, `version` is "", and `value` is the object's `module:attr`.
     """
 
     kind: Kind

@@ -15,28 +15,31 @@ from fastvideo_core.registry.specs import API_VERSION, SINGULAR, CallbackPlugin,
 Decorated = TypeVar("Decorated", bound=Callable[..., object])
 ClassType = TypeVar("ClassType", bound=type)
 
-_registrations: list[Plugin[Spec]] = []
+_registrations: dict[Provenance, Plugin[Spec]] = {}
 
 
-def registrations() -> tuple[Plugin[Spec], ...]:
+def registrations() -> dict[Provenance, Plugin[Spec]]:
     """What the decorators of this process have registered so far, oldest first."""
-    return tuple(_registrations)
+    return dict(_registrations)
 
 
 @contextmanager
 def isolated_registrations() -> Iterator[None]:
     """Registrations made inside are forgotten at the end, and those made before are unseen: for tests."""
-    before = _registrations[:]
+    before = registrations()
     _registrations.clear()
     try:
         yield
     finally:
-        _registrations[:] = before
+        _registrations.clear()
+        _registrations.update(before)
 
 
 def forget_module(module: str) -> None:
     """Forget what a module has registered, so that it can be loaded anew."""
-    _registrations[:] = [item for item in _registrations if item.provenance.value.partition(":")[0] != module]
+    for provenance in registrations():
+        if provenance.value.partition(":")[0] == module:
+            del _registrations[provenance]
 
 
 def register_model(
@@ -113,6 +116,4 @@ def _register(kind: Kind, spec: Spec, given: dict[str, object]) -> None:
         problem = f"the {SINGULAR[kind]} {spec.name!r} is registered wrongly: {'; '.join(flaws)}"
         raise PluginError(Problem(problem, where=str(provenance)))
     objects = {field: item for field, item in given.items() if item is not None and not isinstance(item, str)}
-    # A notebook cell that runs again replaces what it registered before.
-    _registrations[:] = [item for item in _registrations if item.provenance != provenance]
-    _registrations.append(Plugin(spec, provenance, objects))
+    _registrations[provenance] = Plugin(spec, provenance, objects)  # a notebook cell that runs again replaces its own

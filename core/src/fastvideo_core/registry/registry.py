@@ -77,7 +77,7 @@ class PluginRegistry:
 
     def names(self, kind: Kind) -> tuple[str, ...]:
         """Names of all plug-ins of a kind, BROKEN ones too, sorted."""
-        return tuple(sorted({provenance.name for provenance, _ in self._candidates(kind)}))
+        return tuple(sorted({item.name for item in self._candidates(kind)}))
 
     @overload
     def get(self, kind: Literal["models"], name: str) -> Plugin[ModelPlugin]: ...
@@ -91,30 +91,27 @@ class PluginRegistry:
     def get(self, kind: Kind, name: str) -> Plugin[Spec]:
         """The plug-in of a name; `distribution:name` picks one of several.
 
-        Raises:
-            PluginError: unknown, ambiguous, broken, or made for another API version.
+        Raises PluginError where it is unknown, ambiguous, broken, or made for another API version.
         """
         distribution, _, short = name.rpartition(":")
-        named = [item for item in self._candidates(kind) if item[0].name == short]
+        named = [item for item in self._candidates(kind) if item.name == short]
         wanted = normalized(distribution)
-        chosen = [item for item in named if not distribution or normalized(item[0].distribution) == wanted]
+        chosen = [item for item in named if not distribution or normalized(item.distribution) == wanted]
         if not named:
             raise PluginError(self._unknown(kind, short))
         if not chosen:
-            known = [item[0].distribution for item in named]
+            known = [item.distribution for item in named]
             found = f"no distribution {distribution!r} offers the {SINGULAR[kind]} {short!r}"
             allowed = ", ".join(f"{dist}:{short}" for dist in known)
             raise PluginError(Problem(found, allowed=allowed, fix=did_you_mean(distribution, known)))
         if len(chosen) > 1:
-            raise PluginError(_ambiguous(kind, short, [item[0] for item in chosen]))
-        return _load(*chosen[0])
+            raise PluginError(_ambiguous(chosen))
+        return _load(chosen[0])
 
     def resolve(self, plugin: Plugin[Spec], target: str) -> object:
         """Import what a field of the spec names ("impl", "config", "demo").
 
-        Raises:
-            PluginError: the plug-in does not offer it, or importing it fails; names distribution, version, entry
-                point, cause and fix.
+        Raises PluginError, with cause and fix, where the plug-in does not offer it or importing it fails.
         """
         value = plugin.spec.target(target)
         if value is None:
@@ -132,11 +129,7 @@ class PluginRegistry:
         return imported
 
     def config_class(self, plugin: Plugin[Spec]) -> type[PluginConfig]:
-        """The class that parses the plug-in's section of run.yaml.
-
-        Raises:
-            PluginError: as `resolve`; also when it is no subclass of PluginConfig.
-        """
+        """The class that parses the plug-in's section of run.yaml; raises PluginError as `resolve`."""
         from fastvideo_core.config.base import PluginConfig
 
         found = self.resolve(plugin, "config")
@@ -149,14 +142,13 @@ class PluginRegistry:
     def list(self, *kinds: Kind) -> tuple[PluginStatus, ...]:
         """Every plug-in (of these kinds) with its health, by kind and name. Loads the spec modules, which never import torch."""
         candidates = [item for kind in kinds or KINDS for item in self._candidates(kind)]
-        unmet = {name: unmet_of(name) for name in {item[0].distribution for item in candidates if item[0].installed}}
-        return tuple(self._status(*item, unmet.get(item[0].distribution, ())) for item in candidates)
+        unmet = {name: unmet_of(name) for name in {item.distribution for item in candidates if item.installed}}
+        return tuple(self._status(item, unmet.get(item.distribution, ())) for item in candidates)
 
     def load_plugin_file(self, path: str | Path) -> tuple[Provenance, ...]:
         """Run a Python file whose decorators register plug-ins, anew if it was loaded before, and say what it registered.
 
-        Raises:
-            PluginError: no such file, it fails (names its line), or it registers nothing.
+        Raises PluginError where there is no such file, it fails (its line is named), or it registers nothing.
         """
         where, file = str(path), Path(path).expanduser().resolve()
         if not file.is_file() or file.suffix != ".py":
@@ -180,19 +172,17 @@ class PluginRegistry:
                 raise
             fix = _dependency_fix(_foreign_module(error, name))
             raise PluginError(Problem(f"the file fails: {_cause(error)}", where=where, fix=fix)) from error
-        added = [item for item in registration.registrations() if not any(item is known for known in before)]
+        added = tuple(item for item, plugin in registration.registrations().items() if before.get(item) is not plugin)
         if not added:
             fix = "decorate your class with @register_method(...), or a build function with @register_model(...)"
             raise PluginError(Problem("the file registers no plug-in", where=where, fix=fix))
-        return tuple(item.provenance for item in added)
+        return added
 
-    def _candidates(self, kind: Kind) -> tuple[tuple[Provenance, Plugin[Spec] | None], ...]:
-        """Sorted by name; with the plug-in itself where it was registered in this process."""
+    def _candidates(self, kind: Kind) -> Sequence[Provenance]:
         if self._installed is None:
             self._installed = find_installed()
-        local = [(item.provenance, item) for item in registration.registrations()]
-        found = [*((provenance, None) for provenance in self._installed), *local]
-        return tuple(sorted((item for item in found if item[0].kind == kind), key=lambda item: item[0].name))
+        found = [item for item in (*self._installed, *registration.registrations()) if item.kind == kind]
+        return sorted(found, key=lambda item: item.name)
 
     def _unknown(self, kind: Kind, name: str) -> Problem:
         known = {kind: self.names(kind) for kind in KINDS}
@@ -204,20 +194,21 @@ class PluginRegistry:
         found = f"no {SINGULAR[kind]} {name!r} is installed (installed: {listed})"
         return Problem(found, fix=unknown_name(kind, name, known))
 
-    def _status(self, provenance: Provenance, local: Plugin[Spec] | None, unmet: tuple[Unmet, ...]) -> PluginStatus:
+    def _status(self, provenance: Provenance, unmet: tuple[Unmet, ...]) -> PluginStatus:
         start = time.perf_counter()
         try:
-            plugin = _load(provenance, local)
+            plugin = _load(provenance)
             _check_modules(plugin)
-            twins = [item[0] for item in self._candidates(provenance.kind) if item[0].name == provenance.name]
-            problem = _ambiguous(provenance.kind, provenance.name, twins) if len(twins) > 1 else None
+            twins = [item for item in self._candidates(provenance.kind) if item.name == provenance.name]
+            problem = _ambiguous(twins) if len(twins) > 1 else None
         except PluginError as error:
             plugin, problem = None, error.problems[0]
         return PluginStatus(provenance, plugin, problem, time.perf_counter() - start, unmet)
 
 
-def _load(provenance: Provenance, local: Plugin[Spec] | None) -> Plugin[Spec]:
+def _load(provenance: Provenance) -> Plugin[Spec]:
     """A plug-in, its spec checked."""
+    local = registration.registrations().get(provenance)
     spec = local.spec if local is not None else _import(provenance, provenance.value, "its spec")
     wanted = SPEC_TYPES[provenance.kind]
     if not isinstance(spec, wanted):
@@ -293,7 +284,8 @@ def _broken(provenance: Provenance, cause: str, fix: str = "") -> PluginError:
     return PluginError(Problem(found, where=str(provenance), fix=fix))
 
 
-def _ambiguous(kind: Kind, name: str, twins: Sequence[Provenance]) -> Problem:
+def _ambiguous(twins: Sequence[Provenance]) -> Problem:
+    kind, name = twins[0].kind, twins[0].name
     found = f"{len(twins)} plug-ins are named {name!r}: " + "; ".join(str(twin) for twin in twins)
     if len({normalized(twin.distribution) for twin in twins}) < len(twins):
         return Problem(found, fix=f"keep one {SINGULAR[kind]} of that name")

@@ -184,10 +184,12 @@ def _yaml(value: Any) -> str:
 
 def _section(title: str, model: type[BaseModel], values: Mapping[str, Any]) -> str:
     """A section of the file: `values`, and the other options as comments."""
-    from fastvideo_core.config.describe import options
+    from fastvideo_core.config.describe import all_options
 
     lines = [f"{title}:" if values else f"# {title}:"]
-    for option in options(model):
+    for option in all_options(model):
+        if option.name not in model.model_fields:
+            continue
         active = option.name in values
         value = _yaml(values[option.name] if active else option.default)
         lead = "  " if active else "#   "
