@@ -10,28 +10,28 @@ COMMON = f"{RANGES}::test_all_roles_that_are_called_at_a_timestep_have_one_netwo
 BORDERS = "core/tests/diffusion/test_noise_ranges.py"
 ROUTING = "core/tests/dispatch/test_routing.py"
 
-DRAWS = f"{CORE}/contracts/noise_ranges.py"
+DRAWS = f"{CORE}/contracts/method.py"
 
 ROUTES: tuple[Mutation, ...] = (
     Mutation("the noise range drawn per rank", DRAWS, "rng.shared(shared)", "rng.local(shared)", (ONE_RANGE,)),
     Mutation(
         "the noise range drawn anew in every round",
         DRAWS,
-        "if self._decided.get(shared, (None,))[0] != iteration:",
+        "if self._parts_of_iterations.get(shared, (None,))[0] != iteration:",
         "if True:",
         (ONE_RANGE,),
     ),
-    Mutation("samples outside of the noise range", DRAWS, "!= part).any():", "!= part).all():", (ONE_RANGE,)),
+    Mutation("samples outside of the noise range", DRAWS, "[shared][1]).any():", "[shared][1]).all():", (ONE_RANGE,)),
     Mutation(
         "noise ranges of the first role alone",
         DRAWS,
-        "[noise_ranges_of(adapter, handle) for handle in handles], axis",
-        "[noise_ranges_of(adapter, handle) for handle in handles[:1]], axis",
+        "[noise_ranges_of(self.adapter, handle) for handle in handles], axis",
+        "[noise_ranges_of(self.adapter, handle) for handle in handles[:1]], axis",
         (COMMON,),
     ),
     Mutation(
         "noise ranges of untrained networks drawn",
-        DRAWS,
+        f"{CORE}/contracts/noise_ranges.py",
         "if part in allowed:",
         "if True:",
         (f"{RANGES}::test_a_role_of_which_one_network_is_trained_is_trained_in_its_range",),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,7 +10,8 @@ import torch
 from torch import Tensor
 
 from fastvideo_core.contracts.adapter import NoiseRanges
-from fastvideo_core.contracts.noise_ranges import RangeOfIteration, is_trained_at
+from fastvideo_core.contracts.method import DistillMethod
+from fastvideo_core.contracts.noise_ranges import is_trained_at
 from fastvideo_core.contracts.rng import RandomStreams
 from fastvideo_core.contracts.roles import RoleHandle
 from fastvideo_core.dispatch.routing import route
@@ -49,13 +51,20 @@ def drawn(
     names: list[str], iterations: int, *, rank: int = 0, size: int = 8, rounds: int = 1, adapter: Any = None
 ) -> tuple[Tensor, RandomStreams]:
     """[iterations, rounds, size], and the streams that they came from."""
-    rng, ranges, handles = RandomStreams(0, rank), RangeOfIteration(), [HANDLES[name] for name in names]
-    options = {"rng": rng, "stream": "t", "shared": "range"}
-    t = [
-        [ranges.draw(adapter or Adapter(), handles, uniform, size, iteration=step, **options) for _ in range(rounds)]
-        for step in range(1, iterations + 1)
-    ]
-    return torch.stack([torch.stack(one) for one in t]), rng
+    method, handles = drawing(adapter or Adapter(), rank), [HANDLES[name] for name in names]
+    t = [[draw(method, handles, uniform, size, step) for _ in range(rounds)] for step in range(1, iterations + 1)]
+    return torch.stack([torch.stack(one) for one in t]), method.rng
+
+
+def drawing(adapter: Any, rank: int = 0) -> Any:
+    """What drawing takes of a method."""
+    return SimpleNamespace(adapter=adapter, rng=RandomStreams(0, rank), _parts_of_iterations={})
+
+
+def draw(method: Any, handles: list[RoleHandle], distribution: Any, size: int, iteration: int) -> Tensor:
+    return DistillMethod.draw_in_one_range(
+        method, handles, distribution, size, iteration=iteration, stream="t", shared="range"
+    )
 
 
 @pytest.mark.parametrize("adapter", [Adapter(), Plain()])
@@ -102,16 +111,7 @@ def test_a_distribution_that_never_reaches_the_trained_network_is_refused():
     with pytest.raises(
         ContractError, match="none of 10000 drawn timesteps lies where the networks of 'upper' are trained"
     ):
-        RangeOfIteration().draw(
-            Adapter(),
-            [HANDLES["upper"]],
-            lambda size, generator: uniform(size, generator) / 2,
-            4,
-            rng=RandomStreams(0),
-            iteration=1,
-            stream="t",
-            shared="range",
-        )
+        draw(drawing(Adapter()), [HANDLES["upper"]], lambda size, rng: uniform(size, rng) / 2, 4, iteration=1)
 
 
 def call(adapter: Any, role: str, t: list[float]) -> Tensor:

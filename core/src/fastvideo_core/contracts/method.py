@@ -12,20 +12,20 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from typing_extensions import TypeVar
+from typing_extensions import TypeVar, get_original_bases
 
 from fastvideo_core.config.run import RunConfig
 from fastvideo_core.contracts.adapter import DistillAdapter, LatentsSource, OnTrainStart
 from fastvideo_core.contracts.batch import TrainingBatch
-from fastvideo_core.contracts.noise_ranges import Draw, RangeOfIteration
+from fastvideo_core.contracts.noise_ranges import Draw, axis_length, draw_part, noise_ranges_of
 from fastvideo_core.contracts.rng import RandomStreams
 from fastvideo_core.contracts.roles import RoleHandle, RoleManager
 from fastvideo_core.contracts.tracker import Tracker
 from fastvideo_core.contracts.validator import DistillValidator, ValidationRequest
+from fastvideo_core.diffusion.noise_ranges import boundaries, common_parts, part_of
 from fastvideo_core.diffusion.rollout import FewStepSchedule
 from fastvideo_core.distributed import context
 from fastvideo_core.distributed.mesh import Mesh
-from fastvideo_core.errors import ContractError, Problem
 
 LossMap: TypeAlias = dict[str, Tensor]
 StepResult: TypeAlias = tuple[LossMap, dict[str, Any], dict[str, Any]]
@@ -57,7 +57,7 @@ class DistillMethod(nn.Module, Generic[Needs]):
         self.tracker = Tracker()
         self.mesh = Mesh.of(cfg.training)
         self.rng = RandomStreams(cfg.training.seed, self.mesh.data_rank, context.device())
-        self._range_of_iteration = RangeOfIteration()
+        self._parts_of_iterations: dict[str, tuple[int, int]] = {}  # by shared stream
         self.role_modules = nn.ModuleDict({handle.name: nn.ModuleDict(handle.modules) for handle in bundle})
         for handle in bundle:
             handle.set_trainable()
@@ -252,25 +252,29 @@ class DistillMethod(nn.Module, Generic[Needs]):
         Args:
             handles: every role that is called at these timesteps.
             draw: (size, generator) -> timesteps [size].
-            iteration: of `single_train_step`.
             stream: the local stream of the samples.
             shared: the shared stream of the range; draws with the same one have the same range. None is `stream`.
+
+        Raises:
+            ContractError: `draw` never reaches a range that is trained.
         """
-        return self._range_of_iteration.draw(
-            self.adapter,
-            handles,
-            draw,
-            size,
-            rng=self.rng,
-            iteration=iteration,
-            stream=stream,
-            shared=stream if shared is None else shared,
-        )
+        shared = stream if shared is None else shared
+        ranges, length = [noise_ranges_of(self.adapter, handle) for handle in handles], axis_length(self.adapter)
+        cuts, local = boundaries(ranges, length), self.rng.local(stream)
+        t = draw(size, local)
+        if not cuts:
+            return t
+        if self._parts_of_iterations.get(shared, (None,))[0] != iteration:
+            part = draw_part(draw, self.rng.shared(shared), cuts, common_parts(ranges, length), handles)
+            self._parts_of_iterations[shared] = iteration, part
+        while (outside := part_of(t, cuts) != self._parts_of_iterations[shared][1]).any():
+            t = torch.where(outside, draw(size, local), t)
+        return t
 
 
 def _argument(kind: type) -> Any:
     """What a class gives to DistillMethod's parameter, itself or through its bases; None where it gives nothing."""
-    for base in vars(kind).get("__orig_bases__", kind.__bases__):
+    for base in get_original_bases(kind):
         origin, given = get_origin(base) or base, get_args(base)
         if origin is DistillMethod:
             return given[0] if given else None
@@ -279,30 +283,3 @@ def _argument(kind: type) -> Any:
             parameters = getattr(origin, "__parameters__", ())
             return given[parameters.index(inherited)] if given and inherited in parameters else inherited
     return None
-
-
-def check_parameters(method: DistillMethod) -> None:
-    """Fails when a method trains what is no role's: processes would not share its gradient, and checkpoints not keep it.
-
-    Raises:
-        ContractError: naming the parameters.
-    """
-    of_roles = {id(parameter) for handle in method.bundle for _, parameter in handle.named_parameters()}
-    own = {id(p): name for name, p in method.named_parameters() if p.requires_grad and id(p) not in of_roles}
-    found = [f"its own parameter '{name}'" for name in own.values()]
-    for handle in method.bundle:
-        for name, optimizer in handle.optimizers.items():
-            stepped = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-            if unknown := [p for p in stepped if id(p) not in of_roles and id(p) not in own]:
-                shapes = ", ".join(str(list(parameter.shape)) for parameter in unknown)
-                found.append(f"parameters of shape {shapes} in the optimizer '{name}' of role '{handle.name}'")
-    if found:
-        raise ContractError(
-            Problem(
-                found=f"it trains {'; '.join(found)}, which no role has",
-                where=type(method).__qualname__,
-                allowed="parameters of the roles' modules",
-                fix="make it a module of a trainable role of its own (a RoleHandle that `extra_roles` gives), as dmd2 does "
-                "with its discriminator; what is not trained needs requires_grad_(False)",
-            )
-        )

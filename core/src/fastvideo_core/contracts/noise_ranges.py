@@ -1,4 +1,4 @@
-"""Timesteps of an iteration that one network of each role serves, where a role has several."""
+"""The noise ranges of roles that have a network for each of several, and what is drawn so that one of them serves it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from fastvideo_core.contracts.adapter import NoiseRanges
-from fastvideo_core.contracts.rng import RandomStreams
 from fastvideo_core.contracts.roles import RoleHandle
 from fastvideo_core.diffusion.noise_ranges import Ranges, boundaries, common_parts, part_of
 from fastvideo_core.errors import ContractError, Problem
@@ -36,46 +35,14 @@ def is_trained_at(adapter: Any, handle: RoleHandle, t: float) -> bool:
     return int(part_of(torch.tensor(t), boundaries([ranges], length))) in common_parts([ranges], length)
 
 
-class RangeOfIteration:
-    """Draws timesteps that lie in one part of the noise axis for all samples, rounds and processes of an iteration."""
-
-    def __init__(self) -> None:
-        self._decided: dict[str, tuple[int, int]] = {}
-
-    def draw(
-        self,
-        adapter: Any,
-        handles: Sequence[RoleHandle],
-        draw: Draw,
-        size: int,
-        *,
-        rng: RandomStreams,
-        iteration: int,
-        stream: str,
-        shared: str,
-    ) -> Tensor:
-        """See `DistillMethod.draw_in_one_range`."""
-        ranges, length = [noise_ranges_of(adapter, handle) for handle in handles], axis_length(adapter)
-        cuts, allowed = boundaries(ranges, length), common_parts(ranges, length)
-        local = rng.local(stream)
-        if not cuts:
-            return draw(size, local)
-        if self._decided.get(shared, (None,))[0] != iteration:
-            self._decided[shared] = (iteration, _decide(draw, rng.shared(shared), cuts, allowed, handles))
-        part = self._decided[shared][1]
-        t = draw(size, local)
-        while (outside := part_of(t, cuts) != part).any():
-            t = torch.where(outside, draw(size, local), t)
-        return t
-
-
-def _decide(
-    draw: Draw,
-    generator: torch.Generator,
-    cuts: Sequence[float],
-    allowed: Sequence[int],
-    handles: Sequence[RoleHandle],
+def draw_part(
+    draw: Draw, generator: torch.Generator, cuts: Sequence[float], allowed: Sequence[int], handles: Sequence[RoleHandle]
 ) -> int:
+    """The part between `cuts` that one drawn timestep lies in, of those that are allowed.
+
+    Raises:
+        ContractError: none of very many does; `handles` are whose networks are trained there.
+    """
     for _ in range(_MOST_DRAWS):
         part = int(part_of(draw(1, generator), cuts))
         if part in allowed:

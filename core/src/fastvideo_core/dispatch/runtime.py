@@ -15,7 +15,7 @@ from fastvideo_core.checkpoint.manager import CheckpointManager
 from fastvideo_core.config.run import RunConfig
 from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.contracts.family import ModelComponents
-from fastvideo_core.contracts.method import DistillMethod, check_parameters
+from fastvideo_core.contracts.method import DistillMethod
 from fastvideo_core.contracts.rng import stream_seed
 from fastvideo_core.contracts.roles import RoleManager
 from fastvideo_core.dispatch.examine import examine
@@ -165,6 +165,33 @@ def _place_roles(bundle: RoleManager, cfg: RunConfig) -> None:
         materialise(handle, torch.device("cpu") if is_offloaded(handle, cfg.training) else context.device())
         if handle.lora is not None:
             initialise_adapters(handle, cfg.training.seed)
+
+
+def check_parameters(method: DistillMethod) -> None:
+    """Fails when a method trains what is no role's: processes would not share its gradient, and checkpoints not keep it.
+
+    Raises:
+        ContractError: naming the parameters.
+    """
+    of_roles = {id(parameter) for handle in method.bundle for _, parameter in handle.named_parameters()}
+    own = {id(p): name for name, p in method.named_parameters() if p.requires_grad and id(p) not in of_roles}
+    found = [f"its own parameter '{name}'" for name in own.values()]
+    for handle in method.bundle:
+        for name, optimizer in handle.optimizers.items():
+            stepped = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            if unknown := [p for p in stepped if id(p) not in of_roles and id(p) not in own]:
+                shapes = ", ".join(str(list(parameter.shape)) for parameter in unknown)
+                found.append(f"parameters of shape {shapes} in the optimizer '{name}' of role '{handle.name}'")
+    if found:
+        raise ContractError(
+            Problem(
+                found=f"it trains {'; '.join(found)}, which no role has",
+                where=type(method).__qualname__,
+                allowed="parameters of the roles' modules",
+                fix="make it a module of a trainable role of its own (a RoleHandle that `extra_roles` gives), as dmd2 does "
+                "with its discriminator; what is not trained needs requires_grad_(False)",
+            )
+        )
 
 
 def plugin_versions(cfg: RunConfig, registry: PluginRegistry) -> dict[str, str]:
