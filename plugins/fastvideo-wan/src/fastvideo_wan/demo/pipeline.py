@@ -10,7 +10,6 @@ from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanTran
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
-from fastvideo_core.config.output_folder import check_new_folder
 from fastvideo_diffusers.quiet import no_progress_bars
 from fastvideo_diffusers.tiny import closed, save_pipeline, seeded, t5_encoder
 from fastvideo_wan.tiny import LATENT_CHANNELS
@@ -24,15 +23,11 @@ def write_demo_pipeline(out: Path, words: tuple[str, ...], *, seed: int = 0, lay
     """Writes a pipeline folder that plain `WanPipeline.from_pretrained` loads; equal arguments give equal bytes.
 
     Args:
-        out: the folder; created, must be empty or absent.
+        out: the folder, which is created.
         words: every word of the captions; others are one unknown word to the text encoder.
         seed: of the random weights; the global random state is left as it was.
         layers, width: of the transformer; the width is a multiple of 8.
-
-    Raises:
-        ConfigError: there is something in the folder already.
     """
-    check_new_folder(out)
     tokenizer = _word_tokenizer(words)
     with seeded(seed):
         transformer = WanTransformer3DModel(
