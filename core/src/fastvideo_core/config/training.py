@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, Strict
@@ -27,19 +26,20 @@ FractionBelowOne = Annotated[float, Field(ge=0, lt=1)]
 SamplingStepCount = Annotated[int, Field(ge=1, le=limits.SAMPLING_STEPS)]
 
 
-def _from_text(value: Any, kind: type[int] | type[float]) -> Any:
-    """ "8,50" becomes a list; everything else is left to the field's own check."""
-    if not isinstance(value, str):
-        return value
-    try:
-        return [kind(part) for part in value.strip().removeprefix("[").removesuffix("]").split(",")]
-    except ValueError:
-        raise PydanticCustomError("numbers_in_text", "not comma-separated numbers") from None
+def _read(kind: type[int] | type[float], written: Any, *examples: str, alone: bool = True) -> BeforeValidator:
+    """Reads "8,50", and a number that stands `alone`, as a list; the JSON schema is of what else may be `written`."""
 
+    def read(value: Any) -> Any:
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and alone:
+            return [value]
+        if not isinstance(value, str):
+            return value  # for the field's own check
+        try:
+            return [kind(part) for part in value.strip().removeprefix("[").removesuffix("]").split(",")]
+        except ValueError:
+            raise PydanticCustomError("numbers_in_text", "not comma-separated numbers") from None
 
-def _from_text_or_number(value: Any, kind: type[int] | type[float]) -> Any:
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return [value] if is_number else _from_text(value, kind)
+    return BeforeValidator(read, json_schema_input_type=written | Annotated[str, Field(examples=list(examples))])
 
 
 def _unique(value: tuple[str, ...]) -> tuple[str, ...]:
@@ -52,28 +52,9 @@ _Pair = tuple[FractionBelowOne, FractionBelowOne]
 _Counts = Annotated[tuple[SamplingStepCount, ...], Strict(False), Field(min_length=1)]
 _Scales = Annotated[tuple[FactorOrZero, ...], Strict(False), Field(min_length=1)]
 
-Betas = Annotated[
-    _Pair,
-    Strict(False),
-    BeforeValidator(
-        partial(_from_text, kind=float),
-        json_schema_input_type=_Pair | Annotated[str, Field(examples=["0.9,0.999"])],
-    ),
-]
-SamplingSteps = Annotated[
-    _Counts,
-    BeforeValidator(
-        partial(_from_text_or_number, kind=int),
-        json_schema_input_type=SamplingStepCount | _Counts | Annotated[str, Field(examples=["8", "8,50"])],
-    ),
-]
-GuidanceScales = Annotated[
-    _Scales,
-    BeforeValidator(
-        partial(_from_text_or_number, kind=float),
-        json_schema_input_type=FactorOrZero | _Scales | Annotated[str, Field(examples=["5.0", "1.0,5.0"])],
-    ),
-]
+Betas = Annotated[_Pair, Strict(False), _read(float, _Pair, "0.9,0.999", alone=False)]
+SamplingSteps = Annotated[_Counts, _read(int, SamplingStepCount | _Counts, "8", "8,50")]
+GuidanceScales = Annotated[_Scales, _read(float, FactorOrZero | _Scales, "5.0", "1.0,5.0")]
 Trackers = Annotated[tuple[Literal["wandb", "tensorboard"], ...], Strict(False), AfterValidator(_unique)]
 
 

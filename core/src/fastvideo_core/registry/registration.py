@@ -43,11 +43,7 @@ def forget_module(module: str) -> None:
 
 
 def register_model(
-    name: str,
-    *,
-    config: type | str,
-    pipelines: tuple[str, ...] = (),
-    api: tuple[int, int] = API_VERSION,
+    name: str, *, config: type | str, pipelines: tuple[str, ...] = (), api: tuple[int, int] = API_VERSION
 ) -> Callable[[Decorated], Decorated]:
     """Register the decorated ModelFamily class, or a bare build function (RunConfig -> ModelComponents); see ModelPlugin."""
 
