@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from fastvideo_core.cli import resume_options
+from fastvideo_core.cli import options
 from fastvideo_core.launch.stdio import say
 
 if TYPE_CHECKING:  # torch and pydantic are imported when a run is looked at, not to show help
@@ -15,8 +15,7 @@ if TYPE_CHECKING:  # torch and pydantic are imported when a run is looked at, no
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `check`."""
-    parser.add_argument("config", help="the run's run.yaml")
-    resume_options.add_arguments(parser, "check it as a run that goes on, as with train")
+    options.add_run(parser, "check it as a run that goes on, as with train")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -26,7 +25,7 @@ def run(args: argparse.Namespace) -> int:
     from fastvideo_core.errors import ConfigError
 
     registry: PluginRegistry = args.registry
-    cfg = load_run_config(args.config, registry, resume_options.overrides(args))
+    cfg = load_run_config(args.config, registry, options.overrides(args))
     resolved, found = examine(cfg, registry, starts=False)
     if resolved is None:
         raise ConfigError(found.problems)
@@ -50,8 +49,7 @@ def _roles(run: Run) -> list[str]:
     lines = []
     for name, source in run.sources.items():
         text = f"role {name}: {'trained' if run.cfg.roles[name].trainable else 'frozen'}, {source}"
-        outline = run.outline(name)
-        if outline is not None:
+        if (outline := run.outline(name)) is not None:
             parameters = sum(parameter.numel() for _, parameter in outline.handle.named_parameters())
             text += f", {parameters / 1e6:,.2f} M parameters"
         lines.append(text)
@@ -68,31 +66,25 @@ def _memory(run: Run) -> list[str]:
         raise
     except Exception as error:  # of a network that was called with the run's own shapes
         said = f"{type(error).__name__}: {error}".splitlines()[0]
-        return [
-            f"warning: memory is not estimated, and training may fail likewise, as calling a network failed: {said}"
-        ]
+        why = "memory is not estimated, and training may fail likewise, as calling a network failed"
+        return [f"warning: {why}: {said}"]
     if estimate is None:
         return []
-    known = estimate.knows_activations
+    known, gpus = estimate.knows_activations, estimate.processes
     kinds = ("weights", "gradients", "optimizer", "ema", "gathered", *(["activations"] if known else []))
     shown = [kind for kind in kinds if any(getattr(role, kind) for role in estimate.roles.values())]
-    gpus = estimate.processes
-    lines = [
-        f"memory per GPU, {gpus} GPU{'s' if gpus > 1 else ''}, at its peak: {_size(estimate.peak)}"
-        + ("" if known else ", without activations"),
-        "  " + " | ".join(f"{title:>11}" for title in ("role", *shown)),
-    ]
+    rows = [["role", *shown]]
     for name, role in estimate.roles.items():
-        cells = [_size(getattr(role, kind)) if getattr(role, kind) else "-" for kind in shown]
-        lines.append("  " + " | ".join(f"{cell:>11}" for cell in (name, *cells)))
+        sizes = [getattr(role, kind) for kind in shown]
+        rows.append([name, *(_size(size) if size else "-" for size in sizes)])
+    peak = f"{_size(estimate.peak)}{'' if known else ', without activations'}"
+    lines = [f"memory per GPU, {gpus} GPU{'s' if gpus > 1 else ''}, at its peak: {peak}"]
+    lines += ["  " + " | ".join(f"{cell:>11}" for cell in row) for row in rows]
     if estimate.host:
         lines.append(f"memory of the host, per process: {_size(estimate.host)} of frozen weights")
     return [*lines, f"checkpoint: {_size(estimate.checkpoint)}"]
 
 
 def _size(size: float) -> str:
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < 1024 or unit == "GiB":
-            return f"{size:.2f} {unit}"
-        size /= 1024
-    raise AssertionError("unreachable")
+    power = min(max(0, int(size).bit_length() - 1) // 10, 3)
+    return f"{size / 1024**power:.2f} {('B', 'KiB', 'MiB', 'GiB')[power]}"

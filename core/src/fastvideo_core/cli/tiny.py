@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from fastvideo_core.cli.numbers import seed
+from fastvideo_core.cli import options
 from fastvideo_core.launch.stdio import say
-
-if TYPE_CHECKING:
-    from fastvideo_core.registry.registry import PluginRegistry
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `tiny`."""
     parser.add_argument("family", help="an installed model family")
     parser.add_argument("out", type=Path, help="folder to write; must not hold anything yet")
-    parser.add_argument("--seed", type=seed, default=0, help="seed of the random weights (default: 0)")
+    parser.add_argument("--seed", type=options.seed, default=0, help="seed of the random weights (default: 0)")
     parser.add_argument(
         "--set",
         metavar="NAME=NUMBER",
@@ -33,8 +31,7 @@ def run(args: argparse.Namespace) -> int:
     from fastvideo_core.contracts.family import open_family
 
     check_new_folder(args.out)
-    registry: PluginRegistry = args.registry
-    write: Any = open_family(args.family, registry, "tiny").tiny
+    write: Any = open_family(args.family, args.registry, "tiny").tiny
     sizes = _sizes(write, args.set)
     with nothing_half_written(args.out):
         what = write(args.out, seed=args.seed, **sizes)
@@ -43,8 +40,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _sizes(write: Any, settings: list[str]) -> dict[str, int]:
-    import inspect
-
     from fastvideo_core.errors import ConfigError, Problem
 
     known = [name for name in inspect.signature(write).parameters if name not in ("out", "seed")]

@@ -6,12 +6,11 @@ import argparse
 import json
 import os
 import signal
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fastvideo_core.cli import console, resume_options
+from fastvideo_core.cli import console, options
 from fastvideo_core.errors import ConfigError, DataError, FastVideoError, Problem, RunStopped, UserError
 from fastvideo_core.launch.stdio import drop_unwritten
 
@@ -19,18 +18,13 @@ if TYPE_CHECKING:  # torch and pydantic are imported when a run starts, not to s
     from fastvideo_core.cli.console import Console
     from fastvideo_core.config.run import RunConfig
     from fastvideo_core.dispatch.runtime import DistillRuntime
-    from fastvideo_core.registry.registry import PluginRegistry
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `train`."""
-    parser.add_argument("config", help="the run's run.yaml")
-    resume_options.add_arguments(parser, "go on from the newest checkpoint of output_dir, or from PATH")
-    parser.add_argument(
-        "--dry-run",
-        action="store_true",
-        help="build everything, weights too, and prepare one batch; then stop before step 1",
-    )
+    options.add_run(parser, "go on from the newest checkpoint of output_dir, or from PATH")
+    dry_run = "build everything, weights too, and prepare one batch; then stop before step 1"
+    parser.add_argument("--dry-run", action="store_true", help=dry_run)
     console.add_arguments(parser)
 
 
@@ -39,9 +33,8 @@ def run(args: argparse.Namespace) -> int:
     from fastvideo_core.dispatch.load import load_run_config
     from fastvideo_core.launch.environment import launched_processes
 
-    registry: PluginRegistry = args.registry
     launched = launched_processes()
-    cfg = load_run_config(args.config, registry, resume_options.overrides(args), processes=launched)
+    cfg = load_run_config(args.config, args.registry, options.overrides(args), processes=launched)
 
     from fastvideo_core.dispatch.own_folder import alone_in
     from fastvideo_core.distributed import context
@@ -53,11 +46,14 @@ def run(args: argparse.Namespace) -> int:
 
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # there is nothing to save yet
     launch.join_process_group()
-    _check_processes(cfg, context.world_size())
+    started = context.world_size()
+    if cfg.training.num_gpus != started:
+        found = f"training.num_gpus is {cfg.training.num_gpus}, and the launcher started {started} processes"
+        fix = "make both alike (num_gpus counts the processes of all nodes), or leave num_gpus out"
+        raise ConfigError(Problem(found, where=cfg.source, fix=fix))
     try:
-        out = console.console_of(args, speaks=context.is_main_process())
         with alone_in(Path(cfg.training.output_dir), writes=not args.dry_run):
-            _train(cfg, registry, out, dry_run=args.dry_run, plugin_files=args.plugin)
+            _train(cfg, args, console.console_of(args, speaks=context.is_main_process()))
     except RunStopped:
         launch.leave_process_group()
         raise
@@ -72,26 +68,15 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _check_processes(cfg: RunConfig, world_size: int) -> None:
-    """What run.yaml says of processes is what another launcher started."""
-    wanted = cfg.training.num_gpus
-    if wanted != world_size:
-        found = f"training.num_gpus is {wanted}, and the launcher started {world_size} processes"
-        fix = "make both alike (num_gpus counts the processes of all nodes), or leave num_gpus out"
-        raise ConfigError(Problem(found, where=cfg.source, fix=fix))
-
-
-def _train(
-    cfg: RunConfig, registry: PluginRegistry, out: Console, *, dry_run: bool, plugin_files: Sequence[str]
-) -> None:
+def _train(cfg: RunConfig, args: argparse.Namespace, out: Console) -> None:
     from fastvideo_core.dispatch import summary
     from fastvideo_core.dispatch.examine import resume_problems
     from fastvideo_core.dispatch.runtime import build_runtime_from_config
 
     out.set_up_logging()
-    runtime = build_runtime_from_config(cfg, registry)
+    runtime = build_runtime_from_config(cfg, args.registry)
     out.tell("start", summary.title(runtime), summary.plan(runtime))
-    if dry_run:
+    if args.dry_run:
         if problems := resume_problems(runtime.run):
             raise UserError(problems)
         tried = _try_batch(runtime)
@@ -104,7 +89,7 @@ def _train(
         _write(output_dir / "run.yaml", f"# {versions}\n{runtime.cfg.to_yaml()}")
         _write(output_dir / "environment.json", json.dumps(summary.environment(runtime), indent=2) + "\n")
     runtime.train(out.display())
-    outcome = summary.outcome(runtime, runtime.run.family.offers(), plugin_files)
+    outcome = summary.outcome(runtime, runtime.run.family.offers(), args.plugin)
     out.tell("done", f"done: {Path(cfg.training.output_dir)}", outcome, also_quiet=True)
 
 
@@ -119,10 +104,8 @@ def _write(path: Path, text: str) -> None:
     except OSError as error:
         with suppress(OSError):
             aside.unlink(missing_ok=True)
-        fix = "free space or make the folder writable, then start the run again"
-        raise FastVideoError(
-            Problem(f"cannot be written: {error.strerror or error}", where=str(path), fix=fix)
-        ) from error
+        found, fix = f"cannot be written: {error.strerror or error}", "free space or make the folder writable"
+        raise FastVideoError(Problem(found, where=str(path), fix=f"{fix}, then start the run again")) from error
 
 
 def _try_batch(runtime: DistillRuntime) -> str:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fastvideo_core.cli.numbers import finite, up_to
+from fastvideo_core.cli.options import finite, up_to
 from fastvideo_core.config import limits
 from fastvideo_core.registry.command import Command
 

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastvideo_core.cli.numbers import seed
+from fastvideo_core.cli.options import seed
 from fastvideo_core.launch.stdio import say
 from fastvideo_core.registry.command import Command
 

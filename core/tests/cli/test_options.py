@@ -7,7 +7,7 @@ import argparse
 import pytest
 
 from fastvideo_core.cli.main import main
-from fastvideo_core.cli.numbers import finite, seed, up_to
+from fastvideo_core.cli.options import finite, seed, up_to
 
 
 @pytest.mark.parametrize("text", ["1e300", "-1e10", "nan", "inf", "x", ""])

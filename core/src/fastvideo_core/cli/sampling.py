@@ -1,0 +1,161 @@
+"""What `sample` does: the request that its options ask for, and the videos."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from fastvideo_core.cli.options import finite
+from fastvideo_core.cli.sample import PLAIN_GUIDANCE
+from fastvideo_core.config.output_folder import check_writable_folder
+from fastvideo_core.contracts.family import ModelFamily, open_family
+from fastvideo_core.contracts.sampler import ModelSampler, StudentSchedule
+from fastvideo_core.contracts.validator import ValidationPrompt, ValidationRequest, is_text, unread_negative_prompts
+from fastvideo_core.diffusion.rollout import FewStepSchedule, SamplerKind
+from fastvideo_core.dispatch.role_weights import load_role
+from fastvideo_core.dispatch.trained_model import TrainedModel, open_trained_model
+from fastvideo_core.distributed import context
+from fastvideo_core.errors import ConfigError, Problem
+from fastvideo_core.launch.stdio import complain, say
+from fastvideo_core.registry.registry import PluginRegistry
+
+PLAIN_STEPS = 50
+SIZES = {"height": "num_height", "width": "num_width", "num_frames": "num_frames"}
+"""Sizes of a prompt, and what `training` calls them."""
+
+
+def sample(args: argparse.Namespace, registry: PluginRegistry) -> None:
+    """Writes an mp4 and a contact sheet per prompt, and says where and how."""
+    _check_prompts(args)
+    check_writable_folder(args.out, "--out")
+    model = open_trained_model(args.model, registry, family=args.family, role=args.role, weights=args.weights)
+    family = open_family(model.family, registry, "sampler")
+    asked = _prompts(args, family)
+    prompts = [_sized(prompt, model.training) for prompt in asked]
+    sampler = family.sampler(model.source.base, model.pipeline_config, device=context.device())
+    student = _student(model, sampler)
+    request = _request(args, model, sampler, student)
+    if problems := unread_negative_prompts(asked, model.pipeline_config, model.family):
+        raise ConfigError(problems)
+    if args.negative_prompt is not None and request.guidance_scale <= 1:
+        found = f"nothing is guided at guidance {request.guidance_scale:g}, so that it would do nothing"
+        raise ConfigError(Problem(found, "--negative-prompt", fix="add --guidance-scale above 1, or leave it out"))
+    validator = sampler.validator(prompts, seed=args.seed)
+    levels = request.sampling_timesteps
+    steps = f"{request.sampling_steps} steps" if levels is None else _few(levels, request.sampler_kind)
+    say(f"{model.source}: {steps}, guidance {request.guidance_scale:g}")
+    if student is not None and not _is_as_distilled(request, student):
+        distilled = f"this student was distilled for guidance 1 and {_few(student.timesteps, student.sampler_kind)}"
+        fix = "to sample it as it was trained, leave out --steps, --timesteps, --sampler and --guidance-scale"
+        complain(f"note: {distilled}; other settings make other videos, mostly worse ones: {fix}")
+    for line in dict.fromkeys(map(_size, asked, prompts, validator.prompts)):
+        say(line)
+    load_role(sampler.handle, model.source)
+    validator.log_validation(0, request)
+    for index, prompt in enumerate(validator.prompts):
+        count = request.for_prompt(prompt).sampling_steps
+        own = "" if count == request.sampling_steps else f" ({count} steps, as its prompt says)"
+        say(f"{args.out / f'{index:02d}.mp4'}{own}")
+
+
+def _check_prompts(args: argparse.Namespace) -> None:
+    if not all(map(is_text, args.prompt)):
+        found, allowed = "the prompt is empty, or no UTF-8 text", "a text that is not empty"
+        raise ConfigError(Problem(found, where="--prompt", allowed=allowed))
+    if args.negative_prompt and not is_text(args.negative_prompt):
+        raise ConfigError(Problem("is blank, or no UTF-8 text", where="--negative-prompt", allowed='a text, or ""'))
+    if not args.prompt and args.prompts is None:
+        raise ConfigError(Problem("there is no prompt", fix='add --prompt "..." or --prompts FILE'))
+
+
+def _prompts(args: argparse.Namespace, family: ModelFamily) -> list[ValidationPrompt]:
+    prompts = [ValidationPrompt(caption=text) for text in args.prompt]
+    if args.prompts is not None:
+        prompts += family.read_prompts(args.prompts)
+    given = {name: getattr(args, name) for name in (*SIZES, "negative_prompt") if getattr(args, name) is not None}
+    return [
+        replace(prompt, seed=args.seed + index if prompt.seed is None else prompt.seed, **given)
+        for index, prompt in enumerate(prompts)
+    ]
+
+
+def _sized(prompt: ValidationPrompt, training: Mapping[str, Any]) -> ValidationPrompt:
+    """The prompt with the run's sizes where neither it nor the command line names one."""
+    of_run: dict[str, Any] = {name: training.get(SIZES[name]) for name in _unnamed(prompt)}
+    return replace(prompt, **of_run)
+
+
+def _size(asked: ValidationPrompt, sized: ValidationPrompt, fitted: ValidationPrompt) -> str:
+    """The size of a prompt's video, and where it comes from."""
+    if _unnamed(fitted):
+        return "videos of the family's own size"
+    text = f"videos of {fitted.num_frames} frames, {fitted.height} x {fitted.width} pixels (height x width)"
+    if unnamed := _unnamed(sized):
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in unnamed)
+        return f"{text}; not named by prompt or run, so the family's default: {names}"
+    return f"{text}, as the run was configured" if _unnamed(asked) else text
+
+
+def _unnamed(prompt: ValidationPrompt) -> list[str]:
+    return [name for name in SIZES if getattr(prompt, name) is None]
+
+
+def _sampler_kind(model: TrainedModel) -> SamplerKind:
+    """As the family's section says."""
+    kind: SamplerKind = getattr(model.pipeline_config, "sampler_kind", "ode")
+    return kind
+
+
+def _student(model: TrainedModel, sampler: ModelSampler) -> StudentSchedule | None:
+    """What the network was distilled for, as the run of its checkpoint or its exported folder says; None for many steps."""
+    if model.student_schedule is None:
+        return sampler.student
+    schedule = model.student_schedule(sampler.shift_and_clamp_timestep)
+    if schedule is None or model.source.checkpoint_role != "student":
+        return None
+    return StudentSchedule(schedule.timesteps, _sampler_kind(model))
+
+
+def _request(
+    args: argparse.Namespace, model: TrainedModel, sampler: ModelSampler, student: StudentSchedule | None
+) -> ValidationRequest:
+    """What was asked for; else what the student was distilled for; else the family's many-step sampler."""
+    if args.steps is not None and args.steps < 1:
+        raise ConfigError(Problem(f"--steps is {args.steps}", allowed="1 or more"))
+    levels = _levels(args.timesteps)
+    if levels is None and args.steps is None and student is not None:
+        levels = student.timesteps
+    if levels is None and args.sampler is not None:
+        raise ConfigError(Problem("--sampler is for few-step sampling", fix="use --timesteps, or leave --sampler out"))
+    guidance = args.guidance_scale
+    if guidance is None and (levels is not None or student is not None):
+        guidance = 1.0
+    elif guidance is None:
+        guidance = model.training.get("validation_guidance_scale", [PLAIN_GUIDANCE])[0]
+    request = ValidationRequest(sampler.handle, args.out, guidance_scale=guidance)
+    if levels is None:
+        steps = args.steps or model.training.get("validation_sampling_steps", [PLAIN_STEPS])[0]
+        return replace(request, sampling_steps=steps, fixed_steps=args.steps is not None)
+    kind = args.sampler or (_sampler_kind(model) if student is None else student.sampler_kind)
+    return replace(request, sampler_kind=kind, sampling_timesteps=levels)
+
+
+def _levels(typed: str | None) -> tuple[float, ...] | None:
+    if typed is None:
+        return None
+    try:
+        return FewStepSchedule.from_denoising_steps([finite(t) for t in typed.split(",")]).timesteps
+    except (ValueError, argparse.ArgumentTypeError) as error:
+        where, allowed = f"--timesteps {typed}", "numbers such as 1000,750,500,250"
+        raise ConfigError(Problem(str(error), where=where, allowed=allowed)) from None
+
+
+def _is_as_distilled(request: ValidationRequest, student: StudentSchedule) -> bool:
+    asked = request.sampling_timesteps, request.sampler_kind, request.guidance_scale
+    return asked == (student.timesteps, student.sampler_kind, 1)
+
+
+def _few(levels: tuple[float, ...], kind: SamplerKind | None) -> str:
+    return f"{len(levels)} steps at {', '.join(f'{t:g}' for t in levels)} ({kind})"
