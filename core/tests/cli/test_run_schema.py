@@ -100,7 +100,8 @@ def test_schemas_of_nested_options_hold_all_that_they_refer_to(
         jsonschema.Draft202012Validator.check_schema(schema)
         assert all(resolved(schema, {"$ref": reference}) for reference in references(schema))
     assert training["title"] == "training"
-    mapping = resolved(whole, {"$ref": "#/$defs/methods~1nested"})["properties"]["shape"]["discriminator"]["mapping"]
+    (method,) = (rule["then"]["properties"]["method_config"] for rule in whole["allOf"] if "nested" in str(rule["if"]))
+    mapping = resolved(whole, method["anyOf"][0])["properties"]["shape"]["discriminator"]["mapping"]
     assert resolved(whole, {"$ref": mapping["ring"]})["properties"]["width"]["minimum"] == 0
     validator = jsonschema.Draft202012Validator(both)
     assert validator.is_valid({"shape": {"form": "ring", "width": 3}})

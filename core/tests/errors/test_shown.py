@@ -103,4 +103,4 @@ def test_commands_print_in_one_place_and_json_in_the_others():
         calls = [node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Call)]
         prints = [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "print"]
         found += [file.relative_to(root).as_posix() for call in prints if "json.dumps" not in ast.unparse(call)]
-    assert set(found) == {"launch/stdio.py", "cli/console.py"}
+    assert set(found) == {"launch/stdio.py"}

@@ -52,6 +52,10 @@ examples:
 exit codes: 0 done, 2 the input is wrong, 1 anything else, 129 hung up, 130 interrupted, 143 terminated
 """
 
+_FREE = "free space, remove what the command left half-written, and give it again"
+_SYSTEM = {errno.ENOSPC: (_FREE, 1), errno.EDQUOT: (_FREE, 1), errno.ENAMETOOLONG: ("name a shorter path", 2)}
+"""What to do where the system refuses, whichever library says so, and the exit code."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
@@ -75,37 +79,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except FastVideoError as error:
         return _show(f"{traceback.format_exc() if debug else ''}error: {error}", error.exit_code)
     except Exception as error:
-        message, status = _of_the_system(error)
-        return _show(traceback.format_exc().rstrip() if debug or not message else message, status)
-
-
-class _Parser(argparse.ArgumentParser):
-    """Refuses arguments in text that a terminal may get."""
-
-    def error(self, message: str) -> NoReturn:
-        super().error(printable(message))
-
-
-_FREE = "free space, remove what the command left half-written, and give it again"
-_SYSTEM = {errno.ENOSPC: (_FREE, 1), errno.EDQUOT: (_FREE, 1), errno.ENAMETOOLONG: ("name a shorter path", 2)}
-"""What to do where the system refuses, and the exit code."""
-
-
-def _of_the_system(error: Exception) -> tuple[str, int]:
-    """The message of an error, whichever library's, that says that a disk is full or a path too long; empty for any other."""
-    said = str(error)
-    for code, (fix, status) in _SYSTEM.items():
-        if os.strerror(code) in said:
-            return f"error: {Problem(said[:200], fix=fix)}", status
-    return "", 1
+        said, text, status = str(error), traceback.format_exc().rstrip(), 1
+        for code, (fix, exit_code) in _SYSTEM.items():
+            if os.strerror(code) in said and not debug:
+                text, status = f"error: {Problem(said[:200], fix=fix)}", exit_code
+        return _show(text, status)
 
 
 def _show(text: str, status: int) -> int:
-    """On the console; of several processes one says it: the launcher that `num_gpus` starts, else the first that fails.
-
-    Returns:
-        The status.
-    """
+    """Says it and returns the status; of several processes one speaks: the launcher that `num_gpus` starts, else the first
+    that fails."""
     if "RANK" in os.environ or "SLURM_STEP_ID" in os.environ:
         from fastvideo_core.launch.mailbox import report_error
 
@@ -113,6 +96,19 @@ def _show(text: str, status: int) -> int:
             return status
     complain(text)
     return status
+
+
+class _Parser(argparse.ArgumentParser):
+    """Refuses arguments in text that a terminal may get, and has the options of every command."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(printable(message))
+
+    def add_common(self) -> None:
+        group = self.add_argument_group("options of every command")
+        plugin = "load plug-ins from a file; may be repeated"
+        group.add_argument("--plugin", action="append", default=[], metavar="FILE.py", help=plugin)
+        group.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
 
 def _run(arguments: list[str]) -> int:
@@ -124,9 +120,9 @@ def _run(arguments: list[str]) -> int:
         overall.print_help()
         return 0
     command, meaning = find_command(name, registry)
-    parser = _Parser(prog=f"{PROG} {name}", description=_sentence(meaning))
+    parser = _Parser(prog=f"{PROG} {name}", description=f"{meaning[0].upper()}{meaning[1:]}.")
     command.add_arguments(parser)
-    _add_common(parser)
+    parser.add_common()
     args = parser.parse_args(rest)
     args.typed = arguments
     args.registry = registry
@@ -154,9 +150,7 @@ def _known_commands(registry: PluginRegistry) -> dict[str, str]:
     for status in registry.list("commands"):
         spec = cast("CommandPlugin | None", status.plugin and status.plugin.spec)
         found.setdefault(status.provenance.name, spec.help if spec else f"BROKEN: see `{PROG} plugins`")
-    for name, package in FIRST_PARTY["commands"].items():
-        found.setdefault(name, f"pip install {package}")
-    return found
+    return {name: f"pip install {package}" for name, package in FIRST_PARTY["commands"].items()} | found
 
 
 def _split(arguments: list[str], registry: PluginRegistry) -> tuple[str | None, list[str]]:
@@ -164,36 +158,30 @@ def _split(arguments: list[str], registry: PluginRegistry) -> tuple[str | None, 
     index = 0
     while index < len(arguments):
         argument = arguments[index]
-        if argument in FIRST_PARTY["commands"] or (
-            not _looks_like_a_file(argument) and argument in registry.names("commands")
-        ):
+        is_file = argument.endswith((".yaml", ".yml")) or os.sep in argument or os.path.exists(argument)
+        if argument in FIRST_PARTY["commands"] or (not is_file and argument in registry.names("commands")):
             return argument, arguments[:index] + arguments[index + 1 :]
         if argument in ("-h", "--help", "--version"):
             return None, arguments
         if argument == "--plugin":
             index += 1
-        elif not argument.startswith("-"):
-            if not _looks_like_a_file(argument):
-                raise UserError(_unknown_command(argument, registry))
+        elif argument.startswith("-"):
+            if argument != "--debug" and not argument.startswith("--plugin="):
+                return "train", arguments  # an option of train before the file
+        elif is_file:
             return "train", arguments
-        elif argument != "--debug" and not argument.startswith("--plugin="):
-            return "train", arguments  # an option of train before the file
+        else:
+            commands = _known_commands(registry)
+            guess = did_you_mean(argument, commands, otherwise=f"see `{PROG} --help`")
+            allowed = f"a run.yaml, or one of {', '.join(commands)}"
+            raise UserError(Problem(f"unknown command {argument!r}", allowed=allowed, fix=guess))
         index += 1
     return None, arguments
 
 
-def _looks_like_a_file(argument: str) -> bool:
-    return argument.endswith((".yaml", ".yml")) or os.sep in argument or os.path.exists(argument)
-
-
-def _unknown_command(argument: str, registry: PluginRegistry) -> str:
-    commands = _known_commands(registry)
-    guess = did_you_mean(argument, commands, otherwise=f"see `{PROG} --help`")
-    known = ", ".join(commands)
-    return f"unknown command {argument!r}\n    allowed: a run.yaml, or one of {known}\n    fix: {guess}"
-
-
 def _overall_parser(registry: PluginRegistry) -> argparse.ArgumentParser:
+    from fastvideo_core import __version__
+
     commands = _known_commands(registry)
     width = max(map(len, commands))
     listed = "\n".join(f"  {name:<{width}}  {meaning}" for name, meaning in commands.items())
@@ -204,24 +192,6 @@ def _overall_parser(registry: PluginRegistry) -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"{PROG} {_version()}")
-    _add_common(parser)
+    parser.add_argument("--version", action="version", version=f"{PROG} {__version__}")
+    parser.add_common()
     return parser
-
-
-def _add_common(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("options of every command")
-    group.add_argument(
-        "--plugin", action="append", default=[], metavar="FILE.py", help="load plug-ins from a file; may be repeated"
-    )
-    group.add_argument("--debug", action="store_true", help="show the traceback of an error")
-
-
-def _version() -> str:
-    from fastvideo_core import __version__
-
-    return __version__
-
-
-def _sentence(text: str) -> str:
-    return text[0].upper() + text[1:] + "."

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastvideo_core.cli import console, options
+from fastvideo_core.cli.console import Console
 from fastvideo_core.errors import ConfigError, DataError, FastVideoError, Problem, RunStopped, UserError
 from fastvideo_core.launch.stdio import drop_unwritten
 
 if TYPE_CHECKING:  # torch and pydantic are imported when a run starts, not to show help
-    from fastvideo_core.cli.console import Console
     from fastvideo_core.config.run import RunConfig
     from fastvideo_core.dispatch.runtime import DistillRuntime
 
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(Problem(found, where=cfg.source, fix=fix))
     try:
         with alone_in(Path(cfg.training.output_dir), writes=not args.dry_run):
-            _train(cfg, args, console.console_of(args, speaks=context.is_main_process()))
+            _train(cfg, args, Console(args.mode or "normal", speaks=context.is_main_process()))
     except RunStopped:
         launch.leave_process_group()
         raise
