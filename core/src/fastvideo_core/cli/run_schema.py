@@ -83,7 +83,7 @@ def _defined(sections: Collection[Section]) -> tuple[dict[Section, dict[str, Any
     """For each class a reference to its schema, and the definitions that the references lead to."""
     said = [model for model in dict.fromkeys(sections) if model is not None and json_schema(model)]
     references, schema = models_json_schema([(model, "validation") for model in said])
-    schemas: dict[Section, dict[str, Any]] = dict.fromkeys(sections, {"type": "object"})
+    schemas: dict[Section, dict[str, Any]] = {section: {"type": "object"} for section in sections}
     return schemas | {model: references[model, "validation"] for model in said}, schema["$defs"]
 
 
