@@ -62,6 +62,5 @@ class MochiFamily(DiffusersFamily[MochiFolder, MochiAdapter]):
 
 
 def section(cfg: RunConfig) -> MochiConfig:
-    """The run's pipeline_config."""
-    assert isinstance(cfg.pipeline_config, MochiConfig)
-    return cfg.pipeline_config
+    """The run's pipeline_config; the defaults where another family's is in its place."""
+    return cfg.pipeline_config if isinstance(cfg.pipeline_config, MochiConfig) else MochiConfig()
