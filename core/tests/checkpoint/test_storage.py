@@ -115,9 +115,8 @@ def test_a_kill_at_any_moment_of_a_save_leaves_latest_whole(tmp_path, saved_befo
         before = read_role_weights(folder, "critic", ema=False)["net"]
         status = forked(lambda run=run, moment=moment: (kill_at(moment), run.manager.save(2)))
 
-        restarted = CheckpointManager(folder, every=1, keep=0, config_yaml="", versions={})
         latest = choose("latest", folder).path  # before anything is cleaned up
-        assert restarted.prepare_resume(choose("latest", folder)) == int(latest.name[-6:])
+        assert choose("latest", folder).step == int(latest.name[-6:])
         assert not saved_before or latest.name == "checkpoint-000002"
         again = toy_run(folder)
         assert all(name.startswith("checkpoint-") for name in steps_in(folder))
@@ -363,7 +362,8 @@ def test_a_checkpoint_that_was_passed_over_is_kept_when_training_comes_to_its_st
         harmed = tmp_path / "checkpoint-000002" / "state" / "roles-rank-00000.safetensors"
         harmed.write_bytes(flipped(harmed.read_bytes(), 0))
         again = toy_run(tmp_path)
-        assert again.manager.prepare_resume(choose("latest", tmp_path)) == 1
+        again.manager.resumed = choose("latest", tmp_path)
+        assert again.manager.resumed.step == 1
         assert steps_in(tmp_path)[-1] != kept, "choosing alone changes nothing"
         again.manager.attach(again.method, again.callbacks, again.loader)
         again.manager.resume()

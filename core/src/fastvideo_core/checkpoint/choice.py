@@ -24,6 +24,7 @@ class Choice:
     """A whole checkpoint, and the newer ones of the same run that are passed over as they are not whole, with the reason."""
 
     path: Path
+    step: int
     passed_over: tuple[tuple[Path, str], ...] = ()
 
     def notes(self) -> list[str]:
@@ -43,12 +44,11 @@ def choose(which: str | Path, output_dir: Path, *, put_back: bool = True) -> Cho
     folders = _from_main(lambda: _newest_first(which, output_dir, put_back))
     passed_over: list[tuple[Path, str]] = []
     for folder in folders:
-        why = _from_main(lambda folder=folder: storage.flaw(folder))  # type: ignore[misc]
+        why, step = _from_main(lambda folder=folder: _looked_at(folder))  # type: ignore[misc]
         if not why:
-            _from_main(lambda folder=folder: storage.read_document(folder).step)  # type: ignore[misc]
             why = next(filter(None, context.gathered(damage(folder, context.rank(), context.world_size()))), "")
         if not why:
-            return Choice(folder, tuple(passed_over))
+            return Choice(folder, step, tuple(passed_over))
         passed_over.append((folder, why))
     if folders == [Path(which).expanduser()]:
         raise storage.not_whole(*passed_over[0])
@@ -78,6 +78,12 @@ def _newest_first(which: str | Path, output_dir: Path, put_back: bool) -> list[P
         except OSError as error:
             logger.warning("a checkpoint that a killed save had put aside could not be put back: %s", error)
     return storage.checkpoints(output_dir)[::-1]
+
+
+def _looked_at(folder: Path) -> tuple[str, int]:
+    """Why a checkpoint is not whole, else its step."""
+    why = storage.flaw(folder)
+    return why, 0 if why else storage.read_document(folder).step
 
 
 def _from_main(act: Callable[[], _T]) -> _T:

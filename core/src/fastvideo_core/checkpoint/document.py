@@ -62,7 +62,7 @@ class CheckpointDocument(BaseModel):
 
 
 def write_document(folder: Path, document: CheckpointDocument) -> None:
-    """Writes state.json, and its sum beside it."""
+    """Writes state.json, and its sum beside it, to the disk."""
     sign_document(folder, json.dumps(document.model_dump(), allow_nan=False, indent=1).encode())
     for name in (DOCUMENT, SUM):
         sync(folder / name)

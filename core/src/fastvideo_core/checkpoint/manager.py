@@ -30,8 +30,7 @@ from fastvideo_core.errors import CheckpointError, Problem, foreign_file
 
 logger = logging.getLogger(__name__)
 
-_PATIENCE = 60.0
-"""Seconds for which a failing process waits for a checkpoint that it writes together with others."""
+_PATIENCE = 60.0  # seconds for which a failing process waits for a checkpoint that it writes together with others
 
 
 @dataclass(eq=False)
@@ -46,6 +45,7 @@ class CheckpointManager:
         background: write from a copy in host memory while training goes on; one checkpoint at a time.
         skip_errors: when a checkpoint cannot be written, log it and go on; only the run's last one must be there.
         new_data: a resumed run starts its data afresh.
+        resumed: the checkpoint that `resume` loads.
     """
 
     output_dir: Path
@@ -57,6 +57,7 @@ class CheckpointManager:
     background: bool = False
     skip_errors: bool = False
     new_data: bool = False
+    resumed: Choice | None = None
 
     def __post_init__(self) -> None:
         self.versions = {"fastvideo-core": __version__, "torch": str(torch.__version__), **self.versions}
@@ -67,7 +68,6 @@ class CheckpointManager:
         self._failure: CheckpointWriteError | None = None  # of the newest checkpoint
         self._logged_failures: set[int] = set()  # their steps
         self._saved_step: int | None = None
-        self._choice: Choice | None = None
         self._rng: dict[str, Tensor] | None = None
         self._rng_source = ""
 
@@ -78,7 +78,7 @@ class CheckpointManager:
         self._crew = self._crew or Crew()
         if context.is_main_process():
             storage.clean_leftovers(self.output_dir)
-            for path, _ in self._choice.passed_over if self._choice is not None else ():
+            for path, _ in self.resumed.passed_over if self.resumed is not None else ():
                 if path.parent.resolve() == self.output_dir.resolve():
                     storage.set_aside(path)
         context.barrier()
@@ -201,8 +201,7 @@ class CheckpointManager:
     ) -> None:
         """Writes a folder beside the checkpoint's place and puts it there when all processes have done their parts.
 
-        Raises:
-            CheckpointWriteError: on every process; nothing of the attempt is left.
+        When one fails, all raise CheckpointWriteError, and nothing of the attempt is left.
         """
         _, crew = self._attached()
         target = storage.checkpoint_path(self.output_dir, document.step)
@@ -244,19 +243,10 @@ class CheckpointManager:
 
     # --- loading ------------------------------------------------------------------------------------------------------
 
-    def prepare_resume(self, choice: Choice | None) -> int:
-        """Takes note of the checkpoint that `resume` will load and returns its step; None is none: step 0.
-
-        Raises:
-            CheckpointError: it is gone.
-        """
-        self._choice = choice
-        return 0 if choice is None else storage.read_document(choice.path).step
-
     def resume(self) -> None:
-        """Loads what `prepare_resume` chose, if anything."""
-        if self._choice is not None:
-            self.load(self._choice.path)
+        """Loads the checkpoint that the run goes on from, if any."""
+        if self.resumed is not None:
+            self.load(self.resumed.path)
 
     def load(self, folder: Path) -> int:
         """Restores everything from a checkpoint and returns the step after which it was saved.
@@ -268,7 +258,7 @@ class CheckpointManager:
             CheckpointError: it is incomplete, damaged, of another format or of another run.
         """
         run, _ = self._attached()
-        if self._choice is None or self._choice.path != folder:
+        if self.resumed is None or self.resumed.path != folder:
             choose(folder, self.output_dir)  # whose files nobody has looked at
         document = storage.read_document(folder)
         skeleton, own = with_own_state(folder, document, new_data=self.new_data)

@@ -21,11 +21,7 @@ logger = logging.getLogger(__name__)
 def collect_optimizer(optimizer: Optimizer, names: Mapping[int, str], where: str) -> dict[str, Any]:
     """`{"param_groups": [{"params": [name, ...], option: value, ...}], "state": {name: {key: value}}}`.
 
-    A parameter that was never stepped has no entry under "state".
-
-    Args:
-        names: parameter names by id of the parameter.
-        where: names the optimizer in errors.
+    A parameter that was never stepped has no entry under "state". `names` are by id of the parameter.
 
     Raises:
         TypeError: the optimizer has a parameter without a name, or state that belongs to no parameter.

@@ -83,13 +83,10 @@ def separate(
 def with_own_state(
     folder: Path, document: CheckpointDocument, world_size: int | None = None, *, new_data: bool = False
 ) -> tuple[Json, dict[str, Tensor]]:
-    """The whole skeleton of a checkpoint for this process, and the tensors that its own file holds.
+    """The whole skeleton of a checkpoint for this process of `world_size` (None: as many as there are), and the tensors that
+    its own file holds. With `new_data` the position in the data does not count.
 
     Where another number of processes wrote it, that of process 0 counts for all, and the log says of what.
-
-    Args:
-        world_size: processes of the run; None for those that there are.
-        new_data: whether the position in the data is not wanted.
 
     Raises:
         CheckpointError: the file is damaged; or the position in the data is each process's own, and they were others.

@@ -142,11 +142,7 @@ def is_checkpoint(path: str | Path) -> bool:
 
 def resolve_checkpoint(path: str | Path) -> Path:
     """The complete checkpoint that `path` means: itself, or the newest in a run's folder, others being passed over with a
-    warning. Their tensors are not looked at.
-
-    Raises:
-        CheckpointError: there is none, or it is not whole.
-    """
+    warning. Their tensors are not looked at. Raises CheckpointError when there is none, or it is not whole."""
     for folder in named_checkpoints(path):
         why = flaw(folder)
         if not why:
@@ -159,11 +155,7 @@ def resolve_checkpoint(path: str | Path) -> Path:
 
 
 def named_checkpoints(path: str | Path) -> list[Path]:
-    """The checkpoint at `path`, or all those in a run's folder, the newest first, whole or not.
-
-    Raises:
-        CheckpointError: there is none.
-    """
+    """The checkpoint at `path`, or all those in a run's folder, newest first, whole or not; raises CheckpointError if none."""
     path = Path(path).expanduser()
     if not path.exists():
         raise CheckpointError(Problem("there is no such folder", str(path), fix="check the path"))
@@ -194,11 +186,7 @@ def flaw(folder: Path) -> str:
 
 
 def read_document(folder: Path) -> CheckpointDocument:
-    """The document of a complete checkpoint.
-
-    Raises:
-        CheckpointError: it is not whole, or of another format version.
-    """
+    """The document of a complete checkpoint; raises CheckpointError when it is not whole, or of another format."""
     if why := flaw(folder):
         raise not_whole(folder, why)
     return parse_document(folder)

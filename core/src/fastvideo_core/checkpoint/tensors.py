@@ -22,8 +22,8 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
 from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
 from torch.distributed.checkpoint.planner import SavePlan, SavePlanner
-from torch.distributed.checkpoint.state_dict_loader import load as dcp_load
-from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.checkpoint.storage import WriteResult
 from torch.futures import Future
 
@@ -46,18 +46,14 @@ def save_file(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] |
 
 
 def write_tensors(folder: Path, tensors: Mapping[str, Tensor], group: dist.ProcessGroup | None = None) -> list[Path]:
-    """Writes tensors (also DTensors, each rank its shards) into `folder`; the files of this process. Collective.
+    """Writes tensors (also DTensors, each rank its shards) into `folder`; raises OSError. Collective among `group`, or all.
 
-    Args:
-        tensors: by key; each process has a file for every first part of a key ("roles" of "roles.student.net.weight").
-        group: the processes that write together; None is all of the run.
-
-    Raises:
-        OSError: the disk is full or read-only, or whatever else the system says.
+    Returns:
+        The files of this process: one for every first part of the tensors' keys ("roles" of "roles.student.net.weight").
     """
     writer = _Writer(folder)
     with _first_failure():
-        dcp_save(dict(tensors), storage_writer=writer, process_group=group, no_dist=context.world_size() == 1)
+        save(dict(tensors), storage_writer=writer, process_group=group, no_dist=context.world_size() == 1)
     return writer.files
 
 
@@ -122,7 +118,7 @@ class StoredTensors(HuggingFaceStorageReader):
             return
         alone = every_rank_alone or context.world_size() == 1
         with foreign_file(self.folder, "set of stored tensors", CheckpointError, DAMAGED), _first_failure():
-            dcp_load(dict(targets), storage_reader=self, no_dist=alone)
+            load(dict(targets), storage_reader=self, no_dist=alone)
 
     def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
         return self._metadata

@@ -49,13 +49,10 @@ def describe(path: str | Path) -> CheckpointInfo:
     check_files(folder, [storage.RUN_CONFIG], document)
     with _understood(folder):
         state, averages = _state(document, StoredTensors(folder / storage.TENSORS))
-        return CheckpointInfo(
-            path=folder,
-            roles={role: tuple(modules) for role, modules in state["roles"].items()},
-            copies=dict(state["copies"]),
-            ema_roles=tuple(role for role in state["roles"] if role in averages),
-            config=read_yaml(folder / storage.RUN_CONFIG).data or {},
-        )
+        roles = {role: tuple(modules) for role, modules in state["roles"].items()}
+        ema_roles = tuple(role for role in roles if role in averages)
+        config = read_yaml(folder / storage.RUN_CONFIG).data or {}
+        return CheckpointInfo(folder, roles, dict(state["copies"]), ema_roles, config)
 
 
 def read_role_weights(path: str | Path, role: str, *, ema: bool) -> dict[str, dict[str, Tensor]]:

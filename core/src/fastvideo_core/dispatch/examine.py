@@ -73,7 +73,7 @@ def examine(cfg: RunConfig, registry: PluginRegistry, *, starts: bool) -> tuple[
     with noted():
         if (which := cfg.training.resume_from_checkpoint) is not None:
             resumed = choose(which, Path(cfg.training.output_dir), put_back=starts)
-            earlier, step = describe(resumed.path).config, storage.read_document(resumed.path).step
+            earlier, step = describe(resumed.path).config, resumed.step
             if step >= (steps := cfg.training.max_train_steps):
                 text = f"the checkpoint is at step {step}, and training.max_train_steps is {steps}"
                 raise ConfigError(Problem(text, where=cfg.source, fix="raise max_train_steps to train on"))

@@ -102,8 +102,8 @@ def build_runtime(run: Run) -> DistillRuntime:
         background=training.async_checkpointing,
         skip_errors=training.on_checkpoint_error == "skip",
         new_data=training.resume_with_new_data,
+        resumed=run.resumed,
     )
-    start_step = checkpoint_manager.prepare_resume(run.resumed)
     components = build_components(run)
     if components.dataloader is None:
         found = f"the family '{cfg.recipe.family}' gives no data loader, and the run trains on its batches"
@@ -121,7 +121,7 @@ def build_runtime(run: Run) -> DistillRuntime:
         run=run,
         method=method,
         dataloader=components.dataloader,
-        start_step=start_step,
+        start_step=0 if run.resumed is None else run.resumed.step,
         callbacks=build_callbacks(cfg, run.registry),
         checkpoint_manager=checkpoint_manager,
     )
