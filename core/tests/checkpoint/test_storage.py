@@ -18,7 +18,6 @@ from fastvideo_core.checkpoint import manager as manager_module
 from fastvideo_core.checkpoint import storage
 from fastvideo_core.checkpoint.choice import choose, damage
 from fastvideo_core.checkpoint.document import sign_document
-from fastvideo_core.checkpoint.manager import CheckpointManager
 from fastvideo_core.checkpoint.storage import CheckpointWriteError
 from fastvideo_core.checkpoint.weights import read_role_weights
 from fastvideo_core.config import PluginConfig

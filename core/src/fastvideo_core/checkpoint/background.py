@@ -34,14 +34,6 @@ class Writing(threading.Thread):
         except BaseException as error:
             self.error = error
 
-    def succeeded(self) -> bool:
-        """Whether all is written."""
-        return not self.is_alive() and self.error is None
-
-    def failed(self) -> bool:
-        """Whether it ended with an error."""
-        return not self.is_alive() and self.error is not None
-
     def wait(self, timeout: float | None = None) -> bool:
         """Waits for the end, `timeout` seconds at most; whether it was reached. Raises what the work raised."""
         if self.is_alive():

@@ -62,16 +62,15 @@ class CheckpointDocument(BaseModel):
 
 
 def write_document(folder: Path, document: CheckpointDocument) -> None:
-    """Writes state.json, and its sum beside it, to the disk."""
+    """Writes state.json, and its sum beside it."""
     sign_document(folder, json.dumps(document.model_dump(), allow_nan=False, indent=1).encode())
-    for name in (DOCUMENT, SUM):
-        sync(folder / name)
 
 
 def sign_document(folder: Path, content: bytes) -> None:
-    """Writes the content of state.json, and its sum beside it."""
-    (folder / DOCUMENT).write_bytes(content)
-    (folder / SUM).write_bytes(_sum_of(content))
+    """Writes the content of state.json, and its sum beside it, to the disk."""
+    for name, part in ((DOCUMENT, content), (SUM, _sum_of(content))):
+        (folder / name).write_bytes(part)
+        sync(folder / name)
 
 
 def parse_document(folder: Path) -> CheckpointDocument:

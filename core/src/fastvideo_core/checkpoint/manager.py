@@ -130,17 +130,18 @@ class CheckpointManager:
 
     def poll(self) -> None:
         """Tells the callbacks of a checkpoint that was completed meanwhile, and the log of one that could not be."""
-        writing = self._writing
-        if writing is None:
+        if self._writing is None or self._writing.is_alive():
             return
-        if writing.succeeded():
+        if self._writing.error is None:
             self._end_writing()
-        elif writing.failed() and self.skip_errors:
-            self._log_failure(writing)
+        elif self.skip_errors:
+            self._log_failure(self._writing)
 
     def must_save(self) -> bool:
         """Whether this process knows that the run must end with a checkpoint, as the one before could not be written."""
-        return self._writing is not None and self._writing.failed() and not self.skip_errors
+        if self._writing is None or self._writing.is_alive():
+            return False
+        return self._writing.error is not None and not self.skip_errors
 
     def finish(self) -> None:
         """Waits for the checkpoint that is being written. Collective.
