@@ -51,7 +51,7 @@ SECOND = {
         "registry",
         "registry.registry",
         "registry.requirements",
-        "registry.suggestions",
+        "registry.specs",
         "tracking.wandb_login",
     },
     "testing": {

@@ -23,8 +23,7 @@ from fastvideo_core.errors.suggestions import did_you_mean
 from fastvideo_core.launch.stdio import PrintableFormatter, complain
 from fastvideo_core.registry import PluginRegistry
 from fastvideo_core.registry.command import Command
-from fastvideo_core.registry.specs import CommandPlugin
-from fastvideo_core.registry.suggestions import FIRST_PARTY
+from fastvideo_core.registry.specs import FIRST_PARTY, CommandPlugin
 
 PROG = "fastvideo-distill"
 

@@ -19,8 +19,7 @@ from fastvideo_core.errors import ConfigError, Problem
 from fastvideo_core.errors.suggestions import did_you_mean
 from fastvideo_core.launch.stdio import say
 from fastvideo_core.registry import Kind, MethodPlugin, PluginRegistry
-from fastvideo_core.registry.specs import CONFIGURED
-from fastvideo_core.registry.suggestions import FIRST_PARTY
+from fastvideo_core.registry.specs import CONFIGURED, FIRST_PARTY
 
 SECTIONS: dict[str, tuple[str, type[BaseModel]]] = {
     "recipe": ("recipe", RecipeConfig),

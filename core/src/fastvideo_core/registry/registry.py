@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from fastvideo_core.errors import PluginError, Problem
-from fastvideo_core.errors.suggestions import did_you_mean
+from fastvideo_core.errors.suggestions import closest, did_you_mean
 from fastvideo_core.registry import registration
 from fastvideo_core.registry.command import Command
 from fastvideo_core.registry.discovery import (
@@ -31,6 +31,7 @@ from fastvideo_core.registry.discovery import (
 from fastvideo_core.registry.requirements import NOTHING, Unmet, pip_command, unmet_of
 from fastvideo_core.registry.specs import (
     API_VERSION,
+    FIRST_PARTY,
     KINDS,
     SINGULAR,
     SPEC_TYPES,
@@ -40,7 +41,6 @@ from fastvideo_core.registry.specs import (
     ModelPlugin,
     Spec,
 )
-from fastvideo_core.registry.suggestions import FIRST_PARTY, unknown_name
 
 if TYPE_CHECKING:
     from fastvideo_core.config.base import PluginConfig
@@ -192,7 +192,17 @@ class PluginRegistry:
             found = f"the {SINGULAR[kind]} {name!r} of {hidden.distribution} is hidden by {ALLOWED} (seen: {listed})"
             return Problem(found, fix=f"unset {ALLOWED}, or add {hidden.distribution} to it")
         found = f"no {SINGULAR[kind]} {name!r} is installed (installed: {listed})"
-        return Problem(found, fix=unknown_name(kind, name, known))
+        packages = FIRST_PARTY[kind]
+        others = [other for other in KINDS if name in known[other]]
+        guess = closest(name, [*known[kind], *packages])
+        if name in packages:
+            return Problem(found, fix=f"pip install {packages[name]}")
+        if others:
+            return Problem(found, fix=f"{name!r} is a {SINGULAR[others[0]]}, not a {SINGULAR[kind]}")
+        if guess:
+            install = "" if guess in known[kind] else f" pip install {packages[guess]}"
+            return Problem(found, fix=f"did you mean {guess!r}?{install}")
+        return Problem(found, fix="see `fastvideo-distill plugins`, or install the package that brings it")
 
     def _status(self, provenance: Provenance, unmet: tuple[Unmet, ...]) -> PluginStatus:
         start = time.perf_counter()

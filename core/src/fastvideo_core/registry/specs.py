@@ -155,3 +155,15 @@ SINGULAR: dict[Kind, str] = {
     "commands": "command",
 }
 """What one plug-in of a kind is called in messages."""
+
+FIRST_PARTY: dict[Kind, dict[str, str]] = {
+    "models": {"wan": "fastvideo-wan", "ltx": "fastvideo-ltx"},
+    "methods": {"dmd2": "fastvideo-dmd2", "finetune": "fastvideo-finetune"},
+    "callbacks": dict.fromkeys(("ema", "grad_norm", "throughput", "profiler", "early_stop"), "fastvideo-core"),
+    "commands": {
+        **dict.fromkeys(("train", "check", "plugins", "schema", "sample", "export", "tiny"), "fastvideo-core"),
+        "preprocess": "fastvideo-data",
+        **dict.fromkeys(("demo", "report", "doctor", "init", "new-plugin", "convert"), "fastvideo-tools"),
+    },
+}
+"""Distributions of this project by the name of what they give."""
