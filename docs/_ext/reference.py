@@ -124,7 +124,7 @@ def _exit_codes() -> list[str]:
         "| 0 | done |",
         "| 2 | the input is wrong: one message says where, what was found, what is allowed |",
         "| 1 | anything else |",
-        "| 130, 143 | interrupted, terminated; both after a checkpoint |",
+        "| 129, 130, 143 | hung up, interrupted, terminated; all after a checkpoint |",
         "",
         "`--debug` shows the traceback of an error, `--plugin FILE.py` loads plug-ins from a file; every command has both.",
         "",
