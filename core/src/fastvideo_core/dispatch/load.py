@@ -28,7 +28,6 @@ REQUIRED_SECTIONS = ("recipe", "roles", "training")
 SECTIONS = (*REQUIRED_SECTIONS, "pipeline_config", "pipeline_config_path", "method_config", "callbacks")
 
 _TELL = "remove what is unusual in it; with --debug the place in the program is shown, for a report"
-
 _ROLE_NAME = re.compile(r"[^\W\d][\w-]*")
 
 Model = TypeVar("Model", bound=StrictModel)
@@ -105,15 +104,14 @@ class _Reader:
         method_config = self._parse(self.document, ("method_config",), method_section)
         callbacks = self._callbacks()
         self._contradictions(roles)
+        cfg = None
         if recipe and training and pipeline_config and method_config and not self.findings.touches(("roles",)):
-            cfg = RunConfig(
-                recipe, roles, training, pipeline_config, method_config, callbacks, self.raw, self.document.source
-            )
+            source = self.document.source
+            cfg = RunConfig(recipe, roles, training, pipeline_config, method_config, callbacks, self.raw, source)
             self._ask_plugins(cfg)
-            self.findings.raise_if_any()
-            return cfg
         self.findings.raise_if_any()
-        raise AssertionError("a section is unread although nothing is wrong with it")
+        assert cfg is not None, "a section is unread although nothing is wrong with it"
+        return cfg
 
     def _top_level(self) -> None:
         for key in self.data:
@@ -165,8 +163,7 @@ class _Reader:
                 found = f"found {show(role.family)}, and recipe.family is {show(family)}"
                 self._note(("roles", name, "family"), Problem(found, fix="write both alike, or remove this one"))
         if all(role.family is not None and _short(role.family) != _short(family) for role in roles.values()):
-            found = f"no role is of the family {show(family)}"
-            fix = "name the family of the roles as recipe.family"
+            found, fix = f"no role is of the family {show(family)}", "name the family of the roles as recipe.family"
             self._note(("recipe", "family"), Problem(found, fix=fix))
 
     def _required_roles(self, method: Plugin[Spec] | None) -> None:
@@ -230,8 +227,8 @@ class _Reader:
         if data is None:
             return {}
         if not isinstance(data, dict):
-            problem = Problem(f"found {show(data)}", allowed="a mapping of callback names to their options")
-            self._note(("callbacks",), problem)
+            allowed = "a mapping of callback names to their options"
+            self._note(("callbacks",), Problem(f"found {show(data)}", allowed=allowed))
             return {}
         parsed: dict[str, PluginConfig] = {}
         for name in data:
@@ -246,21 +243,18 @@ class _Reader:
 
     def _contradictions(self, roles: Mapping[str, RoleConfig]) -> None:
         """Looks at all that could be read: keys that are wrong themselves count as unknown."""
-        training, unknown = self._readable_training()
-        found: list[Contradiction] = list(training_contradictions(training, roles)) if "training" in self.data else []
-        for name, role in roles.items():
-            found += role_contradictions(name, role, training)
-        for item in found:
-            if not unknown.intersection(item.rests_on):
-                self._note(item.path, item.problem)
-
-    def _readable_training(self) -> tuple[TrainingArgs, set[str]]:
         data = self.data.get("training")
         given = dict(data) if isinstance(data, dict) else {}
         stand_ins = {"output_dir": ".", "max_train_steps": 1}
         bad = {key for key in {*given, *stand_ins} if key not in given or self.findings.touches(("training", key))}
         readable = {key: value for key, value in given.items() if key not in bad}
-        return TrainingArgs.model_validate({**stand_ins, **readable}), bad
+        training = TrainingArgs.model_validate({**stand_ins, **readable})
+        found: list[Contradiction] = list(training_contradictions(training, roles)) if "training" in self.data else []
+        for name, role in roles.items():
+            found += role_contradictions(name, role, training)
+        for item in found:
+            if not bad.intersection(item.rests_on):
+                self._note(item.path, item.problem)
 
     def _ask_plugins(self, cfg: RunConfig) -> None:
         for config in (cfg.pipeline_config, cfg.method_config, *cfg.callbacks.values()):

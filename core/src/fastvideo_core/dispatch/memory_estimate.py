@@ -23,7 +23,7 @@ from fastvideo_core.distributed.mesh import mesh_shape
 from fastvideo_core.placing.blocks import blocks_of, prepare_blocks
 from fastvideo_core.placing.shard import gathers_in_bfloat16
 from fastvideo_core.weights.lora import add_adapters
-from fastvideo_core.weights.parameter_names import clean_name, trainable_by_name
+from fastvideo_core.weights.parameter_names import trainable_by_name
 
 _FULL, _HALF = 4, 2
 """Bytes of a float32 and of a bfloat16 number."""
@@ -47,13 +47,9 @@ _STREAMS, _STREAM_BYTES = 8, 5056
 class RoleEstimate:
     """What one role takes in one process, in bytes; of several processes, the one that holds most.
 
-    Args:
-        parameters: how many numbers its networks hold, over all processes.
-        weights: of the process' shards; in host memory when `offloaded`.
-        gradients, optimizer, ema: of the process' shards.
-        gathered: of whole blocks, while they compute on several processes.
-        evaluation: of one evaluation; None when the family does not say how its network is called.
-        checkpoint: bytes in a checkpoint, over all processes.
+    `parameters` (numbers) and `checkpoint` are over all processes; weights (in host memory when `offloaded`), gradients,
+    optimizer and ema are of the process' shards; `gathered` are whole blocks, while they compute on several processes;
+    `evaluation` is None when the family does not say how its network is called.
     """
 
     parameters: int
@@ -104,14 +100,13 @@ class RunEstimate:
         gradients = sum(role.gradients for role in self.roles.values())
         moments = [gradients]
         for name, role in self.roles.items():
-            found = role.evaluation
-            if found is None:
+            if (found := role.evaluation) is None:
                 continue
-            others = [other for key, other in self.roles.items() if key != name and other.evaluation is not None]
-            beside = max((other.evaluation.forward + other.gathered for other in others if other.evaluation), default=0)
             if not found.with_gradients:
                 moments.append(gradients + found.forward + role.gathered)
                 continue
+            others = [other for key, other in self.roles.items() if key != name]
+            beside = max((other.evaluation.forward + other.gathered for other in others if other.evaluation), default=0)
             waiting = gradients - role.gradients
             own = found.with_gradients if self.processes == 1 else found.activations + role.gradients
             moments += [waiting + own + role.gathered, waiting + found.held + beside]
@@ -139,18 +134,13 @@ def estimate_run(run: Run) -> RunEstimate | None:
         outline = run.outline(name)
         if outline is None:
             return None
-        roles[name] = estimate_role(run.cfg, outline, shards=shards)
+        roles[name] = _estimate_role(run.cfg, outline, shards=shards)
     return RunEstimate(roles, training.num_gpus)
 
 
-def estimate_role(cfg: RunConfig, outline: RoleOutline, *, shards: int = 1) -> RoleEstimate:
-    """The estimate of one role, with parameters on meta, whose weights so many processes share.
-
-    Raises:
-        ConfigError: adapters do not fit.
-    """
-    handle = outline.handle
-    training = cfg.training
+def _estimate_role(cfg: RunConfig, outline: RoleOutline, *, shards: int) -> RoleEstimate:
+    """The estimate of one role, with parameters on meta, whose weights so many processes share."""
+    handle, training = outline.handle, cfg.training
     if (lora := cfg.roles[handle.name].lora) is not None:
         add_adapters(handle, lora)
     handle.set_trainable()
@@ -214,16 +204,12 @@ def _checkpoint_bytes(handle: RoleHandle, *, ema: bool) -> int:
     """Of the tensors that a checkpoint keeps of a trained role, and of their names in its documents."""
     weights = {name: stored_tensors(handle, module) for name, module in handle.modules.items()}
     trained = trainable_by_name(handle.modules)
-    names = [f"{handle.name}.{module}.{fqn}" for module, by_fqn in trained.items() for fqn in by_fqn]
-    parameters = [parameter for by_fqn in trained.values() for parameter in by_fqn.values()]
+    parameters = {f"{handle.name}.{key}.{fqn}": p for key, by_fqn in trained.items() for fqn, p in by_fqn.items()}
     step = torch.empty((), device="meta")
-    moments = {
-        clean_name(name): {"step": step, "exp_avg": parameter, "exp_avg_sq": parameter}
-        for name, parameter in zip(names, parameters, strict=True)
-    }
+    moments = {name: {"step": step, "exp_avg": p, "exp_avg_sq": p} for name, p in parameters.items()}
     tree: dict[str, Any] = {
         "roles": {handle.name: weights},
-        "optimizers": {handle.name: {"adamw": {"param_groups": [{"params": names}], "state": moments}}},
+        "optimizers": {handle.name: {"adamw": {"param_groups": [{"params": list(parameters)}], "state": moments}}},
     }
     if ema:
         tree["callbacks"] = {"ema": {"shadow": {handle.name: trained}}}

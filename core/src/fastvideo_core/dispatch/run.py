@@ -76,12 +76,10 @@ class Run:
             if first is None:
                 first = role, space
             elif (differences := _differences(first[1], space)) != "":
-                of_first, of_role = (f"{self.cfg.roles[name].path}" for name in (first[0], role))
-                yield Problem(
-                    f"latents or text embeddings differ from those of {first[0]} ({of_first}): {differences}",
-                    where=f"roles.{role}.path ({of_role})",
-                    allowed="roles that train on the same latents and text embeddings",
-                )
+                of_first, of_role = (self.cfg.roles[name].path for name in (first[0], role))
+                found = f"latents or text embeddings differ from those of {first[0]} ({of_first}): {differences}"
+                allowed = "roles that train on the same latents and text embeddings"
+                yield Problem(found, where=f"roles.{role}.path ({of_role})", allowed=allowed)
 
 
 def based_on(cfg: RunConfig, sources: Mapping[str, RoleSource]) -> RunConfig:
@@ -89,8 +87,7 @@ def based_on(cfg: RunConfig, sources: Mapping[str, RoleSource]) -> RunConfig:
     return cfg.with_role_paths({name: source.base for name, source in sources.items()})
 
 
-_TOLD = 3
-"""Differences that a message names."""
+_TOLD = 3  # differences that a message names
 
 
 def _differences(first: Mapping[str, object], other: Mapping[str, object]) -> str:

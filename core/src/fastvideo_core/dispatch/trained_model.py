@@ -32,8 +32,6 @@ class TrainedModel:
     """One role's weights and how they are meant to be sampled.
 
     Args:
-        family: the family that reads `source.base`.
-        source: where the weights are.
         pipeline_config: the family's settings of the run, or its defaults for a plain folder.
         student_schedule: of the method's few-step student, given the family's timestep shift; None for a plain folder.
         training: the run's `training` section; empty for a plain folder.

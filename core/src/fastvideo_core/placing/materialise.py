@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from fastvideo_core.contracts.roles import RoleHandle, WeightSource, is_adapter, rows_of
 from fastvideo_core.distributed import context
@@ -28,7 +28,8 @@ def materialise(handle: RoleHandle, device: torch.device) -> None:
     if source is None:
         return
     for name, module in handle.modules.items():
-        unknown = [buffer for buffer in _transient(module) if module.get_buffer(buffer).is_meta]
+        stored = set(map(clean_name, module.state_dict()))
+        unknown = [key for key, buffer in module.named_buffers() if buffer.is_meta and clean_name(key) not in stored]
         if unknown:
             found = f"the non-persistent buffers {_some(unknown)} of '{name}' are on meta: no file holds their values"
             where, fix = f"family '{handle.family}', role '{handle.name}'", "compute them while the network is built"
@@ -60,11 +61,14 @@ def fill(handle: RoleHandle, name: str, module: nn.Module, source: WeightSource)
     Raises:
         CheckpointError: the source lacks a tensor, has others, or one of another shape.
     """
-    own = {clean_name(fqn): tensor for fqn, tensor in _stored(module).items()}
+    named = module.state_dict(keep_vars=True).items()
+    stored = {clean_name(fqn): tensor for fqn, tensor in named if not is_adapter(fqn)}
+    first = {id(tensor): fqn for fqn, tensor in reversed(stored.items())}  # tied tensors have several names
+    own = {fqn: tensor for fqn, tensor in stored.items() if first[id(tensor)] == fqn}
     available = set(source.tensor_names(name))
     where = f"role '{handle.name}', module '{name}'"
     missing = [fqn for fqn in own if base_name(fqn) not in available]
-    extra = available - {base_name(clean_name(fqn)) for fqn in module.state_dict()}  # tied ones have several names
+    extra = available - set(map(base_name, stored))
     problems = [
         Problem(f"{len(names)} {kind} tensors: {_some(sorted(names))}", where, fix="take weights of this network")
         for kind, names in (("missing", missing), ("unexpected", list(extra)))
@@ -73,29 +77,13 @@ def fill(handle: RoleHandle, name: str, module: nn.Module, source: WeightSource)
     if problems:
         raise CheckpointError(problems)
     for fqn, tensor in own.items():
-        rows = own_rows(tensor)
-        stored = base_name(fqn)
-        values = rows_of(source, name, stored, rows) if tensor.ndim else source.read(name, stored)
+        rows, base = own_rows(tensor), base_name(fqn)
+        values = rows_of(source, name, base, rows) if tensor.ndim else source.read(name, base)
         expected = (rows.stop - rows.start, *tensor.shape[1:]) if tensor.ndim else ()
         if tuple(values.shape) != tuple(expected):
             found = f"'{fqn}' does not have the shape {list(tensor.shape)} of the network"
             raise CheckpointError(Problem(found, where, fix="take weights of this network"))
         write_own_rows(tensor, values)
-
-
-def _stored(module: nn.Module) -> dict[str, Tensor]:
-    """Parameters and persistent buffers but for adapters, by name."""
-    transient = set(_transient(module))
-    named: dict[str, Tensor] = {**dict(module.named_parameters()), **dict(module.named_buffers())}
-    return {name: tensor for name, tensor in named.items() if name not in transient and not is_adapter(name)}
-
-
-def _transient(module: nn.Module) -> list[str]:
-    return [
-        f"{prefix}.{name}" if prefix else name
-        for prefix, part in module.named_modules()
-        for name in part._non_persistent_buffers_set
-    ]
 
 
 def _some(names: list[str]) -> str:

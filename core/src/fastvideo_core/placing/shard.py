@@ -50,9 +50,8 @@ def set_gradient_sync(bundle: RoleManager, enabled: bool) -> None:
     """
     for handle in bundle:
         for module in handle.modules.values():
-            for part in module.modules():
-                if isinstance(part, FSDPModule):
-                    part.set_requires_gradient_sync(enabled, recurse=False)
+            if isinstance(module, FSDPModule):
+                module.set_requires_gradient_sync(enabled)
 
 
 def is_offloaded(handle: RoleHandle, training: TrainingArgs) -> bool:
