@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.checkpoint.stateful import Stateful
 
 from fastvideo_core.checkpoint.comparison import compare_names, compare_states, compare_tensors, optimizer_of
 from fastvideo_core.checkpoint.document import DAMAGED
@@ -26,24 +27,11 @@ from fastvideo_core.errors import CheckpointError, FastVideoError, Problem
 from fastvideo_core.weights.parameter_names import clean_name
 
 
-class RunCallbacks(Protocol):
+class RunCallbacks(Stateful, Protocol):
     """What a checkpoint needs of a run's callbacks; callbacks.manager.CallbackManager is one."""
 
     @property
     def hook(self) -> Any: ...
-
-    def state_dict(self) -> dict[str, dict[str, Any]]: ...
-
-    def load_state_dict(self, state: dict[str, dict[str, Any]]) -> None: ...
-
-
-@runtime_checkable
-class ResumableLoader(Protocol):
-    """A dataloader that can go on where it stopped."""
-
-    def state_dict(self) -> dict[str, Any]: ...
-
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -51,7 +39,7 @@ class RunState:
     """The live objects that a checkpoint is taken of.
 
     Args:
-        dataloader: any iterable; its position is kept when it is a ResumableLoader.
+        dataloader: any iterable; its position is kept when it has a state (is torch's Stateful).
         new_data: whether its position starts afresh, whatever is stored.
     """
 
@@ -87,7 +75,7 @@ class RunState:
             "lr_schedulers": lr_schedulers,
             "method": self.method.checkpoint_state(),
             "callbacks": self.callbacks.state_dict(),
-            "dataloader": self.dataloader.state_dict() if isinstance(self.dataloader, ResumableLoader) else None,
+            "dataloader": self.dataloader.state_dict() if isinstance(self.dataloader, Stateful) else None,
         }
 
     def restore(self, skeleton: Json, tensors: StoredTensors, own: Mapping[str, Tensor]) -> None:
@@ -114,7 +102,7 @@ class RunState:
             self._restore_optimizers(state["optimizers"], state["lr_schedulers"])
         _hand_over("the method", self.method.load_checkpoint_state, state["method"], where)
         _hand_over("callbacks", self.callbacks.load_state_dict, state["callbacks"], where)
-        if isinstance(self.dataloader, ResumableLoader) and not self.new_data:
+        if isinstance(self.dataloader, Stateful) and not self.new_data:
             _hand_over("the dataloader", self.dataloader.load_state_dict, state["dataloader"], where)
 
     def _saved_roles(self) -> dict[str, RoleHandle]:

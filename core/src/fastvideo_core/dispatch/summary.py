@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
+from torch.distributed.checkpoint.stateful import Stateful
 
 from fastvideo_core.checkpoint import storage
-from fastvideo_core.checkpoint.training_state import ResumableLoader
 from fastvideo_core.config.run import RunConfig
 from fastvideo_core.contracts.roles import RoleHandle
 from fastvideo_core.dispatch.runtime import DistillRuntime
@@ -112,7 +112,7 @@ def _batch(runtime: DistillRuntime) -> str:
 def _data(runtime: DistillRuntime) -> str:
     args, loader = runtime.training_args, runtime.dataloader
     if not isinstance(loader, CountedLoader):
-        keeps = isinstance(loader, ResumableLoader)
+        keeps = isinstance(loader, Stateful)
         return "the family's own" + ("" if keeps else "; it keeps no position: a resumed run starts it over")
     steps = loader.batches_per_epoch / args.gradient_accumulation_steps
     epochs = args.max_train_steps / steps

@@ -10,11 +10,11 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
+from torch.distributed.checkpoint.stateful import Stateful
 
 from fastvideo_core.callbacks.manager import CallbackManager
 from fastvideo_core.checkpoint.manager import CheckpointManager
 from fastvideo_core.checkpoint.storage import CheckpointWriteError, checkpoint_path
-from fastvideo_core.checkpoint.training_state import ResumableLoader
 from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.contracts.method import DistillMethod
 from fastvideo_core.contracts.tracker import Tracker
@@ -99,7 +99,7 @@ class DistillTrainer:
                 if manager is not None:
                     manager.attach(method, self._callbacks, dataloader)
                     manager.resume()
-                    if start_step > 0 and not isinstance(dataloader, ResumableLoader):
+                    if start_step > 0 and not isinstance(dataloader, Stateful):
                         logger.warning("the dataloader keeps no position (it has no state_dict): its data starts over")
                 batches = endless(dataloader)
                 if manager is not None:
