@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PIP_HINTS = "core/src/fastvideo_core/registry/suggestions.py"
+PIP_HINTS = "core/src/fastvideo_core/registry/specs.py"
 """What to install for a first-party name that is not there."""
 
 OTHER_TRAINERS = ("plugins/fastvideo-tools/src/fastvideo_tools/convert",)

@@ -51,7 +51,6 @@ SECOND = {
         "registry",
         "registry.registry",
         "registry.requirements",
-        "registry.specs",
         "tracking.wandb_login",
     },
     "testing": {

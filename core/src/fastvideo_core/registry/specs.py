@@ -159,7 +159,10 @@ SINGULAR: dict[Kind, str] = {
 FIRST_PARTY: dict[Kind, dict[str, str]] = {
     "models": {"wan": "fastvideo-wan", "ltx": "fastvideo-ltx"},
     "methods": {"dmd2": "fastvideo-dmd2", "finetune": "fastvideo-finetune"},
-    "callbacks": dict.fromkeys(("ema", "grad_norm", "throughput", "profiler", "early_stop"), "fastvideo-core"),
+    "callbacks": {
+        "ema": "fastvideo-core",
+        **dict.fromkeys(("grad_norm", "throughput", "profiler", "early_stop"), "fastvideo-tools"),
+    },
     "commands": {
         **dict.fromkeys(("train", "check", "plugins", "schema", "sample", "export", "tiny"), "fastvideo-core"),
         "preprocess": "fastvideo-data",
