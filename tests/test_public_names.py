@@ -22,7 +22,7 @@ PLUGINS = {
 }
 SECOND = {
     "data": {
-        "cli.numbers",
+        "cli.options",
         "config.output_folder",
         "dispatch.own_folder",
         "dispatch.trained_model",
@@ -33,12 +33,11 @@ SECOND = {
     "diffusers": {
         "config.hub",
         "launch.stdio",
-        "weights.lora",
     },
     "tools": {
         "checkpoint",
         "cli.main",
-        "cli.numbers",
+        "cli.options",
         "cli.table",
         "config.check",
         "config.describe",
