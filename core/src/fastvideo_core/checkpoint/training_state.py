@@ -27,11 +27,17 @@ from fastvideo_core.errors import CheckpointError, FastVideoError, Problem
 from fastvideo_core.weights.parameter_names import clean_name
 
 
-class RunCallbacks(Stateful, Protocol):
+class RunCallbacks(Protocol):
     """What a checkpoint needs of a run's callbacks; callbacks.manager.CallbackManager is one."""
+
+    # no subclass of Stateful: Python would ask it, of every tensor that torch takes for one, whether it is a RunCallbacks
 
     @property
     def hook(self) -> Any: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
 @dataclass(frozen=True)
