@@ -46,26 +46,22 @@ class DistillAdapter(Protocol):
         Raises:
             DataError: when the batch lacks what is asked for.
         """
-        ...
 
 
 class NumTrainTimesteps(Protocol):
     @property
     def num_train_timesteps(self) -> int:
         """The length of the noise axis (1000 for every family so far)."""
-        ...
 
 
 class ShiftAndClampTimestep(Protocol):
     def shift_and_clamp_timestep(self, t: Tensor) -> Tensor:
         """Unshifted t to shifted t, held inside [0, num_train_timesteps]; same shape."""
-        ...
 
 
 class AddNoise(Protocol):
     def add_noise(self, clean_latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """x_t, same shape and dtype as `clean_latents`."""
-        ...
 
 
 class PredictX0(Protocol):
@@ -80,7 +76,6 @@ class PredictX0(Protocol):
         attn_kind: AttentionKind = "dense",
     ) -> Tensor:
         """The network's estimate of x0, float32 at least, same shape as `noisy_latents`."""
-        ...
 
 
 class PredictNoise(Protocol):
@@ -96,13 +91,11 @@ class PredictNoise(Protocol):
         attn_kind: AttentionKind = "dense",
     ) -> Tensor:
         """The network's native regression output (the velocity for flow matching), same shape as `noisy_latents`."""
-        ...
 
 
 class PredictionTarget(Protocol):
     def prediction_target(self, clean_latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """What `predict_noise` regresses at x_t of these; float32 at least."""
-        ...
 
 
 class PredictX0Guided(Protocol):
@@ -110,7 +103,6 @@ class PredictX0Guided(Protocol):
         self, handle: RoleHandle, noisy_latents: Tensor, t: Tensor, batch: TrainingBatch, *, guidance_scale: float
     ) -> Tensor:
         """x0 with guidance u + w (c - u): both halves in one call of the network; only c when the scale is 1."""
-        ...
 
 
 class PredictNoiseGuided(Protocol):
@@ -118,7 +110,6 @@ class PredictNoiseGuided(Protocol):
         self, handle: RoleHandle, noisy_latents: Tensor, t: Tensor, batch: TrainingBatch, *, guidance_scale: float
     ) -> Tensor:
         """`predict_noise` with guidance u + w (c - u): both halves in one call of the network; only c when the scale is 1."""
-        ...
 
 
 class ExtractFeatures(Protocol):
@@ -130,19 +121,16 @@ class ExtractFeatures(Protocol):
         They must depend on the network's output as well, with a gradient of 0: a network that is sharded over several
         processes cannot be back-propagated from inner outputs alone. `hidden_states.features_of` sees to it.
         """
-        ...
 
 
 class FeatureChannels(Protocol):
     def feature_channels(self, handle: RoleHandle) -> tuple[int, ...]:
         """The channels of each feature map that `extract_features` gives for this role."""
-        ...
 
 
 class Backward(Protocol):
     def backward(self, loss: Tensor, ctx: Any, grad_accum_rounds: int = 1) -> None:
         """Back-propagates loss / grad_accum_rounds in whatever context the forward left in `ctx`."""
-        ...
 
 
 @runtime_checkable
@@ -168,4 +156,3 @@ class NoiseRanges(Protocol):
 
         A timestep on a border belongs to the range above it. Without this call a role has one network over the whole axis.
         """
-        ...

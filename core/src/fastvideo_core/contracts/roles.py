@@ -24,11 +24,9 @@ class WeightSource(Protocol):
 
     def tensor_names(self, module: str) -> Sequence[str]:
         """Names of the tensors stored for `module`, as in its state dict."""
-        ...
 
     def read(self, module: str, name: str) -> Tensor:
         """One stored tensor, on the CPU, in its stored dtype."""
-        ...
 
 
 @runtime_checkable
@@ -37,7 +35,6 @@ class RowSource(WeightSource, Protocol):
 
     def read_rows(self, module: str, name: str, start: int, stop: int) -> Tensor:
         """`read(module, name)[start:stop]`; the tensor has at least one dimension."""
-        ...
 
 
 def rows_of(source: WeightSource, module: str, name: str, rows: slice) -> Tensor:

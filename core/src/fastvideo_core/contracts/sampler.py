@@ -32,7 +32,6 @@ class PromptValidator(DistillValidator, Protocol):
     @property
     def prompts(self) -> Sequence[ValidationPrompt]:
         """The prompts, with every size filled in."""
-        ...
 
 
 class ModelSampler(VideoSampler, Protocol):
@@ -41,16 +40,13 @@ class ModelSampler(VideoSampler, Protocol):
     @property
     def handle(self) -> RoleHandle:
         """The network as the role "student"; `sample` reads a checkpoint's weights into it."""
-        ...
 
     @property
     def student(self) -> StudentSchedule | None:
         """What the folder's network was distilled for, where it says so; None for one of many steps."""
-        ...
 
     def shift_and_clamp_timestep(self, t: Tensor) -> Tensor:
         """As the adapter's: unshifted t to shifted t."""
-        ...
 
     def validator(self, prompts: Sequence[ValidationPrompt], *, seed: int) -> PromptValidator:
         """What samples the prompts and writes the videos.
@@ -58,4 +54,3 @@ class ModelSampler(VideoSampler, Protocol):
         Raises:
             DataError: naming every prompt that it cannot sample.
         """
-        ...

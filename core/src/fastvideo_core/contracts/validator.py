@@ -111,7 +111,6 @@ class VideoSampler(Protocol):
         Calls the network as `request.sample_handle.modules` has it, and no part of it alone: before each call a training
         may leave the sampling, and by the call's `timestep` it counts the steps.
         """
-        ...
 
 
 class DistillValidator(Protocol):
