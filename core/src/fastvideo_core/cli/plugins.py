@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +14,7 @@ from fastvideo_core.errors.suggestions import did_you_mean
 from fastvideo_core.launch.stdio import complain, say
 from fastvideo_core.registry import MethodPlugin, ModelPlugin, PluginRegistry, PluginStatus
 from fastvideo_core.registry.discovery import ALLOWED, allowed_without_plugins, hidden_by_environment, normalized
-from fastvideo_core.registry.requirements import Unmet, pip_command
+from fastvideo_core.registry.requirements import pip_command
 from fastvideo_core.registry.specs import SINGULAR
 
 SLOW = 0.2
@@ -22,9 +23,8 @@ SLOW = 0.2
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument(
-        "--verbose", action="store_true", help="also where each comes from, and how long loading its spec takes"
-    )
+    verbose = "also where each comes from, and how long loading its spec takes"
+    parser.add_argument("--verbose", action="store_true", help=verbose)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -32,21 +32,17 @@ def run(args: argparse.Namespace) -> int:
     with contextlib.redirect_stdout(sys.stderr):  # what a plug-in prints while it is imported is not of the list
         statuses = registry.list()
     if args.json:
-        import json
-
         print(json.dumps([as_data(status) for status in statuses], indent=2))
     else:
         say(as_text(statuses, terminal_width()))
         if args.verbose:
             say(f"\n{as_details(statuses)}")
-    hidden = hidden_by_environment()
+    hidden = dict.fromkeys(item.distribution for item in hidden_by_environment())
     if hidden and not args.json:
-        names = ", ".join(dict.fromkeys(item.distribution for item in hidden))
-        say(f"\n{ALLOWED} hides the plug-ins of: {names}")
-    unknown = allowed_without_plugins()
-    if unknown:
+        say(f"\n{ALLOWED} hides the plug-ins of: {', '.join(hidden)}")
+    if unknown := allowed_without_plugins():
         text = f"{ALLOWED} names {', '.join(unknown)}, of which no plug-in is installed"
-        known = dict.fromkeys(normalized(item.distribution) for item in hidden)
+        known = dict.fromkeys(map(normalized, hidden))
         guesses = dict.fromkeys(guess for name in unknown if (guess := did_you_mean(name, known)))
         (complain if args.json else say)("\n" + "; ".join([text, *guesses]))
     return 0
@@ -54,8 +50,7 @@ def run(args: argparse.Namespace) -> int:
 
 def as_data(status: PluginStatus) -> dict[str, Any]:
     """One plug-in for --json."""
-    provenance, plugin = status.provenance, status.plugin
-    spec = plugin.spec if plugin is not None else None
+    provenance, spec = status.provenance, status.plugin.spec if status.plugin else None
     return {
         "name": provenance.name,
         "kind": provenance.kind,
@@ -83,7 +78,8 @@ def as_text(statuses: Sequence[PluginStatus], width: int) -> str:
     reasons = (f"BROKEN {item.provenance.name}: {item.problem}" for item in statuses if not item.healthy)
     parts += dict.fromkeys(reasons)  # two of one name have one reason
     incomplete = {item.provenance.distribution: item.unmet for item in statuses if item.unmet}
-    parts += (_incomplete(distribution, unmet) for distribution, unmet in incomplete.items())
+    for distribution, unmet in incomplete.items():
+        parts.append(f"incomplete {distribution}: {'; '.join(map(str, unmet))}\n    fix: {pip_command(unmet)}")
     kinds = {status.provenance.kind for status in statuses}
     if "models" not in kinds:
         parts.append("No model family is installed. Get one with: pip install fastvideo-wan")
@@ -94,26 +90,19 @@ def as_text(statuses: Sequence[PluginStatus], width: int) -> str:
 
 def as_details(statuses: Sequence[PluginStatus]) -> str:
     """Provenance and import time of every plug-in, the slowest first, and a word to those that are slow."""
-    lines = []
-    for status in sorted(statuses, key=lambda item: -item.seconds):
-        slow = "  SLOW: its spec's module should import nothing but fastvideo_core" if status.seconds > SLOW else ""
-        lines.append(f"{status.seconds:7.3f} s  {SINGULAR[status.provenance.kind]} {status.provenance}{slow}")
-    return "\n".join(lines)
-
-
-def _incomplete(distribution: str, unmet: Sequence[Unmet]) -> str:
-    return f"incomplete {distribution}: {'; '.join(map(str, unmet))}\n    fix: {pip_command(unmet)}"
+    slow = "  SLOW: its spec's module should import nothing but fastvideo_core"
+    return "\n".join(
+        f"{item.seconds:7.3f} s  {SINGULAR[item.provenance.kind]} {item.provenance}{slow if item.seconds > SLOW else ''}"
+        for item in sorted(statuses, key=lambda item: -item.seconds)
+    )
 
 
 def _row(status: PluginStatus) -> tuple[str, ...]:
-    provenance = status.provenance
-    spec = status.plugin.spec if status.plugin is not None else None
+    provenance, spec = status.provenance, status.plugin.spec if status.plugin else None
     package = f"{provenance.distribution} {provenance.version}".strip()
     api = f"{spec.api[0]}.{spec.api[1]}" if spec is not None else "-"
-    details = ""
-    if isinstance(spec, MethodPlugin):
-        details = f"roles: {spec.roles_in_words()}"
-    elif isinstance(spec, ModelPlugin):
+    details = f"roles: {spec.roles_in_words()}" if isinstance(spec, MethodPlugin) else ""
+    if isinstance(spec, ModelPlugin):
         details = f"reads: {', '.join(spec.pipelines) or 'folders of its own'}"
     state = "BROKEN" if not status.healthy else "incomplete" if status.unmet else "ok"
     return SINGULAR[provenance.kind], provenance.name, package, api, state, details

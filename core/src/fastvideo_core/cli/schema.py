@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import json
 import sys
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from pydantic import BaseModel
 
@@ -38,15 +38,8 @@ _PLACES: dict[Kind, str] = {
 }
 
 
-@dataclass(frozen=True)
-class Section:
-    """A section of run.yaml to show.
-
-    Args:
-        title: its place.
-        model: its class.
-        note: a line above the options.
-    """
+class Section(NamedTuple):
+    """A section of run.yaml to show: its place, its class, and a line above the options."""
 
     title: str
     model: type[BaseModel]
@@ -54,46 +47,40 @@ class Section:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "name",
-        help=f"{WHOLE} (the whole file), {', '.join(SECTIONS)}, or a family, method or callback (DISTRIBUTION:NAME picks one)",
-    )
+    names = f"{WHOLE} (the whole file), {', '.join(SECTIONS)}, or a family, method or callback"
+    parser.add_argument("name", help=f"{names} (DISTRIBUTION:NAME picks one)")
     parser.add_argument("--json", action="store_true", help="print JSON schema, for editors")
 
 
 def run(args: argparse.Namespace) -> int:
-    if args.name == WHOLE:
-        return _whole(args.registry, as_json=args.json)
+    registry: PluginRegistry = args.registry
     with contextlib.redirect_stdout(sys.stderr):  # what a plug-in prints while it is imported is not of the schema
-        sections = find_sections(args.name, args.registry)
+        sections = [] if args.name == WHOLE else _find_sections(args.name, registry)
+        if args.json:
+            models = {section.title: section.model for section in sections}
+            schema = any_of(models) if models else run_schema(registry)
     if args.json:
-        print(json.dumps(any_of({section.title: section.model for section in sections}), indent=2))
+        print(json.dumps(schema, indent=2))
     else:
-        say("\n\n".join(as_text(section, terminal_width()) for section in sections))
+        say("\n\n".join(map(_options, sections)) or _whole(registry))
     return 0
 
 
-def _whole(registry: PluginRegistry, *, as_json: bool) -> int:
-    """The file itself."""
-    if as_json:
-        with contextlib.redirect_stdout(sys.stderr):
-            schema = run_schema(registry)
-        print(json.dumps(schema, indent=2))
-        return 0
+def _whole(registry: PluginRegistry) -> str:
+    families, methods, callbacks = (", ".join(registry.names(kind)) or "none installed" for kind in CONFIGURED)
     rows = [
         ("recipe", "required", "schema recipe"),
         ("roles", "required", "schema roles"),
         ("training", "required", "schema training"),
-        ("pipeline_config", "", "schema FAMILY, one of: " + (", ".join(registry.names("models")) or "none installed")),
+        ("pipeline_config", "", f"schema FAMILY, one of: {families}"),
         ("pipeline_config_path", "", "a file with pipeline_config instead"),
-        ("method_config", "", "schema METHOD, one of: " + (", ".join(registry.names("methods")) or "none installed")),
-        ("callbacks", "", "schema CALLBACK, of: " + (", ".join(registry.names("callbacks")) or "none installed")),
+        ("method_config", "", f"schema METHOD, one of: {methods}"),
+        ("callbacks", "", f"schema CALLBACK, of: {callbacks}"),
     ]
-    say(f"run.yaml\n\n{render_table(('SECTION', '', 'OPTIONS'), rows, terminal_width())}")
-    return 0
+    return f"run.yaml\n\n{render_table(('SECTION', '', 'OPTIONS'), rows, terminal_width())}"
 
 
-def find_sections(name: str, registry: PluginRegistry) -> list[Section]:
+def _find_sections(name: str, registry: PluginRegistry) -> list[Section]:
     """The sections of that name: core's own, or those of every kind of plug-in with that name.
 
     Raises:
@@ -108,12 +95,17 @@ def find_sections(name: str, registry: PluginRegistry) -> list[Section]:
             plugin = registry.get(kind, name)
             note = f"roles: {plugin.spec.roles_in_words()}\n" if isinstance(plugin.spec, MethodPlugin) else ""
             found.append(Section(_PLACES[kind].format(name=plugin.name), registry.config_class(plugin), note))
-    if not found:
-        raise ConfigError(_unknown(name, registry))
-    return found
+    if found:
+        return found
+    packages = [FIRST_PARTY[kind][name] for kind in CONFIGURED if name in FIRST_PARTY[kind]]
+    if packages:
+        raise ConfigError(Problem(f"{name!r} is not installed", fix=f"pip install {packages[0]}"))
+    known = [*SECTIONS, *(plugin for kind in CONFIGURED for plugin in registry.names(kind))]
+    fix = did_you_mean(name, known)
+    raise ConfigError(Problem(f"there is no section or plug-in {name!r}", allowed=", ".join(known), fix=fix))
 
 
-def as_text(section: Section, width: int) -> str:
+def _options(section: Section) -> str:
     """The options as a table."""
     rows = [
         (option.name, option.allowed, "required" if option.required else _default(option.default), option.meaning)
@@ -121,16 +113,9 @@ def as_text(section: Section, width: int) -> str:
     ]
     if not rows:
         return f"{section.note}{section.title} has no options."
-    return f"{section.note}{section.title}\n\n{render_table(('OPTION', 'ALLOWED', 'DEFAULT', 'MEANING'), rows, width)}"
+    table = render_table(("OPTION", "ALLOWED", "DEFAULT", "MEANING"), rows, terminal_width())
+    return f"{section.note}{section.title}\n\n{table}"
 
 
 def _default(value: object) -> str:
     return value if isinstance(value, str) and value else json.dumps(value)
-
-
-def _unknown(name: str, registry: PluginRegistry) -> Problem:
-    for kind in CONFIGURED:
-        if name in FIRST_PARTY[kind]:
-            return Problem(f"{name!r} is not installed", fix=f"pip install {FIRST_PARTY[kind][name]}")
-    known = [*SECTIONS, *(plugin for kind in CONFIGURED for plugin in registry.names(kind))]
-    return Problem(f"there is no section or plug-in {name!r}", allowed=", ".join(known), fix=did_you_mean(name, known))

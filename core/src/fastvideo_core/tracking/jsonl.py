@@ -30,16 +30,15 @@ def json_line(record: Mapping[str, object]) -> str:
 class JsonlTracker(Tracker):
     """Appends `{"step": 3, "loss": 0.5, ...}` per call of `log`, handed to the system line by line.
 
-    Videos lie in the run's folder anyway and are not mentioned.
-
-    Args:
-        path: the file; a last line that a killed run left half-written is cut off, the rest is kept.
+    Of a file that is there already, a last line that a killed run left half-written is cut off, the rest is kept.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        _cut_half_line(self.path)
+        if path.exists():
+            with _open(path, "rb+") as file:
+                file.truncate(file.readall().rfind(b"\n") + 1)
         self._file = _open(self.path, "ab")
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
@@ -64,7 +63,8 @@ class JsonlTracker(Tracker):
                 os.fsync(file.fileno())
             os.replace(aside, self.path)
         else:
-            earlier = _free_name(self.path)
+            names = (self.path.with_name(f"{self.path.stem}.{n}{self.path.suffix}") for n in itertools.count(1))
+            earlier = next(name for name in names if not name.exists())
             os.rename(self.path, earlier)
             logger.warning("the metrics of an earlier run in this folder are kept as %s", earlier)
         self._file = _open(self.path, "ab")
@@ -89,19 +89,6 @@ class JsonlTracker(Tracker):
 def _open(path: Path, mode: str) -> FileIO:
     """Not through a link, which would lead the lines elsewhere."""
     return FileIO(path, mode, opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW, 0o666))
-
-
-def _cut_half_line(path: Path) -> None:
-    if not path.exists():
-        return
-    with _open(path, "rb+") as file:
-        content = file.readall()
-        file.truncate(content.rfind(b"\n") + 1)
-
-
-def _free_name(path: Path) -> Path:
-    names = (path.with_name(f"{path.stem}.{number}{path.suffix}") for number in itertools.count(1))
-    return next(name for name in names if not name.exists())
 
 
 def _logged_by(line: bytes, step: int, path: Path) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -47,7 +47,13 @@ def to_floats(metrics: Mapping[str, Any]) -> dict[str, float]:
     A tensor [N] becomes N numbers, `name/0` to `name/N-1`. Every process must hold the same names.
     """
     tensors = {name: value.detach() for name, value in metrics.items() if isinstance(value, Tensor)}
-    fetched = iter(_fetch([value.flatten() for value in tensors.values()]))
+    fetched: Iterator[float] = iter(())
+    if tensors:
+        together = torch.cat([value.flatten().to(context.device(), torch.float64) for value in tensors.values()])
+        if context.world_size() > 1:
+            dist.all_reduce(together, op=dist.ReduceOp.SUM)
+            together = together / context.world_size()
+        fetched = iter(together.tolist())
     floats: dict[str, float] = {}
     for name, value in metrics.items():
         if name not in tensors:
@@ -57,14 +63,3 @@ def to_floats(metrics: Mapping[str, Any]) -> dict[str, float]:
         else:
             floats.update({f"{name}/{index}": next(fetched) for index in range(tensors[name].numel())})
     return floats
-
-
-def _fetch(values: list[Tensor]) -> list[float]:
-    if not values:
-        return []
-    together = torch.cat([value.to(context.device(), torch.float64) for value in values])
-    if context.world_size() > 1:
-        dist.all_reduce(together, op=dist.ReduceOp.SUM)
-        together = together / context.world_size()
-    fetched: list[float] = together.tolist()
-    return fetched
