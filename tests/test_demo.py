@@ -46,7 +46,7 @@ def test_a_family_without_a_demo_is_an_error_that_names_what_it_offers(
     assert main(["demo", "--family", "ltx", "--out", str(tmp_path / "demo")]) == 2
     error = capsys.readouterr().err
     assert "the model family 'ltx' does not offer `demo`" in error
-    assert "fix: take one that does: wan\n" in error
+    assert "fix: take a family that does: wan\n" in error
     assert not (tmp_path / "demo").exists()
 
 
