@@ -9,7 +9,7 @@ from fastvideo_core.callbacks.base import Callback
 from fastvideo_core.callbacks.manager import CallbackManager
 from fastvideo_core.config.run import RunConfig
 from fastvideo_core.contracts.adapter_check import check_adapter
-from fastvideo_core.contracts.family import family_class, open_family
+from fastvideo_core.contracts.family import open_family
 from fastvideo_core.contracts.method import DistillMethod
 from fastvideo_core.errors import ContractError, FastVideoError, PluginError, Problem, UserError
 from fastvideo_core.registry import Plugin, PluginRegistry, Spec
@@ -21,8 +21,7 @@ _T = TypeVar("_T")
 def check_plugins(cfg: RunConfig, registry: PluginRegistry) -> tuple[str, ...]:
     """Every plug-in of the run can be imported, is what its kind asks for, and family and method fit each other.
 
-    Returns:
-        What may fail all the same, one sentence each.
+    Returns what may fail all the same, one sentence each.
 
     Raises:
         PluginError: with all that is wrong.
@@ -94,7 +93,7 @@ def _implementation(plugin: Plugin[Any], registry: PluginRegistry, base: type[_T
 
 def _families(cfg: RunConfig, registry: PluginRegistry) -> None:
     for family in cfg.families:
-        family_class(registry.get("models", family), registry)
+        open_family(family, registry)
 
 
 def _method(cfg: RunConfig, registry: PluginRegistry) -> None:

@@ -24,13 +24,9 @@ logger = logging.getLogger(__name__)
 class RoleSource:
     """What a role starts from.
 
-    Args:
-        base: the diffusers folder or hub id that gives architecture, text encoder and VAE.
-        checkpoint: one of our checkpoints whose weights replace the base's; None for the base's own.
-        checkpoint_role: which of the checkpoint's roles.
-        ema: whether its averaged weights are taken.
-        lora: how the adapters count that the checkpoint holds; None where it holds a whole network.
-        below: for adapters, what they were trained on.
+    `base` is the diffusers folder or hub id that gives architecture, text encoder and VAE; the weights of one of our
+    checkpoints replace its own (`ema`: its averaged ones). `lora` and `below` are of a checkpoint that holds adapters: how
+    they count, and what they were trained on.
     """
 
     base: str
@@ -59,10 +55,7 @@ def find_checkpoint(path: str) -> Path | None:
 
 
 def role_source(name: str, role: RoleConfig, places: Mapping[str, str] | None = None) -> RoleSource:
-    """What the role `name` starts from.
-
-    Args:
-        places: what messages call `checkpoint_role` and `weights`; None for their keys in run.yaml.
+    """What the role `name` starts from; `places`: what messages call `checkpoint_role` and `weights`, if not by their keys.
 
     Raises:
         ConfigError: checkpoint options on a path that is no checkpoint.
@@ -150,13 +143,8 @@ def _other_adapters(name: str, then: RoleConfig, now: RoleConfig) -> list[Proble
         problems.append(Problem(found, f"roles.{name}.lora", fix=fix))
     if _is_elsewhere_now(then.path, now.path) and _choice(then) == _choice(now):
         if context.is_main_process():
-            logger.warning(
-                "roles.%s.path: the checkpoint's adapters were trained on %s, which is not here; they go on on %s, which "
-                "must hold the same weights",
-                name,
-                then.path,
-                now.path,
-            )
+            text = "roles.%s.path: the checkpoint's adapters were trained on %s, which is not here; they go on on %s, which "
+            logger.warning(text + "must hold the same weights", name, then.path, now.path)
     elif (then.path, *_choice(then)) != (now.path, *_choice(now)):
         one, other = (" ".join([role.path, *_choice(role)]) for role in (then, now))
         found = f"the checkpoint's adapters were trained on {one}; this run puts them on {other}"

@@ -22,8 +22,6 @@ class Run:
     Args:
         cfg: its configuration as it is kept: role paths mean the same whenever and from wherever they are read, and
             `pipeline_config` is in full.
-        registry: where its plug-ins come from.
-        method: the class of its method.
         families: one instance by name, the recipe's first.
         sources: where the weights of each role of run.yaml come from.
         resumed: the checkpoint that it goes on from; None for a new run.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,8 +21,7 @@ from fastvideo_core.contracts.family import WarpedSchedule, open_family
 from fastvideo_core.dispatch.plugins import method_class
 from fastvideo_core.dispatch.role_weights import RoleSource, configured_role, load_role, role_source
 from fastvideo_core.errors import ConfigError, PluginError, Problem, foreign_file
-from fastvideo_core.registry import Plugin, PluginRegistry
-from fastvideo_core.registry.specs import ModelPlugin
+from fastvideo_core.registry import PluginRegistry
 
 INDEX = "model_index.json"
 
@@ -113,33 +112,24 @@ def family_of_pipeline(path: str, registry: PluginRegistry) -> str:
     Raises:
         ConfigError: a hub id or a folder without that file, a class that no installed family reads, or that several read.
     """
-    index = Path(path) / INDEX
+    index, names = Path(path) / INDEX, registry.names("models")
+    one_of = f"add --family, one of: {', '.join(names) or '(none installed)'}"
     if not index.is_file():
-        if Path(path).exists():
-            found, fix = f"holds neither a checkpoint of ours nor {INDEX}", "check the path"
-        else:
-            found = "there is no such path here, and a hub id (org/name) does not say its family"
-            fix = f"check the path, or for a hub id add --family, one of: {_installed(registry)}"
+        found, fix = f"holds neither a checkpoint of ours nor {INDEX}", "check the path"
+        if not Path(path).exists():
+            found, fix = "is no path here, and a hub id (org/name) does not say its family", f"{fix}, or {one_of}"
         raise ConfigError(Problem(found, where=path, fix=fix))
     with foreign_file(index, "pipeline index", ConfigError):
-        content = json.loads(index.read_text(encoding="utf-8"))
-        kind = content["_class_name"]
-    read = {name: plugin.spec.pipelines for name, plugin in _healthy_families(registry)}
+        kind = json.loads(index.read_text(encoding="utf-8"))["_class_name"]
+    read: dict[str, tuple[str, ...]] = {}
+    for name in names:
+        with suppress(PluginError):  # broken: nothing is known of it
+            read[name] = registry.get("models", name).spec.pipelines
     families = [name for name, pipelines in read.items() if kind in pipelines]
     if len(families) == 1:
         return families[0]
     if families:
         raise ConfigError(Problem(f"is a {kind}, which {' and '.join(families)} read", where=path, fix="name --family"))
     known = "; ".join(f"{name}: {', '.join(pipelines)}" for name, pipelines in read.items() if pipelines)
-    fix = f"install the plug-in that reads it, or add --family, one of: {_installed(registry)}"
+    fix = f"install the plug-in that reads it, or {one_of}"
     raise ConfigError(Problem(f"is a {kind}, which no installed family names", where=path, allowed=known, fix=fix))
-
-
-def _installed(registry: PluginRegistry) -> str:
-    return ", ".join(registry.names("models")) or "(none installed)"
-
-
-def _healthy_families(registry: PluginRegistry) -> Iterator[tuple[str, Plugin[ModelPlugin]]]:
-    for name in registry.names("models"):
-        with suppress(PluginError):  # broken: nothing is known of it
-            yield name, registry.get("models", name)

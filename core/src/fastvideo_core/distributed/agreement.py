@@ -15,12 +15,9 @@ _T = TypeVar("_T")
 
 
 class PartError(Exception):
-    """Raised on every process alike: why the first process that failed could not do its part.
+    """Raised on every process alike: why process `rank`, the first that failed, could not do its part.
 
-    Args:
-        rank: the process.
-        text: what went wrong.
-        by_system: whether the operating system refused (disk full, read-only, ...).
+    `by_system` says whether the operating system refused (disk full, read-only, ...).
     """
 
     def __init__(self, rank: int, text: str, by_system: bool) -> None:
@@ -57,20 +54,13 @@ class Crew:
 
     def gather(self, value: _T) -> list[_T]:
         """What every process gives, by rank; it must be picklable. Collective."""
-        if self.group is None:
-            return [value]
-        values = [value] * context.world_size()
-        dist.all_gather_object(values, value, group=self.group)
-        return values
+        return context.gathered(value, self.group)
 
     def tell(self, number: int, patience: float | None = None) -> list[int]:
-        """As `gather`, for a whole number, and cheaper. Collective.
-
-        Args:
-            patience: seconds to wait for the others; None is as long as the group does.
+        """As `gather`, for a whole number, and cheaper; waits `patience` seconds, or as long as the group does. Collective.
 
         Raises:
-            TimeoutError: `patience` is over, or they are gone.
+            TimeoutError: `patience` is over, or the others are gone.
         """
         if self.group is None:
             return [number]

@@ -57,12 +57,12 @@ def from_main(value: _T) -> _T:
     return box[0]
 
 
-def gathered(value: _T) -> list[_T]:
+def gathered(value: _T, group: dist.ProcessGroup | None = None) -> list[_T]:
     """What each process has, by rank, on every one; it must be picklable. Collective."""
     if world_size() == 1:
         return [value]
     values: list[Any] = [None] * world_size()
-    dist.all_gather_object(values, value)
+    dist.all_gather_object(values, value, group=group)
     return values
 
 

@@ -35,7 +35,6 @@ class Mesh:
     Args:
         data_rank: whose samples this process trains on; processes with equal ones share each sample and draw alike.
         data_size: how many processes train on samples of their own.
-        replicas, shards: as the run asks for them, see `mesh_shape`.
     """
 
     data_rank: int

@@ -128,9 +128,7 @@ def foreign_file(path: str | Path, what: str, error: type[FastVideoError] = Data
     It stands around the whole reading of one file, at the boundary; errors of this project pass as they are.
 
     Args:
-        path: the file, as the user knows it.
         what: what the file is meant to be, with no article ("pipeline configuration", "parquet file").
-        error: the error that is raised.
         fix: what to do about a file that is damaged; a file that cannot be opened has its own advice.
 
     Raises:
