@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fastvideo_core.optim.clip import clip_gradients
+from fastvideo_core.training.updates import clip_gradients
 from fastvideo_testing.runs import build_run, toy_family
 
 WAITING = {"_local_scalar_dense", "nonzero", "is_nonzero", "equal", "unique", "masked_select"}

@@ -139,7 +139,7 @@ class EMACallback(Callback):
         return {"started": self._started, "shadow": shadow}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Raises CheckpointError when the averaged roles or their parameters are others."""
+        """Raises CheckpointError when averaged roles or their parameters are others."""
         self._started = state["started"]
         if not self._started:
             return

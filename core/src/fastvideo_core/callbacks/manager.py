@@ -75,29 +75,28 @@ class CallbackManager:
     def misfits(self, state: Mapping[str, dict[str, Any]]) -> list[Problem]:
         """What of the stored states does not fit this run; may be asked before `train_start`."""
         problems = []
-        for name in state:
-            if name in self.callbacks:
-                problems += self.callbacks[name].misfits(state[name])
-            elif name not in self.waived:
+        for name in sorted({*state, *self.callbacks}):
+            waiver = f"set training.resume_without_callbacks: [{name}]"
+            callback = self.callbacks.get(name)
+            if callback is not None and name in state:
+                problems += callback.misfits(state[name])
+            elif name in self.waived:
+                continue
+            elif callback is None:
                 found = f"the checkpoint holds the state of callback '{name}', which this run does not have"
                 has = f"this run has: {', '.join(self.callbacks) or 'no callbacks'}"
-                fix = f"add '{name}' to the callbacks section of run.yaml, or {_waiver(name)} to drop its state"
+                fix = f"add '{name}' to the callbacks section of run.yaml, or {waiver} to drop its state"
                 problems.append(Problem(found, "callbacks", has, fix))
-        for name, callback in self.callbacks.items():
-            if name not in state and name not in self.waived and callback.state_dict():
+            elif callback.state_dict():
                 found = f"the checkpoint holds no state of callback '{name}'"
                 has = f"it holds that of: {', '.join(state) or 'no callback'}"
-                fix = f"remove '{name}' from the callbacks section of run.yaml, or {_waiver(name)} to start it afresh"
+                fix = f"remove '{name}' from the callbacks section of run.yaml, or {waiver} to start it afresh"
                 problems.append(Problem(found, "callbacks", has, fix))
         return problems
 
     def stops(self, step: int) -> bool:
         """Whether a callback asks for the run to end with this step."""
         return any(cast("list[bool | None]", self.hook.stop_requested(step=step)))
-
-
-def _waiver(name: str) -> str:
-    return f"set training.resume_without_callbacks: [{name}]"
 
 
 class _Guarded:
@@ -149,18 +148,13 @@ def _problems(name: str, callback: Callback) -> list[Problem]:
     for hook in HOOKS:
         where = f"callback '{name}', {type(callback).__name__}.{hook}"
         if hook in marked:
-            allowed = list(inspect.signature(getattr(RunHooks, hook)).parameters)[1:]
+            given = list(inspect.signature(getattr(RunHooks, hook)).parameters)[1:]
+            fitting = [inspect.Parameter(one, inspect.Parameter.POSITIONAL_OR_KEYWORD) for one in given]
             taken = inspect.signature(getattr(callback, hook)).parameters.values()
-            unfit = [str(p) for p in taken if p.name not in allowed or not _always_passed(p)]
-            if unfit:
+            if unfit := [str(one) for one in taken if one.replace(annotation=inspect.Parameter.empty) not in fitting]:
                 found = f"takes {', '.join(unfit)}, which the hook does not give"
-                problems.append(Problem(found, where, f"any of: {', '.join(allowed)}, without default values"))
+                problems.append(Problem(found, where, f"any of: {', '.join(given)}, without default values"))
         elif hasattr(callback, hook):
             fix = "decorate it with @hookimpl"
             problems.append(Problem("has the name of a hook but is not marked as one", where, fix=fix))
     return problems
-
-
-def _always_passed(parameter: inspect.Parameter) -> bool:
-    plain = parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
-    return plain and parameter.default is inspect.Parameter.empty  # pluggy passes no argument that has a default

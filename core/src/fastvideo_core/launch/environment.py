@@ -9,15 +9,9 @@ from fastvideo_core.errors import ConfigError, Problem
 _OF_SLURM = {"RANK": "SLURM_PROCID", "WORLD_SIZE": "SLURM_STEP_NUM_TASKS", "LOCAL_RANK": "SLURM_LOCALID"}
 """torch's variables, and those of Slurm that say the same."""
 
-_MEETING = ("MASTER_ADDR", "MASTER_PORT")
-
 
 def launched_processes() -> int | None:
-    """How many processes a launcher started; None without one.
-
-    Raises:
-        ConfigError: WORLD_SIZE is no such number.
-    """
+    """How many processes a launcher started; None without one. Raises ConfigError where WORLD_SIZE is no such number."""
     if _is_task_of_srun():
         return int(os.environ["SLURM_STEP_NUM_TASKS"])
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
@@ -33,8 +27,7 @@ def launched_processes() -> int | None:
 def complete_environment() -> None:
     """Sets torch's variables from Slurm's where srun started this process; all that torch needs is there afterwards.
 
-    Raises:
-        ConfigError: something set RANK and WORLD_SIZE, or srun started several tasks, without the rest.
+    Raises ConfigError where something set RANK and WORLD_SIZE, or srun started several tasks, without the rest.
     """
     count = launched_processes()
     if count is None:
@@ -44,7 +37,7 @@ def complete_environment() -> None:
         "start the processes with torchrun, accelerate launch or srun, or set the rest as well; unset RANK and "
         "WORLD_SIZE to have `training.num_gpus` start them"
     )
-    if missing := [name for name in _MEETING if name not in os.environ]:
+    if missing := [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in os.environ]:
         found = f"srun started {count} processes" if by_srun else "RANK and WORLD_SIZE are set, as a launcher does"
         found += f", but {' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set"
         if by_srun:

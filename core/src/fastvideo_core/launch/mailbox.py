@@ -22,22 +22,13 @@ LAUNCHER = "FASTVIDEO_LAUNCHER"
 
 _FAILED = "fastvideo-failed"
 
-_LOOK_EVERY = 1.0
-"""Seconds between two looks at whether the launcher is there."""
-
 _LAST_STEP = 120.0
 """Seconds that a process without its launcher has for ending in order."""
 
 
 @dataclass(frozen=True)
 class RunError:
-    """Why a run failed.
-
-    Args:
-        text: as it is to be shown.
-        status: the exit status of the process that said so, unless it is ended before.
-        time: seconds since the epoch.
-    """
+    """Why a run failed: the text to be shown, the exit status of the process that said so, and when (seconds since the epoch)."""
 
     text: str
     status: int
@@ -58,7 +49,7 @@ def end_with_launcher() -> None:
 
 def _watch_launcher(launcher: int) -> None:
     while os.getppid() == launcher:
-        time.sleep(_LOOK_EVERY)
+        time.sleep(1)
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(_LAST_STEP)
     os._exit(128 + signal.SIGTERM)
@@ -85,11 +76,8 @@ def has_ended_peer() -> bool:
 def report_error(text: str, status: int, started: float) -> bool:
     """Notes why this process fails; whether it must say so itself: the first of a launch that fails does, or our launcher for it.
 
-    True as well where a launcher gives its processes nothing in common. A note from before this process started is of an
-    earlier launch, several of which may follow each other in one Slurm step.
-
-    Args:
-        started: when this process did, in seconds since the epoch.
+    True as well where a launcher gives its processes nothing in common. A note from before this process `started` (seconds
+    since the epoch) is of an earlier launch, several of which may follow each other in one Slurm step.
     """
     note = _error_note()
     if note is None:

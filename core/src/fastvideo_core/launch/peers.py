@@ -15,6 +15,7 @@ import struct
 import threading
 import time
 from contextlib import suppress
+from typing import Any
 
 from fastvideo_core.distributed import context
 from fastvideo_core.errors import Problem
@@ -31,7 +32,7 @@ _LEAVES = _NUMBER.pack(-1)
 
 _CONNECT = 10.0
 
-_peers: Peers | None = None
+_peers: _Peers | None = None
 
 
 def watch_peers() -> None:
@@ -40,104 +41,94 @@ def watch_peers() -> None:
     if (
         context.world_size() > 1 and "TORCHELASTIC_RUN_ID" not in os.environ
     ):  # torch's launcher, ours too, notices itself
-        _peers = Peers()
+        _peers = _Peers()
 
 
 def lost_peer(wait: float = 0.0) -> Problem | None:
     """A process of the run that is gone, if one is known to be, or is found to be within so many seconds."""
-    return None if _peers is None else _peers.lost(wait)
+    if _peers is not None:
+        _peers.known.wait(wait)
+    if _peers is None or _peers.lost is None:
+        return None
+    return Problem(
+        found=f"process {_peers.lost} of {context.world_size()} is gone: it failed or was killed, or its machine was lost",
+        fix="see what it said; --resume latest goes on from the last checkpoint, if there is one",
+    )
 
 
 def leave_peers() -> None:
     """Tells the others that this process ends in order."""
     global _peers
     if _peers is not None:
-        _peers.leave()
+        _peers.tell(_LEAVES)
     _peers = None
 
 
-class Peers:
-    """The other processes of a run; making one is collective."""
+class _Peers:
+    """Connections between the main process and each other one, and a thread that watches them; making one is collective.
+
+    `lost` is the rank that is gone, once that is `known`.
+    """
 
     def __init__(self) -> None:
-        self._known = threading.Event()
-        self._lost: int | None = None
+        self.known = threading.Event()
+        self.lost: int | None = None
         self._connections: dict[socket.socket, int] = {}
         listener = _listener() if context.is_main_process() else None
         port = listener.getsockname()[1] if listener is not None else 0
-        port, token = context.from_main((port, secrets.token_bytes(16)))
+        port, self._token = context.from_main((port, secrets.token_bytes(16)))
         if listener is None:
             try:
                 main = socket.create_connection((os.environ["MASTER_ADDR"], port), timeout=_CONNECT)
                 main.settimeout(None)
-                main.sendall(token + _NUMBER.pack(context.rank()))
+                main.sendall(self._token + _NUMBER.pack(context.rank()))
             except OSError as error:
                 logger.warning("process %d will not notice when others are gone: %s", context.rank(), error)
                 return
             self._connections[main] = 0
-        watch = threading.Thread(target=self._watch, args=(listener, token), name="fastvideo-peers", daemon=True)
-        watch.start()
+        threading.Thread(target=self._watch, args=(listener,), name="fastvideo-peers", daemon=True).start()
 
-    def lost(self, wait: float = 0.0) -> Problem | None:
-        """As `lost_peer`."""
-        self._known.wait(wait)
-        if self._lost is None:
-            return None
-        return Problem(
-            found=f"process {self._lost} of {context.world_size()} is gone: it failed or was killed, or its machine was lost",
-            fix="see what it said; --resume latest goes on from the last checkpoint, if there is one",
-        )
-
-    def leave(self) -> None:
-        """As `leave_peers`."""
+    def tell(self, message: bytes) -> None:
         for connection in list(self._connections):
             with suppress(OSError):
-                connection.sendall(_LEAVES)
+                connection.sendall(message)
 
-    def _watch(self, listener: socket.socket | None, token: bytes) -> None:
+    def _watch(self, listener: socket.socket | None) -> None:
+        """Ends this process some time after one is gone: its main thread, which should, may wait for that one."""
+        lost = None
         with selectors.DefaultSelector() as selector:
             for first in (listener, *self._connections):
                 if first is not None:
                     selector.register(first, selectors.EVENT_READ)
-            while selector.get_map() and self._lost is None:
-                for key, _ in selector.select():
-                    source = key.fileobj
-                    assert isinstance(source, socket.socket)
-                    if listener is not None and source is listener:
-                        if (added := self._accept(listener, token)) is not None:
-                            selector.register(added, selectors.EVENT_READ)
-                        continue
-                    said = _read(source)
-                    if said == _LEAVES:
-                        selector.unregister(source)
-                        continue
-                    self._lost = _NUMBER.unpack(said)[0] if len(said) == _NUMBER.size else self._connections[source]
-                    break
-        if self._lost is not None:
-            self._end(self._lost)
+            while selector.get_map() and lost is None:
+                source: Any = selector.select()[0][0].fileobj
+                if listener is not None and source is listener:
+                    if (added := self._accept(listener)) is not None:
+                        selector.register(added, selectors.EVENT_READ)
+                elif (said := _read(source)) == _LEAVES:
+                    selector.unregister(source)
+                else:
+                    lost = _NUMBER.unpack(said)[0] if len(said) == _NUMBER.size else self._connections[source]
+        if lost is None:
+            return
+        self.tell(_NUMBER.pack(lost))
+        self.lost = lost
+        self.known.set()
+        time.sleep(_GRACE)
+        complain(f"error: {lost_peer()}")
+        os._exit(1)
 
-    def _accept(self, listener: socket.socket, token: bytes) -> socket.socket | None:
+    def _accept(self, listener: socket.socket) -> socket.socket | None:
         connection, _ = listener.accept()
         connection.settimeout(_CONNECT)
-        hello = _read(connection, len(token) + _NUMBER.size)
-        whole = len(hello) == len(token) + _NUMBER.size
-        if not whole or not secrets.compare_digest(hello[: len(token)], token):  # somebody who looks for open ports
+        hello = _read(connection, len(self._token) + _NUMBER.size)
+        token, rank = hello[: len(self._token)], hello[len(self._token) :]
+        if not secrets.compare_digest(token, self._token) or len(rank) != _NUMBER.size:  # who looks for open ports
             connection.close()
             return None
         connection.settimeout(None)
-        (self._connections[connection],) = _NUMBER.unpack(hello[len(token) :])
+        (self._connections[connection],) = _NUMBER.unpack(rank)
         return connection
-
-    def _end(self, lost: int) -> None:
-        """Ends this process, unless it does that itself: its main thread may wait for the one that is gone."""
-        for connection, rank in self._connections.items():
-            if rank != lost:
-                with suppress(OSError):
-                    connection.sendall(_NUMBER.pack(lost))
-        self._known.set()
-        time.sleep(_GRACE)
-        complain(f"error: {self.lost()}")
-        os._exit(1)
 
 
 def _listener() -> socket.socket:

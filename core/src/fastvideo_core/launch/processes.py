@@ -40,10 +40,7 @@ def start_processes(count: int, arguments: Sequence[str]) -> int:
     """Runs `python -m fastvideo_core ARGUMENTS` in `count` processes of this machine and waits for them.
 
     SIGTERM, SIGHUP, SIGINT and SIGUSR1 are handed on to all of them. When one fails the others are ended, and the first error is
-    shown, once.
-
-    Returns:
-        The exit status: 0, that of the process that failed first, or 128 + the number of the signal that ended the run.
+    shown, once. The exit status is 0, that of the process that failed first, or 128 + the signal that ended the run.
     """
     # What torch says of every process that ends is said here once, in words.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
@@ -107,9 +104,7 @@ def _status(
         complain(ENDED_AT_ONCE)
         return 128 + signal.SIGINT
     ended = -signal.SIGTERM  # by torch's launcher, after another one
-    killed = [
-        (rank, failure) for rank, failure in failures.items() if failure.exitcode < 0 and failure.exitcode != ended
-    ]
+    killed = [(rank, one) for rank, one in failures.items() if one.exitcode < 0 and one.exitcode != ended]
     # Who lost a peer to the system says so shortly after; who hung until torch's launcher killed it came last.
     if killed and not (error and time.time() - error.time > _AGENT_PATIENCE):
         if received:
@@ -131,21 +126,20 @@ def _status(
 
 def _killed(rank: int, count: int, failure: ProcessFailure) -> Problem:
     name = failure.signal_name()
-    fixes = {
-        "SIGKILL": "the system kills a process when memory runs out (see `dmesg`): use less of it, e.g. fewer "
-        "dataloader_num_workers, or a machine with more; then go on with --resume latest",
-    }
-    return Problem(
-        found=f"process {rank} of {count} (pid {failure.pid}) was killed by the system with {name}; the others were ended",
-        fix=fixes.get(name, "a crash in compiled code; go on with --resume latest, and report it if it comes again"),
-    )
+    found = f"process {rank} of {count} (pid {failure.pid}) was killed by the system with {name}; the others were ended"
+    fix = "a crash in compiled code; go on with --resume latest, and report it if it comes again"
+    if name == "SIGKILL":
+        fix = (
+            "the system kills a process when memory runs out (see `dmesg`): use less of it, e.g. fewer "
+            "dataloader_num_workers, or a machine with more; then go on with --resume latest"
+        )
+    return Problem(found, fix=fix)
 
 
 def join_process_group() -> None:
     """Makes this process one of the run's when a launcher started it; nothing to do alone.
 
-    Raises:
-        ConfigError: nothing says where the processes meet, or this one has no GPU.
+    Raises ConfigError where nothing says where the processes meet, or this one has no GPU.
     """
     if dist.is_initialized() or launched_processes() is None:
         return

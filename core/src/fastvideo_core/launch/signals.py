@@ -36,13 +36,13 @@ class RunSignals:
     """Inside the context, signals become requests; outside of the main thread, where Python gives none, nothing happens.
 
     A thread reads every signal as it comes, also while the main thread waits inside a collective: it ends the process at
-    the second SIGINT, and at a SIGTERM or SIGHUP that comes before there is anything to save, or because another process
-    of the run is gone.
+    the second SIGINT, and at a SIGTERM or SIGHUP that comes before there is anything to save (while not `begun`), or because
+    another process of the run is gone. `request` is the highest that came and was not taken; 0 is none.
     """
 
     def __init__(self) -> None:
-        self._request = 0
-        self._begun = False
+        self.request = 0
+        self.begun = False
         self._before: dict[int, Any] = {}
         self._wakeup = -1
         self._pipe: tuple[int, int] | None = None
@@ -67,22 +67,13 @@ class RunSignals:
         os.close(self._pipe[1])  # ends the thread
         self._pipe = None
 
-    def begin(self) -> None:
-        """From now on there is something to save."""
-        self._begun = True
+    def take(self) -> int:
+        """The request, which is none from now on."""
+        request, self.request = self.request, 0
+        return request
 
     def _take_note(self, number: int, frame: FrameType | None) -> None:
-        self._request = max(self._request, SIGNALS[signal.Signals(number)])
-
-    @property
-    def pending(self) -> int:
-        """The request that `take` would give; it stays."""
-        return self._request
-
-    def take(self) -> int:
-        """The request that came since the last time; 0 is none."""
-        request, self._request = self._request, 0
-        return request
+        self.request = max(self.request, SIGNALS[signal.Signals(number)])
 
     def _watch(self, pipe: int) -> None:
         interrupts = 0
@@ -91,11 +82,9 @@ class RunSignals:
             if interrupts > 1:
                 _end(signal.SIGINT, ENDED_AT_ONCE)
             if byte[0] in (signal.SIGTERM, signal.SIGHUP):
-                if not self._begun:
-                    _end(
-                        byte[0],
-                        f"stopped by {signal.Signals(byte[0]).name} before the first step: there is nothing to save",
-                    )
+                if not self.begun:
+                    name = signal.Signals(byte[0]).name
+                    _end(byte[0], f"stopped by {name} before the first step: there is nothing to save")
                 if has_ended_peer() or lost_peer() is not None:
                     os._exit(128 + byte[0])
         os.close(pipe)

@@ -22,14 +22,13 @@ from fastvideo_core.distributed import context
 from fastvideo_core.distributed.mesh import Mesh
 from fastvideo_core.errors import FastVideoError, NonFiniteError, Problem, RunStopped
 from fastvideo_core.launch.signals import SAVE, STOPPED_BY, RunSignals
-from fastvideo_core.optim.clip import clip_gradients
 from fastvideo_core.placing.shard import set_gradient_sync
 from fastvideo_core.tracking.build import build_tracker
 from fastvideo_core.tracking.display import Display, Guarded, display_for
 from fastvideo_core.tracking.metrics import MetricMeans, phase_name, to_floats
 from fastvideo_core.tracking.phases import PhaseTimer
 from fastvideo_core.tracking.progress import Progress
-from fastvideo_core.training.updates import Updates
+from fastvideo_core.training.updates import Updates, clip_gradients
 from fastvideo_core.training.validation import ValidationError, Validations
 
 logger = logging.getLogger(__name__)
@@ -54,10 +53,8 @@ VALIDATION, CHECKPOINT = "validation", "checkpoint"
 class DistillTrainer:
     """Runs a method over batches for a number of steps.
 
-    Args:
-        training_args: the `training` section of run.yaml.
-        config: the resolved run.yaml as plain data, for the trackers.
-        display: shows logged steps; None is a bar on a terminal and lines in a file, by the main process alone.
+    `config` is the resolved run.yaml as plain data, for the trackers. `display` shows logged steps; None is a bar on a terminal
+    and lines in a file, by the main process alone.
     """
 
     def __init__(self, training_args: TrainingArgs, config: Mapping[str, Any], display: Display | None = None) -> None:
@@ -105,13 +102,16 @@ class DistillTrainer:
                 if manager is not None:
                     manager.restore_rng()  # making a dataloader's iterator may have drawn random numbers
                 self.tracker.resume_after(start_step)
-                self._progress = self._new_progress(max_steps, start_step)
+                samples = args.train_batch_size * args.gradient_accumulation_steps * Mesh.of(args).data_size
+                asides = {VALIDATION: args.validation_steps if args.log_validation else 0}
+                asides[CHECKPOINT] = args.training_state_checkpointing_steps
+                self._progress = Progress(max_steps, start_step, samples, self._display, asides)
                 validations = None
                 if args.log_validation:
-                    validations = Validations(args, method, self._callbacks, lambda: signals.pending, self._progress)
+                    validations = Validations(args, method, self._callbacks, lambda: signals.request, self._progress)
                 self._updates = Updates(args.max_skipped_steps)
 
-                signals.begin()
+                signals.begun = True
                 for step in range(start_step + 1, max_steps + 1):
                     metrics, losses = self._accumulate_gradients(batches, step)
                     request = signals.take()
@@ -123,7 +123,7 @@ class DistillTrainer:
                     if args.logging_steps > 1:
                         self._unlogged.add({}, metrics)
                     if last or step % args.logging_steps == 0:
-                        self._log(step, {**metrics, **self._skipped()})
+                        self._log(step, metrics)
                     self._save(step, is_last=last)
                     if validations is not None and validations.is_due(step):
                         self._validate(validations, step, is_last=last)
@@ -189,22 +189,17 @@ class DistillTrainer:
     def _log(self, step: int, metrics: Mapping[str, Any]) -> None:
         """The last step's metrics; those that only earlier ones since the last log made are the mean over these."""
         means, self._unlogged = self._unlogged.result(), MetricMeans()
-        metrics = {**means, **metrics}
+        metrics = {**means, **metrics, "skipped_steps": self._updates.take_skipped()}
+        loader = self._dataloader
+        rows = loader.take_skipped_rows() if isinstance(loader, CountsSkippedRows) else None
+        if rows is not None:  # over all processes: a tensor is logged as the mean over them
+            metrics["skipped_rows"] = torch.tensor(float(rows * Mesh.of(self.training_args).data_size))
         steps = step - self._logged_step
         seconds = {f"seconds/{name}": value / steps for name, value in self._timer.take().items()}
         self._logged_step = step
         values = {**to_floats(metrics), **seconds, **self._progress.measure(step)}
         self.tracker.log(values, step)
         self._progress.show(step, values)
-
-    def _skipped(self) -> dict[str, Any]:
-        """Steps, and rows of data over all processes, that were skipped since the last logged step."""
-        counts: dict[str, Any] = {"skipped_steps": self._updates.take_skipped()}
-        loader = self._dataloader
-        rows = loader.take_skipped_rows() if isinstance(loader, CountsSkippedRows) else None
-        if rows is not None:  # a tensor is logged as the mean over processes
-            counts["skipped_rows"] = torch.tensor(float(rows * Mesh.of(self.training_args).data_size))
-        return counts
 
     def _save(self, step: int, *, is_last: bool) -> None:
         """Saves when it is due, asked for or the last chance; ends the run when it must not go on."""
@@ -247,13 +242,6 @@ class DistillTrainer:
                 failure = ValidationError([*failure.problems, Problem(saved, where, fix="--resume latest goes on")])
             raise failure from left.__cause__
 
-    def _new_progress(self, max_steps: int, start_step: int) -> Progress:
-        args = self.training_args
-        samples = args.train_batch_size * args.gradient_accumulation_steps * Mesh.of(args).data_size
-        asides = {VALIDATION: args.validation_steps if args.log_validation else 0}
-        asides[CHECKPOINT] = args.training_state_checkpointing_steps
-        return Progress(max_steps, start_step, samples, self._display, asides)
-
 
 def _joint(norms: Sequence[Tensor]) -> Tensor:
     """The norm of everything that each of `norms` is the norm of a part of."""
@@ -263,8 +251,7 @@ def _joint(norms: Sequence[Tensor]) -> Tensor:
 def endless(dataloader: Iterable[Any]) -> Iterator[Any]:
     """The batches of a dataloader, starting over when it ends; its first iterator is made at once.
 
-    Raises:
-        ValueError: when the dataloader gives no batch at all.
+    Raises ValueError when the dataloader gives no batch at all.
     """
     return _start_over(dataloader, iter(dataloader))
 

@@ -1,4 +1,4 @@
-"""One update of a run: left out, on all processes alike, when a loss or a gradient is not finite.
+"""One update of a run: gradients are clipped; it is left out, on all processes alike, when a loss or a gradient is not finite.
 
 The host reads one flag per step and waits for it. That costs little: a step that is logged, which by default is every
 step, reads its metrics anyhow.
@@ -14,6 +14,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.tensor import DTensor
+from torch.optim import Optimizer
 
 from fastvideo_core.callbacks.manager import CallbackManager
 from fastvideo_core.contracts.method import DistillMethod
@@ -24,11 +26,23 @@ from fastvideo_core.tracking.metrics import to_floats
 logger = logging.getLogger(__name__)
 
 
-class Updates:
-    """Makes the updates of a run, and knows which were left out.
+def clip_gradients(optimizer: Optimizer, max_norm: float) -> Tensor | None:
+    """Scales the optimizer's gradients so that their joint L2 norm is at most `max_norm`; 0 clips nothing.
 
-    Args:
-        max_skipped: how many in a row may be left out.
+    The norm before clipping, a 0-dim tensor on the device, or None when there are no gradients.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    if not parameters:
+        return None
+    norm = torch.nn.utils.clip_grad_norm_(parameters, max_norm if max_norm > 0 else float("inf"))
+    return norm.full_tensor() if isinstance(norm, DTensor) else norm
+
+
+class Updates:
+    """Makes the updates of a run, of which at most `max_skipped` in a row may be left out, and knows which were.
+
+    `failure` is why the run must end, None while it may go on. `request` is the highest that any process made, see `make`;
+    whoever acts on it clears it.
     """
 
     def __init__(self, max_skipped: int) -> None:
@@ -37,9 +51,7 @@ class Updates:
         self._total = 0
         self._unlogged = 0
         self.failure: NonFiniteError | None = None
-        """Why the run must end; None while it may go on."""
         self.request = 0
-        """The highest request that any process made; see `make`. Whoever acts on it clears it."""
 
     def make(
         self,
@@ -50,12 +62,10 @@ class Updates:
         metrics: Mapping[str, Any],
         request: int = 0,
     ) -> None:
-        """Steps what is due when all of `checked` are finite on all processes; else nothing changes. Collective.
+        """Steps what is due when all of `checked` (losses, gradient norms) are finite on all processes; else nothing changes.
 
-        Args:
-            checked: losses and gradient norms, any shapes.
-            metrics: the step's, to say what was not finite.
-            request: a small number that this process wants all to know, whatever becomes of the update.
+        `metrics` are the step's, to say what was not finite; `request` is a small number that this process wants all to know,
+        whatever becomes of the update. Collective.
         """
         skipped, highest = _agreed(checked, request)
         self.request = max(self.request, highest)
@@ -79,15 +89,12 @@ class Updates:
         logger.warning("step %d is skipped: %s (%d in a row, %d in all)", step, found, self._in_row, self._total)
         if self._in_row > self._max_skipped:
             in_row = f"; {self._in_row} steps in a row were skipped" if self._in_row > 1 else ""
-            self.failure = NonFiniteError(
-                Problem(
-                    found=f"{found}{in_row}",
-                    where=f"step {step}",
-                    allowed=f"training.max_skipped_steps is {self._max_skipped}",
-                    fix="resume from the last checkpoint, whose weights are good, with a lower learning rate; "
-                    "or look at the data of these steps",
-                )
+            allowed = f"training.max_skipped_steps is {self._max_skipped}"
+            fix = (
+                "resume from the last checkpoint, whose weights are good, with a lower learning rate; "
+                "or look at the data of these steps"
             )
+            self.failure = NonFiniteError(Problem(f"{found}{in_row}", f"step {step}", allowed, fix))
 
 
 def _agreed(checked: Sequence[Tensor], request: int) -> tuple[bool, int]:
