@@ -89,9 +89,9 @@ UPDATES_AND_LOOP: tuple[Mutation, ...] = (
     ),
     Mutation(
         "a role's own warm-up ignored",
-        f"{CORE}/optim/schedule.py",
-        'warmup=cfg.role_setting(role, "lr_warmup_steps")',
-        "warmup=cfg.training.lr_warmup_steps",
+        f"{CORE}/optim/optimizer.py",
+        'warmup: int = cfg.role_setting(role, "lr_warmup_steps")',
+        "warmup: int = cfg.training.lr_warmup_steps",
         (f"{UPDATES}::test_each_role_has_its_own_schedule_and_warm_up_in_its_own_updates",),
     ),
     Mutation(

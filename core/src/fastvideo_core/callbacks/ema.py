@@ -32,10 +32,6 @@ class _RoleAverage:
         self.names, self.parameters = list(parameters), list(parameters.values())
         self.shadows = [p.detach().to(torch.float32, copy=True) for p in self.parameters]
 
-    def restart(self) -> None:
-        for shadow, parameter in zip(self.shadows, self.parameters, strict=True):
-            shadow.copy_(parameter.detach())
-
     def update(self, decay: float) -> None:
         """shadow = decay * shadow + (1 - decay) * weight."""
         shadows = [_local(shadow) for shadow in self.shadows]
@@ -159,4 +155,5 @@ class EMACallback(Callback):
     def start_afresh(self) -> None:
         """The averages become the weights of this moment."""
         for average in self._averages.values():
-            average.restart()
+            for shadow, parameter in zip(average.shadows, average.parameters, strict=True):
+                shadow.copy_(parameter.detach())

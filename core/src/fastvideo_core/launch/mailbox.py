@@ -21,9 +21,7 @@ LAUNCHER = "FASTVIDEO_LAUNCHER"
 """The variable that tells processes the id of the one that started them, where that is our launcher."""
 
 _FAILED = "fastvideo-failed"
-
-_LAST_STEP = 120.0
-"""Seconds that a process without its launcher has for ending in order."""
+_LAST_STEP = 120.0  # seconds that a process without its launcher has for ending in order
 
 
 @dataclass(frozen=True)

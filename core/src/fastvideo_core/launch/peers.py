@@ -23,14 +23,10 @@ from fastvideo_core.launch.stdio import complain
 
 logger = logging.getLogger(__name__)
 
-_GRACE = 30.0
-"""Seconds that a process has for ending in order when another one is gone."""
-
+_GRACE = 30.0  # seconds that a process has for ending in order when another one is gone
+_CONNECT = 10.0  # seconds
 _NUMBER = struct.Struct("!i")
-_LEAVES = _NUMBER.pack(-1)
-"""What a process says that leaves in order; any other number is a rank that is gone."""
-
-_CONNECT = 10.0
+_LEAVES = _NUMBER.pack(-1)  # what a process says that leaves in order; any other number is a rank that is gone
 
 _peers: _Peers | None = None
 

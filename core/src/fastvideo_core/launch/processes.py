@@ -9,8 +9,8 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
@@ -26,7 +26,7 @@ from fastvideo_core.errors import Problem
 from fastvideo_core.launch.environment import complete_environment, launched_processes
 from fastvideo_core.launch.mailbox import LAUNCHER, RunError, end_with_launcher, ready_processes, reported_error
 from fastvideo_core.launch.peers import leave_peers, watch_peers
-from fastvideo_core.launch.signals import ENDED_AT_ONCE, SIGNALS, STOPPED_BY, heeded
+from fastvideo_core.launch.signals import ENDED_AT_ONCE, STOPPED_BY, handling
 from fastvideo_core.launch.stdio import complain
 
 _AGENT_PATIENCE = 25.0
@@ -60,7 +60,20 @@ def start_processes(count: int, arguments: Sequence[str]) -> int:
             monitor_interval=0.1,
             signals_to_handle="SIGQUIT",  # the others are handed on
         )
-        with _handing_on(folder, count) as received:
+        received: list[_Request] = []
+
+        def hand_on(number: int, frame: FrameType | None) -> None:
+            kind = signal.Signals(number)
+            processes = ready_processes(folder)
+            if kind is not signal.SIGUSR1:
+                received.append((kind, time.time()))
+                if len(processes) < count:  # not all are training yet: there is nothing to finish
+                    raise SignalException(f"received {kind.name}", kind)
+            for process in processes:
+                with suppress(ProcessLookupError):  # it has ended meanwhile
+                    os.kill(process, kind)
+
+        with handling(hand_on):
             try:
                 elastic_launch(config, sys.executable)("-m", "fastvideo_core", *arguments)
             except ChildFailedError as failed:
@@ -68,30 +81,6 @@ def start_processes(count: int, arguments: Sequence[str]) -> int:
             except SignalException as stopped:
                 return 128 + int(stopped.sigval)
         return 0
-
-
-@contextmanager
-def _handing_on(folder: Path, count: int) -> Iterator[list[_Request]]:
-    """Inside, signals go to the run's processes; gives the list of those that asked for an end."""
-    received: list[_Request] = []
-
-    def hand_on(number: int, frame: FrameType | None) -> None:
-        kind = signal.Signals(number)
-        processes = ready_processes(folder)
-        if kind is not signal.SIGUSR1:
-            received.append((kind, time.time()))
-            if len(processes) < count:  # not all are training yet: there is nothing to finish
-                raise SignalException(f"received {kind.name}", kind)
-        for process in processes:
-            with suppress(ProcessLookupError):  # it has ended meanwhile
-                os.kill(process, kind)
-
-    before = {number: signal.signal(number, hand_on) for number in heeded(*SIGNALS)}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _status(

@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from types import FrameType
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from fastvideo_core.launch.mailbox import has_ended_peer, has_own_launcher, register_ready
 from fastvideo_core.launch.peers import lost_peer
@@ -27,12 +28,19 @@ ENDED_AT_ONCE = "ended at once by a second SIGINT; --resume latest goes on from 
 STOPPED_BY = {INTERRUPT: signal.SIGINT, HANG_UP: signal.SIGHUP, TERMINATE: signal.SIGTERM}
 
 
-def heeded(*numbers: signal.Signals) -> list[signal.Signals]:
-    """Those of the signals that this process takes: not a SIGHUP that it was started to ignore."""
-    return [number for number in numbers if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN]
+@contextmanager
+def handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Inside, `handler` takes SIGNALS; not a SIGHUP that this process was started to ignore."""
+    heeded = [number for number in SIGNALS if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, handler) for number in heeded}
+    try:
+        yield
+    finally:
+        for number, previous in before.items():
+            signal.signal(number, previous)
 
 
-class RunSignals:
+class RunSignals(ExitStack):
     """Inside the context, signals become requests; outside of the main thread, where Python gives none, nothing happens.
 
     A thread reads every signal as it comes, also while the main thread waits inside a collective: it ends the process at
@@ -41,31 +49,20 @@ class RunSignals:
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self.request = 0
         self.begun = False
-        self._before: dict[int, Any] = {}
-        self._wakeup = -1
-        self._pipe: tuple[int, int] | None = None
 
     def __enter__(self) -> RunSignals:
-        if threading.current_thread() is not threading.main_thread():
-            return self
-        self._pipe = os.pipe()
-        os.set_blocking(self._pipe[1], False)
-        self._wakeup = signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
-        threading.Thread(target=self._watch, args=(self._pipe[0],), name="fastvideo-signals", daemon=True).start()
-        self._before = {number: signal.signal(number, self._take_note) for number in heeded(*SIGNALS)}
-        register_ready()
+        if threading.current_thread() is threading.main_thread():
+            reader, writer = os.pipe()
+            os.set_blocking(writer, False)
+            self.callback(os.close, writer)  # ends the thread
+            self.callback(signal.set_wakeup_fd, signal.set_wakeup_fd(writer, warn_on_full_buffer=False))
+            threading.Thread(target=self._watch, args=(reader,), name="fastvideo-signals", daemon=True).start()
+            self.enter_context(handling(self._take_note))
+            register_ready()
         return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._pipe is None:
-            return
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        signal.set_wakeup_fd(self._wakeup)
-        os.close(self._pipe[1])  # ends the thread
-        self._pipe = None
 
     def take(self) -> int:
         """The request, which is none from now on."""

@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 from contextlib import suppress
-from typing import TextIO
+from typing import TextIO, cast
 
 from fastvideo_core.errors.shown import printable
 
@@ -37,18 +37,15 @@ def complain(text: str) -> None:
 def drop_unwritten() -> None:
     """Gives up what was printed and cannot be written: Python would try once more at its end, and exit with 120."""
     for stream in (sys.stdout, sys.stderr):
-        if stream is None:  # it was closed when Python started
-            continue
         try:
-            stream.flush()
+            if stream is not None:  # it was closed when Python started
+                stream.flush()
         except FAILURES:
             _give_up(stream)
 
 
 def _give_up(stream: TextIO | None) -> None:
-    if stream is None:
-        return
-    with suppress(*FAILURES):  # no stream of the system's
+    with suppress(*FAILURES, AttributeError):  # None, or no stream of the system's
         nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, stream.fileno())
+        os.dup2(nowhere, cast(TextIO, stream).fileno())
         os.close(nowhere)

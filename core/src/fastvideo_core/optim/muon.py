@@ -13,11 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-"""Of the quintic whose repeated use brings all singular values near 1."""
-
-RMS = 0.2
-"""Root mean square of an AdamW update at learning rate 1; a matrix's update is scaled to it, so that one rate fits both."""
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic whose repeated use brings all singular values near 1
+RMS = 0.2  # of an AdamW update at learning rate 1; a matrix's update is scaled to it, so that one rate fits both
 
 
 class Muon(torch.optim.AdamW):

@@ -1,11 +1,13 @@
-"""The optimizer of a role's trainable parameters, with the role's own settings where it has any."""
+"""A role's optimizer and its learning-rate schedule, with the role's own settings where it has any."""
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
 
 from fastvideo_core.contracts.roles import RoleHandle
 from fastvideo_core.errors import ConfigError, Problem
@@ -54,3 +56,35 @@ def _matrices(handle: RoleHandle) -> list[nn.Parameter]:
         part for module in handle.modules.values() for part in module.modules() if type(part) in handle.block_classes
     ]
     return [p for block in blocks for p in block.parameters() if p.requires_grad and p.ndim == 2]
+
+
+def build_lr_scheduler(optimizer: torch.optim.Optimizer, cfg: RunConfig, role: str, *, num_updates: int) -> LambdaLR:
+    """The schedule of `role`; step it once per update of `optimizer`, which makes `num_updates` over the whole run.
+
+    Linear warm-up, whose first update has a rate above zero; then, with progress p in [0, 1]: constant 1; linear 1 - p;
+    polynomial (1 - p)^power; cosine (1 + cos(pi p)) / 2, or `lr_num_cycles` times the same; from 1 down to `min_lr_ratio`.
+    A method that updates a role every k-th iteration passes max_train_steps // k; warm-up is counted in the same unit.
+    """
+    training, floor = cfg.training, cfg.training.min_lr_ratio
+    schedule: str = cfg.role_setting(role, "lr_scheduler")
+    warmup: int = cfg.role_setting(role, "lr_warmup_steps")
+
+    def factor(update: int) -> float:
+        """Before update number `update`, from 0."""
+        if schedule != "constant" and update < warmup:
+            return (update + 1) / (warmup + 1)
+        if schedule in ("constant", "constant_with_warmup"):
+            return 1.0
+        progress = min(1.0, (update - warmup) / max(1, num_updates - warmup))
+        if schedule == "linear":
+            shape = 1 - progress
+        elif schedule == "polynomial":
+            shape = float((1 - progress) ** training.lr_power)
+        elif schedule == "cosine":
+            shape = 0.5 * (1 + math.cos(math.pi * progress))
+        else:  # cosine_with_restarts
+            cycle = (training.lr_num_cycles * progress) % 1.0
+            shape = 0.0 if progress >= 1 else 0.5 * (1 + math.cos(math.pi * cycle))
+        return floor + (1 - floor) * shape
+
+    return LambdaLR(optimizer, factor)

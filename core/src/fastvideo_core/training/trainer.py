@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, Protocol, runtime_checkable
 
@@ -172,17 +172,16 @@ class DistillTrainer:
     def _update(self, step: int, metrics: dict[str, Any], losses: list[Tensor], request: int) -> None:
         method, optimizers = self._method, self._method.get_optimizers(step)
         self._callbacks.hook.before_optimizer_step(method=method, step=step, optimizers=optimizers, metrics=metrics)
-        clipped = [clip_gradients(optimizer, method.max_grad_norm(optimizer)) for optimizer in optimizers]
-        norms = [norm for norm in clipped if norm is not None]
+        clipped = {optimizer: clip_gradients(optimizer, method.max_grad_norm(optimizer)) for optimizer in optimizers}
+        norms = {optimizer: norm for optimizer, norm in clipped.items() if norm is not None}
         if norms:
-            metrics["grad_norm"] = _joint(norms)
+            metrics["grad_norm"] = _joint(norms.values())
         for handle in method.bundle:
-            stepped = [n for o, n in zip(optimizers, clipped, strict=True) if o in handle.optimizers.values()]
-            if own := [norm for norm in stepped if norm is not None]:
+            if own := [norms[optimizer] for optimizer in handle.optimizers.values() if optimizer in norms]:
                 metrics[f"grad_norm/{handle.name}"] = _joint(own)
         metrics.update(method.learning_rates())
         self._timer.start()
-        self._updates.make(method, self._callbacks, step, [*losses, *norms], metrics, request)
+        self._updates.make(method, self._callbacks, step, [*losses, *norms.values()], metrics, request)
         self._timer.stop("optimizer")
         method.optimizers_zero_grad(step)
 
@@ -209,8 +208,7 @@ class DistillTrainer:
         if manager is not None:
             manager.poll()
             if ends or is_last or updates.request == SAVE or manager.is_due(step):
-                with self._progress.aside(CHECKPOINT):
-                    _save_now(manager, step, updates.failure, waits=ends)
+                self._write_checkpoint(manager, step, updates.failure, waits=ends)
         if updates.request == SAVE:
             updates.request = 0
         if updates.failure is not None:
@@ -219,14 +217,27 @@ class DistillTrainer:
             saved = f", and saved as checkpoint-{step:06d}; --resume latest goes on" if manager is not None else ""
             raise RunStopped(f"stopped by {signal.name} after step {step}{saved}", 128 + signal)
 
+    def _write_checkpoint(
+        self, manager: CheckpointManager, step: int, failure: FastVideoError | None, *, waits: bool
+    ) -> None:
+        """Saves, and `waits` until it is written; the error tells of the run's own failure too."""
+        try:
+            with self._progress.aside(CHECKPOINT):
+                manager.save(step)
+                if waits:
+                    manager.finish()
+        except CheckpointWriteError as error:
+            if failure is None:
+                raise
+            raise type(failure)([*failure.problems, *error.problems]) from error
+
     def _validate(self, validations: Validations, step: int, *, is_last: bool) -> None:
         """When no one waits for the run's end; whatever becomes of it, no step is lost."""
         manager = self._manager
         if self._updates.request in STOPPED_BY:
             return
         if manager is not None and validations.may_part:
-            with self._progress.aside(CHECKPOINT):
-                _save_now(manager, step, None, waits=False)
+            self._write_checkpoint(manager, step, None, waits=False)
         with self._progress.aside(VALIDATION):
             left = validations.run(step)
         if left is None:
@@ -236,16 +247,17 @@ class DistillTrainer:
             self._save(step, is_last=is_last)
         elif failure := validations.failure(left):
             if manager is not None:
-                _save_now(manager, step, failure, waits=True)
+                self._write_checkpoint(manager, step, failure, waits=True)
                 saved = f"the run ends for that; its state after step {step} is saved"
                 where = str(checkpoint_path(manager.output_dir, step))
                 failure = ValidationError([*failure.problems, Problem(saved, where, fix="--resume latest goes on")])
             raise failure from left.__cause__
 
 
-def _joint(norms: Sequence[Tensor]) -> Tensor:
+def _joint(norms: Iterable[Tensor]) -> Tensor:
     """The norm of everything that each of `norms` is the norm of a part of."""
-    return norms[0] if len(norms) == 1 else torch.stack(list(norms)).square().sum().sqrt()
+    first, *others = norms
+    return torch.stack([first, *others]).square().sum().sqrt() if others else first
 
 
 def endless(dataloader: Iterable[Any]) -> Iterator[Any]:
@@ -265,15 +277,3 @@ def _start_over(dataloader: Iterable[Any], iterator: Iterator[Any]) -> Iterator[
         if empty:
             raise ValueError(f"{type(dataloader).__name__} gave no batch")
         iterator = iter(dataloader)
-
-
-def _save_now(manager: CheckpointManager, step: int, failure: FastVideoError | None, *, waits: bool) -> None:
-    """Saves, and `waits` until it is written; the error tells of the run's own failure too."""
-    try:
-        manager.save(step)
-        if waits:
-            manager.finish()
-    except CheckpointWriteError as error:
-        if failure is None:
-            raise
-        raise type(failure)([*failure.problems, *error.problems]) from error

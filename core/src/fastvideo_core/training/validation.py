@@ -67,9 +67,7 @@ class _PromptLeft(ValidationLeft):
 class Validations(SamplingWatch):
     """Runs the validations of a training, and is the watch of a validator that takes one. Making one is collective.
 
-    Args:
-        requested: gives the request that this process has had and not acted on.
-        progress: shows where the sampling stands.
+    `requested` gives the request that this process has had and not acted on; `progress` shows where the sampling stands.
     """
 
     def __init__(
@@ -103,8 +101,7 @@ class Validations(SamplingWatch):
     def run(self, step: int) -> ValidationLeft | None:
         """Validates, with all processes; why that was left before its end, unless it was not.
 
-        Raises:
-            FastVideoError: the processes can do nothing together any more.
+        Raises FastVideoError when the processes can do nothing together any more.
         """
         self._sampling = Sampling(step, self._args.max_train_steps)
         self._level: object = None  # the last call's timestep
@@ -165,9 +162,8 @@ class Validations(SamplingWatch):
                 yield
             except Exception as error:
                 self._fail(PROMPT_FAILED, error, prompt.where or f"validation prompt {number} of {count}")
-            else:
-                self._agree(0)
-                self._videos += 1
+            self._agree(0)
+            self._videos += 1
         except _PromptLeft as left:
             self._kept += left.problems
 
@@ -192,8 +188,7 @@ class Validations(SamplingWatch):
                 yield
             except Exception as error:
                 self._fail(FAILED, error, "validation")
-            else:
-                self._agree(0)
+            self._agree(0)
 
     def _reshard(self) -> None:
         """After `FAILED_INSIDE`: parameters are shards again, so that they can be saved."""
@@ -232,11 +227,9 @@ class Validations(SamplingWatch):
         raise AssertionError("a failure is known to all")
 
     def _agree(self, code: int, problems: tuple[Problem, ...] = ()) -> None:
-        """Tells the other processes `code`, or what this one is asked for.
+        """Tells the other processes `code`, or what this one is asked for; raises ValidationLeft when one of them is to leave.
 
-        Raises:
-            ValidationLeft: one of them is to leave, so that all do.
-            TimeoutError: with `code`, the others do not answer.
+        Raises TimeoutError, with `code`, when the others do not answer.
         """
         codes = self._crew.tell(code or self._requested(), patience=_PATIENCE if code else None)
         highest = max(codes)
