@@ -60,7 +60,7 @@ UPDATES_AND_LOOP: tuple[Mutation, ...] = (
     Mutation(
         "average moved on the critic's iterations as well",
         f"{CORE}/callbacks/ema.py",
-        "if average.stepped_by(optimizers):",
+        "if not set(optimizers).isdisjoint(average.handle.optimizers.values()):",
         "if True:",
         (
             f"{EMA}::test_iterations_that_only_step_the_critic_leave_the_average_alone",

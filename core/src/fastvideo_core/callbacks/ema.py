@@ -18,8 +18,7 @@ from fastvideo_core.contracts.roles import RoleHandle
 from fastvideo_core.errors import CheckpointError, ConfigError, Problem
 from fastvideo_core.weights.parameter_names import trainable_by_name
 
-ByName = dict[str, dict[str, Tensor]]
-"""Module -> parameter name -> tensor."""
+ByName = dict[str, dict[str, Tensor]]  # module -> parameter name -> tensor
 
 
 class _RoleAverage:
@@ -37,9 +36,6 @@ class _RoleAverage:
         shadows = [_local(shadow) for shadow in self.shadows]
         weights = [_local(p.detach()).to(torch.float32) for p in self.parameters]
         torch._foreach_lerp_(shadows, weights, 1 - decay)
-
-    def stepped_by(self, optimizers: Sequence[Optimizer]) -> bool:
-        return any(own is stepped for own in self.handle.optimizers.values() for stepped in optimizers)
 
     def state(self) -> ByName:
         state: ByName = {}
@@ -109,7 +105,7 @@ class EMACallback(Callback):
                 self._started = True
             return
         for average in self._averages.values():
-            if average.stepped_by(optimizers):
+            if not set(optimizers).isdisjoint(average.handle.optimizers.values()):
                 average.update(self._decay)
 
     @hookimpl

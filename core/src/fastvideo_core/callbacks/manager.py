@@ -38,8 +38,6 @@ class CallbackManager:
         PluginError: a hook does not exist, takes arguments that do not exist, or lacks `@hookimpl`.
     """
 
-    hook: RunHooks
-
     def __init__(self, callbacks: Mapping[str, Callback], waived: Collection[str] = ()) -> None:
         problems = [problem for name, callback in callbacks.items() for problem in _problems(name, callback)]
         if problems:
@@ -54,8 +52,11 @@ class CallbackManager:
                 plugins.register(_Guarded(name, callbacks[name]), name)
             plugins.check_pending()
         except pluggy.PluginValidationError as error:
-            raise PluginError(_refused(error)) from error
-        self.hook = cast(RunHooks, plugins.hook)
+            guarded = cast(_Guarded, error.plugin)
+            unknown = [name for name in vars(guarded) if name not in (*HOOKS, "callback_name")]
+            fix = did_you_mean(unknown[0], HOOKS) if unknown else ""
+            raise PluginError(Problem(str(error), f"callback {guarded!r}", ", ".join(HOOKS), fix)) from error
+        self.hook: RunHooks = cast(RunHooks, plugins.hook)
 
     def state_dict(self) -> dict[str, dict[str, Any]]:
         """The state of every callback that has one, by its name."""
@@ -115,14 +116,6 @@ def _marked(callback: Callback) -> list[str]:
     """The methods that have `@hookimpl`."""
     kind = type(callback)
     return [attribute for attribute in dir(kind) if hasattr(inspect.getattr_static(kind, attribute), _MARK)]
-
-
-def _refused(error: pluggy.PluginValidationError) -> Problem:
-    """What pluggy has against a callback's hooks."""
-    guarded = cast(_Guarded, error.plugin)
-    unknown = [name for name in vars(guarded) if name not in (*HOOKS, "callback_name")]
-    fix = did_you_mean(unknown[0], HOOKS) if unknown else ""
-    return Problem(str(error), f"callback {guarded!r}", allowed=", ".join(HOOKS), fix=fix)
 
 
 def _guard(name: str, hook: str, implementation: Callable[..., Any]) -> Callable[..., Any]:

@@ -6,8 +6,8 @@ import os
 
 from fastvideo_core.errors import ConfigError, Problem
 
+# torch's variables, and those of Slurm that say the same
 _OF_SLURM = {"RANK": "SLURM_PROCID", "WORLD_SIZE": "SLURM_STEP_NUM_TASKS", "LOCAL_RANK": "SLURM_LOCALID"}
-"""torch's variables, and those of Slurm that say the same."""
 
 
 def launched_processes() -> int | None:

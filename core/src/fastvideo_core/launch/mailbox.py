@@ -68,7 +68,12 @@ def ready_processes(folder: Path) -> list[int]:
 def has_ended_peer() -> bool:
     """Whether a process of this launch that took signals is gone."""
     folder = _folder()
-    return folder is not None and any(_is_gone(pid) for pid in ready_processes(folder))
+    try:
+        for pid in ready_processes(folder) if folder is not None else ():
+            os.kill(pid, 0)
+    except OSError:  # or the id has become another user's
+        return True
+    return False
 
 
 def report_error(text: str, status: int, started: float) -> bool:
@@ -116,11 +121,3 @@ def _error_note() -> Path | None:
         parts = (os.environ.get(f"SLURM_{name}", "0") for name in ("JOB_ID", "STEP_ID", "RESTART_COUNT"))
         return Path(tempfile.gettempdir()) / "-".join([_FAILED, str(os.getuid()), *parts])
     return None
-
-
-def _is_gone(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except OSError:  # or it has become another user's
-        return True
-    return False

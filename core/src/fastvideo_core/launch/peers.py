@@ -34,22 +34,16 @@ _peers: _Peers | None = None
 def watch_peers() -> None:
     """From now on this process knows of peers that are gone, and ends when it has waited for one in vain. Collective."""
     global _peers
-    if (
-        context.world_size() > 1 and "TORCHELASTIC_RUN_ID" not in os.environ
-    ):  # torch's launcher, ours too, notices itself
+    if context.world_size() > 1 and "TORCHELASTIC_RUN_ID" not in os.environ:  # torch's launcher, and ours, notice it
         _peers = _Peers()
 
 
 def lost_peer(wait: float = 0.0) -> Problem | None:
     """A process of the run that is gone, if one is known to be, or is found to be within so many seconds."""
-    if _peers is not None:
-        _peers.known.wait(wait)
-    if _peers is None or _peers.lost is None:
+    if _peers is None:
         return None
-    return Problem(
-        found=f"process {_peers.lost} of {context.world_size()} is gone: it failed or was killed, or its machine was lost",
-        fix="see what it said; --resume latest goes on from the last checkpoint, if there is one",
-    )
+    _peers.known.wait(wait)
+    return _peers.lost
 
 
 def leave_peers() -> None:
@@ -61,14 +55,11 @@ def leave_peers() -> None:
 
 
 class _Peers:
-    """Connections between the main process and each other one, and a thread that watches them; making one is collective.
-
-    `lost` is the rank that is gone, once that is `known`.
-    """
+    """Connections between the main process and each other one, and a thread that watches them; making one is collective."""
 
     def __init__(self) -> None:
         self.known = threading.Event()
-        self.lost: int | None = None
+        self.lost: Problem | None = None
         self._connections: dict[socket.socket, int] = {}
         listener = _listener() if context.is_main_process() else None
         port = listener.getsockname()[1] if listener is not None else 0
@@ -108,10 +99,13 @@ class _Peers:
         if lost is None:
             return
         self.tell(_NUMBER.pack(lost))
-        self.lost = lost
+        self.lost = Problem(
+            found=f"process {lost} of {context.world_size()} is gone: it failed or was killed, or its machine was lost",
+            fix="see what it said; --resume latest goes on from the last checkpoint, if there is one",
+        )
         self.known.set()
         time.sleep(_GRACE)
-        complain(f"error: {lost_peer()}")
+        complain(f"error: {self.lost}")
         os._exit(1)
 
     def _accept(self, listener: socket.socket) -> socket.socket | None:

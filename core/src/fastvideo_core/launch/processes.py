@@ -29,11 +29,8 @@ from fastvideo_core.launch.peers import leave_peers, watch_peers
 from fastvideo_core.launch.signals import ENDED_AT_ONCE, STOPPED_BY, handling
 from fastvideo_core.launch.stdio import complain
 
-_AGENT_PATIENCE = 25.0
-"""Seconds below those that torch's launcher waits before it kills processes that do not end with the first one."""
-
-_Request = tuple[signal.Signals, float]
-"""A signal that asked for an end, and when it came, in seconds since the epoch."""
+_AGENT_PATIENCE = 25.0  # seconds: less than torch's launcher waits before it kills who does not end with the first one
+_Request = tuple[signal.Signals, float]  # what asked for an end, and when it came, in seconds since the epoch
 
 
 def start_processes(count: int, arguments: Sequence[str]) -> int:
@@ -126,10 +123,7 @@ def _killed(rank: int, count: int, failure: ProcessFailure) -> Problem:
 
 
 def join_process_group() -> None:
-    """Makes this process one of the run's when a launcher started it; nothing to do alone.
-
-    Raises ConfigError where nothing says where the processes meet, or this one has no GPU.
-    """
+    """Makes this process one of the run's, if a launcher started it; raises ConfigError where that did not say enough."""
     if dist.is_initialized() or launched_processes() is None:
         return
     complete_environment()

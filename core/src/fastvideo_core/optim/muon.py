@@ -22,24 +22,16 @@ class Muon(torch.optim.AdamW):
 
     A matrix W [m, n] with gradient G moves by -lr (0.2 sqrt(max(m, n)) O + weight_decay W), where O is the orthogonal factor of
     G + momentum (B - G), B being the running mean of gradients. Matrices are whole: shards of one have no orthogonal factor of
-    their own. `betas` and `eps` are AdamW's alone, the decoupled `weight_decay` is both's.
+    their own. `adamw` is what AdamW takes; `lr` and the decoupled `weight_decay` are the matrices' too.
     """
 
     def __init__(
-        self,
-        matrices: Sequence[nn.Parameter],
-        others: Sequence[nn.Parameter],
-        *,
-        lr: float,
-        betas: tuple[float, float],
-        eps: float,
-        weight_decay: float,
-        momentum: float = 0.95,
+        self, matrices: Sequence[nn.Parameter], others: Sequence[nn.Parameter], *, momentum: float = 0.95, **adamw: Any
     ) -> None:
         groups: list[dict[str, Any]] = [{"params": list(matrices), "momentum": momentum}]
         if others:
             groups.append({"params": list(others)})
-        super().__init__(groups, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
+        super().__init__(groups, **adamw)
 
     # "override": the base returns a closure's loss; this one takes none, and has nothing to return.
     @torch.no_grad()

@@ -52,9 +52,8 @@ def build_optimizer(
 
 def _matrices(handle: RoleHandle) -> list[nn.Parameter]:
     """The trained matrices of the role's blocks; what embeds and projects around them is not Muon's."""
-    blocks = [
-        part for module in handle.modules.values() for part in module.modules() if type(part) in handle.block_classes
-    ]
+    parts = (part for module in handle.modules.values() for part in module.modules())
+    blocks = (part for part in parts if type(part) in handle.block_classes)
     return [p for block in blocks for p in block.parameters() if p.requires_grad and p.ndim == 2]
 
 

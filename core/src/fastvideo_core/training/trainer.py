@@ -6,7 +6,7 @@ import logging
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,15 +32,6 @@ from fastvideo_core.training.updates import Updates, clip_gradients
 from fastvideo_core.training.validation import ValidationError, Validations
 
 logger = logging.getLogger(__name__)
-
-
-@runtime_checkable
-class CountsSkippedRows(Protocol):
-    """A dataloader that goes on when a row cannot be read."""
-
-    def take_skipped_rows(self) -> int | None:
-        """Rows replaced in the batches that were handed out since the last time; None when it never replaces any."""
-        ...
 
 
 ON_ALL_PROCESSES = (RunStopped, NonFiniteError, CheckpointWriteError, ValidationError)
@@ -125,7 +116,7 @@ class DistillTrainer:
                     if last or step % args.logging_steps == 0:
                         self._log(step, metrics)
                     self._save(step, is_last=last)
-                    if validations is not None and validations.is_due(step):
+                    if validations is not None and step % args.validation_steps == 0:
                         self._validate(validations, step, is_last=last)
                     if last:
                         break
@@ -189,9 +180,9 @@ class DistillTrainer:
         """The last step's metrics; those that only earlier ones since the last log made are the mean over these."""
         means, self._unlogged = self._unlogged.result(), MetricMeans()
         metrics = {**means, **metrics, "skipped_steps": self._updates.take_skipped()}
-        loader = self._dataloader
-        rows = loader.take_skipped_rows() if isinstance(loader, CountsSkippedRows) else None
-        if rows is not None:  # over all processes: a tensor is logged as the mean over them
+        # A dataloader that goes on when a row cannot be read counts those it replaced since the last time.
+        take_skipped_rows = getattr(self._dataloader, "take_skipped_rows", lambda: None)
+        if (rows := take_skipped_rows()) is not None:  # over all processes: a tensor is logged as the mean over them
             metrics["skipped_rows"] = torch.tensor(float(rows * Mesh.of(self.training_args).data_size))
         steps = step - self._logged_step
         seconds = {f"seconds/{name}": value / steps for name, value in self._timer.take().items()}
@@ -261,10 +252,7 @@ def _joint(norms: Iterable[Tensor]) -> Tensor:
 
 
 def endless(dataloader: Iterable[Any]) -> Iterator[Any]:
-    """The batches of a dataloader, starting over when it ends; its first iterator is made at once.
-
-    Raises ValueError when the dataloader gives no batch at all.
-    """
+    """The batches of a dataloader, again and again; ValueError when it gives none. Its first iterator is made at once."""
     return _start_over(dataloader, iter(dataloader))
 
 

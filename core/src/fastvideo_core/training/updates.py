@@ -47,9 +47,7 @@ class Updates:
 
     def __init__(self, max_skipped: int) -> None:
         self._max_skipped = max_skipped
-        self._in_row = 0
-        self._total = 0
-        self._unlogged = 0
+        self._in_row = self._total = self._unlogged = 0
         self.failure: NonFiniteError | None = None
         self.request = 0
 

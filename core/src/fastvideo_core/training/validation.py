@@ -31,15 +31,14 @@ from fastvideo_core.tracking.progress import Progress
 
 logger = logging.getLogger(__name__)
 
-PROMPT_FAILED, FAILED, FAILED_INSIDE = 11, 12, 13
+PROMPT_FAILED, FAILED, FAILED_INSIDE, FAILED_APART = 11, 12, 13, 14
 """What a process tells the others besides requests, and above them: a prompt failed; all of the validation; a network that
-is sharded, in its call, so that the processes' gathering of weights is in disorder."""
+is sharded, in its call, so that the processes' gathering of weights is in disorder. The last is told to nobody: processes
+failed that the others wait for, and they do nothing together any more."""
 
-FAILED_APART = 14
-"""Why a validation is left when processes failed that the others wait for: they do nothing together any more."""
-
-_PATIENCE = 120.0
-"""Seconds that a process that failed waits for the others, which may be decoding or writing a video, to hear of it."""
+_PATIENCE = (
+    120.0  # seconds that a process that failed waits for the others, which may be writing a video, to hear of it
+)
 
 
 class ValidationError(FastVideoError):
@@ -88,10 +87,6 @@ class Validations(SamplingWatch):
         self._went_well = False
 
     # --- what the trainer asks for ----------------------------------------------------------------------------------------
-
-    def is_due(self, step: int) -> bool:
-        """Whether the run validates after `step`."""
-        return step % self._args.validation_steps == 0
 
     @property
     def may_part(self) -> bool:
