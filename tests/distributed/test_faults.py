@@ -62,7 +62,7 @@ def hang(rank):
     """Leaves a file when it begins to hang, and another one when it has heard of a first interrupt."""
     open(f"hangs-{rank}", "w").close()
     signals = signal.getsignal(signal.SIGINT).__self__
-    while not signals._request:
+    while not signals.request:
         time.sleep(0.01)
     open(f"heard-{rank}", "w").close()
     time.sleep(1000)
