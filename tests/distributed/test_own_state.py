@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from fastvideo_core.errors import CheckpointError
+from fastvideo_core.errors import UserError
 from fastvideo_testing.ranks import run_ranks
 from tests.distributed import own_state
 
@@ -66,7 +66,7 @@ def test_what_is_the_same_on_all_processes_has_no_files_of_its_own(first):
 def test_a_dataloader_of_each_processes_own_state_is_not_for_another_number_of_them(first, tmp_path):
     out, _ = first
     resumed = own_state.built(tmp_path / "one", WHOLE + 1, resume_from_checkpoint=str(out))
-    with pytest.raises(CheckpointError) as raised:
+    with pytest.raises(UserError) as raised:
         resumed.train()
     text = str(raised.value)
     assert "its dataloader had a state of its own on each of 2 processes; this run has 1" in text
@@ -102,7 +102,7 @@ def test_a_damaged_file_of_one_process_is_an_error_that_names_it(first, tmp_path
     else:
         path.write_bytes(b"\xff" * path.stat().st_size)
     resumed_with = {"resume_from_checkpoint": str(folder)}
-    with pytest.raises(CheckpointError, match=r"own/rank-00000\.safetensors"):
+    with pytest.raises(UserError, match=r"own/rank-00000\.safetensors"):
         own_state.built(tmp_path / "run", WHOLE + 1, **resumed_with).train()
 
 
