@@ -9,6 +9,7 @@ from fastvideo_core.cli import options
 from fastvideo_core.launch.stdio import say
 
 if TYPE_CHECKING:  # torch and pydantic are imported when a run is looked at, not to show help
+    from fastvideo_core.config.run import RunConfig
     from fastvideo_core.dispatch.run import Run
     from fastvideo_core.registry.registry import PluginRegistry
 
@@ -29,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
     resolved, found = examine(cfg, registry, starts=False)
     if resolved is None:
         raise ConfigError(found.problems)
-    roles = _roles(resolved)
+    roles = _roles(resolved, cfg)
     if problems := resume_problems(resolved):
         raise ConfigError(problems)
     passed_over = [] if resolved.resumed is None else resolved.resumed.notes()
@@ -45,10 +46,13 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _roles(run: Run) -> list[str]:
+def _roles(run: Run, typed: RunConfig) -> list[str]:
+    """The roles, with their paths as they are typed."""
+    from fastvideo_core.dispatch.role_weights import role_source
+
     lines = []
-    for name, source in run.sources.items():
-        text = f"role {name}: {'trained' if run.cfg.roles[name].trainable else 'frozen'}, {source}"
+    for name, role in typed.roles.items():
+        text = f"role {name}: {'trained' if role.trainable else 'frozen'}, {role_source(name, role)}"
         if (outline := run.outline(name)) is not None:
             parameters = sum(parameter.numel() for _, parameter in outline.handle.named_parameters())
             text += f", {parameters / 1e6:,.2f} M parameters"
