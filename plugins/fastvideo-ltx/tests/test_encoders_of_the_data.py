@@ -131,7 +131,7 @@ def mixed_data(tiny_ltx2) -> None:
 def test_a_run_on_video_alone_takes_clips_with_sound_and_without(tiny_ltx2, mixed_data, capsys):
     run = write_run(tiny_ltx2, streams=["video"])
     assert main(["check", run]) == 0
-    assert "2 samples in data (vae_latent, text_embedding)" in capsys.readouterr().out
+    assert "2 samples in data (text_embedding, vae_latent)" in capsys.readouterr().out
     assert main([run]) == 0
 
 
