@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from trainer import LATENT, SEED, SIZES, TEXT, TEXT_LENGTH, write_data
 
 from fastvideo_core.contracts.roles import RoleHandle
-from fastvideo_core.dispatch.load import load_run_config
+from fastvideo_core.dispatch.load_run_config import load_run_config
 from fastvideo_core.dispatch.runtime import DistillRuntime, build_runtime_from_config
 from fastvideo_core.registry import PluginRegistry
 from fastvideo_core.training.trainer import DistillTrainer

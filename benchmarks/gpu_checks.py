@@ -131,7 +131,7 @@ def skipped(runs: Runs, variant: Variant) -> str:
 @named("estimate", "the memory that `check` foretells, against the peak of the allocator")
 def estimate(runs: Runs, variant: Variant) -> str:
     from fastvideo_core.dispatch.examine import examine
-    from fastvideo_core.dispatch.load import load_run_config
+    from fastvideo_core.dispatch.load_run_config import load_run_config
     from fastvideo_core.dispatch.memory_estimate import estimate_run
     from fastvideo_core.registry import PluginRegistry
 

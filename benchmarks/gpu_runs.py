@@ -14,7 +14,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from fastvideo_core.dispatch.load import load_run_config
+from fastvideo_core.dispatch.load_run_config import load_run_config
 from fastvideo_core.dispatch.runtime import DistillRuntime, build_runtime_from_config
 from fastvideo_core.registry import PluginRegistry
 from fastvideo_core.training.trainer import DistillTrainer

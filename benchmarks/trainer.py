@@ -26,7 +26,7 @@ from diffusers import WanTransformer3DModel
 from torch import Tensor
 
 from fastvideo_core.contracts.rng import RandomStreams
-from fastvideo_core.dispatch.load import load_run_config
+from fastvideo_core.dispatch.load_run_config import load_run_config
 from fastvideo_core.dispatch.runtime import DistillRuntime, build_runtime_from_config
 from fastvideo_core.registry import PluginRegistry
 from fastvideo_core.training.trainer import DistillTrainer

@@ -12,7 +12,7 @@ import torch
 
 from fastvideo_core.cli.main import main
 from fastvideo_core.config.run import RunConfig
-from fastvideo_core.dispatch.load import load_run_config
+from fastvideo_core.dispatch.load_run_config import load_run_config
 from fastvideo_core.registry import PluginRegistry
 from fastvideo_data.schema import encode_tensor
 from tests.conftest import TEXT_DIM, write_run

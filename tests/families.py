@@ -13,7 +13,7 @@ import torch
 from fastvideo_core.contracts.family import open_family
 from fastvideo_core.registry import PluginRegistry
 from fastvideo_data.encoder import AudioEncoder
-from fastvideo_testing.families import Clip, encode_clips, write_clips
+from fastvideo_testing.prepared_family import Clip, encode_clips, write_clips
 
 KINDS: Mapping[str, tuple[Mapping[str, Any], ...]] = {"ltx": ({"generation": 1}, {"generation": 2})}
 """Options of `tiny` for families of which it makes several kinds; of the others there is one."""

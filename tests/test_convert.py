@@ -13,7 +13,7 @@ import yaml
 
 from fastvideo_core.cli.main import main
 from fastvideo_core.config.document import Document, dump_yaml, parse_document, read_document
-from fastvideo_core.dispatch.load import load_run_config
+from fastvideo_core.dispatch.load_run_config import load_run_config
 from fastvideo_core.errors import ConfigError
 from fastvideo_core.registry import PluginRegistry
 from fastvideo_tools.convert.fastvideo import Conversion, convert

@@ -14,12 +14,12 @@ import pytest
 import yaml
 
 from fastvideo_core.cli.main import main
-from fastvideo_core.dispatch.load import load_run_config
+from fastvideo_core.dispatch.load_run_config import load_run_config
 from fastvideo_core.registry import PluginRegistry
 from fastvideo_core.registry.registration import isolated_registrations
 from fastvideo_data.video_files import write_video
 from fastvideo_dmd2.config import DMD2Config
-from fastvideo_testing.fake_distributions import install
+from fastvideo_testing.fake_packages import install
 from fastvideo_testing.runs import build_run, toy_family
 
 ROOT = Path(__file__).parents[1]

@@ -16,7 +16,7 @@ from diffusers import DiffusionPipeline
 from fastvideo_core.checkpoint.weights import describe, read_role_weights
 from fastvideo_core.cli.main import main
 from fastvideo_core.config.run import RoleConfig
-from fastvideo_core.contracts.roles import RoleHandle, is_adapter
+from fastvideo_core.contracts.roles import RoleHandle, is_lora_parameter
 from fastvideo_core.dispatch.role_weights import load_role, role_source
 from tests.conftest import write_run
 from tests.families import ALL_KINDS, TinyFamily, tiny_family
@@ -101,7 +101,7 @@ def test_a_checkpoint_holds_adapters_and_their_averages_alone(trained):
     assert describe(trained.checkpoint).ema_roles == ("student",)
     raw, ema = (read_role_weights(trained.checkpoint, "student", ema=ema)["transformer"] for ema in (False, True))
     assert raw.keys() == ema.keys()
-    assert all(is_adapter(name) for name in raw)
+    assert all(is_lora_parameter(name) for name in raw)
     assert any(not torch.equal(raw[name], ema[name]) for name in raw)
     assert {name.partition(".lora_")[0].rpartition(".")[2] for name in raw} == {"to_q", "2"}
 

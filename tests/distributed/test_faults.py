@@ -25,12 +25,12 @@ pytestmark = [pytest.mark.slow, pytest.mark.distributed]
 PLUGIN = '''
 import errno, os, signal, threading, time
 import torch
-from fastvideo_data import sampling_validator
+from fastvideo_data import video_validator as sampling_validator
 from fastvideo_core.checkpoint import manager
 from fastvideo_core.launch import peers
 from fastvideo_core.contracts.validator import ValidationPrompt
 from fastvideo_core.contracts.validator import SampledVideo
-from fastvideo_data.sampling_validator import SamplingValidator
+from fastvideo_data.video_validator import SamplingValidator
 from fastvideo_core.errors import DataError
 from fastvideo_core import Callback, PluginConfig, hookimpl, register_callback, register_model
 from fastvideo_testing.toy import ToyConfig, build_toy_components

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fastvideo_core.contracts.roles import is_adapter
+from fastvideo_core.contracts.roles import is_lora_parameter
 from fastvideo_core.weights.parameter_names import base_name
 from tests.distributed.ranks import run_workers
 
@@ -115,10 +115,10 @@ def test_gathering_in_bfloat16_trains_as_autocast_does(trained):
 @pytest.mark.parametrize("world_size", [1, 2])
 def test_adapters_train_and_base_weights_stay_bit_identical(trained, world_size):
     seen = trained[world_size]["lora"]
-    assert seen["requires_grad"] == {name for name in seen["start"] if is_adapter(name)}
+    assert seen["requires_grad"] == {name for name in seen["start"] if is_lora_parameter(name)}
     changed = {name for name, value in seen["start"].items() if not torch.equal(value, seen["trained"][name])}
     assert changed == seen["requires_grad"]
-    base = {base_name(name): value for name, value in seen["trained"].items() if not is_adapter(name)}
+    base = {base_name(name): value for name, value in seen["trained"].items() if not is_lora_parameter(name)}
     original = {name: value for name, value in trained[1]["dmd2"]["start"].items() if name.startswith("student.")}
     assert base.keys() == original.keys()
     assert [name for name in base if not torch.equal(base[name], original[name])] == []

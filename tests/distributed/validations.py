@@ -15,7 +15,7 @@ from fastvideo_core.contracts.validator import SampledVideo, ValidationPrompt, V
 from fastvideo_core.distributed import context
 from fastvideo_core.errors import FastVideoError
 from fastvideo_core.training import validation
-from fastvideo_data.sampling_validator import SamplingValidator
+from fastvideo_data.video_validator import SamplingValidator
 from fastvideo_testing.runs import build_run, toy_family
 from tests.distributed.workers import own_folder
 

@@ -77,7 +77,7 @@ def metrics_of(folder: Path) -> list[dict[str, float]]:
 
 def test_core_s_own_spec_and_configuration_import_no_torch() -> None:
     code = (
-        "import sys, fastvideo_core.callbacks.plugins as p, fastvideo_core.callbacks.config; "
+        "import sys, fastvideo_core.callbacks.plugin as p, fastvideo_core.callbacks.config; "
         "assert 'torch' not in sys.modules; print(p.EMA.name)"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

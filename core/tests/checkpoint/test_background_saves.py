@@ -17,8 +17,8 @@ from fastvideo_core.callbacks.base import Callback
 from fastvideo_core.callbacks.hooks import hookimpl
 from fastvideo_core.checkpoint import manager as manager_module
 from fastvideo_core.checkpoint import storage
-from fastvideo_core.checkpoint.choice import choose
 from fastvideo_core.checkpoint.manager import CheckpointManager
+from fastvideo_core.checkpoint.resume_choice import choose
 from fastvideo_core.checkpoint.storage import CheckpointWriteError
 from fastvideo_core.config import PluginConfig
 from fastvideo_testing.waiting import LIMIT, wait_until

@@ -7,7 +7,7 @@ from torch.optim.lr_scheduler import ExponentialLR, LambdaLR
 
 from fastvideo_core.callbacks.config import EMAConfig
 from fastvideo_core.callbacks.ema import EMACallback
-from fastvideo_core.checkpoint.choice import choose
+from fastvideo_core.checkpoint.resume_choice import choose
 from fastvideo_core.checkpoint.storage import read_document
 from fastvideo_core.checkpoint.weights import describe, read_role_weights
 from fastvideo_core.errors import CheckpointError

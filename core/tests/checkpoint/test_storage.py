@@ -16,8 +16,8 @@ from fastvideo_core.callbacks.base import Callback
 from fastvideo_core.callbacks.hooks import hookimpl
 from fastvideo_core.checkpoint import manager as manager_module
 from fastvideo_core.checkpoint import storage
-from fastvideo_core.checkpoint.choice import choose, damage
 from fastvideo_core.checkpoint.document import sign_document
+from fastvideo_core.checkpoint.resume_choice import choose, damage
 from fastvideo_core.checkpoint.storage import CheckpointWriteError
 from fastvideo_core.checkpoint.weights import read_role_weights
 from fastvideo_core.config import PluginConfig

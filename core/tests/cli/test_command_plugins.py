@@ -10,7 +10,7 @@ import pytest
 
 from fastvideo_core.cli import main as cli
 from fastvideo_core.registry.discovery import find_installed
-from fastvideo_testing.fake_distributions import install
+from fastvideo_testing.fake_packages import install
 
 PLUGIN = """\
 from fastvideo_core.registry.specs import CommandPlugin

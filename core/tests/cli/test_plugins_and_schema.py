@@ -273,7 +273,7 @@ COMMAND = "from fastvideo_core.cli.main import main; main({})"
         ("import fastvideo_core", ("torch", "numpy", "pydantic", "yaml")),
         ("import fastvideo_core.registry", ("torch", "numpy", "pydantic", "yaml")),
         ("import fastvideo_core.config", ("torch", "numpy")),
-        ("import fastvideo_core.dispatch.load", ("torch", "numpy")),
+        ("import fastvideo_core.dispatch.load_run_config", ("torch", "numpy")),
         (COMMAND.format(["--help"]), ("torch", "numpy", "pydantic", "yaml")),
         (COMMAND.format(["plugins"]), ("torch", "numpy", "pydantic", "yaml")),
         (COMMAND.format(["schema", "training"]), ("torch", "numpy")),

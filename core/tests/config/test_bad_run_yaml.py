@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fastvideo_core.config.training import TrainingArgs
-from fastvideo_core.dispatch.load import load_run_config
+from fastvideo_core.dispatch.load_run_config import load_run_config
 from fastvideo_core.errors import ConfigError
 
 from .toy_plugins import RUN_YAML, toy_registry

@@ -12,7 +12,7 @@ import pytest
 from fastvideo_core import DistillMethod
 from fastvideo_core.config import RunConfig, TrainingArgs, check
 from fastvideo_core.config.check import training_contradictions
-from fastvideo_core.dispatch.load import load_run_config
+from fastvideo_core.dispatch.load_run_config import load_run_config
 from fastvideo_core.errors import ConfigError
 from fastvideo_core.registry import PluginRegistry, register_method
 

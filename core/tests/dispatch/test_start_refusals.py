@@ -16,13 +16,13 @@ from fastvideo_core import Callback, PluginConfig
 from fastvideo_core.cli import main as cli
 from fastvideo_core.contracts.adapter import AddNoise, ExtractFeatures, NumTrainTimesteps, PredictNoise
 from fastvideo_core.dispatch.examine import device_warnings
-from fastvideo_core.dispatch.load import load_run_config
+from fastvideo_core.dispatch.load_run_config import load_run_config
 from fastvideo_core.dispatch.own_folder import LOCK
 from fastvideo_core.errors import ConfigError, Problem
 from fastvideo_core.registry import PluginRegistry, register_callback, register_method
 from fastvideo_core.tracking import wandb_login
 from fastvideo_testing import toy_world
-from fastvideo_testing.fake_distributions import CONFIG, ENTRY, install, method_spec
+from fastvideo_testing.fake_packages import CONFIG, ENTRY, install, method_spec
 from fastvideo_testing.toy import ToyAdapter, ToyConfig, ToyFamily
 from fastvideo_testing.toy_method import ROLES, ToyMethod, ToyMethodConfig
 

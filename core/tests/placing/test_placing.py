@@ -11,14 +11,14 @@ from torch import nn
 
 from fastvideo_core.config.run import LoraConfig
 from fastvideo_core.config.training import TrainingArgs
-from fastvideo_core.contracts.roles import RoleHandle, RoleManager, is_adapter
+from fastvideo_core.contracts.roles import RoleHandle, RoleManager, is_lora_parameter
 from fastvideo_core.distributed import context
 from fastvideo_core.distributed.mesh import mesh_shape
 from fastvideo_core.errors import CheckpointError, ConfigError, ContractError
 from fastvideo_core.placing.blocks import prepare_blocks
 from fastvideo_core.placing.materialise import materialise
 from fastvideo_core.placing.shard import is_offloaded, shard_roles
-from fastvideo_core.weights.lora import MergedWeights, adapted_weights, add_adapters, initialise_adapters
+from fastvideo_core.weights.lora import MergedWeights, adapted_weights, add_lora, initialise_lora
 from fastvideo_core.weights.parameter_names import clean_name
 from fastvideo_diffusers.safetensors_weights import SafetensorsWeights
 from fastvideo_testing import fake_process_group
@@ -237,10 +237,10 @@ def test_adapters_are_float32_trained_alone_and_drawn_from_the_seed():
         network = Network().to(torch.bfloat16)
         handle = handle_of(network)
         state = torch.get_rng_state()
-        add_adapters(handle, LoraConfig(rank=2, targets=("up",)))
-        initialise_adapters(handle, seed)
+        add_lora(handle, LoraConfig(rank=2, targets=("up",)))
+        initialise_lora(handle, seed)
         assert torch.equal(torch.get_rng_state(), state)
-        adapters = {name: p for name, p in handle.named_parameters() if is_adapter(name)}
+        adapters = {name: p for name, p in handle.named_parameters() if is_lora_parameter(name)}
         assert len(adapters) == 4
         assert {p.dtype for p in adapters.values()} == {torch.float32}
         assert handle.trainable_parameters() == list(adapters.values())
@@ -251,14 +251,14 @@ def test_adapters_are_float32_trained_alone_and_drawn_from_the_seed():
 
 def test_without_targets_every_linear_layer_of_the_blocks_has_an_adapter():
     handle = handle_of(Network())
-    add_adapters(handle, LoraConfig(rank=1))
+    add_lora(handle, LoraConfig(rank=1))
     layers = {name.partition(".lora_A")[0] for name, _ in handle.named_parameters() if ".lora_A." in name}
     assert layers == {f"net.blocks.{i}.{layer}" for i in (0, 1) for layer in ("up", "out.0")}
 
 
 def test_a_target_that_is_nowhere_is_an_error_that_lists_what_is():
     with pytest.raises(ConfigError) as error:
-        add_adapters(handle_of(Network()), LoraConfig(rank=1, targets=("up", "to_q", "ou")))
+        add_lora(handle_of(Network()), LoraConfig(rank=1, targets=("up", "to_q", "ou")))
     text = str(error.value)
     assert "'to_q' is the end of no linear layer's name" in text
     assert "'ou' is" in text
@@ -270,9 +270,9 @@ def test_adapters_on_meta_weights_come_with_the_weights(stored):
     original, folder = stored
     network = on_meta()
     handle = handle_of(network, weights=SafetensorsWeights({"net": folder}, where="x"))
-    add_adapters(handle, LoraConfig(rank=2, targets=("out.0",)))
+    add_lora(handle, LoraConfig(rank=2, targets=("out.0",)))
     materialise(handle, CPU)
-    initialise_adapters(handle, 0)
+    initialise_lora(handle, 0)
     x = torch.randn(3, 4)
     assert torch.equal(network(x), original(x))
 
@@ -283,12 +283,12 @@ def test_merged_weights_are_those_of_the_adapted_network(stored):
     adapted, merged = on_meta(), on_meta()
     source = SafetensorsWeights({"net": folder}, where="x")
     handle = handle_of(adapted, weights=source)
-    add_adapters(handle, lora)
+    add_lora(handle, lora)
     materialise(handle, CPU)
     tensors = {}
     with torch.no_grad():
         for name, parameter in adapted.named_parameters():
-            if is_adapter(name):
+            if is_lora_parameter(name):
                 tensors[name] = parameter.normal_()
     assert adapted_weights(tensors) == {"blocks.0.up.weight", "blocks.1.up.weight"}
     below = SafetensorsWeights({"net": folder}, where="x")

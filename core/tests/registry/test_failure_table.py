@@ -12,7 +12,7 @@ from fastvideo_core.contracts.family import open_family
 from fastvideo_core.errors import PluginError
 from fastvideo_core.registry import PluginRegistry, PluginStatus, isolated_registrations
 from fastvideo_core.registry.discovery import find_installed
-from fastvideo_testing.fake_distributions import CONFIG, ENTRY, METHOD, install, method_spec
+from fastvideo_testing.fake_packages import CONFIG, ENTRY, METHOD, install, method_spec
 
 _numbers = count()
 

@@ -23,7 +23,7 @@ from fastvideo_core.tracking.display import JsonLines, LogLines, Sampling, Termi
 from fastvideo_core.tracking.progress import Progress
 from fastvideo_core.training.trainer import DistillTrainer
 from fastvideo_core.training.validation import ValidationError
-from fastvideo_data.sampling_validator import SamplingValidator
+from fastvideo_data.video_validator import SamplingValidator
 
 from .one_weight import Linear, config_of, metrics_of, numbers, run
 
@@ -216,7 +216,7 @@ def test_a_video_that_cannot_be_written_ends_no_run(tmp_path, caplog, monkeypatc
     def fails(*args, **options):
         raise RuntimeError("the encoder gave up")
 
-    monkeypatch.setattr(f"fastvideo_data.sampling_validator.{broken}", fails)
+    monkeypatch.setattr(f"fastvideo_data.video_validator.{broken}", fails)
     run(Validates(tmp_path), numbers(1), 3)
     assert caplog.text.count("the encoder gave up") == 3
     assert [line["step"] for line in metrics_of(tmp_path)] == [1, 2, 3]

@@ -14,7 +14,7 @@ import importlib, pkgutil, sys
 foreign = sys.argv[1:]
 for name in foreign:
     sys.modules[name] = None  # from here on its import fails
-import fastvideo_data, fastvideo_data.plugin, fastvideo_data.command
+import fastvideo_data, fastvideo_data.plugin, fastvideo_data.preprocess_command
 heavy = [name for name in ("torch", "pyarrow", "av", "PIL", "numpy") if name in sys.modules]
 assert not heavy, heavy
 for module in pkgutil.walk_packages(fastvideo_data.__path__, "fastvideo_data."):

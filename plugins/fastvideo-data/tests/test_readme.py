@@ -11,7 +11,7 @@ import pytest
 import torch
 from tiny_data import FakeEncoder, write_clip
 
-from fastvideo_data import command
+from fastvideo_data import preprocess_command as command
 from fastvideo_data.preprocessing.run import preprocess
 
 TEXT = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")

@@ -12,7 +12,7 @@ from torch import nn
 
 from fastvideo_core.contracts.roles import RoleHandle
 from fastvideo_core.contracts.validator import SampledVideo, ValidationPrompt, ValidationRequest
-from fastvideo_data.sampling_validator import SamplingValidator, VideoWriteError
+from fastvideo_data.video_validator import SamplingValidator, VideoWriteError
 
 PROMPTS = (ValidationPrompt("a red ball"), ValidationPrompt("a blue ball"))
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fastvideo_data.sampling_validator import evaluating
+from fastvideo_data.video_validator import evaluating
 from fastvideo_diffusers.autocast import Autocast
 
 

@@ -17,7 +17,7 @@ from torch import nn
 from fastvideo_core import register_model
 from fastvideo_core.contracts.family import ModelComponents, RoleOutline
 from fastvideo_data.family import ParquetFamily
-from fastvideo_data.path_sampler import PathSampler
+from fastvideo_data.model_sampler import PathSampler
 from fastvideo_data.video_sizes import VideoGeometry
 from fastvideo_core.errors import ConfigError
 from fastvideo_core.contracts.roles import RoleManager, RoleHandle

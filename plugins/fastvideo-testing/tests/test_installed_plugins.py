@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fastvideo_testing import CallbackPluginSuite, MethodPluginSuite, ModelPluginSuite
-from fastvideo_testing.fake_distributions import install
+from fastvideo_testing.fake_packages import install
 
 SPECS = {
     "methods": 'MethodPlugin("heavy", (1, 0), "{0}.impl:Impl", "{0}.config:Config", ("student",))',

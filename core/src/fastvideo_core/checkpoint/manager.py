@@ -15,9 +15,9 @@ from torch import Tensor
 from fastvideo_core import __version__
 from fastvideo_core.checkpoint import storage
 from fastvideo_core.checkpoint.background import HostCopies, Writing
-from fastvideo_core.checkpoint.choice import Choice, choose
 from fastvideo_core.checkpoint.document import DAMAGED, FORMAT, CheckpointDocument, check_files, synced, write_document
 from fastvideo_core.checkpoint.rank_state import OwnState, separate, with_own_state
+from fastvideo_core.checkpoint.resume_choice import Choice, choose
 from fastvideo_core.checkpoint.rng_state import collect_rng, restore_rng, rng_of_other_world
 from fastvideo_core.checkpoint.storage import CheckpointWriteError
 from fastvideo_core.checkpoint.tensors import StoredTensors, save_file, write_tensors

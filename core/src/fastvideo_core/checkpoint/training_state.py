@@ -22,7 +22,7 @@ from fastvideo_core.checkpoint.optimizer_state import (
 from fastvideo_core.checkpoint.tensors import StoredTensors
 from fastvideo_core.checkpoint.tree import Json, join, split
 from fastvideo_core.contracts.method import DistillMethod
-from fastvideo_core.contracts.roles import RoleHandle, is_adapter
+from fastvideo_core.contracts.roles import RoleHandle, is_lora_parameter
 from fastvideo_core.errors import CheckpointError, FastVideoError, Problem
 from fastvideo_core.weights.parameter_names import clean_name
 
@@ -193,7 +193,7 @@ def stored_tensors(handle: RoleHandle, module: nn.Module) -> dict[str, Tensor]:
     for name, value in module.state_dict().items():
         if not isinstance(value, Tensor):
             raise TypeError(f"'{name}' of {type(module).__name__} is a {type(value).__name__}, not a tensor")
-        if handle.lora is None or is_adapter(clean_name(name)):
+        if handle.lora is None or is_lora_parameter(clean_name(name)):
             tensors[clean_name(name)] = value
     return tensors
 

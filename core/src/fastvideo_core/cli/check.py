@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Reports every problem at once, or what the run would be."""
     from fastvideo_core.dispatch.examine import device_warnings, examine, resume_problems
-    from fastvideo_core.dispatch.load import load_run_config
+    from fastvideo_core.dispatch.load_run_config import load_run_config
     from fastvideo_core.errors import ConfigError
 
     registry: PluginRegistry = args.registry

@@ -19,7 +19,7 @@ _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 
 
 @dataclass
-class Findings:
+class ProblemCollector:
     """All problems of a run.yaml and the files it names, raised together in the order of the files.
 
     One problem per place: the first that is found there.

@@ -44,7 +44,7 @@ def rows_of(source: WeightSource, module: str, name: str, rows: slice) -> Tensor
     return source.read(module, name)[rows]
 
 
-def is_adapter(name: str) -> bool:
+def is_lora_parameter(name: str) -> bool:
     """Whether a parameter's name is that of a low-rank adapter, as peft names them."""
     return ".lora_A." in name or ".lora_B." in name
 
@@ -117,7 +117,9 @@ class RoleHandle:
         for module in self.modules.values():
             module.requires_grad_(self.trainable).train(self.trainable)
         for name, parameter in self.named_parameters():
-            if (self.lora is not None and not is_adapter(name)) or (self.frozen is not None and self.frozen(name)):
+            if (self.lora is not None and not is_lora_parameter(name)) or (
+                self.frozen is not None and self.frozen(name)
+            ):
                 parameter.requires_grad_(False)
 
     def trainable_parameters(self) -> list[nn.Parameter]:

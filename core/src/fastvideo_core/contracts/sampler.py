@@ -1,4 +1,4 @@
-"""Sampling with the network of a folder or hub id: what a family's `sampler` gives."""
+"""What a family's `sampler` must be: a network from a folder or hub id that makes videos for the command `sample`."""
 
 from __future__ import annotations
 

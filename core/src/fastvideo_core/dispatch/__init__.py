@@ -1,1 +1,1 @@
-"""Where config, registry, family and method meet."""
+"""From run.yaml to a run that can be trained: read, examined, built. Here config, registry, family and method meet."""

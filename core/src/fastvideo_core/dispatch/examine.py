@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 from fastvideo_core.checkpoint import storage
-from fastvideo_core.checkpoint.choice import Choice, choose
 from fastvideo_core.checkpoint.rank_state import with_own_state
+from fastvideo_core.checkpoint.resume_choice import Choice, choose
 from fastvideo_core.checkpoint.tensors import StoredTensors
 from fastvideo_core.checkpoint.training_state import misfits, stored_shapes
 from fastvideo_core.checkpoint.weights import describe
@@ -25,14 +25,14 @@ from fastvideo_core.config.run import RunConfig
 from fastvideo_core.config.sections import GuidedPipelineConfig
 from fastvideo_core.contracts.family import Findings, ModelFamily, open_family
 from fastvideo_core.dispatch.own_folder import folder_problems
-from fastvideo_core.dispatch.plugins import build_callbacks, check_plugins, method_class
+from fastvideo_core.dispatch.plugin_checks import build_callbacks, check_plugins, method_class
 from fastvideo_core.dispatch.role_weights import RoleSource, pin_role_paths, role_source
 from fastvideo_core.dispatch.run import Run, based_on
 from fastvideo_core.distributed import context
 from fastvideo_core.errors import ConfigError, PluginError, Problem, UserError
 from fastvideo_core.registry import PluginRegistry
 from fastvideo_core.tracking.wandb_login import FIX, wandb_login
-from fastvideo_core.weights.lora import add_adapters
+from fastvideo_core.weights.lora import add_lora
 
 logger = logging.getLogger(__name__)
 
@@ -189,7 +189,7 @@ def resume_problems(run: Run) -> list[Problem]:
     outlines = [outline.handle for name in trainable if (outline := run.outline(name)) is not None]
     for handle in outlines:
         if (lora := cfg.roles[handle.name].lora) is not None:
-            add_adapters(handle, lora)
+            add_lora(handle, lora)
     # What the method keeps besides is compared when the run starts.
     then = [name for name, role in describe(path).config["roles"].items() if role.get("trainable")]
     stored["roles"] = {name: modules for name, modules in stored["roles"].items() if name in then}

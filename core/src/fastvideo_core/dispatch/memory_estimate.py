@@ -22,7 +22,7 @@ from fastvideo_core.dispatch.run import Run
 from fastvideo_core.distributed.mesh import mesh_shape
 from fastvideo_core.placing.blocks import blocks_of, prepare_blocks
 from fastvideo_core.placing.shard import gathers_in_bfloat16
-from fastvideo_core.weights.lora import add_adapters
+from fastvideo_core.weights.lora import add_lora
 from fastvideo_core.weights.parameter_names import trainable_by_name
 
 _FULL, _HALF = 4, 2
@@ -142,7 +142,7 @@ def _estimate_role(cfg: RunConfig, outline: RoleOutline, *, shards: int) -> Role
     """The estimate of one role, with parameters on meta, whose weights so many processes share."""
     handle, training = outline.handle, cfg.training
     if (lora := cfg.roles[handle.name].lora) is not None:
-        add_adapters(handle, lora)
+        add_lora(handle, lora)
     handle.set_trainable()
     parameters = [parameter for _, parameter in handle.named_parameters()]
     trained = handle.trainable_parameters()

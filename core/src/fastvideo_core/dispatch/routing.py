@@ -1,4 +1,4 @@
-"""A run's adapters as the one that its method talks to: what is said of a role goes to the role's own family."""
+"""The one adapter that a method talks to, made of those of all families: a call about a role goes to the role's own family."""
 
 from __future__ import annotations
 

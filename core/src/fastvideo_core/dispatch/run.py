@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from fastvideo_core.checkpoint.choice import Choice
+from fastvideo_core.checkpoint.resume_choice import Choice
 from fastvideo_core.config.run import RunConfig
 from fastvideo_core.contracts.adapter import LatentsSource
 from fastvideo_core.contracts.family import ModelFamily, RoleOutline

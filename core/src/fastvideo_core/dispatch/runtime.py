@@ -1,4 +1,4 @@
-"""From a run.yaml that was read to a runtime: the only place where config, registry, family and method meet."""
+"""Builds a run: its roles, adapter, method, data, callbacks and checkpoints."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fastvideo_core.contracts.method import DistillMethod
 from fastvideo_core.contracts.rng import stream_seed
 from fastvideo_core.contracts.roles import RoleManager
 from fastvideo_core.dispatch.examine import examine
-from fastvideo_core.dispatch.plugins import build_callbacks, check_adapters, used_plugins
+from fastvideo_core.dispatch.plugin_checks import build_callbacks, check_adapters, used_plugins
 from fastvideo_core.dispatch.role_weights import layered, load_role
 from fastvideo_core.dispatch.routing import route, route_validator
 from fastvideo_core.dispatch.run import Run
@@ -31,7 +31,7 @@ from fastvideo_core.placing.shard import is_offloaded, shard_roles
 from fastvideo_core.registry.registry import PluginRegistry
 from fastvideo_core.tracking.display import Display
 from fastvideo_core.training.trainer import DistillTrainer
-from fastvideo_core.weights.lora import add_adapters, initialise_adapters
+from fastvideo_core.weights.lora import add_lora, initialise_lora
 
 logger = logging.getLogger(__name__)
 
@@ -159,12 +159,12 @@ def _place_roles(bundle: RoleManager, cfg: RunConfig) -> None:
     """Adds the roles' LoRA adapters, shards everything, and only then gives memory and weights to what is on meta."""
     for handle in bundle:
         if handle.name in cfg.roles and (lora := cfg.roles[handle.name].lora) is not None:
-            add_adapters(handle, lora)
+            add_lora(handle, lora)
     shard_roles(bundle, cfg.training)
     for handle in bundle:
         materialise(handle, torch.device("cpu") if is_offloaded(handle, cfg.training) else context.device())
         if handle.lora is not None:
-            initialise_adapters(handle, cfg.training.seed)
+            initialise_lora(handle, cfg.training.seed)
 
 
 def check_parameters(method: DistillMethod) -> None:

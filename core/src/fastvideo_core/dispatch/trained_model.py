@@ -18,7 +18,7 @@ from fastvideo_core.config.base import PluginConfig
 from fastvideo_core.config.hub import is_hub_id
 from fastvideo_core.config.run import RoleConfig
 from fastvideo_core.contracts.family import WarpedSchedule, open_family
-from fastvideo_core.dispatch.plugins import method_class
+from fastvideo_core.dispatch.plugin_checks import method_class
 from fastvideo_core.dispatch.role_weights import RoleSource, configured_role, load_role, role_source
 from fastvideo_core.errors import ConfigError, PluginError, Problem, foreign_file
 from fastvideo_core.registry import PluginRegistry

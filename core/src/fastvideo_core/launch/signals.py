@@ -1,4 +1,4 @@
-"""What the system asks of a run while it trains: stop after this step, stop now, or save.
+"""What signals ask of a run while it trains (stop after this step, stop now, save); training/updates.py acts on it.
 
 SIGTERM, SIGHUP and SIGINT ask for a stop, a second SIGINT ends the process at once, SIGUSR1 asks for a checkpoint. A SIGHUP
 that was ignored when the process started (nohup) stays ignored.

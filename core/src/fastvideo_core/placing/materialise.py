@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from fastvideo_core.contracts.roles import RoleHandle, WeightSource, is_adapter, rows_of
+from fastvideo_core.contracts.roles import RoleHandle, WeightSource, is_lora_parameter, rows_of
 from fastvideo_core.distributed import context
 from fastvideo_core.errors import CheckpointError, ContractError, Problem
 from fastvideo_core.weights.parameter_names import base_name, clean_name
@@ -17,7 +17,7 @@ _SHOWN = 5
 def materialise(handle: RoleHandle, device: torch.device) -> None:
     """Gives the handle's networks memory on their device and reads their weights from `handle.weights`, if it has some.
 
-    To be called once, after sharding. Adapters get memory only; see `initialise_adapters`. `device` is where the
+    To be called once, after sharding. Adapters get memory only; see `initialise_lora`. `device` is where the
     parameters lie: the CPU for those that sharding offloads.
 
     Raises:
@@ -62,7 +62,7 @@ def fill(handle: RoleHandle, name: str, module: nn.Module, source: WeightSource)
         CheckpointError: the source lacks a tensor, has others, or one of another shape.
     """
     named = module.state_dict(keep_vars=True).items()
-    stored = {clean_name(fqn): tensor for fqn, tensor in named if not is_adapter(fqn)}
+    stored = {clean_name(fqn): tensor for fqn, tensor in named if not is_lora_parameter(fqn)}
     first = {id(tensor): fqn for fqn, tensor in reversed(stored.items())}  # tied tensors have several names
     own = {fqn: tensor for fqn, tensor in stored.items() if first[id(tensor)] == fqn}
     available = set(source.tensor_names(name))

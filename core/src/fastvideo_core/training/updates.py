@@ -1,4 +1,4 @@
-"""One update of a run: gradients are clipped; it is left out, on all processes alike, when a loss or a gradient is not finite.
+"""One optimizer update: clips gradients; skips the update, on all processes alike, when a loss or a gradient is not finite.
 
 The host reads one flag per step and waits for it. That costs little: a step that is logged, which by default is every
 step, reads its metrics anyhow.

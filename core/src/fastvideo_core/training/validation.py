@@ -1,4 +1,4 @@
-"""The validations of a run: due every so many steps, left when the run is asked to stop, no harm to it when they fail.
+"""Runs the method's validation every so many steps; processes leave it together, on a signal or an error, and training goes on.
 
 Before every call of a role's network, and after every prompt, the processes tell each other in one number whether one of
 them was asked to stop or has failed. So they leave the sampling together, and none waits in a network for one that is gone.

@@ -1,1 +1,1 @@
-"""Weights in files and in networks: safetensors, adapters, names, shards."""
+"""LoRA adapters, names of parameters, and the rows of a sharded parameter."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fastvideo_core.config.run import LoraConfig
 from fastvideo_core.contracts.rng import stream_seed
-from fastvideo_core.contracts.roles import RoleHandle, WeightSource, is_adapter, rows_of
+from fastvideo_core.contracts.roles import RoleHandle, WeightSource, is_lora_parameter, rows_of
 from fastvideo_core.errors import ConfigError, Problem
 from fastvideo_core.weights.parameter_names import clean_name
 from fastvideo_core.weights.shard_rows import own_rows, write_own_rows
@@ -20,8 +20,8 @@ from fastvideo_core.weights.shard_rows import own_rows, write_own_rows
 _SHOWN = 12
 
 
-def add_adapters(handle: RoleHandle, lora: LoraConfig) -> None:
-    """Puts adapters into the handle's networks; to be done before sharding. Their values are set by `initialise_adapters`.
+def add_lora(handle: RoleHandle, lora: LoraConfig) -> None:
+    """Puts adapters into the handle's networks; to be done before sharding. Their values are set by `initialise_lora`.
 
     They are float32 whatever the networks are, and on the networks' device (meta too).
 
@@ -44,21 +44,21 @@ def add_adapters(handle: RoleHandle, lora: LoraConfig) -> None:
         config = PeftConfig(r=lora.rank, lora_alpha=alpha, target_modules=chosen[name], init_lora_weights=False)
         # on meta first: peft would draw values from the global generator, in the base weights' dtype
         inject_adapter_in_model(config, module, low_cpu_mem_usage=True)
-        device = next(p.device for key, p in module.named_parameters() if not is_adapter(key))
+        device = next(p.device for key, p in module.named_parameters() if not is_lora_parameter(key))
         for key, part in module.named_modules():
-            if is_adapter(f"{key}.weight") and isinstance(part, nn.Linear):
+            if is_lora_parameter(f"{key}.weight") and isinstance(part, nn.Linear):
                 part.weight = nn.Parameter(torch.empty_like(part.weight, dtype=torch.float32, device=device))
     handle.lora = lora
     handle.set_trainable()
 
 
-def initialise_adapters(handle: RoleHandle, seed: int) -> None:
+def initialise_lora(handle: RoleHandle, seed: int) -> None:
     """A uniform in +-1/sqrt(inputs), B zero, so that nothing changes at first (Hu et al. 2021).
 
     Values depend on the seed and the names alone, not on how the network is sharded.
     """
     for name, parameter in handle.named_parameters():
-        if not is_adapter(name):
+        if not is_lora_parameter(name):
             continue
         value = torch.zeros(parameter.shape)
         if ".lora_A." in name:

@@ -11,7 +11,7 @@ from transformers import T5EncoderModel
 
 from fastvideo_core import RunConfig
 from fastvideo_data.captions import PromptEmbeddings
-from fastvideo_data.path_sampler import PathSampler
+from fastvideo_data.model_sampler import PathSampler
 from fastvideo_diffusers.encoder import PipelineEncoder
 from fastvideo_diffusers.family import DiffusersFamily
 from fastvideo_mochi.adapter import MochiAdapter

@@ -13,7 +13,7 @@ from fastvideo_core import ValidationRequest
 from fastvideo_core.contracts.validator import SampledVideo
 from fastvideo_core.diffusion.rollout import FewStepSchedule, rollout
 from fastvideo_data.captions import PromptEmbeddings
-from fastvideo_data.path_sampler import PathSampler
+from fastvideo_data.model_sampler import PathSampler
 from fastvideo_data.video_sizes import VideoSize
 from fastvideo_diffusers.latents import denormalise, frames_of, shown
 from fastvideo_diffusers.loading import load_frozen

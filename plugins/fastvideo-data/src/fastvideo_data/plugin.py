@@ -6,5 +6,5 @@ PREPROCESS = CommandPlugin(
     name="preprocess",
     api=(1, 0),
     help="turn videos and captions into a parquet data set",
-    impl="fastvideo_data.command:COMMAND",
+    impl="fastvideo_data.preprocess_command:COMMAND",
 )

@@ -245,19 +245,19 @@ class PipelineAdapter(FlowMatchingAdapter, Generic[F]):
                 "the batch has no negative conditioning: the negative prompt is encoded by on_train_start(), which "
                 "must run before prepare_batch()"
             )
-        return self.velocity(handle, noisy_latents, self.levels(t, noisy_latents), conditioning, batch)
+        return self.velocity(handle, noisy_latents, self.sample_timesteps(t, noisy_latents), conditioning, batch)
 
-    def levels(self, t: Tensor, latents: Tensor) -> Tensor:
-        """t as the network takes it: one level per sample, [B].
+    def sample_timesteps(self, t: Tensor, latents: Tensor) -> Tensor:
+        """t as the network takes it: one per sample, [B].
 
         Raises:
             ValueError: it differs inside a sample.
         """
-        levels = t.to(latents.device)
-        if levels.numel() == 1:
-            return levels.reshape(1).expand(len(latents))
-        if levels.numel() == levels.shape[0] == len(latents):
-            return levels.reshape(-1)
+        timesteps = t.to(latents.device)
+        if timesteps.numel() == 1:
+            return timesteps.reshape(1).expand(len(latents))
+        if timesteps.numel() == timesteps.shape[0] == len(latents):
+            return timesteps.reshape(-1)
         raise ValueError(
             f"t has shape {list(t.shape)} for latents {list(latents.shape)}: {self.name} takes {self.levels_taken}"
         )

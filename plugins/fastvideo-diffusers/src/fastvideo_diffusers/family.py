@@ -22,10 +22,10 @@ from fastvideo_core.errors import Problem, UserError
 from fastvideo_data.captions import CaptionEncoder, PromptEmbeddings
 from fastvideo_data.encoder import EncoderIdentity
 from fastvideo_data.family import ParquetFamily
-from fastvideo_data.path_sampler import FamilySampler
-from fastvideo_data.sampling_validator import SamplingValidator
+from fastvideo_data.model_sampler import FamilySampler
 from fastvideo_data.validation_prompts import prompts_of_run
 from fastvideo_data.video_sizes import VideoGeometry, VideoSize, fit_prompt
+from fastvideo_data.video_validator import SamplingValidator
 from fastvideo_diffusers import loading
 from fastvideo_diffusers.family_roles import FamilyRoles, open_family_roles
 from fastvideo_diffusers.folder import TRANSFORMER, PipelineFolder

@@ -14,9 +14,9 @@ from fastvideo_core.contracts.validator import SampledVideo, ValidationPrompt, V
 from fastvideo_core.diffusion.rollout import FewStepSchedule, SamplerKind
 from fastvideo_core.errors import ConfigError, Problem
 from fastvideo_data.captions import PromptEmbeddings
-from fastvideo_data.path_sampler import FamilySampler, PathSampler
-from fastvideo_data.sampling_validator import evaluating
+from fastvideo_data.model_sampler import FamilySampler, PathSampler
 from fastvideo_data.video_sizes import VideoGeometry, VideoSize, fit_prompt, video_size
+from fastvideo_data.video_validator import evaluating
 from fastvideo_diffusers.folder import TRANSFORMER, PipelineFolder
 from fastvideo_diffusers.schedule_fit import exported_schedule
 

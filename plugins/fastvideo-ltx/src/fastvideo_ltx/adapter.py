@@ -182,11 +182,11 @@ class LtxAdapter(PipelineAdapter[LtxFolder]):
             levels = torch.where(given, torch.zeros_like(per_token), per_token)
         return self.token_velocity(handle, noisy, levels, {**conditioning, **batch.context}, batch.extras[LAYOUT])
 
-    def levels(self, t: Tensor, latents: Tensor) -> Tensor:
+    def sample_timesteps(self, t: Tensor, latents: Tensor) -> Tensor:
         """[B], or per token [B, S]."""
         if latents.shape[1] > 1 and tuple(t.shape) == (*latents.shape[:2], 1):
             return t.to(latents.device)[..., 0]
-        return super().levels(t, latents)
+        return super().sample_timesteps(t, latents)
 
     def predict_x0(
         self,

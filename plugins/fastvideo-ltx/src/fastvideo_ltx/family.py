@@ -14,7 +14,7 @@ from fastvideo_core.contracts.validator import ValidationPrompt
 from fastvideo_core.errors import ConfigError, Problem
 from fastvideo_data.captions import CaptionEncoder, PromptEmbeddings
 from fastvideo_data.encoder import EncoderIdentity, LatentEncoder
-from fastvideo_data.path_sampler import PathSampler
+from fastvideo_data.model_sampler import PathSampler
 from fastvideo_data.video_sizes import VideoSize, fit_prompt
 from fastvideo_diffusers.family import DiffusersFamily, halved
 from fastvideo_diffusers.family_roles import FamilyRoles

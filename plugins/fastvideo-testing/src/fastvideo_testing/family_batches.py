@@ -25,8 +25,8 @@ from fastvideo_core.contracts.batch import TrainingBatch
 from fastvideo_core.contracts.family import ModelComponents
 from fastvideo_core.errors import ContractError
 from fastvideo_testing.compare import assert_close, assert_equal, loudest
-from fastvideo_testing.families import PreparedFamily, noisy_input
 from fastvideo_testing.family_suite import FamilySuite, along, free_latents
+from fastvideo_testing.prepared_family import PreparedFamily, noisy_input
 from fastvideo_testing.suite import needs
 
 PRIMITIVES: Mapping[type, str] = {

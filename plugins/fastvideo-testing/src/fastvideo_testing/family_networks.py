@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from fastvideo_testing.compare import assert_close, assert_equal, changed, loudest
-from fastvideo_testing.families import PreparedFamily, disturb, noisy_input, one_sample
 from fastvideo_testing.family_suite import FamilySuite, along
+from fastvideo_testing.prepared_family import PreparedFamily, disturb, noisy_input, one_sample
 from fastvideo_testing.runs import build_run
 from fastvideo_testing.steps import gradients, weights
 from fastvideo_testing.suite import needs

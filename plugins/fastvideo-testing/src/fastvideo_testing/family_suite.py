@@ -15,7 +15,7 @@ from fastvideo_core.contracts.batch import TrainingBatch
 from fastvideo_core.contracts.family import ModelComponents, family_class
 from fastvideo_core.registry import Kind
 from fastvideo_data.encoder import AudioEncoder
-from fastvideo_testing.families import Clip, PreparedFamily, encode_clips, write_clips
+from fastvideo_testing.prepared_family import Clip, PreparedFamily, encode_clips, write_clips
 from fastvideo_testing.suite import PluginSuite
 
 

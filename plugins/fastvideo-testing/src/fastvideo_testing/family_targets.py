@@ -16,8 +16,8 @@ from fastvideo_core.dispatch.role_weights import load_role, role_source
 from fastvideo_core.errors import UserError
 from fastvideo_data.captions import caption_cut
 from fastvideo_testing.compare import assert_equal, loudest
-from fastvideo_testing.families import CAPTIONS, PreparedFamily, disturb, encode_clips, files_of, noisy_input
 from fastvideo_testing.family_suite import FamilySuite
+from fastvideo_testing.prepared_family import CAPTIONS, PreparedFamily, disturb, encode_clips, files_of, noisy_input
 from fastvideo_testing.runs import load_config, resolve_run
 from fastvideo_testing.suite import needs
 

@@ -15,7 +15,7 @@ from fastvideo_core.config.run import RunConfig
 from fastvideo_core.contracts.adapter import LatentsSource
 from fastvideo_core.contracts.demo import FamilyDemo
 from fastvideo_data.captions import PromptEmbeddings
-from fastvideo_data.path_sampler import PathSampler
+from fastvideo_data.model_sampler import PathSampler
 from fastvideo_diffusers.family import DiffusersFamily, halved
 from fastvideo_wan.adapter import WanAdapter
 from fastvideo_wan.batches import stored_latents

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fastvideo_core.contracts.validator import SampledVideo, ValidationRequest
 from fastvideo_data.captions import PromptEmbeddings
-from fastvideo_data.path_sampler import PathSampler
+from fastvideo_data.model_sampler import PathSampler
 from fastvideo_data.video_sizes import VideoSize
 from fastvideo_diffusers.autocast import Autocast
 from fastvideo_diffusers.folder import TRANSFORMER

@@ -143,7 +143,7 @@ def _accepted_roles(
 ) -> list[tuple[str, bool]]:
     """Which roles train, as the method's and the family's own checks accept it; paths need not be there."""
     from fastvideo_core.config.hub import is_hub_id
-    from fastvideo_core.dispatch.load import load_run_config
+    from fastvideo_core.dispatch.load_run_config import load_run_config
     from fastvideo_core.errors import ConfigError
 
     first: ConfigError | None = None

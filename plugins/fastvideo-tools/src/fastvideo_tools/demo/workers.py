@@ -103,7 +103,7 @@ class _Worker:
 
     def __init__(self, threads: int) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "fastvideo_tools.commands.serve"],
+            [sys.executable, "-m", "fastvideo_tools.demo.serve"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -1,4 +1,4 @@
-"""Which checkpoint a run goes on from: one whose every byte is as it was written."""
+"""Which checkpoint `latest`, a run's folder or a path means: the newest whose every byte is as it was written."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from fastvideo_core.config.base import PluginConfig, StrictModel, path_text
 from fastvideo_core.config.check import Contradiction, role_contradictions, training_contradictions
 from fastvideo_core.config.document import Document, KeyPath, dotted, key_path, read_document
 from fastvideo_core.config.foreign_names import is_fastvideo
-from fastvideo_core.config.problems import Findings, show, unknown_key, validation_problems
+from fastvideo_core.config.problems import ProblemCollector, show, unknown_key, validation_problems
 from fastvideo_core.config.run import RecipeConfig, RoleConfig, RunConfig
 from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.errors import ConfigError, PluginError, Problem, foreign_file
@@ -87,8 +87,8 @@ class _Reader:
     def __init__(self, document: Document, registry: PluginRegistry, raw: Any) -> None:
         self.document, self.registry, self.raw = document, registry, raw
         self.data: dict[Any, Any] = document.data
-        self.findings = Findings()
-        self.findings.add_document(document)
+        self.problems = ProblemCollector()
+        self.problems.add_document(document)
         self.pipeline_document: Document | None = None
 
     def read(self) -> RunConfig:
@@ -105,11 +105,11 @@ class _Reader:
         callbacks = self._callbacks()
         self._contradictions(roles)
         cfg = None
-        if recipe and training and pipeline_config and method_config and not self.findings.touches(("roles",)):
+        if recipe and training and pipeline_config and method_config and not self.problems.touches(("roles",)):
             source = self.document.source
             cfg = RunConfig(recipe, roles, training, pipeline_config, method_config, callbacks, self.raw, source)
             self._ask_plugins(cfg)
-        self.findings.raise_if_any()
+        self.problems.raise_if_any()
         assert cfg is not None, "a section is unread although nothing is wrong with it"
         return cfg
 
@@ -130,7 +130,7 @@ class _Reader:
             return model.model_validate({} if data is None else data)
         except ValidationError as error:
             for inner, problem in validation_problems(error, model, data, section or dotted(path)):
-                self.findings.add(document, (*path, *inner), problem)
+                self.problems.add(document, (*path, *inner), problem)
             return None
 
     def _roles(self) -> dict[str, RoleConfig]:
@@ -156,7 +156,7 @@ class _Reader:
     def _used_family(self, roles: Mapping[str, RoleConfig]) -> None:
         """The recipe's family gives the adapter, so that at least one role must be of it, under the same name."""
         family = _at(self.data, ("recipe", "family"))
-        if not isinstance(family, str) or not roles or self.findings.touches(("roles",)):
+        if not isinstance(family, str) or not roles or self.problems.touches(("roles",)):
             return
         for name, role in roles.items():
             if role.family is not None and role.family != family and _short(role.family) == _short(family):
@@ -219,7 +219,7 @@ class _Reader:
                 self._note((key,), _nested(problem))
             return None
         self.pipeline_document = inner
-        self.findings.add_document(inner)
+        self.problems.add_document(inner)
         return self._parse(inner, (), model, "pipeline_config")
 
     def _callbacks(self) -> dict[str, PluginConfig]:
@@ -246,7 +246,7 @@ class _Reader:
         data = self.data.get("training")
         given = dict(data) if isinstance(data, dict) else {}
         stand_ins = {"output_dir": ".", "max_train_steps": 1}
-        bad = {key for key in {*given, *stand_ins} if key not in given or self.findings.touches(("training", key))}
+        bad = {key for key in {*given, *stand_ins} if key not in given or self.problems.touches(("training", key))}
         readable = {key: value for key, value in given.items() if key not in bad}
         training = TrainingArgs.model_validate({**stand_ins, **readable})
         found: list[Contradiction] = list(training_contradictions(training, roles)) if "training" in self.data else []
@@ -261,12 +261,12 @@ class _Reader:
             for key, problem in config.check_run(cfg):
                 path = key_path(key)
                 if self.pipeline_document is not None and path[:1] == ("pipeline_config",):
-                    self.findings.add(self.pipeline_document, path[1:], problem)
+                    self.problems.add(self.pipeline_document, path[1:], problem)
                 else:
                     self._note(path, problem)
 
     def _note(self, path: KeyPath, problem: Problem) -> None:
-        self.findings.add(self.document, path, problem)
+        self.problems.add(self.document, path, problem)
 
 
 def _at(data: Any, path: KeyPath) -> Any:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fastvideo_core.contracts.roles import RoleHandle
 from fastvideo_core.contracts.validator import SampledVideo, ValidationPrompt, ValidationRequest
-from fastvideo_data.path_sampler import PathSampler
+from fastvideo_data.model_sampler import PathSampler
 
 
 class Family:

@@ -1,4 +1,4 @@
-"""Sampling with the network of a folder or hub id: what a family's `sampler` gives to the command `sample`."""
+"""A family's network from a folder or hub id, ready to make videos for the command `sample`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from fastvideo_core.contracts.roles import RoleHandle
 from fastvideo_core.contracts.sampler import StudentSchedule
 from fastvideo_core.contracts.validator import SampledVideo, ValidationPrompt, ValidationRequest, VideoSampler
-from fastvideo_data.sampling_validator import SamplingValidator
+from fastvideo_data.video_validator import SamplingValidator
 
 
 class FamilySampler(VideoSampler, Protocol):
