@@ -9,10 +9,10 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
+from fastvideo_core import ModelFamily, PluginConfig, register_model
 from fastvideo_core.cli import main as cli
 from fastvideo_core.cli.plugins import as_details, as_text
 from fastvideo_core.cli.table import render_table
@@ -227,14 +227,16 @@ def test_exit_codes(
     assert capsys.readouterr().err.endswith(said)
 
 
-def test_what_fails_half_written_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def tiny(out: Path, *, seed: int) -> None:
-        (out / "vae").mkdir(parents=True)
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(out))
+def test_what_fails_half_written_is_removed(tmp_path: Path) -> None:
+    @register_model("full", config=PluginConfig)
+    class Full(ModelFamily):
+        def build(self, cfg: object) -> None: ...  # type: ignore[override]
 
-    found = SimpleNamespace(tiny=tiny)
-    monkeypatch.setattr("fastvideo_core.contracts.family.open_family", lambda *_: found)
-    assert cli.main(["tiny", "toy", str(tmp_path / "tiny")]) == 1
+        def tiny(self, out: Path, *, seed: int) -> None:
+            (out / "vae").mkdir(parents=True)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(out))
+
+    assert cli.main(["tiny", "full", str(tmp_path / "tiny")]) == 1
     assert not list(tmp_path.glob("t*"))
 
 

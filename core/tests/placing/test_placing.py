@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
 from fastvideo_core.config.run import LoraConfig
@@ -20,7 +17,6 @@ from fastvideo_core.placing.materialise import materialise
 from fastvideo_core.placing.shard import is_offloaded, shard_roles
 from fastvideo_core.weights.lora import MergedWeights, adapted_weights, add_lora, initialise_lora
 from fastvideo_core.weights.parameter_names import clean_name
-from fastvideo_diffusers.safetensors_weights import SafetensorsWeights
 from fastvideo_testing import fake_process_group
 
 CPU = torch.device("cpu")
@@ -63,18 +59,25 @@ def training(**options) -> TrainingArgs:
     return TrainingArgs(output_dir="out", max_train_steps=1, **options)
 
 
+class Stored:
+    """The weights of a network as if they were in files."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self.state = network.state_dict()
+
+    def tensor_names(self, module: str) -> list[str]:
+        return list(self.state)
+
+    def read(self, module: str, name: str) -> torch.Tensor:
+        return self.state[name]
+
+
 @pytest.fixture
-def stored(tmp_path):
-    """A network, and its weights in two shards with an index."""
+def stored():
+    """A network."""
     network = Network()
     network.count.fill_(7)
-    state = network.state_dict()
-    names = sorted(state)
-    for shard, part in (("a.safetensors", names[:4]), ("b.safetensors", names[4:])):
-        save_file({name: state[name].contiguous() for name in part}, tmp_path / shard)
-    shards = {name: "a.safetensors" if name in names[:4] else "b.safetensors" for name in names}
-    (tmp_path / "x.safetensors.index.json").write_text(json.dumps({"weight_map": shards}))
-    return network, tmp_path
+    return network
 
 
 def on_meta(**options) -> Network:
@@ -157,32 +160,30 @@ def test_every_block_is_compiled_by_itself_frozen_ones_too(monkeypatch):
 
 
 def test_a_network_on_meta_gets_the_stored_weights_and_keeps_its_computed_buffers(stored):
-    original, folder = stored
     network = on_meta()
     network.head.to(torch.bfloat16)
-    handle = handle_of(network, weights=SafetensorsWeights({"net": folder}, where="roles.student.path"))
+    handle = handle_of(network, weights=Stored(stored))
     materialise(handle, CPU)
     assert handle.weights is None
     assert torch.equal(network.table, torch.arange(4.0))
     assert network.head.weight.dtype == torch.bfloat16
-    for name, value in original.state_dict().items():
+    for name, value in stored.state_dict().items():
         assert torch.equal(network.state_dict()[name], value.to(network.state_dict()[name].dtype)), name
 
 
 def test_buffers_of_offloaded_weights_are_where_the_network_computes(stored, monkeypatch):
     """With a device that is not the CPU; here the one without memory."""
-    network, folder = stored
     other = on_meta()
-    handle = handle_of(other, weights=SafetensorsWeights({"net": folder}, where="x"))
+    handle = handle_of(other, weights=Stored(stored))
     monkeypatch.setattr(context, "device", lambda: torch.device("meta"))
     materialise(handle, CPU)
     assert {buffer.device.type for buffer in other.buffers()} == {"meta"}
     for name, parameter in other.named_parameters():
-        assert torch.equal(parameter, network.get_parameter(name))
+        assert torch.equal(parameter, stored.get_parameter(name))
 
 
 def test_buffers_that_no_file_holds_must_be_computed_by_the_family(stored):
-    handle = handle_of(on_meta(keep_table=False), weights=SafetensorsWeights({"net": stored[1]}, where="x"))
+    handle = handle_of(on_meta(keep_table=False), weights=Stored(stored))
     with pytest.raises(ContractError, match=r"non-persistent buffers table of 'net' are on meta"):
         materialise(handle, CPU)
 
@@ -191,7 +192,7 @@ def test_weights_of_another_network_are_told_by_name(stored):
     network = on_meta()
     network.extra = nn.Linear(2, 2, device="meta")
     del network.head
-    handle = handle_of(network, weights=SafetensorsWeights({"net": stored[1]}, where="x"))
+    handle = handle_of(network, weights=Stored(stored))
     with pytest.raises(CheckpointError) as error:
         materialise(handle, CPU)
     assert "2 missing tensors: extra.bias, extra.weight" in str(error.value)
@@ -201,31 +202,9 @@ def test_weights_of_another_network_are_told_by_name(stored):
 def test_weights_of_another_shape(stored):
     network = on_meta()
     network.head = nn.Linear(4, 3, device="meta")
-    handle = handle_of(network, weights=SafetensorsWeights({"net": stored[1]}, where="x"))
+    handle = handle_of(network, weights=Stored(stored))
     with pytest.raises(CheckpointError, match=r"'head\.weight' does not have the shape \[3, 4\]"):
         materialise(handle, CPU)
-
-
-def test_rows_are_those_of_the_whole_tensor(stored):
-    network, folder = stored
-    source = SafetensorsWeights({"net": folder}, where="x")
-    assert sorted(source.tensor_names("net")) == sorted(network.state_dict())
-    weight = network.blocks[0].up.weight
-    assert torch.equal(source.read_rows("net", "blocks.0.up.weight", 2, 5), weight[2:5])
-    assert source.read_rows("net", "blocks.0.up.weight", 8, 8).shape == (0, 4)
-
-
-def test_damaged_or_missing_files_are_clear_errors(stored, tmp_path):
-    with pytest.raises(ConfigError, match="holds no safetensors file"):
-        SafetensorsWeights({"net": tmp_path / "nothing"}, where="roles.student.path")
-    _, folder = stored
-    source = SafetensorsWeights({"net": folder}, where="roles.student.path")
-    (folder / "b.safetensors").write_bytes(b"short")
-    with pytest.raises(ConfigError, match=r"roles\.student\.path .*b\.safetensors\): is no valid weights file: "):
-        source.read("net", sorted(source.tensor_names("net"))[-1])
-    (folder / "x.safetensors.index.json").write_text("{}")
-    with pytest.raises(ConfigError, match=r"x\.safetensors\.index\.json"):
-        SafetensorsWeights({"net": folder}, where="x")
 
 
 # --- adapters ---------------------------------------------------------------------------------------------------------
@@ -267,21 +246,19 @@ def test_a_target_that_is_nowhere_is_an_error_that_lists_what_is():
 
 
 def test_adapters_on_meta_weights_come_with_the_weights(stored):
-    original, folder = stored
     network = on_meta()
-    handle = handle_of(network, weights=SafetensorsWeights({"net": folder}, where="x"))
+    handle = handle_of(network, weights=Stored(stored))
     add_lora(handle, LoraConfig(rank=2, targets=("out.0",)))
     materialise(handle, CPU)
     initialise_lora(handle, 0)
     x = torch.randn(3, 4)
-    assert torch.equal(network(x), original(x))
+    assert torch.equal(network(x), stored(x))
 
 
 def test_merged_weights_are_those_of_the_adapted_network(stored):
-    _, folder = stored
     lora = LoraConfig(rank=2, alpha=3.0, targets=("up",))
     adapted, merged = on_meta(), on_meta()
-    source = SafetensorsWeights({"net": folder}, where="x")
+    source = Stored(stored)
     handle = handle_of(adapted, weights=source)
     add_lora(handle, lora)
     materialise(handle, CPU)
@@ -291,7 +268,7 @@ def test_merged_weights_are_those_of_the_adapted_network(stored):
             if is_lora_parameter(name):
                 tensors[name] = parameter.normal_()
     assert adapted_weights(tensors) == {"blocks.0.up.weight", "blocks.1.up.weight"}
-    below = SafetensorsWeights({"net": folder}, where="x")
+    below = Stored(stored)
     layered = MergedWeights(below, {"net": tensors}, lora.scale)
     materialise(handle_of(merged, weights=layered), CPU)
     x = torch.randn(3, 4)

@@ -8,8 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
+from fastvideo_core import ModelFamily, PluginConfig, register_model
 from fastvideo_core.cli.main import main
 from fastvideo_core.dispatch.own_folder import alone_in
+from fastvideo_core.registry import isolated_registrations
 from fastvideo_data.loading.file_scan import scan_files
 
 from .tiny_data import FakeEncoder
@@ -33,15 +37,25 @@ def another_process(folder: Path) -> Iterator[int]:
         os.waitpid(pid, 0)
 
 
-def test_a_second_preprocess_into_a_data_set_is_refused(tmp_path, monkeypatch, capsys):
+@pytest.fixture(autouse=True)
+def registrations():
+    with isolated_registrations():
+        yield
+
+
+def test_a_second_preprocess_into_a_data_set_is_refused(tmp_path, capsys):
     (tmp_path / "p.txt").write_text("a cat\n")
     encodes = []
 
-    class Family:
+    class Family(ModelFamily):
+        def build(self, cfg):
+            raise NotImplementedError
+
         def encoder(self, *_, **__):
             return encodes.append("made") or FakeEncoder()
 
-    monkeypatch.setattr("fastvideo_core.contracts.family.open_family", lambda *_: Family())
+    Family.__module__ = "made_here"  # the folder of this file is no name of a module
+    register_model("toy", config=PluginConfig)(Family)
     command = ["preprocess", "--family", "toy", "--model", "m", "--input", str(tmp_path / "p.txt")]
     command += ["--output", str(tmp_path / "data")]
     with another_process(tmp_path / "data") as pid:

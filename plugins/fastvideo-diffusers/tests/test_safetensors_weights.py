@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 from fastvideo_core.errors import ConfigError
 from fastvideo_diffusers.safetensors_weights import SafetensorsWeights, check_fit
@@ -58,3 +59,41 @@ def test_names_and_shapes_are_compared_by_headers_alone(tmp_path):
         dict(network.to_empty(device="cpu").state_dict()) | {"2.x": torch.ones(1)}, tmp_path / "model.safetensors"
     )
     check_fit(network, tmp_path, where="here")
+
+
+# --- in shards ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def sharded(tmp_path):
+    """A network, and its weights in two shards with an index."""
+    network = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 4), nn.Linear(4, 2))
+    state = network.state_dict()
+    names = sorted(state)
+    for shard, part in (("a.safetensors", names[:3]), ("b.safetensors", names[3:])):
+        save_file({name: state[name].contiguous() for name in part}, tmp_path / shard)
+    shards = {name: "a.safetensors" if name in names[:3] else "b.safetensors" for name in names}
+    (tmp_path / "x.safetensors.index.json").write_text(json.dumps({"weight_map": shards}))
+    return network, tmp_path
+
+
+def test_rows_are_those_of_the_whole_tensor(sharded):
+    network, folder = sharded
+    source = SafetensorsWeights({"net": folder}, where="x")
+    assert sorted(source.tensor_names("net")) == sorted(network.state_dict())
+    weight = network[0].weight
+    assert torch.equal(source.read_rows("net", "0.weight", 2, 5), weight[2:5])
+    assert source.read_rows("net", "0.weight", 8, 8).shape == (0, 4)
+
+
+def test_damaged_or_missing_files_are_clear_errors(sharded, tmp_path):
+    with pytest.raises(ConfigError, match="holds no safetensors file"):
+        SafetensorsWeights({"net": tmp_path / "nothing"}, where="roles.student.path")
+    _, folder = sharded
+    source = SafetensorsWeights({"net": folder}, where="roles.student.path")
+    (folder / "b.safetensors").write_bytes(b"short")
+    with pytest.raises(ConfigError, match=r"roles\.student\.path .*b\.safetensors\): is no valid weights file: "):
+        source.read("net", sorted(source.tensor_names("net"))[-1])
+    (folder / "x.safetensors.index.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"x\.safetensors\.index\.json"):
+        SafetensorsWeights({"net": folder}, where="x")
