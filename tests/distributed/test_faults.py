@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.distributed]
 PLUGIN = '''
 import errno, os, signal, threading, time
 import torch
-from fastvideo_data import video_validator as sampling_validator
+from fastvideo_data import video_validator
 from fastvideo_core.checkpoint import manager
 from fastvideo_core.launch import peers
 from fastvideo_core.contracts.validator import ValidationPrompt
@@ -81,7 +81,7 @@ class Fault(Callback):
         if self.config.kind == "full":
             manager.write_document = full_disk
         if self.config.kind == "no video":
-            sampling_validator.write_video = no_video
+            video_validator.write_video = no_video
         if self.config.kind in ("gone", "gone unnoticed"):
             peers._GRACE = 1 if self.config.kind == "gone" else 10_000
             if int(os.environ["RANK"]) == self.config.rank:

@@ -3,7 +3,7 @@
 `data_set` opens one, `schema` is its format, `loading` makes its batches, `preprocessing` writes it (the command is in
 `command`). `family` is the base of families on such data, with what `run_checks` finds before a run is built. `encoder` is what
 a family offers to preprocess, `captions` embeds the prompts of a run, `video_sizes` are what a family can encode,
-`validation_prompts` and `sampling_validator` are a run's validation, `path_sampler` samples a pipeline outside of one, and
+`validation_prompts` and `video_validator` are a run's validation, `model_sampler` samples a pipeline outside of one, and
 `video_files` reads and writes videos.
 
 The names that plug-ins use are imported lazily from here, so that `import fastvideo_data` loads neither torch nor pyarrow.
@@ -27,7 +27,7 @@ _EXPORTS = {
     "PromptEmbeddings": "captions",
     "VideoGeometry": "video_sizes",
     "VideoSize": "video_sizes",
-    "SamplingValidator": "sampling_validator",
+    "SamplingValidator": "video_validator",
     "prompts_of_run": "validation_prompts",
     "preprocess": "preprocessing.run",
     "PreprocessOptions": "preprocessing.run",
