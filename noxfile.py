@@ -153,7 +153,8 @@ def copied_tests(session: nox.Session, project: str) -> Path:
     folder = Path(session.create_tmp()).absolute() / "tests" / Path(project).name
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(Path(project) / "tests", folder / "tests")
-    shutil.copy(ROOT / "pytest.ini", folder)
+    for file in (ROOT / "pytest.ini", Path(project) / "README.md"):
+        shutil.copy(file, folder)
     return folder
 
 
@@ -165,7 +166,9 @@ def isolated(session: nox.Session, package: str) -> None:
     name = Path(package).name if package != CORE else "fastvideo-core"
     install_by_name(session, name)
     session.run("python", "-P", "tests/undeclared_imports.py", name, f"{package}/src")
-    install_by_name(session, name, "fastvideo-testing", *TEST_TOOLS)
+    # LoRA is an extra of core: its tests are core's all the same.
+    extras = "[lora]" if package == CORE else ""
+    install_by_name(session, name + extras, "fastvideo-testing", *TEST_TOOLS)
     session.chdir(copied_tests(session, package))
     arguments = session.posargs or ["-m", "not slow", "-q"]
     session.run("python", "-P", "-m", "pytest", *arguments, "tests", env=test_environment())

@@ -51,7 +51,7 @@ def test_commands_refuse_them_in_one_message(words, capsys):
 @pytest.mark.parametrize("path", ["x" * 300, "x/" * 3000], ids=["name", "path"])
 @pytest.mark.parametrize(
     "words",
-    [["check"], ["sample", "--prompt", "a"], ["export", "out"], ["report"], ["plugins", "--plugin"]],
+    [["check"], ["sample", "--prompt", "a"], ["export", "out"], ["plugins", "--plugin"]],
     ids=" ".join,
 )
 def test_a_path_that_is_too_long_is_one_message(words, path, tmp_path, monkeypatch, capsys):

@@ -38,7 +38,7 @@ def save_file(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] |
     try:
         safetensors.torch.save_file(tensors, path, metadata)
     except safetensors.SafetensorError as error:
-        if number := re.search(r"\(os error (\d+)\)", str(error)):
+        if number := re.search(r"(?:os error|code:) (\d+)", str(error)):
             raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
         raise
     path.chmod(path.parent.stat().st_mode & 0o666)  # safetensors makes files that their owner alone may read

@@ -148,14 +148,20 @@ def describe(schema: dict[str, Any], root: dict[str, Any]) -> str:
 
 
 def _range(schema: dict[str, Any]) -> str:
-    low, high, below = schema.get("minimum"), schema.get("maximum"), schema.get("exclusiveMaximum")
+    names = ("minimum", "maximum", "exclusiveMaximum", "exclusiveMinimum")
+    low, high, below, above = (_number(schema.get(name)) for name in names)
     if low is not None and high is not None:
         return f" from {low} to {high}"
     if isinstance(below, int) and below >= 2**31:
         below = f"2**{below.bit_length() - 1}"
-    limits = [(">=", low), (">", schema.get("exclusiveMinimum")), ("<=", high), ("<", below)]
+    limits = [(">=", low), (">", above), ("<=", high), ("<", below)]
     text = " and ".join(f"{sign} {limit}" for sign, limit in limits if limit is not None)
     return f" {text}" if text else ""
+
+
+def _number(value: Any) -> Any:
+    """Whole numbers without a point, as newer versions of pydantic write them."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _array(schema: dict[str, Any], root: dict[str, Any]) -> str:

@@ -320,3 +320,12 @@ def test_of_many_validations_the_first_and_last_are_shown():
 
 def test_run_yaml_is_the_resolved_one(run_folder):
     assert read_run(run_folder).config == yaml.safe_load((run_folder / "run.yaml").read_text())
+
+
+@pytest.mark.parametrize("path", ["x" * 300, "x/" * 3000], ids=["name", "path"])
+def test_a_path_that_is_too_long_is_one_message(path, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["report", path]) == 2
+    said = capsys.readouterr().err
+    assert "too long" in said
+    assert "Traceback" not in said
