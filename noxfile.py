@@ -166,8 +166,8 @@ def isolated(session: nox.Session, package: str) -> None:
     name = Path(package).name if package != CORE else "fastvideo-core"
     install_by_name(session, name)
     session.run("python", "-P", "tests/undeclared_imports.py", name, f"{package}/src")
-    # LoRA is an extra of core: its tests are core's all the same.
-    extras = "[lora]" if package == CORE else ""
+    # What core does with its extras is tested with core.
+    extras = "[lora,tensorboard,wandb]" if package == CORE else ""
     install_by_name(session, name + extras, "fastvideo-testing", *TEST_TOOLS)
     session.chdir(copied_tests(session, package))
     arguments = session.posargs or ["-m", "not slow", "-q"]
