@@ -12,6 +12,7 @@ from fastvideo_core import RoleHandle, TrainingBatch
 from fastvideo_diffusers.adapter import PipelineAdapter
 from fastvideo_diffusers.folder import TRANSFORMER
 from fastvideo_diffusers.text import pad_text
+from fastvideo_mochi.config import SIZE_MULTIPLE
 from fastvideo_mochi.folder import MochiFolder
 
 
@@ -20,7 +21,7 @@ class MochiAdapter(PipelineAdapter[MochiFolder]):
 
     family = "mochi"
     name = "Mochi"
-    size_multiple = 16
+    size_multiple = SIZE_MULTIPLE
 
     def text_conditioning(self, embeddings: Tensor, lengths: Tensor | None) -> dict[str, Tensor]:
         text, mask = pad_text(embeddings, self.folder.text_length, lengths)

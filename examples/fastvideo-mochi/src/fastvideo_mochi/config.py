@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from fastvideo_core import MethodConfig
+from fastvideo_core import RunConfig
 from fastvideo_core.config.sections import GuidedPipelineConfig
 from fastvideo_core.errors import Problem
+from fastvideo_diffusers.video_limits import VideoLimits
 
-if TYPE_CHECKING:
-    from fastvideo_core import RunConfig
+SIZE_MULTIPLE = 16
+FRAMES_DIVISOR = 6
+LIMITS = VideoLimits("mochi", "Mochi", SIZE_MULTIPLE, FRAMES_DIVISOR, "MochiPipeline does not guide")
 
 
 class MochiConfig(GuidedPipelineConfig):
@@ -21,9 +21,5 @@ class MochiConfig(GuidedPipelineConfig):
         return 1.0 if self.flow_shift is None else self.flow_shift
 
     def check_run(self, cfg: RunConfig) -> list[tuple[str, Problem]]:
-        """What Mochi cannot do."""
-        problems = []
-        if isinstance(cfg.method_config, MethodConfig) and cfg.method_config.attn_kind != "dense":
-            problem = Problem("the family 'mochi' has dense attention only", allowed="dense", fix="remove attn_kind")
-            problems.append(("method_config.attn_kind", problem))
-        return problems
+        """Sizes, guidance scales and attention that Mochi cannot do, and the data that it needs."""
+        return LIMITS.problems(cfg)

@@ -12,14 +12,11 @@ from transformers import T5EncoderModel
 from fastvideo_core import RunConfig
 from fastvideo_data.captions import PromptEmbeddings
 from fastvideo_data.model_sampler import PathSampler
-from fastvideo_diffusers.encoder import PipelineEncoder
 from fastvideo_diffusers.family import DiffusersFamily
 from fastvideo_mochi.adapter import MochiAdapter
 from fastvideo_mochi.config import MochiConfig
-from fastvideo_mochi.encoder import GEOMETRY, mochi_encoder
-from fastvideo_mochi.export import export
 from fastvideo_mochi.folder import COMPONENTS, MochiFolder, open_folder
-from fastvideo_mochi.sampler import SIZE, MochiSampler, build_sampler
+from fastvideo_mochi.sampler import GEOMETRY, SIZE, MochiSampler, build_sampler
 from fastvideo_mochi.text import TextEncoder
 from fastvideo_mochi.tiny import write_tiny
 
@@ -51,13 +48,9 @@ class MochiFamily(DiffusersFamily[MochiFolder, MochiAdapter]):
         base = self.roles(cfg).base
         return MochiSampler(base, adapter=adapter, config=section(cfg), **self.sampling(cfg, prompts))
 
-    def encoder(self, model_path: str, *, device: torch.device) -> PipelineEncoder:
-        return mochi_encoder(model_path, device)
-
     def sampler(self, model_path: str, pipeline_config: Any, *, device: torch.device) -> PathSampler:
         return build_sampler(model_path, pipeline_config, device)
 
-    export = staticmethod(export)
     tiny = staticmethod(write_tiny)
 
 

@@ -14,16 +14,16 @@ from fastvideo_core.contracts.validator import SampledVideo
 from fastvideo_core.diffusion.rollout import FewStepSchedule, rollout
 from fastvideo_data.captions import PromptEmbeddings
 from fastvideo_data.model_sampler import PathSampler
-from fastvideo_data.video_sizes import VideoSize
+from fastvideo_data.video_sizes import VideoGeometry, VideoSize
 from fastvideo_diffusers.latents import denormalise, frames_of, shown
 from fastvideo_diffusers.loading import load_frozen
 from fastvideo_diffusers.sampler import PipelineSampler, path_sampler
 from fastvideo_mochi.adapter import MochiAdapter
-from fastvideo_mochi.config import MochiConfig
-from fastvideo_mochi.encoder import GEOMETRY
+from fastvideo_mochi.config import FRAMES_DIVISOR, LIMITS, SIZE_MULTIPLE, MochiConfig
 from fastvideo_mochi.folder import TRANSFORMER, MochiFolder, open_folder
 from fastvideo_mochi.text import TextEncoder
 
+GEOMETRY = VideoGeometry(frames_divisor=FRAMES_DIVISOR, frames_remainder=1, size_multiple=SIZE_MULTIPLE, fps=30.0)
 SIZE = VideoSize(height=480, width=848, num_frames=85)
 THRESHOLD = 0.025
 """Noise that the linear half of the pipeline's schedule removes."""
@@ -34,7 +34,7 @@ class MochiSampler(PipelineSampler[MochiFolder, MochiConfig]):
 
     geometry = GEOMETRY
     negative_prompt = ""
-    unguided = "MochiPipeline does not guide"
+    unguided = LIMITS.unguided
 
     def __init__(self, folder: MochiFolder, *, adapter: MochiAdapter, **settings: Any) -> None:
         super().__init__(folder, **settings)

@@ -6,6 +6,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
@@ -13,20 +14,22 @@ from torch import Tensor, nn
 
 from fastvideo_core.config.run import RunConfig
 from fastvideo_core.contracts.adapter import LatentsSource
-from fastvideo_core.contracts.family import ModelComponents, RoleOutline
+from fastvideo_core.contracts.family import ModelComponents, RoleOutline, WarpedSchedule
 from fastvideo_core.contracts.flow_adapter import FlowMatchingAdapter
 from fastvideo_core.contracts.roles import RoleHandle, RoleManager, WeightSource
 from fastvideo_core.contracts.validator import ValidationPrompt
 from fastvideo_core.distributed import context
 from fastvideo_core.errors import Problem, UserError
 from fastvideo_data.captions import CaptionEncoder, PromptEmbeddings
-from fastvideo_data.encoder import EncoderIdentity
+from fastvideo_data.encoder import EncoderIdentity, LatentEncoder
 from fastvideo_data.family import ParquetFamily
 from fastvideo_data.model_sampler import FamilySampler
 from fastvideo_data.validation_prompts import prompts_of_run
 from fastvideo_data.video_sizes import VideoGeometry, VideoSize, fit_prompt
 from fastvideo_data.video_validator import SamplingValidator
 from fastvideo_diffusers import loading
+from fastvideo_diffusers.encoder import PipelineEncoder
+from fastvideo_diffusers.export import export_pipeline
 from fastvideo_diffusers.family_roles import FamilyRoles, open_family_roles
 from fastvideo_diffusers.folder import TRANSFORMER, PipelineFolder
 from fastvideo_diffusers.identity import TEXT_ENCODER, VAE, encoder_identity
@@ -340,6 +343,41 @@ class DiffusersFamily(ParquetFamily, Generic[F, A]):
             bfloat16_classes=(nn.Linear,) if halved(cfg) and role.trainable else (),
             frozen=self.frozen(cfg),
         )
+
+    # --- commands -------------------------------------------------------------------------------------------------------
+
+    def encoder(self, model_path: str, *, device: torch.device) -> LatentEncoder:
+        """The autoencoder and the text encoder of a pipeline, each loaded at its first use; see `ModelFamily.encoder`."""
+        where = "model path"
+        folder = self.open_folder(model_path, where=where)
+        return PipelineEncoder(
+            model_path,
+            family=self.family,
+            geometry=self.geometry,
+            encoders=(VAE, TEXT_ENCODER),
+            text=self.caption_encoder(folder, device=device, dtype=torch.float32, where=where),
+            settings={},
+            load_vae=lambda: loading.load_frozen(self.vae, model_path, "vae", device=device, where=where),
+            device=device,
+        )
+
+    def export(
+        self,
+        base: str,
+        out: Path,
+        modules: Mapping[str, Mapping[str, Tensor]],
+        *,
+        pipeline_config: Any,
+        student_schedule: WarpedSchedule | None,
+    ) -> list[str]:
+        """The base pipeline with the trained network and a scheduler that stays as it is; see `ModelFamily.export`."""
+        path = self.open_folder(base, where="base path").path
+        export_pipeline(base, out, modules, transformer=loading.outline_model(self.transformer, path, TRANSFORMER))
+        if student_schedule is None or student_schedule(lambda t: t) is None:
+            return []
+        return ["the pipeline's own scheduler knows no student's schedule; `fastvideo-distill sample` follows it"]
+
+    # --- checks of a run ------------------------------------------------------------------------------------------------
 
     def check_roles(self, cfg: RunConfig) -> list[Problem]:
         """Pipelines that are incomplete or damaged; see `ModelFamily.check_roles`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,9 @@ PLAIN = FittedSchedule(1.0, None, 0.0)
 
 
 def export_pipeline(
-    base_path: str,
+    base: str,
     out: Path,
-    modules: dict[str, dict[str, Tensor]],
+    modules: Mapping[str, Mapping[str, Tensor]],
     *,
     pipeline_config: LtxConfig,
     student_schedule: WarpedSchedule | None,
@@ -43,7 +44,7 @@ def export_pipeline(
     student's schedule; pipelines that take timesteps are to be given them.
 
     Args:
-        base_path: folder or hub id whose other components are copied.
+        base: folder or hub id whose other components are copied.
         out: the new folder; complete or absent, whatever happens.
         modules: state dicts by module name: {"transformer": ...}, stored in their own dtypes.
         pipeline_config: of the run.
@@ -57,11 +58,11 @@ def export_pipeline(
         ConfigError: the base is no LTX pipeline, or `out` is not empty.
         CheckpointError: the state dict does not fit the base's transformer.
     """
-    folder = open_folder(base_path, where="base path")
+    folder = open_folder(base, where="base path")
     scheduler, notes = _scheduler(folder, pipeline_config, student_schedule)
     generation = generation_of(folder)
     transformer = generation.outline(folder.path)
-    export.export_pipeline(base_path, out, modules, transformer=transformer, scheduler=scheduler)
+    export.export_pipeline(base, out, modules, transformer=transformer, scheduler=scheduler)
     return notes + generation.export_notes(folder, pipeline_config)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,9 @@ from fastvideo_wan.schedule import many_step_scheduler, resolve_flow_shift
 
 
 def export_pipeline(
-    base_path: str,
+    base: str,
     out: Path,
-    modules: dict[str, dict[str, Tensor]],
+    modules: Mapping[str, Mapping[str, Tensor]],
     *,
     pipeline_config: WanConfig,
     student_schedule: WarpedSchedule | None,
@@ -31,7 +32,7 @@ def export_pipeline(
     schedule has and guidance_scale=1.0, follows the student's schedule.
 
     Args:
-        base_path: folder or hub id whose other components are copied.
+        base: folder or hub id whose other components are copied.
         out: the new folder; complete or absent, whatever happens.
         modules: state dicts by module name: {"transformer": ...}, stored in their own dtypes.
         pipeline_config: of the run.
@@ -45,9 +46,9 @@ def export_pipeline(
         ConfigError: the base is no Wan 2.1 text-to-video pipeline, or `out` is not empty.
         CheckpointError: the state dict does not fit the base's transformer.
     """
-    folder = open_folder(base_path, where="base path")
+    folder = open_folder(base, where="base path")
     scheduler, notes = _scheduler(folder, pipeline_config, student_schedule)
-    export.export_pipeline(base_path, out, modules, transformer=outline_transformer(folder.path), scheduler=scheduler)
+    export.export_pipeline(base, out, modules, transformer=outline_transformer(folder.path), scheduler=scheduler)
     return notes
 
 
