@@ -24,7 +24,7 @@ from fastvideo_core.cli.main import main
 from fastvideo_core.dispatch import summary
 from fastvideo_core.dispatch.runtime import DistillRuntime
 from fastvideo_core.launch.stdio import drop_unwritten
-from fastvideo_core.tracking.display import Guarded, JsonLines, LogLines, Standing, TerminalBar, display_for
+from fastvideo_core.tracking.display import Guarded, JsonLines, LoggedStep, LogLines, TerminalBar, display_for
 from fastvideo_testing.runs import build_run, toy_family, toy_world
 from tests.conftest import write_run
 
@@ -151,7 +151,7 @@ def test_a_resumed_run_says_after_which_step(run_file, capsys):
 
 def test_a_line_holds_losses_rates_speed_and_the_time_left():
     stream = io.StringIO()
-    LogLines(stream).show(Standing(5, 10, METRICS, 3661.0))
+    LogLines(stream).show(LoggedStep(5, 10, METRICS, 3661.0))
     assert stream.getvalue() == (
         "step 5/10 | total_loss 0.2500 | lr/student 1.00e-03 | lr/critic 1.00e-03 | 2.00 s/it | 4.00 samples/s | "
         "mem 2.00 GiB | ETA 1:01:01\n"
@@ -168,7 +168,7 @@ def test_on_a_terminal_the_bar_is_rewritten_in_place():
     display = display_for(stream)
     assert isinstance(display, TerminalBar)
     for step in (8, 9, 10):
-        display.show(Standing(step, 10, METRICS, 1.0))
+        display.show(LoggedStep(step, 10, METRICS, 1.0))
     display.close()
     shown = stream.getvalue()
     assert "10/10 |" in shown
@@ -196,7 +196,7 @@ def test_a_log_message_has_a_line_of_its_own_beside_the_bar(monkeypatch):
     out = Console()
     out.set_up_logging()
     display = out.display()
-    display.show(Standing(1, 10, METRICS, 1.0))
+    display.show(LoggedStep(1, 10, METRICS, 1.0))
     logging.getLogger("fastvideo_core").warning("step 2 is skipped")
     display.close()
     shown = re.split(r"[\r\n]+", terminal.getvalue())
@@ -234,7 +234,7 @@ def test_next_commands_work_for_paths_with_spaces_and_plug_ins_from_files(run_fi
 
 def test_json_has_no_numbers_that_are_not_finite():
     stream = io.StringIO()
-    JsonLines(stream).show(Standing(1, 2, {**METRICS, "total_loss": float("nan")}, 1.0))
+    JsonLines(stream).show(LoggedStep(1, 2, {**METRICS, "total_loss": float("nan")}, 1.0))
     assert json.loads(stream.getvalue())["total_loss"] == "nan"
 
 
@@ -278,13 +278,13 @@ def test_a_display_that_fails_is_reported_once_and_tried_again(caplog):
     stream = Broken(1)
     display = Guarded(LogLines(stream))
     for step in (1, 2, 3):
-        display.show(Standing(step, 3, METRICS, 1.0))
+        display.show(LoggedStep(step, 3, METRICS, 1.0))
     assert stream.getvalue().count("step 1/3") == 1
     assert [record.getMessage().partition(" (")[0] for record in caplog.records] == [
         "the run's steps cannot be shown: BrokenPipeError: [Errno 32] Broken pipe"
     ]
     stream._left = 1
-    display.show(Standing(3, 3, METRICS, 1.0))
+    display.show(LoggedStep(3, 3, METRICS, 1.0))
     assert "step 3/3" in stream.getvalue()
 
 

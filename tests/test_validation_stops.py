@@ -11,7 +11,7 @@ import pytest
 
 from fastvideo_core.checkpoint import storage
 from fastvideo_core.errors import RunStopped
-from fastvideo_core.tracking.display import Sampling, Standing
+from fastvideo_core.tracking.display import LoggedStep, Sampling
 from fastvideo_testing.runs import build_run
 from tests.families import ALL_KINDS, Kind, MakeFamily, tiny_family
 
@@ -26,7 +26,7 @@ class Terminates:
     def __init__(self) -> None:
         self.seen: list[Sampling] = []
 
-    def show(self, standing: Standing) -> None: ...
+    def show(self, logged: LoggedStep) -> None: ...
 
     def validating(self, sampling: Sampling) -> None:
         self.seen.append(sampling)

@@ -263,11 +263,11 @@ class Shown:
     """A display that keeps what it is given."""
 
     def __init__(self):
-        self.standings = []
+        self.logged = []
         self.samplings = []
 
-    def show(self, standing):
-        self.standings.append(standing)
+    def show(self, logged):
+        self.logged.append(logged)
 
     def validating(self, sampling):
         self.samplings.append(sampling)
@@ -300,7 +300,7 @@ def test_speed_and_time_left_are_those_of_training(tmp_path, monkeypatch):
     assert [line.get("seconds/validation") for line in lines] == [None, None, 100, None, 100, None, 100, None]
     assert [line.get("seconds/checkpoint") for line in lines] == [None, None, None, None, 10, None, None, None]
     # After step 3: five steps, three validations (4, 6, 8); after step 5 also the last checkpoint.
-    assert [round(one.remaining) for one in shown.standings][2:] == [305, 304, 213, 212, 111, 110]
+    assert [round(one.remaining) for one in shown.logged][2:] == [305, 304, 213, 212, 111, 110]
 
 
 def test_it_says_which_prompt_and_step(tmp_path):

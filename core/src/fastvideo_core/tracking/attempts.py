@@ -1,4 +1,4 @@
-"""Calls that may fail without ending a run."""
+"""Calls of trackers and displays: the first failure is logged, and training goes on."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ logger = logging.getLogger(__name__)
 
 
 class Attempts:
-    """Makes calls; the first one of a kind that fails is logged, and training goes on."""
+    """Makes calls that may fail."""
 
     def __init__(self) -> None:
         self.failed: set[str] = set()
 
-    def __call__(self, failure: str, act: Callable[[], None]) -> None:
-        """Calls `act`; `failure` says in words what it means that it fails."""
+    def __call__(self, failure: str, call: Callable[..., None], *args: object) -> None:
+        """Calls `call`; `failure` says in words what it means that it fails."""
         try:
-            act()
+            call(*args)
         except Exception as error:
             if failure not in self.failed:
                 self.failed.add(failure)

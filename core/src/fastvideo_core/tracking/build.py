@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +16,9 @@ from fastvideo_core.tracking.jsonl import JsonlTracker
 
 
 def build_tracker(training_args: TrainingArgs, config: Mapping[str, Any]) -> Tracker:
-    """metrics.jsonl in `output_dir`, and each of `training_args.trackers`; nothing on processes that do not report.
+    """metrics.jsonl in `output_dir`, and each of `training_args.trackers`, which show `config`; only on the main process.
 
-    Args:
-        config: the run's configuration as plain data, for trackers that show it.
-
-    Raises:
-        UserError: a tracker's package is not installed, or the tracker does not start.
+    Raises UserError where a tracker's package is not installed, or the tracker does not start.
     """
     if not is_main_process():
         return Tracker()
@@ -68,4 +63,4 @@ class MultiTracker(Tracker):
 
     def _each(self, act: Callable[[Tracker], None]) -> None:
         for name, tracker in self.trackers.items():
-            self.attempts(f"tracker '{name}' failed", partial(act, tracker))
+            self.attempts(f"tracker '{name}' failed", act, tracker)

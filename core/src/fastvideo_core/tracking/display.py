@@ -18,32 +18,42 @@ from fastvideo_core.tracking.jsonl import json_line
 SAMPLING_LINES = 30.0
 """Seconds between two lines of a log that say where a validation is."""
 
+_SPEED = ("seconds_per_step", "samples_per_second", "peak_memory_bytes")
+_BAR = "{n_fmt}/{total_fmt} |{bar:20}| {desc}"
+
 
 @dataclass(frozen=True)
-class Standing:
-    """Where a run is after a logged step.
-
-    Attributes:
-        metrics: everything that was logged, with the measured speed and memory.
-        remaining: seconds to the end, by the speed of recent steps.
-    """
+class LoggedStep:
+    """All `metrics` of a step, with measured speed and memory, and the seconds `remaining` to the end, by recent speed."""
 
     step: int
     max_steps: int
     metrics: Mapping[str, float]
     remaining: float
 
+    @property
+    def eta(self) -> str:
+        return f"ETA {timedelta(seconds=round(self.remaining))}"
+
+    def facts(self) -> list[str]:
+        """Losses, every learning rate by its name, speed and peak memory."""
+        seconds, samples, memory = (self.metrics[name] for name in _SPEED)
+        losses = [f"{name} {value:.4f}" for name, value in self.metrics.items() if name.endswith("loss")]
+        rates = [f"{name} {value:.2e}" for name, value in self.metrics.items() if name.startswith("lr/")]
+        return [*losses, *rates, f"{seconds:.2f} s/it", f"{samples:.2f} samples/s", f"mem {memory / 2**30:.2f} GiB"]
+
+    def other_metrics(self) -> list[str]:
+        """What is no fact."""
+        names = [name for name in self.metrics if not name.endswith("loss") and not name.startswith("lr/")]
+        return [f"{name} {self.metrics[name]:.4g}" for name in names if name not in _SPEED]
+
 
 @dataclass(frozen=True)
 class Sampling:
-    """Where a validation is.
+    """Where the validation after a step is.
 
-    Attributes:
-        step, max_steps: of the training.
-        label: tells several ways of sampling of one validation apart; empty where there is one.
-        prompt, prompts: which of how many, from 1; of a validation that is over, how many were sampled.
-        sampling_step, sampling_steps: of the prompt, likewise.
-        seconds: that it took, once it is over; else None.
+    `label` tells several ways of sampling apart; prompts and a prompt's sampling steps count from 1. A validation that is over
+    has sampled `prompts`, in `seconds`.
     """
 
     step: int
@@ -65,7 +75,7 @@ class Sampling:
 class Display:
     """Shows where a run is; this one, of processes that do not report and of `--quiet`, shows nothing."""
 
-    def show(self, standing: Standing) -> None:
+    def show(self, logged: LoggedStep) -> None:
         """A logged step."""
 
     def validating(self, sampling: Sampling) -> None:
@@ -82,34 +92,27 @@ class Guarded(Display):
         self._display = display
         self._attempt = partial(Attempts(), "the run's steps cannot be shown")
 
-    def show(self, standing: Standing) -> None:
-        self._attempt(lambda: self._display.show(standing))
+    def show(self, logged: LoggedStep) -> None:
+        self._attempt(self._display.show, logged)
 
     def validating(self, sampling: Sampling) -> None:
-        self._attempt(lambda: self._display.validating(sampling))
+        self._attempt(self._display.validating, sampling)
 
     def close(self) -> None:
         self._attempt(self._display.close)
 
 
 class LogLines(Display):
-    """One line for each logged step, for files; a validation has one at its start and end, and between them now and then.
-
-    Args:
-        every_metric: all metrics instead of losses, learning rates, speed and memory.
-    """
+    """One line for each logged step, for files; a validation has one at its start and end, and between them now and then."""
 
     def __init__(self, stream: TextIO, *, every_metric: bool = False) -> None:
         self._stream = stream
         self._every_metric = every_metric
         self._next_sampling = 0.0  # when the next line may say where a validation is
 
-    def show(self, standing: Standing) -> None:
-        parts = [*_facts(standing.metrics), f"ETA {_clock(standing.remaining)}"]
-        if self._every_metric:
-            others = {name: value for name, value in standing.metrics.items() if not _is_fact(name)}
-            parts += [f"{name} {value:.4g}" for name, value in others.items()]
-        self._write(standing, *parts)
+    def show(self, logged: LoggedStep) -> None:
+        others = logged.other_metrics() if self._every_metric else []
+        self._write(logged, *logged.facts(), logged.eta, *others)
 
     def validating(self, sampling: Sampling) -> None:
         over, now = sampling.seconds is not None, time.monotonic()
@@ -117,8 +120,8 @@ class LogLines(Display):
             self._next_sampling = 0.0 if over else now + SAMPLING_LINES
             self._write(sampling, str(sampling))
 
-    def _write(self, place: Standing | Sampling, *parts: str) -> None:
-        self._stream.write(" | ".join((f"step {place.step}/{place.max_steps}", *parts)) + "\n")
+    def _write(self, at: LoggedStep | Sampling, *parts: str) -> None:
+        self._stream.write(" | ".join((f"step {at.step}/{at.max_steps}", *parts)) + "\n")
         self._stream.flush()
 
 
@@ -130,27 +133,20 @@ class TerminalBar(Display):
         self._bar: tqdm[None] | None = None
         self._text = ""
 
-    def show(self, standing: Standing) -> None:
-        # The time left first: what does not fit is cut off at the terminal's edge.
-        self._text = " | ".join([f"ETA {_clock(standing.remaining)}", *_facts(standing.metrics)])
-        self._draw(standing, self._text)
+    def show(self, logged: LoggedStep) -> None:
+        self._text = " | ".join([logged.eta, *logged.facts()])  # what does not fit is cut off at the terminal's edge
+        self._draw(logged, self._text)
 
     def validating(self, sampling: Sampling) -> None:
         self._draw(sampling, self._text if sampling.seconds is not None else str(sampling))
 
-    def _draw(self, place: Standing | Sampling, text: str) -> None:
+    def _draw(self, at: LoggedStep | Sampling, text: str) -> None:
         if self._bar is None:
             self._bar = tqdm(
-                total=place.max_steps,
-                initial=place.step - 1,
-                unit="step",
-                dynamic_ncols=True,
-                file=self._stream,
-                bar_format="{n_fmt}/{total_fmt} |{bar:20}| {desc}",
+                total=at.max_steps, initial=at.step, dynamic_ncols=True, file=self._stream, bar_format=_BAR
             )
-        self._bar.set_description_str(text, refresh=False)
-        self._bar.update(place.step - self._bar.n)
-        self._bar.refresh()
+        self._bar.n = at.step
+        self._bar.set_description_str(text)
 
     def close(self) -> None:
         if self._bar is not None:
@@ -164,9 +160,9 @@ class JsonLines(Display):
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
-    def show(self, standing: Standing) -> None:
-        about = {"step": standing.step, "max_steps": standing.max_steps, "eta_seconds": round(standing.remaining, 3)}
-        self._write("step", {**about, **standing.metrics})
+    def show(self, logged: LoggedStep) -> None:
+        eta = round(logged.remaining, 3)
+        self._write("step", {"step": logged.step, "max_steps": logged.max_steps, "eta_seconds": eta, **logged.metrics})
 
     def validating(self, sampling: Sampling) -> None:
         if sampling.seconds is not None:
@@ -183,31 +179,8 @@ class JsonLines(Display):
 
 def display_for(stream: TextIO) -> Display:
     """The bar on a terminal, lines in a file and on terminals that do not say how wide they are."""
-    return TerminalBar(stream) if stream.isatty() and _has_columns(stream) else LogLines(stream)
-
-
-def _has_columns(stream: TextIO) -> bool:
     try:
-        return os.get_terminal_size(stream.fileno()).columns > 0
-    except OSError:  # a stream that only says that it is a terminal
-        return True
-
-
-_SPEED = ("seconds_per_step", "samples_per_second", "peak_memory_bytes")
-
-
-def _facts(metrics: Mapping[str, float]) -> list[str]:
-    """Losses, every learning rate by its name, speed and peak memory."""
-    seconds, samples, memory = (metrics[name] for name in _SPEED)
-    losses = [f"{name} {value:.4f}" for name, value in metrics.items() if name.endswith("loss")]
-    rates = [f"{name} {value:.2e}" for name, value in metrics.items() if name.startswith("lr/")]
-    speed = [f"{seconds:.2f} s/it", f"{samples:.2f} samples/s", f"mem {memory / 2**30:.2f} GiB"]
-    return [*losses, *rates, *speed]
-
-
-def _is_fact(name: str) -> bool:
-    return name.endswith("loss") or name.startswith("lr/") or name in _SPEED
-
-
-def _clock(seconds: float) -> str:
-    return str(timedelta(seconds=round(seconds)))
+        is_wide = os.get_terminal_size(stream.fileno()).columns > 0
+    except OSError:  # no terminal of the system's
+        is_wide = stream.isatty()
+    return TerminalBar(stream) if is_wide else LogLines(stream)

@@ -46,20 +46,20 @@ def to_floats(metrics: Mapping[str, Any]) -> dict[str, float]:
 
     A tensor [N] becomes N numbers, `name/0` to `name/N-1`. Every process must hold the same names.
     """
-    tensors = {name: value.detach() for name, value in metrics.items() if isinstance(value, Tensor)}
+    tensors = [value.detach() for value in metrics.values() if isinstance(value, Tensor)]
     fetched: Iterator[float] = iter(())
     if tensors:
-        together = torch.cat([value.flatten().to(context.device(), torch.float64) for value in tensors.values()])
+        together = torch.cat([value.flatten().to(context.device(), torch.float64) for value in tensors])
         if context.world_size() > 1:
             dist.all_reduce(together, op=dist.ReduceOp.SUM)
             together = together / context.world_size()
         fetched = iter(together.tolist())
     floats: dict[str, float] = {}
     for name, value in metrics.items():
-        if name not in tensors:
+        if not isinstance(value, Tensor):
             floats[name] = float(value)
-        elif tensors[name].ndim == 0:
+        elif value.ndim == 0:
             floats[name] = next(fetched)
         else:
-            floats.update({f"{name}/{index}": next(fetched) for index in range(tensors[name].numel())})
+            floats.update({f"{name}/{index}": next(fetched) for index in range(value.numel())})
     return floats

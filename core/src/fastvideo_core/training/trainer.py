@@ -26,8 +26,7 @@ from fastvideo_core.placing.shard import set_gradient_sync
 from fastvideo_core.tracking.build import build_tracker
 from fastvideo_core.tracking.display import Display, Guarded, display_for
 from fastvideo_core.tracking.metrics import MetricMeans, phase_name, to_floats
-from fastvideo_core.tracking.phases import PhaseTimer
-from fastvideo_core.tracking.progress import Progress
+from fastvideo_core.tracking.progress import PhaseTimer, Progress
 from fastvideo_core.training.updates import Updates, clip_gradients
 from fastvideo_core.training.validation import ValidationError, Validations
 
@@ -94,9 +93,9 @@ class DistillTrainer:
                     manager.restore_rng()  # making a dataloader's iterator may have drawn random numbers
                 self.tracker.resume_after(start_step)
                 samples = args.train_batch_size * args.gradient_accumulation_steps * Mesh.of(args).data_size
-                asides = {VALIDATION: args.validation_steps if args.log_validation else 0}
-                asides[CHECKPOINT] = args.training_state_checkpointing_steps
-                self._progress = Progress(max_steps, start_step, samples, self._display, asides)
+                interruptions = {VALIDATION: args.validation_steps if args.log_validation else 0}
+                interruptions[CHECKPOINT] = args.training_state_checkpointing_steps
+                self._progress = Progress(max_steps, start_step, samples, self._display, interruptions)
                 validations = None
                 if args.log_validation:
                     validations = Validations(args, method, self._callbacks, lambda: signals.request, self._progress)
@@ -213,7 +212,7 @@ class DistillTrainer:
     ) -> None:
         """Saves, and `waits` until it is written; the error tells of the run's own failure too."""
         try:
-            with self._progress.aside(CHECKPOINT):
+            with self._progress.interruption(CHECKPOINT):
                 manager.save(step)
                 if waits:
                     manager.finish()
@@ -229,7 +228,7 @@ class DistillTrainer:
             return
         if manager is not None and validations.may_part:
             self._write_checkpoint(manager, step, None, waits=False)
-        with self._progress.aside(VALIDATION):
+        with self._progress.interruption(VALIDATION):
             left = validations.run(step)
         if left is None:
             return
