@@ -65,7 +65,7 @@ SECOND = {
         "registry",
         "registry.registration",
         "training.trainer",
-        "weights.parameter_names",
+        "weights.parameters",
     },
 }
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fastvideo_core.contracts.roles import is_lora_parameter
-from fastvideo_core.weights.parameter_names import base_name
+from fastvideo_core.weights.parameters import base_name
 from tests.distributed.ranks import run_workers
 
 STEPS = 6

@@ -13,9 +13,9 @@ from torch.distributed.tensor import DTensor
 
 from fastvideo_core import register_method, register_model
 from fastvideo_core.config.run import RunConfig
+from fastvideo_core.contracts.adapter import Ranges
 from fastvideo_core.contracts.family import ModelComponents
 from fastvideo_core.contracts.roles import RoleHandle
-from fastvideo_core.diffusion.noise_ranges import Ranges
 from fastvideo_core.distributed import context
 from fastvideo_finetune.config import FinetuneConfig
 from fastvideo_finetune.method import FinetuneMethod

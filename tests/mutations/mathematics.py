@@ -171,7 +171,7 @@ MATHEMATICS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "the difference between channels hides a collapse",
-        f"{CORE}/diffusion/reduce.py",
+        f"{DMD2}/losses.py",
         ".sort(dim=0).values[-2]",
         ".sort(dim=0).values[-1]",
         (f"{METRICS}::test_a_collapse_to_solid_colours_shows_in_the_variation_whichever_dim_the_channels_are_in",),

@@ -7,7 +7,7 @@ from mutation import CORE, Mutation
 RANGES = "core/tests/contracts/test_noise_ranges.py"
 ONE_RANGE = f"{RANGES}::test_an_iteration_has_one_range_on_all_ranks_and_in_all_rounds_and_the_run_has_both"
 COMMON = f"{RANGES}::test_all_roles_that_are_called_at_a_timestep_have_one_network_for_an_iteration"
-BORDERS = "core/tests/diffusion/test_noise_ranges.py"
+BORDERS = "core/tests/contracts/test_common_noise_ranges.py"
 ROUTING = "core/tests/dispatch/test_routing.py"
 
 DRAWS = f"{CORE}/contracts/method.py"
@@ -17,7 +17,7 @@ ROUTES: tuple[Mutation, ...] = (
     Mutation(
         "the noise range drawn anew in every round",
         DRAWS,
-        "if self._parts_of_iterations.get(shared, (None,))[0] != iteration:",
+        "if self._ranges_of_iterations.get(shared, (None,))[0] != iteration:",
         "if True:",
         (ONE_RANGE,),
     ),
@@ -32,7 +32,7 @@ ROUTES: tuple[Mutation, ...] = (
     Mutation(
         "noise ranges of untrained networks drawn",
         f"{CORE}/contracts/noise_ranges.py",
-        "if part in allowed:",
+        "if index in allowed:",
         "if True:",
         (f"{RANGES}::test_a_role_of_which_one_network_is_trained_is_trained_in_its_range",),
     ),
@@ -45,7 +45,7 @@ ROUTES: tuple[Mutation, ...] = (
     ),
     Mutation(
         "a border given to the noise range below it",
-        f"{CORE}/diffusion/noise_ranges.py",
+        f"{CORE}/contracts/noise_ranges.py",
         "right=True",
         "right=False",
         (f"{BORDERS}::test_a_border_belongs_to_the_range_above_it_and_the_ends_to_the_outer_ranges",),

@@ -58,7 +58,7 @@ def drawn(
 
 def drawing(adapter: Any, rank: int = 0) -> Any:
     """What drawing takes of a method."""
-    return SimpleNamespace(adapter=adapter, rng=RandomStreams(0, rank), _parts_of_iterations={})
+    return SimpleNamespace(adapter=adapter, rng=RandomStreams(0, rank), _ranges_of_iterations={})
 
 
 def draw(method: Any, handles: list[RoleHandle], distribution: Any, size: int, iteration: int) -> Tensor:

@@ -12,11 +12,10 @@ from fastvideo_core.contracts.roles import RoleHandle, RoleManager, is_lora_para
 from fastvideo_core.distributed import context
 from fastvideo_core.distributed.mesh import mesh_shape
 from fastvideo_core.errors import CheckpointError, ConfigError, ContractError
-from fastvideo_core.placing.blocks import prepare_blocks
 from fastvideo_core.placing.materialise import materialise
-from fastvideo_core.placing.shard import is_offloaded, shard_roles
+from fastvideo_core.placing.shard import is_offloaded, prepare_blocks, shard_roles
 from fastvideo_core.weights.lora import MergedWeights, adapted_weights, add_lora, initialise_lora
-from fastvideo_core.weights.parameter_names import clean_name
+from fastvideo_core.weights.parameters import clean_name
 from fastvideo_testing import fake_process_group
 
 CPU = torch.device("cpu")
@@ -274,7 +273,7 @@ def test_merged_weights_are_those_of_the_adapted_network(stored):
     x = torch.randn(3, 4)
     torch.testing.assert_close(merged(x), adapted(x))
     whole = layered.read("net", "blocks.0.up.weight")
-    assert torch.equal(layered.read_rows("net", "blocks.0.up.weight", 1, 3), whole[1:3])
+    assert torch.equal(layered.read_slice("net", "blocks.0.up.weight", 1, 3), whole[1:3])
     assert not torch.equal(whole, below.read("net", "blocks.0.up.weight"))
     up, down = (tensors[f"blocks.0.up.lora_{part}.default.weight"] for part in "BA")
     assert torch.equal(whole, below.read("net", "blocks.0.up.weight") + 1.5 * (up @ down))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fastvideo_core.contracts.sampler import StudentSchedule
+from fastvideo_core.contracts.validator import StudentSchedule
 from fastvideo_core.diffusion.flow import shift_sigma
 from fastvideo_core.diffusion.rollout import FewStepSchedule
 from fastvideo_core.errors import ConfigError

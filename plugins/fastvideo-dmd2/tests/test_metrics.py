@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from fastvideo_core.contracts.flow_adapter import FlowMatchingAdapter
-from fastvideo_core.diffusion.reduce import variation_per_sample
 from fastvideo_core.errors import ContractError
+from fastvideo_dmd2.losses import variation_per_sample
 from fastvideo_testing.runs import build_run, toy_family
 
 from .test_method import run_of

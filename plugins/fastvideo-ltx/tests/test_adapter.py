@@ -10,7 +10,7 @@ from fastvideo_core.contracts.adapter import DistillAdapter, HasRngGenerators, O
 from fastvideo_core.contracts.adapter_check import check_adapter
 from fastvideo_core.errors import ConfigError, DataError
 from fastvideo_core.placing.shard import shard_roles
-from fastvideo_core.weights.parameter_names import clean_name
+from fastvideo_core.weights.parameters import clean_name
 from fastvideo_ltx.adapter import FPS, TEXT, TEXT_MASK
 from fastvideo_ltx.family import LtxFamily
 from fastvideo_testing.family_batches import PRIMITIVES

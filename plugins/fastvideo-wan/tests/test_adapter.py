@@ -13,7 +13,7 @@ from fastvideo_core.contracts.adapter import DistillAdapter, HasRngGenerators, O
 from fastvideo_core.contracts.adapter_check import check_adapter
 from fastvideo_core.errors import ConfigError, DataError
 from fastvideo_core.placing.shard import shard_roles
-from fastvideo_core.weights.parameter_names import clean_name
+from fastvideo_core.weights.parameters import clean_name
 from fastvideo_testing.family_batches import PRIMITIVES
 from fastvideo_wan.config import NEGATIVE_PROMPT
 from fastvideo_wan.family import WanFamily

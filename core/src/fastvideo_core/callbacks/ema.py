@@ -16,7 +16,7 @@ from fastvideo_core.callbacks.hooks import hookimpl
 from fastvideo_core.contracts.method import DistillMethod
 from fastvideo_core.contracts.roles import RoleHandle
 from fastvideo_core.errors import CheckpointError, ConfigError, Problem
-from fastvideo_core.weights.parameter_names import trainable_by_name
+from fastvideo_core.weights.parameters import trainable_by_name
 
 ByName = dict[str, dict[str, Tensor]]  # module -> parameter name -> tensor
 

@@ -25,7 +25,7 @@ from fastvideo_core.checkpoint.training_state import RunCallbacks, RunState
 from fastvideo_core.checkpoint.tree import split
 from fastvideo_core.contracts.method import DistillMethod
 from fastvideo_core.distributed import context
-from fastvideo_core.distributed.agreement import Crew, PartError
+from fastvideo_core.distributed.agreement import SharedWork, SharedWorkError
 from fastvideo_core.errors import CheckpointError, Problem, foreign_file
 
 logger = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ class CheckpointManager:
     def __post_init__(self) -> None:
         self.versions = {"fastvideo-core": __version__, "torch": str(torch.__version__), **self.versions}
         self._run: RunState | None = None
-        self._crew: Crew | None = None
+        self._work: SharedWork | None = None
         self._copies = HostCopies()
         self._writing: Writing | None = None
         self._failure: CheckpointWriteError | None = None  # of the newest checkpoint
@@ -75,7 +75,7 @@ class CheckpointManager:
         """The live objects that `save` reads and `load` writes; also clears away what a killed save left, and puts aside
         checkpoints that are not whole and were passed over."""
         self._run = RunState(method, callbacks, dataloader, self.new_data)
-        self._crew = self._crew or Crew()
+        self._work = self._work or SharedWork()
         if context.is_main_process():
             storage.clean_leftovers(self.output_dir)
             for path, _ in self.resumed.passed_over if self.resumed is not None else ():
@@ -102,8 +102,8 @@ class CheckpointManager:
         if step == self._saved_step:
             return target
         earlier = self._end_writing()
-        run, crew = self._attached()
-        tensors, skeleton, own = separate(*split(run.collect()), crew.group)
+        run, work = self._attached()
+        tensors, skeleton, own = separate(*split(run.collect()), work.group)
         if self.background:
             tensors = self._copies.take(tensors)
         rng = collect_rng(run.method)
@@ -204,14 +204,14 @@ class CheckpointManager:
 
         When one fails, all raise CheckpointWriteError, and nothing of the attempt is left.
         """
-        _, crew = self._attached()
+        _, work = self._attached()
         target = storage.checkpoint_path(self.output_dir, document.step)
         aside = storage.aside_of(target)
         written = {}
 
         def write_part() -> None:
             self._copies.wait()
-            files = write_tensors(aside / storage.TENSORS, tensors, crew.group)
+            files = write_tensors(aside / storage.TENSORS, tensors, work.group)
             files.append(save_file(rng, aside / storage.rng_name(context.rank())))
             if own_state is not None:
                 own, metadata = own_state
@@ -226,11 +226,11 @@ class CheckpointManager:
             storage.publish(aside, target)
 
         try:
-            crew.do(lambda: storage.make_empty(aside), main_only=True)
-            crew.do(write_part)
-            all_files = {name: file for one in crew.gather(written) for name, file in one.items()}
-            crew.do(publish, main_only=True)
-        except PartError as error:
+            work.run(lambda: storage.make_empty(aside), main_only=True)
+            work.run(write_part)
+            all_files = {name: file for one in work.gather(written) for name, file in one.items()}
+            work.run(publish, main_only=True)
+        except SharedWorkError as error:
             where = str(target) if context.world_size() == 1 else f"{target} (process {error.rank})"
             found = f"the checkpoint could not be written: {error.text}"
             advice = "free space or make the folder writable; " if error.by_system else ""
@@ -294,10 +294,10 @@ class CheckpointManager:
         if self._rng is not None:
             restore_rng(self._attached()[0].method, self._rng, self._rng_source)
 
-    def _attached(self) -> tuple[RunState, Crew]:
-        if self._run is None or self._crew is None:
+    def _attached(self) -> tuple[RunState, SharedWork]:
+        if self._run is None or self._work is None:
             raise RuntimeError("attach(method, callbacks, dataloader) comes before saving and loading")
-        return self._run, self._crew
+        return self._run, self._work
 
 
 def _read_rng(folder: Path, document: CheckpointDocument, rank: int) -> dict[str, Tensor]:

@@ -24,7 +24,7 @@ from fastvideo_core.checkpoint.tree import Json, join, split
 from fastvideo_core.contracts.method import DistillMethod
 from fastvideo_core.contracts.roles import RoleHandle, is_lora_parameter
 from fastvideo_core.errors import CheckpointError, FastVideoError, Problem
-from fastvideo_core.weights.parameter_names import clean_name
+from fastvideo_core.weights.parameters import clean_name
 
 
 class RunCallbacks(Protocol):

@@ -11,8 +11,14 @@ from fastvideo_core.cli.options import finite
 from fastvideo_core.cli.sample import PLAIN_GUIDANCE
 from fastvideo_core.config.output_folder import check_writable_folder
 from fastvideo_core.contracts.family import ModelFamily, open_family
-from fastvideo_core.contracts.sampler import ModelSampler, StudentSchedule
-from fastvideo_core.contracts.validator import ValidationPrompt, ValidationRequest, is_text, unread_negative_prompts
+from fastvideo_core.contracts.validator import (
+    ModelSampler,
+    StudentSchedule,
+    ValidationPrompt,
+    ValidationRequest,
+    is_text,
+    unread_negative_prompts,
+)
 from fastvideo_core.diffusion.rollout import FewStepSchedule, SamplerKind
 from fastvideo_core.dispatch.role_weights import load_role
 from fastvideo_core.dispatch.trained_model import TrainedModel, open_trained_model

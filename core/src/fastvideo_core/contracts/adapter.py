@@ -20,10 +20,11 @@ from torch import Tensor
 
 from fastvideo_core.contracts.batch import TrainingBatch
 from fastvideo_core.contracts.roles import RoleHandle
-from fastvideo_core.diffusion.noise_ranges import Ranges
 
 LatentsSource = Literal["data", "zeros"]
 AttentionKind = Literal["dense", "vsa"]
+Ranges = tuple[tuple[float, float], ...]
+"""(low, high) timesteps, in order; `low` belongs to a range, `high` only where the noise axis ends."""
 
 
 @runtime_checkable

@@ -23,7 +23,7 @@ from fastvideo_core.registry.specs import ModelPlugin
 
 if TYPE_CHECKING:  # contracts of two offers, which themselves name what stands here
     from fastvideo_core.contracts.demo import FamilyDemo
-    from fastvideo_core.contracts.sampler import ModelSampler
+    from fastvideo_core.contracts.validator import ModelSampler
 
 WarpedSchedule = Callable[[Callable[[Tensor], Tensor]], FewStepSchedule | None]
 """From the family's timestep shift to a student's schedule, as `DistillMethod.student_schedule`."""

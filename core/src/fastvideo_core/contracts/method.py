@@ -17,12 +17,19 @@ from typing_extensions import TypeVar, get_original_bases
 from fastvideo_core.config.run import RunConfig
 from fastvideo_core.contracts.adapter import DistillAdapter, LatentsSource, OnTrainStart
 from fastvideo_core.contracts.batch import TrainingBatch
-from fastvideo_core.contracts.noise_ranges import Draw, axis_length, draw_part, noise_ranges_of
+from fastvideo_core.contracts.noise_ranges import (
+    Draw,
+    axis_length,
+    boundaries,
+    common_ranges,
+    draw_range,
+    noise_ranges_of,
+    range_of,
+)
 from fastvideo_core.contracts.rng import RandomStreams
 from fastvideo_core.contracts.roles import RoleHandle, RoleManager
 from fastvideo_core.contracts.tracker import Tracker
 from fastvideo_core.contracts.validator import DistillValidator, ValidationRequest
-from fastvideo_core.diffusion.noise_ranges import boundaries, common_parts, part_of
 from fastvideo_core.diffusion.rollout import FewStepSchedule
 from fastvideo_core.distributed import context
 from fastvideo_core.distributed.mesh import Mesh
@@ -57,7 +64,7 @@ class DistillMethod(nn.Module, Generic[Needs]):
         self.tracker = Tracker()
         self.mesh = Mesh.of(cfg.training)
         self.rng = RandomStreams(cfg.training.seed, self.mesh.data_rank, context.device())
-        self._parts_of_iterations: dict[str, tuple[int, int]] = {}  # by shared stream
+        self._ranges_of_iterations: dict[str, tuple[int, int]] = {}  # by shared stream
         self.role_modules = nn.ModuleDict({handle.name: nn.ModuleDict(handle.modules) for handle in bundle})
         for handle in bundle:
             handle.set_trainable()
@@ -264,10 +271,10 @@ class DistillMethod(nn.Module, Generic[Needs]):
         t = draw(size, local)
         if not cuts:
             return t
-        if self._parts_of_iterations.get(shared, (None,))[0] != iteration:
-            part = draw_part(draw, self.rng.shared(shared), cuts, common_parts(ranges, length), handles)
-            self._parts_of_iterations[shared] = iteration, part
-        while (outside := part_of(t, cuts) != self._parts_of_iterations[shared][1]).any():
+        if self._ranges_of_iterations.get(shared, (None,))[0] != iteration:
+            index = draw_range(draw, self.rng.shared(shared), cuts, common_ranges(ranges, length), handles)
+            self._ranges_of_iterations[shared] = iteration, index
+        while (outside := range_of(t, cuts) != self._ranges_of_iterations[shared][1]).any():
             t = torch.where(outside, draw(size, local), t)
         return t
 

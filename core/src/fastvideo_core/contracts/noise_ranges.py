@@ -1,16 +1,16 @@
-"""The noise ranges of roles that have a network for each of several, and what is drawn so that one of them serves it."""
+"""The noise ranges of roles that have a network for each of several, and draws of timesteps that one network of each serves."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fastvideo_core.contracts.adapter import NoiseRanges
+from fastvideo_core.contracts.adapter import NoiseRanges, Ranges
 from fastvideo_core.contracts.roles import RoleHandle
-from fastvideo_core.diffusion.noise_ranges import Ranges, boundaries, common_parts, part_of
 from fastvideo_core.errors import ContractError, Problem
 
 Draw = Callable[[int, torch.Generator], Tensor]
@@ -29,24 +29,44 @@ def noise_ranges_of(adapter: Any, handle: RoleHandle) -> Ranges:
     return adapter.noise_ranges(handle) if isinstance(adapter, NoiseRanges) else ((0.0, axis_length(adapter)),)
 
 
+def boundaries(ranges: Iterable[Ranges], length: float) -> tuple[float, ...]:
+    """Where any range of any of `ranges` begins or ends inside of the axis [0, length]: it is cut there."""
+    return tuple(sorted({edge for one in ranges for both in one for edge in both if 0 < edge < length}))
+
+
+def range_of(t: Tensor, cuts: Sequence[float]) -> Tensor:
+    """The number of the range between `cuts` that holds each timestep, same shape, int64; a cut belongs to the one above it."""
+    return torch.bucketize(t.double(), torch.tensor(cuts, dtype=torch.float64, device=t.device), right=True)
+
+
+def common_ranges(ranges: Sequence[Ranges], length: float) -> tuple[int, ...]:
+    """The numbers of the ranges between all `boundaries` that lie inside of some range of each of `ranges`."""
+    edges = (0.0, *boundaries(ranges, length), length)
+    return tuple(
+        index
+        for index, (low, high) in enumerate(pairwise(edges))
+        if all(any(begin <= low and high <= end for begin, end in one) for one in ranges)
+    )
+
+
 def is_trained_at(adapter: Any, handle: RoleHandle, t: float) -> bool:
     """Whether timestep t lies in one of the role's noise ranges."""
     ranges, length = noise_ranges_of(adapter, handle), axis_length(adapter)
-    return int(part_of(torch.tensor(t), boundaries([ranges], length))) in common_parts([ranges], length)
+    return int(range_of(torch.tensor(t), boundaries([ranges], length))) in common_ranges([ranges], length)
 
 
-def draw_part(
+def draw_range(
     draw: Draw, generator: torch.Generator, cuts: Sequence[float], allowed: Sequence[int], handles: Sequence[RoleHandle]
 ) -> int:
-    """The part between `cuts` that one drawn timestep lies in, of those that are allowed.
+    """The number of the range between `cuts` that one drawn timestep lies in, of those that are allowed.
 
     Raises:
         ContractError: none of very many does; `handles` are whose networks are trained there.
     """
     for _ in range(_MOST_DRAWS):
-        part = int(part_of(draw(1, generator), cuts))
-        if part in allowed:
-            return part
+        index = int(range_of(draw(1, generator), cuts))
+        if index in allowed:
+            return index
     names = ", ".join(f"'{handle.name}'" for handle in handles)
     raise ContractError(
         Problem(

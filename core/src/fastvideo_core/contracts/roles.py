@@ -30,17 +30,17 @@ class WeightSource(Protocol):
 
 
 @runtime_checkable
-class RowSource(WeightSource, Protocol):
+class SliceSource(WeightSource, Protocol):
     """A WeightSource that can read a part of a tensor, so that a rank reads no more than its own shard."""
 
-    def read_rows(self, module: str, name: str, start: int, stop: int) -> Tensor:
+    def read_slice(self, module: str, name: str, start: int, stop: int) -> Tensor:
         """`read(module, name)[start:stop]`; the tensor has at least one dimension."""
 
 
-def rows_of(source: WeightSource, module: str, name: str, rows: slice) -> Tensor:
+def slice_of(source: WeightSource, module: str, name: str, rows: slice) -> Tensor:
     """Rows of a stored tensor of at least one dimension, read alone where the source can."""
-    if isinstance(source, RowSource):
-        return source.read_rows(module, name, rows.start, rows.stop)
+    if isinstance(source, SliceSource):
+        return source.read_slice(module, name, rows.start, rows.stop)
     return source.read(module, name)[rows]
 
 

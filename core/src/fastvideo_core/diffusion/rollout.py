@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from fastvideo_core.diffusion.steps import denoising_steps_problem
+from fastvideo_core.diffusion.denoising_steps import denoising_steps_problem
 
 SamplerKind = Literal["ode", "sde"]
 

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 from fastvideo_core.contracts.roles import RoleHandle
-from fastvideo_core.weights.parameter_names import clean_name
+from fastvideo_core.weights.parameters import clean_name
 
 _FEW, _MANY = 2, 4
 """Blocks that stand for a network of many; even, as activation checkpointing may leave out every second one."""

@@ -20,10 +20,9 @@ from fastvideo_core.contracts.roles import RoleHandle
 from fastvideo_core.dispatch.activation_bytes import EvaluationBytes, evaluation_bytes
 from fastvideo_core.dispatch.run import Run
 from fastvideo_core.distributed.mesh import mesh_shape
-from fastvideo_core.placing.blocks import blocks_of, prepare_blocks
-from fastvideo_core.placing.shard import gathers_in_bfloat16
+from fastvideo_core.placing.shard import blocks_of, gathers_in_bfloat16, prepare_blocks
 from fastvideo_core.weights.lora import add_lora
-from fastvideo_core.weights.parameter_names import trainable_by_name
+from fastvideo_core.weights.parameters import trainable_by_name
 
 _FULL, _HALF = 4, 2
 """Bytes of a float32 and of a bfloat16 number."""

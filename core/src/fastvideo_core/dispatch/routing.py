@@ -9,14 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastvideo_core.contracts.adapter import HasRngGenerators, OnTrainStart
+from fastvideo_core.contracts.adapter import HasRngGenerators, OnTrainStart, Ranges
 from fastvideo_core.contracts.adapter_check import role_parameter
-from fastvideo_core.contracts.noise_ranges import axis_length, noise_ranges_of
+from fastvideo_core.contracts.noise_ranges import axis_length, boundaries, noise_ranges_of, range_of
 from fastvideo_core.contracts.roles import RoleHandle
 from fastvideo_core.contracts.tracker import Tracker
 from fastvideo_core.contracts.validator import DistillValidator, SamplingWatch, ValidationRequest, WatchedValidator
-from fastvideo_core.diffusion.noise_ranges import Ranges, boundaries, part_of
-from fastvideo_core.distributed.agreement import Crew
+from fastvideo_core.distributed.agreement import SharedWork
 from fastvideo_core.errors import ContractError, Problem
 
 
@@ -115,7 +114,7 @@ class RangeCheck:
     """
 
     def __init__(self) -> None:
-        self._crew = Crew()
+        self._work = SharedWork()
 
     def __call__(self, adapter: Any, name: str, handle: RoleHandle, t: Tensor) -> None:
         """Before the call `name` of a role at timesteps t, any shape. Collective for roles of several networks.
@@ -127,11 +126,11 @@ class RangeCheck:
         if not cuts:
             return
         ends = torch.stack(t.detach().aminmax()).double().cpu()
-        low, high = part_of(ends, cuts).tolist()
+        low, high = range_of(ends, cuts).tolist()
         parts = len(cuts) + 1
-        if set(self._crew.tell(low * parts + high)) == {low * parts + low}:
+        if set(self._work.tell(low * parts + high)) == {low * parts + low}:
             return
-        every = [end for both in self._crew.gather(ends.tolist()) for end in both]
+        every = [end for both in self._work.gather(ends.tolist()) for end in both]
         raise ContractError(
             Problem(
                 found=f"'{name}' calls role '{handle.name}' at timesteps from {min(every):g} to {max(every):g} at once, and "

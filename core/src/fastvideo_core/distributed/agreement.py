@@ -1,4 +1,4 @@
-"""Work that all processes share, part by part: when one fails, all know it, and none waits for it."""
+"""Work that all processes do together: when it fails on one, all know it, and none waits for another."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from fastvideo_core.distributed import context
 _T = TypeVar("_T")
 
 
-class PartError(Exception):
-    """Raised on every process alike: why process `rank`, the first that failed, could not do its part.
+class SharedWorkError(Exception):
+    """Raised on every process alike: why process `rank`, the first that failed, could not do its share.
 
     `by_system` says whether the operating system refused (disk full, read-only, ...).
     """
@@ -25,39 +25,39 @@ class PartError(Exception):
         self.rank, self.text, self.by_system = rank, text, by_system
 
 
-class Crew:
-    """The run's processes at shared work, apart from everything else that they tell each other.
+class SharedWork:
+    """Runs work on all processes; an error on one is raised on all. Making one, and each of its calls, is collective.
 
-    The group is gloo's and its own, so that a background thread may use it beside the training. Making one is collective.
+    The group is gloo's and its own, so that a background thread may use it beside the training.
     """
 
     def __init__(self) -> None:
         self.group: dist.ProcessGroup | None = dist.new_group(backend="gloo") if context.world_size() > 1 else None
 
-    def do(self, part: Callable[[], None], *, main_only: bool = False) -> None:
-        """Every process (or only the main one) does `part`, and all wait until it is done. Collective.
+    def run(self, work: Callable[[], None], *, main_only: bool = False) -> None:
+        """Every process (or only the main one) does `work`, and all wait until it is done.
 
         Raises:
-            PartError: on all processes, when it failed on any.
+            SharedWorkError: on all processes, when it failed on any.
         """
         failure, cause = None, None
         if not main_only or context.is_main_process():
             try:
-                part()
+                work()
             except Exception as error:
                 refused = error.strerror if isinstance(error, OSError) else None
                 text = refused or f"{type(error).__name__}: {error}"
-                failure, cause = PartError(context.rank(), text, bool(refused)), error
-        found = next((one for one in self.gather(failure) if one is not None), None)
+                failure, cause = SharedWorkError(context.rank(), text, bool(refused)), error
+        found = next(filter(None, self.gather(failure)), None)
         if found is not None:
             raise found from cause
 
     def gather(self, value: _T) -> list[_T]:
-        """What every process gives, by rank; it must be picklable. Collective."""
+        """What every process gives, by rank; it must be picklable."""
         return context.gathered(value, self.group)
 
     def tell(self, number: int, patience: float | None = None) -> list[int]:
-        """As `gather`, for a whole number, and cheaper; waits `patience` seconds, or as long as the group does. Collective.
+        """As `gather`, for a whole number, and cheaper; waits `patience` seconds, or as long as the group does.
 
         Raises:
             TimeoutError: `patience` is over, or the others are gone.

@@ -5,11 +5,10 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from fastvideo_core.contracts.roles import RoleHandle, WeightSource, is_lora_parameter, rows_of
+from fastvideo_core.contracts.roles import RoleHandle, WeightSource, is_lora_parameter, slice_of
 from fastvideo_core.distributed import context
 from fastvideo_core.errors import CheckpointError, ContractError, Problem
-from fastvideo_core.weights.parameter_names import base_name, clean_name
-from fastvideo_core.weights.shard_rows import own_rows, write_own_rows
+from fastvideo_core.weights.parameters import base_name, clean_name, own_slice, write_own_slice
 
 _SHOWN = 5
 
@@ -77,13 +76,13 @@ def fill(handle: RoleHandle, name: str, module: nn.Module, source: WeightSource)
     if problems:
         raise CheckpointError(problems)
     for fqn, tensor in own.items():
-        rows, base = own_rows(tensor), base_name(fqn)
-        values = rows_of(source, name, base, rows) if tensor.ndim else source.read(name, base)
+        rows, base = own_slice(tensor), base_name(fqn)
+        values = slice_of(source, name, base, rows) if tensor.ndim else source.read(name, base)
         expected = (rows.stop - rows.start, *tensor.shape[1:]) if tensor.ndim else ()
         if tuple(values.shape) != tuple(expected):
             found = f"'{fqn}' does not have the shape {list(tensor.shape)} of the network"
             raise CheckpointError(Problem(found, where, fix="take weights of this network"))
-        write_own_rows(tensor, values)
+        write_own_slice(tensor, values)
 
 
 def _some(names: list[str]) -> str:

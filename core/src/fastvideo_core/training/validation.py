@@ -23,7 +23,7 @@ from fastvideo_core.contracts.method import DistillMethod
 from fastvideo_core.contracts.roles import RoleManager
 from fastvideo_core.contracts.validator import SamplingWatch, ValidationPrompt, ValidationRequest, WatchedValidator
 from fastvideo_core.distributed import context
-from fastvideo_core.distributed.agreement import Crew
+from fastvideo_core.distributed.agreement import SharedWork
 from fastvideo_core.errors import FastVideoError, Problem
 from fastvideo_core.launch.signals import STOPPED_BY
 from fastvideo_core.tracking.display import Sampling
@@ -82,7 +82,7 @@ class Validations(SamplingWatch):
         self._callbacks = callbacks
         self._requested = requested
         self._progress = progress
-        self._crew = Crew()  # of validations alone, so that nothing else is told in between
+        self._work = SharedWork()  # of validations alone, so that nothing else is told in between
         self._failures = 0
         self._went_well = False
 
@@ -91,7 +91,7 @@ class Validations(SamplingWatch):
     @property
     def may_part(self) -> bool:
         """Whether a failure may leave the processes unable to save: they share networks, and no validation went well yet."""
-        return not self._went_well and self._crew.group is not None and has_shared_networks(self._method.bundle)
+        return not self._went_well and self._work.group is not None and has_shared_networks(self._method.bundle)
 
     def run(self, step: int) -> ValidationLeft | None:
         """Validates, with all processes; why that was left before its end, unless it was not.
@@ -194,7 +194,7 @@ class Validations(SamplingWatch):
 
     def _before_call(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
         sharded = isinstance(module, FSDPModule)
-        if sharded or self._crew.group is None:  # of other networks the calls need not be the same on all processes
+        if sharded or self._work.group is None:  # of other networks the calls need not be the same on all processes
             self._agree(0)
         self._inside_sharded = sharded
         level = kwargs.get("timestep")
@@ -226,13 +226,13 @@ class Validations(SamplingWatch):
 
         Raises TimeoutError, with `code`, when the others do not answer.
         """
-        codes = self._crew.tell(code or self._requested(), patience=_PATIENCE if code else None)
+        codes = self._work.tell(code or self._requested(), patience=_PATIENCE if code else None)
         highest = max(codes)
         if highest in STOPPED_BY:
             raise ValidationLeft(highest)
         if highest < PROMPT_FAILED:
             return
-        first = next(said for said in self._crew.gather(problems) if said)
+        first = next(said for said in self._work.gather(problems) if said)
         if highest == FAILED_INSIDE and min(codes) < FAILED_INSIDE:
             highest = FAILED_APART
         raise (_PromptLeft if highest == PROMPT_FAILED else ValidationLeft)(highest, first)

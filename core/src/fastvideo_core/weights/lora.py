@@ -12,10 +12,9 @@ from torch import Tensor, nn
 
 from fastvideo_core.config.run import LoraConfig
 from fastvideo_core.contracts.rng import stream_seed
-from fastvideo_core.contracts.roles import RoleHandle, WeightSource, is_lora_parameter, rows_of
+from fastvideo_core.contracts.roles import RoleHandle, WeightSource, is_lora_parameter, slice_of
 from fastvideo_core.errors import ConfigError, Problem
-from fastvideo_core.weights.parameter_names import clean_name
-from fastvideo_core.weights.shard_rows import own_rows, write_own_rows
+from fastvideo_core.weights.parameters import clean_name, own_slice, write_own_slice
 
 _SHOWN = 12
 
@@ -65,7 +64,7 @@ def initialise_lora(handle: RoleHandle, seed: int) -> None:
             generator = torch.Generator().manual_seed(stream_seed(seed, f"lora/{handle.name}/{clean_name(name)}"))
             bound = 1 / math.sqrt(parameter.shape[1])
             value.uniform_(-bound, bound, generator=generator)
-        write_own_rows(parameter, value[own_rows(parameter)])
+        write_own_slice(parameter, value[own_slice(parameter)])
 
 
 def adapted_weights(adapters: Iterable[str]) -> set[str]:
@@ -74,7 +73,7 @@ def adapted_weights(adapters: Iterable[str]) -> set[str]:
 
 
 class MergedWeights:
-    """A RowSource: the weights [out, in] of another source with stored adapters added, W + scale * B A.
+    """A SliceSource: the weights [out, in] of another source with stored adapters added, W + scale * B A.
 
     `adapters` are tensors by module and name: A [rank, in] and B [out, rank] of each layer.
     """
@@ -90,9 +89,9 @@ class MergedWeights:
         """One merged tensor."""
         return self._merged(module, name, self._below.read(module, name), slice(None))
 
-    def read_rows(self, module: str, name: str, start: int, stop: int) -> Tensor:
+    def read_slice(self, module: str, name: str, start: int, stop: int) -> Tensor:
         """Rows of a merged tensor."""
-        return self._merged(module, name, rows_of(self._below, module, name, slice(start, stop)), slice(start, stop))
+        return self._merged(module, name, slice_of(self._below, module, name, slice(start, stop)), slice(start, stop))
 
     def _merged(self, module: str, name: str, weight: Tensor, rows: slice) -> Tensor:
         adapters, layer = self._adapters.get(module, {}), name.removesuffix(".weight")

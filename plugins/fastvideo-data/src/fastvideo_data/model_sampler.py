@@ -10,8 +10,13 @@ import torch
 from torch import Tensor
 
 from fastvideo_core.contracts.roles import RoleHandle
-from fastvideo_core.contracts.sampler import StudentSchedule
-from fastvideo_core.contracts.validator import SampledVideo, ValidationPrompt, ValidationRequest, VideoSampler
+from fastvideo_core.contracts.validator import (
+    SampledVideo,
+    StudentSchedule,
+    ValidationPrompt,
+    ValidationRequest,
+    VideoSampler,
+)
 from fastvideo_data.video_validator import SamplingValidator
 
 

@@ -18,7 +18,7 @@ _DAMAGED = "download or copy the weights again"
 
 
 class SafetensorsWeights:
-    """A RowSource over folders of safetensors files, as diffusers and transformers write them.
+    """A SliceSource over folders of safetensors files, as diffusers and transformers write them.
 
     Nothing stays open or in memory between two reads.
 
@@ -57,7 +57,7 @@ class SafetensorsWeights:
             tensor: Tensor = file.get_tensor(name)
             return tensor
 
-    def read_rows(self, module: str, name: str, start: int, stop: int) -> Tensor:
+    def read_slice(self, module: str, name: str, start: int, stop: int) -> Tensor:
         """`read(module, name)[start:stop]`; the other rows are not read."""
         path = self._files[module][name]
         with self._reading(path), safe_open(path, framework="pt") as file:

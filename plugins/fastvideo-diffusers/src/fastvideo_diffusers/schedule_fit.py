@@ -13,7 +13,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
 from fastvideo_core.contracts.family import WarpedSchedule
-from fastvideo_core.contracts.sampler import StudentSchedule
+from fastvideo_core.contracts.validator import StudentSchedule
 from fastvideo_core.diffusion import flow
 from fastvideo_core.diffusion.rollout import FewStepSchedule, SamplerKind
 from fastvideo_core.errors import ConfigError, Problem

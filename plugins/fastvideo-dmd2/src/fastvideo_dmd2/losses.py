@@ -60,3 +60,17 @@ def critic_loss(prediction: Tensor, target: Tensor, loss_weight: Tensor | None =
     """mean((prediction - target)^2) of the critic's native output on the student's samples, in float32 at least."""
     wide = torch.promote_types(prediction.dtype, torch.float32)
     return mean_per_sample((prediction.to(wide) - target.to(wide)) ** 2, loss_weight).mean()
+
+
+def variation_per_sample(values: Tensor) -> Tensor:
+    """How much each sample [B, ...] varies inside, along the second of its dims that vary most: [B], 0 for a solid colour.
+
+    Along a dim it is the root of the mean variance; dims of one entry are left out. Latents of a solid colour differ
+    between channels only, whichever dim those are in, so that the second dim has nothing. A sample with a single dim
+    counts along that.
+    """
+    dims = [dim for dim in range(1, values.ndim) if values.shape[dim] > 1]
+    if len(dims) < 2:
+        return values.flatten(1).std(dim=1, correction=0)
+    along = [values.var(dim=dim, correction=0).flatten(1).mean(dim=1).sqrt() for dim in dims]
+    return torch.stack(along).sort(dim=0).values[-2]

@@ -27,7 +27,6 @@ from fastvideo_core.contracts.noise_ranges import is_trained_at
 from fastvideo_core.contracts.rng import stream_seed
 from fastvideo_core.contracts.roles import RoleHandle, RoleManager
 from fastvideo_core.contracts.validator import DistillValidator, ValidationRequest
-from fastvideo_core.diffusion.reduce import variation_per_sample
 from fastvideo_core.diffusion.rollout import FewStepSchedule, roll_to
 from fastvideo_core.diffusion.timesteps import timestep_fractions
 from fastvideo_core.distributed import context
@@ -35,7 +34,7 @@ from fastvideo_core.errors import ConfigError, ContractError, Problem
 from fastvideo_core.optim import build_lr_scheduler, build_optimizer
 from fastvideo_dmd2.adversarial import AdversarialGradient, AdversarialNeeds, AdversarialTerm, DiscriminatorHeads
 from fastvideo_dmd2.config import NOISE_AXIS, DMD2Config
-from fastvideo_dmd2.losses import critic_loss, dmd_gradient, dmd_loss
+from fastvideo_dmd2.losses import critic_loss, dmd_gradient, dmd_loss, variation_per_sample
 
 
 class DMD2Needs(

@@ -12,7 +12,7 @@ from torch.distributed.tensor import DTensor
 
 from fastvideo_core.contracts.method import DistillMethod, LossMap
 from fastvideo_core.contracts.roles import RoleHandle
-from fastvideo_core.weights.parameter_names import clean_name
+from fastvideo_core.weights.parameters import clean_name
 from fastvideo_testing.draws import PerSampleDraws
 
 ByName = dict[str, Tensor]

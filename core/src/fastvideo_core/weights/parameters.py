@@ -1,13 +1,37 @@
-"""The rows (dim 0) of a parameter that this rank holds."""
+"""Parameters by the names that checkpoints keep, and the slice of each that this process holds."""
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, Shard
 
+_WRAPPERS = ("_checkpoint_wrapped_module.", "_orig_mod.")
 
-def own_rows(parameter: Tensor) -> slice:
+
+def clean_name(name: str) -> str:
+    """`name` without the parts that activation-checkpoint and torch.compile wrappers put into it."""
+    for wrapper in _WRAPPERS:
+        name = name.replace(wrapper, "")
+    return name
+
+
+def base_name(name: str) -> str:
+    """A clean name as it was before adapters were added: peft moves a layer's own weights one level down."""
+    return name.replace(".base_layer.", ".")
+
+
+def trainable_by_name(modules: dict[str, nn.Module]) -> dict[str, dict[str, nn.Parameter]]:
+    """The parameters that require a gradient as module name -> clean parameter name -> parameter, in a stable order."""
+    return {
+        module_name: {
+            clean_name(name): parameter for name, parameter in module.named_parameters() if parameter.requires_grad
+        }
+        for module_name, module in modules.items()
+    }
+
+
+def own_slice(parameter: Tensor) -> slice:
     """Which rows of the whole parameter this rank holds: all of them when it is not sharded; maybe none.
 
     Raises:
@@ -28,7 +52,7 @@ def own_rows(parameter: Tensor) -> slice:
 
 
 @torch.no_grad()
-def write_own_rows(parameter: Tensor, rows: Tensor) -> None:
+def write_own_slice(parameter: Tensor, rows: Tensor) -> None:
     """Puts values into the rows that this rank holds, cast to the parameter's dtype."""
     local = parameter.to_local() if isinstance(parameter, DTensor) else parameter
     if local.shape != rows.shape:
