@@ -43,7 +43,7 @@ _EXPORTS = {
     "DistillMethod": "contracts.method",
     "DistillValidator": "contracts.validator",
     "ValidationRequest": "contracts.validator",
-    "Command": "registry.command",
+    "Command": "registry.specs",
     "Callback": "callbacks.base",
     "hookimpl": "callbacks.hooks",
 }

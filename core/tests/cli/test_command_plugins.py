@@ -18,7 +18,7 @@ PLUGIN = CommandPlugin(name="{name}", api=(1, 0), help="count the words of a tex
 """
 
 COMMAND = """\
-from fastvideo_core.registry.command import Command
+from fastvideo_core.registry.specs import Command
 
 def add_arguments(parser):
     parser.add_argument("text")

@@ -133,7 +133,7 @@ def test_an_exit_while_importing_is_an_error_like_any_other(site: Path, package:
 def test_a_config_that_is_no_plug_in_config_is_named(site: Path, package: str) -> None:
     install_fancy(site, package, config="class FancyConfig: pass\n")
     said = failure(here(site), target="config")
-    assert "not a subclass of fastvideo_core.config.PluginConfig" in said
+    assert "not a subclass of fastvideo_core.PluginConfig" in said
 
 
 def test_an_impl_that_is_no_class_is_named(site: Path, package: str) -> None:

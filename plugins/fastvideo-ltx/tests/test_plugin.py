@@ -24,7 +24,7 @@ def test_the_spec_is_sound_and_its_targets_exist():
     assert PLUGIN.name == "ltx"
     assert PLUGIN.flaws() == []
     assert LtxFamily.offers() == ("encoder", "sampler", "export", "export_lora", "tiny")
-    assert PLUGIN.target("impl") == "fastvideo_ltx.family:LtxFamily"
+    assert PLUGIN.impl == "fastvideo_ltx.family:LtxFamily"
 
 
 def test_the_spec_names_the_pipelines_that_the_generations_read():

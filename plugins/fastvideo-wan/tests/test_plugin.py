@@ -19,7 +19,7 @@ def test_the_spec_is_sound_and_its_targets_exist():
     assert PLUGIN.name == "wan"
     assert PLUGIN.flaws() == []
     assert WanFamily.offers() == ("encoder", "sampler", "export", "export_lora", "tiny", "demo")
-    assert PLUGIN.target("impl") == "fastvideo_wan.family:WanFamily"
+    assert PLUGIN.impl == "fastvideo_wan.family:WanFamily"
 
 
 def test_spec_and_config_load_without_torch():

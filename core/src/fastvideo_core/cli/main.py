@@ -1,7 +1,7 @@
 """`fastvideo-distill`: find the command, run it, turn errors into messages and exit codes.
 
 A command of core is a module of this package with `add_arguments(parser)` and `run(args) -> int`; other packages bring theirs by
-entry points in `fastvideo.commands` (see registry/command.py). Only the one that is asked for is imported.
+entry points in `fastvideo.commands` (see registry/specs.py). Only the one that is asked for is imported.
 """
 
 from __future__ import annotations
@@ -22,8 +22,7 @@ from fastvideo_core.errors.shown import printable
 from fastvideo_core.errors.suggestions import did_you_mean
 from fastvideo_core.launch.stdio import PrintableFormatter, complain
 from fastvideo_core.registry import PluginRegistry
-from fastvideo_core.registry.command import Command
-from fastvideo_core.registry.specs import FIRST_PARTY, CommandPlugin
+from fastvideo_core.registry.specs import FIRST_PARTY, Command, CommandPlugin
 
 PROG = "fastvideo-distill"
 

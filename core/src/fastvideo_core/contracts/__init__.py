@@ -3,5 +3,5 @@
 roles (which networks), batch, adapter (what a method may ask of a family), method, family; then validator, sampler, rng, tracker,
 noise_ranges where they are needed. flow_adapter and hidden_states are helpers for families, adapter_check is what core asks of
 adapters, demo the part of the command `demo`. Callbacks have their contract in callbacks/base.py and hooks.py, commands in
-registry/command.py, encoders for `preprocess` in fastvideo_data.encoder.
+registry/specs.py, encoders for `preprocess` in fastvideo_data.encoder.
 """

@@ -10,10 +10,9 @@ from typing import Any, TypeVar
 
 from fastvideo_core.errors import PluginError, Problem
 from fastvideo_core.registry.discovery import Plugin, Provenance
-from fastvideo_core.registry.specs import API_VERSION, SINGULAR, CallbackPlugin, Kind, MethodPlugin, ModelPlugin, Spec
+from fastvideo_core.registry.specs import API_VERSION, SINGULAR, SPEC_TYPES, Kind, Spec
 
 Decorated = TypeVar("Decorated", bound=Callable[..., object])
-ClassType = TypeVar("ClassType", bound=type)
 
 _registrations: dict[Provenance, Plugin[Spec]] = {}
 
@@ -46,13 +45,7 @@ def register_model(
     name: str, *, config: type | str, pipelines: tuple[str, ...] = (), api: tuple[int, int] = API_VERSION
 ) -> Callable[[Decorated], Decorated]:
     """Register the decorated ModelFamily class, or a bare build function (RunConfig -> ModelComponents); see ModelPlugin."""
-
-    def register(impl: Decorated) -> Decorated:
-        spec = ModelPlugin(name, api, _target(impl), _target(config), pipelines)
-        _register("models", spec, {"impl": impl, "config": config})
-        return impl
-
-    return register
+    return _registering("models", name, api, config=config, pipelines=pipelines)
 
 
 def register_method(
@@ -63,26 +56,40 @@ def register_method(
     optional_roles: tuple[str, ...] = (),
     demo: Callable[..., object] | str | None = None,
     api: tuple[int, int] = API_VERSION,
-) -> Callable[[ClassType], ClassType]:
+) -> Callable[[Decorated], Decorated]:
     """Register the decorated DistillMethod class; see MethodPlugin."""
-
-    def register(impl: ClassType) -> ClassType:
-        spec = MethodPlugin(name, api, _target(impl), _target(config), roles, optional_roles, _target(demo))
-        _register("methods", spec, {"impl": impl, "config": config, "demo": demo})
-        return impl
-
-    return register
+    return _registering("methods", name, api, config=config, roles=roles, optional_roles=optional_roles, demo=demo)
 
 
 def register_callback(
     name: str, *, config: type | str, api: tuple[int, int] = API_VERSION
-) -> Callable[[ClassType], ClassType]:
+) -> Callable[[Decorated], Decorated]:
     """Register the decorated callback class; see CallbackPlugin."""
+    return _registering("callbacks", name, api, config=config)
 
-    def register(impl: ClassType) -> ClassType:
-        _register(
-            "callbacks", CallbackPlugin(name, api, _target(impl), _target(config)), {"impl": impl, "config": config}
-        )
+
+def _registering(kind: Kind, name: str, api: tuple[int, int], **fields: Any) -> Callable[[Decorated], Decorated]:
+    """Registers what it decorates as the `impl` of a plug-in with these other fields, objects in place of their names."""
+    spec_type: Any = SPEC_TYPES[kind]
+
+    def register(impl: Decorated) -> Decorated:
+        given: dict[str, Any] = spec_type(name, api, impl=impl, **fields).targets
+        spec = spec_type(name, api, **fields | {field: _target(item) for field, item in given.items()})
+        module = spec.targets["impl"].partition(":")[0]
+        file = getattr(sys.modules.get(module), "__file__", None)
+        origin = Path(file).name if isinstance(file, str) else module
+        provenance = Provenance(kind, name, origin, "", spec.targets["impl"], installed=False)
+        flaws = spec.flaws()
+        family = kind == "models"
+        if not (isinstance(impl, type) or (family and callable(impl))):
+            wanted = "neither a class nor a function" if family else "not a class"
+            flaws.append(f"the decorated object is {impl!r}, {wanted}")
+        if flaws:
+            problem = f"the {SINGULAR[kind]} {name!r} is registered wrongly: {'; '.join(flaws)}"
+            raise PluginError(Problem(problem, where=str(provenance)))
+        objects = {field: item for field, item in given.items() if item is not None and not isinstance(item, str)}
+        # A notebook cell that runs again replaces its own.
+        _registrations[provenance] = Plugin(spec, provenance, objects)
         return impl
 
     return register
@@ -96,20 +103,3 @@ def _target(value: Any) -> Any:
     # A lambda's name is no identifier, and a plug-in may be one.
     name = named.__qualname__.replace("<locals>.", "").translate(str.maketrans("<>", "__"))
     return f"{getattr(value, '__module__', type(value).__module__)}:{name}"
-
-
-def _register(kind: Kind, spec: Spec, given: dict[str, object]) -> None:
-    impl, value = given["impl"], spec.target("impl") or ""
-    module = value.partition(":")[0]
-    file = getattr(sys.modules.get(module), "__file__", None)
-    origin = Path(file).name if isinstance(file, str) else module
-    provenance = Provenance(kind, spec.name, origin, "", value, installed=False)
-    flaws = spec.flaws()
-    if not isinstance(impl, type) and not (kind == "models" and callable(impl)):
-        wanted = "neither a class nor a function" if kind == "models" else "not a class"
-        flaws.append(f"the decorated object is {impl!r}, {wanted}")
-    if flaws:
-        problem = f"the {SINGULAR[kind]} {spec.name!r} is registered wrongly: {'; '.join(flaws)}"
-        raise PluginError(Problem(problem, where=str(provenance)))
-    objects = {field: item for field, item in given.items() if item is not None and not isinstance(item, str)}
-    _registrations[provenance] = Plugin(spec, provenance, objects)  # a notebook cell that runs again replaces its own

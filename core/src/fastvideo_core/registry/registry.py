@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from fastvideo_core.errors import PluginError, Problem
 from fastvideo_core.errors.suggestions import closest, did_you_mean
 from fastvideo_core.registry import registration
-from fastvideo_core.registry.command import Command
 from fastvideo_core.registry.discovery import (
     ALLOWED,
     Plugin,
@@ -35,6 +34,7 @@ from fastvideo_core.registry.specs import (
     KINDS,
     SINGULAR,
     SPEC_TYPES,
+    Command,
     CommandPlugin,
     Kind,
     MethodPlugin,
@@ -113,7 +113,7 @@ class PluginRegistry:
 
         Raises PluginError, with cause and fix, where the plug-in does not offer it or importing it fails.
         """
-        value = plugin.spec.target(target)
+        value = plugin.spec.targets.get(target)
         if value is None:
             found = f"the {SINGULAR[plugin.kind]} {plugin.name!r} does not offer `{target}`"
             raise PluginError(Problem(found, where=str(plugin.provenance)))
@@ -134,8 +134,8 @@ class PluginRegistry:
 
         found = self.resolve(plugin, "config")
         if not (isinstance(found, type) and issubclass(found, PluginConfig)):
-            value = plugin.spec.target("config")
-            cause = f"its `config` {value} is {found!r}, not a subclass of fastvideo_core.config.PluginConfig"
+            declared = f"its `config` {plugin.spec.targets['config']}"
+            cause = f"{declared} is {found!r}, not a subclass of fastvideo_core.PluginConfig"
             raise _broken(plugin.provenance, cause)
         return found
 
@@ -316,7 +316,6 @@ def _api_mismatch(provenance: Provenance, api: tuple[int, int]) -> Problem:
 
 def _check_modules(plugin: Plugin[Spec]) -> None:
     """Raises PluginError for a target whose module is not there, without importing it."""
-    for name in plugin.spec.targets:
-        value = plugin.spec.target(name)
+    for name, value in plugin.spec.targets.items():
         if value is not None and name not in plugin.objects and not module_exists(value.partition(":")[0]):
             raise _broken(plugin.provenance, f"its `{name}` is declared as {value}, and that module does not exist")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import ClassVar, Literal
+from typing import Any, Literal
 
 Kind = Literal["models", "methods", "callbacks", "commands"]
 
@@ -19,44 +21,51 @@ API_VERSION = (1, 0)
 
 _TARGET = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 
+Target = str
+"""`module:attr` of something that is imported when it is needed."""
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and value != ""
+
+
+def _is_target(value: object) -> bool:
+    return isinstance(value, str) and _TARGET.fullmatch(value) is not None
+
+
+_FIELD_TYPES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "str": (_is_text, "a text"),
+    "Target": (_is_target, "a text of the form 'module:attr'"),
+    "Target | None": (lambda value: value is None or _is_target(value), "a text of the form 'module:attr'"),
+    "tuple[str, ...]": (lambda value: isinstance(value, tuple) and all(map(_is_text, value)), "a tuple of names"),
+    "tuple[int, int]": (
+        lambda value: isinstance(value, tuple) and [type(part) for part in value] == [int, int],
+        f"(major, minor) as in api={API_VERSION!r}",
+    ),
+}
+"""By the type of a spec's field, as it is written: what fits, and its name in messages."""
+
 
 @dataclass(frozen=True)
 class Spec:
-    """What every kind of plug-in declares; every `module:attr` is text.
-
-    Args:
-        name: as run.yaml (or the command line) has it; the entry point has the same name.
-        api: the API_VERSION that the plug-in was written for.
-    """
+    """What every kind of plug-in declares: its `name`, which its entry point has too, and the API_VERSION it is for."""
 
     name: str
     api: tuple[int, int]
 
-    targets: ClassVar[tuple[str, ...]] = ()
-
-    def target(self, field: str) -> str | None:
-        """The `module:attr` of one of `targets`; None where an optional one is not offered."""
-        if field not in self.targets:
-            raise ValueError(f"{type(self).__name__} has no target {field!r}; it has {', '.join(self.targets)}")
-        value: str | None = getattr(self, field)
-        return value
+    @property
+    def targets(self) -> dict[str, Target | None]:
+        """What can be imported, by the field that names it; None where an optional one is not offered."""
+        return {field.name: getattr(self, field.name) for field in fields(self) if str(field.type).startswith("Target")}
 
     def flaws(self) -> list[str]:
         """What is wrong with the values of the fields, in words; empty when nothing is."""
-        found = [] if isinstance(self.name, str) and self.name else ["name is not a text"]
-        if not (isinstance(self.api, tuple) and [type(part) for part in self.api] == [int, int]):
-            found.append(f"api is {self.api!r}, not (major, minor) as in api={API_VERSION!r}")
-        optional = {field.name for field in fields(self) if field.default is None}
-        for name in self.targets:
-            value = self.target(name)
-            left_out = value is None and name in optional
-            if not left_out and not (isinstance(value, str) and _TARGET.fullmatch(value)):
-                found.append(f"{name} is {value!r}, not a text of the form 'module:attr'")
+        found = []
+        for field in fields(self):
+            value, (fits, wanted) = getattr(self, field.name), _FIELD_TYPES[str(field.type)]
+            if not fits(value):
+                found.append(f"{field.name} is {value!r}, not {wanted}")
         return found
-
-
-def _are_names(value: object) -> bool:
-    return isinstance(value, tuple) and all(isinstance(name, str) and name for name in value)
 
 
 @dataclass(frozen=True)
@@ -69,17 +78,9 @@ class ModelPlugin(Spec):
         pipelines: the diffusers pipeline classes whose folders it reads, by the names of model_index.json.
     """
 
-    impl: str
-    config: str
+    impl: Target
+    config: Target
     pipelines: tuple[str, ...] = ()
-
-    targets: ClassVar[tuple[str, ...]] = ("impl", "config")
-
-    def flaws(self) -> list[str]:
-        found = super().flaws()
-        if not _are_names(self.pipelines):
-            found.append(f"pipelines is {self.pipelines!r}, not a tuple of names")
-        return found
 
 
 @dataclass(frozen=True)
@@ -94,23 +95,20 @@ class MethodPlugin(Spec):
         demo: function (fast=) -> MethodDemo, the method's part of the command `demo`.
     """
 
-    impl: str
-    config: str
+    impl: Target
+    config: Target
     roles: tuple[str, ...]
     optional_roles: tuple[str, ...] = ()
-    demo: str | None = None
-
-    targets: ClassVar[tuple[str, ...]] = ("impl", "config", "demo")
+    demo: Target | None = None
 
     def roles_in_words(self) -> str:
         """The roles of run.yaml, for messages and tables."""
         return ", ".join([*self.roles, *(f"{role} (optional)" for role in self.optional_roles)]) or "none"
 
     def flaws(self) -> list[str]:
-        found = super().flaws()
+        if found := super().flaws():
+            return found
         for field, names in (("roles", self.roles), ("optional_roles", self.optional_roles)):
-            if not _are_names(names):
-                return [*found, f"{field} is {names!r}, not a tuple of names"]
             if len(set(names)) != len(names):
                 found.append(f"{field} names something twice: {names!r}")
         if both := set(self.roles) & set(self.optional_roles):
@@ -122,10 +120,8 @@ class MethodPlugin(Spec):
 class CallbackPlugin(Spec):
     """A callback: `impl` is a class with hook implementations, `config` the PluginConfig of its entry under `callbacks:`."""
 
-    impl: str
-    config: str
-
-    targets: ClassVar[tuple[str, ...]] = ("impl", "config")
+    impl: Target
+    config: Target
 
 
 @dataclass(frozen=True)
@@ -133,12 +129,19 @@ class CommandPlugin(Spec):
     """A command of `fastvideo-distill`: `impl` is a `Command`, `help` one line about it."""
 
     help: str
-    impl: str
+    impl: Target
 
-    targets: ClassVar[tuple[str, ...]] = ("impl",)
 
-    def flaws(self) -> list[str]:
-        return super().flaws() + ([] if isinstance(self.help, str) and self.help else ["help is not a text"])
+@dataclass(frozen=True)
+class Command:
+    """`add_arguments` adds a command's options to the parser; `run` does its work and gives the exit code.
+
+    `run` also finds in its arguments: `registry` (PluginRegistry, with the files of --plugin loaded), `plugin` (those files'
+    paths, to hand on to other processes), `debug`, and `typed` (the whole command line).
+    """
+
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int]
 
 
 SPEC_TYPES: dict[Kind, type[Spec]] = {

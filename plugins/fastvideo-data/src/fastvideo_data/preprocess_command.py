@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from fastvideo_core.cli.options import finite, up_to
 from fastvideo_core.config import limits
-from fastvideo_core.registry.command import Command
+from fastvideo_core.registry.specs import Command
 
 if TYPE_CHECKING:  # torch is imported when encoding starts, not to show help
     from fastvideo_core.registry.registry import PluginRegistry

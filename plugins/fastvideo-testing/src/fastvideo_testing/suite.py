@@ -134,8 +134,8 @@ class PluginSuite:
         registry, plugin = self.found()
         status = next(item for item in registry.list() if item.provenance == plugin.provenance)
         assert status.healthy, f"`fastvideo-distill plugins` shows it as BROKEN:\n{status.problem}"
-        for target in plugin.spec.targets:
-            if plugin.spec.target(target) is not None:
+        for target, value in plugin.spec.targets.items():
+            if value is not None:
                 registry.resolve(plugin, target)
         registry.config_class(plugin)
 
@@ -147,7 +147,7 @@ class PluginSuite:
             [sys.executable, "-c", _LIGHT, self.kind, self.plugin], capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, f"in a fresh interpreter it cannot be loaded:\n{done.stderr}"
-        for word, target in (("SPEC", plugin.provenance.value), ("CONFIG", plugin.spec.target("config"))):
+        for word, target in (("SPEC", plugin.provenance.value), ("CONFIG", plugin.spec.targets["config"])):
             assert word not in done.stdout, (
                 f"loading {target} imports torch, so that listing and checking take seconds; import it under "
                 "`if TYPE_CHECKING:` there, and for real only where networks are built"

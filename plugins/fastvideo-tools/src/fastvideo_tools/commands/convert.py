@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from fastvideo_core.errors.shown import printable
 from fastvideo_core.launch.stdio import say
-from fastvideo_core.registry.command import Command
+from fastvideo_core.registry.specs import Command
 
 if TYPE_CHECKING:  # pydantic is imported when a file is converted, not to show help
     from fastvideo_tools.convert.fastvideo import Row

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastvideo_core.cli.options import seed
 from fastvideo_core.launch.stdio import say
-from fastvideo_core.registry.command import Command
+from fastvideo_core.registry.specs import Command
 
 if TYPE_CHECKING:
     from fastvideo_core.contracts.demo import FamilyDemo, MethodDemo

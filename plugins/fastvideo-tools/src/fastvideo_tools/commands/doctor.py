@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from fastvideo_core.cli.table import render_table, terminal_width
 from fastvideo_core.launch.stdio import say
-from fastvideo_core.registry.command import Command
+from fastvideo_core.registry.specs import Command
 
 if TYPE_CHECKING:
     from fastvideo_core.registry import PluginRegistry

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastvideo_core.launch.stdio import say
-from fastvideo_core.registry.command import Command
-from fastvideo_core.registry.specs import MethodPlugin
+from fastvideo_core.registry.specs import Command, MethodPlugin
 
 if TYPE_CHECKING:  # pydantic is imported when a file is written, not to show help
     from pydantic import BaseModel

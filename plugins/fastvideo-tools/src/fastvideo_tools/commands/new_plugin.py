@@ -15,8 +15,7 @@ from fastvideo_core import __version__
 from fastvideo_core.config.output_folder import nothing_half_written
 from fastvideo_core.errors import Problem, UserError
 from fastvideo_core.launch.stdio import say
-from fastvideo_core.registry.command import Command
-from fastvideo_core.registry.specs import API_VERSION, FIRST_PARTY, SINGULAR, Kind
+from fastvideo_core.registry.specs import API_VERSION, FIRST_PARTY, SINGULAR, Command, Kind
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fastvideo_core.errors import FastVideoError, Problem, UserError, printable
 from fastvideo_core.launch.stdio import say
-from fastvideo_core.registry.command import Command
+from fastvideo_core.registry.specs import Command
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
