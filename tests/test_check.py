@@ -230,7 +230,7 @@ def test_a_dry_run_prepares_a_batch_and_writes_nothing(commands, run, tmp_path, 
 def test_a_second_run_in_the_folder_of_a_live_one_is_refused_and_looking_at_it_is_not(commands, run, trained, tmp_path):
     run["training"] |= {"output_dir": str(trained), "max_train_steps": 2}
     file = write_run(tmp_path / "run.yaml", run)
-    holds = "import sys; from pathlib import Path; from fastvideo_core.dispatch.own_folder import alone_in\n"
+    holds = "import sys; from pathlib import Path; from fastvideo_core.dispatch.output_dir import alone_in\n"
     holds += "with alone_in(Path(sys.argv[1])): print('in', flush=True); sys.stdin.read()"
     command = [sys.executable, "-c", holds, str(trained)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as live:

@@ -24,7 +24,7 @@ SECOND = {
     "data": {
         "cli.options",
         "config.output_folder",
-        "dispatch.own_folder",
+        "dispatch.output_dir",
         "dispatch.trained_model",
         "distributed.mesh",
         "launch.stdio",

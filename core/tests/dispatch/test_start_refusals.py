@@ -17,7 +17,7 @@ from fastvideo_core.cli import main as cli
 from fastvideo_core.contracts.adapter import AddNoise, ExtractFeatures, NumTrainTimesteps, PredictNoise
 from fastvideo_core.dispatch.examine import device_warnings
 from fastvideo_core.dispatch.load_run_config import load_run_config
-from fastvideo_core.dispatch.own_folder import LOCK
+from fastvideo_core.dispatch.output_dir import LOCK
 from fastvideo_core.errors import ConfigError, Problem
 from fastvideo_core.registry import PluginRegistry, register_callback, register_method
 from fastvideo_core.tracking import wandb_login

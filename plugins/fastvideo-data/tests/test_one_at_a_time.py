@@ -12,7 +12,7 @@ import pytest
 
 from fastvideo_core import ModelFamily, PluginConfig, register_model
 from fastvideo_core.cli.main import main
-from fastvideo_core.dispatch.own_folder import alone_in
+from fastvideo_core.dispatch.output_dir import alone_in
 from fastvideo_core.registry import isolated_registrations
 from fastvideo_data.loading.file_scan import scan_files
 

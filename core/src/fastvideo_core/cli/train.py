@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     launched = launched_processes()
     cfg = load_run_config(args.config, args.registry, options.overrides(args), processes=launched)
 
-    from fastvideo_core.dispatch.own_folder import alone_in
+    from fastvideo_core.dispatch.output_dir import alone_in
     from fastvideo_core.distributed import context
     from fastvideo_core.launch import processes as launch
     from fastvideo_core.launch.peers import lost_peer

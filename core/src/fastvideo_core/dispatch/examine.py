@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -20,12 +19,12 @@ from fastvideo_core.checkpoint.tensors import StoredTensors
 from fastvideo_core.checkpoint.training_state import misfits, stored_shapes
 from fastvideo_core.checkpoint.weights import describe
 from fastvideo_core.config.check import run_notes
-from fastvideo_core.config.output_folder import check_writable_folder
 from fastvideo_core.config.run import RunConfig
 from fastvideo_core.config.sections import GuidedPipelineConfig
 from fastvideo_core.contracts.family import Findings, ModelFamily, open_family
-from fastvideo_core.dispatch.own_folder import folder_problems
-from fastvideo_core.dispatch.plugin_checks import build_callbacks, check_plugins, method_class
+from fastvideo_core.contracts.method import DistillMethod
+from fastvideo_core.dispatch.output_dir import output_problems
+from fastvideo_core.dispatch.plugin_checks import build_callbacks, check_adapters, check_requirements, method_class
 from fastvideo_core.dispatch.role_weights import RoleSource, pin_role_paths, role_source
 from fastvideo_core.dispatch.run import Run, based_on
 from fastvideo_core.distributed import context
@@ -33,8 +32,6 @@ from fastvideo_core.errors import ConfigError, PluginError, Problem, UserError
 from fastvideo_core.registry import PluginRegistry
 from fastvideo_core.tracking.wandb_login import FIX, wandb_login
 from fastvideo_core.weights.lora import add_lora
-
-logger = logging.getLogger(__name__)
 
 
 def examine(cfg: RunConfig, registry: PluginRegistry, *, starts: bool) -> tuple[Run | None, Findings]:
@@ -47,11 +44,13 @@ def examine(cfg: RunConfig, registry: PluginRegistry, *, starts: bool) -> tuple[
     Raises:
         PluginError: it starts, and a plug-in is broken or does not fit; the rest needs them.
     """
-    problems: list[Problem] = []
-    warnings: list[str] = []
+    problems, warnings = check_requirements(cfg, registry)
     facts: list[str] = []
+    method: type[DistillMethod] | None = None
+    families: dict[str, ModelFamily] = {}
     sources: dict[str, RoleSource] = {}
     resumed: Choice | None = None
+    earlier: Mapping[str, Any] = {}
 
     @contextmanager
     def noted() -> Iterator[None]:
@@ -60,16 +59,22 @@ def examine(cfg: RunConfig, registry: PluginRegistry, *, starts: bool) -> tuple[
         except UserError as error:
             problems.extend(error.problems)
 
-    try:
-        warnings += check_plugins(cfg, registry)
-    except PluginError as error:
-        if starts:
-            raise
-        problems += error.problems
+    for name in cfg.families:
+        with noted():
+            families[name] = open_family(name, registry)
+    with noted():
+        method = method_class(cfg.recipe.method, registry)
+        adapters = {
+            name: adapter for name, family in families.items() if (adapter := family.adapter_class()) is not None
+        }
+        check_adapters(cfg, method.needs(cfg), adapters)
+    with noted():
+        build_callbacks(cfg, registry)
+    if starts and problems:
+        raise PluginError(dict.fromkeys(problems))
     problems += output_problems(cfg)
     if not (starts and sys.stdin and sys.stdin.isatty()):  # on a terminal wandb asks
         problems += login_problems(cfg)
-    earlier: Mapping[str, Any] = {}
     with noted():
         if (which := cfg.training.resume_from_checkpoint) is not None:
             resumed = choose(which, Path(cfg.training.output_dir), put_back=starts)
@@ -84,20 +89,15 @@ def examine(cfg: RunConfig, registry: PluginRegistry, *, starts: bool) -> tuple[
     for name, role in cfg.roles.items():
         with noted():
             sources[name] = role_source(name, role)
-    method = None
-    with noted():
-        method = method_class(cfg.recipe.method, registry)
     roles_known = len(sources) == len(cfg.roles)
-    families: dict[str, ModelFamily] = {}
-    for name in cfg.families:
+    based = based_on(cfg, sources)
+    for family in families.values() if roles_known else ():
         with noted():
-            families[name] = open_family(name, registry)
-            if roles_known:
-                problems += families[name].check_roles(based_on(cfg, sources))
+            problems += family.check_roles(based)
     if (main := families.get(cfg.recipe.family)) is not None:
         with noted():
             looked_at = main.check(
-                based_on(cfg, sources),
+                based,
                 latents_source=None if method is None else method.latents_source(cfg),
                 many_steps=method is not None and method.student_schedule(cfg.method_config, lambda t: t) is None,
                 download=starts,
@@ -109,9 +109,8 @@ def examine(cfg: RunConfig, registry: PluginRegistry, *, starts: bool) -> tuple[
     if cfg.training.data_path is None:
         facts.insert(0, "data: of the family's own loader, as there is no training.data_path")
     run = None
-    if method is not None and roles_known and len(families) == len(cfg.families):
+    if method is not None and not problems:
         run = Run(cfg, registry, method, families, sources, resumed)
-    if run is not None and not problems:
         problems += run.latent_space_problems()
     if run is not None and not problems:
         with noted():
@@ -136,10 +135,8 @@ def _another_negative_prompt(cfg: RunConfig, earlier: Mapping[str, Any]) -> list
 
 def login_problems(cfg: RunConfig) -> list[Problem]:
     """Trackers that would refuse to start; the process that logs looks."""
-    if "wandb" not in cfg.training.trackers or not context.is_main_process():
-        return []
-    login = wandb_login()
-    if login.ok:
+    wanted = "wandb" in cfg.training.trackers and context.is_main_process()
+    if not wanted or (login := wandb_login()).ok:
         return []
     fix = f"{FIX}, or remove wandb from training.trackers"
     return [Problem(f"wandb would not start: {login.text}", where="training.trackers", fix=fix)]
@@ -152,22 +149,6 @@ def device_warnings(cfg: RunConfig) -> list[str]:
     if not 0 < visible < wanted:
         return []
     return [f"training.num_gpus is {wanted}, and this machine shows {visible}: each process needs a GPU of its own"]
-
-
-def output_problems(cfg: RunConfig) -> list[Problem]:
-    """An output_dir that cannot be written, is not the run's own, or that a new run would share with an earlier one."""
-    problems = folder_problems(cfg)
-    args = cfg.training
-    try:
-        check_writable_folder(args.output_dir, "training.output_dir")
-    except ConfigError as error:
-        problems += error.problems
-    is_new = args.resume_from_checkpoint is None
-    if is_new and (earlier := storage.checkpoints(Path(args.output_dir), after=0)):
-        found = f"training.output_dir {args.output_dir} already holds {earlier[-1].name}"
-        fix = "go on with --resume latest, name another output_dir, or remove the old run"
-        problems.append(Problem(found, cfg.source, "a new folder for a new run", fix))
-    return problems
 
 
 def resume_problems(run: Run) -> list[Problem]:

@@ -1,4 +1,4 @@
-"""Whether the plug-ins of a run fit it and each other, as far as their classes alone can tell."""
+"""The plug-ins of a run: their classes, and whether they fit each other as far as these alone can tell."""
 
 from __future__ import annotations
 
@@ -9,41 +9,12 @@ from fastvideo_core.callbacks.base import Callback
 from fastvideo_core.callbacks.manager import CallbackManager
 from fastvideo_core.config.run import RunConfig
 from fastvideo_core.contracts.adapter_check import check_adapter
-from fastvideo_core.contracts.family import open_family
 from fastvideo_core.contracts.method import DistillMethod
-from fastvideo_core.errors import ContractError, FastVideoError, PluginError, Problem, UserError
+from fastvideo_core.errors import ContractError, FastVideoError, PluginError, Problem
 from fastvideo_core.registry import Plugin, PluginRegistry, Spec
 from fastvideo_core.registry.requirements import NOTHING, pip_command, unmet_of
 
 _T = TypeVar("_T")
-
-
-def check_plugins(cfg: RunConfig, registry: PluginRegistry) -> tuple[str, ...]:
-    """Every plug-in of the run can be imported, is what its kind asks for, and family and method fit each other.
-
-    Returns what may fail all the same, one sentence each.
-
-    Raises:
-        PluginError: with all that is wrong.
-    """
-    problems: list[Problem] = []
-    notes: list[str] = []
-    for provenance in (plugin.provenance for plugin in used_plugins(cfg, registry) if plugin.provenance.installed):
-        unmet = unmet_of(provenance.distribution)
-        missing = [item for item in unmet if item.there == NOTHING]
-        if missing:
-            wanted = ", ".join(item.wanted for item in missing)
-            found = f"{provenance.distribution} needs what is not installed: {wanted}"
-            problems.append(Problem(found, where=str(provenance), fix=pip_command(missing)))
-        notes += [f"{provenance.distribution} {item}: {pip_command([item])}" for item in unmet if item not in missing]
-    for part in (_families, _method, build_callbacks):
-        try:
-            part(cfg, registry)
-        except UserError as error:
-            problems += [problem for problem in error.problems if problem not in problems]
-    if problems:
-        raise PluginError(problems)
-    return tuple(dict.fromkeys(notes))
 
 
 def used_plugins(cfg: RunConfig, registry: PluginRegistry) -> Iterator[Plugin[Spec]]:
@@ -51,6 +22,19 @@ def used_plugins(cfg: RunConfig, registry: PluginRegistry) -> Iterator[Plugin[Sp
     yield registry.get("methods", cfg.recipe.method)
     yield from (registry.get("models", family) for family in cfg.families)
     yield from (registry.get("callbacks", name) for name in cfg.callbacks)
+
+
+def check_requirements(cfg: RunConfig, registry: PluginRegistry) -> tuple[list[Problem], list[str]]:
+    """What the run's plug-ins need and is not installed, and what is installed in another version, which may do."""
+    problems, notes = [], []
+    for provenance in (plugin.provenance for plugin in used_plugins(cfg, registry) if plugin.provenance.installed):
+        unmet = unmet_of(provenance.distribution)
+        if missing := [item for item in unmet if item.there == NOTHING]:
+            wanted = ", ".join(item.wanted for item in missing)
+            found = f"{provenance.distribution} needs what is not installed: {wanted}"
+            problems.append(Problem(found, where=str(provenance), fix=pip_command(missing)))
+        notes += [f"{provenance.distribution} {item}: {pip_command([item])}" for item in unmet if item not in missing]
+    return problems, notes
 
 
 def method_class(name: str, registry: PluginRegistry) -> type[DistillMethod]:
@@ -89,17 +73,6 @@ def _implementation(plugin: Plugin[Any], registry: PluginRegistry, base: type[_T
         raise PluginError(Problem(text, str(plugin.provenance), fix=f"subclass fastvideo_core.{base.__name__}"))
     implementation: type[_T] = found
     return implementation
-
-
-def _families(cfg: RunConfig, registry: PluginRegistry) -> None:
-    for family in cfg.families:
-        open_family(family, registry)
-
-
-def _method(cfg: RunConfig, registry: PluginRegistry) -> None:
-    needed = method_class(cfg.recipe.method, registry).needs(cfg)
-    declared = {family: open_family(family, registry).adapter_class() for family in cfg.families}
-    check_adapters(cfg, needed, {family: adapter for family, adapter in declared.items() if adapter is not None})
 
 
 def check_adapters(cfg: RunConfig, needed: type | Iterable[type], adapters: Mapping[str, Any]) -> None:

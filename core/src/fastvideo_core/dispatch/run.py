@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from fastvideo_core.checkpoint.resume_choice import Choice
@@ -20,8 +22,7 @@ class Run:
     """A run whose plug-ins, roles and checkpoint are found.
 
     Args:
-        cfg: its configuration as it is kept: role paths mean the same whenever and from wherever they are read, and
-            `pipeline_config` is in full.
+        cfg: as it is kept: role paths mean the same whenever and from wherever they are read, `pipeline_config` is in full.
         families: one instance by name, the recipe's first.
         sources: where the weights of each role of run.yaml come from.
         resumed: the checkpoint that it goes on from; None for a new run.
@@ -44,10 +45,6 @@ class Run:
         """The recipe's family."""
         return self.families[self.cfg.recipe.family]
 
-    def family_of(self, role: str) -> ModelFamily:
-        """The family of a role of run.yaml."""
-        return self.families[self.cfg.role_family(role)]
-
     @property
     def latents_source(self) -> LatentsSource | None:
         """Whether the method trains on the data's latents; None when it does not say."""
@@ -59,23 +56,25 @@ class Run:
         Raises:
             UserError: path, sizes or data do not fit.
         """
-        return self.family_of(role).outline(self.based, role, latents_source=self.latents_source)
+        family = self.families[self.cfg.role_family(role)]
+        return family.outline(self.based, role, latents_source=self.latents_source)
 
     def latent_space_problems(self) -> Iterator[Problem]:
         """Roles whose latents or text embeddings are not like the first role's."""
-        first: tuple[str, Mapping[str, object]] | None = None
+        spaces: dict[str, Mapping[str, object]] = {}
         for role in self.cfg.roles:
-            try:
-                space = self.family_of(role).latent_space(role)
-            except UserError:  # told by the family's own check
-                continue
-            if space is None:
-                continue
-            if first is None:
-                first = role, space
-            elif (differences := _differences(first[1], space)) != "":
-                of_first, of_role = (self.cfg.roles[name].path for name in (first[0], role))
-                found = f"latents or text embeddings differ from those of {first[0]} ({of_first}): {differences}"
+            with suppress(UserError):  # told by the family's own check
+                if (space := self.families[self.cfg.role_family(role)].latent_space(role)) is not None:
+                    spaces[role] = space
+        for role, space in spaces.items():
+            first = next(iter(spaces))
+            keys = [key for key in {**spaces[first], **space} if spaces[first].get(key) != space.get(key)]
+            if keys:
+                differences = "; ".join(
+                    f"{key} {_short(space.get(key))}, not {_short(spaces[first].get(key))}" for key in keys
+                )
+                of_first, of_role = (self.cfg.roles[name].path for name in (first, role))
+                found = f"latents or text embeddings differ from those of {first} ({of_first}): {differences}"
                 allowed = "roles that train on the same latents and text embeddings"
                 yield Problem(found, where=f"roles.{role}.path ({of_role})", allowed=allowed)
 
@@ -85,15 +84,5 @@ def based_on(cfg: RunConfig, sources: Mapping[str, RoleSource]) -> RunConfig:
     return cfg.with_role_paths({name: source.base for name, source in sources.items()})
 
 
-_TOLD = 3  # differences that a message names
-
-
-def _differences(first: Mapping[str, object], other: Mapping[str, object]) -> str:
-    keys = [key for key in {**first, **other} if first.get(key) != other.get(key)]
-    told = [f"{key} {_short(other.get(key))}, not {_short(first.get(key))}" for key in keys[:_TOLD]]
-    return "; ".join([*told, *([f"and {len(keys) - _TOLD} more"] if len(keys) > _TOLD else [])])
-
-
 def _short(value: object) -> str:
-    text = "none" if value is None else str(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    return "none" if value is None else textwrap.shorten(str(value), 60, placeholder="...")

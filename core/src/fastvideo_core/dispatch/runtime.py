@@ -38,12 +38,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class DistillRuntime:
-    """Everything that a run needs, built and checked. `start_step` is that of its resumed checkpoint, 0 for a new run."""
+    """Everything that a run needs, built and checked."""
 
     run: Run
     method: DistillMethod
     dataloader: Iterable[Any]
-    start_step: int
     callbacks: CallbackManager
     checkpoint_manager: CheckpointManager
 
@@ -56,6 +55,11 @@ class DistillRuntime:
     def training_args(self) -> TrainingArgs:
         """Its `training` section."""
         return self.run.cfg.training
+
+    @property
+    def start_step(self) -> int:
+        """The step of its resumed checkpoint, 0 for a new run."""
+        return 0 if self.run.resumed is None else self.run.resumed.step
 
     def train(self, display: Display | None = None) -> None:
         """Trains to `max_train_steps`; `display` shows the logged steps."""
@@ -84,47 +88,36 @@ def build_runtime_from_config(cfg: RunConfig, registry: PluginRegistry) -> Disti
             logger.error(note)
         for warning in found.warnings:
             logger.warning(warning)
+    cfg, training = run.cfg, run.cfg.training
     # Nothing of ours draws from torch's global generator, but dropout layers and third parties' code do.
-    torch.manual_seed(stream_seed(run.cfg.training.seed, "global", Mesh.of(run.cfg.training).data_rank))
-    return build_runtime(run)
-
-
-def build_runtime(run: Run) -> DistillRuntime:
-    """Builds what a resolved run says."""
-    cfg = run.cfg
-    training = cfg.training
+    torch.manual_seed(stream_seed(training.seed, "global", Mesh.of(training).data_rank))
     checkpoint_manager = CheckpointManager(
         Path(training.output_dir),
         every=training.training_state_checkpointing_steps,
         keep=training.checkpoints_total_limit,
         config_yaml=cfg.to_yaml(),
-        versions=plugin_versions(cfg, run.registry),
+        versions=plugin_versions(cfg, registry),
         background=training.async_checkpointing,
         skip_errors=training.on_checkpoint_error == "skip",
         new_data=training.resume_with_new_data,
         resumed=run.resumed,
     )
     components = build_components(run)
+    bundle = components.bundle
     if components.dataloader is None:
-        found = f"the family '{cfg.recipe.family}' gives no data loader, and the run trains on its batches"
-        raise ContractError(Problem(found, where="recipe.family", fix="take another family for recipe.family"))
-    components.bundle.require_roles(run.registry.get("methods", cfg.recipe.method).spec.roles)
-    for handle in list(run.method.extra_roles(cfg, components.bundle, components.adapter)):
-        if handle.name in components.bundle:
-            found = f"the method makes a role '{handle.name}', and the run has one of that name"
-            raise ContractError(Problem(found, where="extra_roles", fix="name it otherwise"))
-        components.bundle.roles[handle.name] = handle
-    _place_roles(components.bundle, cfg)
-    method = run.method.build(cfg, components.bundle, components.adapter, components.validator)
+        no_data = f"the family '{cfg.recipe.family}' gives no data loader, and the run trains on its batches"
+        raise ContractError(Problem(no_data, where="recipe.family", fix="take another family for recipe.family"))
+    bundle.require_roles(registry.get("methods", cfg.recipe.method).spec.roles)
+    for handle in list(run.method.extra_roles(cfg, bundle, components.adapter)):
+        if handle.name in bundle:
+            taken = f"the method makes a role '{handle.name}', and the run has one of that name"
+            raise ContractError(Problem(taken, where="extra_roles", fix="name it otherwise"))
+        bundle.roles[handle.name] = handle
+    _place_roles(bundle, cfg)
+    method = run.method.build(cfg, bundle, components.adapter, components.validator)
     check_parameters(method)
-    return DistillRuntime(
-        run=run,
-        method=method,
-        dataloader=components.dataloader,
-        start_step=0 if run.resumed is None else run.resumed.step,
-        callbacks=build_callbacks(cfg, run.registry),
-        checkpoint_manager=checkpoint_manager,
-    )
+    callbacks = build_callbacks(cfg, registry)
+    return DistillRuntime(run, method, components.dataloader, callbacks, checkpoint_manager)
 
 
 def build_components(run: Run) -> ModelComponents:
@@ -175,23 +168,20 @@ def check_parameters(method: DistillMethod) -> None:
     """
     of_roles = {id(parameter) for handle in method.bundle for _, parameter in handle.named_parameters()}
     own = {id(p): name for name, p in method.named_parameters() if p.requires_grad and id(p) not in of_roles}
-    found = [f"its own parameter '{name}'" for name in own.values()]
+    trained = [f"its own parameter '{name}'" for name in own.values()]
     for handle in method.bundle:
         for name, optimizer in handle.optimizers.items():
             stepped = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-            if unknown := [p for p in stepped if id(p) not in of_roles and id(p) not in own]:
-                shapes = ", ".join(str(list(parameter.shape)) for parameter in unknown)
-                found.append(f"parameters of shape {shapes} in the optimizer '{name}' of role '{handle.name}'")
-    if found:
-        raise ContractError(
-            Problem(
-                found=f"it trains {'; '.join(found)}, which no role has",
-                where=type(method).__qualname__,
-                allowed="parameters of the roles' modules",
-                fix="make it a module of a trainable role of its own (a RoleHandle that `extra_roles` gives), as dmd2 does "
-                "with its discriminator; what is not trained needs requires_grad_(False)",
-            )
+            if unknown := [str(list(p.shape)) for p in stepped if id(p) not in of_roles | own.keys()]:
+                where = f"in the optimizer '{name}' of role '{handle.name}'"
+                trained.append(f"parameters of shape {', '.join(unknown)} {where}")
+    if trained:
+        found, allowed = f"it trains {'; '.join(trained)}, which no role has", "parameters of the roles' modules"
+        fix = (
+            "make it a module of a trainable role of its own (a RoleHandle that `extra_roles` gives), as dmd2 does with its "
+            "discriminator; what is not trained needs requires_grad_(False)"
         )
+        raise ContractError(Problem(found, type(method).__qualname__, allowed, fix))
 
 
 def plugin_versions(cfg: RunConfig, registry: PluginRegistry) -> dict[str, str]:

@@ -61,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Encodes what is not encoded yet and reports what was skipped."""
     from fastvideo_core.contracts.family import open_family
-    from fastvideo_core.dispatch.own_folder import alone_in
+    from fastvideo_core.dispatch.output_dir import alone_in
     from fastvideo_core.dispatch.trained_model import family_of_pipeline
     from fastvideo_core.distributed import context
     from fastvideo_data.preprocessing.output_folder import check_data_output

@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 
 from fastvideo_core.cli.train import _write
-from fastvideo_core.dispatch import examine
-from fastvideo_core.dispatch.own_folder import LOCK, alone_in, folder_problems
+from fastvideo_core.dispatch.output_dir import LOCK, alone_in, output_problems
 from fastvideo_core.errors import ConfigError
 from fastvideo_core.tracking.jsonl import JsonlTracker
 from fastvideo_testing.runs import load_config, toy_world
@@ -157,15 +156,15 @@ def test_an_output_dir_in_what_the_run_reads_is_refused(tmp_path, read, place, w
     output_dir = (tmp_path / "link" if linked == "output_dir" else folder) / place
     cfg = config(tmp_path, output_dir, **{read: tmp_path / "link" if linked == "read" else folder})
     key = {"data": "training.data_path", "role": "roles.student.path"}[read]
-    (problem,) = examine.output_problems(cfg)
+    (problem,) = output_problems(cfg)
     assert f"training.output_dir {output_dir} {word} {key} (" in problem.found
 
 
 def test_neighbours_and_data_inside_of_the_output_dir_are_fine(tmp_path):
     for name in ("data", "data2", "run/data"):
         (tmp_path / name).mkdir(parents=True)
-    assert folder_problems(config(tmp_path, tmp_path / "data2", data=tmp_path / "data")) == []
-    assert folder_problems(config(tmp_path, tmp_path / "run", data=tmp_path / "run" / "data")) == []
+    assert output_problems(config(tmp_path, tmp_path / "data2", data=tmp_path / "data")) == []
+    assert output_problems(config(tmp_path, tmp_path / "run", data=tmp_path / "run" / "data")) == []
 
 
 # --- links ------------------------------------------------------------------------------------------------------------
@@ -181,7 +180,7 @@ def test_a_link_where_the_run_would_write_is_refused(tmp_path, name, dangling):
     link = tmp_path / "run" / name
     link.parent.mkdir(parents=True)
     link.symlink_to(tmp_path / "nowhere" if dangling else tmp_path)
-    (problem,) = examine.output_problems(config(tmp_path, tmp_path / "run"))
+    (problem,) = output_problems(config(tmp_path, tmp_path / "run"))
     assert f"there are links where the run would write: {name} -> " in problem.found
 
 
@@ -190,7 +189,7 @@ def test_an_output_dir_that_is_a_link_and_links_of_others_are_fine(tmp_path):
     (tmp_path / "scratch" / "mine").symlink_to(tmp_path)
     (tmp_path / "scratch" / "wandb" / "latest-run").symlink_to(tmp_path)  # wandb's own
     (tmp_path / "run").symlink_to(tmp_path / "scratch")
-    assert examine.output_problems(config(tmp_path, tmp_path / "run")) == []
+    assert output_problems(config(tmp_path, tmp_path / "run")) == []
     with alone_in(tmp_path / "run"):
         assert (tmp_path / "scratch" / LOCK).exists()
 
