@@ -94,9 +94,16 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """mypy, strict on core and the plug-ins."""
+    """mypy, strict, on core and the plug-ins, and on what others write with them: the scaffolds, and misuse that it must tell."""
     install_project(session, "mypy", "types-PyYAML")
     session.run("mypy", "core/src", *(f"{plugin}/src" for plugin in PLUGINS))
+    made = Path(session.create_tmp()).absolute() / "made"
+    shutil.rmtree(made, ignore_errors=True)
+    for kind in ("method", "model", "callback"):
+        out = made / kind
+        session.run("fastvideo-distill", "new-plugin", f"typed-{kind}", "--kind", kind, "--out", str(out), silent=True)
+        session.run("mypy", "--strict", "--config-file=", str(out / "src"), str(out / "tests"))
+    session.run("mypy", "--strict", "--config-file=", "tests/typing/misuse.py")
 
 
 @nox.session

@@ -1,4 +1,7 @@
-"""The names that plug-in authors use; imported lazily, so that `import fastvideo_core` loads neither torch nor pydantic."""
+"""The names that plug-in authors use; imported lazily, so that `import fastvideo_core` loads neither torch nor pydantic.
+
+Type checkers read `__init__.pyi` beside this file.
+"""
 
 from __future__ import annotations
 
