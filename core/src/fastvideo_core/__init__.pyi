@@ -29,12 +29,12 @@ from fastvideo_core.contracts.roles import RoleManager as RoleManager
 from fastvideo_core.contracts.roles import WeightSource as WeightSource
 from fastvideo_core.contracts.validator import DistillValidator as DistillValidator
 from fastvideo_core.contracts.validator import ValidationRequest as ValidationRequest
-from fastvideo_core.registry.command import Command as Command
 from fastvideo_core.registry.registration import register_callback as register_callback
 from fastvideo_core.registry.registration import register_method as register_method
 from fastvideo_core.registry.registration import register_model as register_model
 from fastvideo_core.registry.specs import API_VERSION as API_VERSION
 from fastvideo_core.registry.specs import CallbackPlugin as CallbackPlugin
+from fastvideo_core.registry.specs import Command as Command
 from fastvideo_core.registry.specs import CommandPlugin as CommandPlugin
 from fastvideo_core.registry.specs import MethodPlugin as MethodPlugin
 from fastvideo_core.registry.specs import ModelPlugin as ModelPlugin
