@@ -22,46 +22,37 @@ ByName = dict[str, dict[str, Tensor]]  # module -> parameter name -> tensor
 
 
 class _RoleAverage:
-    """One role's parameters and their float32 averages, in the same order; sharded like the parameters."""
+    """One role's float32 averages, sharded as its parameters are, and each parameter beside its own."""
 
     def __init__(self, handle: RoleHandle) -> None:
         self.handle = handle
-        modules = trainable_by_name(handle.modules).items()
-        parameters = {(module, name): p for module, by_name in modules for name, p in by_name.items()}
-        self.names, self.parameters = list(parameters), list(parameters.values())
-        self.shadows = [p.detach().to(torch.float32, copy=True) for p in self.parameters]
+        self.shadows: ByName = {}
+        self.pairs: list[tuple[nn.Parameter, Tensor]] = []
+        for module, parameters in trainable_by_name(handle.modules).items():
+            for name, parameter in parameters.items():
+                shadow = parameter.detach().to(torch.float32, copy=True)
+                self.shadows.setdefault(module, {})[name] = shadow
+                self.pairs.append((parameter, shadow))
 
     def update(self, decay: float) -> None:
         """shadow = decay * shadow + (1 - decay) * weight."""
-        shadows = [_local(shadow) for shadow in self.shadows]
-        weights = [_local(p.detach()).to(torch.float32) for p in self.parameters]
-        torch._foreach_lerp_(shadows, weights, 1 - decay)
-
-    def state(self) -> ByName:
-        state: ByName = {}
-        for (module, name), shadow in zip(self.names, self.shadows, strict=True):
-            state.setdefault(module, {})[name] = shadow
-        return state
+        weights = [_local(parameter.detach()).to(torch.float32) for parameter, _ in self.pairs]
+        torch._foreach_lerp_([_local(shadow) for _, shadow in self.pairs], weights, 1 - decay)
 
     def load(self, state: ByName) -> None:
-        stored = {(module, name): tensor for module, by_name in state.items() for name, tensor in by_name.items()}
-        own = dict(zip(self.names, self.shadows, strict=True))
-        problems = []
-        for name in {**own, **stored}:
-            if name not in stored:
-                found = f"the checkpoint has no '{'.'.join(name)}'"
-            elif name not in own:
-                found = f"'{'.'.join(name)}' is in the checkpoint, but not trained in this run"
-            elif stored[name].shape != own[name].shape:
-                shapes = f"{list(stored[name].shape)} in the checkpoint and {list(own[name].shape)} in this run"
-                found = f"'{'.'.join(name)}' is {shapes}"
-            else:
-                continue
-            problems.append(Problem(found, f"EMA weights of role '{self.handle.name}'"))
-        if problems:
-            raise CheckpointError(problems)
+        stored, own = _flat(state), _flat(self.shadows)
+        found = [f"the checkpoint has no '{name}'" for name in own if name not in stored]
+        found += [f"'{name}' is in the checkpoint, but not trained in this run" for name in stored if name not in own]
+        shapes = {name: (list(stored[name].shape), list(own[name].shape)) for name in own if name in stored}
+        found += [f"'{n}' is {a} in the checkpoint and {b} in this run" for n, (a, b) in shapes.items() if a != b]
+        if found:
+            raise CheckpointError([Problem(one, f"EMA weights of role '{self.handle.name}'") for one in found])
         for name, shadow in own.items():
             shadow.copy_(stored[name])
+
+
+def _flat(tensors: ByName) -> dict[str, Tensor]:
+    return {f"{module}.{name}": tensor for module, by_name in tensors.items() for name, tensor in by_name.items()}
 
 
 def _local(tensor: Tensor) -> Tensor:
@@ -77,13 +68,11 @@ class EMACallback(Callback):
     validation as before it.
     """
 
+    config: EMAConfig
     order = -100  # so that other callbacks of a validation see the averaged weights
 
     def __init__(self, config: EMAConfig) -> None:
         super().__init__(config)
-        self._decay = config.decay
-        self._roles = config.roles
-        self._start_step = config.start_step
         self._started = False
         self._averages: dict[str, _RoleAverage] = {}
         self._lent: list[tuple[nn.Parameter, Tensor]] = []
@@ -91,22 +80,22 @@ class EMACallback(Callback):
     @hookimpl
     def train_start(self, method: DistillMethod, start_step: int) -> None:
         trainable = [handle.name for handle in method.bundle if handle.trainable]
-        unfit = [name for name in self._roles if name not in trainable]
+        unfit = [name for name in self.config.roles if name not in trainable]
         if unfit:
             raise ConfigError([ema_role_problem(name, name in method.bundle, trainable) for name in unfit])
-        self._averages = {name: _RoleAverage(method.bundle[name]) for name in self._roles}
-        self._started = start_step >= self._start_step
+        self._averages = {name: _RoleAverage(method.bundle[name]) for name in self.config.roles}
+        self._started = start_step >= self.config.start_step
 
     @hookimpl
     def after_optimizer_step(self, step: int, optimizers: Sequence[Optimizer]) -> None:
         if not self._started:
-            if step >= self._start_step:
+            if step >= self.config.start_step:
                 self.start_afresh()
                 self._started = True
             return
         for average in self._averages.values():
             if not set(optimizers).isdisjoint(average.handle.optimizers.values()):
-                average.update(self._decay)
+                average.update(self.config.decay)
 
     @hookimpl
     @torch.no_grad()
@@ -114,7 +103,7 @@ class EMACallback(Callback):
         if not self._started:
             return
         for average in self._averages.values():
-            for parameter, shadow in zip(average.parameters, average.shadows, strict=True):
+            for parameter, shadow in average.pairs:
                 self._lent.append((parameter, parameter.detach().clone()))
                 parameter.copy_(shadow)
 
@@ -127,7 +116,7 @@ class EMACallback(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """`started` and, once it has, `shadow`: role -> module -> parameter name -> float32 tensor."""
-        shadow = {role: average.state() for role, average in self._averages.items()} if self._started else {}
+        shadow = {role: average.shadows for role, average in self._averages.items()} if self._started else {}
         return {"started": self._started, "shadow": shadow}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -143,13 +132,13 @@ class EMACallback(Callback):
     def misfits(self, state: dict[str, Any]) -> list[Problem]:
         """Averages of other roles."""
         stored = sorted(state["shadow"])
-        if not state["started"] or stored == sorted(self._roles):
+        if not state["started"] or stored == sorted(self.config.roles):
             return []
-        found = f"the checkpoint averages {', '.join(stored)}; this run {', '.join(self._roles)}"
+        found = f"the checkpoint averages {', '.join(stored)}; this run {', '.join(self.config.roles)}"
         return [Problem(found, "callbacks.ema.roles", fix=f"set callbacks.ema.roles to [{', '.join(stored)}]")]
 
     def start_afresh(self) -> None:
         """The averages become the weights of this moment."""
         for average in self._averages.values():
-            for shadow, parameter in zip(average.shadows, average.parameters, strict=True):
+            for parameter, shadow in average.pairs:
                 shadow.copy_(parameter.detach())

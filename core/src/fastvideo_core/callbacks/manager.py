@@ -53,8 +53,7 @@ class CallbackManager:
             plugins.check_pending()
         except pluggy.PluginValidationError as error:
             guarded = cast(_Guarded, error.plugin)
-            unknown = [name for name in vars(guarded) if name not in (*HOOKS, "callback_name")]
-            fix = did_you_mean(unknown[0], HOOKS) if unknown else ""
+            fix = next((did_you_mean(hook, HOOKS) for hook in _marked(guarded.callback) if hook not in HOOKS), "")
             raise PluginError(Problem(str(error), f"callback {guarded!r}", ", ".join(HOOKS), fix)) from error
         self.hook: RunHooks = cast(RunHooks, plugins.hook)
 
@@ -68,10 +67,10 @@ class CallbackManager:
         if problems := self.misfits(state):
             raise CheckpointError(problems)
         for name, callback in self.callbacks.items():
-            if name in state or name not in self.waived:
-                callback.load_state_dict(state.get(name, {}))
-            else:
+            if name in self.waived and name not in state:
                 callback.start_afresh()
+            else:
+                callback.load_state_dict(state.get(name, {}))
 
     def misfits(self, state: Mapping[str, dict[str, Any]]) -> list[Problem]:
         """What of the stored states does not fit this run; may be asked before `train_start`."""
@@ -104,18 +103,18 @@ class _Guarded:
     """A callback's hooks for pluggy, each of which names the callback when it fails."""
 
     def __init__(self, name: str, callback: Callback) -> None:
-        self.callback_name = name
-        for attribute in _marked(callback):
-            setattr(self, attribute, _guard(name, attribute, getattr(callback, attribute)))
+        self.name, self.callback = name, callback
+        for hook in _marked(callback):
+            setattr(self, hook, _guard(name, hook, getattr(callback, hook)))
 
     def __repr__(self) -> str:
-        return repr(self.callback_name)
+        return repr(self.name)
 
 
 def _marked(callback: Callback) -> list[str]:
     """The methods that have `@hookimpl`."""
     kind = type(callback)
-    return [attribute for attribute in dir(kind) if hasattr(inspect.getattr_static(kind, attribute), _MARK)]
+    return [name for name in dir(kind) if hasattr(inspect.getattr_static(kind, name), _MARK)]
 
 
 def _guard(name: str, hook: str, implementation: Callable[..., Any]) -> Callable[..., Any]:
