@@ -284,7 +284,14 @@ def real(session: nox.Session) -> None:
 def mutations(session: nox.Session) -> None:
     """Breaks the methods in every known way and requires that a named test fails."""
     install_project(session, "pytest-timeout")
-    session.run("python", "tests/mutations/run_mutations.py", *session.posargs, env=test_environment())
+    session.run("python", "-m", "tests.mutations.run_mutations", *session.posargs, env=test_environment())
+
+
+@nox.session
+def kit_faults(session: nox.Session) -> None:
+    """Plants what authors get wrong in copies of plug-ins and requires that the conformance kit says so; prints the count."""
+    install_project(session)
+    session.run("python", "-m", "tests.kit_faults.run_kit_faults", *session.posargs, env=test_environment())
 
 
 @nox.session

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mutation import ADVERSARIAL, CORE, DMD2, FEATURES, UPDATES, Mutation
+from tests.mutations.mutation import ADVERSARIAL, CORE, DMD2, FEATURES, UPDATES, Mutation
 
 DISCRIMINATOR_BY_HAND = f"{ADVERSARIAL}::test_the_discriminator_s_gradient_is_that_of_its_loss_by_hand"
 GENERATOR_BY_HAND = f"{ADVERSARIAL}::test_the_student_s_gradient_is_that_of_the_weighted_sum_of_both_terms"

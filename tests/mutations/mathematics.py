@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mutation import (
+from tests.mutations.mutation import (
     CORE,
     CRITIC_BY_HAND,
     DMD2,

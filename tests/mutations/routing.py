@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mutation import CORE, Mutation
+from tests.mutations.mutation import CORE, Mutation
 
 RANGES = "core/tests/contracts/test_noise_ranges.py"
 ONE_RANGE = f"{RANGES}::test_an_iteration_has_one_range_on_all_ranks_and_in_all_rounds_and_the_run_has_both"

@@ -1,6 +1,6 @@
 """Makes each known mistake in a copy of the sources, one at a time, and shows that its tests notice.
 
-    python tests/mutations/run_mutations.py [WORDS ...]
+    python -m tests.mutations.run_mutations [WORDS ...]
 
 With words, only mutations whose name contains one of them. Exit status 1 when a mutation survives, when the tests do not
 pass without it, or when its text is not found any more (then bring this folder up to date). The working tree is only
@@ -12,60 +12,28 @@ libraries, which take far longer, are imported once.
 
 from __future__ import annotations
 
-import contextlib
 import importlib
-import io
-import multiprocessing
 import os
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 
-import pytest
-from adversarial import ADVERSARIAL_TERM
-from mathematics import MATHEMATICS
-from mutation import Mutation
-from routing import ROUTES
-from updates import UPDATES_AND_LOOP
+from tests.forked_pytest import Outcome, outcomes, replace_once, run_pytest
+from tests.mutations.adversarial import ADVERSARIAL_TERM
+from tests.mutations.mathematics import MATHEMATICS
+from tests.mutations.mutation import Mutation
+from tests.mutations.routing import ROUTES
+from tests.mutations.updates import UPDATES_AND_LOOP
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("core", *(f"plugins/{folder.name}" for folder in sorted((ROOT / "plugins").iterdir()) if folder.is_dir()))
 COPIED = (*(f"{package}/{part}" for package in PACKAGES for part in ("src", "tests")), "pytest.ini")
 LIBRARIES = ("torch._dynamo", "torch.distributed.checkpoint", "torch.distributed.fsdp", "torch.distributed.tensor")
 LIBRARIES += ("av", "importlib_metadata", "pluggy", "pyarrow.parquet", "pydantic", "safetensors.torch", "yaml")
-PROCESSES = 2
 MUTATIONS = (*MATHEMATICS, *UPDATES_AND_LOOP, *ADVERSARIAL_TERM, *ROUTES)
-
-
-@dataclass
-class Outcome:
-    """What became of one run of pytest.
-
-    Args:
-        failed: node ids, without parameters, of the tests whose body failed.
-        problem: why the run says nothing about the tests; empty when it does.
-        stale: whether that is because the text to be changed is not there.
-        output: what pytest printed.
-    """
-
-    failed: set[str] = field(default_factory=set)
-    problem: str = ""
-    stale: bool = False
-    output: str = ""
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        if report.failed and report.when == "call":
-            self.failed.add(report.nodeid.partition("[")[0])
-        elif report.failed:
-            self.problem = f"{report.nodeid} failed in its {report.when}"
-
-    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
-        if report.failed:
-            self.problem = f"{report.nodeid} could not be imported"
 
 
 def main(words: Sequence[str]) -> int:
@@ -78,13 +46,13 @@ def main(words: Sequence[str]) -> int:
         importlib.import_module(library)
     with tempfile.TemporaryDirectory(prefix="mutations-") as folder:
         tests = sorted({test for mutation in chosen for test in mutation.tests})
-        [baseline] = verdicts_of([(None, tests, Path(folder) / "right")])
+        [baseline] = outcomes(run_job, [(None, tests, Path(folder) / "right")])
         if baseline.problem or baseline.failed:
             print(f"{baseline.output}\nthe tests do not pass as the sources are: {baseline.problem}")
             return 1
         jobs = [(m, m.tests, Path(folder) / str(number)) for number, m in enumerate(chosen)]
         verdicts = []
-        for mutation, outcome in zip(chosen, verdicts_of(jobs), strict=True):
+        for mutation, outcome in zip(chosen, outcomes(run_job, jobs), strict=True):
             verdicts.append(verdict(mutation, outcome))
             print(f"{verdicts[-1]:10}  {mutation.name:58}  {mutation.file}", flush=True)
             if verdicts[-1] != "caught":
@@ -100,16 +68,10 @@ def verdict(mutation: Mutation, outcome: Outcome) -> str:
     """`caught`, or what is wrong: SURVIVED, STALE (its text is gone), UNCLEAR (the tests could not run)."""
     if outcome.problem:
         return "STALE" if outcome.stale else "UNCLEAR"
-    return "caught" if set(mutation.tests) <= outcome.failed else "SURVIVED"
+    return "caught" if set(mutation.tests) <= set(outcome.failed) else "SURVIVED"
 
 
 Job = tuple[Mutation | None, Sequence[str], Path]
-
-
-def verdicts_of(jobs: Iterable[Job]) -> Iterator[Outcome]:
-    """The outcome of each job, in order; each in a process of its own."""
-    with multiprocessing.get_context("fork").Pool(PROCESSES, maxtasksperchild=1) as pool:
-        yield from pool.imap(run_job, jobs)
 
 
 def run_job(job: Job) -> Outcome:
@@ -117,14 +79,10 @@ def run_job(job: Job) -> Outcome:
     mutation, tests, copy = job
     for part in COPIED:
         copy_part(part, copy)
-    if mutation is not None:
-        path = copy / mutation.file
-        text = path.read_text(encoding="utf-8") if path.exists() else ""
-        if text.count(mutation.old) != 1:
-            found = f"stands {text.count(mutation.old)} times in {mutation.file}, not once"
-            return Outcome(problem=f"the text {mutation.old!r} {found}", stale=True)
-        path.write_text(text.replace(mutation.old, mutation.new), encoding="utf-8")
-    outcome = run_tests(tests, copy)
+    if mutation is not None and (stale := replace_once(copy / mutation.file, mutation.old, mutation.new)):
+        return stale
+    sources = [copy / package / "src" for package in PACKAGES]
+    outcome = run_pytest(tests, copy, sources, ["fastvideo_"])
     shutil.rmtree(copy)
     return outcome
 
@@ -136,28 +94,6 @@ def copy_part(part: str, copy: Path) -> None:
     elif source.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(source, target)
-
-
-def run_tests(tests: Sequence[str], copy: Path) -> Outcome:
-    sources = [str(copy / package / "src") for package in PACKAGES]
-    os.environ["PYTHONPATH"] = os.pathsep.join(sources)
-    sys.path[:0] = sources
-    os.chdir(copy)
-    outcome, output = Outcome(), io.StringIO()
-    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
-        arguments = ["-q", "--no-header", "--tb=short", "-p", "no:cacheprovider", f"--basetemp={copy / 'tmp'}"]
-        status = pytest.main([*arguments, *tests], plugins=[outcome])
-    outcome.output = output.getvalue()
-    if status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
-        outcome.problem = outcome.problem or f"pytest ended with {status!r}"
-    foreign = [
-        module.__file__
-        for name, module in sys.modules.items()
-        if name.startswith("fastvideo_") and module.__file__ and not module.__file__.startswith(str(copy))
-    ]
-    if foreign:
-        outcome.problem = f"the tests imported {foreign[0]}, which is not the copy"
-    return outcome
 
 
 if __name__ == "__main__":

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from mutation import CORE, DMD2, EMA, FINETUNE_METHOD, METHOD, TRAINER, TRAINER_FAULTS, UPDATES, Mutation
+from tests.mutations.mutation import (
+    CORE,
+    DMD2,
+    EMA,
+    FINETUNE_METHOD,
+    METHOD,
+    TRAINER,
+    TRAINER_FAULTS,
+    UPDATES,
+    Mutation,
+)
 
 UPDATES_AND_LOOP: tuple[Mutation, ...] = (
     # --- captions
