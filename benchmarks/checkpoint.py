@@ -22,13 +22,14 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from fastvideo_core import PluginConfig, RoleConfig, RunConfig, TrainingArgs
 from fastvideo_core.callbacks.config import EMAConfig
 from fastvideo_core.callbacks.ema import EMACallback
 from fastvideo_core.callbacks.manager import CallbackManager
 from fastvideo_core.checkpoint.manager import CheckpointManager
 from fastvideo_core.checkpoint.training_state import RunState
 from fastvideo_core.checkpoint.tree import split
-from fastvideo_core.config import PluginConfig, RecipeConfig, RoleConfig, RunConfig, TrainingArgs
+from fastvideo_core.config.run import RecipeConfig
 from fastvideo_core.contracts.method import DistillMethod
 from fastvideo_core.contracts.roles import RoleHandle, RoleManager
 

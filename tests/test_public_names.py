@@ -31,7 +31,7 @@ SECOND = {
         "registry.registry",
     },
     "diffusers": {
-        "config.hub",
+        "config.base",
         "launch.stdio",
     },
     "tools": {
@@ -39,11 +39,11 @@ SECOND = {
         "cli.main",
         "cli.options",
         "cli.table",
+        "config.base",
         "config.check",
         "config.describe",
         "config.document",
         "config.foreign_names",
-        "config.hub",
         "config.output_folder",
         "dispatch.load_run_config",
         "launch.stdio",

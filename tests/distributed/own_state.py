@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastvideo_core import PluginConfig
 from fastvideo_core.callbacks.base import Callback
 from fastvideo_core.callbacks.hooks import hookimpl
 from fastvideo_core.callbacks.manager import CallbackManager
-from fastvideo_core.config import PluginConfig
 from fastvideo_core.distributed import context
 from fastvideo_testing.runs import build_run, toy_family
 from tests.distributed.workers import own_folder, toy_run

@@ -12,9 +12,9 @@ __version__ = "0.1.0"
 
 _EXPORTS = {
     "PluginConfig": "config.base",
-    "MethodConfig": "config.sections",
-    "PipelineConfig": "config.sections",
-    "GuidedPipelineConfig": "config.sections",
+    "MethodConfig": "config.base",
+    "PipelineConfig": "config.base",
+    "GuidedPipelineConfig": "config.base",
     "FloatPair": "config.base",
     "FloatTuple": "config.base",
     "IntTuple": "config.base",

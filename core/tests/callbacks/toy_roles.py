@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from fastvideo_core.config import PluginConfig, RecipeConfig, RoleConfig, RunConfig, TrainingArgs
+from fastvideo_core import PluginConfig, RoleConfig, RunConfig, TrainingArgs
+from fastvideo_core.config.run import RecipeConfig
 from fastvideo_core.contracts.method import DistillMethod
 from fastvideo_core.contracts.roles import RoleHandle, RoleManager
 

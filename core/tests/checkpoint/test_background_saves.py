@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from fastvideo_core import PluginConfig
 from fastvideo_core.callbacks.base import Callback
 from fastvideo_core.callbacks.hooks import hookimpl
 from fastvideo_core.checkpoint import manager as manager_module
@@ -20,7 +21,6 @@ from fastvideo_core.checkpoint import storage
 from fastvideo_core.checkpoint.manager import CheckpointManager
 from fastvideo_core.checkpoint.resume_choice import choose
 from fastvideo_core.checkpoint.storage import CheckpointWriteError
-from fastvideo_core.config import PluginConfig
 from fastvideo_testing.waiting import LIMIT, wait_until
 
 from ..full_disk import full_disk

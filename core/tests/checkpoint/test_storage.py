@@ -12,6 +12,7 @@ import pytest
 import safetensors.torch
 import torch
 
+from fastvideo_core import PluginConfig
 from fastvideo_core.callbacks.base import Callback
 from fastvideo_core.callbacks.hooks import hookimpl
 from fastvideo_core.checkpoint import manager as manager_module
@@ -20,7 +21,6 @@ from fastvideo_core.checkpoint.document import sign_document
 from fastvideo_core.checkpoint.resume_choice import choose, damage
 from fastvideo_core.checkpoint.storage import CheckpointWriteError
 from fastvideo_core.checkpoint.weights import read_role_weights
-from fastvideo_core.config import PluginConfig
 from fastvideo_core.errors import CheckpointError, UserError
 
 from .toy_run import assert_same, toy_run

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from fastvideo_core import PluginConfig, RoleConfig, RunConfig, TrainingArgs
 from fastvideo_core.callbacks.base import Callback
 from fastvideo_core.callbacks.config import EMAConfig
 from fastvideo_core.callbacks.ema import EMACallback
 from fastvideo_core.callbacks.manager import CallbackManager
 from fastvideo_core.checkpoint.manager import CheckpointManager
-from fastvideo_core.config import PluginConfig, RecipeConfig, RoleConfig, RunConfig, TrainingArgs
+from fastvideo_core.config.run import RecipeConfig
 from fastvideo_core.contracts.method import DistillMethod
 from fastvideo_core.contracts.roles import RoleHandle, RoleManager
 

@@ -21,7 +21,7 @@ from fastvideo_core.registry import PluginRegistry, PluginStatus, Provenance, is
 
 MINE = """\
 from typing import Literal
-from fastvideo_core.config import PluginConfig
+from fastvideo_core import PluginConfig
 from fastvideo_core.registry import register_method, register_model
 from pydantic import Field
 

@@ -9,9 +9,10 @@ from typing import Annotated, Literal
 import pytest
 from pydantic import BaseModel, Field, Strict, ValidationError
 
-from fastvideo_core.config import FloatPair, IntTuple, PluginConfig, RecipeConfig, RoleConfig, StrTuple, TrainingArgs
+from fastvideo_core import FloatPair, IntTuple, PluginConfig, RoleConfig, StrTuple, TrainingArgs
 from fastvideo_core.config.describe import all_options, allowed_at, keys_at
 from fastvideo_core.config.problems import validation_problems
+from fastvideo_core.config.run import RecipeConfig
 
 
 class Inner(PluginConfig):

@@ -9,8 +9,8 @@ from pathlib import Path
 import pydantic
 import pytest
 
-from fastvideo_core import DistillMethod
-from fastvideo_core.config import RunConfig, TrainingArgs, check
+from fastvideo_core import DistillMethod, RunConfig, TrainingArgs
+from fastvideo_core.config import check
 from fastvideo_core.config.check import training_contradictions
 from fastvideo_core.dispatch.load_run_config import load_run_config
 from fastvideo_core.errors import ConfigError

@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from fastvideo_core.config import IntTuple, PluginConfig, RunConfig
+from fastvideo_core import IntTuple, PluginConfig, RunConfig
 from fastvideo_core.errors import Problem
 from fastvideo_core.registry import (
     PluginRegistry,

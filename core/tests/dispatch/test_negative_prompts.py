@@ -1,6 +1,6 @@
 """What a negative prompt stands for, and that one that no family reads is refused."""
 
-from fastvideo_core.config.sections import GuidedPipelineConfig, PipelineConfig
+from fastvideo_core.config.base import GuidedPipelineConfig, PipelineConfig
 from fastvideo_core.contracts.validator import ValidationPrompt, unread_negative_prompts
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fastvideo_core.config import PluginConfig
+from fastvideo_core import PluginConfig
 from fastvideo_core.contracts.family import ModelFamily, open_family
 from fastvideo_core.errors import PluginError
 from fastvideo_core.registry import (
@@ -31,7 +31,7 @@ def registry() -> Iterator[PluginRegistry]:
 
 
 MINE = """\
-from fastvideo_core.config import PluginConfig
+from fastvideo_core import PluginConfig
 from fastvideo_core.registry import register_method
 
 class MyConfig(PluginConfig):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from fastvideo_core.config import TrainingArgs
+from fastvideo_core import TrainingArgs
 from fastvideo_core.contracts.tracker import LoggedVideo, Tracker
 from fastvideo_core.errors import UserError
 from fastvideo_core.tracking import build
@@ -127,7 +127,7 @@ def test_tensorboard_hides_the_steps_that_a_resumed_run_repeats(tmp_path):
 OFFLINE = """
 import sys
 sys.modules["moviepy"] = None  # a video must not need it
-from fastvideo_core.config import TrainingArgs
+from fastvideo_core import TrainingArgs
 from fastvideo_core.contracts.tracker import LoggedVideo
 from fastvideo_core.tracking.build import build_tracker
 from pathlib import Path

@@ -8,11 +8,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from fastvideo_core import PluginConfig, RoleConfig, RunConfig, TrainingArgs
 from fastvideo_core.callbacks.base import Callback
 from fastvideo_core.callbacks.hooks import hookimpl
 from fastvideo_core.callbacks.manager import CallbackManager
 from fastvideo_core.checkpoint.manager import CheckpointManager
-from fastvideo_core.config import PluginConfig, RecipeConfig, RoleConfig, RunConfig, TrainingArgs
+from fastvideo_core.config.run import RecipeConfig
 from fastvideo_core.contracts.method import DistillMethod
 from fastvideo_core.contracts.roles import RoleHandle, RoleManager
 from fastvideo_core.training.trainer import DistillTrainer

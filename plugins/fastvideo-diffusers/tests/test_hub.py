@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fastvideo_core.config.hub import is_hub_id
+from fastvideo_core.config.base import is_hub_id
 from fastvideo_diffusers.hub import unreadable_pipeline
 
 

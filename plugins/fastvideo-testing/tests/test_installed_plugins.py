@@ -22,7 +22,7 @@ SUITES: dict[str, type[Any]] = {
     "callbacks": CallbackPluginSuite,
 }
 SPEC = "from fastvideo_core.registry import CallbackPlugin, MethodPlugin, ModelPlugin\nPLUGIN = {spec}\n"
-CONFIG = "from fastvideo_core.config import PluginConfig\n\nclass Config(PluginConfig):\n    pass\n"
+CONFIG = "from fastvideo_core import PluginConfig\n\nclass Config(PluginConfig):\n    pass\n"
 
 
 @pytest.fixture

@@ -125,7 +125,7 @@ def test_init_shows_optional_roles_as_comments(tmp_path: Path) -> None:
 def test_init_fills_in_what_is_required_inside_an_option(tmp_path: Path) -> None:
     source = METHOD.replace(
         "class Config(",
-        "from fastvideo_core.config import PluginConfig\n\n"
+        "from fastvideo_core import PluginConfig\n\n"
         "class Pace(PluginConfig):\n    steps: int = Field(ge=3, description='How many')\n"
         "    pair: tuple[float, float] = Field(strict=False, description='Two')\n    name: str = 'x'\n\n"
         "class Config(",

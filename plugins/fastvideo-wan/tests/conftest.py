@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
+from fastvideo_core.config.base import MethodConfig
 from fastvideo_core.config.run import RecipeConfig, RoleConfig, RunConfig
-from fastvideo_core.config.sections import MethodConfig
 from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.contracts.family import ModelComponents
 from fastvideo_wan.config import WanConfig

@@ -1,23 +1,5 @@
-"""run.yaml as typed, immutable data."""
+"""run.yaml as typed, immutable data; dispatch/load_run_config.py reads a file with what is here.
 
-from __future__ import annotations
-
-from fastvideo_core.config.base import FloatPair, FloatTuple, IntTuple, PathText, PluginConfig, StrictModel, StrTuple
-from fastvideo_core.config.run import OPTIMIZER_OVERRIDES, RecipeConfig, RoleConfig, RunConfig
-from fastvideo_core.config.training import LRSchedulerName, TrainingArgs
-
-__all__ = [
-    "OPTIMIZER_OVERRIDES",
-    "FloatPair",
-    "FloatTuple",
-    "IntTuple",
-    "LRSchedulerName",
-    "PathText",
-    "PluginConfig",
-    "RecipeConfig",
-    "RoleConfig",
-    "RunConfig",
-    "StrTuple",
-    "StrictModel",
-    "TrainingArgs",
-]
+`run` and `training` are core's sections, `base` has the classes of plug-ins' sections. `document` reads YAML and knows every
+value's line, `check` finds settings that contradict each other, `problems` and `describe` word what is wrong and what is allowed.
+"""

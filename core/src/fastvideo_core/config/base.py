@@ -1,17 +1,21 @@
-"""Strict, frozen config classes: the base of core's own sections and of every plug-in's section."""
+"""The classes that the sections of run.yaml derive from, core's own and those of plug-ins, and the types of their values."""
 
 from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING, Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict
 
+from fastvideo_core.config import limits
 from fastvideo_core.errors import Problem
 
 if TYPE_CHECKING:
     from fastvideo_core.config.run import RunConfig
+
+Factor = Annotated[float, Field(gt=0, le=limits.FACTOR)]
 
 # Tuples that a YAML list is accepted for; its items stay strict.
 FloatPair = Annotated[tuple[float, float], Strict(False)]
@@ -20,6 +24,7 @@ IntTuple = Annotated[tuple[int, ...], Strict(False)]
 StrTuple = Annotated[tuple[str, ...], Strict(False)]
 
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f]")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _VARIABLE = re.compile(r"\$(?:\w+|\{[^}/]*\})")
 
 
@@ -40,6 +45,11 @@ def path_text(value: str) -> str:
 
 PathText = Annotated[str, Field(min_length=1), AfterValidator(path_text)]
 """A path, relative to the current working directory; `~` is the home folder, and variables are refused."""
+
+
+def is_hub_id(path: str) -> bool:
+    """Whether a path that does not exist may be an id on the model hub (org/name): not where its first part is a folder here."""
+    return _HUB_ID.fullmatch(path) is not None and not Path(path.partition("/")[0]).is_dir()
 
 
 class StrictModel(BaseModel):
@@ -69,6 +79,46 @@ class PluginConfig(StrictModel):
         filled in by the caller with file and line.
         """
         return []
+
+
+class MethodConfig(PluginConfig):
+    """Base class of `method_config` sections."""
+
+    attn_kind: Literal["dense", "vsa"] = Field(
+        default="dense", description="Attention of the student; vsa (sparse) only where the family offers it"
+    )
+
+
+PUBLISHED = "default"
+"""The value of `negative_prompt` that stands for the text that the model's makers publish."""
+
+
+class PipelineConfig(PluginConfig):
+    """Base class of `pipeline_config` sections."""
+
+    flow_shift: Factor | None = Field(
+        default=None,
+        description="Timestep shift, used alike in training, sampling and export; null reads the checkpoint's scheduler",
+    )
+    sampler_kind: Literal["ode", "sde"] = Field(
+        default="ode",
+        description="How few-step sampling moves between noise levels: keep the noise (ode) or redraw it (sde)",
+    )
+
+
+class GuidedPipelineConfig(PipelineConfig):
+    """Of families whose guidance takes a negative prompt."""
+
+    negative_prompt: str = Field(
+        default=PUBLISHED,
+        description="Text of the unconditional half of guidance, in training, validation and sampling. `default` is the one "
+        "that the model's makers publish for it. Dropped captions (training_cfg_rate) become the empty text.",
+    )
+
+    def negative_text(self, published: str, own: str | None = None) -> str:
+        """The negative prompt in full: `own` of one prompt, else the run's; `default` stands for `published`."""
+        text = self.negative_prompt if own is None else own
+        return published if text == PUBLISHED else text
 
 
 def plain(value: Any) -> Any:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fastvideo_core.config.base import is_hub_id
 from fastvideo_core.config.document import KeyPath
-from fastvideo_core.config.hub import is_hub_id
 from fastvideo_core.config.problems import show
 from fastvideo_core.config.run import OPTIMIZER_OVERRIDES, RoleConfig, RunConfig
 from fastvideo_core.config.training import TrainingArgs

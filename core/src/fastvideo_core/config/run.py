@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from fastvideo_core.config import limits
-from fastvideo_core.config.base import PathText, PluginConfig, StrictModel, plain
+from fastvideo_core.config.base import Factor, PathText, PluginConfig, StrictModel, plain
 from fastvideo_core.config.document import dump_yaml
-from fastvideo_core.config.training import Betas, Factor, FactorOrZero, LRSchedulerName, StepsOrZero, TrainingArgs
+from fastvideo_core.config.training import Betas, FactorOrZero, LRSchedulerName, StepsOrZero, TrainingArgs
 from fastvideo_core.errors import ConfigError, Problem
 
 

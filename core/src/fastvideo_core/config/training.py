@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, Strict
 from pydantic_core import PydanticCustomError
 
 from fastvideo_core.config import limits
-from fastvideo_core.config.base import PathText, StrictModel, StrTuple
+from fastvideo_core.config.base import Factor, PathText, StrictModel, StrTuple
 
 LRSchedulerName = Literal["constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"]
 OnError = Literal["error", "skip"]
@@ -19,7 +19,6 @@ Samples = Annotated[int, Field(ge=1, le=limits.SAMPLES)]
 Processes = Annotated[int, Field(ge=1, le=limits.PROCESSES)]
 Frames = Annotated[int, Field(ge=1, le=limits.FRAMES)]
 Pixels = Annotated[int, Field(ge=1, le=limits.PIXELS)]
-Factor = Annotated[float, Field(gt=0, le=limits.FACTOR)]
 FactorOrZero = Annotated[float, Field(ge=0, le=limits.FACTOR)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 FractionBelowOne = Annotated[float, Field(ge=0, lt=1)]

@@ -12,8 +12,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from fastvideo_core.config.base import PluginConfig
-from fastvideo_core.config.sections import GuidedPipelineConfig
+from fastvideo_core.config.base import GuidedPipelineConfig, PluginConfig
 from fastvideo_core.contracts.roles import RoleHandle
 from fastvideo_core.contracts.tracker import Tracker
 from fastvideo_core.diffusion.rollout import SamplerKind

@@ -18,9 +18,9 @@ from fastvideo_core.checkpoint.resume_choice import Choice, choose
 from fastvideo_core.checkpoint.tensors import StoredTensors
 from fastvideo_core.checkpoint.training_state import misfits, stored_shapes
 from fastvideo_core.checkpoint.weights import describe
+from fastvideo_core.config.base import GuidedPipelineConfig
 from fastvideo_core.config.check import run_notes
 from fastvideo_core.config.run import RunConfig
-from fastvideo_core.config.sections import GuidedPipelineConfig
 from fastvideo_core.contracts.family import Findings, ModelFamily, open_family
 from fastvideo_core.contracts.method import DistillMethod
 from fastvideo_core.dispatch.output_dir import output_problems

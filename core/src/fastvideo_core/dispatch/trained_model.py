@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 
 from fastvideo_core.checkpoint.weights import describe, read_role_weights
-from fastvideo_core.config.base import PluginConfig
-from fastvideo_core.config.hub import is_hub_id
+from fastvideo_core.config.base import PluginConfig, is_hub_id
 from fastvideo_core.config.run import RoleConfig
 from fastvideo_core.contracts.family import WarpedSchedule, open_family
 from fastvideo_core.dispatch.plugin_checks import method_class

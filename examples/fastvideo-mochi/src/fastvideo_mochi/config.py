@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fastvideo_core import RunConfig
-from fastvideo_core.config.sections import GuidedPipelineConfig
+from fastvideo_core.config.base import GuidedPipelineConfig
 from fastvideo_core.errors import Problem
 from fastvideo_diffusers.video_limits import VideoLimits
 

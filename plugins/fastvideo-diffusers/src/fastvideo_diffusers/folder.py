@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler
 from safetensors import safe_open
 
-from fastvideo_core.config.hub import is_hub_id
+from fastvideo_core.config.base import is_hub_id
 from fastvideo_core.errors import ConfigError, Problem, foreign_file
 from fastvideo_data.video_sizes import VideoSize
 from fastvideo_diffusers.hub import quiet_hub, unreadable_pipeline

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from fastvideo_core.config.sections import GuidedPipelineConfig
+from fastvideo_core.config.base import GuidedPipelineConfig
 from fastvideo_core.contracts.roles import RoleHandle
 from fastvideo_core.contracts.validator import SampledVideo, ValidationPrompt, ValidationRequest
 from fastvideo_core.diffusion.rollout import FewStepSchedule, SamplerKind

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fastvideo_core.config.base import MethodConfig
 from fastvideo_core.config.run import RunConfig
-from fastvideo_core.config.sections import MethodConfig
 from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.errors import Problem
 

@@ -7,9 +7,8 @@ from typing import Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from fastvideo_core.config import limits
-from fastvideo_core.config.base import FloatTuple
+from fastvideo_core.config.base import FloatTuple, MethodConfig
 from fastvideo_core.config.run import RunConfig
-from fastvideo_core.config.sections import MethodConfig
 from fastvideo_core.diffusion.denoising_steps import denoising_steps_problem
 from fastvideo_core.errors import Problem
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from fastvideo_core.config.base import PipelineConfig
 from fastvideo_core.config.run import RunConfig
-from fastvideo_core.config.sections import PipelineConfig
 from fastvideo_core.contracts.adapter import (
     AddNoise,
     LatentsSource,

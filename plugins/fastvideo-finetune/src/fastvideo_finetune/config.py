@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
+from fastvideo_core.config.base import MethodConfig
 from fastvideo_core.config.run import RunConfig
-from fastvideo_core.config.sections import MethodConfig
 from fastvideo_core.errors import Problem
 
 

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, Strict
 
 from fastvideo_core.config import limits
+from fastvideo_core.config.base import GuidedPipelineConfig
 from fastvideo_core.config.run import RunConfig
-from fastvideo_core.config.sections import GuidedPipelineConfig
 from fastvideo_core.errors import Problem
 from fastvideo_diffusers.video_limits import VideoLimits
 

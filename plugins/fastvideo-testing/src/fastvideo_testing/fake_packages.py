@@ -45,5 +45,5 @@ def method_spec(name: str = "fancy", package: str = "pkg", api: str = "API_VERSI
 
 
 METHOD = "class Fancy: pass\n"
-CONFIG = "from fastvideo_core.config import PluginConfig\nclass FancyConfig(PluginConfig): pass\n"
+CONFIG = "from fastvideo_core import PluginConfig\nclass FancyConfig(PluginConfig): pass\n"
 ENTRY = "[fastvideo.methods]\nfancy = {package}.plugin:PLUGIN\n"

@@ -9,9 +9,8 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from fastvideo_core.config.base import FloatTuple, StrictModel
+from fastvideo_core.config.base import FloatTuple, PipelineConfig, StrictModel
 from fastvideo_core.config.run import RunConfig
-from fastvideo_core.config.sections import PipelineConfig
 from fastvideo_core.contracts.adapter import AttentionKind, LatentsSource
 from fastvideo_core.contracts.batch import TrainingBatch
 from fastvideo_core.contracts.family import ModelComponents, ModelFamily

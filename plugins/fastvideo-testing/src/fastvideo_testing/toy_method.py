@@ -8,8 +8,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from fastvideo_core.config.base import MethodConfig
 from fastvideo_core.config.run import RunConfig
-from fastvideo_core.config.sections import MethodConfig
 from fastvideo_core.contracts.adapter import (
     AddNoise,
     Backward,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from fastvideo_core.config.base import GuidedPipelineConfig
 from fastvideo_core.config.run import RunConfig
-from fastvideo_core.config.sections import GuidedPipelineConfig
 from fastvideo_core.errors import Problem
 from fastvideo_diffusers.video_limits import VideoLimits
 

@@ -141,7 +141,7 @@ def _accepted_roles(
     plain: Mapping[str, Any], names: tuple[str, ...], model: str, registry: PluginRegistry
 ) -> list[tuple[str, bool]]:
     """Which roles train, as the method's and the family's own checks accept it; paths need not be there."""
-    from fastvideo_core.config.hub import is_hub_id
+    from fastvideo_core.config.base import is_hub_id
     from fastvideo_core.dispatch.load_run_config import load_run_config
     from fastvideo_core.errors import ConfigError
 
