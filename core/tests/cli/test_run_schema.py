@@ -10,7 +10,7 @@ import jsonschema
 import pytest
 
 from fastvideo_core.cli import main as cli
-from fastvideo_core.cli.run_schema import run_schema
+from fastvideo_core.cli.schema import run_schema
 from fastvideo_core.registry import PluginRegistry
 from fastvideo_testing import toy_world
 

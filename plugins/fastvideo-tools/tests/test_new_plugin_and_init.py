@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from fastvideo_core.cli import main as cli
-from fastvideo_core.cli.run_schema import run_schema
+from fastvideo_core.cli.schema import run_schema
 from fastvideo_core.dispatch.load_run_config import load_run_config
 from fastvideo_core.registry import PluginRegistry
 from fastvideo_testing import toy_world

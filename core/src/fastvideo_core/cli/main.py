@@ -50,6 +50,7 @@ examples:
 exit codes: 0 done, 2 the input is wrong, 1 anything else, 129 hung up, 130 interrupted, 143 terminated
 """
 
+_BROKEN = f"BROKEN: see `{PROG} plugins`"
 _FREE = "free space, remove what the command left half-written, and give it again"
 _SYSTEM = {errno.ENOSPC: (_FREE, 1), errno.EDQUOT: (_FREE, 1), errno.ENAMETOOLONG: ("name a shorter path", 2)}
 """What to do where the system refuses, whichever library says so, and the exit code."""
@@ -130,11 +131,7 @@ def _run(arguments: list[str]) -> int:
 
 
 def find_command(name: str, registry: PluginRegistry) -> tuple[Command, str]:
-    """A command and its line of help.
-
-    Raises:
-        PluginError: it is not installed, or broken.
-    """
+    """A command and its line of help; PluginError where it is not installed, or broken."""
     if name in COMMANDS:
         module = importlib.import_module(f"fastvideo_core.cli.{name}")
         return Command(module.add_arguments, module.run), COMMANDS[name]
@@ -144,37 +141,30 @@ def find_command(name: str, registry: PluginRegistry) -> tuple[Command, str]:
 
 def _known_commands(registry: PluginRegistry) -> dict[str, str]:
     """Commands -> lines of help: core's, those that are installed, and those that another package of ours would bring."""
-    found = dict(COMMANDS)
-    for status in registry.list("commands"):
-        spec = cast("CommandPlugin | None", status.plugin and status.plugin.spec)
-        found.setdefault(status.provenance.name, spec.help if spec else f"BROKEN: see `{PROG} plugins`")
-    return {name: f"pip install {package}" for name, package in FIRST_PARTY["commands"].items()} | found
+    installed = {
+        status.provenance.name: cast(CommandPlugin, status.plugin.spec).help if status.plugin else _BROKEN
+        for status in registry.list("commands")
+    }
+    return {name: f"pip install {package}" for name, package in FIRST_PARTY["commands"].items()} | installed | COMMANDS
 
 
 def _split(arguments: list[str], registry: PluginRegistry) -> tuple[str | None, list[str]]:
     """The command and its arguments. None is the program itself (--help, --version, or nothing at all)."""
-    index = 0
-    while index < len(arguments):
-        argument = arguments[index]
-        is_file = argument.endswith((".yaml", ".yml")) or os.sep in argument or os.path.exists(argument)
-        if argument in FIRST_PARTY["commands"] or (not is_file and argument in registry.names("commands")):
-            return argument, arguments[:index] + arguments[index + 1 :]
-        if argument in ("-h", "--help", "--version"):
-            return None, arguments
-        if argument == "--plugin":
-            index += 1
-        elif argument.startswith("-"):
-            if argument != "--debug" and not argument.startswith("--plugin="):
-                return "train", arguments  # an option of train before the file
-        elif is_file:
-            return "train", arguments
-        else:
-            commands = _known_commands(registry)
-            guess = did_you_mean(argument, commands, otherwise=f"see `{PROG} --help`")
-            allowed = f"a run.yaml, or one of {', '.join(commands)}"
-            raise UserError(Problem(f"unknown command {argument!r}", allowed=allowed, fix=guess))
-        index += 1
-    return None, arguments
+    common = _Parser(prog=PROG, add_help=False, allow_abbrev=False)
+    common.add_common()
+    first = next(iter(common.parse_known_args(arguments)[1]), None)
+    if first in (None, "-h", "--help", "--version"):
+        return None, arguments
+    is_file = first.endswith((".yaml", ".yml")) or os.sep in first or os.path.exists(first)
+    if first in FIRST_PARTY["commands"] or (not is_file and first in registry.names("commands")):
+        index = arguments.index(first)
+        return first, arguments[:index] + arguments[index + 1 :]
+    if is_file or first.startswith("-"):  # an option of train before the file
+        return "train", arguments
+    commands = _known_commands(registry)
+    guess = did_you_mean(first, commands, otherwise=f"see `{PROG} --help`")
+    allowed = f"a run.yaml, or one of {', '.join(commands)}"
+    raise UserError(Problem(f"unknown command {first!r}", allowed=allowed, fix=guess))
 
 
 def _overall_parser(registry: PluginRegistry) -> argparse.ArgumentParser:

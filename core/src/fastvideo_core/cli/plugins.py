@@ -7,6 +7,7 @@ import contextlib
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from fastvideo_core.cli.table import render_table, terminal_width
@@ -50,18 +51,10 @@ def run(args: argparse.Namespace) -> int:
 
 def as_data(status: PluginStatus) -> dict[str, Any]:
     """One plug-in for --json."""
-    provenance, spec = status.provenance, status.plugin.spec if status.plugin else None
+    spec = status.plugin.spec if status.plugin else None
     return {
-        "name": provenance.name,
-        "kind": provenance.kind,
-        "distribution": provenance.distribution,
-        "version": provenance.version,
-        "installed": provenance.installed,
-        "value": provenance.value,
-        "api": list(spec.api) if spec is not None else None,
-        "roles": list(spec.roles) if isinstance(spec, MethodPlugin) else None,
-        "optional_roles": list(spec.optional_roles) if isinstance(spec, MethodPlugin) else None,
-        "pipelines": list(spec.pipelines) if isinstance(spec, ModelPlugin) else None,
+        **asdict(status.provenance),
+        **{name: getattr(spec, name, None) for name in ("api", "roles", "optional_roles", "pipelines")},
         "seconds": round(status.seconds, 4),
         "healthy": status.healthy,
         "unmet": [{"wanted": item.wanted, "found": item.there} for item in status.unmet],

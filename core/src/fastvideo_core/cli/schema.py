@@ -6,16 +6,17 @@ import argparse
 import contextlib
 import json
 import sys
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
 
-from fastvideo_core.cli.run_schema import any_of, run_schema
 from fastvideo_core.cli.table import render_table, terminal_width
-from fastvideo_core.config.describe import all_options
+from fastvideo_core.config.describe import all_options, json_schema
 from fastvideo_core.config.run import RecipeConfig, RoleConfig
 from fastvideo_core.config.training import TrainingArgs
-from fastvideo_core.errors import ConfigError, Problem
+from fastvideo_core.errors import ConfigError, PluginError, Problem
 from fastvideo_core.errors.suggestions import did_you_mean
 from fastvideo_core.launch.stdio import say
 from fastvideo_core.registry import Kind, MethodPlugin, PluginRegistry
@@ -31,11 +32,16 @@ SECTIONS: dict[str, tuple[str, type[BaseModel]]] = {
 WHOLE = "run"
 """The name of the whole file."""
 
+_DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
 _PLACES: dict[Kind, str] = {
     "models": "pipeline_config of family {name}",
     "methods": "method_config of method {name}",
     "callbacks": "callbacks.{name}",
 }
+
+_Model = type[BaseModel] | None
+"""A config class; None where the plug-in is broken, which allows anything."""
 
 
 class Section(NamedTuple):
@@ -57,8 +63,7 @@ def run(args: argparse.Namespace) -> int:
     with contextlib.redirect_stdout(sys.stderr):  # what a plug-in prints while it is imported is not of the schema
         sections = [] if args.name == WHOLE else _find_sections(args.name, registry)
         if args.json:
-            models = {section.title: section.model for section in sections}
-            schema = any_of(models) if models else run_schema(registry)
+            schema = _section_schema(sections) if sections else run_schema(registry)
     if args.json:
         print(json.dumps(schema, indent=2))
     else:
@@ -81,12 +86,7 @@ def _whole(registry: PluginRegistry) -> str:
 
 
 def _find_sections(name: str, registry: PluginRegistry) -> list[Section]:
-    """The sections of that name: core's own, or those of every kind of plug-in with that name.
-
-    Raises:
-        ConfigError: there is none.
-        PluginError: the plug-in is broken.
-    """
+    """Core's own of that name, or that of every kind of plug-in; raises ConfigError for none, PluginError for a broken one."""
     if name in SECTIONS:
         return [Section(*SECTIONS[name])]
     found = []
@@ -119,3 +119,78 @@ def _options(section: Section) -> str:
 
 def _default(value: object) -> str:
     return value if isinstance(value, str) and value else json.dumps(value)
+
+
+# --- JSON schemas, for editors ----------------------------------------------------------------------
+
+
+def run_schema(registry: PluginRegistry) -> dict[str, Any]:
+    """Completes and checks recipe, roles and training; the sections of family and method as `recipe` names them."""
+    families, methods = _config_classes("models", registry), _config_classes("methods", registry)
+    callbacks = _config_classes("callbacks", registry)
+    own = (RecipeConfig, RoleConfig, TrainingArgs)
+    schemas, definitions = _defined([*own, *families.values(), *methods.values(), *callbacks.values()])
+    recipe = definitions[schemas[RecipeConfig]["$ref"].rpartition("/")[2]]["properties"]
+    recipe["family"]["examples"], recipe["method"]["examples"] = sorted(families), sorted(methods)
+    properties: dict[str, Any] = {
+        "recipe": schemas[RecipeConfig],
+        "roles": {"type": "object", "minProperties": 1, "additionalProperties": schemas[RoleConfig]},
+        "training": schemas[TrainingArgs],
+        "pipeline_config": {"type": ["object", "null"]},
+        "pipeline_config_path": {"type": "string"},
+        "method_config": {"type": ["object", "null"]},
+        "callbacks": {
+            "type": ["object", "null"],
+            "properties": {name: _or_null(schemas[section]) for name, section in callbacks.items()},
+        },
+    }
+    return {
+        "$schema": _DIALECT,
+        "title": "run.yaml of fastvideo-distill",
+        "type": "object",
+        "properties": properties,
+        "required": ["recipe", "roles", "training"],
+        "additionalProperties": False,
+        "allOf": [
+            *(_when("family", name, "pipeline_config", schemas[section]) for name, section in families.items()),
+            *(_when("method", name, "method_config", schemas[section]) for name, section in methods.items()),
+        ],
+        "$defs": definitions,
+    }
+
+
+def _section_schema(sections: Sequence[Section]) -> dict[str, Any]:
+    """The schema of a section, or of one of several with the same name."""
+    if len(sections) == 1:
+        return {"$schema": _DIALECT, **json_schema(sections[0].model), "title": sections[0].title}
+    schemas, definitions = _defined([section.model for section in sections])
+    places = [{**schemas[section.model], "title": section.title} for section in sections]
+    return {"$schema": _DIALECT, "anyOf": places, "$defs": definitions}
+
+
+def _config_classes(kind: Kind, registry: PluginRegistry) -> dict[str, _Model]:
+    classes: dict[str, _Model] = {}
+    for name in registry.names(kind):
+        try:
+            classes[name] = registry.config_class(registry.get(kind, name))
+        except PluginError:
+            classes[name] = None
+    return classes
+
+
+def _defined(models: Sequence[_Model]) -> tuple[dict[_Model, dict[str, Any]], dict[str, Any]]:
+    """For each class a reference to its schema, and the definitions that the references lead to."""
+    said = [model for model in dict.fromkeys(models) if model is not None and json_schema(model)]
+    references, schema = models_json_schema([(model, "validation") for model in said])
+    schemas: dict[_Model, dict[str, Any]] = {model: {"type": "object"} for model in models}
+    return schemas | {model: references[model, "validation"] for model in said}, schema["$defs"]
+
+
+def _or_null(schema: Mapping[str, Any]) -> dict[str, Any]:
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
+def _when(field: str, name: str, section: str, schema: Mapping[str, Any]) -> dict[str, Any]:
+    """With `recipe.<field>: name`, `section` is of this schema."""
+    chosen = {"properties": {"recipe": {"properties": {field: {"const": name}}, "required": [field]}}}
+    return {"if": {**chosen, "required": ["recipe"]}, "then": {"properties": {section: _or_null(schema)}}}
