@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Writes an mp4 and a contact sheet per prompt, and says where and how."""
-    from fastvideo_core.cli.sampling import sample  # it imports torch, which --help does not need
+    from fastvideo_core.cli.sample_videos import sample  # it imports torch, which --help does not need
 
     sample(args, args.registry)
     return 0

@@ -1,9 +1,8 @@
-"""What `sample` does: the request that its options ask for, and the videos."""
+"""The work of the command `sample` (its options are in sample.py): makes the request that they ask for, and the videos."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -39,7 +38,8 @@ def sample(args: argparse.Namespace, registry: PluginRegistry) -> None:
     model = open_trained_model(args.model, registry, family=args.family, role=args.role, weights=args.weights)
     family = open_family(model.family, registry, "sampler")
     asked = _prompts(args, family)
-    prompts = [_sized(prompt, model.training) for prompt in asked]
+    sizes: dict[str, Any] = {name: model.training.get(of_run) for name, of_run in SIZES.items()}
+    prompts = [replace(prompt, **{name: sizes[name] for name in _unnamed(prompt)}) for prompt in asked]
     sampler = family.sampler(model.source.base, model.pipeline_config, device=context.device())
     student = _student(model, sampler)
     request = _request(args, model, sampler, student)
@@ -49,10 +49,10 @@ def sample(args: argparse.Namespace, registry: PluginRegistry) -> None:
         found = f"nothing is guided at guidance {request.guidance_scale:g}, so that it would do nothing"
         raise ConfigError(Problem(found, "--negative-prompt", fix="add --guidance-scale above 1, or leave it out"))
     validator = sampler.validator(prompts, seed=args.seed)
-    levels = request.sampling_timesteps
-    steps = f"{request.sampling_steps} steps" if levels is None else _few(levels, request.sampler_kind)
-    say(f"{model.source}: {steps}, guidance {request.guidance_scale:g}")
-    if student is not None and not _is_as_distilled(request, student):
+    timesteps, kind, guidance = request.sampling_timesteps, request.sampler_kind, request.guidance_scale
+    steps = f"{request.sampling_steps} steps" if timesteps is None else _few(timesteps, kind)
+    say(f"{model.source}: {steps}, guidance {guidance:g}")
+    if student is not None and (timesteps, kind, guidance) != (student.timesteps, student.sampler_kind, 1):
         distilled = f"this student was distilled for guidance 1 and {_few(student.timesteps, student.sampler_kind)}"
         fix = "to sample it as it was trained, leave out --steps, --timesteps, --sampler and --guidance-scale"
         complain(f"note: {distilled}; other settings make other videos, mostly worse ones: {fix}")
@@ -87,12 +87,6 @@ def _prompts(args: argparse.Namespace, family: ModelFamily) -> list[ValidationPr
     ]
 
 
-def _sized(prompt: ValidationPrompt, training: Mapping[str, Any]) -> ValidationPrompt:
-    """The prompt with the run's sizes where neither it nor the command line names one."""
-    of_run: dict[str, Any] = {name: training.get(SIZES[name]) for name in _unnamed(prompt)}
-    return replace(prompt, **of_run)
-
-
 def _size(asked: ValidationPrompt, sized: ValidationPrompt, fitted: ValidationPrompt) -> str:
     """The size of a prompt's video, and where it comes from."""
     if _unnamed(fitted):
@@ -108,12 +102,6 @@ def _unnamed(prompt: ValidationPrompt) -> list[str]:
     return [name for name in SIZES if getattr(prompt, name) is None]
 
 
-def _sampler_kind(model: TrainedModel) -> SamplerKind:
-    """As the family's section says."""
-    kind: SamplerKind = getattr(model.pipeline_config, "sampler_kind", "ode")
-    return kind
-
-
 def _student(model: TrainedModel, sampler: ModelSampler) -> StudentSchedule | None:
     """What the network was distilled for, as the run of its checkpoint or its exported folder says; None for many steps."""
     if model.student_schedule is None:
@@ -121,7 +109,7 @@ def _student(model: TrainedModel, sampler: ModelSampler) -> StudentSchedule | No
     schedule = model.student_schedule(sampler.shift_and_clamp_timestep)
     if schedule is None or model.source.checkpoint_role != "student":
         return None
-    return StudentSchedule(schedule.timesteps, _sampler_kind(model))
+    return StudentSchedule(schedule.timesteps, getattr(model.pipeline_config, "sampler_kind", "ode"))
 
 
 def _request(
@@ -130,27 +118,25 @@ def _request(
     """What was asked for; else what the student was distilled for; else the family's many-step sampler."""
     if args.steps is not None and args.steps < 1:
         raise ConfigError(Problem(f"--steps is {args.steps}", allowed="1 or more"))
-    levels = _levels(args.timesteps)
-    if levels is None and args.steps is None and student is not None:
-        levels = student.timesteps
-    if levels is None and args.sampler is not None:
+    timesteps = None if args.timesteps is None else _timesteps(args.timesteps)
+    if timesteps is None and args.steps is None and student is not None:
+        timesteps = student.timesteps
+    if timesteps is None and args.sampler is not None:
         raise ConfigError(Problem("--sampler is for few-step sampling", fix="use --timesteps, or leave --sampler out"))
     guidance = args.guidance_scale
-    if guidance is None and (levels is not None or student is not None):
-        guidance = 1.0
-    elif guidance is None:
-        guidance = model.training.get("validation_guidance_scale", [PLAIN_GUIDANCE])[0]
+    if guidance is None:
+        is_few_step = timesteps is not None or student is not None
+        guidance = 1.0 if is_few_step else model.training.get("validation_guidance_scale", [PLAIN_GUIDANCE])[0]
     request = ValidationRequest(sampler.handle, args.out, guidance_scale=guidance)
-    if levels is None:
+    if timesteps is None:
         steps = args.steps or model.training.get("validation_sampling_steps", [PLAIN_STEPS])[0]
         return replace(request, sampling_steps=steps, fixed_steps=args.steps is not None)
-    kind = args.sampler or (_sampler_kind(model) if student is None else student.sampler_kind)
-    return replace(request, sampler_kind=kind, sampling_timesteps=levels)
+    configured: SamplerKind = getattr(model.pipeline_config, "sampler_kind", "ode")
+    kind = args.sampler or (configured if student is None else student.sampler_kind)
+    return replace(request, sampler_kind=kind, sampling_timesteps=timesteps)
 
 
-def _levels(typed: str | None) -> tuple[float, ...] | None:
-    if typed is None:
-        return None
+def _timesteps(typed: str) -> tuple[float, ...]:
     try:
         return FewStepSchedule.from_denoising_steps([finite(t) for t in typed.split(",")]).timesteps
     except (ValueError, argparse.ArgumentTypeError) as error:
@@ -158,10 +144,5 @@ def _levels(typed: str | None) -> tuple[float, ...] | None:
         raise ConfigError(Problem(str(error), where=where, allowed=allowed)) from None
 
 
-def _is_as_distilled(request: ValidationRequest, student: StudentSchedule) -> bool:
-    asked = request.sampling_timesteps, request.sampler_kind, request.guidance_scale
-    return asked == (student.timesteps, student.sampler_kind, 1)
-
-
-def _few(levels: tuple[float, ...], kind: SamplerKind | None) -> str:
-    return f"{len(levels)} steps at {', '.join(f'{t:g}' for t in levels)} ({kind})"
+def _few(timesteps: tuple[float, ...], kind: SamplerKind | None) -> str:
+    return f"{len(timesteps)} steps at {', '.join(f'{t:g}' for t in timesteps)} ({kind})"
