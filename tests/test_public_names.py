@@ -49,7 +49,7 @@ SECOND = {
         "launch.stdio",
         "registry",
         "registry.registry",
-        "registry.requirements",
+        "registry.discovery",
         "tracking.wandb_login",
     },
     "testing": {

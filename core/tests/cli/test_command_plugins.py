@@ -107,7 +107,7 @@ def test_a_package_cannot_take_the_name_of_a_command_of_core(bring: Bring, capsy
 def test_a_command_that_is_not_installed_names_its_package(
     command: str, package: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("fastvideo_core.registry.registry.find_installed", lambda: ())
+    monkeypatch.setattr("fastvideo_core.registry.registry.find_installed", lambda hidden=False: ())
     assert cli.main([command, "x"]) == 2
     said = capsys.readouterr().err
     assert said == f"error: no command {command!r} is installed (installed: none)\n    fix: pip install {package}\n"

@@ -12,8 +12,7 @@ from fastvideo_core.cli.main import main
 from fastvideo_core.cli.plugins import as_text
 from fastvideo_core.errors import PluginError
 from fastvideo_core.registry import PluginRegistry, isolated_registrations
-from fastvideo_core.registry.discovery import find_installed
-from fastvideo_core.registry.requirements import NOTHING, Unmet, pip_command, unmet_of, unmet_requirements
+from fastvideo_core.registry.discovery import NOTHING, Unmet, find_installed, pip_command, unmet_of, unmet_requirements
 from fastvideo_testing.fake_packages import CONFIG, ENTRY, METHOD, install, method_spec
 
 

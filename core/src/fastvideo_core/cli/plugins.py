@@ -14,8 +14,7 @@ from fastvideo_core.cli.table import render_table, terminal_width
 from fastvideo_core.errors.suggestions import did_you_mean
 from fastvideo_core.launch.stdio import complain, say
 from fastvideo_core.registry import MethodPlugin, ModelPlugin, PluginRegistry, PluginStatus
-from fastvideo_core.registry.discovery import ALLOWED, allowed_without_plugins, hidden_by_environment, normalized
-from fastvideo_core.registry.requirements import pip_command
+from fastvideo_core.registry.discovery import ALLOWED, allowed_without_plugins, find_installed, normalized, pip_command
 from fastvideo_core.registry.specs import SINGULAR
 
 SLOW = 0.2
@@ -38,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
         say(as_text(statuses, terminal_width()))
         if args.verbose:
             say(f"\n{as_details(statuses)}")
-    hidden = dict.fromkeys(item.distribution for item in hidden_by_environment())
+    hidden = dict.fromkeys(item.distribution for item in find_installed(hidden=True))
     if hidden and not args.json:
         say(f"\n{ALLOWED} hides the plug-ins of: {', '.join(hidden)}")
     if unknown := allowed_without_plugins():

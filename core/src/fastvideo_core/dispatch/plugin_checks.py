@@ -12,7 +12,7 @@ from fastvideo_core.contracts.adapter_check import check_adapter
 from fastvideo_core.contracts.method import DistillMethod
 from fastvideo_core.errors import ContractError, FastVideoError, PluginError, Problem
 from fastvideo_core.registry import Plugin, PluginRegistry, Spec
-from fastvideo_core.registry.requirements import NOTHING, pip_command, unmet_of
+from fastvideo_core.registry.discovery import NOTHING, pip_command, unmet_of
 
 _T = TypeVar("_T")
 

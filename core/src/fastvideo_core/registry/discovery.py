@@ -1,11 +1,11 @@
-"""Find plug-ins among the installed distributions, without importing any of them."""
+"""Find plug-ins among the installed distributions, and what those lack, without importing any of them."""
 
 from __future__ import annotations
 
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -17,6 +17,9 @@ SpecType = TypeVar("SpecType", bound=Spec, covariant=True)
 
 ALLOWED = "FASTVIDEO_DISTILL_PLUGINS"
 """Environment variable: the distributions whose plug-ins are seen, comma-separated; "" sees none, unset sees all."""
+
+NOTHING = "nothing"
+"""What there is of a distribution that is not installed."""
 
 
 @dataclass(frozen=True)
@@ -56,40 +59,43 @@ class Plugin(Generic[SpecType]):
         return self.provenance.kind
 
 
-def find_installed() -> tuple[Provenance, ...]:
-    """Every entry point of our groups that FASTVIDEO_DISTILL_PLUGINS allows; the same distribution and value twice is one."""
-    return tuple(item for item in _every_entry_point() if _is_allowed(item))
+@dataclass(frozen=True)
+class Unmet:
+    """A requirement, as pip takes it ("diffusers>=0.36"), and the version that is `there` instead, or NOTHING."""
+
+    wanted: str
+    there: str
+
+    def __str__(self) -> str:
+        return f"needs {self.wanted}, found {self.there}"
 
 
-def hidden_by_environment() -> tuple[Provenance, ...]:
-    """What is installed, but not allowed by the environment variable."""
-    return tuple(item for item in _every_entry_point() if not _is_allowed(item))
+def find_installed(*, hidden: bool = False) -> tuple[Provenance, ...]:
+    """The entry points of our groups that ALLOWED lets through, or those that it hides."""
+    allowed = _allowed()
+    return tuple(
+        item for item in _entry_points() if hidden != (allowed is None or normalized(item.distribution) in allowed)
+    )
 
 
 def allowed_without_plugins() -> tuple[str, ...]:
-    """What the environment variable names and no installed plug-in is of: misspelt, or not installed."""
-    known = {normalized(item.distribution) for item in _every_entry_point()}
-    return tuple(sorted((_allowed_distributions() or frozenset()) - known))
+    """What ALLOWED names and no installed plug-in is of: misspelt, or not installed."""
+    return tuple(sorted((_allowed() or set()) - {normalized(item.distribution) for item in _entry_points()}))
 
 
-def _allowed_distributions() -> frozenset[str] | None:
+def _allowed() -> set[str] | None:
     value = os.environ.get(ALLOWED)
-    return None if value is None else frozenset(normalized(name.strip()) for name in value.split(",") if name.strip())
+    return None if value is None else {normalized(name.strip()) for name in value.split(",") if name.strip()}
 
 
-def _is_allowed(item: Provenance) -> bool:
-    allowed = _allowed_distributions()
-    return allowed is None or normalized(item.distribution) in allowed
-
-
-def _every_entry_point() -> tuple[Provenance, ...]:
-    found: dict[tuple[str, str, str, str], Provenance] = {}
+def _entry_points() -> tuple[Provenance, ...]:
+    """Every entry point of our groups; the same name, distribution and value twice is one."""
+    found: dict[tuple[str, ...], Provenance] = {}
     entry_points = importlib_metadata.entry_points()
     for kind in KINDS:
         for entry in entry_points.select(group=f"fastvideo.{kind}"):
-            name, version = _identity(entry.dist)
-            provenance = Provenance(kind, entry.name, name, version, entry.value)
-            found.setdefault((kind, entry.name, normalized(name), entry.value), provenance)
+            provenance = Provenance(kind, entry.name, *_identity(entry.dist), entry.value)
+            found.setdefault((kind, entry.name, normalized(provenance.distribution), entry.value), provenance)
     return tuple(found.values())
 
 
@@ -105,6 +111,39 @@ def _identity(distribution: Any) -> tuple[str, str]:
 def normalized(distribution: str) -> str:
     """A distribution's name as package indexes compare it."""
     return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
+def unmet_of(name: str) -> tuple[Unmet, ...]:
+    """What the distribution of that name asks for and has not; () where no distribution has the name."""
+    try:
+        return tuple(unmet_requirements(importlib_metadata.distribution(name).requires or ()))
+    except (importlib_metadata.PackageNotFoundError, ValueError):
+        return ()
+
+
+def unmet_requirements(required: Iterable[str]) -> Iterator[Unmet]:
+    """Which of a distribution's requirements are not met here; those of its extras do not count."""
+    # Here, because it is a third of what most commands import.
+    from packaging.requirements import InvalidRequirement, Requirement
+    from packaging.version import InvalidVersion, Version
+
+    for text in required:
+        try:
+            requirement = Requirement(text)
+            if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+                continue
+            there = str(Version(importlib_metadata.version(requirement.name) or ""))
+        except (InvalidRequirement, InvalidVersion):
+            continue  # damaged metadata, or of somebody else's build tool: whether it fits cannot be said
+        except importlib_metadata.PackageNotFoundError:
+            there = NOTHING
+        if there == NOTHING or not requirement.specifier.contains(there, prereleases=True):
+            yield Unmet(f"{requirement.name}{requirement.specifier}", there)
+
+
+def pip_command(unmet: Sequence[Unmet]) -> str:
+    """The command that brings what is missing."""
+    return "pip install " + " ".join(f"'{item.wanted}'" for item in dict.fromkeys(unmet))
 
 
 def module_exists(name: str) -> bool:

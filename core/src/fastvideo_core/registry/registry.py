@@ -20,14 +20,16 @@ from fastvideo_core.errors.suggestions import closest, did_you_mean
 from fastvideo_core.registry import registration
 from fastvideo_core.registry.discovery import (
     ALLOWED,
+    NOTHING,
     Plugin,
     Provenance,
+    Unmet,
     find_installed,
-    hidden_by_environment,
     module_exists,
     normalized,
+    pip_command,
+    unmet_of,
 )
-from fastvideo_core.registry.requirements import NOTHING, Unmet, pip_command, unmet_of
 from fastvideo_core.registry.specs import (
     API_VERSION,
     FIRST_PARTY,
@@ -50,20 +52,22 @@ if TYPE_CHECKING:
 class PluginStatus:
     """One line of `fastvideo-distill plugins`: `plugin` is None and `problem` says why when it is BROKEN.
 
-    Attributes:
-        seconds: what loading its spec took; what other plug-ins had imported already counts for them.
-        unmet: what its distribution asks for and has not: it may run all the same, or fail when it is used.
+    `seconds` is what loading its spec took; what other plug-ins had imported already counts for them.
     """
 
     provenance: Provenance
     plugin: Plugin[Spec] | None
     problem: Problem | None = None
     seconds: float = 0.0
-    unmet: tuple[Unmet, ...] = ()
 
     @property
     def healthy(self) -> bool:
         return self.problem is None
+
+    @property
+    def unmet(self) -> tuple[Unmet, ...]:
+        """What its distribution asks for and has not: it may run all the same, or fail when it is used."""
+        return unmet_of(self.provenance.distribution) if self.provenance.installed else ()
 
 
 class PluginRegistry:
@@ -95,8 +99,7 @@ class PluginRegistry:
         """
         distribution, _, short = name.rpartition(":")
         named = [item for item in self._candidates(kind) if item.name == short]
-        wanted = normalized(distribution)
-        chosen = [item for item in named if not distribution or normalized(item.distribution) == wanted]
+        chosen = [item for item in named if normalized(distribution) in ("", normalized(item.distribution))]
         if not named:
             raise PluginError(self._unknown(kind, short))
         if not chosen:
@@ -141,9 +144,7 @@ class PluginRegistry:
 
     def list(self, *kinds: Kind) -> tuple[PluginStatus, ...]:
         """Every plug-in (of these kinds) with its health, by kind and name. Loads the spec modules, which never import torch."""
-        candidates = [item for kind in kinds or KINDS for item in self._candidates(kind)]
-        unmet = {name: unmet_of(name) for name in {item.distribution for item in candidates if item.installed}}
-        return tuple(self._status(item, unmet.get(item.distribution, ())) for item in candidates)
+        return tuple(self._status(item) for kind in kinds or KINDS for item in self._candidates(kind))
 
     def load_plugin_file(self, path: str | Path) -> tuple[Provenance, ...]:
         """Run a Python file whose decorators register plug-ins, anew if it was loaded before, and say what it registered.
@@ -170,7 +171,7 @@ class PluginRegistry:
             registration.forget_module(name)
             if isinstance(error, PluginError):
                 raise
-            fix = _dependency_fix(_foreign_module(error, name))
+            fix = _missing_package(error, name)[1]
             raise PluginError(Problem(f"the file fails: {_cause(error)}", where=where, fix=fix)) from error
         added = tuple(item for item, plugin in registration.registrations().items() if before.get(item) is not plugin)
         if not added:
@@ -185,26 +186,23 @@ class PluginRegistry:
         return sorted(found, key=lambda item: item.name)
 
     def _unknown(self, kind: Kind, name: str) -> Problem:
-        known = {kind: self.names(kind) for kind in KINDS}
-        listed = ", ".join(known[kind]) or "none"
-        hidden = next((item for item in hidden_by_environment() if (item.kind, item.name) == (kind, name)), None)
-        if hidden is not None:
-            found = f"the {SINGULAR[kind]} {name!r} of {hidden.distribution} is hidden by {ALLOWED} (seen: {listed})"
-            return Problem(found, fix=f"unset {ALLOWED}, or add {hidden.distribution} to it")
-        found = f"no {SINGULAR[kind]} {name!r} is installed (installed: {listed})"
-        packages = FIRST_PARTY[kind]
-        others = [other for other in KINDS if name in known[other]]
-        guess = closest(name, [*known[kind], *packages])
+        known, packages = self.names(kind), FIRST_PARTY[kind]
+        listed = ", ".join(known) or "none"
+        for item in find_installed(hidden=True):
+            if (item.kind, item.name) == (kind, name):
+                found = f"the {SINGULAR[kind]} {name!r} of {item.distribution} is hidden by {ALLOWED} (seen: {listed})"
+                return Problem(found, fix=f"unset {ALLOWED}, or add {item.distribution} to it")
+        others = [other for other in KINDS if name in self.names(other)]
+        fix = "see `fastvideo-distill plugins`, or install the package that brings it"
         if name in packages:
-            return Problem(found, fix=f"pip install {packages[name]}")
-        if others:
-            return Problem(found, fix=f"{name!r} is a {SINGULAR[others[0]]}, not a {SINGULAR[kind]}")
-        if guess:
-            install = "" if guess in known[kind] else f" pip install {packages[guess]}"
-            return Problem(found, fix=f"did you mean {guess!r}?{install}")
-        return Problem(found, fix="see `fastvideo-distill plugins`, or install the package that brings it")
+            fix = f"pip install {packages[name]}"
+        elif others:
+            fix = f"{name!r} is a {SINGULAR[others[0]]}, not a {SINGULAR[kind]}"
+        elif guess := closest(name, [*known, *packages]):
+            fix = f"did you mean {guess!r}?" + ("" if guess in known else f" pip install {packages[guess]}")
+        return Problem(f"no {SINGULAR[kind]} {name!r} is installed (installed: {listed})", fix=fix)
 
-    def _status(self, provenance: Provenance, unmet: tuple[Unmet, ...]) -> PluginStatus:
+    def _status(self, provenance: Provenance) -> PluginStatus:
         start = time.perf_counter()
         try:
             plugin = _load(provenance)
@@ -213,7 +211,7 @@ class PluginRegistry:
             problem = _ambiguous(twins) if len(twins) > 1 else None
         except PluginError as error:
             plugin, problem = None, error.problems[0]
-        return PluginStatus(provenance, plugin, problem, time.perf_counter() - start, unmet)
+        return PluginStatus(provenance, plugin, problem, time.perf_counter() - start)
 
 
 def _load(provenance: Provenance) -> Plugin[Spec]:
@@ -256,25 +254,23 @@ def _import_error(provenance: Provenance, module: str, error: BaseException) -> 
     if isinstance(error, ModuleNotFoundError) and error.name and f"{module}.".startswith(f"{error.name}."):
         return _broken(provenance, f"its module {error.name} does not exist")
     unmet = unmet_of(provenance.distribution) if provenance.installed else ()
-    cause, fix = f"importing {module} fails: {_cause(error)}", ""
-    if foreign := _foreign_module(error, module):
+    cause = f"importing {module} fails: {_cause(error)}"
+    missing, fix = _missing_package(error, module)
+    if missing:
         unmet = tuple(item for item in unmet if item.there == NOTHING)
-        cause = f"the plug-in is installed, but {foreign!r}, which it imports, is not"
-        fix = _dependency_fix(foreign)
+        cause = f"the plug-in is installed, but {missing!r}, which it imports, is not"
     if unmet:
         fix = f"{pip_command(unmet)}   ({provenance.distribution} {'; '.join(map(str, unmet))})"
     return _broken(provenance, cause, fix)
 
 
-def _foreign_module(error: BaseException, module: str) -> str:
-    """The module of another package that is not there, so that importing `module` failed; "" if that is not why."""
-    missing = error.name if isinstance(error, ModuleNotFoundError) else None
-    return missing if missing and missing.partition(".")[0] != module.partition(".")[0] else ""
-
-
-def _dependency_fix(missing: str) -> str:
+def _missing_package(error: BaseException, module: str) -> tuple[str, str]:
+    """The module of another package whose absence makes importing `module` fail, and what to do; "" if that is not why."""
+    missing = (error.name or "") if isinstance(error, ModuleNotFoundError) else ""
     package = missing.partition(".")[0]
-    return f"install the package that brings the module {package!r}, usually `pip install {package}`" if missing else ""
+    if package in ("", module.partition(".")[0]):
+        return "", ""
+    return missing, f"install the package that brings the module {package!r}, usually `pip install {package}`"
 
 
 def _cause(error: BaseException) -> str:

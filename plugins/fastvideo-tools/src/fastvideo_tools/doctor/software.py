@@ -10,7 +10,7 @@ from importlib_metadata import PackageNotFoundError, distribution, distributions
 from packaging.version import Version
 
 from fastvideo_core.registry import PluginRegistry
-from fastvideo_core.registry.requirements import pip_command, unmet_of
+from fastvideo_core.registry.discovery import pip_command, unmet_of
 from fastvideo_tools.doctor.findings import Finding
 
 OLDEST_PYTHON = (3, 10)
