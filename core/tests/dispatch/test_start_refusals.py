@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 import torch
 
-from fastvideo_core import Callback, PluginConfig
+from fastvideo_core import Callback, ModelComponents, PluginConfig, RunConfig, ValidationRequest
 from fastvideo_core.cli import main as cli
 from fastvideo_core.contracts.adapter import AddNoise, ExtractFeatures, NumTrainTimesteps, PredictNoise
 from fastvideo_core.dispatch.examine import device_warnings
 from fastvideo_core.dispatch.load_run_config import load_run_config
 from fastvideo_core.dispatch.output_dir import LOCK
 from fastvideo_core.errors import ConfigError, Problem
-from fastvideo_core.registry import PluginRegistry, register_callback, register_method
+from fastvideo_core.registry import PluginRegistry, register_callback, register_method, register_model
 from fastvideo_core.tracking import wandb_login
 from fastvideo_testing import toy_world
 from fastvideo_testing.fake_packages import CONFIG, ENTRY, install, method_spec
@@ -227,11 +227,36 @@ def test_more_processes_than_this_machine_has_gpus(
     assert device_warnings(cfg) == []
 
 
+def register_sampling() -> None:
+    """A method that samples videos, and a family that can."""
+
+    @register_method("sampling", config=ToyMethodConfig, roles=ROLES)
+    class Sampling(ToyMethod):
+        def log_validation(self, iteration: int) -> None: ...
+
+    @register_model("sampled", config=ToyConfig)
+    class Sampled(ToyFamily):
+        def build(self, cfg: RunConfig) -> ModelComponents:
+            components = super().build(cfg)
+            components.validator = NoVideos()
+            return components
+
+
+class NoVideos:
+    """A validator that has nothing to do."""
+
+    def set_tracker(self, tracker: Any) -> None: ...
+
+    def log_validation(self, step: int, request: ValidationRequest) -> None: ...
+
+
 def test_intervals_that_are_longer_than_the_run_are_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "prompts.txt").write_text("a cat\n")
+    register_sampling()
     told = run()
+    told["recipe"] = {"family": "sampled", "method": "sampling"}
     told["training"] |= {"log_validation": True, "validation_dataset_file": "prompts.txt", "validation_steps": 50}
     told["training"] |= {"training_state_checkpointing_steps": 20, "logging_steps": 2}
     register_callback("seldom", config=EveryConfig)(Callback)
@@ -250,3 +275,31 @@ def test_intervals_that_are_longer_than_the_run_are_told(
     assert [line.removeprefix("  warning: ") for line in out.splitlines() if "warning" in line] == notes
     assert cli.main(["run.yaml", "--dry-run"]) == 0
     assert [record.message for record in caplog.records if record.levelname == "WARNING"][: len(notes)] == notes
+
+
+def validated(told: dict[str, Any]) -> None:
+    Path("prompts.json").write_text('{"data": [{"caption": "a cat"}]}')
+    told["training"] |= {"log_validation": True, "validation_steps": 1, "validation_dataset_file": "prompts.json"}
+
+
+def test_a_method_that_samples_no_videos_is_refused_where_validation_is_asked_for(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    said = both(capsys, validated)
+    assert "training.log_validation" in said
+    assert "the method 'toy' samples no videos: it does not define log_validation" in said
+    assert "set it to false" in said
+
+
+def test_a_family_without_a_validator_is_refused_before_a_step_where_validation_is_asked_for(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    register_sampling()
+    told = run()
+    validated(told)
+    told["recipe"]["method"] = "sampling"
+    Path("run.yaml").write_text(json.dumps(told))
+    assert cli.main(["run.yaml"]) == 2
+    said = capsys.readouterr().err
+    assert "the family 'toy' gives no validator, so that nothing would be sampled" in said
+    assert [path.name for path in Path("out").glob("*") if path.name != LOCK] == []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field
 
@@ -12,7 +12,9 @@ from fastvideo_core.config import limits
 from fastvideo_core.config.base import Factor, PathText, PluginConfig, StrictModel, plain
 from fastvideo_core.config.document import dump_yaml
 from fastvideo_core.config.training import Betas, FactorOrZero, LRSchedulerName, StepsOrZero, TrainingArgs
-from fastvideo_core.errors import ConfigError, Problem
+from fastvideo_core.errors import ConfigError, ContractError, Problem
+
+Section = TypeVar("Section", bound=PluginConfig)
 
 
 class RecipeConfig(StrictModel):
@@ -81,6 +83,19 @@ class RunConfig:
     callbacks: Mapping[str, PluginConfig]
     raw: Mapping[str, Any]
     source: str
+
+    def section(self, kind: type[Section]) -> Section:
+        """The method's or the family's section, whichever is of that class.
+
+        Raises:
+            ContractError: neither is.
+        """
+        for section in (self.method_config, self.pipeline_config):
+            if isinstance(section, kind):
+                return section
+        found = f"the run has no {kind.__name__}, but {type(self.pipeline_config).__name__} of {self.recipe.family}"
+        found += f" and {type(self.method_config).__name__} of {self.recipe.method}"
+        raise ContractError(Problem(found, self.source, fix=f"derive one of the two from {kind.__name__}"))
 
     def role_family(self, role: str) -> str:
         """Family of a role: its own, else the recipe's."""

@@ -68,6 +68,9 @@ def examine(cfg: RunConfig, registry: PluginRegistry, *, starts: bool) -> tuple[
             name: adapter for name, family in families.items() if (adapter := family.adapter_class()) is not None
         }
         check_adapters(cfg, method.needs(cfg), adapters)
+        if cfg.training.log_validation and method.log_validation is DistillMethod.log_validation:
+            silent = f"the method {cfg.recipe.method!r} samples no videos: it does not define log_validation"
+            raise ConfigError(Problem(silent, "training.log_validation", allowed="false", fix="set it to false"))
     with noted():
         build_callbacks(cfg, registry)
     if starts and problems:

@@ -107,6 +107,9 @@ def build_runtime_from_config(cfg: RunConfig, registry: PluginRegistry) -> Disti
     if components.dataloader is None:
         no_data = f"the family '{cfg.recipe.family}' gives no data loader, and the run trains on its batches"
         raise ContractError(Problem(no_data, where="recipe.family", fix="take another family for recipe.family"))
+    if training.log_validation and components.validator is None:
+        nobody = f"the family '{cfg.recipe.family}' gives no validator, so that nothing would be sampled"
+        raise ContractError(Problem(nobody, where="training.log_validation", allowed="false", fix="set it to false"))
     bundle.require_roles(registry.get("methods", cfg.recipe.method).spec.roles)
     for handle in list(run.method.extra_roles(cfg, bundle, components.adapter)):
         if handle.name in bundle:

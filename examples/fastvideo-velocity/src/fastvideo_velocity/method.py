@@ -28,8 +28,7 @@ class VelocityMethod(DistillMethod[VelocityNeeds]):
         self, cfg: RunConfig, bundle: RoleManager, adapter: VelocityNeeds, validator: DistillValidator | None = None
     ) -> None:
         super().__init__(cfg, bundle, adapter, validator)
-        assert isinstance(cfg.method_config, VelocityConfig)
-        self.config = cfg.method_config
+        self.config = cfg.section(VelocityConfig)
         self.student, self.teacher = bundle["student"], bundle["teacher"]
         optimizer = build_optimizer(self.student, cfg)
         self.student.optimizers["adamw"] = optimizer
@@ -50,6 +49,12 @@ class VelocityMethod(DistillMethod[VelocityNeeds]):
         )
         loss = mean_per_sample((prediction - target) ** 2, prepared.loss_weight).mean()
         return {"total_loss": loss}, {}, {"timestep": t.mean()}
+
+    def log_validation(self, iteration: int) -> None:
+        """Videos of the student in many steps, where the run asks for validation."""
+        if self.validator is not None:
+            for request in self.many_step_requests(self.student, iteration):
+                self.validator.log_validation(iteration, request)
 
     def teacher_prediction(self, noisy: Tensor, t: Tensor, batch: TrainingBatch) -> Tensor:
         """The teacher's guided prediction [B, ...]; a single network call at scale 1."""

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from fastvideo_core.config import limits
-from fastvideo_core.config.base import FloatTuple, MethodConfig
+from fastvideo_core.config.base import FloatTuple, MethodConfig, PipelineConfig
 from fastvideo_core.config.run import RunConfig
 from fastvideo_core.diffusion.denoising_steps import denoising_steps_problem
 from fastvideo_core.errors import Problem
@@ -114,6 +114,10 @@ class DMD2Config(MethodConfig):
             for role, wanted in (("student", True), ("teacher", False), ("critic", True))
             if cfg.roles[role].trainable is not wanted
         ]
+        if not isinstance(cfg.pipeline_config, PipelineConfig):
+            found = f"dmd2 needs a sampler_kind, which {type(cfg.pipeline_config).__name__} does not have"
+            fix = f"the package of {cfg.recipe.family} must derive its options from fastvideo_core.PipelineConfig"
+            problems.append(("recipe.family", Problem(found, fix=fix)))
         if cfg.training.max_train_steps < self.generator_update_interval:
             found = (
                 f"the student would never be updated: the run has {cfg.training.max_train_steps} steps, the student is due "

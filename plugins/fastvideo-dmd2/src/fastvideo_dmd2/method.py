@@ -63,14 +63,12 @@ class DMD2Method(DistillMethod[Needs]):
 
     @classmethod
     def needs(cls, cfg: RunConfig) -> tuple[type, ...]:
-        assert isinstance(cfg.method_config, DMD2Config)
-        features = (AdversarialNeeds,) if cfg.method_config.adversarial_weight > 0 else ()
+        features = (AdversarialNeeds,) if cfg.section(DMD2Config).adversarial_weight > 0 else ()
         return (*super().needs(cfg), *features)
 
     @classmethod
     def latents_source(cls, cfg: RunConfig) -> LatentsSource:
-        config = cfg.method_config
-        assert isinstance(config, DMD2Config)
+        config = cfg.section(DMD2Config)
         return "zeros" if config.rollout_mode == "simulate" and config.adversarial_weight == 0 else "data"
 
     @classmethod
@@ -90,10 +88,8 @@ class DMD2Method(DistillMethod[Needs]):
             found = f"num_train_timesteps is {adapter.num_train_timesteps}; dmd_denoising_steps counts on {NOISE_AXIS}"
             fix = f"let the family's primitives take timesteps in 0..{NOISE_AXIS}"
             raise ContractError(Problem(found, where=where, allowed=str(NOISE_AXIS), fix=fix))
-        assert isinstance(cfg.method_config, DMD2Config)
-        assert isinstance(cfg.pipeline_config, PipelineConfig)
-        self.config: DMD2Config = cfg.method_config
-        self.sampler_kind = cfg.pipeline_config.sampler_kind
+        self.config = cfg.section(DMD2Config)
+        self.sampler_kind = cfg.section(PipelineConfig).sampler_kind
         self.student, self.teacher, self.critic = bundle["student"], bundle["teacher"], bundle["critic"]
         self.schedule = self.student_schedule(self.config, adapter.shift_and_clamp_timestep)
         self._levels = torch.tensor(self.schedule.timesteps, dtype=torch.float32, device=context.device())
@@ -114,8 +110,7 @@ class DMD2Method(DistillMethod[Needs]):
     @classmethod
     def extra_roles(cls, cfg: RunConfig, bundle: RoleManager, adapter: Needs) -> Iterable[RoleHandle]:
         """The discriminator's heads, where there is an adversarial term."""
-        config = cfg.method_config
-        assert isinstance(config, DMD2Config)
+        config = cfg.section(DMD2Config)
         if config.adversarial_weight == 0:
             return ()
         scorer = bundle[config.adversarial_features]

@@ -35,8 +35,7 @@ class FinetuneMethod(DistillMethod[FinetuneNeeds]):
         self, cfg: RunConfig, bundle: RoleManager, adapter: FinetuneNeeds, validator: DistillValidator | None = None
     ) -> None:
         super().__init__(cfg, bundle, adapter, validator)
-        assert isinstance(cfg.method_config, FinetuneConfig)
-        self.config: FinetuneConfig = cfg.method_config
+        self.config = cfg.section(FinetuneConfig)
         self.student = bundle["student"]
         self._iteration = 0
         optimizer = build_optimizer(self.student, cfg)

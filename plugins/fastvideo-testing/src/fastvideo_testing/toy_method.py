@@ -55,8 +55,7 @@ class ToyMethod(DistillMethod[ToyNeeds]):
         self, cfg: RunConfig, bundle: RoleManager, adapter: ToyNeeds, validator: DistillValidator | None = None
     ) -> None:
         super().__init__(cfg, bundle, adapter, validator)
-        assert isinstance(cfg.method_config, ToyMethodConfig)
-        self.config = cfg.method_config
+        self.config = cfg.section(ToyMethodConfig)
         self.student, self.teacher = bundle["student"], bundle["teacher"]
         optimizer = build_optimizer(self.student, cfg)
         self.student.optimizers["adamw"] = optimizer
