@@ -177,7 +177,7 @@ WRONG = [
     (
         "test_it_is_healthy_in_the_list_of_plug_ins",
         [("config=Config", 'config="json:dumps"')],
-        r"its `config` json:dumps is <function dumps .*, not a subclass of fastvideo_core\.config\.PluginConfig",
+        r"its `config` json:dumps is <function dumps .*, not a subclass of fastvideo_core\.PluginConfig",
     ),
     (
         "test_it_is_healthy_in_the_list_of_plug_ins",
