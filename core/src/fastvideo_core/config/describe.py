@@ -76,25 +76,26 @@ def json_schema(model: type[BaseModel]) -> dict[str, Any]:
 
 def allowed_at(model: type[BaseModel], path: Sequence[Any]) -> str:
     """What may stand at a path below a config class, in words; "" when that cannot be said."""
-    root = schema = json_schema(model)
-    for part in path:
-        step = _child(schema, part, root)
-        if step is None:
-            break
-        schema = step
-    return describe(schema, root) if schema is not root else ""
+    root = json_schema(model)
+    return describe(_below(root, path), root) if path else ""
 
 
 def keys_at(model: type[BaseModel], path: Sequence[Any]) -> list[str]:
     """Names of the options at a path below a config class."""
     if not path:
         return list(model.model_fields)
-    root = schema = json_schema(model)
-    for part in path:
-        schema = _child(schema, part, root) or {}
-    schema = resolve(schema, root)
+    root = json_schema(model)
+    schema = resolve(_below(root, path), root)
     known = [resolve(branch, root) for branch in branches(schema) or [schema]]
     return list(dict.fromkeys(name for branch in known for name in branch.get("properties", ())))
+
+
+def _below(root: dict[str, Any], path: Sequence[Any]) -> dict[str, Any]:
+    """The schema at a path, which may be a reference; {} where there is none."""
+    schema = root
+    for part in path:
+        schema = _child(schema, part, root) or {}
+    return schema
 
 
 def _child(schema: dict[str, Any], part: Any, root: dict[str, Any]) -> dict[str, Any] | None:

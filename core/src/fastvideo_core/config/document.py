@@ -20,6 +20,7 @@ _MAX_NODES = 100_000  # anchors can make a small file expand without end
 _MAX_DIGITS = 60  # of a number; Python itself gives up reading or showing one of some thousands
 
 _TAG = "tag:yaml.org,2002:"
+_MERGE = _TAG + "merge"
 _FLOAT = r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
 
 # The YAML 1.2 core schema: 2e-6 is a number, `no` and `on` are texts, 010 is ten.
@@ -132,19 +133,17 @@ def parse_document(text: str, source: str) -> Document:
 
 
 def _syntax_problem(error: yaml.MarkedYAMLError, source: str, text: str) -> Problem:
-    mark, context = error.problem_mark or error.context_mark, error.context_mark
-    found = f"this is not YAML: {error.problem or error.context}"
-    if error.problem and error.problem.startswith("but "):
-        found = f"this is not YAML: {error.context}, {error.problem}"
-    elif error.context and context is not None and mark is not None and context.line < mark.line:
+    mark, context, found = error.problem_mark, error.context_mark, error.problem or ""
+    assert mark is not None, "every error in a text has its place"
+    if found.startswith("but "):
+        found = f"{error.context}, {found}"
+    elif context is not None and context.line < mark.line:
         found += f", {error.context} that begins in line {context.line + 1}"
-    fix = "check indentation, quotes, brackets and the space after each colon"
-    if mark is None:
-        return Problem(found, where=source, fix=fix)
     line = "".join(text.splitlines()[mark.line : mark.line + 1])
-    found += f" (column {mark.column + 1}: {line.strip()!r})" if line.strip() else f" (column {mark.column + 1})"
+    place = f"column {mark.column + 1}" + (f": {line.strip()!r}" if line.strip() else "")
+    fix = "check indentation, quotes, brackets and the space after each colon"
     fix = "indent with spaces: YAML does not allow tabs" if "\t" in line else fix
-    return Problem(found, where=f"{source}:{mark.line + 1}", fix=fix)
+    return Problem(f"this is not YAML: {found} ({place})", where=f"{source}:{mark.line + 1}", fix=fix)
 
 
 class _NodeReader:
@@ -195,36 +194,28 @@ class _NodeReader:
 
     def _mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[Any, Any]:
         data: dict[Any, Any] = {}
-        lines: dict[Any, int] = {}
-        merged: list[yaml.Node] = []
-        for key_node, value_node in node.value:
-            if key_node.tag == _TAG + "merge":
-                merged.append(value_node)
-            elif (key := self._key(key_node, path)) in lines:
-                found = f"the key {key!r} is written twice, first in line {lines[key]}"
-                self._note(key_node, (*path, key), found, fix="keep one of the two")
-            elif key is not None:
-                lines[key] = key_node.start_mark.line + 1
-                self._item(data, key, key_node, value_node, path)
-        for source in (mapping for value_node in merged for mapping in self._merge_sources(value_node, path)):
-            for key_node, value_node in source.value:
-                key = self._key(key_node, path)
+        own = [pair for pair in node.value if pair[0].tag != _MERGE]
+        for pairs, must_be_new in ((own, True), (self._merged(node, path), False)):
+            for key_node, value_node in pairs:
+                inner = (*path, key := self._key(key_node, path))
                 if key is not None and key not in data:
-                    self._item(data, key, key_node, value_node, path)
+                    self.positions[inner] = _place(key_node)
+                    data[key] = self.read(value_node, inner)
+                elif key is not None and must_be_new:
+                    found = f"the key {key!r} is written twice, first in line {self.positions[inner][0]}"
+                    self._note(key_node, inner, found, fix="keep one of the two")
         return data
 
-    def _item(self, data: dict[Any, Any], key: Any, key_node: yaml.Node, value_node: yaml.Node, path: KeyPath) -> None:
-        self.positions[(*path, key)] = _place(key_node)
-        data[key] = self.read(value_node, (*path, key))
-
-    def _merge_sources(self, node: yaml.Node, path: KeyPath) -> Iterator[yaml.MappingNode]:
-        for source in node.value if isinstance(node, yaml.SequenceNode) else [node]:
-            if not isinstance(source, yaml.MappingNode):
-                self._note(node, (*path, "<<"), "<< merges something that is not a mapping")
-            elif any(key.tag == _TAG + "merge" for key, _ in source.value):
-                self._note(node, (*path, "<<"), "<< merges a mapping that itself has <<", fix="write the keys out")
-            else:
-                yield source
+    def _merged(self, node: yaml.MappingNode, path: KeyPath) -> Iterator[tuple[yaml.Node, yaml.Node]]:
+        """Keys and values of the mappings that `<<` names."""
+        for value in (value for key, value in node.value if key.tag == _MERGE):
+            for source in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+                if not isinstance(source, yaml.MappingNode):
+                    self._note(value, (*path, "<<"), "<< merges something that is not a mapping")
+                elif any(key.tag == _MERGE for key, _ in source.value):
+                    self._note(value, (*path, "<<"), "<< merges a mapping that itself has <<", fix="write the keys out")
+                else:
+                    yield from source.value
 
     def _key(self, node: yaml.Node, path: KeyPath) -> Any:
         if isinstance(node, yaml.ScalarNode) and node.tag in _SCALARS and node.tag != _TAG + "null":

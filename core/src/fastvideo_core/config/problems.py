@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -18,43 +18,37 @@ from fastvideo_core.errors.suggestions import did_you_mean
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 
 
-@dataclass
 class ProblemCollector:
     """All problems of a run.yaml and the files it names, raised together in the order of the files.
 
     One problem per place: the first that is found there.
     """
 
-    _found: list[tuple[Document, KeyPath, Problem]] = field(default_factory=list)
-    _documents: list[Document] = field(default_factory=list)
+    def __init__(self) -> None:
+        self._documents: list[Document] = []
+        self._found: list[tuple[int, KeyPath, Problem]] = []  # the first is the document's index
 
     def add_document(self, document: Document) -> None:
         """Problems of a document's form come along."""
+        self._found += [(len(self._documents), path, problem) for path, problem in document.problems]
         self._documents.append(document)
-        self._found += [(document, path, problem) for path, problem in document.problems]
 
     def add(self, document: Document, path: KeyPath, problem: Problem) -> None:
         """Note a problem about the value at `path`; an empty `problem.where` becomes file, line and key."""
-        if not any(known is document and place == path for known, place, _ in self._found):
+        index = next(index for index, known in enumerate(self._documents) if known is document)
+        if all((index, path) != item[:2] for item in self._found):
             placed = problem if problem.where else replace(problem, where=document.where(path))
-            self._found.append((document, path, placed))
+            self._found.append((index, path, placed))
 
     def raise_if_any(self) -> None:
         """Raises ConfigError with every problem that was noted."""
         if self._found:
-            raise ConfigError(problem for _, _, problem in sorted(self._found, key=self._place))
-
-    def __bool__(self) -> bool:
-        return bool(self._found)
+            in_order = sorted(self._found, key=lambda item: (item[0], self._documents[item[0]].position(item[1])))
+            raise ConfigError(problem for _, _, problem in in_order)
 
     def touches(self, path: KeyPath) -> bool:
         """Whether something was noted at `path` or below it, in any document."""
         return any(place[: len(path)] == path for _, place, _ in self._found)
-
-    def _place(self, item: tuple[Document, KeyPath, Problem]) -> tuple[int, int, int]:
-        document, path, _ = item
-        index = next((i for i, known in enumerate(self._documents) if known is document), len(self._documents))
-        return (index, *document.position(path))
 
 
 def validation_problems(
