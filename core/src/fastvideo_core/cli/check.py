@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from fastvideo_core.cli import options
@@ -11,11 +12,9 @@ from fastvideo_core.launch.stdio import say
 if TYPE_CHECKING:  # torch and pydantic are imported when a run is looked at, not to show help
     from fastvideo_core.config.run import RunConfig
     from fastvideo_core.dispatch.run import Run
-    from fastvideo_core.registry.registry import PluginRegistry
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `check`."""
     options.add_run(parser, "check it as a run that goes on, as with train")
 
 
@@ -25,22 +24,18 @@ def run(args: argparse.Namespace) -> int:
     from fastvideo_core.dispatch.load_run_config import load_run_config
     from fastvideo_core.errors import ConfigError
 
-    registry: PluginRegistry = args.registry
-    cfg = load_run_config(args.config, registry, options.overrides(args))
-    resolved, found = examine(cfg, registry, starts=False)
+    cfg = load_run_config(args.config, args.registry, options.overrides(args))
+    resolved, found = examine(cfg, args.registry, starts=False)
     if resolved is None:
         raise ConfigError(found.problems)
     roles = _roles(resolved, cfg)
     if problems := resume_problems(resolved):
         raise ConfigError(problems)
     passed_over = [] if resolved.resumed is None else resolved.resumed.notes()
+    warnings = [f"warning: {text}" for text in (*passed_over, *found.warnings, *device_warnings(cfg))]
     memory = _memory(resolved)
     say(f"{args.config}: {cfg.recipe.method} of {cfg.recipe.family}, {cfg.training.max_train_steps} steps")
-    for line in (*roles, *found.facts):
-        say(f"  {line}")
-    for warning in (*passed_over, *found.warnings, *device_warnings(cfg)):
-        say(f"  warning: {warning}")
-    for line in memory:
+    for line in (*roles, *found.facts, *warnings, *memory):
         say(f"  {line}")
     say("ok")
     return 0
@@ -77,16 +72,17 @@ def _memory(run: Run) -> list[str]:
     known, gpus = estimate.knows_activations, estimate.processes
     kinds = ("weights", "gradients", "optimizer", "ema", "gathered", *(["activations"] if known else []))
     shown = [kind for kind in kinds if any(getattr(role, kind) for role in estimate.roles.values())]
-    rows = [["role", *shown]]
-    for name, role in estimate.roles.items():
-        sizes = [getattr(role, kind) for kind in shown]
-        rows.append([name, *(_size(size) if size else "-" for size in sizes)])
     peak = f"{_size(estimate.peak)}{'' if known else ', without activations'}"
-    lines = [f"memory per GPU, {gpus} GPU{'s' if gpus > 1 else ''}, at its peak: {peak}"]
-    lines += ["  " + " | ".join(f"{cell:>11}" for cell in row) for row in rows]
+    lines = [f"memory per GPU, {gpus} GPU{'s' if gpus > 1 else ''}, at its peak: {peak}", _row("role", shown)]
+    for name, role in estimate.roles.items():
+        lines.append(_row(name, (_size(size) if (size := getattr(role, kind)) else "-" for kind in shown)))
     if estimate.host:
         lines.append(f"memory of the host, per process: {_size(estimate.host)} of frozen weights")
     return [*lines, f"checkpoint: {_size(estimate.checkpoint)}"]
+
+
+def _row(name: str, cells: Iterable[str]) -> str:
+    return "  " + " | ".join(f"{cell:>11}" for cell in (name, *cells))
 
 
 def _size(size: float) -> str:

@@ -37,10 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 class Console:
     """Standard output takes what the run tells, standard error warnings and errors (with --json, all is on standard output).
 
-    A run goes on when one of them fails.
-
-    Args:
-        speaks: whether this process reports; the others of a run print errors only.
+    A run goes on when one of them fails. A process that does not `speaks`, as all but one of a run, prints errors only.
     """
 
     mode: Mode = "normal"
@@ -65,11 +62,7 @@ class Console:
         return LogLines(sys.stdout, every_metric=True) if self.mode == "verbose" else display_for(sys.stdout)
 
     def tell(self, event: str, title: str, facts: Mapping[str, Any], *, also_quiet: bool = False) -> None:
-        """A title and facts below it, by name; with --json one object with plain values.
-
-        Args:
-            also_quiet: said with --quiet too, the title alone.
-        """
+        """A title and facts below it, by name; with --json one object with plain values; with --quiet the title or nothing."""
         if not self.speaks or (self.mode == "quiet" and not also_quiet):
             return
         try:

@@ -13,7 +13,6 @@ PLAIN_GUIDANCE = 5.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `sample`."""
     options.add_model(parser)
     pixels, steps = options.up_to(limits.PIXELS), parser.add_mutually_exclusive_group()
     parser.add_argument("--prompt", action="append", default=[], help="what to show (repeatable)")

@@ -12,47 +12,32 @@ from fastvideo_core.launch.stdio import say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `tiny`."""
     parser.add_argument("family", help="an installed model family")
     parser.add_argument("out", type=Path, help="folder to write; must not hold anything yet")
     parser.add_argument("--seed", type=options.seed, default=0, help="seed of the random weights (default: 0)")
-    parser.add_argument(
-        "--set",
-        metavar="NAME=NUMBER",
-        action="append",
-        default=[],
-        help="a size of the family's tiny model, for example --set num_layers=4 (repeatable)",
-    )
+    size = "a size of the family's tiny model, for example --set num_layers=4 (repeatable)"
+    parser.add_argument("--set", metavar="NAME=NUMBER", type=_size, action="append", default=[], help=size)
 
 
 def run(args: argparse.Namespace) -> int:
     """Writes the folder and says where, and what the family says of it."""
     from fastvideo_core.config.output_folder import check_new_folder, nothing_half_written
     from fastvideo_core.contracts.family import open_family
+    from fastvideo_core.errors import ConfigError, Problem
 
     check_new_folder(args.out)
     write: Any = open_family(args.family, args.registry, "tiny").tiny
-    sizes = _sizes(write, args.set)
+    known = [name for name in inspect.signature(write).parameters if name not in ("out", "seed")]
+    if unknown := [name for name, _ in args.set if name not in known]:
+        raise ConfigError([Problem(f"there is no size '{one}'", "--set", ", ".join(known)) for one in unknown])
     with nothing_half_written(args.out):
-        what = write(args.out, seed=args.seed, **sizes)
+        what = write(args.out, seed=args.seed, **dict(args.set))
     say(f"{args.out}: {what}" if what else args.out)
     return 0
 
 
-def _sizes(write: Any, settings: list[str]) -> dict[str, int]:
-    from fastvideo_core.errors import ConfigError, Problem
-
-    known = [name for name in inspect.signature(write).parameters if name not in ("out", "seed")]
-    sizes, problems = {}, []
-    for setting in settings:
-        name, _, value = setting.partition("=")
-        if name not in known:
-            problems.append(Problem(f"there is no size '{name}'", where=f"--set {setting}", allowed=", ".join(known)))
-        elif not value.isdecimal() or len(value) > 5:
-            allowed = "a whole number below 100000"
-            problems.append(Problem(f"'{value}' is no size of something tiny", f"--set {setting}", allowed=allowed))
-        else:
-            sizes[name] = int(value)
-    if problems:
-        raise ConfigError(problems)
-    return sizes
+def _size(text: str) -> tuple[str, int]:
+    name, _, number = text.partition("=")
+    if not number.isdecimal() or len(number) > 5:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=NUMBER with a whole number below 100000")
+    return name, int(number)

@@ -21,7 +21,6 @@ if TYPE_CHECKING:  # torch and pydantic are imported when a run starts, not to s
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `train`."""
     options.add_run(parser, "go on from the newest checkpoint of output_dir, or from PATH")
     dry_run = "build everything, weights too, and prepare one batch; then stop before step 1"
     parser.add_argument("--dry-run", action="store_true", help=dry_run)

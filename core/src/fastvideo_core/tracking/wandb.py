@@ -18,15 +18,9 @@ class WandbTracker(Tracker):
     """Logs to one wandb run; a resumed training goes on in the same one, whose id is kept in `output_dir`/wandb.
 
     Values are plotted over the metric `step`: wandb's own step counter refuses the steps that a resumed run repeats,
-    whose values are plotted over the earlier ones.
+    whose values are plotted over the earlier ones. `config` is shown with the run, without secrets.
 
-    Args:
-        run_name: None lets wandb choose.
-        config: shown with the run; values of keys such as `token` or `password`, and credentials in URLs, are masked.
-        resuming: whether this process goes on with an earlier training; a new one is a new wandb run.
-
-    Raises:
-        UserError: wandb refuses to start (no API key, no network).
+    Raises UserError where wandb refuses to start (no API key, no network).
     """
 
     def __init__(
@@ -39,10 +33,10 @@ class WandbTracker(Tracker):
             self._run = wandb.init(
                 project=project,
                 name=run_name,
-                config=without_secrets(config),
-                dir=str(folder),
                 id=run_id,
                 resume="allow",
+                config=without_secrets(config),
+                dir=str(folder),
                 save_code=False,
             )
         except (wandb.Error, OSError) as error:
@@ -57,8 +51,8 @@ class WandbTracker(Tracker):
 
     def log_video(self, video: LoggedVideo) -> None:
         caption = video.caption or None
-        media: dict[str, Any] = {"step": video.step}
-        media[video.name] = wandb.Video(str(video.path), caption=caption, format="mp4")
+        video_file = wandb.Video(str(video.path), caption=caption, format="mp4")
+        media: dict[str, Any] = {"step": video.step, video.name: video_file}
         if video.contact_sheet is not None:
             media[f"{video.name}/frames"] = wandb.Image(str(video.contact_sheet), caption=caption)
         self._run.log(media)

@@ -15,8 +15,6 @@ FIX = "run `wandb login`, or set WANDB_API_KEY, or WANDB_MODE=offline"
 
 
 class Login(NamedTuple):
-    """Whether a run could log, and by what, in words."""
-
     ok: bool
     text: str
 
