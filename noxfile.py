@@ -11,8 +11,11 @@ import nox
 
 ROOT = Path(__file__).parent
 CORE = "core"
-PLUGINS = tuple(
-    f"plugins/fastvideo-{name}" for name in ("data", "diffusers", "tools", "testing", "wan", "ltx", "finetune", "dmd2")
+PLUGINS = tuple(sorted(f"plugins/{folder.parent.name}" for folder in ROOT.glob("plugins/*/pyproject.toml")))
+METHODS = tuple(
+    plugin
+    for plugin in PLUGINS
+    if '[project.entry-points."fastvideo.methods"]' in (ROOT / plugin / "pyproject.toml").read_text(encoding="utf-8")
 )
 EXAMPLES = ("fastvideo-velocity", "fastvideo-deadline", "fastvideo-mochi")
 SOURCES = ("core", "plugins", "examples", "tests", "benchmarks", "docs", "noxfile.py")
@@ -230,8 +233,7 @@ FLOOR_TESTS = {
     "methods": (
         *(f"core/tests/{name}" for name in ("config", "registry", "cli", "callbacks", "tracking", "checkpoint")),
         "plugins/fastvideo-data/tests",
-        "plugins/fastvideo-finetune/tests/test_conformance.py",
-        "plugins/fastvideo-dmd2/tests/test_conformance.py",
+        *(f"{method}/tests/test_conformance.py" for method in METHODS),
     ),
     "wan": ("plugins/fastvideo-wan/tests", "plugins/fastvideo-diffusers/tests"),
     "ltx": tuple(
@@ -251,10 +253,13 @@ def floor(session: nox.Session, beside: str) -> None:
     processes are left out: what processes do among each other is torch's part.
     """
     install_torch(session)
-    names = ("finetune", "dmd2") if beside == "methods" else ("diffusers", beside)
+    shared = ("fastvideo-data", "fastvideo-testing")
+    names = [Path(method).name for method in METHODS]
+    if beside != "methods":
+        names = ["fastvideo-diffusers", f"fastvideo-{beside}"]
     extra = "" if beside == "methods" else "[lora]"
     # All of them by folder: only what is named here gets the oldest of what it asks for.
-    packages = [f"./{CORE}{extra}", *(f"./plugins/fastvideo-{name}" for name in ("data", "testing", *names))]
+    packages = [f"./{CORE}{extra}", *(f"./plugins/{name}" for name in (*shared, *names))]
     tools = ["pytest-timeout==2.4.0", "pytest-xdist==3.8.0", "jsonschema==4.26.0"]
     if beside == "methods":
         tools.append("pytest==9.2.0")  # core's own tests import each other, which older ones cannot with importlib

@@ -16,7 +16,11 @@ OTHER_TRAINERS = ("plugins/fastvideo-tools/src/fastvideo_tools/convert",)
 
 PACKAGES = (
     "core",
-    *(f"plugins/fastvideo-{name}" for name in ("data", "diffusers", "tools", "testing", "finetune", "dmd2")),
+    *(
+        f"plugins/{file.parent.name}"
+        for file in sorted(ROOT.glob("plugins/*/pyproject.toml"))
+        if "fastvideo.models" not in file.read_text(encoding="utf-8")
+    ),
 )
 
 

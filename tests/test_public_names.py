@@ -16,10 +16,6 @@ import fastvideo_core
 
 ROOT = Path(__file__).parents[1]
 PUBLIC = ("contracts", "diffusion", "optim", "errors", "config.limits", "distributed.context", "registry.specs")
-PLUGINS = {
-    **{name: f"plugins/fastvideo-{name}/src" for name in ("wan", "ltx", "dmd2", "finetune")},
-    **{name: f"examples/fastvideo-{name}/src" for name in ("mochi", "velocity", "deadline")},
-}
 SECOND = {
     "data": {
         "cli.options",
@@ -69,6 +65,12 @@ SECOND = {
     },
 }
 
+PLUGINS = {
+    folder.name: folder
+    for folder in sorted([*ROOT.glob("plugins/fastvideo-*"), *ROOT.glob("examples/fastvideo-*")])
+    if folder.name.removeprefix("fastvideo-") not in SECOND
+}
+
 
 def used(source: Path) -> Iterator[tuple[str, str]]:
     """(module below fastvideo_core, name) of every import, those inside of functions and for types too."""
@@ -87,7 +89,7 @@ def is_public(module: str, name: str) -> bool:
 
 @pytest.mark.parametrize("plugin", PLUGINS)
 def test_a_plug_in_uses_public_names_alone(plugin: str) -> None:
-    private = {f"{module}.{name}" for module, name in used(ROOT / PLUGINS[plugin]) if not is_public(module, name)}
+    private = {f"{module}.{name}" for module, name in used(PLUGINS[plugin] / "src") if not is_public(module, name)}
     assert private == set()
 
 
