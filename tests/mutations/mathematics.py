@@ -239,8 +239,8 @@ MATHEMATICS: tuple[Mutation, ...] = (
     Mutation(
         "the data's exits drawn alike on all ranks",
         f"{CORE}/contracts/method.py",
-        "boundaries(ranges, length), self.rng.local(stream)",
-        "boundaries(ranges, length), self.rng.shared(stream)",
+        "local = self.rng.local(stream)",
+        "local = self.rng.shared(stream)",
         (f"{METHOD}::test_data_latent_mode_draws_every_step_of_the_schedule_alike_and_other_ones_on_other_ranks",),
     ),
     Mutation(

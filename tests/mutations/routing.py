@@ -25,14 +25,14 @@ ROUTES: tuple[Mutation, ...] = (
     Mutation(
         "noise ranges of the first role alone",
         DRAWS,
-        "[noise_ranges_of(self.adapter, handle) for handle in handles], axis",
-        "[noise_ranges_of(self.adapter, handle) for handle in handles[:1]], axis",
+        "ranges_of_roles(self.adapter, handles)",
+        "ranges_of_roles(self.adapter, handles[:1])",
         (COMMON,),
     ),
     Mutation(
         "noise ranges of untrained networks drawn",
         f"{CORE}/contracts/noise_ranges.py",
-        "if index in allowed:",
+        "if number in allowed:",
         "if True:",
         (f"{RANGES}::test_a_role_of_which_one_network_is_trained_is_trained_in_its_range",),
     ),

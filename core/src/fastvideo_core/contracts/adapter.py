@@ -5,9 +5,9 @@ A method declares one Protocol of its own that inherits from those that it needs
     class Needs(AddNoise, PredictX0, Protocol): ...
     class MyMethod(DistillMethod[Needs]): ...
 
-`adapter_check.check_adapter` verifies presence and signatures of all its members before step 1.
-Meaning shared by all families: latents are one tensor [B, ...]; `t` is in [0, num_train_timesteps], [B] or broadcastable
-to the latents, and already shifted; sigma = t / num_train_timesteps; x_t = (1 - sigma) x0 + sigma noise.
+Presence and signatures of all its members are checked before step 1 (`adapter_check`). For all families latents are one
+tensor [B, ...]; `t` is in [0, num_train_timesteps], [B] or broadcastable to the latents, and already shifted;
+sigma = t / num_train_timesteps; x_t = (1 - sigma) x0 + sigma noise.
 """
 
 from __future__ import annotations
@@ -42,10 +42,8 @@ class DistillAdapter(Protocol):
     ) -> TrainingBatch:
         """A raw batch from the dataloader, on the device, normalised as the network expects.
 
-        `latents_source="zeros"` gives latents of the run's shape without reading any from the data.
-
-        Raises:
-            DataError: when the batch lacks what is asked for.
+        `latents_source="zeros"` gives latents of the run's shape without reading any. Raises a DataError when the batch
+        lacks what is asked for.
         """
 
 
@@ -119,8 +117,8 @@ class ExtractFeatures(Protocol):
     ) -> list[Tensor]:
         """Hidden states of the role's network at x_t, each [B, tokens, channels], with their graph, shallow to deep.
 
-        They must depend on the network's output as well, with a gradient of 0: a network that is sharded over several
-        processes cannot be back-propagated from inner outputs alone. `hidden_states.features_of` sees to it.
+        They depend on the network's output too, with a gradient of 0, as `hidden_states.features_of` sees to: a sharded
+        network cannot be back-propagated from inner outputs alone.
         """
 
 
@@ -153,7 +151,4 @@ class NoiseRanges(Protocol):
     """Optional on adapters: of families whose roles may have a network for each range of noise levels."""
 
     def noise_ranges(self, handle: RoleHandle) -> Ranges:
-        """(low, high) timesteps of each network, in order: of those that are trained if the role is, else of all.
-
-        A timestep on a border belongs to the range above it. Without this call a role has one network over the whole axis.
-        """
+        """The ranges of each network, in order: of those that are trained if the role is, else of all."""

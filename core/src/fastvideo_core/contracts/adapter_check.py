@@ -19,7 +19,7 @@ def check_adapter(
     """Fails unless the adapter has `prepare_batch` and every member of the needed Protocols, callable as they say.
 
     Args:
-        adapter: the adapter, or its class where none is made yet; attributes that only an instance has are not missed then.
+        adapter: the adapter, or its class where none is made yet; values that only an instance has are not missed then.
         roles_only: look only at calls that take a role, as of a family beside the recipe's.
 
     Raises:
@@ -49,11 +49,7 @@ def check_adapter(
 
 
 def members_of(protocol: type) -> dict[str, Any]:
-    """The public members of a Protocol, inherited ones too: functions, properties, or the annotations of plain attributes.
-
-    Raises:
-        TypeError: it is no Protocol.
-    """
+    """The public members of a Protocol: functions, properties, or the annotations of plain attributes."""
     if not is_protocol(protocol):
         raise TypeError(f"{getattr(protocol, '__qualname__', repr(protocol))} is no Protocol")
     members: dict[str, Any] = {}
@@ -127,8 +123,7 @@ def _described(name: str, member: Any) -> str:
 
 
 def _unannotated(signature: inspect.Signature) -> inspect.Signature:
-    parameters = [p.replace(annotation=inspect.Parameter.empty) for p in signature.parameters.values()]
-    return inspect.Signature(parameters)
+    return inspect.Signature([p.replace(annotation=p.empty) for p in signature.parameters.values()])
 
 
 def _plain(annotation: Any) -> str:

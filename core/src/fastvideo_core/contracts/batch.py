@@ -26,13 +26,11 @@ class TrainingBatch:
         latents: [B, ...] clean latents x0 (zeros for data-free training); the layout behind dim 0 is the adapter's.
         conditioning: what guidance swaps and caption dropout drops (the text), every tensor [B, ...].
         negative_conditioning: same keys and shapes; what `conditional=False` uses.
-        context: what the network is conditioned on besides, every tensor [B, ...] (frame rates, a given image's latents and
-            mask): the same for both halves of guidance, and never dropped.
+        context: what the network is conditioned on besides, every tensor [B, ...] (frame rates, an image's latents and mask);
+            the same for both halves of guidance, never dropped.
         loss_weight: broadcastable to latents, or None for 1 everywhere; 0 on conditioning frames and padding.
-        trajectory: of methods that learn from stored ones; None otherwise.
         extras: whatever the family needs besides that is no tensor of samples (a layout, captions).
-        dropped_conditioning: same keys and shapes; what a dropped caption becomes: the empty text. None is the negative
-            conditioning, for families whose negative prompt is always the empty text.
+        dropped_conditioning: same keys and shapes; the empty text, for dropped captions. None is the negative conditioning.
     """
 
     latents: Tensor
@@ -49,12 +47,7 @@ class TrainingBatch:
         return self.latents.shape[0]
 
     def with_conditioning_dropped(self, dropped: Tensor) -> TrainingBatch:
-        """The same batch without its captions where `dropped` [B] (bool) is true (classifier-free guidance training, Ho &
-        Salimans 2022, section 3.2).
-
-        Raises:
-            ValueError: when the batch has neither dropped nor negative conditioning.
-        """
+        """The same batch without its captions where `dropped` [B] (bool) is true (Ho & Salimans 2022, section 3.2)."""
         without = self.negative_conditioning if self.dropped_conditioning is None else self.dropped_conditioning
         if without is None:
             raise ValueError("caption dropout needs a batch with dropped or negative conditioning")
@@ -65,11 +58,7 @@ class TrainingBatch:
         return replace(self, conditioning=mixed)
 
     def with_both_conditionings(self) -> TrainingBatch:
-        """A batch [2B, ...] for calling a network: half with the conditioning, half with the negative one, both with the context.
-
-        Raises:
-            ValueError: when the batch has no negative conditioning.
-        """
+        """A batch [2B, ...] for calling a network: half with the conditioning, half with the negative one, both with the context."""
         if self.negative_conditioning is None:
             raise ValueError("guidance needs a batch with negative conditioning")
         negative = self.negative_conditioning

@@ -22,10 +22,8 @@ class ClipSize:
 class FamilyDemo:
     """A pipeline and clips so small that they are trained on a laptop's processor in minutes.
 
-    Args:
-        write_pipeline: (new folder, words of the captions, seed) -> a pipeline in the family's real format, with a decoder whose
-            pictures can be recognised, a text encoder that tells the words apart, and an untrained network.
-        pipeline_config: of every run and sampling.
+    `write_pipeline(new folder, words of the captions, seed)` makes a pipeline in the family's real format, with a decoder
+    whose pictures can be recognised, a text encoder that tells the words apart, and an untrained network.
     """
 
     write_pipeline: Callable[[Path, tuple[str, ...], int], None]
@@ -40,7 +38,6 @@ class DemoRun:
     Args:
         roles: role -> its options but the path, which is the demo's pipeline, or the teacher's run where there is one.
         training: without paths and sizes.
-        pipeline_config: added to the family's.
         calls: network calls of its few-step sampler; None is the family's many-step one.
     """
 
@@ -59,9 +56,8 @@ class MethodDemo:
 
     Args:
         runs: what it trains; several run beside each other.
-        teacher: the method whose demo makes the network that all roles of `runs` start from; None starts from the untrained
-            one, and the (only) run is itself the teacher that is shown.
-        guidance_scale: w of u + w (c - u), for the samples with guidance of a teacher that this method makes.
+        teacher: the method whose demo makes the network that all roles of `runs` start from; None: the untrained one, and
+            the (only) run is itself the teacher that is shown, also with guidance at `guidance_scale`.
     """
 
     runs: tuple[DemoRun, ...]

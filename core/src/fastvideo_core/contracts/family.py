@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,16 +15,13 @@ from torch import Tensor
 from fastvideo_core.config.base import PluginConfig
 from fastvideo_core.config.run import LoraConfig, RunConfig
 from fastvideo_core.contracts.adapter import DistillAdapter, LatentsSource
+from fastvideo_core.contracts.demo import FamilyDemo
 from fastvideo_core.contracts.roles import RoleHandle, RoleManager
-from fastvideo_core.contracts.validator import DistillValidator, ValidationPrompt
+from fastvideo_core.contracts.validator import DistillValidator, ModelSampler, ValidationPrompt
 from fastvideo_core.diffusion.rollout import FewStepSchedule
 from fastvideo_core.errors import ConfigError, PluginError, Problem
 from fastvideo_core.registry import Plugin, PluginRegistry
 from fastvideo_core.registry.specs import ModelPlugin
-
-if TYPE_CHECKING:  # contracts of two offers, which themselves name what stands here
-    from fastvideo_core.contracts.demo import FamilyDemo
-    from fastvideo_core.contracts.validator import ModelSampler
 
 WarpedSchedule = Callable[[Callable[[Tensor], Tensor]], FewStepSchedule | None]
 """From the family's timestep shift to a student's schedule, as `DistillMethod.student_schedule`."""
@@ -36,11 +34,8 @@ OFFERS = ("encoder", "sampler", "export", "export_lora", "tiny", "demo")
 class ModelComponents:
     """The result of a family's `build`.
 
-    Args:
-        bundle: the family's roles.
-        validator: samples videos during training; None when the family cannot.
-        dataloader: any iterable of raw batches, resumable when it has state_dict and load_state_dict (which may differ by rank);
-            with `num_samples` and `batches_per_epoch` its size is told. None where the family is not the recipe's.
+    `dataloader` is any iterable of raw batches, resumable when it has state_dict and load_state_dict (which may differ by
+    rank); with `num_samples` and `batches_per_epoch` its size is told. None where the family is not the recipe's.
     """
 
     bundle: RoleManager
@@ -55,8 +50,8 @@ class RoleOutline:
 
     Args:
         handle: as `build` makes it, in the same dtypes, but with parameters on the meta device.
-        evaluate: calls the network once on so many samples of the run's size, made of `torch.empty`, in the run's precision,
-            and gives its output; it runs on the CPU with tensors that have no values. None: the family does not say.
+        evaluate: calls the network once on so many samples of the run's size, made of `torch.empty` on the CPU, in the run's
+            precision, and gives its output. None: the family does not say.
     """
 
     handle: RoleHandle
@@ -65,8 +60,7 @@ class RoleOutline:
 
 @dataclass(frozen=True)
 class Findings:
-    """What is found out about a run before it is built: why it cannot start, what may be meant otherwise (a sentence each), and
-    what `check` shows besides (a line each)."""
+    """What is found out about a run before it is built: why it cannot start, what may be meant otherwise, what `check` shows."""
 
     problems: tuple[Problem, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -79,8 +73,8 @@ class Findings:
 class ModelFamily(ABC):
     """A model family; a run and a command make one instance each, which may keep what it has opened.
 
-    `build` is all that it must have. What else a family defines it offers; commands say of the rest that it is not offered. In
-    every `cfg` a role's path is the pipeline that the role rests on, also where run.yaml names one of our checkpoints.
+    `build` is all that it must have; what else it defines it offers. In every `cfg` a role's path is the pipeline that the
+    role rests on, also where run.yaml names one of our checkpoints.
     """
 
     @abstractmethod
@@ -94,9 +88,9 @@ class ModelFamily(ABC):
     # --- what a run asks before it is built -----------------------------------------------------------------------------
 
     def resolve(self, cfg: RunConfig, *, latents_source: LatentsSource | None) -> PluginConfig:
-        """`pipeline_config` with what it leaves to the pipelines and the data written out, as far as it must outlive the run.
+        """`pipeline_config` with what it leaves to the pipelines and the data written out.
 
-        The result is stored with the run's checkpoints, so that sampling and exporting them need neither run.yaml nor data.
+        It is stored with the run's checkpoints, so that sampling and exporting them need neither run.yaml nor data.
         `latents_source` is what the method will ask of prepare_batch; None when only running it can tell.
 
         Raises:
@@ -133,19 +127,13 @@ class ModelFamily(ABC):
     def latent_space(self, role: str) -> Mapping[str, object] | None:
         """What a role's latents and text embeddings are like, in plain words and numbers; None where the family does not say.
 
-        All roles of a run see the same batches: what they say is compared by key, over families too, after `check` or `resolve`.
-
-        Raises:
-            UserError: the role's pipeline cannot be read.
+        All roles of a run see the same batches, so these are compared by key, over families too. Raises a UserError when
+        the role's pipeline cannot be read.
         """
         return None
 
     def outline(self, cfg: RunConfig, role: str, *, latents_source: LatentsSource | None) -> RoleOutline | None:
-        """A role's networks on the meta device; None where the family cannot tell.
-
-        Raises:
-            UserError: path, sizes or data do not fit.
-        """
+        """A role's networks on the meta device; None where the family cannot tell. Raises a UserError when it does not fit."""
         return None
 
     def resume_problems(self, cfg: RunConfig, data_state: Any) -> list[Problem]:
@@ -163,11 +151,7 @@ class ModelFamily(ABC):
         raise NotImplementedError
 
     def read_prompts(self, path: Path) -> Sequence[ValidationPrompt]:
-        """The prompts of a file, for `sample`.
-
-        Raises:
-            UserError: it cannot be used, or the family reads no files of prompts.
-        """
+        """The prompts of a file, for `sample`; raises a UserError when it cannot be used."""
         found = f"the family '{type(self).__name__}' reads no files of prompts"
         raise ConfigError(Problem(found, where=str(path), fix="name each with --prompt"))
 
@@ -186,7 +170,6 @@ class ModelFamily(ABC):
             base_path: the pipeline that it was trained on.
             out: the new folder; complete or absent, whatever happens.
             modules: state dicts by module name.
-            pipeline_config: of the run, resolved.
             student_schedule: of a few-step student; None for one of many steps.
         """
         raise NotImplementedError
@@ -198,10 +181,7 @@ class ModelFamily(ABC):
         raise NotImplementedError
 
     def tiny(self, out: Path, *, seed: int) -> str | None:
-        """Writes a small random-weight pipeline in the family's real format; further keywords are sizes (int).
-
-        What it returns is told to the user.
-        """
+        """Writes a small random-weight pipeline in the family's real format (more keywords: sizes); gives a note for the user."""
         raise NotImplementedError
 
     def demo(self, *, fast: bool) -> FamilyDemo:
@@ -240,11 +220,9 @@ def open_family(name: str, registry: PluginRegistry, offer: str = "build") -> Mo
     if offer not in ("build", *found.offers()):
         others = []
         for other in registry.names("models"):
-            try:
+            with suppress(PluginError):  # a broken one can do nothing at all
                 if offer in family_class(registry.get("models", other), registry).offers():
                     others.append(other)
-            except PluginError:  # it can do nothing at all
-                continue
         allowed = ", ".join(found.offers()) or "training alone"
         fix = f"take a family that does: {', '.join(others)}" if others else ""
         text = f"the model family '{plugin.name}' does not offer `{offer}`"

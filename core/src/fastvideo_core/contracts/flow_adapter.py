@@ -17,11 +17,8 @@ from fastvideo_core.diffusion import flow
 class FlowMatchingAdapter(DistillAdapter, PredictNoise):
     """An adapter whose networks regress the velocity v = noise - x0 and are conditioned on t = num_train_timesteps * sigma.
 
-    A family defines `prepare_batch` and `predict_noise`, which gives the velocity [B, ...].
-
-    Args:
-        flow_shift: the one timestep shift of training, sampling and export; above 0, 1 is none.
-        num_train_timesteps: the length of the noise axis.
+    A family defines `prepare_batch` and `predict_noise`, which gives the velocity [B, ...]. `flow_shift` (above 0, 1 is none)
+    is the one timestep shift of training, sampling and export.
     """
 
     def __init__(self, flow_shift: float, num_train_timesteps: int = 1000) -> None:
@@ -77,16 +74,11 @@ class FlowMatchingAdapter(DistillAdapter, PredictNoise):
 
 
 def _guided(
-    predict: Callable[..., Tensor],
-    handle: RoleHandle,
-    noisy_latents: Tensor,
-    t: Tensor,
-    batch: TrainingBatch,
-    scale: float,
+    predict: Callable[..., Tensor], handle: RoleHandle, noisy: Tensor, t: Tensor, batch: TrainingBatch, scale: float
 ) -> Tensor:
     if scale == 1:
-        return predict(handle, noisy_latents, t, batch, conditional=True)
-    noisy_twice, t_twice = torch.cat([noisy_latents] * 2), torch.cat([t] * 2)
+        return predict(handle, noisy, t, batch, conditional=True)
+    noisy_twice, t_twice = torch.cat([noisy] * 2), torch.cat([t] * 2)
     both = predict(handle, noisy_twice, t_twice, batch.with_both_conditionings(), conditional=True)
     conditional, unconditional = both.chunk(2)
     return flow.guided(conditional, unconditional, scale)

@@ -1,4 +1,4 @@
-"""Hidden states of a network, taken from its own forward so that sharding and checkpointing hooks run as always."""
+"""Hidden states of a network for a family's `extract_features`, taken from its own forward so that all hooks run as always."""
 
 from __future__ import annotations
 
@@ -11,14 +11,10 @@ from torch import Tensor, nn
 
 
 def features_of(modules: Sequence[nn.Module], predict: Callable[[], Tensor]) -> list[Tensor]:
-    """The output of each module during `predict()` (of a tuple its first), fit for a loss of its own on any number of processes.
+    """The output of each module (of a tuple its first) during `predict()`, which calls the network as always.
 
     A sharded network gathers its weights for the backward pass when the gradient of its own output comes. Each feature
     therefore depends on the prediction too, with a gradient of 0; its value is untouched.
-
-    Args:
-        modules: parts of the network, each called once.
-        predict: calls the network as always; its prediction must depend on the network's output.
     """
     outputs: list[Tensor] = []
 

@@ -17,15 +17,7 @@ from typing_extensions import TypeVar, get_original_bases
 from fastvideo_core.config.run import RunConfig
 from fastvideo_core.contracts.adapter import DistillAdapter, LatentsSource, OnTrainStart
 from fastvideo_core.contracts.batch import TrainingBatch
-from fastvideo_core.contracts.noise_ranges import (
-    Draw,
-    axis_length,
-    boundaries,
-    common_ranges,
-    draw_range,
-    noise_ranges_of,
-    range_of,
-)
+from fastvideo_core.contracts.noise_ranges import Draw, draw_range, range_of, ranges_of_roles
 from fastvideo_core.contracts.rng import RandomStreams
 from fastvideo_core.contracts.roles import RoleHandle, RoleManager
 from fastvideo_core.contracts.tracker import Tracker
@@ -45,12 +37,7 @@ class DistillMethod(nn.Module, Generic[Needs]):
 
     Subclasses create optimizers and schedulers in `__init__`, write them into the role handles, and implement
     `single_train_step`. They are layout-agnostic: element-wise on latents, reducing over all dims but the first.
-
-    Args:
-        cfg: the typed run configuration; `cfg.method_config` is parsed by the plug-in's own config class.
-        bundle: the run's roles.
-        adapter: the family's adapter; may be asked only for what `needs` names.
-        validator: samples videos, or None.
+    `cfg.method_config` is parsed by the plug-in's config class; `adapter` may be asked only for what `needs` names.
     """
 
     def __init__(
@@ -71,10 +58,7 @@ class DistillMethod(nn.Module, Generic[Needs]):
 
     @classmethod
     def needs(cls, cfg: RunConfig) -> tuple[type, ...]:
-        """The Protocols whose members a run calls on the adapter; checked before step 1, and by `check`.
-
-        By default the one that the class is generic in; of a TypeVar, its bound.
-        """
+        """The Protocols whose members a run calls on the adapter; by default the one that the class is generic in (its bound)."""
         declared = _argument(cls)
         declared = getattr(declared, "__bound__", declared)
         return () if declared in (None, Any) else (declared,)
@@ -83,8 +67,7 @@ class DistillMethod(nn.Module, Generic[Needs]):
     def extra_roles(cls, cfg: RunConfig, bundle: RoleManager, adapter: Needs) -> Iterable[RoleHandle]:
         """Roles that the method makes itself: a discriminator, or an averaged target (`bundle["student"].copy("target")`).
 
-        Called before weights are in memory; the roles are then placed like all others, and are in the bundle of `__init__`.
-        run.yaml does not name them.
+        Called before weights are in memory; the roles, which run.yaml does not name, are then placed like all others.
         """
         return ()
 
@@ -97,9 +80,7 @@ class DistillMethod(nn.Module, Generic[Needs]):
     def student_schedule(cls, config: Any, warp: Callable[[Tensor], Tensor]) -> FewStepSchedule | None:
         """The few-step schedule that the student is trained for; None when it is sampled in many steps.
 
-        Args:
-            config: the parsed `method_config`.
-            warp: the family's `shift_and_clamp_timestep`.
+        `config` is the parsed `method_config`, `warp` the family's `shift_and_clamp_timestep`.
         """
         return None
 
@@ -118,8 +99,7 @@ class DistillMethod(nn.Module, Generic[Needs]):
     ) -> StepResult | Iterator[StepResult]:
         """One accumulation round on one raw batch: (loss_map, outputs, metrics), or several of them, one per phase.
 
-        Each yielded phase is back-propagated before the next is computed. `loss_map["total_loss"]` is what the default
-        `backward` differentiates; `metrics` are detached tensors or numbers for the log.
+        Each yielded phase is back-propagated before the next is computed; `metrics` are detached tensors or numbers.
         """
 
     def backward(self, loss_map: LossMap, outputs: Mapping[str, Any], *, grad_accum_rounds: int = 1) -> None:
@@ -258,22 +238,21 @@ class DistillMethod(nn.Module, Generic[Needs]):
 
         Args:
             handles: every role that is called at these timesteps.
-            draw: (size, generator) -> timesteps [size].
             stream: the local stream of the samples.
-            shared: the shared stream of the range; draws with the same one have the same range. None is `stream`.
+            shared: the shared stream of the range, `stream` by default; draws with the same one have the same range.
 
         Raises:
             ContractError: `draw` never reaches a range that is trained.
         """
-        shared = stream if shared is None else shared
-        ranges, length = [noise_ranges_of(self.adapter, handle) for handle in handles], axis_length(self.adapter)
-        cuts, local = boundaries(ranges, length), self.rng.local(stream)
+        shared = shared or stream
+        cuts, common = ranges_of_roles(self.adapter, handles)
+        local = self.rng.local(stream)
         t = draw(size, local)
         if not cuts:
             return t
         if self._ranges_of_iterations.get(shared, (None,))[0] != iteration:
-            index = draw_range(draw, self.rng.shared(shared), cuts, common_ranges(ranges, length), handles)
-            self._ranges_of_iterations[shared] = iteration, index
+            chosen = draw_range(draw, self.rng.shared(shared), cuts, common, handles)
+            self._ranges_of_iterations[shared] = iteration, chosen
         while (outside := range_of(t, cuts) != self._ranges_of_iterations[shared][1]).any():
             t = torch.where(outside, draw(size, local), t)
         return t

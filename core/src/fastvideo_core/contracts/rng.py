@@ -9,14 +9,10 @@ from torch import Tensor
 
 
 class RandomStreams:
-    """Random generators by name, seeded from (seed, name, rank) and created at first use.
+    """Random generators by name, seeded from (seed, name, data rank) and created at first use.
 
-    Streams are independent of one another: a new stream changes no existing one's numbers.
-
-    Args:
-        rank: this process's data-parallel rank.
-        device: where `local` streams draw; `shared` streams always draw on the CPU, because their numbers steer the
-            program (exit steps) and must not wait for the device.
+    Streams are independent of one another: a new stream changes no existing one's numbers. `local` streams draw on
+    `device`, `shared` ones on the CPU, because their numbers steer the program and must not wait for the device.
     """
 
     def __init__(self, seed: int, rank: int = 0, device: torch.device | str = "cpu") -> None:
@@ -34,7 +30,7 @@ class RandomStreams:
         return self._stream(f"shared/{name}", None, torch.device("cpu"))
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The state of every stream used so far, as uint8 tensors."""
+        """The state of every stream used so far, uint8."""
         return {key: generator.get_state().clone() for key, generator in sorted(self._streams.items())}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:

@@ -1,4 +1,4 @@
-"""Roles: which network plays which part in a run (student, teacher, critic, ...). Data, not managers of anything."""
+"""Roles: which network plays which part in a run (student, teacher, critic, ...), and where its weights come from."""
 
 from __future__ import annotations
 
@@ -55,10 +55,8 @@ class RoleHandle:
 
     Args:
         name: the role's name in run.yaml; any string.
-        modules: the role's networks by name, for example `{"transformer": ...}`.
-        family: the model family that built the modules.
+        modules: the role's networks by name, for example `{"transformer": ...}`, which `family` built.
         optimizers, lr_schedulers: written by the method; a scheduler under the name of the optimizer that it drives.
-        trainable: whether the role's parameters may change in this run.
         block_classes: the classes that are the unit of sharding, activation checkpointing and compiling.
         weights: None when the modules are materialised; else parameters and persistent buffers are on meta, non-persistent
             buffers hold their values, and core loads the rest from here, in the parameters' own dtypes.
@@ -91,12 +89,9 @@ class RoleHandle:
         return self.trainable if self.saved is None else self.saved
 
     def copy(self, name: str) -> RoleHandle:
-        """A frozen role with networks of its own, which start with this role's weights: for `DistillMethod.extra_roles`.
+        """A frozen role with networks of its own, on meta, which core fills with this role's weights.
 
-        The networks are on meta: core places them, and reads their weights from where this role's come from.
-
-        Raises:
-            ContractError: this role was placed already.
+        For `DistillMethod.extra_roles`: raises a ContractError when this role was placed already.
         """
         if self.lora is not None or any(isinstance(parameter, DTensor) for _, parameter in self.named_parameters()):
             fix = f"call copy('{name}') in the method's `extra_roles`"
@@ -117,9 +112,8 @@ class RoleHandle:
         for module in self.modules.values():
             module.requires_grad_(self.trainable).train(self.trainable)
         for name, parameter in self.named_parameters():
-            if (self.lora is not None and not is_lora_parameter(name)) or (
-                self.frozen is not None and self.frozen(name)
-            ):
+            below_lora = self.lora is not None and not is_lora_parameter(name)
+            if below_lora or (self.frozen is not None and self.frozen(name)):
                 parameter.requires_grad_(False)
 
     def trainable_parameters(self) -> list[nn.Parameter]:
@@ -131,25 +125,23 @@ class OwnWeights:
     """A WeightSource: networks that have their weights, as they are now."""
 
     def __init__(self, modules: Mapping[str, nn.Module]) -> None:
-        self._tensors: dict[str, dict[str, Tensor]] = {
-            name: dict(module.state_dict()) for name, module in modules.items()
-        }
+        self._tensors = {name: module.state_dict() for name, module in modules.items()}
 
     def tensor_names(self, module: str) -> Sequence[str]:
         return list(self._tensors.get(module, {}))
 
     def read(self, module: str, name: str) -> Tensor:
-        return self._tensors[module][name]
+        tensor: Tensor = self._tensors[module][name]
+        return tensor
 
 
 def _on_meta(module: nn.Module) -> nn.Module:
     """The same network with parameters and persistent buffers on meta; other buffers keep their values."""
-    on_meta: dict[int, Tensor] = {}
+    on_meta: dict[int, Tensor] = {}  # what deepcopy takes for the copies of these tensors
     for tensor in module.state_dict(keep_vars=True).values():
         empty = torch.empty_like(tensor, device="meta", requires_grad=False)
         on_meta[id(tensor)] = nn.Parameter(empty) if isinstance(tensor, nn.Parameter) else empty
-    copied = deepcopy(module, on_meta)
-    return copied.requires_grad_(False)
+    return deepcopy(module, on_meta).requires_grad_(False)
 
 
 @dataclass
@@ -172,18 +164,12 @@ class RoleManager:
         return len(self.roles)
 
     def require_roles(self, names: Sequence[str]) -> None:
-        """Fails early when a role is missing.
-
-        Raises:
-            ContractError: naming every missing role and those that exist.
-        """
+        """Raises a ContractError that names every missing role, and those that exist."""
         missing = [name for name in names if name not in self.roles]
         if missing:
-            raise ContractError(
-                Problem(
-                    found=f"missing role{'s' if len(missing) > 1 else ''} {', '.join(missing)}",
-                    where="roles",
-                    allowed=f"this run has: {', '.join(self.roles) or 'no roles'}",
-                    fix=f"add {', '.join(missing)} to the roles section of run.yaml",
-                )
+            names, allowed = ", ".join(missing), f"this run has: {', '.join(self.roles) or 'no roles'}"
+            found, fix = (
+                f"missing role{'s' if len(missing) > 1 else ''} {names}",
+                f"add {names} to the roles section of run.yaml",
             )
+            raise ContractError(Problem(found, "roles", allowed, fix))

@@ -9,12 +9,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class LoggedVideo:
-    """A finished mp4.
-
-    Attributes:
-        contact_sheet: a PNG of some of its frames.
-        gif: makes a GIF of it, for trackers that cannot play an mp4.
-    """
+    """A finished mp4, a PNG of some of its frames, and what makes a GIF of it for trackers that cannot play an mp4."""
 
     name: str
     path: Path

@@ -1,4 +1,4 @@
-"""Validation: the method says what to sample, the family knows how, core writes and shows the videos."""
+"""Sampling, in a training and for the command `sample`: the method says what, the family knows how."""
 
 from __future__ import annotations
 
@@ -24,9 +24,7 @@ class ValidationPrompt:
     """One prompt to sample; None leaves a value to the run's configuration.
 
     Args:
-        height, width: pixels, > 0.
-        num_frames: of the video, > 0.
-        num_inference_steps: of sampling, > 0.
+        height, width: pixels, > 0; as num_frames and num_inference_steps.
         image_path: first frame for image-to-video, an existing file.
         seed: of the sample's noise, >= 0.
         negative_prompt: in place of the run's; `default` is the published one, the empty text is allowed.
@@ -53,24 +51,21 @@ def unread_negative_prompts(prompts: Sequence[ValidationPrompt], config: PluginC
     """Prompts with a negative prompt of their own, where the family, of pipeline_config `config`, reads none."""
     if isinstance(config, GuidedPipelineConfig):
         return []
-    found = f"the family '{family}' takes no negative prompt"
-    return [
-        Problem(found, prompt.where or "--negative-prompt", fix="leave it out")
-        for prompt in prompts
-        if prompt.negative_prompt is not None
-    ]
+    found, own = (
+        f"the family '{family}' takes no negative prompt",
+        [p for p in prompts if p.negative_prompt is not None],
+    )
+    return [Problem(found, prompt.where or "--negative-prompt", fix="leave it out") for prompt in own]
 
 
 @dataclass(frozen=True)
 class ValidationRequest:
-    """What a method wants to see.
+    """What a method wants to see: videos of one role, by the family's own sampler in many steps, or in few.
 
     Args:
-        sample_handle: the role that makes the videos.
-        sampler_kind: `ode` or `sde` for few-step sampling on `sampling_timesteps`; None for the family's own sampler.
-        sampling_steps: of many-step sampling; None with `sampling_timesteps`.
+        sampling_steps: of many-step sampling.
         fixed_steps: whether sampling_steps holds for every prompt; else a prompt's own num_inference_steps replaces it.
-        sampling_timesteps: the exact levels of few-step sampling, in (0, num_train_timesteps]; None for many-step.
+        sampler_kind, sampling_timesteps: of few-step sampling, on exactly these timesteps in (0, num_train_timesteps].
         guidance_scale: w of u + w (c - u); 1 is no guidance.
         label: tells several requests of one validation apart in file names and in the tracker.
     """
@@ -107,8 +102,7 @@ class VideoSampler(Protocol):
     def sample(self, request: ValidationRequest, prompt: ValidationPrompt, generator: torch.Generator) -> SampledVideo:
         """One video. Every draw comes from `generator` (on the CPU), so that equal seeds give equal videos.
 
-        Calls the network as `request.sample_handle.modules` has it, and no part of it alone: before each call a training
-        may leave the sampling, and by the call's `timestep` it counts the steps.
+        Calls the network as `request.sample_handle.modules` has it, with `timestep`: a training counts and may leave there.
         """
 
 
@@ -142,12 +136,7 @@ class WatchedValidator(Protocol):
 
 @dataclass(frozen=True)
 class StudentSchedule:
-    """What a few-step student was distilled for, at guidance 1.
-
-    Args:
-        timesteps: of its network calls, in (0, num_train_timesteps].
-        sampler_kind: how x moves from one to the next.
-    """
+    """What a few-step student was distilled for, at guidance 1: timesteps of its network calls in (0, num_train_timesteps]."""
 
     timesteps: tuple[float, ...]
     sampler_kind: SamplerKind
@@ -176,8 +165,4 @@ class ModelSampler(VideoSampler, Protocol):
         """As the adapter's: unshifted t to shifted t."""
 
     def validator(self, prompts: Sequence[ValidationPrompt], *, seed: int) -> PromptValidator:
-        """What samples the prompts and writes the videos.
-
-        Raises:
-            DataError: naming every prompt that it cannot sample.
-        """
+        """What samples the prompts and writes the videos; raises a DataError that names every prompt that it cannot sample."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fastvideo_core.contracts.adapter import HasRngGenerators, OnTrainStart, Ranges
 from fastvideo_core.contracts.adapter_check import role_parameter
-from fastvideo_core.contracts.noise_ranges import axis_length, boundaries, noise_ranges_of, range_of
+from fastvideo_core.contracts.noise_ranges import noise_ranges_of, range_of, ranges_of_roles
 from fastvideo_core.contracts.roles import RoleHandle
 from fastvideo_core.contracts.tracker import Tracker
 from fastvideo_core.contracts.validator import DistillValidator, SamplingWatch, ValidationRequest, WatchedValidator
@@ -144,7 +144,7 @@ class RangeCheck:
 
 def _borders(adapter: Any, handle: RoleHandle) -> tuple[float, ...]:
     """Where one network of the role ends inside of the noise axis and another begins; empty for a single network."""
-    return boundaries([noise_ranges_of(adapter, handle)], axis_length(adapter))
+    return ranges_of_roles(adapter, [handle])[0]
 
 
 def route_validator(validators: Mapping[str, DistillValidator | None]) -> DistillValidator | None:
