@@ -58,7 +58,7 @@ class TrainingBatch:
         return replace(self, conditioning=mixed)
 
     def with_both_conditionings(self) -> TrainingBatch:
-        """A batch [2B, ...] for calling a network: half with the conditioning, half with the negative one, both with the context."""
+        """A batch [2B, ...]: half with the conditioning, half with the negative one, both with the context."""
         if self.negative_conditioning is None:
             raise ValueError("guidance needs a batch with negative conditioning")
         negative = self.negative_conditioning
