@@ -151,4 +151,4 @@ class NoiseRanges(Protocol):
     """Optional on adapters: of families whose roles may have a network for each range of noise levels."""
 
     def noise_ranges(self, handle: RoleHandle) -> Ranges:
-        """The ranges of each network, in order: of those that are trained if the role is, else of all."""
+        """The range of each network, in order: of those that are trained if the role is, else of all."""

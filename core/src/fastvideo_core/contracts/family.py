@@ -133,7 +133,10 @@ class ModelFamily(ABC):
         return None
 
     def outline(self, cfg: RunConfig, role: str, *, latents_source: LatentsSource | None) -> RoleOutline | None:
-        """A role's networks on the meta device; None where the family cannot tell. Raises a UserError when it does not fit."""
+        """A role's networks on the meta device; None where the family cannot tell.
+
+        Raises a UserError when path, sizes or data do not fit.
+        """
         return None
 
     def resume_problems(self, cfg: RunConfig, data_state: Any) -> list[Problem]:

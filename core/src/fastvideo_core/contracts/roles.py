@@ -167,9 +167,6 @@ class RoleManager:
         """Raises a ContractError that names every missing role, and those that exist."""
         missing = [name for name in names if name not in self.roles]
         if missing:
-            names, allowed = ", ".join(missing), f"this run has: {', '.join(self.roles) or 'no roles'}"
-            found, fix = (
-                f"missing role{'s' if len(missing) > 1 else ''} {names}",
-                f"add {names} to the roles section of run.yaml",
-            )
-            raise ContractError(Problem(found, "roles", allowed, fix))
+            listed, allowed = ", ".join(missing), f"this run has: {', '.join(self.roles) or 'no roles'}"
+            found = f"missing role{'s' if len(missing) > 1 else ''} {listed}"
+            raise ContractError(Problem(found, "roles", allowed, f"add {listed} to the roles section of run.yaml"))

@@ -24,7 +24,7 @@ class ValidationPrompt:
     """One prompt to sample; None leaves a value to the run's configuration.
 
     Args:
-        height, width: pixels, > 0; as num_frames and num_inference_steps.
+        height, width, num_frames: of the video; pixels and frames, > 0.
         image_path: first frame for image-to-video, an existing file.
         seed: of the sample's noise, >= 0.
         negative_prompt: in place of the run's; `default` is the published one, the empty text is allowed.
@@ -51,10 +51,8 @@ def unread_negative_prompts(prompts: Sequence[ValidationPrompt], config: PluginC
     """Prompts with a negative prompt of their own, where the family, of pipeline_config `config`, reads none."""
     if isinstance(config, GuidedPipelineConfig):
         return []
-    found, own = (
-        f"the family '{family}' takes no negative prompt",
-        [p for p in prompts if p.negative_prompt is not None],
-    )
+    found = f"the family '{family}' takes no negative prompt"
+    own = (prompt for prompt in prompts if prompt.negative_prompt is not None)
     return [Problem(found, prompt.where or "--negative-prompt", fix="leave it out") for prompt in own]
 
 
@@ -102,7 +100,8 @@ class VideoSampler(Protocol):
     def sample(self, request: ValidationRequest, prompt: ValidationPrompt, generator: torch.Generator) -> SampledVideo:
         """One video. Every draw comes from `generator` (on the CPU), so that equal seeds give equal videos.
 
-        Calls the network as `request.sample_handle.modules` has it, with `timestep`: a training counts and may leave there.
+        Calls the network as `request.sample_handle.modules` has it, and no part of it alone: before each call a training
+        may leave the sampling, and by the call's `timestep` it counts the steps.
         """
 
 
