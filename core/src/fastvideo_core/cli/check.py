@@ -11,7 +11,7 @@ from fastvideo_core.launch.stdio import say
 
 if TYPE_CHECKING:  # torch and pydantic are imported when a run is looked at, not to show help
     from fastvideo_core.config.run import RunConfig
-    from fastvideo_core.dispatch.run import Run
+    from fastvideo_core.dispatch.examine import Run
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

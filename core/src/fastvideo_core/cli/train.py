@@ -88,7 +88,7 @@ def _train(cfg: RunConfig, args: argparse.Namespace, out: Console) -> None:
         _write(output_dir / "run.yaml", f"# {versions}\n{runtime.cfg.to_yaml()}")
         _write(output_dir / "environment.json", json.dumps(summary.environment(runtime), indent=2) + "\n")
     runtime.train(out.display())
-    outcome = summary.outcome(runtime, runtime.run.family.offers(), args.plugin)
+    outcome = summary.outcome(runtime, args.plugin)
     out.tell("done", f"done: {Path(cfg.training.output_dir)}", outcome, also_quiet=True)
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,21 +19,17 @@ _FEW, _MANY = 2, 4
 """Blocks that stand for a network of many; even, as activation checkpointing may leave out every second one."""
 
 
-@dataclass(frozen=True)
-class EvaluationBytes:
-    """Bytes of one evaluation beside the network's weights.
-
-    Args:
-        forward: the most that a forward without a graph holds.
-        held: what a graph holds between forward and backward; 0 where there is no graph.
-        activations: the most that forward and backward hold, gradients of weights left out.
-        with_gradients: the most that forward and backward hold, these gradients among it.
-    """
+class EvaluationBytes(NamedTuple):
+    """The most bytes that one evaluation holds beside the network's weights; all but the first are 0 where it has no graph."""
 
     forward: int
+    """By a forward without a graph."""
     held: int = 0
+    """By a graph between forward and backward."""
     activations: int = 0
+    """By forward and backward, gradients of weights left out."""
     with_gradients: int = 0
+    """By forward and backward, these gradients among it."""
 
 
 class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -107,15 +102,10 @@ def evaluation_bytes(handle: RoleHandle, evaluate: Callable[[int], Tensor], *, s
             measured.append(_measured(handle, evaluate, samples))
     many, few = measured
     further = (length - _FEW) / (_MANY - _FEW)
-
-    def extended(name: str) -> int:
-        low, high = getattr(few, name), getattr(many, name)
-        return int(low + further * (high - low))
-
-    activations = extended("activations")
+    forward, held, activations, _ = (int(low + further * (high - low)) for low, high in zip(few, many, strict=True))
     # The most is held either when the way back begins, or at its end, when gradients are there.
     late = gradients + few.with_gradients - _gradient_bytes(handle)
-    return EvaluationBytes(extended("forward"), extended("held"), activations, max(activations, late))
+    return EvaluationBytes(forward, held, activations, max(activations, late))
 
 
 def _is_stack(handle: RoleHandle, part: nn.ModuleList) -> bool:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
+import textwrap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,12 @@ from fastvideo_core.checkpoint.weights import describe
 from fastvideo_core.config.base import GuidedPipelineConfig
 from fastvideo_core.config.check import run_notes
 from fastvideo_core.config.run import RunConfig
-from fastvideo_core.contracts.family import Findings, ModelFamily, open_family
+from fastvideo_core.contracts.adapter import LatentsSource
+from fastvideo_core.contracts.family import Findings, ModelFamily, RoleOutline, open_family
 from fastvideo_core.contracts.method import DistillMethod
 from fastvideo_core.dispatch.output_dir import output_problems
 from fastvideo_core.dispatch.plugin_checks import build_callbacks, check_adapters, check_requirements, method_class
 from fastvideo_core.dispatch.role_weights import RoleSource, pin_role_paths, role_source
-from fastvideo_core.dispatch.run import Run, based_on
 from fastvideo_core.distributed import context
 from fastvideo_core.errors import ConfigError, PluginError, Problem, UserError
 from fastvideo_core.registry import PluginRegistry
@@ -34,15 +35,64 @@ from fastvideo_core.tracking.wandb_login import FIX, wandb_login
 from fastvideo_core.weights.lora import add_lora
 
 
+@dataclass(frozen=True)
+class Run:
+    """A run whose plug-ins, roles and checkpoint are found.
+
+    Args:
+        cfg: as it is kept: role paths mean the same whenever and from wherever they are read, `pipeline_config` is in full.
+        families: one instance by name, the recipe's first.
+        sources: where the weights of each role of run.yaml come from.
+        resumed: the checkpoint that it goes on from; None for a new run.
+    """
+
+    cfg: RunConfig
+    registry: PluginRegistry
+    method: type[DistillMethod]
+    families: Mapping[str, ModelFamily]
+    sources: Mapping[str, RoleSource]
+    resumed: Choice | None
+
+    @property
+    def based(self) -> RunConfig:
+        """The configuration as families see it: a role's path is the pipeline that the role rests on."""
+        return based_on(self.cfg, self.sources)
+
+    @property
+    def family(self) -> ModelFamily:
+        """The recipe's family."""
+        return self.families[self.cfg.recipe.family]
+
+    @property
+    def latents_source(self) -> LatentsSource | None:
+        """Whether the method trains on the data's latents; None when it does not say."""
+        return self.method.latents_source(self.cfg)
+
+    def outline(self, role: str) -> RoleOutline | None:
+        """As `ModelFamily.outline`: a role's networks on the meta device, without LoRA adapters."""
+        family = self.families[self.cfg.role_family(role)]
+        return family.outline(self.based, role, latents_source=self.latents_source)
+
+    def latent_space_problems(self) -> Iterator[Problem]:
+        """Roles whose latents or text embeddings are not like the first role's."""
+        first, of_first = "", None
+        for role in self.cfg.roles:
+            with suppress(UserError):  # told by the family's own check
+                space = self.families[self.cfg.role_family(role)].latent_space(role)
+                if of_first is None:
+                    first, of_first = role, space
+                elif space is not None and (differences := _differences(of_first, space)):
+                    paths = {name: self.cfg.roles[name].path for name in (first, role)}
+                    found = f"latents or text embeddings differ from those of {first} ({paths[first]}): {differences}"
+                    allowed = "roles that train on the same latents and text embeddings"
+                    yield Problem(found, where=f"roles.{role}.path ({paths[role]})", allowed=allowed)
+
+
 def examine(cfg: RunConfig, registry: PluginRegistry, *, starts: bool) -> tuple[Run | None, Findings]:
     """The run, resolved, and what is found out about it; None where a problem keeps it from being resolved. Collective.
 
-    Args:
-        starts: whether it is about to be built: weights may be fetched to be looked at, and what a killed save had put aside is
-            put back.
-
-    Raises:
-        PluginError: it starts, and a plug-in is broken or does not fit; the rest needs them.
+    One that `starts` is about to be built: weights may be fetched to be looked at, what a killed save had put aside is put
+    back, and PluginError is raised for plug-ins that are broken or do not fit, as the rest needs them.
     """
     problems, warnings = check_requirements(cfg, registry)
     facts: list[str] = []
@@ -64,10 +114,7 @@ def examine(cfg: RunConfig, registry: PluginRegistry, *, starts: bool) -> tuple[
             families[name] = open_family(name, registry)
     with noted():
         method = method_class(cfg.recipe.method, registry)
-        adapters = {
-            name: adapter for name, family in families.items() if (adapter := family.adapter_class()) is not None
-        }
-        check_adapters(cfg, method.needs(cfg), adapters)
+        check_adapters(cfg, method.needs(cfg), {name: family.adapter_class() for name, family in families.items()})
         if cfg.training.log_validation and method.log_validation is DistillMethod.log_validation:
             silent = f"the method {cfg.recipe.method!r} samples no videos: it does not define log_validation"
             raise ConfigError(Problem(silent, "training.log_validation", allowed="false", fix="set it to false"))
@@ -124,16 +171,29 @@ def examine(cfg: RunConfig, registry: PluginRegistry, *, starts: bool) -> tuple[
     return (None if problems else run), found
 
 
-def _another_negative_prompt(cfg: RunConfig, earlier: Mapping[str, Any]) -> list[str]:
+def based_on(cfg: RunConfig, sources: Mapping[str, RoleSource]) -> RunConfig:
+    """The run with the pipelines that its roles rest on as their paths."""
+    return cfg.with_role_paths({name: source.base for name, source in sources.items()})
+
+
+def _differences(first: Mapping[str, object], other: Mapping[str, object]) -> str:
+    def short(value: object) -> str:
+        return "none" if value is None else textwrap.shorten(str(value), 60, placeholder="...")
+
+    keys = [key for key in {**first, **other} if first.get(key) != other.get(key)]
+    return "; ".join(f"{key} {short(other.get(key))}, not {short(first.get(key))}" for key in keys)
+
+
+def _another_negative_prompt(cfg: RunConfig, earlier: Mapping[str, Any]) -> Iterator[str]:
     """Checkpoints keep the text in full, so that a `default` that has become another one is noticed."""
-    if not isinstance(cfg.pipeline_config, GuidedPipelineConfig):
-        return []
-    before, now = (earlier.get("pipeline_config") or {}).get("negative_prompt"), cfg.pipeline_config.negative_prompt
-    if before is None or before == now:
-        return []
-    one, other = (json.dumps(text, ensure_ascii=False) for text in (before, now))
-    text = f"pipeline_config.negative_prompt: the checkpoint was trained with {one}, and the run goes on with {other}"
-    return [f"{text}; set it to the former to go on as before"]
+    before = (earlier.get("pipeline_config") or {}).get("negative_prompt")
+    if isinstance(cfg.pipeline_config, GuidedPipelineConfig) and before not in (
+        None,
+        cfg.pipeline_config.negative_prompt,
+    ):
+        one, other = (json.dumps(text, ensure_ascii=False) for text in (before, cfg.pipeline_config.negative_prompt))
+        text = f"the checkpoint was trained with {one}, and the run goes on with {other}"
+        yield f"pipeline_config.negative_prompt: {text}; set it to the former to go on as before"
 
 
 def login_problems(cfg: RunConfig) -> list[Problem]:
@@ -147,11 +207,9 @@ def login_problems(cfg: RunConfig) -> list[Problem]:
 
 def device_warnings(cfg: RunConfig) -> list[str]:
     """Why the run could not be started on this machine; another one may have more."""
-    visible = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    wanted = cfg.training.num_gpus
-    if not 0 < visible < wanted:
-        return []
-    return [f"training.num_gpus is {wanted}, and this machine shows {visible}: each process needs a GPU of its own"]
+    visible, wanted = torch.cuda.device_count() if torch.cuda.is_available() else 0, cfg.training.num_gpus
+    text = f"training.num_gpus is {wanted}, and this machine shows {visible}: each process needs a GPU of its own"
+    return [text] if 0 < visible < wanted else []
 
 
 def resume_problems(run: Run) -> list[Problem]:

@@ -40,14 +40,10 @@ def load_run_config(
     *,
     processes: int | None = None,
 ) -> RunConfig:
-    """Read and validate a whole run.yaml.
+    """Read and validate a whole run.yaml; raises ConfigError with everything that is wrong, in the order of the file.
 
-    Args:
-        overrides: plain values by dotted key ("training.resume_from_checkpoint") that replace what the file says.
-        processes: how many a launcher has started (`launched_processes`): num_gpus where the file leaves it out.
-
-    Raises:
-        ConfigError: with everything that is wrong, in the order of the file.
+    `overrides` are plain values by dotted key ("training.resume_from_checkpoint") that replace what the file says. Where it
+    leaves num_gpus out, it is `processes`, as many as a launcher has started (`launched_processes`).
     """
     document = read_document(path)
     raw = document.data
@@ -193,8 +189,7 @@ class _Reader:
                 plugin = self.registry.get(kind, name)
                 return plugin, self.registry.config_class(plugin)
             except PluginError as error:
-                for problem in error.problems:
-                    self._note(path, _nested(problem))
+                self._note(path, _nested(error.problems[0]))
         return None, None
 
     def _pipeline_config(self, model: type[PluginConfig] | None) -> PluginConfig | None:
@@ -210,17 +205,15 @@ class _Reader:
             self._note((key,), Problem(f"found {show(file)}", allowed="the path of a YAML or JSON file"))
             return None
         try:
-            inner = read_document(path_text(file))
+            self.pipeline_document = read_document(path_text(file))
         except ValueError as error:
             self._note((key,), Problem(f"{error} (found {show(file)})"))
-            return None
         except ConfigError as error:
-            for problem in error.problems:
-                self._note((key,), _nested(problem))
-            return None
-        self.pipeline_document = inner
-        self.problems.add_document(inner)
-        return self._parse(inner, (), model, "pipeline_config")
+            self._note((key,), _nested(error.problems[0]))
+        else:
+            self.problems.add_document(self.pipeline_document)
+            return self._parse(self.pipeline_document, (), model, "pipeline_config")
+        return None
 
     def _callbacks(self) -> dict[str, PluginConfig]:
         data = self.data.get("callbacks")

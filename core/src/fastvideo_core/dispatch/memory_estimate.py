@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fastvideo_core.callbacks.config import EMAConfig
 from fastvideo_core.checkpoint.training_state import stored_tensors
-from fastvideo_core.checkpoint.tree import split
 from fastvideo_core.config.run import RunConfig
+from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.contracts.family import RoleOutline
 from fastvideo_core.contracts.roles import RoleHandle
 from fastvideo_core.dispatch.activation_bytes import EvaluationBytes, evaluation_bytes
-from fastvideo_core.dispatch.run import Run
+from fastvideo_core.dispatch.examine import Run
 from fastvideo_core.distributed.mesh import mesh_shape
 from fastvideo_core.placing.shard import blocks_of, gathers_in_bfloat16, prepare_blocks
 from fastvideo_core.weights.lora import add_lora
-from fastvideo_core.weights.parameters import trainable_by_name
 
 _FULL, _HALF = 4, 2
 """Bytes of a float32 and of a bfloat16 number."""
@@ -35,23 +31,19 @@ _GUIDED_HALVES = 2
 _GATHERED_AHEAD = 2
 """Blocks whose gathered weights live at once: the one that computes, and the next."""
 
-_INDEX_BYTES = 290
-"""Of a tensor in the index and the sums of a checkpoint, besides its name."""
-
-_STREAMS, _STREAM_BYTES = 8, 5056
-"""Random streams of a process in a checkpoint, about, and the state of one."""
+_ENTRY_BYTES = 600
+"""Of a tensor in the index and the documents of a checkpoint, about (measured for Wan 1.3B and 14B)."""
 
 
 @dataclass(frozen=True)
 class RoleEstimate:
     """What one role takes in one process, in bytes; of several processes, the one that holds most.
 
-    `parameters` (numbers) and `checkpoint` are over all processes; weights (in host memory when `offloaded`), gradients,
-    optimizer and ema are of the process' shards; `gathered` are whole blocks, while they compute on several processes;
-    `evaluation` is None when the family does not say how its network is called.
+    `checkpoint` is over all processes; weights (in host memory when `offloaded`), gradients, optimizer and ema are of the
+    process' shards; `gathered` are whole blocks, while they compute on several processes; `evaluation` is None when the
+    family does not say how its network is called.
     """
 
-    parameters: int
     weights: int
     gradients: int
     optimizer: int
@@ -106,15 +98,14 @@ class RunEstimate:
                 continue
             others = [other for key, other in self.roles.items() if key != name]
             beside = max((other.evaluation.forward + other.gathered for other in others if other.evaluation), default=0)
-            waiting = gradients - role.gradients
             own = found.with_gradients if self.processes == 1 else found.activations + role.gradients
-            moments += [waiting + own + role.gathered, waiting + found.held + beside]
+            moments.append(gradients - role.gradients + max(own + role.gathered, found.held + beside))
         return sum(role.state for role in self.roles.values()) + max(moments)
 
     @property
     def checkpoint(self) -> int:
         """Bytes of a checkpoint's folder."""
-        return sum(role.checkpoint for role in self.roles.values()) + self.processes * _STREAMS * _STREAM_BYTES
+        return sum(role.checkpoint for role in self.roles.values())
 
 
 def estimate_run(run: Run) -> RunEstimate | None:
@@ -130,8 +121,7 @@ def estimate_run(run: Run) -> RunEstimate | None:
     _, shards = mesh_shape(training.hsdp_replicate_dim, training.hsdp_shard_dim, training.num_gpus)
     roles = {}
     for name in run.cfg.roles:
-        outline = run.outline(name)
-        if outline is None:
+        if (outline := run.outline(name)) is None:
             return None
         roles[name] = _estimate_role(run.cfg, outline, shards=shards)
     return RunEstimate(roles, training.num_gpus)
@@ -143,51 +133,47 @@ def _estimate_role(cfg: RunConfig, outline: RoleOutline, *, shards: int) -> Role
     if (lora := cfg.roles[handle.name].lora) is not None:
         add_lora(handle, lora)
     handle.set_trainable()
-    parameters = [parameter for _, parameter in handle.named_parameters()]
     trained = handle.trainable_parameters()
+    parameters = [parameter for _, parameter in handle.named_parameters()]
     buffers = sum(buffer.nbytes for module in handle.modules.values() for buffer in module.buffers())
+    gradients = sum(_share(p, shards).nbytes for p in trained)
     averaged = cfg.callbacks.get("ema")
     ema = isinstance(averaged, EMAConfig) and handle.name in averaged.roles
-    halved = handle.bfloat16_classes if gathers_in_bfloat16(handle, training) else ()
     return RoleEstimate(
-        parameters=sum(p.numel() for p in parameters),
-        weights=sum(_share_bytes(p, shards) for p in parameters) + buffers,
-        gradients=sum(_share_bytes(p, shards) for p in trained),
-        optimizer=sum(_share_bytes(p, shards) * _ADAMW_MOMENTS + _FULL for p in trained),
-        ema=sum(_share(p, shards) * _FULL for p in trained) if ema else 0,
-        gathered=_gathered_bytes(handle, halved) if training.num_gpus > 1 else 0,
-        checkpoint=_checkpoint_bytes(handle, ema=ema) if handle.trainable else 0,
+        weights=sum(_share(p, shards).nbytes for p in parameters) + buffers,
+        gradients=gradients,
+        optimizer=_ADAMW_MOMENTS * gradients + _FULL * len(trained),
+        ema=sum(_share(p, shards).numel() * _FULL for p in trained) if ema else 0,
+        gathered=_gathered_bytes(handle, training) if training.num_gpus > 1 else 0,
+        checkpoint=_checkpoint_bytes(handle, trained, ema=ema) if handle.trainable else 0,
         offloaded=training.frozen_cpu_offload and not handle.trainable and training.num_gpus > 1,
         evaluation=_evaluation(cfg, outline),
     )
 
 
-def _share(parameter: Tensor, shards: int) -> int:
-    """Numbers of a parameter in the process that holds most: FSDP cuts along the first dimension."""
-    if not parameter.ndim or shards == 1:
-        return parameter.numel()
-    return math.ceil(parameter.shape[0] / shards) * (parameter.numel() // max(1, parameter.shape[0]))
+def _share(parameter: Tensor, shards: int) -> Tensor:
+    """What the process that holds most has of a parameter: FSDP cuts along the first dimension."""
+    share: Tensor = torch.atleast_1d(parameter.detach()).chunk(shards)[0]  # type: ignore[no-untyped-call]
+    return share
 
 
-def _share_bytes(parameter: Tensor, shards: int) -> int:
-    return _share(parameter, shards) * parameter.element_size()
-
-
-def _gathered_bytes(handle: RoleHandle, halved: tuple[type[nn.Module], ...]) -> int:
+def _gathered_bytes(handle: RoleHandle, training: TrainingArgs) -> int:
     """Whole weights of the blocks that live at once and of what is in no block; with their gradients where they train."""
+    halved = handle.bfloat16_classes if gathers_in_bfloat16(handle, training) else ()
+
+    def gathered(block: nn.Module) -> int:
+        in_bfloat16 = {
+            p for part in block.modules() if isinstance(part, halved) for p in part.parameters(recurse=False)
+        }
+        return sum(p.numel() * (_HALF if p in in_bfloat16 else p.element_size()) for p in block.parameters())
+
     found = 0
     for module in handle.modules.values():
         blocks = [block for _, block in blocks_of(handle, module)]
         outside = sum(p.nbytes for p in module.parameters()) - sum(p.nbytes for b in blocks for p in b.parameters())
-        largest = max((_gathered_size(halved, block) for block in blocks), default=0)
+        largest = max(map(gathered, blocks), default=0)
         found += outside + _GATHERED_AHEAD * largest * (2 if handle.trainable and handle.lora is None else 1)
     return found
-
-
-def _gathered_size(halved: tuple[type[nn.Module], ...], block: nn.Module) -> int:
-    parts = [part for part in block.modules() if isinstance(part, halved)]
-    in_bfloat16 = {id(parameter) for part in parts for parameter in part.parameters(recurse=False)}
-    return sum(p.numel() * (_HALF if id(p) in in_bfloat16 else p.element_size()) for p in block.parameters())
 
 
 def _evaluation(cfg: RunConfig, outline: RoleOutline) -> EvaluationBytes | None:
@@ -199,21 +185,9 @@ def _evaluation(cfg: RunConfig, outline: RoleOutline) -> EvaluationBytes | None:
     return evaluation_bytes(handle, outline.evaluate, samples=samples)
 
 
-def _checkpoint_bytes(handle: RoleHandle, *, ema: bool) -> int:
-    """Of the tensors that a checkpoint keeps of a trained role, and of their names in its documents."""
-    weights = {name: stored_tensors(handle, module) for name, module in handle.modules.items()}
-    trained = trainable_by_name(handle.modules)
-    parameters = {f"{handle.name}.{key}.{fqn}": p for key, by_fqn in trained.items() for fqn, p in by_fqn.items()}
-    step = torch.empty((), device="meta")
-    moments = {name: {"step": step, "exp_avg": p, "exp_avg_sq": p} for name, p in parameters.items()}
-    tree: dict[str, Any] = {
-        "roles": {handle.name: weights},
-        "optimizers": {handle.name: {"adamw": {"param_groups": [{"params": list(parameters)}], "state": moments}}},
-    }
-    if ema:
-        tree["callbacks"] = {"ema": {"shadow": {handle.name: trained}}}
-    tensors, skeleton = split(tree)
-    documents = len(json.dumps({"state": skeleton}, indent=1))
-    index = sum(_INDEX_BYTES + 2 * len(key) for key in tensors)
-    sizes = (t.numel() * (_FULL if key.startswith("callbacks.") else t.element_size()) for key, t in tensors.items())
-    return sum(sizes) + documents + index
+def _checkpoint_bytes(handle: RoleHandle, trained: Sequence[Tensor], *, ema: bool) -> int:
+    """Of the tensors that a checkpoint keeps of a trained role: weights, AdamW's moments and step, averages."""
+    weights = [tensor for module in handle.modules.values() for tensor in stored_tensors(handle, module).values()]
+    count = len(weights) + len(trained) * (_ADAMW_MOMENTS + 1 + ema)
+    of_trained = sum(_ADAMW_MOMENTS * p.nbytes + _FULL + p.numel() * _FULL * ema for p in trained)
+    return sum(tensor.nbytes for tensor in weights) + of_trained + count * _ENTRY_BYTES

@@ -38,20 +38,12 @@ def check_requirements(cfg: RunConfig, registry: PluginRegistry) -> tuple[list[P
 
 
 def method_class(name: str, registry: PluginRegistry) -> type[DistillMethod]:
-    """The class of a method.
-
-    Raises:
-        PluginError: it cannot be imported, or is no DistillMethod.
-    """
+    """The class of a method; raises PluginError where it cannot be imported, or is no DistillMethod."""
     return _implementation(registry.get("methods", name), registry, DistillMethod)  # type: ignore[type-abstract]
 
 
 def build_callbacks(cfg: RunConfig, registry: PluginRegistry) -> CallbackManager:
-    """The run's callbacks.
-
-    Raises:
-        PluginError: one cannot be imported or made, or its hooks do not exist.
-    """
+    """The run's callbacks; raises PluginError where one cannot be imported or made, or its hooks do not exist."""
     callbacks: dict[str, Callback] = {}
     for name, section in cfg.callbacks.items():
         plugin = registry.get("callbacks", name)
@@ -76,16 +68,16 @@ def _implementation(plugin: Plugin[Any], registry: PluginRegistry, base: type[_T
 
 
 def check_adapters(cfg: RunConfig, needed: type | Iterable[type], adapters: Mapping[str, Any]) -> None:
-    """As `check_adapter`, of every family's adapter or its class: only the recipe's needs the calls that take no role.
+    """As `check_adapter`, of every family's adapter or its class, where there is one.
 
-    Raises:
-        ContractError: listing everything that is missing in any of them.
+    Only the recipe's needs the calls that take no role. ContractError lists everything that is missing in any of them.
     """
     problems: list[Problem] = []
     for family, adapter in adapters.items():
         beside = family != cfg.recipe.family
         try:
-            check_adapter(adapter, needed, method=cfg.recipe.method, family=family, roles_only=beside)
+            if adapter is not None:
+                check_adapter(adapter, needed, method=cfg.recipe.method, family=family, roles_only=beside)
         except ContractError as error:
             problems += error.problems
     if problems:

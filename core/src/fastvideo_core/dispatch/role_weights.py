@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,8 +47,7 @@ class RoleSource:
 def find_checkpoint(path: str) -> Path | None:
     """The checkpoint that `path` means: itself, or the newest of a run's folder; None when it is neither.
 
-    Raises:
-        CheckpointError: a run's folder without a complete checkpoint, or a damaged one.
+    Raises CheckpointError for a damaged one, and for a run's folder without a complete one.
     """
     folder = Path(path)
     is_run = (folder / storage.RUN_CONFIG).is_file()
@@ -91,8 +91,7 @@ def role_source(name: str, role: RoleConfig, places: Mapping[str, str] | None = 
 def configured_role(saved: str, contents: CheckpointInfo) -> str:
     """The role of the checkpoint's run.yaml whose networks a stored role has: itself, or the one that it is a copy of.
 
-    Raises:
-        CheckpointError: the method made it of its own networks.
+    Raises CheckpointError where the method made it of its own networks.
     """
     configured = contents.copies.get(saved, saved)
     if configured not in contents.config["roles"]:
@@ -102,27 +101,29 @@ def configured_role(saved: str, contents: CheckpointInfo) -> str:
     return configured
 
 
-def pin_role_paths(cfg: RunConfig, earlier: Mapping[str, Any] | None = None) -> RunConfig:
+def pin_role_paths(cfg: RunConfig, earlier: Mapping[str, Any]) -> RunConfig:
     """The run with role paths that always mean the same: absolute, and the one checkpoint of a run's folder.
 
-    Args:
-        earlier: the stored configuration of the checkpoint that the run goes on from. Where a role's path is a run's
-            folder, it goes on with the checkpoint that it started from, not with one that came since.
+    `earlier` is the stored configuration of the checkpoint that the run goes on from, if it does: where a role's path is a run's
+    folder, it goes on with the checkpoint that it started from, not with one that came since.
 
     Raises:
         CheckpointError: that checkpoint is gone; or adapters would go on on another base, or with another rank or alpha.
     """
-    paths = {}
-    stored: Mapping[str, Any] = (earlier or {}).get("roles") or {}
+    stored: Mapping[str, Any] = earlier.get("roles") or {}
+    paths, problems = {}, []
     for name, role in cfg.roles.items():
-        before = stored.get(name, {}).get("path")
+        path, before = Path(os.path.realpath(role.path)), Path(stored.get(name, {}).get("path", ""))
         checkpoint = find_checkpoint(role.path)
-        if checkpoint is not None:
-            paths[name] = str(_started_from(name, role.path, before) or checkpoint.resolve())
-        elif Path(role.path).exists():
-            paths[name] = str(Path(role.path).resolve())
+        if checkpoint is not None and before.parent == path and not (path / storage.DOCUMENT).is_file():
+            checkpoint = before
+            if not (before / storage.DOCUMENT).is_file():
+                found = f"the run started with {before}, which is gone"
+                fix = f"restore it, or name the checkpoint to go on with instead of {role.path}"
+                raise CheckpointError(Problem(found, f"roles.{name}.path", fix=fix))
+        if checkpoint is not None or path.exists():
+            paths[name] = str((checkpoint or path).resolve())
     pinned = cfg.with_role_paths(paths)
-    problems = []
     for name, role in pinned.roles.items():
         if role.lora is not None and stored.get(name, {}).get("lora"):  # else the weights do not fit, which is told
             problems += _other_adapters(name, RoleConfig.model_validate(stored[name]), role)
@@ -141,7 +142,10 @@ def _other_adapters(name: str, then: RoleConfig, now: RoleConfig) -> list[Proble
         found = f"the checkpoint's adapters have {one}, this run's {other}"
         fix = f"go on with {one}, or start a new run with the checkpoint as the role's path"
         problems.append(Problem(found, f"roles.{name}.lora", fix=fix))
-    if _is_elsewhere_now(then.path, now.path) and _choice(then) == _choice(now):
+    before, path = Path(then.path), Path(now.path)
+    # The base's folder is not here any more, or a hub id was downloaded into a folder.
+    moved = then.path != now.path and not before.exists() and (before.is_absolute() or path.exists())
+    if moved and _choice(then) == _choice(now):
         if context.is_main_process():
             text = "roles.%s.path: the checkpoint's adapters were trained on %s, which is not here; they go on on %s, which "
             logger.warning(text + "must hold the same weights", name, then.path, now.path)
@@ -159,26 +163,10 @@ def _choice(role: RoleConfig) -> list[str]:
     return named + ([] if role.weights == "auto" else [f"weights: {role.weights}"])
 
 
-def _is_elsewhere_now(before: str, now: str) -> bool:
-    """Whether a base may have moved: its folder is not here any more, or a hub id was downloaded into a folder."""
-    return before != now and not Path(before).exists() and (Path(before).is_absolute() or Path(now).exists())
-
-
-def _started_from(name: str, path: str, before: str | None) -> Path | None:
-    itself = (Path(path) / storage.DOCUMENT).is_file()
-    if before is None or itself or Path(before).parent != Path(path).resolve():
-        return None
-    if not (Path(before) / storage.DOCUMENT).is_file():
-        found, fix = f"the run started with {before}, which is gone", "restore it, or name the checkpoint to go on with"
-        raise CheckpointError(Problem(found, f"roles.{name}.path", fix=f"{fix} instead of {path}"))
-    return Path(before)
-
-
 def load_role(handle: RoleHandle, source: RoleSource) -> None:
     """Puts the checkpoint's weights, if the source has one, into the networks of the handle, which have memory.
 
-    Raises:
-        CheckpointError: naming what is missing, unexpected or of another shape.
+    Raises CheckpointError, naming what is missing, unexpected or of another shape.
     """
     if source.checkpoint is not None:
         weights = layered(OwnWeights(handle.modules), source)
@@ -189,8 +177,7 @@ def load_role(handle: RoleHandle, source: RoleSource) -> None:
 def layered(base: WeightSource, source: RoleSource) -> WeightSource:
     """The weights of a role whose networks are on meta: the base's own, a checkpoint's, adapters merged into either.
 
-    Raises:
-        CheckpointError: the checkpoint is damaged, or adapters are on no weight of the network.
+    Raises CheckpointError where the checkpoint is damaged, or adapters are on no weight of the network.
     """
     if source.checkpoint is None:
         return base

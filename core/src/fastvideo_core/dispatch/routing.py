@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastvideo_core.contracts.adapter import HasRngGenerators, OnTrainStart, Ranges
+from fastvideo_core.contracts.adapter import HasRngGenerators, OnTrainStart
 from fastvideo_core.contracts.adapter_check import role_parameter
 from fastvideo_core.contracts.noise_ranges import noise_ranges_of, range_of, ranges_of_roles
 from fastvideo_core.contracts.roles import RoleHandle
@@ -24,12 +24,7 @@ def route(adapters: Mapping[str, Any], family: str, handles: Iterable[RoleHandle
 
     With several families, calls that take a role go to the adapter of the role's family, all others to the recipe's;
     `on_train_start` and `get_rng_generators` reach every adapter, and generators are named `<family>/<name>`. For roles of
-    several networks every call is checked by `RangeCheck`. Collective.
-
-    Args:
-        adapters: by family, as `RoleHandle.family` names it.
-        family: the recipe's.
-        handles: the roles.
+    several networks every call is checked by `RangeCheck`. `adapters` are by family, and `family` is the recipe's. Collective.
     """
     main = adapters[family]
     has_ranges = any(_borders(adapters[handle.family], handle) for handle in handles)
@@ -42,28 +37,22 @@ def route(adapters: Mapping[str, Any], family: str, handles: Iterable[RoleHandle
     if any(isinstance(adapter, HasRngGenerators) for adapter in adapters.values()):
         members["get_rng_generators"] = _Routed._all_generators
     if has_ranges:
-        members["noise_ranges"] = _Routed._noise_ranges
+        members["noise_ranges"] = lambda self, handle: noise_ranges_of(self._adapters[handle.family], handle)
     return type("RoutedAdapter", (_Routed,), members)(adapters, family, RangeCheck() if has_ranges else None)
 
 
 class _Routed:
     def __init__(self, adapters: Mapping[str, Any], family: str, check: RangeCheck | None) -> None:
-        self._adapters = dict(adapters)
-        self._main = adapters[family]
-        self._check = check
+        self._adapters, self._main, self._check = dict(adapters), adapters[family], check
 
     def _adapter_of(self, handle: RoleHandle, name: str, t: Tensor | None) -> Any:
         """Whom the call `name` of a role at timesteps t goes to."""
         adapter = self._adapters.get(handle.family)
         if not hasattr(adapter, name):
-            raise ContractError(
-                Problem(
-                    found=f"'{name}' is called with role '{handle.name}', whose family '{handle.family}' has no such call",
-                    where=f"roles.{handle.name}.family",
-                    allowed=", ".join(key for key, adapter in self._adapters.items() if hasattr(adapter, name)),
-                    fix="give the role a family that has it, or choose another method",
-                )
-            )
+            found = f"'{name}' is called with role '{handle.name}', whose family '{handle.family}' has no such call"
+            others = ", ".join(key for key, other in self._adapters.items() if hasattr(other, name))
+            fix = "give the role a family that has it, or choose another method"
+            raise ContractError(Problem(found, f"roles.{handle.name}.family", others, fix))
         if self._check is not None and t is not None:
             self._check(adapter, name, handle, t)
         return adapter
@@ -81,9 +70,6 @@ class _Routed:
             if isinstance(adapter, HasRngGenerators)
             for name, generator in adapter.get_rng_generators().items()
         }
-
-    def _noise_ranges(self, handle: RoleHandle) -> Ranges:
-        return noise_ranges_of(self._adapters[handle.family], handle)
 
 
 def _member(main: Any, name: str) -> Any:
@@ -117,10 +103,9 @@ class RangeCheck:
         self._work = SharedWork()
 
     def __call__(self, adapter: Any, name: str, handle: RoleHandle, t: Tensor) -> None:
-        """Before the call `name` of a role at timesteps t, any shape. Collective for roles of several networks.
+        """Before the call `name` of a role at timesteps t, any shape; raises ContractError on all processes alike.
 
-        Raises:
-            ContractError: on all processes alike.
+        Collective for roles of several networks.
         """
         cuts = _borders(adapter, handle)
         if not cuts:
@@ -131,15 +116,11 @@ class RangeCheck:
         if set(self._work.tell(low * parts + high)) == {low * parts + low}:
             return
         every = [end for both in self._work.gather(ends.tolist()) for end in both]
-        raise ContractError(
-            Problem(
-                found=f"'{name}' calls role '{handle.name}' at timesteps from {min(every):g} to {max(every):g} at once, and "
-                f"other networks of the role serve them below and above {', '.join(f'{cut:g}' for cut in cuts)}",
-                where=f"roles.{handle.name}",
-                allowed="timesteps of one noise range for all samples of all processes",
-                fix="choose a method that knows of noise ranges; in your own, draw timesteps with `draw_in_one_range`",
-            )
-        )
+        found = f"'{name}' calls role '{handle.name}' at timesteps from {min(every):g} to {max(every):g} at once, and "
+        found += f"other networks of the role serve them below and above {', '.join(f'{cut:g}' for cut in cuts)}"
+        allowed = "timesteps of one noise range for all samples of all processes"
+        fix = "choose a method that knows of noise ranges; in your own, draw timesteps with `draw_in_one_range`"
+        raise ContractError(Problem(found, f"roles.{handle.name}", allowed, fix))
 
 
 def _borders(adapter: Any, handle: RoleHandle) -> tuple[float, ...]:
@@ -148,12 +129,9 @@ def _borders(adapter: Any, handle: RoleHandle) -> tuple[float, ...]:
 
 
 def route_validator(validators: Mapping[str, DistillValidator | None]) -> DistillValidator | None:
-    """The validator of a run: with one family its own; with several, each role is sampled by its own family's.
+    """The validator of a run: with one family its own; with several (by name), each role is sampled by its own family's.
 
     A role whose family has none is not sampled.
-
-    Args:
-        validators: by family.
     """
     made = {family: validator for family, validator in validators.items() if validator is not None}
     if len(validators) == 1 or not made:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from fastvideo_core import __version__
 from fastvideo_core.callbacks.manager import CallbackManager
 from fastvideo_core.checkpoint.manager import CheckpointManager
 from fastvideo_core.config.run import RunConfig
@@ -18,11 +19,10 @@ from fastvideo_core.contracts.family import ModelComponents
 from fastvideo_core.contracts.method import DistillMethod
 from fastvideo_core.contracts.rng import stream_seed
 from fastvideo_core.contracts.roles import RoleManager
-from fastvideo_core.dispatch.examine import examine
+from fastvideo_core.dispatch.examine import Run, examine
 from fastvideo_core.dispatch.plugin_checks import build_callbacks, check_adapters, used_plugins
 from fastvideo_core.dispatch.role_weights import layered, load_role
 from fastvideo_core.dispatch.routing import route, route_validator
-from fastvideo_core.dispatch.run import Run
 from fastvideo_core.distributed import context
 from fastvideo_core.distributed.mesh import Mesh
 from fastvideo_core.errors import ConfigError, ContractError, Problem
@@ -77,8 +77,7 @@ class DistillRuntime:
 def build_runtime_from_config(cfg: RunConfig, registry: PluginRegistry) -> DistillRuntime:
     """Builds roles, method, data, callbacks and checkpoints of a run. Collective.
 
-    Raises:
-        UserError: whatever does not fit, before anything is trained or written.
+    Raises UserError for whatever does not fit, before anything is trained or written.
     """
     run, found = examine(cfg, registry, starts=True)
     if run is None:
@@ -128,13 +127,12 @@ def build_components(run: Run) -> ModelComponents:
 
     The dataloader is that of the recipe's family; each role is sampled by its own family's validator.
     """
-    based = run.based
-    built = {name: family.build(based) for name, family in run.families.items()}
+    built = {name: family.build(run.based) for name, family in run.families.items()}
+    roles = {}
     for name, components in built.items():
         for handle in components.bundle:
-            handle.family = name
+            handle.family, roles[handle.name] = name, handle
     main: ModelComponents = built[run.cfg.recipe.family]
-    roles = {handle.name: handle for components in built.values() for handle in components.bundle}
     main.bundle = RoleManager({name: roles[name] for name in run.cfg.roles if name in roles})
     adapters = {name: components.adapter for name, components in built.items()}
     check_adapters(run.cfg, run.method.needs(run.cfg), adapters)
@@ -164,11 +162,7 @@ def _place_roles(bundle: RoleManager, cfg: RunConfig) -> None:
 
 
 def check_parameters(method: DistillMethod) -> None:
-    """Fails when a method trains what is no role's: processes would not share its gradient, and checkpoints not keep it.
-
-    Raises:
-        ContractError: naming the parameters.
-    """
+    """Raises ContractError where a method trains what is no role's: its gradient would not be shared, nor would it be saved."""
     of_roles = {id(parameter) for handle in method.bundle for _, parameter in handle.named_parameters()}
     own = {id(p): name for name, p in method.named_parameters() if p.requires_grad and id(p) not in of_roles}
     trained = [f"its own parameter '{name}'" for name in own.values()]
@@ -189,9 +183,5 @@ def check_parameters(method: DistillMethod) -> None:
 
 def plugin_versions(cfg: RunConfig, registry: PluginRegistry) -> dict[str, str]:
     """The versions of torch, core and every plug-in that the run uses, by distribution."""
-    from fastvideo_core import __version__
-
-    versions = {"torch": str(torch.__version__), "fastvideo-core": __version__}
-    for plugin in used_plugins(cfg, registry):
-        versions[plugin.provenance.distribution] = plugin.provenance.version
-    return versions
+    plugins = {plugin.provenance.distribution: plugin.provenance.version for plugin in used_plugins(cfg, registry)}
+    return {"torch": str(torch.__version__), "fastvideo-core": __version__, **plugins}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import shlex
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -13,7 +13,8 @@ from torch.distributed.checkpoint.stateful import Stateful
 
 from fastvideo_core.checkpoint import storage
 from fastvideo_core.config.run import RunConfig
-from fastvideo_core.contracts.roles import RoleHandle
+from fastvideo_core.config.training import TrainingArgs
+from fastvideo_core.contracts.roles import RoleHandle, RoleManager
 from fastvideo_core.dispatch.runtime import DistillRuntime
 from fastvideo_core.distributed import context
 from fastvideo_core.distributed.mesh import Mesh, mesh_shape
@@ -39,24 +40,24 @@ def title(runtime: DistillRuntime) -> str:
 def plan(runtime: DistillRuntime) -> dict[str, Any]:
     """What will happen, by name; values are texts or lists of texts."""
     args = runtime.training_args
+    precision = (
+        "bfloat16, weights and moments of trained roles in float32" if args.mixed_precision == "bf16" else "float32"
+    )
+    validation = f"every {args.validation_steps} steps, prompts of {args.validation_dataset_file}"
     return {
-        "roles": [role_line(handle, runtime.cfg) for handle in runtime.method.bundle],
-        "precision": "bfloat16, weights and moments of trained roles in float32"
-        if args.mixed_precision == "bf16"
-        else "float32",
-        "processes": _processes(runtime),
-        "batch": _batch(runtime),
-        "data": _data(runtime),
-        "checkpoints": _checkpoints(runtime),
-        "validation": f"every {args.validation_steps} steps, prompts of {args.validation_dataset_file}"
-        if args.log_validation
-        else "none",
+        "roles": [_role(handle, runtime.cfg) for handle in runtime.method.bundle],
+        "precision": precision,
+        "processes": _processes(args),
+        "batch": _batch(args),
+        "data": _data(args, runtime.dataloader),
+        "checkpoints": _checkpoints(args, runtime.method.bundle),
+        "validation": validation if args.log_validation else "none",
         "metrics": ", ".join([str(Path(args.output_dir) / "metrics.jsonl"), *args.trackers]),
     }
 
 
-def outcome(runtime: DistillRuntime, offers: Collection[str], plugin_files: Sequence[str] = ()) -> dict[str, Any]:
-    """Where everything is, and the next commands to type, with the files of --plugin; `offers` are the family's."""
+def outcome(runtime: DistillRuntime, plugin_files: Sequence[str] = ()) -> dict[str, Any]:
+    """Where everything is, and the next commands to type, with the files of --plugin."""
     folder = Path(runtime.training_args.output_dir)
     written: dict[str, Any] = {"log": str(folder / "metrics.jsonl")}
     try:
@@ -65,7 +66,7 @@ def outcome(runtime: DistillRuntime, offers: Collection[str], plugin_files: Sequ
         return written
     if (folder / "validation").is_dir():
         written["videos"] = str(folder / "validation")
-    typed = shlex.quote(str(folder))
+    typed, offers = shlex.quote(str(folder)), runtime.run.family.offers()
     plugins = "".join(f" --plugin {shlex.quote(file)}" for file in plugin_files)
     commands = {"sampler": f'sample {typed} --prompt "..."{plugins}', "export": f"export {typed} OUT{plugins}"}
     offered = [command for name, command in commands.items() if name in offers]
@@ -73,44 +74,46 @@ def outcome(runtime: DistillRuntime, offers: Collection[str], plugin_files: Sequ
     return written
 
 
-def role_line(handle: RoleHandle, cfg: RunConfig) -> str:
+def environment(runtime: DistillRuntime) -> dict[str, Any]:
+    """Where a run runs, for its folder; nothing of the user's environment variables."""
+    return {
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "processes": _processes(runtime.training_args),
+        "versions": dict(runtime.checkpoint_manager.versions),
+    }
+
+
+def _role(handle: RoleHandle, cfg: RunConfig) -> str:
     """A role's parameters, how many of them are trained, and where they come from."""
     sizes = [(parameter.numel(), parameter.requires_grad) for _, parameter in handle.named_parameters()]
     total, trained = sum(size for size, _ in sizes), sum(size for size, trains in sizes if trains)
-    role = cfg.roles.get(handle.name)
-    how = "frozen" if not trained else "trained" if trained == total else f"{millions(trained)} trained"
-    if role is not None and role.lora is not None:
+    how = "frozen" if not trained else "trained" if trained == total else f"{_millions(trained)} trained"
+    if (role := cfg.roles.get(handle.name)) is not None and role.lora is not None:
         how += f" (adapters of rank {role.lora.rank})"
-    return f"{handle.name}: {millions(total)} parameters, {how}" + (f", from {role.path}" if role else "")
+    return f"{handle.name}: {_millions(total)} parameters, {how}" + (f", from {role.path}" if role else "")
 
 
-def millions(count: int) -> str:
+def _millions(count: int) -> str:
     return f"{count / 1e6:,.2f} M" if count < 1e9 else f"{count / 1e9:,.2f} B"
 
 
-def _processes(runtime: DistillRuntime) -> str:
-    world_size, args, device = context.world_size(), runtime.training_args, context.device()
+def _processes(args: TrainingArgs) -> str:
+    device = context.device()
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
-    if world_size == 1:
-        return f"1, on {where}"
-    replicas, shards = mesh_shape(args.hsdp_replicate_dim, args.hsdp_shard_dim, world_size)
-    shared = f"{world_size}, on {where}; every role in {shards} shards"
-    return f"{shared}, {replicas} replicas" if replicas > 1 else shared
+    replicas, shards = mesh_shape(args.hsdp_replicate_dim, args.hsdp_shard_dim, context.world_size())
+    shared = f"; every role in {shards} shards" if context.world_size() > 1 else ""
+    return f"{context.world_size()}, on {where}{shared}" + (f", {replicas} replicas" if replicas > 1 else "")
 
 
-def _batch(runtime: DistillRuntime) -> str:
-    args = runtime.training_args
+def _batch(args: TrainingArgs) -> str:
     size = args.train_batch_size * args.gradient_accumulation_steps * Mesh.of(args).data_size
-    parts = [f"{args.train_batch_size} a process"]
-    if args.gradient_accumulation_steps > 1:
-        parts.append(f"{args.gradient_accumulation_steps} rounds")
-    if context.world_size() > 1:
-        parts.append(f"{context.world_size()} processes")
+    more = {"rounds": args.gradient_accumulation_steps, "processes": context.world_size()}
+    parts = [f"{args.train_batch_size} a process", *(f"{count} {name}" for name, count in more.items() if count > 1)]
     return f"{size} samples a step" + (f" ({' x '.join(parts)})" if len(parts) > 1 else "")
 
 
-def _data(runtime: DistillRuntime) -> str:
-    args, loader = runtime.training_args, runtime.dataloader
+def _data(args: TrainingArgs, loader: Iterable[Any]) -> str:
     if not isinstance(loader, CountedLoader):
         keeps = isinstance(loader, Stateful)
         return "the family's own" + ("" if keeps else "; it keeps no position: a resumed run starts it over")
@@ -119,22 +122,10 @@ def _data(runtime: DistillRuntime) -> str:
     return f"{args.data_path}: {loader.num_samples:,} samples, {steps:,.1f} steps an epoch, {epochs:,.1f} epochs in all"
 
 
-def _checkpoints(runtime: DistillRuntime) -> str:
-    args = runtime.training_args
-    every = args.training_state_checkpointing_steps
+def _checkpoints(args: TrainingArgs, bundle: RoleManager) -> str:
+    every, limit = args.training_state_checkpointing_steps, args.checkpoints_total_limit
     moments = [f"every {every} steps"] if every else []
-    if args.log_validation and has_shared_networks(runtime.method.bundle):
+    if args.log_validation and has_shared_networks(bundle):
         moments.append("before the first validation")
-    when = " and ".join(filter(None, (", ".join(moments), "at the end")))
-    keep = f", the newest {args.checkpoints_total_limit} kept" if args.checkpoints_total_limit else ""
-    return f"{when}{keep}, in {args.output_dir}"
-
-
-def environment(runtime: DistillRuntime) -> dict[str, Any]:
-    """Where a run runs, for its folder; nothing of the user's environment variables."""
-    return {
-        "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "processes": _processes(runtime),
-        "versions": dict(runtime.checkpoint_manager.versions),
-    }
+    when = " and ".join([*([", ".join(moments)] if moments else []), "at the end"])
+    return f"{when}{f', the newest {limit} kept' if limit else ''}, in {args.output_dir}"

@@ -29,10 +29,8 @@ INDEX = "model_index.json"
 class TrainedModel:
     """One role's weights and how they are meant to be sampled.
 
-    Args:
-        pipeline_config: the family's settings of the run, or its defaults for a plain folder.
-        student_schedule: of the method's few-step student, given the family's timestep shift; None for a plain folder.
-        training: the run's `training` section; empty for a plain folder.
+    The settings are the run's: `pipeline_config`, its `training` section, and the schedule of the method's few-step student. For
+    a plain folder they are the family's defaults, empty and None.
     """
 
     family: str
@@ -58,23 +56,15 @@ class TrainedModel:
 
 
 def open_trained_model(
-    path: str,
-    registry: PluginRegistry,
-    *,
-    family: str | None = None,
-    role: str | None = None,
-    weights: str = "auto",
+    path: str, registry: PluginRegistry, *, family: str | None = None, role: str | None = None, weights: str = "auto"
 ) -> TrainedModel:
     """Looks at what `path` is; reads no weights.
 
-    Args:
-        family: by default that of the checkpoint, or the one that reads the folder; needed for a hub id.
-        role: which role of a checkpoint; None is its student, or its only role.
-        weights: `auto` (EMA where there is one), `raw` or `ema`.
+    `family` is by default that of the checkpoint, or the one that reads the folder; a hub id needs it. `role` is by default the
+    checkpoint's student, or its only one; `weights` are `auto` (EMA where there are some), `raw` or `ema`.
 
     Raises:
-        ConfigError: nothing there, role or weights of a plain folder, no family for it, or another one than the
-            checkpoint's.
+        ConfigError: nothing there, role or weights of a plain folder, no family for it, or another one than the checkpoint's.
         CheckpointError: the checkpoint is damaged, or lacks the role or its EMA weights.
     """
     if not Path(path).exists() and not is_hub_id(path):
@@ -88,21 +78,16 @@ def open_trained_model(
         family = family or family_of_pipeline(path, registry)
         return TrainedModel(family, source, registry.config_class(registry.get("models", family))())
     contents = describe(source.checkpoint)
-    config = contents.config
-    recipe, configured = config["recipe"], configured_role(source.checkpoint_role, contents)
-    own_family = config["roles"][configured].get("family") or recipe["family"]
+    recipe, roles = contents.config["recipe"], contents.config["roles"]
+    own_family = roles[configured_role(source.checkpoint_role, contents)].get("family") or recipe["family"]
     if family is not None and family != own_family:
         raise ConfigError(Problem(f"{path} is of family '{own_family}', not '{family}'", fix="leave --family out"))
     model_section = registry.config_class(registry.get("models", own_family))
     method_section = registry.config_class(registry.get("methods", recipe["method"]))
-    method_config = method_section.model_validate(config["method_config"])
-    return TrainedModel(
-        own_family,
-        source,
-        model_section.model_validate(config["pipeline_config"]),
-        partial(method_class(recipe["method"], registry).student_schedule, method_config),
-        config["training"],
-    )
+    pipeline_config = model_section.model_validate(contents.config["pipeline_config"])
+    method_config = method_section.model_validate(contents.config["method_config"])
+    schedule = partial(method_class(recipe["method"], registry).student_schedule, method_config)
+    return TrainedModel(own_family, source, pipeline_config, schedule, contents.config["training"])
 
 
 def family_of_pipeline(path: str, registry: PluginRegistry) -> str:
@@ -113,11 +98,11 @@ def family_of_pipeline(path: str, registry: PluginRegistry) -> str:
     """
     index, names = Path(path) / INDEX, registry.names("models")
     one_of = f"add --family, one of: {', '.join(names) or '(none installed)'}"
-    if not index.is_file():
-        found, fix = f"holds neither a checkpoint of ours nor {INDEX}", "check the path"
-        if not Path(path).exists():
-            found, fix = "is no path here, and a hub id (org/name) does not say its family", f"{fix}, or {one_of}"
+    if not Path(path).exists():
+        found, fix = "is no path here, and a hub id (org/name) does not say its family", f"check the path, or {one_of}"
         raise ConfigError(Problem(found, where=path, fix=fix))
+    if not index.is_file():
+        raise ConfigError(Problem(f"holds neither a checkpoint of ours nor {INDEX}", where=path, fix="check the path"))
     with foreign_file(index, "pipeline index", ConfigError):
         kind = json.loads(index.read_text(encoding="utf-8"))["_class_name"]
     read: dict[str, tuple[str, ...]] = {}

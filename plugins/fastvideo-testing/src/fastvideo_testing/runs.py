@@ -10,9 +10,8 @@ from typing import Any
 import yaml
 
 from fastvideo_core.config.run import RunConfig
-from fastvideo_core.dispatch.examine import examine
+from fastvideo_core.dispatch.examine import Run, examine
 from fastvideo_core.dispatch.load_run_config import load_run_config
-from fastvideo_core.dispatch.run import Run
 from fastvideo_core.dispatch.runtime import DistillRuntime, build_runtime_from_config
 from fastvideo_core.errors import ConfigError
 from fastvideo_core.registry import PluginRegistry, register_method, register_model
