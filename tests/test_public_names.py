@@ -54,7 +54,6 @@ SECOND = {
         "dispatch.examine",
         "dispatch.load_run_config",
         "dispatch.role_weights",
-        "dispatch.run",
         "dispatch.runtime",
         "distributed.mesh",
         "launch",

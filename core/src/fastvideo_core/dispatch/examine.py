@@ -187,11 +187,9 @@ def _differences(first: Mapping[str, object], other: Mapping[str, object]) -> st
 def _another_negative_prompt(cfg: RunConfig, earlier: Mapping[str, Any]) -> Iterator[str]:
     """Checkpoints keep the text in full, so that a `default` that has become another one is noticed."""
     before = (earlier.get("pipeline_config") or {}).get("negative_prompt")
-    if isinstance(cfg.pipeline_config, GuidedPipelineConfig) and before not in (
-        None,
-        cfg.pipeline_config.negative_prompt,
-    ):
-        one, other = (json.dumps(text, ensure_ascii=False) for text in (before, cfg.pipeline_config.negative_prompt))
+    now = cfg.pipeline_config.negative_prompt if isinstance(cfg.pipeline_config, GuidedPipelineConfig) else before
+    if before not in (None, now):
+        one, other = (json.dumps(text, ensure_ascii=False) for text in (before, now))
         text = f"the checkpoint was trained with {one}, and the run goes on with {other}"
         yield f"pipeline_config.negative_prompt: {text}; set it to the former to go on as before"
 

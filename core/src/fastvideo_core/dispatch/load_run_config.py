@@ -189,7 +189,8 @@ class _Reader:
                 plugin = self.registry.get(kind, name)
                 return plugin, self.registry.config_class(plugin)
             except PluginError as error:
-                self._note(path, _nested(error.problems[0]))
+                for problem in error.problems:
+                    self._note(path, _nested(problem))
         return None, None
 
     def _pipeline_config(self, model: type[PluginConfig] | None) -> PluginConfig | None:
@@ -209,7 +210,8 @@ class _Reader:
         except ValueError as error:
             self._note((key,), Problem(f"{error} (found {show(file)})"))
         except ConfigError as error:
-            self._note((key,), _nested(error.problems[0]))
+            for problem in error.problems:
+                self._note((key,), _nested(problem))
         else:
             self.problems.add_document(self.pipeline_document)
             return self._parse(self.pipeline_document, (), model, "pipeline_config")

@@ -101,9 +101,11 @@ def _millions(count: int) -> str:
 def _processes(args: TrainingArgs) -> str:
     device = context.device()
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+    if context.world_size() == 1:
+        return f"1, on {where}"
     replicas, shards = mesh_shape(args.hsdp_replicate_dim, args.hsdp_shard_dim, context.world_size())
-    shared = f"; every role in {shards} shards" if context.world_size() > 1 else ""
-    return f"{context.world_size()}, on {where}{shared}" + (f", {replicas} replicas" if replicas > 1 else "")
+    shared = f"{context.world_size()}, on {where}; every role in {shards} shards"
+    return f"{shared}, {replicas} replicas" if replicas > 1 else shared
 
 
 def _batch(args: TrainingArgs) -> str:
@@ -127,5 +129,5 @@ def _checkpoints(args: TrainingArgs, bundle: RoleManager) -> str:
     moments = [f"every {every} steps"] if every else []
     if args.log_validation and has_shared_networks(bundle):
         moments.append("before the first validation")
-    when = " and ".join([*([", ".join(moments)] if moments else []), "at the end"])
+    when = " and ".join(filter(None, (", ".join(moments), "at the end")))
     return f"{when}{f', the newest {limit} kept' if limit else ''}, in {args.output_dir}"
