@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict
 
 from fastvideo_core.config import limits
+from fastvideo_core.diffusion.denoising_steps import denoising_steps_problem
 from fastvideo_core.errors import Problem
 
 if TYPE_CHECKING:
@@ -22,6 +23,16 @@ FloatPair = Annotated[tuple[float, float], Strict(False)]
 FloatTuple = Annotated[tuple[float, ...], Strict(False)]
 IntTuple = Annotated[tuple[int, ...], Strict(False)]
 StrTuple = Annotated[tuple[str, ...], Strict(False)]
+
+
+def _is_a_schedule(steps: tuple[float, ...]) -> tuple[float, ...]:
+    if problem := denoising_steps_problem(steps):
+        raise ValueError(problem)
+    return steps
+
+
+DenoisingSteps = Annotated[FloatTuple, AfterValidator(_is_a_schedule)]
+"""The schedule of a few-step student, as `FewStepSchedule.from_denoising_steps` reads it."""
 
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f]")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")

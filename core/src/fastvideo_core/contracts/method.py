@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from typing_extensions import TypeVar, get_original_bases
 
+from fastvideo_core.config.base import PipelineConfig
 from fastvideo_core.config.run import RunConfig
 from fastvideo_core.contracts.adapter import DistillAdapter, LatentsSource, OnTrainStart
 from fastvideo_core.contracts.batch import TrainingBatch
@@ -183,6 +184,18 @@ class DistillMethod(nn.Module, Generic[Needs]):
                 label="-".join(filter(None, (label, told_apart))),
                 fixed_steps=len(pairs) > 1,
             )
+
+    def few_step_request(
+        self, handle: RoleHandle, schedule: FewStepSchedule, iteration: int, *, label: str = ""
+    ) -> ValidationRequest:
+        """One for a role that is sampled on its few-step schedule, without guidance, as the run's `sampler_kind` says."""
+        return ValidationRequest(
+            sample_handle=handle,
+            output_dir=self.validation_dir(iteration),
+            sampler_kind=self.cfg.section(PipelineConfig).sampler_kind,
+            sampling_timesteps=schedule.timesteps,
+            label=label,
+        )
 
     # --- state ----------------------------------------------------------------------------------------------------
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
+NOISE_AXIS = 1000
+"""The scale of denoising steps in run.yaml, and of every family that they can be given to."""
 
-def denoising_steps_problem(steps: Sequence[float], num_train_timesteps: int = 1000) -> str:
+
+def denoising_steps_problem(steps: Sequence[float], num_train_timesteps: int = NOISE_AXIS) -> str:
     """What is wrong with a list of denoising steps, in a sentence; empty when it is fine."""
     calls = [step for step in steps if step != 0]
     if not calls:

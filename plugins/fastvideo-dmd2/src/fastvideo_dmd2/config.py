@@ -7,13 +7,9 @@ from typing import Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from fastvideo_core.config import limits
-from fastvideo_core.config.base import FloatTuple, MethodConfig, PipelineConfig
+from fastvideo_core.config.base import DenoisingSteps, MethodConfig, PipelineConfig
 from fastvideo_core.config.run import RunConfig
-from fastvideo_core.diffusion.denoising_steps import denoising_steps_problem
 from fastvideo_core.errors import Problem
-
-NOISE_AXIS = 1000
-"""The scale of `dmd_denoising_steps`, and of every family that they can be given to."""
 
 
 class DMD2Config(MethodConfig):
@@ -24,7 +20,7 @@ class DMD2Config(MethodConfig):
         description="The student's training input: its own rollout from pure noise (simulate, needs no videos) or data that "
         "is noised to a level of the schedule, drawn per sample (data_latent)",
     )
-    dmd_denoising_steps: FloatTuple = Field(
+    dmd_denoising_steps: DenoisingSteps = Field(
         default=(1000, 750, 500, 250),
         description="The student's schedule from 1000 (or 999: pure noise) downwards; a closing 0 means clean and costs "
         "no network call",
@@ -85,14 +81,6 @@ class DMD2Config(MethodConfig):
         description="At the first validation also sample the teacher, with training.validation_sampling_steps and "
         "validation_guidance_scale, to compare with",
     )
-
-    @field_validator("dmd_denoising_steps")
-    @classmethod
-    def _is_a_schedule(cls, steps: tuple[float, ...]) -> tuple[float, ...]:
-        problem = denoising_steps_problem(steps, NOISE_AXIS)
-        if problem:
-            raise ValueError(problem)
-        return steps
 
     @field_validator("max_timestep_ratio")
     @classmethod

@@ -22,18 +22,17 @@ from fastvideo_core.contracts.adapter import (
     ShiftAndClampTimestep,
 )
 from fastvideo_core.contracts.batch import TrainingBatch
+from fastvideo_core.contracts.few_steps import StudentSteps
 from fastvideo_core.contracts.method import DistillMethod, StepResult
-from fastvideo_core.contracts.noise_ranges import is_trained_at
 from fastvideo_core.contracts.rng import stream_seed
 from fastvideo_core.contracts.roles import RoleHandle, RoleManager
-from fastvideo_core.contracts.validator import DistillValidator, ValidationRequest
+from fastvideo_core.contracts.validator import DistillValidator
 from fastvideo_core.diffusion.rollout import FewStepSchedule, roll_to
 from fastvideo_core.diffusion.timesteps import timestep_fractions
 from fastvideo_core.distributed import context
-from fastvideo_core.errors import ConfigError, ContractError, Problem
 from fastvideo_core.optim import build_lr_scheduler, build_optimizer
 from fastvideo_dmd2.adversarial import AdversarialGradient, AdversarialNeeds, AdversarialTerm, DiscriminatorHeads
-from fastvideo_dmd2.config import NOISE_AXIS, DMD2Config
+from fastvideo_dmd2.config import DMD2Config
 from fastvideo_dmd2.losses import critic_loss, dmd_gradient, dmd_loss, variation_per_sample
 
 
@@ -74,25 +73,18 @@ class DMD2Method(DistillMethod[Needs]):
     @classmethod
     def student_schedule(cls, config: DMD2Config, warp: Callable[[Tensor], Tensor]) -> FewStepSchedule:
         return FewStepSchedule.from_denoising_steps(
-            config.dmd_denoising_steps,
-            num_train_timesteps=NOISE_AXIS,
-            warp=warp if config.warp_denoising_step else None,
+            config.dmd_denoising_steps, warp=warp if config.warp_denoising_step else None
         )
 
     def __init__(
         self, cfg: RunConfig, bundle: RoleManager, adapter: Needs, validator: DistillValidator | None = None
     ) -> None:
         super().__init__(cfg, bundle, adapter, validator)
-        if adapter.num_train_timesteps != NOISE_AXIS:
-            where = f"family '{cfg.recipe.family}', {type(adapter).__name__}"
-            found = f"num_train_timesteps is {adapter.num_train_timesteps}; dmd_denoising_steps counts on {NOISE_AXIS}"
-            fix = f"let the family's primitives take timesteps in 0..{NOISE_AXIS}"
-            raise ContractError(Problem(found, where=where, allowed=str(NOISE_AXIS), fix=fix))
         self.config = cfg.section(DMD2Config)
         self.sampler_kind = cfg.section(PipelineConfig).sampler_kind
         self.student, self.teacher, self.critic = bundle["student"], bundle["teacher"], bundle["critic"]
         self.schedule = self.student_schedule(self.config, adapter.shift_and_clamp_timestep)
-        self._levels = torch.tensor(self.schedule.timesteps, dtype=torch.float32, device=context.device())
+        self.student_steps = StudentSteps(self, self.student, self.schedule, key="dmd_denoising_steps")
         steps = cfg.training.max_train_steps
         for handle, updates in ((self.student, steps // self.config.generator_update_interval), (self.critic, steps)):
             optimizer = build_optimizer(handle, cfg)
@@ -100,10 +92,6 @@ class DMD2Method(DistillMethod[Needs]):
             handle.lr_schedulers["adamw"] = build_lr_scheduler(optimizer, cfg, handle.name, num_updates=updates)
         self.adversarial = self._adversarial_term() if self.config.adversarial_weight > 0 else None
         self._iteration = 0
-        self._exits = [n for n, t in enumerate(self.schedule.timesteps) if is_trained_at(adapter, self.student, t)]
-        if not self._exits:
-            found = f"the student's network is trained at none of its timesteps {list(self.schedule.timesteps)}"
-            raise ConfigError(Problem(found, "method_config.dmd_denoising_steps", fix="add one that it is trained at"))
         self._exit = (0, 0)  # (iteration, exit index): all accumulation rounds of an iteration leave at the same step
         self._teacher_was_sampled = False
 
@@ -182,25 +170,18 @@ class DMD2Method(DistillMethod[Needs]):
         Ranks whose networks are sharded must make equally many calls.
         """
         if self._exit[0] != iteration:
-            drawn = torch.randint(len(self._exits), (), generator=self.rng.shared("exit_step"))
-            self._exit = (iteration, self._exits[int(drawn)])
+            exits = self.student_steps.indices
+            drawn = torch.randint(len(exits), (), generator=self.rng.shared("exit_step"))
+            self._exit = (iteration, exits[int(drawn)])
         return self._exit[1]
 
     def exit_timesteps(self, batch_size: int) -> Tensor:
         """A timestep of the schedule for each sample [B]: uniform. For data, where no rollout leads there."""
-        levels = self._levels[self._exits]
-
-        def draw(size: int, generator: torch.Generator) -> Tensor:
-            drawn = torch.randint(len(self._exits), (size,), generator=generator, device=generator.device)
-            return levels[drawn.to(levels.device)]
-
-        return self.draw_in_one_range(
-            (self.student,), draw, batch_size, iteration=self._iteration, stream="exit_steps", shared="exit_range"
-        )
+        return self.student_steps.draw(batch_size, iteration=self._iteration, stream="exit_steps", shared="exit_range")
 
     def exit_metrics(self, t: Tensor) -> dict[str, Tensor]:
         """Where the samples' rollouts ended [B]: which call of the schedule, counted from 1, and its timestep; their means."""
-        steps = (self._levels >= t[:, None]).sum(1)
+        steps = self.student_steps.numbers(t)
         return {"rollout/exit_step": steps.float().mean(), "rollout/exit_timestep": t.mean()}
 
     def student_input(self, batch: TrainingBatch, iteration: int) -> tuple[Tensor, Tensor]:
@@ -323,13 +304,7 @@ class DMD2Method(DistillMethod[Needs]):
             return
         self.validator.log_validation(
             iteration,
-            ValidationRequest(
-                sample_handle=self.student,
-                output_dir=self.validation_dir(iteration),
-                sampler_kind=self.sampler_kind,
-                sampling_timesteps=self.schedule.timesteps,
-                label="student",
-            ),
+            self.few_step_request(self.student, self.schedule, iteration, label="student"),
         )
         if self.config.validate_teacher and not self._teacher_was_sampled:
             for reference in self.many_step_requests(self.teacher, iteration, label="teacher"):

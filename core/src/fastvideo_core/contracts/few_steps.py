@@ -1,0 +1,60 @@
+"""What methods of few-step students share: the calls of the student's schedule at which its network is trained."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fastvideo_core.contracts.method import DistillMethod
+from fastvideo_core.contracts.noise_ranges import is_trained_at
+from fastvideo_core.contracts.roles import RoleHandle
+from fastvideo_core.diffusion.rollout import FewStepSchedule
+from fastvideo_core.distributed import context
+from fastvideo_core.errors import ConfigError, ContractError, Problem
+
+
+class StudentSteps:
+    """The calls of a student's schedule that are trained, and draws among them.
+
+    Args:
+        method: whose random streams and adapter are used.
+        student: a role of which some networks may be trained, each in its noise range.
+        key: the option of `method_config` that names the schedule, for messages.
+
+    Attributes:
+        indices: of these calls in the schedule, in order.
+
+    Raises:
+        ContractError: the family's noise axis is another one than the schedule's.
+        ConfigError: no call is trained.
+    """
+
+    def __init__(self, method: DistillMethod, student: RoleHandle, schedule: FewStepSchedule, *, key: str) -> None:
+        adapter, length = method.adapter, schedule.num_train_timesteps
+        if adapter.num_train_timesteps != length:
+            where = f"family '{student.family}', {type(adapter).__name__}"
+            found = f"num_train_timesteps is {adapter.num_train_timesteps}; {key} counts on {length}"
+            fix = f"let the family's primitives take timesteps in 0..{length}"
+            raise ContractError(Problem(found, where=where, allowed=str(length), fix=fix))
+        self.indices = [n for n, t in enumerate(schedule.timesteps) if is_trained_at(adapter, student, t)]
+        if not self.indices:
+            found = f"the student's network is trained at none of its timesteps {list(schedule.timesteps)}"
+            raise ConfigError(Problem(found, f"method_config.{key}", fix="add one that it is trained at"))
+        self._method, self._student = method, student
+        self._levels = torch.tensor(schedule.timesteps, dtype=torch.float32, device=context.device())
+
+    def draw(self, size: int, *, iteration: int, stream: str, shared: str | None = None) -> Tensor:
+        """A timestep of these calls for each sample [size], uniform; arguments as `DistillMethod.draw_in_one_range`."""
+        levels = self._levels[self.indices]
+
+        def draw(count: int, generator: torch.Generator) -> Tensor:
+            drawn = torch.randint(len(self.indices), (count,), generator=generator, device=generator.device)
+            return levels[drawn.to(levels.device)]
+
+        return self._method.draw_in_one_range(
+            (self._student,), draw, size, iteration=iteration, stream=stream, shared=shared
+        )
+
+    def numbers(self, t: Tensor) -> Tensor:
+        """Which call of the schedule each of these timesteps [B] belongs to, counted from 1."""
+        return (self._levels >= t[:, None]).sum(1)
