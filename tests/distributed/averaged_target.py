@@ -10,7 +10,7 @@ import torch
 
 from fastvideo_core import DistillMethod, MethodConfig, RoleHandle, RoleManager, RunConfig, register_method
 from fastvideo_core.contracts.adapter import AddNoise, NumTrainTimesteps, PredictX0
-from fastvideo_core.optim import build_optimizer
+from fastvideo_core.optim import build_optimizer, move_averages
 from fastvideo_testing.runs import build_run, toy_family
 from tests.distributed.workers import own_folder, save, toy_run, weights
 
@@ -43,13 +43,10 @@ class AveragedTarget(DistillMethod[Needs]):
         x0 = self.adapter.predict_x0(self.student, noisy, t, prepared, conditional=True)
         return {"total_loss": ((x0 - 0.9 * wanted) ** 2).mean()}, {}, {}
 
-    @torch.no_grad()
     def optimizers_schedulers_step(self, iteration: int) -> None:
-        with torch.enable_grad():
-            super().optimizers_schedulers_step(iteration)
+        super().optimizers_schedulers_step(iteration)
         pairs = zip(self.target.named_parameters(), self.student.named_parameters(), strict=True)
-        for (_, average), (_, parameter) in pairs:
-            average.mul_(0.8).add_(parameter, alpha=0.2)
+        move_averages(((average, weight) for (_, average), (_, weight) in pairs if weight.requires_grad), 0.8)
 
 
 class Forgotten(AveragedTarget):
@@ -58,10 +55,11 @@ class Forgotten(AveragedTarget):
     saved = None
 
 
-def train(out: Path, *, kind: str = "AveragedTarget", **training: Any) -> None:
+def train(out: Path, *, kind: str = "AveragedTarget", lora: dict[str, Any] | None = None, **training: Any) -> None:
     """Trains on the toy family; in `<out>.pt` all roles' weights at the start and the end, and how they are placed."""
     run = toy_run("finetune", out, **{"max_train_steps": 6, "training_state_checkpointing_steps": 3, **training})
     run["recipe"]["method"] = "averaged"
+    run["roles"]["student"]["lora"] = lora
     with toy_family():
         register_method("averaged", config=MethodConfig, roles=("student",))(globals()[kind])
         runtime = build_run(own_folder(out), run)

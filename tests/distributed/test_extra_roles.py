@@ -9,6 +9,9 @@ import pytest
 import torch
 
 from fastvideo_core.checkpoint.weights import describe, read_role_weights
+from fastvideo_core.config.run import LoraConfig, RoleConfig
+from fastvideo_core.contracts.roles import is_lora_parameter
+from fastvideo_core.dispatch.role_weights import role_source
 from fastvideo_testing.ranks import run_ranks
 
 pytestmark = pytest.mark.distributed
@@ -53,6 +56,29 @@ def test_an_averaged_target_resumes_to_the_bit(tmp_path: Path, world_size: int, 
         )
         == []
     )
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_the_copy_of_a_role_that_trains_adapters_has_the_same_ones(tmp_path: Path, world_size: int) -> None:
+    lora = {"rank": 2, "targets": ["net.0", "net.2"]}
+    whole = train(tmp_path / "whole", world_size, lora=lora)
+    start, end = whole["start"], whole["end"]
+    for name in (name for name in end if name.startswith("target.")):
+        original = name.replace("target.", "student.")
+        assert torch.equal(start[name], start[original])
+        moved = is_lora_parameter(name)
+        assert torch.equal(end[name], start[name]) is not moved
+        assert torch.equal(end[name], end[original]) is not moved
+
+    middle = tmp_path / "whole" / "checkpoint-000003"
+    again = train(tmp_path / "again", world_size, lora=lora, resume_from_checkpoint=str(middle))
+    assert differing(end, again["end"]) == []
+    stored = read_role_weights(tmp_path / "again", "target", ema=False)["transformer"]
+    assert all(is_lora_parameter(name) for name in stored)
+    described = RoleConfig(path=str(tmp_path / "again"), trainable=True, checkpoint_role="target")
+    source = role_source("student", described)
+    assert source.lora == LoraConfig.model_validate(lora)
+    assert source.below is not None
 
 
 def test_one_that_is_not_saved_does_not(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ ROUTES: tuple[Mutation, ...] = (
         "if True:",
         (ONE_RANGE,),
     ),
-    Mutation("samples outside of the noise range", DRAWS, "[shared][1]).any():", "[shared][1]).all():", (ONE_RANGE,)),
+    Mutation("samples outside of the noise range", DRAWS, ".any(dim=1)).any():", ".any(dim=1)).all():", (ONE_RANGE,)),
     Mutation(
         "noise ranges of the first role alone",
         DRAWS,
@@ -32,7 +32,7 @@ ROUTES: tuple[Mutation, ...] = (
     Mutation(
         "noise ranges of untrained networks drawn",
         f"{CORE}/contracts/noise_ranges.py",
-        "if number in allowed:",
+        "if set(numbers.flatten().tolist()) <= set(allowed):",
         "if True:",
         (f"{RANGES}::test_a_role_of_which_one_network_is_trained_is_trained_in_its_range",),
     ),

@@ -91,6 +91,35 @@ def test_all_roles_that_are_called_at_a_timestep_have_one_network_for_an_iterati
     assert set(parts.flatten().tolist()) == {0, 1, 2}
 
 
+def test_two_timesteps_of_a_sample_lie_in_one_range_each_also_across_a_border():
+    def intervals(size: int, generator: torch.Generator) -> Tensor:
+        t = uniform(size, generator)
+        return torch.stack([t, (t - 100).clamp(min=0)], dim=1)
+
+    seen = set()
+    for rank in (0, 1):
+        method = drawing(Adapter(), rank)
+        for step in range(1, 41):
+            pairs = torch.cat([draw(method, [HANDLES["two"]], intervals, 4, step) for _ in range(2)])
+            upper = pairs >= 700
+            assert torch.equal(upper, upper[:1].expand_as(upper))
+            seen.add((rank, step, *upper[0].tolist()))
+    kinds = {kind[2:] for kind in seen}
+    assert kinds == {(True, True), (True, False), (False, False)}
+    assert len(seen) == 80
+    assert {kind[1:] for kind in seen if kind[0] == 0} == {kind[1:] for kind in seen if kind[0] == 1}
+
+
+def test_several_timesteps_of_a_sample_are_all_where_networks_are_trained():
+    def intervals(size: int, generator: torch.Generator) -> Tensor:
+        t = uniform(size, generator)
+        return torch.stack([t, (t - 100).clamp(min=0)], dim=1)
+
+    method = drawing(Adapter())
+    pairs = torch.cat([draw(method, [HANDLES["upper"]], intervals, 4, step) for step in range(1, 20)])
+    assert float(pairs.min()) >= 700
+
+
 def test_timesteps_keep_the_distribution_of_the_method():
     t = drawn(["two"], 2000)[0].flatten()
     assert float((t >= 700).float().mean()) == pytest.approx(0.3, abs=0.03)

@@ -50,6 +50,16 @@ def test_the_exact_velocity_field_gives_the_posterior_mean():
     torch.testing.assert_close(flow.x0_from_velocity(noisy, v, sigma), x0, atol=1e-10, rtol=0)
 
 
+def test_moving_along_the_line_is_an_euler_step_of_the_velocity_and_ends_at_x0():
+    clean, noise, sigma = gaussian_pair()
+    noisy, later = flow.add_noise(clean, noise, sigma), sigma * torch.linspace(0, 1, 64, dtype=torch.float64)
+    moved = flow.move_along(noisy, clean, 1000 * sigma, 1000 * later)  # in any unit
+    torch.testing.assert_close(moved, flow.add_noise(clean, noise, later), atol=1e-10, rtol=0)
+    v = flow.velocity(clean, noise)
+    torch.testing.assert_close(moved, noisy + (later - sigma)[:, None] * v, atol=1e-10, rtol=0)
+    assert torch.equal(flow.move_along(noisy, clean, 0.5, 0.0), clean)
+
+
 def test_conversions_of_bfloat16_inputs_are_done_in_float32():
     noisy = torch.tensor([[1.0]], dtype=torch.bfloat16)
     v = torch.tensor([[1.0]], dtype=torch.bfloat16)

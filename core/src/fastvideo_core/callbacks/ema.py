@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from fastvideo_core.callbacks.base import Callback
@@ -16,6 +15,7 @@ from fastvideo_core.callbacks.hooks import hookimpl
 from fastvideo_core.contracts.method import DistillMethod
 from fastvideo_core.contracts.roles import RoleHandle
 from fastvideo_core.errors import CheckpointError, ConfigError, Problem
+from fastvideo_core.optim.average import move_averages
 from fastvideo_core.weights.parameters import trainable_by_name
 
 ByName = dict[str, dict[str, Tensor]]  # module -> parameter name -> tensor
@@ -36,8 +36,7 @@ class _RoleAverage:
 
     def update(self, decay: float) -> None:
         """shadow = decay * shadow + (1 - decay) * weight."""
-        weights = [_local(parameter.detach()).to(torch.float32) for parameter, _ in self.pairs]
-        torch._foreach_lerp_([_local(shadow) for _, shadow in self.pairs], weights, 1 - decay)
+        move_averages(((shadow, parameter) for parameter, shadow in self.pairs), decay)
 
     def load(self, state: ByName) -> None:
         stored, own = _flat(state), _flat(self.shadows)
@@ -53,11 +52,6 @@ class _RoleAverage:
 
 def _flat(tensors: ByName) -> dict[str, Tensor]:
     return {f"{module}.{name}": tensor for module, by_name in tensors.items() for name, tensor in by_name.items()}
-
-
-def _local(tensor: Tensor) -> Tensor:
-    """This process's shard of a tensor that may be sharded."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 class EMACallback(Callback):

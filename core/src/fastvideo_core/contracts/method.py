@@ -23,6 +23,7 @@ from fastvideo_core.contracts.rng import RandomStreams
 from fastvideo_core.contracts.roles import RoleHandle, RoleManager
 from fastvideo_core.contracts.tracker import Tracker
 from fastvideo_core.contracts.validator import DistillValidator, ValidationRequest
+from fastvideo_core.diffusion.flow import expand_to
 from fastvideo_core.diffusion.rollout import FewStepSchedule
 from fastvideo_core.distributed import context
 from fastvideo_core.distributed.mesh import Mesh
@@ -52,7 +53,7 @@ class DistillMethod(nn.Module, Generic[Needs]):
         self.tracker = Tracker()
         self.mesh = Mesh.of(cfg.training)
         self.rng = RandomStreams(cfg.training.seed, self.mesh.data_rank, context.device())
-        self._ranges_of_iterations: dict[str, tuple[int, int]] = {}  # by shared stream
+        self._ranges_of_iterations: dict[str, tuple[int, Tensor]] = {}  # by shared stream
         self.role_modules = nn.ModuleDict({handle.name: nn.ModuleDict(handle.modules) for handle in bundle})
         for handle in bundle:
             handle.set_trainable()
@@ -243,14 +244,16 @@ class DistillMethod(nn.Module, Generic[Needs]):
         stream: str,
         shared: str | None = None,
     ) -> Tensor:
-        """Timesteps [size] of a micro-batch, so that one network of each role serves all samples of an iteration.
+        """Timesteps [size] of a micro-batch, so that one network of each role serves all samples of an iteration; or [size, K].
 
         Where roles have several networks (`noise_ranges`), one value is drawn from a shared stream; its range holds for the
         iteration, its rounds and all processes, and samples are drawn until they lie in it: each still has the
-        distribution of `draw`. Otherwise it is `draw` from the local stream.
+        distribution of `draw`. Otherwise it is `draw` from the local stream. Where
+        `draw` gives several timesteps of each sample, at which the roles are called one after another, each has its own range.
 
         Args:
             handles: every role that is called at these timesteps.
+            draw: (size, generator) -> timesteps [size], or [size, K].
             stream: the local stream of the samples.
             shared: the shared stream of the range, `stream` by default; draws with the same one have the same range.
 
@@ -266,8 +269,9 @@ class DistillMethod(nn.Module, Generic[Needs]):
         if self._ranges_of_iterations.get(shared, (None,))[0] != iteration:
             chosen = draw_range(draw, self.rng.shared(shared), cuts, common, handles)
             self._ranges_of_iterations[shared] = iteration, chosen
-        while (outside := range_of(t, cuts) != self._ranges_of_iterations[shared][1]).any():
-            t = torch.where(outside, draw(size, local), t)
+        wanted = self._ranges_of_iterations[shared][1].to(t.device)
+        while (outside := (range_of(t, cuts) != wanted).reshape(size, -1).any(dim=1)).any():
+            t = torch.where(expand_to(outside, t), draw(size, local), t)
         return t
 
 

@@ -14,7 +14,7 @@ from fastvideo_core.contracts.roles import RoleHandle
 from fastvideo_core.errors import ContractError, Problem
 
 Draw = Callable[[int, torch.Generator], Tensor]
-"""(size, generator) -> timesteps [size] of a method's own distribution."""
+"""(size, generator) -> timesteps of a method's own distribution: one of each sample [size], or several [size, K]."""
 
 _MOST_DRAWS = 10_000
 
@@ -56,16 +56,16 @@ def is_trained_at(adapter: Any, handle: RoleHandle, t: float) -> bool:
 
 def draw_range(
     draw: Draw, generator: torch.Generator, cuts: Sequence[float], allowed: Sequence[int], handles: Sequence[RoleHandle]
-) -> int:
-    """The range between `cuts` that one drawn timestep lies in, of the `allowed` ones, where networks of `handles` are trained.
+) -> Tensor:
+    """The numbers of the ranges between `cuts` that one sample's drawn timesteps lie in, [] or [K], all of them allowed.
 
     Raises:
         ContractError: none of very many draws lies in one.
     """
     for _ in range(_MOST_DRAWS):
-        number = int(range_of(draw(1, generator), cuts))
-        if number in allowed:
-            return number
+        numbers = range_of(draw(1, generator), cuts)[0]
+        if set(numbers.flatten().tolist()) <= set(allowed):
+            return numbers
     names = ", ".join(f"'{handle.name}'" for handle in handles)
     found = f"none of {_MOST_DRAWS} drawn timesteps lies where the networks of {names} are trained"
     fix = "let the method's noise levels reach the ranges of the networks that are trained"

@@ -92,6 +92,7 @@ class RoleHandle:
         """A frozen role with networks of its own, on meta, which core fills with this role's weights.
 
         For `DistillMethod.extra_roles`: raises a ContractError when this role was placed already.
+        Where this role trains adapters, the copy gets the same ones.
         """
         if self.lora is not None or any(isinstance(parameter, DTensor) for _, parameter in self.named_parameters()):
             fix = f"call copy('{name}') in the method's `extra_roles`"

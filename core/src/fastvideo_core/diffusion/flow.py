@@ -38,6 +38,20 @@ def shift_sigma(u: Tensor, shift: float) -> Tensor:
     return shift * u / (1 + (shift - 1) * u)
 
 
+def move_along(noisy: Tensor, x0: Tensor, level: Tensor | float, next_level: Tensor | float) -> Tensor:
+    """x at another noise level of the straight line through x_t and x0, whose noise stays: x0 + (level' / level)(x_t - x0).
+
+    An Euler step of the probability-flow ODE, and DDIM's (Song et al. 2021). In the dtype of `x0`.
+
+    Args:
+        level, next_level: noise levels or timesteps, [B] or numbers; only their ratio counts. The first is above 0.
+    """
+    ratio = next_level / level
+    if isinstance(ratio, Tensor):
+        ratio = expand_to(ratio.to(x0.dtype), x0)
+    return x0 + ratio * (noisy.to(x0.dtype) - x0)
+
+
 def expand_to(values: Tensor, like: Tensor) -> Tensor:
     """[B] as [B, 1, ...] so that it broadcasts against `like` [B, ...]; other shapes are returned as they are."""
     return values.reshape(-1, *[1] * (like.ndim - 1)) if values.ndim == 1 else values

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fastvideo_core.diffusion.denoising_steps import denoising_steps_problem
+from fastvideo_core.diffusion.flow import move_along
 
 SamplerKind = Literal["ode", "sde"]
 
@@ -74,13 +75,13 @@ def transition(
 ) -> Tensor:
     """x at the next noise level, from x_t [B, ...] and the network's x0 [B, ...]; float32 at least.
 
-    `ode` keeps the noise that x_t and x0 imply (DDIM, Song et al. 2021): x0 + (sigma' / sigma)(x_t - x0); `sde` draws fresh
-    noise: (1 - sigma') x0 + sigma' e (as in consistency and DMD2 sampling, Yin et al. 2024, section 4.4).
+    `ode` keeps the noise that x_t and x0 imply (`move_along`); `sde` draws fresh noise: (1 - sigma') x0 + sigma' e (as in
+    consistency and DMD2 sampling, Yin et al. 2024, section 4.4).
     """
     if next_sigma == 0.0:
         return x0
     if kind == "ode":
-        return x0 + (next_sigma / sigma) * (noisy.to(x0.dtype) - x0)
+        return move_along(noisy, x0, sigma, next_sigma)
     noise = torch.randn(x0.shape, generator=generator, device=x0.device, dtype=x0.dtype)
     return (1 - next_sigma) * x0 + next_sigma * noise
 

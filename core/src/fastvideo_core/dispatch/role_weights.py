@@ -83,7 +83,7 @@ def role_source(name: str, role: RoleConfig, places: Mapping[str, str] | None = 
     configured = configured_role(saved, contents)
     trained = RoleConfig.model_validate(contents.config["roles"][configured])
     below = role_source(configured, trained)
-    if trained.lora is None or configured != saved:
+    if trained.lora is None:
         return RoleSource(below.base, checkpoint, saved, ema)
     return RoleSource(below.base, checkpoint, saved, ema, trained.lora, below)
 

@@ -152,7 +152,8 @@ def build_components(run: Run) -> ModelComponents:
 def _place_roles(bundle: RoleManager, cfg: RunConfig) -> None:
     """Adds the roles' LoRA adapters, shards everything, and only then gives memory and weights to what is on meta."""
     for handle in bundle:
-        if handle.name in cfg.roles and (lora := cfg.roles[handle.name].lora) is not None:
+        configured = handle.copy_of or handle.name
+        if configured in cfg.roles and (lora := cfg.roles[configured].lora) is not None:
             add_lora(handle, lora)
     shard_roles(bundle, cfg.training)
     for handle in bundle:

@@ -54,14 +54,15 @@ def add_lora(handle: RoleHandle, lora: LoraConfig) -> None:
 def initialise_lora(handle: RoleHandle, seed: int) -> None:
     """A uniform in +-1/sqrt(inputs), B zero, so that nothing changes at first (Hu et al. 2021).
 
-    Values depend on the seed and the names alone, not on how the network is sharded.
+    Values depend on the seed and the names alone, not on how the network is sharded; a copy's are those of its original.
     """
+    role = handle.copy_of or handle.name
     for name, parameter in handle.named_parameters():
         if not is_lora_parameter(name):
             continue
         value = torch.zeros(parameter.shape)
         if ".lora_A." in name:
-            generator = torch.Generator().manual_seed(stream_seed(seed, f"lora/{handle.name}/{clean_name(name)}"))
+            generator = torch.Generator().manual_seed(stream_seed(seed, f"lora/{role}/{clean_name(name)}"))
             bound = 1 / math.sqrt(parameter.shape[1])
             value.uniform_(-bound, bound, generator=generator)
         write_own_slice(parameter, value[own_slice(parameter)])

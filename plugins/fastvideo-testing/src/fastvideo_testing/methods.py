@@ -44,6 +44,7 @@ class MethodPluginSuite(PluginSuite):
         trainable: the roles that train; the others are frozen.
         optional_roles: those of the spec's optional roles that the runs of the suite have.
         training: options of `training` that the method needs beside the suite's.
+        pipeline_config: options of the family that the method needs.
         steps: how many steps the checks take; every trainable role must be due in one of them.
         student: the trained role that makes samples in the end.
         learning_steps: of the check that the student learns; at most a few seconds' worth.
@@ -61,6 +62,7 @@ class MethodPluginSuite(PluginSuite):
     trainable: ClassVar[tuple[str, ...]] = ("student",)
     optional_roles: ClassVar[tuple[str, ...]] = ()
     training: ClassVar[Mapping[str, Any]] = {}
+    pipeline_config: ClassVar[Mapping[str, Any]] = {}
     steps: ClassVar[int] = 4
     student: ClassVar[str] = "student"
     learning_steps: ClassVar[int] = 400
@@ -87,6 +89,7 @@ class MethodPluginSuite(PluginSuite):
                 **self.training,
                 **training,
             },
+            "pipeline_config": dict(self.pipeline_config),
             **self.section(self.config),
         }
 
@@ -240,7 +243,7 @@ class MethodPluginSuite(PluginSuite):
         run = self.run(tmp_path, max_train_steps=steps, train_batch_size=64, learning_rate=5e-3, logging_steps=steps)
         for name, role in run["roles"].items():
             role["path"] = f"toy/{name}" if name in self.trainable else EXACT
-        run["pipeline_config"] = {"num_samples": 4096, "width": 32}
+        run["pipeline_config"] |= {"num_samples": 4096, "width": 32}
         runtime = build_run(tmp_path, run)
         before = sample_distance(runtime, self.student)
         self._train(runtime, steps)
