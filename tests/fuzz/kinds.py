@@ -10,8 +10,8 @@ from typing import Any
 import torch
 import yaml
 
-from fastvideo_core.checkpoint.document import sign_document
 from fastvideo_core.checkpoint.resume_choice import choose
+from fastvideo_core.checkpoint.storage import sign_document
 from fastvideo_core.checkpoint.weights import describe, read_role_weights
 from fastvideo_core.contracts.family import open_family
 from fastvideo_core.dispatch.load_run_config import load_run_config

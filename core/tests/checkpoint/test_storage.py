@@ -17,9 +17,8 @@ from fastvideo_core.callbacks.base import Callback
 from fastvideo_core.callbacks.hooks import hookimpl
 from fastvideo_core.checkpoint import manager as manager_module
 from fastvideo_core.checkpoint import storage
-from fastvideo_core.checkpoint.document import sign_document
 from fastvideo_core.checkpoint.resume_choice import choose, damage
-from fastvideo_core.checkpoint.storage import CheckpointWriteError
+from fastvideo_core.checkpoint.storage import CheckpointWriteError, sign_document
 from fastvideo_core.checkpoint.weights import read_role_weights
 from fastvideo_core.errors import CheckpointError, UserError
 
@@ -195,7 +194,7 @@ def test_a_refused_rename_brings_the_replaced_checkpoint_back(tmp_path, monkeypa
 
 def test_a_flipped_bit_of_the_random_state_is_an_error_that_names_the_file(tmp_path):
     run = toy_run(tmp_path)
-    path = run.manager.save(1) / storage.rng_name(0)
+    path = run.manager.save(1) / "rng/rank-00000.safetensors"
     content = bytearray(path.read_bytes())
     content[-1] ^= 4
     path.write_bytes(content)

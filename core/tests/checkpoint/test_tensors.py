@@ -4,7 +4,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from fastvideo_core.checkpoint.document import checksum
+from fastvideo_core.checkpoint.storage import checksum
 from fastvideo_core.checkpoint.tensors import StoredTensors, write_tensors
 from fastvideo_core.errors import CheckpointError
 

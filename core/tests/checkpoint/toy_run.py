@@ -122,7 +122,7 @@ class ToyRun:
 
     def fingerprint(self) -> dict[str, Any]:
         """All state, for bitwise comparison."""
-        return {**self.manager._attached()[0].collect(), "rng": self.method.rng.state_dict()}
+        return {**self.manager._run.collect(), "rng": self.method.rng.state_dict()}
 
 
 def network(width: int = 3, seed: int = 0) -> nn.Module:

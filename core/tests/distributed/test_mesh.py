@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from fastvideo_core.checkpoint.rng_state import collect_rng, rng_of_other_world
+from fastvideo_core.checkpoint.rank_state import collect_rng, rng_of_other_world
 from fastvideo_core.distributed import context
 from fastvideo_core.distributed.mesh import Mesh
 from fastvideo_testing.ranks import fake_process_group

@@ -11,7 +11,7 @@ from torch.distributed.tensor import DTensor
 
 
 class Writing(threading.Thread):
-    """The writing of the checkpoint of `step`: begins at once, in a thread when `threaded`; errors are kept for `wait`.
+    """The writing of the checkpoint of `step`: begins at once, in a thread when `threaded`; an error is kept for `wait`.
 
     The thread ends with the process, unlike an executor's (as DCP's async_save has): a process whose peers are gone must not
     hang on work that it shares with them. `wait` returns when the thread has ended, unlike a future's: a process that exits while
@@ -20,13 +20,10 @@ class Writing(threading.Thread):
 
     def __init__(self, step: int, work: Callable[[], None], *, threaded: bool) -> None:
         super().__init__(name="fastvideo-checkpoint", daemon=True)
-        self.step = step
+        self.step, self._work = step, work
         self.error: BaseException | None = None
-        self._work = work
-        if threaded:
-            self.start()
-        else:
-            self.run()
+        begin = self.start if threaded else self.run
+        begin()
 
     def run(self) -> None:
         try:

@@ -8,19 +8,25 @@ from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 from torch import Tensor
 
 from fastvideo_core import __version__
 from fastvideo_core.checkpoint import storage
 from fastvideo_core.checkpoint.background import HostCopies, Writing
-from fastvideo_core.checkpoint.document import DAMAGED, FORMAT, CheckpointDocument, check_files, synced, write_document
-from fastvideo_core.checkpoint.rank_state import OwnState, separate, with_own_state
+from fastvideo_core.checkpoint.rank_state import (
+    RankFile,
+    collect_rng,
+    rank_file,
+    read_rank_file,
+    restore_rng,
+    rng_of_other_world,
+    separate,
+)
 from fastvideo_core.checkpoint.resume_choice import Choice, choose
-from fastvideo_core.checkpoint.rng_state import collect_rng, restore_rng, rng_of_other_world
-from fastvideo_core.checkpoint.storage import CheckpointWriteError
-from fastvideo_core.checkpoint.tensors import StoredTensors, save_file, write_tensors
+from fastvideo_core.checkpoint.storage import FORMAT, CheckpointDocument, CheckpointWriteError, synced, write_document
+from fastvideo_core.checkpoint.stored_state import StoredState
+from fastvideo_core.checkpoint.tensors import save_file, write_tensors
 from fastvideo_core.checkpoint.training_state import RunCallbacks, RunState
 from fastvideo_core.checkpoint.tree import split
 from fastvideo_core.contracts.method import DistillMethod
@@ -61,21 +67,21 @@ class CheckpointManager:
 
     def __post_init__(self) -> None:
         self.versions = {"fastvideo-core": __version__, "torch": str(torch.__version__), **self.versions}
-        self._run: RunState | None = None
-        self._work: SharedWork | None = None
+        self._run: RunState
+        self._work: SharedWork
         self._copies = HostCopies()
         self._writing: Writing | None = None
         self._failure: CheckpointWriteError | None = None  # of the newest checkpoint
         self._logged_failures: set[int] = set()  # their steps
         self._saved_step: int | None = None
-        self._rng: dict[str, Tensor] | None = None
-        self._rng_source = ""
+        self._rng: tuple[dict[str, Tensor], str] | None = None  # as stored, and where
 
     def attach(self, method: DistillMethod, callbacks: RunCallbacks, dataloader: Iterable[Any]) -> None:
-        """The live objects that `save` reads and `load` writes; also clears away what a killed save left, and puts aside
-        checkpoints that are not whole and were passed over."""
-        self._run = RunState(method, callbacks, dataloader, self.new_data)
-        self._work = self._work or SharedWork()
+        """The live objects that `save` reads and `load` writes; comes before both. Collective.
+
+        Also clears away what a killed save left, and renames checkpoints that are not whole and were passed over.
+        """
+        self._run, self._work = RunState(method, callbacks, dataloader, self.new_data), SharedWork()
         if context.is_main_process():
             storage.clean_leftovers(self.output_dir)
             for path, _ in self.resumed.passed_over if self.resumed is not None else ():
@@ -102,18 +108,12 @@ class CheckpointManager:
         if step == self._saved_step:
             return target
         earlier = self._end_writing()
-        run, work = self._attached()
-        tensors, skeleton, own = separate(*split(run.collect()), work.group)
+        tensors, skeleton, own = separate(*split(self._run.collect()), self._work.group)
         if self.background:
             tensors = self._copies.take(tensors)
-        rng = collect_rng(run.method)
+        rng = collect_rng(self._run.method)
         document = CheckpointDocument(
-            format=FORMAT,
-            step=step,
-            world_size=context.world_size(),
-            versions=self.versions,
-            files={},
-            state=skeleton,
+            format=FORMAT, step=step, world_size=context.world_size(), versions=self.versions, files={}, state=skeleton
         )
         self._saved_step = step
         self._writing = Writing(step, lambda: self._write(document, tensors, rng, own), threaded=self.background)
@@ -139,9 +139,8 @@ class CheckpointManager:
 
     def must_save(self) -> bool:
         """Whether this process knows that the run must end with a checkpoint, as the one before could not be written."""
-        if self._writing is None or self._writing.is_alive():
-            return False
-        return self._writing.error is not None and not self.skip_errors
+        writing = self._writing
+        return writing is not None and not writing.is_alive() and writing.error is not None and not self.skip_errors
 
     def finish(self) -> None:
         """Waits for the checkpoint that is being written. Collective.
@@ -180,7 +179,7 @@ class CheckpointManager:
         self._failure = None
         if context.is_main_process():
             target = storage.checkpoint_path(self.output_dir, writing.step)
-            self._attached()[0].callbacks.hook.checkpoint_saved(path=target, step=writing.step)
+            self._run.callbacks.hook.checkpoint_saved(path=target, step=writing.step)
         return None
 
     def _log_failure(self, writing: Writing) -> None:
@@ -194,39 +193,34 @@ class CheckpointManager:
         )
 
     def _write(
-        self,
-        document: CheckpointDocument,
-        tensors: Mapping[str, Tensor],
-        rng: dict[str, Tensor],
-        own_state: OwnState | None,
+        self, document: CheckpointDocument, tensors: Mapping[str, Tensor], rng: dict[str, Tensor], own: RankFile | None
     ) -> None:
         """Writes a folder beside the checkpoint's place and puts it there when all processes have done their parts.
 
         When one fails, all raise CheckpointWriteError, and nothing of the attempt is left.
         """
-        _, work = self._attached()
+        work = self._work
         target = storage.checkpoint_path(self.output_dir, document.step)
-        aside = storage.aside_of(target)
+        unfinished = storage.unfinished(target)
         written = {}
 
         def write_part() -> None:
             self._copies.wait()
-            files = write_tensors(aside / storage.TENSORS, tensors, work.group)
-            files.append(save_file(rng, aside / storage.rng_name(context.rank())))
-            if own_state is not None:
-                own, metadata = own_state
-                files.append(save_file(own, aside / storage.own_state_name(context.rank()), metadata))
+            files = write_tensors(unfinished / storage.TENSORS, tensors, work.group)
+            files.append(save_file(rng, unfinished / rank_file("rng", context.rank())))
+            if own is not None:
+                files.append(save_file(own[0], unfinished / rank_file("own", context.rank()), own[1]))
             if context.is_main_process():
-                files.append(aside / storage.RUN_CONFIG)
+                files.append(unfinished / storage.RUN_CONFIG)
                 files[-1].write_text(self.config_yaml)
-            written.update({file.relative_to(aside).as_posix(): synced(file) for file in files})
+            written.update({file.relative_to(unfinished).as_posix(): synced(file) for file in files})
 
         def publish() -> None:
-            write_document(aside, document.model_copy(update={"files": all_files}))
-            storage.publish(aside, target)
+            write_document(unfinished, document.model_copy(update={"files": all_files}))
+            storage.publish(unfinished, target)
 
         try:
-            work.run(lambda: storage.make_empty(aside), main_only=True)
+            work.run(lambda: storage.make_empty(unfinished), main_only=True)
             work.run(write_part)
             all_files = {name: file for one in work.gather(written) for name, file in one.items()}
             work.run(publish, main_only=True)
@@ -238,7 +232,7 @@ class CheckpointManager:
             raise CheckpointWriteError(problem) from (error.__cause__ or error)
         finally:
             if context.is_main_process():
-                storage.remove(aside)
+                storage.remove(unfinished)
         if context.is_main_process():
             storage.remove_oldest(self.output_dir, self.keep, target)
 
@@ -258,23 +252,22 @@ class CheckpointManager:
         Raises:
             CheckpointError: it is incomplete, damaged, of another format or of another run.
         """
-        run, _ = self._attached()
         if self.resumed is None or self.resumed.path != folder:
             choose(folder, self.output_dir)  # whose files nobody has looked at
-        document = storage.read_document(folder)
-        skeleton, own = with_own_state(folder, document, new_data=self.new_data)
-        if document.world_size == context.world_size():
-            rng = _read_rng(folder, document, context.rank())
-        else:
-            rng = rng_of_other_world(run.method, _read_rng(folder, document, 0), document.step)
+        stored = StoredState(folder, context.world_size(), new_data=self.new_data)
+        document = stored.document
+        is_same = document.world_size == context.world_size()
+        rng, _ = read_rank_file(folder, document, "rng", context.rank() if is_same else 0)
+        if not is_same:
+            rng = rng_of_other_world(self._run.method, rng, document.step)
             logger.warning(
                 "the checkpoint was written by %d processes and this run has %d: weights, moments and data go on; noise is "
                 "drawn anew, so that the run is not the same to the bit",
                 document.world_size,
                 context.world_size(),
             )
-        run.restore(skeleton, StoredTensors(folder / storage.TENSORS), own)
-        self._rng, self._rng_source = rng, str(folder)
+        self._run.restore(stored)
+        self._rng = rng, str(folder)
         with foreign_file(folder / "rng", "random state", CheckpointError, "use another checkpoint"):
             self.restore_rng()
         if folder.resolve().parent == self.output_dir.resolve():
@@ -292,16 +285,4 @@ class CheckpointManager:
     def restore_rng(self) -> None:
         """Sets all random generators once more as the loaded checkpoint has them; without one, nothing happens."""
         if self._rng is not None:
-            restore_rng(self._attached()[0].method, self._rng, self._rng_source)
-
-    def _attached(self) -> tuple[RunState, SharedWork]:
-        if self._run is None or self._work is None:
-            raise RuntimeError("attach(method, callbacks, dataloader) comes before saving and loading")
-        return self._run, self._work
-
-
-def _read_rng(folder: Path, document: CheckpointDocument, rank: int) -> dict[str, Tensor]:
-    name = storage.rng_name(rank)
-    check_files(folder, [name], document)
-    with foreign_file(folder / name, "random state", CheckpointError, DAMAGED):
-        return safetensors.torch.load_file(folder / name)
+            restore_rng(self._run.method, *self._rng)

@@ -15,6 +15,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
+from fastvideo_core.checkpoint.stored_state import StoredTensor
+
 logger = logging.getLogger(__name__)
 
 
@@ -91,23 +93,22 @@ def restore_scheduler(scheduler: LRScheduler, stored: dict[str, Any], where: str
         logger.warning("%s: %s: the rate is %s (by the checkpoint's it was %s)", where, counts, now, before)
 
 
-def memory_of_optimizer(optimizer: Optimizer, stored: dict[str, Any], names: Mapping[int, str]) -> dict[str, Any]:
-    """The part "state" of `collect_optimizer` with empty tensors, laid out like the parameters where shapes are equal."""
-    state: dict[str, dict[str, Tensor]] = {}
+def memory_of_optimizer(optimizer: Optimizer, stored: dict[str, Any], names: Mapping[int, str]) -> dict[str, Tensor]:
+    """Memory for the StoredTensors under "state", by key; laid out like the parameters where shapes are equal."""
+    memory: dict[str, Tensor] = {}
     for group, options in zip(optimizer.param_groups, stored["param_groups"], strict=True):
         # torch keeps step counters on the CPU unless the update itself runs from the device
         on_device = bool(options.get("capturable") or options.get("fused"))
         for parameter in group["params"]:
-            for key, value in stored["state"].get(names[id(parameter)], {}).items():
-                if not isinstance(value, Tensor):
+            for key, one in stored["state"].get(names[id(parameter)], {}).items():
+                if not isinstance(one, StoredTensor):
                     continue
-                if value.shape == parameter.shape and key != "step":
-                    memory = torch.empty_like(parameter, dtype=value.dtype, requires_grad=False)
+                if one.shape == parameter.shape and key != "step":
+                    memory[one.key] = torch.empty_like(parameter, dtype=one.dtype, requires_grad=False)
                 else:
                     device = parameter.device if on_device or key != "step" else "cpu"
-                    memory = torch.empty(value.shape, dtype=value.dtype, device=device)
-                state.setdefault(names[id(parameter)], {})[key] = memory
-    return {"state": state}
+                    memory[one.key] = torch.empty(one.shape, dtype=one.dtype, device=device)
+    return memory
 
 
 def _log_change(where: str, key: str, then: Any, now: Any) -> None:

@@ -1,13 +1,13 @@
-"""State that differs from process to process (the loader's, say): each process keeps its own in a file of its own."""
+"""What differs from process to process: random state, and what of a loader, method or callback does. Each rank has its files."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import safetensors
 import torch
@@ -15,17 +15,21 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from fastvideo_core.checkpoint import storage
-from fastvideo_core.checkpoint.document import DAMAGED, CheckpointDocument, check_files
+from fastvideo_core.checkpoint.storage import DAMAGED, CheckpointDocument, check_files
 from fastvideo_core.checkpoint.tree import Json, references
+from fastvideo_core.contracts.adapter import HasRngGenerators
+from fastvideo_core.contracts.method import DistillMethod
+from fastvideo_core.contracts.rng import stream_seed
 from fastvideo_core.distributed import context
 from fastvideo_core.errors import CheckpointError, ContractError, Problem, foreign_file
 
 logger = logging.getLogger(__name__)
 
 _Place: TypeAlias = tuple[str, ...]
-OwnState: TypeAlias = tuple[dict[str, Tensor], dict[str, str]]
-"""Tensors and metadata of one process's file."""
+RankFile: TypeAlias = tuple[dict[str, Tensor], dict[str, str]]
+"""Tensors and metadata of one rank's file."""
+
+_METHOD, _ADAPTER, _CPU, _CUDA = "method/", "adapter/", "torch/cpu", "torch/cuda"  # random states, by name
 
 _DATA: _Place = ("dataloader",)
 _DEPTHS = {"method": 1, "callbacks": 2, "dataloader": 0}
@@ -33,21 +37,89 @@ _DEPTHS = {"method": 1, "callbacks": 2, "dataloader": 0}
 whole dataloader. All other sections are the same on all processes."""
 
 
-class _Digest(NamedTuple):
-    """What tells an entry from another, and whether it has a sharded tensor."""
+def rank_file(kind: str, rank: int) -> str:
+    """The file of one rank, by its path in the checkpoint: `rng`, or what is its `own` (there for all ranks or none)."""
+    return f"{kind}/rank-{rank:05d}.safetensors"
 
-    sha256: str
-    sharded: bool
+
+def read_rank_file(folder: Path, document: CheckpointDocument, kind: str, rank: int) -> RankFile:
+    """Tensors and metadata of a rank's file; raises CheckpointError when it is damaged."""
+    name = rank_file(kind, rank)
+    check_files(folder, [name], document)
+    with (
+        foreign_file(folder / name, "state of one process", CheckpointError, DAMAGED),
+        safetensors.safe_open(str(folder / name), framework="pt") as file,
+    ):
+        return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118 - no iterable
+
+
+# --- random state -----------------------------------------------------------------------------------------------------
+
+
+def collect_rng(method: DistillMethod) -> dict[str, Tensor]:
+    """uint8 tensors by name: the method's streams, the adapter's generators, and torch's, from which dropout layers draw."""
+    state = {_METHOD + name: value for name, value in method.rng.state_dict().items()}
+    state |= {_ADAPTER + name: generator.get_state() for name, generator in _generators(method).items()}
+    state[_CPU] = torch.get_rng_state()
+    if context.device().type == "cuda":
+        state[_CUDA] = torch.cuda.get_rng_state(context.device())
+    return state
+
+
+def restore_rng(method: DistillMethod, state: dict[str, Tensor], where: str) -> None:
+    """Sets every generator as `collect_rng` found it; raises CheckpointError when the adapter has others now."""
+    generators = _generators(method)
+    stored = {name.removeprefix(_ADAPTER) for name in state if name.startswith(_ADAPTER)}
+    if stored != set(generators):
+        then, now = (", ".join(sorted(names)) or "none" for names in (stored, generators))
+        found = f"it holds the adapter's random generators {then}; this run has {now}"
+        fix = "resume with the version of the model family that wrote the checkpoint"
+        raise CheckpointError(Problem(found, where, fix=fix))
+    streams = {name.removeprefix(_METHOD): value for name, value in state.items() if name.startswith(_METHOD)}
+    method.rng.load_state_dict(streams)
+    for name, generator in generators.items():
+        generator.set_state(state[_ADAPTER + name])
+    torch.set_rng_state(state[_CPU])
+    if _CUDA in state and context.device().type == "cuda":
+        torch.cuda.set_rng_state(state[_CUDA], context.device())
+
+
+def rng_of_other_world(method: DistillMethod, rank_0: dict[str, Tensor], step: int) -> dict[str, Tensor]:
+    """The random state of this process for a checkpoint of `step` that another number of processes wrote, for `restore_rng`.
+
+    Shared streams go on where `rank_0` had them. Everything that differs by rank starts anew from (seed, step, number
+    of data ranks, data rank, name): no numbers of before are drawn again, and resuming twice gives the same run.
+    """
+    devices = {_ADAPTER + name: generator.device for name, generator in _generators(method).items()}
+    devices[_CUDA] = context.device()
+    state = {}
+    for name, value in rank_0.items():
+        if name.startswith(f"{_METHOD}shared/"):
+            state[name] = value
+            continue
+        source = f"{name} from step {step} with {method.mesh.data_size} processes"
+        is_stream = name.startswith(_METHOD)
+        generator = torch.Generator(method.rng.device if is_stream else devices.get(name, torch.device("cpu")))
+        generator.manual_seed(stream_seed(method.rng.seed, source, method.mesh.data_rank))
+        state[name] = generator.get_state()
+    return state
+
+
+def _generators(method: DistillMethod) -> dict[str, torch.Generator]:
+    return method.adapter.get_rng_generators() if isinstance(method.adapter, HasRngGenerators) else {}
+
+
+# --- the run's state --------------------------------------------------------------------------------------------------
 
 
 def separate(
     tensors: dict[str, Tensor], skeleton: Json, group: dist.ProcessGroup | None
-) -> tuple[dict[str, Tensor], Json, OwnState | None]:
+) -> tuple[dict[str, Tensor], Json, RankFile | None]:
     """Takes out of a split state tree the entries that differ from process to process. Collective.
 
     Returns:
-        Tensors and skeleton without these entries (a sharded tensor counts as the same for all), and the entries for this
-        process's own file; None, on all processes, when nothing differs.
+        Tensors and skeleton, from which these entries are taken (a sharded tensor counts as the same for all), and the entries
+        for this rank's own file; None, on all processes, when nothing differs.
 
     Raises:
         ContractError: an entry that differs has a sharded tensor in it.
@@ -55,63 +127,53 @@ def separate(
     if group is None:
         return tensors, skeleton, None
     assert isinstance(skeleton, dict)
-    entries: dict[_Place, Json] = {}
-    for section, depth in _DEPTHS.items():
-        entries.update(_entries((section,), skeleton[section], depth))
-    digests: list[dict[_Place, _Digest]] = [{}] * dist.get_world_size(group)
-    dist.all_gather_object(digests, {place: _digest(node, tensors) for place, node in entries.items()}, group=group)
+    sections = (_entries((section,), skeleton[section], depth) for section, depth in _DEPTHS.items())
+    entries = {place: node for section in sections for place, node in section}
+    digests = context.gathered({place: _digest(node, tensors) for place, node in entries.items()}, group)
     places = sorted({place for one in digests for place in one})
     differing = [place for place in places if len({one.get(place) for one in digests}) > 1]
-    if mixed := [place for place in differing if any(one[place].sharded for one in digests if place in one)]:
+    if mixed := [place for place in differing if any(one.get(place, ("", False))[1] for one in digests)]:
         fix = "keep what differs under a key of its own, or make it the same on all of them"
         found = "a sharded tensor is kept together with something that is not the same on all processes"
         raise ContractError([Problem(found, _told(place), fix=fix) for place in mixed])
     if not differing:
         return tensors, skeleton, None
-    shared: Json = skeleton
-    copies: dict[str, Tensor] = {}
     own = [(place, entries[place]) for place in differing if place in entries]
-    for place, node in own:
-        shared = _without(shared, place)
-        for key in references(node):
-            copies[key] = torch.empty_like(tensors[key], device="cpu", memory_format=torch.contiguous_format)
-            copies[key].copy_(tensors[key])
+    for place, _ in own:
+        del _parent(skeleton, place)[place[-1]]
+    keys = [key for _, node in own for key in references(node)]
+    copies = {key: tensors[key].to("cpu", copy=True, memory_format=torch.contiguous_format) for key in keys}
     metadata = {"state": json.dumps({"differing": differing, "own": own}, allow_nan=False)}
-    return {key: tensor for key, tensor in tensors.items() if key not in copies}, shared, (copies, metadata)
+    return {key: tensor for key, tensor in tensors.items() if key not in copies}, skeleton, (copies, metadata)
 
 
-def with_own_state(
-    folder: Path, document: CheckpointDocument, world_size: int | None = None, *, new_data: bool = False
+def with_rank_state(
+    folder: Path, document: CheckpointDocument, processes: int, *, new_data: bool
 ) -> tuple[Json, dict[str, Tensor]]:
-    """The whole skeleton of a checkpoint for this process of `world_size` (None: as many as there are), and the tensors that
-    its own file holds. With `new_data` the position in the data does not count.
-
-    Where another number of processes wrote it, that of process 0 counts for all, and the log says of what.
+    """The whole skeleton of a checkpoint for this one of `processes`, and the tensors of its own file; process 0's counts for
+    all, and the log says of what, where another number of them wrote it. With `new_data` the position in the data does not count.
 
     Raises:
         CheckpointError: the file is damaged; or the position in the data is each process's own, and they were others.
     """
-    now, then = world_size or context.world_size(), document.world_size
-    name = storage.own_state_name(context.rank() if now == then else 0)
-    if name not in document.files:
-        return document.state, {}
-    check_files(folder, [name], document)
-    with foreign_file(folder / name, "state of one process", CheckpointError, DAMAGED):
-        with safetensors.safe_open(str(folder / name), framework="pt") as file:
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - it cannot be iterated over
-            stored = json.loads(file.metadata()["state"])
+    then, skeleton = document.world_size, document.state
+    rank = context.rank() if processes == then else 0
+    if rank_file("own", rank) not in document.files:
+        return skeleton, {}
+    tensors, metadata = read_rank_file(folder, document, "own", rank)
+    with foreign_file(folder / rank_file("own", rank), "state of one process", CheckpointError, DAMAGED):
+        stored = json.loads(metadata["state"])
         differing = [tuple(place) for place in stored["differing"]]
-        skeleton = document.state
         for place, node in stored["own"]:
-            skeleton = _with(skeleton, tuple(place), node)
+            _parent(skeleton, place)[place[-1]] = node
     if new_data:
         differing = [place for place in differing if place != _DATA]
-    if now != then and _DATA in differing:
-        found = f"its dataloader had a state of its own on each of {then} processes; this run has {now}"
+    if processes != then and _DATA in differing:
+        found = f"its dataloader had a state of its own on each of {then} processes; this run has {processes}"
         allowed = f"{then} processes, or a dataloader whose state is the same on all of them"
         fix = f"resume with {then} processes, or start the data afresh: --resume latest --new-data"
         raise CheckpointError(Problem(found, str(folder), allowed, fix))
-    if now != then and differing:
+    if processes != then and differing:
         logger.warning(
             "%s was not the same on the %d processes that wrote the checkpoint: this run, of another number, goes on with "
             "that of process 0",
@@ -129,8 +191,8 @@ def _entries(place: _Place, node: Json, depth: int) -> Iterator[tuple[_Place, Js
         yield place, node
 
 
-def _digest(node: Json, tensors: Mapping[str, Tensor]) -> _Digest:
-    """Of sharded tensors only their form counts."""
+def _digest(node: Json, tensors: Mapping[str, Tensor]) -> tuple[str, bool]:
+    """What tells an entry from another (of sharded tensors only their form counts), and whether it has a sharded tensor."""
     digest, sharded = hashlib.sha256(json.dumps(node).encode()), False
     for key in references(node):
         tensor = tensors[key]
@@ -139,17 +201,15 @@ def _digest(node: Json, tensors: Mapping[str, Tensor]) -> _Digest:
             sharded = True
         else:
             digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return _Digest(digest.hexdigest(), sharded)
+    return digest.hexdigest(), sharded
 
 
-def _without(tree: Json, place: _Place) -> Json:
-    assert isinstance(tree, dict)
-    rest = {key: value for key, value in tree.items() if key != place[0]}
-    return rest if len(place) == 1 else {**rest, place[0]: _without(tree[place[0]], place[1:])}
-
-
-def _with(tree: Any, place: _Place, node: Json) -> Json:
-    return {**tree, place[0]: node if len(place) == 1 else _with(tree.get(place[0], {}), place[1:], node)}
+def _parent(tree: Any, place: Sequence[str]) -> dict[str, Json]:
+    """What the entry at `place` stands in, or is to stand in."""
+    for key in place[:-1]:
+        tree = tree.setdefault(key, {})
+    parent: dict[str, Json] = tree
+    return parent
 
 
 def _told(place: _Place) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from fastvideo_core.checkpoint import storage
-from fastvideo_core.checkpoint.document import check_files, parse_document
+from fastvideo_core.checkpoint.storage import check_files, parse_document
 from fastvideo_core.distributed import context
 from fastvideo_core.errors import CheckpointError, Problem
 

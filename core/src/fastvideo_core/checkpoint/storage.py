@@ -1,23 +1,33 @@
-"""Folders of checkpoints: written aside and renamed, so that each is whole or absent; found; removed when too many."""
+"""Folders of checkpoints: renamed when they are written, so that each is whole or absent; state.json lists their files."""
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
 import shutil
-from pathlib import Path
+import zlib
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any
 
-from fastvideo_core.checkpoint.document import DOCUMENT as DOCUMENT
-from fastvideo_core.checkpoint.document import CheckpointDocument, OtherFormatError, parse_document, sync
-from fastvideo_core.errors import CheckpointError, FastVideoError, Problem
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from fastvideo_core.errors import CheckpointError, FastVideoError, Problem, foreign_file
 
 logger = logging.getLogger(__name__)
 
-TENSORS, RUN_CONFIG = "state", "run.yaml"
+FORMAT = 4
+"""Version of the layout of a checkpoint folder, the only one that is read."""
 
+TENSORS, RUN_CONFIG, DOCUMENT, SUM = "state", "run.yaml", "state.json", "state.json.sum"
+DAMAGED = "use another checkpoint; this one is damaged"
+
+_Count = Annotated[int, Field(ge=0, lt=2**63)]
 _NAME = re.compile(r"checkpoint-(\d+)")
-_ASIDE = re.compile(r"\.checkpoint-\d+\.(tmp|replaced|removed)")
+_TEMPORARY = re.compile(r"\.checkpoint-\d+\.(tmp|replaced|removed)")
 
 
 class CheckpointWriteError(FastVideoError):
@@ -31,41 +41,178 @@ def checkpoint_path(output_dir: Path, step: int) -> Path:
     return output_dir / f"checkpoint-{step:06d}"
 
 
-def rng_name(rank: int) -> str:
-    """The file of one process's random state, by its path in the checkpoint."""
-    return f"rng/rank-{rank:05d}.safetensors"
+# --- state.json -------------------------------------------------------------------------------------------------------
 
 
-def own_state_name(rank: int) -> str:
-    """The file of the state that differs from process to process; there for all of them or none."""
-    return f"own/rank-{rank:05d}.safetensors"
+class OtherFormatError(CheckpointError):
+    """A checkpoint that another version of this program wrote."""
+
+
+class StoredFile(BaseModel):
+    """Size in bytes and CRC-32 of a file of a checkpoint."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    size: _Count
+    crc32: _Count
+
+
+class CheckpointDocument(BaseModel):
+    """What state.json holds: `files` are all others by path inside the folder, `versions` those of fastvideo-core, torch and the
+    plug-ins, `state` is the skeleton of the run's state (see `tree.split`), `step` counts optimizer steps."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    format: _Count
+    step: _Count
+    world_size: Annotated[int, Field(ge=1, lt=2**31)]
+    versions: dict[str, str]
+    files: dict[str, StoredFile]
+    state: Any
+
+
+def write_document(folder: Path, document: CheckpointDocument) -> None:
+    """Writes state.json and its sum, which are a checkpoint's last files."""
+    sign_document(folder, json.dumps(document.model_dump(), allow_nan=False, indent=1).encode())
+
+
+def sign_document(folder: Path, content: bytes) -> None:
+    """Writes the content of state.json, and its sum beside it, to the disk."""
+    for name, part in ((DOCUMENT, content), (SUM, _sum_of(content))):
+        (folder / name).write_bytes(part)
+        sync(folder / name)
+
+
+def parse_document(folder: Path) -> CheckpointDocument:
+    """state.json as it was written; raises OtherFormatError, or CheckpointError when it is missing, damaged, or cannot be."""
+    path = folder / DOCUMENT
+    with foreign_file(path, "checkpoint's list", CheckpointError, "use another checkpoint"):
+        text = path.read_bytes()
+        signed = (folder / SUM).is_file()
+        if signed and (folder / SUM).read_bytes() != _sum_of(text):
+            raise _damaged(path, "was changed since it was written")
+        content = json.loads(text)
+        if isinstance(content, dict) and type(content.get("format")) is int and content["format"] != FORMAT:
+            writer = content["versions"].get("fastvideo-core") if isinstance(content.get("versions"), dict) else None
+            found = f"the checkpoint has format {content['format']}, written by fastvideo-core {writer or 'another version'}"
+            other = f": pip install fastvideo-core=={writer}" if content["format"] > FORMAT else "; or start a new run"
+            fix = f"resume or export it with the version that wrote it{other}"
+            raise OtherFormatError(Problem(found, str(folder), f"format {FORMAT}", fix))
+        if not signed:
+            raise _damaged(path, f"its sum ({SUM}) is missing")
+        try:
+            document = CheckpointDocument.model_validate(content)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            key = ".".join(map(str, first["loc"])) or "the whole"
+            found = f"{key} is {json.dumps(first['input'])[:80]}" if first["type"] != "missing" else f"{key} is missing"
+            raise _damaged(path, f"{found} ({first['msg'][:1].lower()}{first['msg'][1:]})") from None
+    for name in document.files:
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+            raise _damaged(path, f"files: {name!r} is outside of the checkpoint")
+    return document
+
+
+def flaw(folder: Path) -> str:
+    """Why a checkpoint is not whole, by its list of files; empty when it is. `resume_choice.damage` reads them as well."""
+    try:
+        document = parse_document(folder)
+    except OtherFormatError:
+        return ""
+    except CheckpointError as error:
+        return f"{DOCUMENT}: {error.problems[0].found}"
+    for name, file in document.files.items():
+        try:
+            actual = (folder / name).stat().st_size
+        except OSError:
+            return f"{name} is missing"
+        if actual != file.size:
+            return f"{name} has {actual} bytes instead of {file.size}"
+    return ""
+
+
+def read_document(folder: Path) -> CheckpointDocument:
+    """The document of a complete checkpoint; raises CheckpointError when it is not whole, or of another format."""
+    if why := flaw(folder):
+        raise not_whole(folder, why)
+    return parse_document(folder)
+
+
+def not_whole(folder: Path, why: str) -> CheckpointError:
+    """The error of a checkpoint that cannot be gone on from."""
+    return CheckpointError(Problem(f"the checkpoint is not whole: {why}", str(folder), fix="use another checkpoint"))
+
+
+def sync(path: Path) -> None:
+    """Waits until a file or folder is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def synced(path: Path) -> StoredFile:
+    """Size and sum of a file that was just written, once it is on the disk."""
+    with ThreadPoolExecutor(1) as beside:
+        on_disk = beside.submit(sync, path)
+        stored = StoredFile(size=path.stat().st_size, crc32=checksum(path))
+        on_disk.result()
+    return stored
+
+
+def checksum(path: Path) -> int:
+    """The CRC-32 of a file."""
+    block, total = memoryview(bytearray(2**20)), 0
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(block):
+            total = zlib.crc32(block[:count], total)
+    return total
+
+
+def check_files(folder: Path, names: Iterable[str], document: CheckpointDocument) -> None:
+    """Reads files of a checkpoint; raises CheckpointError when one cannot be read or is not what was written."""
+    for name in names:
+        with foreign_file(folder / name, "part of a checkpoint", CheckpointError, DAMAGED):
+            if name not in document.files:
+                raise _damaged(folder / name, f"{DOCUMENT} does not list it")
+            if checksum(folder / name) != document.files[name].crc32:
+                raise _damaged(folder / name, "was changed since it was written")
+
+
+def _sum_of(content: bytes) -> bytes:
+    return StoredFile(size=len(content), crc32=zlib.crc32(content)).model_dump_json().encode()
+
+
+def _damaged(path: Path, found: str) -> CheckpointError:
+    return CheckpointError(Problem(found, str(path), fix=DAMAGED))
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------
 
 
-def aside_of(target: Path) -> Path:
+def unfinished(target: Path) -> Path:
     """The folder in which a checkpoint is written before `publish` puts it in its place."""
     return target.with_name(f".{target.name}.tmp")
 
 
-def make_empty(aside: Path) -> None:
+def make_empty(folder: Path) -> None:
     """Makes the folder; what an earlier attempt left in it is gone."""
-    aside.parent.mkdir(parents=True, exist_ok=True)
-    remove(aside)
-    aside.mkdir()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    remove(folder)
+    folder.mkdir()
 
 
-def publish(aside: Path, target: Path) -> None:
+def publish(written: Path, target: Path) -> None:
     """Puts a folder, once it is on the disk, in the place of `target`, which stays as it was when that fails."""
-    for folder, _, _ in os.walk(aside):
+    for folder, _, _ in os.walk(written):
         sync(Path(folder))
     replaced = target.with_name(f".{target.name}.replaced")
     if target.exists():
         remove(replaced)
         os.rename(target, replaced)
     try:
-        os.rename(aside, target)
+        os.rename(written, target)
     except OSError:
         if replaced.exists():
             os.rename(replaced, target)
@@ -84,8 +231,10 @@ def remove(path: Path, *, strict: bool = False) -> None:
 
 def set_aside(path: Path) -> None:
     """Keeps a checkpoint that is not whole under another name, so that a new one of its step does not replace it."""
-    names = (path.with_name(f"{path.name}.damaged{suffix}") for suffix in ("", *(f"-{n}" for n in range(2, 100))))
-    kept = next(name for name in names if not name.exists())
+    kept, number = path.with_name(f"{path.name}.damaged"), 1
+    while kept.exists():
+        number += 1
+        kept = path.with_name(f"{path.name}.damaged-{number}")
     try:
         os.rename(path, kept)
     except OSError as error:
@@ -96,9 +245,7 @@ def set_aside(path: Path) -> None:
 
 def remove_oldest(output_dir: Path, keep: int, newest: Path) -> None:
     """Removes complete checkpoints, lowest step first, until `keep` are left; never `newest`. 0 keeps all."""
-    if keep == 0:
-        return
-    others = [path for path in checkpoints(output_dir) if path != newest and not flaw(path)]
+    others = [path for path in checkpoints(output_dir) if path != newest and not flaw(path)] if keep else []
     for path in others[: max(0, len(others) - (keep - 1))]:
         doomed = path.with_name(f".{path.name}.removed")
         try:
@@ -120,11 +267,11 @@ def clean_leftovers(output_dir: Path) -> None:
     """Removes what a killed save left behind; no other process may be saving here."""
     put_back_replaced(output_dir)
     for path in output_dir.glob(".checkpoint-*"):
-        if _ASIDE.fullmatch(path.name):
+        if _TEMPORARY.fullmatch(path.name):
             remove(path)
 
 
-# --- finding and reading ----------------------------------------------------------------------------------------------
+# --- finding ---------------------------------------------------------------------------------------------------------
 
 
 def checkpoints(output_dir: Path, after: int = -1) -> list[Path]:
@@ -165,33 +312,3 @@ def named_checkpoints(path: str | Path) -> list[Path]:
         return [path]
     allowed = "a folder checkpoint-<step>, or the output_dir of a run that has some"
     raise CheckpointError(Problem("this is not a checkpoint, and holds none", str(path), allowed))
-
-
-def flaw(folder: Path) -> str:
-    """Why a checkpoint is not whole, by its list of files; empty when it is. Reads none of these: `choice.damage` does."""
-    try:
-        document = parse_document(folder)
-    except OtherFormatError:
-        return ""
-    except CheckpointError as error:
-        return f"{DOCUMENT}: {error.problems[0].found}"
-    for name, file in document.files.items():
-        try:
-            actual = (folder / name).stat().st_size
-        except OSError:
-            return f"{name} is missing"
-        if actual != file.size:
-            return f"{name} has {actual} bytes instead of {file.size}"
-    return ""
-
-
-def read_document(folder: Path) -> CheckpointDocument:
-    """The document of a complete checkpoint; raises CheckpointError when it is not whole, or of another format."""
-    if why := flaw(folder):
-        raise not_whole(folder, why)
-    return parse_document(folder)
-
-
-def not_whole(folder: Path, why: str) -> CheckpointError:
-    """The error of a checkpoint that cannot be gone on from."""
-    return CheckpointError(Problem(f"the checkpoint is not whole: {why}", str(folder), fix="use another checkpoint"))

@@ -27,7 +27,7 @@ from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.checkpoint.storage import WriteResult
 from torch.futures import Future
 
-from fastvideo_core.checkpoint.document import DAMAGED
+from fastvideo_core.checkpoint.storage import DAMAGED
 from fastvideo_core.distributed import context
 from fastvideo_core.errors import CheckpointError, foreign_file
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -11,16 +10,22 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.checkpoint.stateful import Stateful
 
-from fastvideo_core.checkpoint.comparison import compare_names, compare_states, compare_tensors, optimizer_of
-from fastvideo_core.checkpoint.document import DAMAGED
 from fastvideo_core.checkpoint.optimizer_state import (
     collect_optimizer,
     memory_of_optimizer,
     restore_optimizer,
     restore_scheduler,
 )
-from fastvideo_core.checkpoint.tensors import StoredTensors
-from fastvideo_core.checkpoint.tree import Json, join, split
+from fastvideo_core.checkpoint.stored_state import (
+    OTHER_RUN,
+    Outline,
+    StoredState,
+    form_of,
+    misfits,
+    optimizer_of,
+    outline_of,
+)
+from fastvideo_core.checkpoint.tree import split
 from fastvideo_core.contracts.method import DistillMethod
 from fastvideo_core.contracts.roles import RoleHandle, is_lora_parameter
 from fastvideo_core.errors import CheckpointError, FastVideoError, Problem
@@ -32,8 +37,7 @@ class RunCallbacks(Protocol):
 
     # no subclass of Stateful: Python would ask it, of every tensor that torch takes for one, whether it is a RunCallbacks
 
-    @property
-    def hook(self) -> Any: ...
+    hook: Any
 
     def state_dict(self) -> dict[str, Any]: ...
 
@@ -44,9 +48,8 @@ class RunCallbacks(Protocol):
 class RunState:
     """The live objects that a checkpoint is taken of.
 
-    Args:
-        dataloader: any iterable; its position is kept when it has a state (is torch's Stateful).
-        new_data: whether its position starts afresh, whatever is stored.
+    The dataloader is any iterable; its position is kept when it has a state (is torch's Stateful), and starts afresh with
+    `new_data`, whatever is stored.
     """
 
     method: DistillMethod
@@ -61,51 +64,47 @@ class RunState:
         role -> name -> state; `method`; `callbacks`; `dataloader` (None when it cannot resume).
         """
         names = _parameter_names(self.method)
-        roles: dict[str, Any] = {}
-        copies: dict[str, str] = {}
-        optimizers: dict[str, Any] = {}
-        lr_schedulers: dict[str, Any] = {}
+        state: dict[str, Any] = {"roles": {}, "copies": {}, "optimizers": {}, "lr_schedulers": {}}
         for role, handle in self._saved_roles().items():
-            roles[role] = {name: stored_tensors(handle, module) for name, module in handle.modules.items()}
+            state["roles"][role] = {name: stored_tensors(handle, module) for name, module in handle.modules.items()}
             if handle.copy_of:
-                copies[role] = handle.copy_of
-            optimizers[role] = {
+                state["copies"][role] = handle.copy_of
+            state["optimizers"][role] = {
                 name: collect_optimizer(optimizer, names, optimizer_of(role, name))
                 for name, optimizer in handle.optimizers.items()
             }
-            lr_schedulers[role] = {name: scheduler.state_dict() for name, scheduler in handle.lr_schedulers.items()}
-        return {
-            "roles": roles,
-            "copies": copies,
-            "optimizers": optimizers,
-            "lr_schedulers": lr_schedulers,
-            "method": self.method.checkpoint_state(),
-            "callbacks": self.callbacks.state_dict(),
-            "dataloader": self.dataloader.state_dict() if isinstance(self.dataloader, Stateful) else None,
-        }
+            schedulers = handle.lr_schedulers.items()
+            state["lr_schedulers"][role] = {name: scheduler.state_dict() for name, scheduler in schedulers}
+        state["method"] = self.method.checkpoint_state()
+        state["callbacks"] = self.callbacks.state_dict()
+        state["dataloader"] = self.dataloader.state_dict() if isinstance(self.dataloader, Stateful) else None
+        return state
 
-    def restore(self, skeleton: Json, tensors: StoredTensors, own: Mapping[str, Tensor]) -> None:
-        """Puts a stored state back: weights in place, everything else through its owner's load method.
-
-        Args:
-            skeleton, own: of `with_own_state`.
-            tensors: those of all processes.
+    def restore(self, stored: StoredState) -> None:
+        """Puts a stored state back: weights in place, everything else through its owner's load method. Collective.
 
         Raises:
             CheckpointError: the checkpoint is damaged, or of another run: naming all that does not fit.
         """
-        where = str(tensors.folder.parent)
+        where = str(stored.folder)
+        names = _parameter_names(self.method)
         live = self.collect()
-        with _understood(where):
-            stored = stored_shapes(skeleton, tensors, own)
-            if problems := compare_states(stored, live, data=not self.new_data):
+        with stored.understood():
+            problems = misfits(outline_of(stored.tree), outline_of(live))
+            position, reader = stored.tree["dataloader"], live["dataloader"]
+            if (position is None) != (reader is None) and not self.new_data:
+                no_position = "it holds no position in the data, but this run's dataloader needs one"
+                no_reader = "it holds the position in the data, but this run's dataloader cannot resume"
+                problems.append(Problem(no_position if position is None else no_reader, fix=OTHER_RUN))
+            if problems:
                 raise CheckpointError([Problem(p.found, p.where or where, p.allowed, p.fix) for p in problems])
-            targets = self._targets(stored, live)
-            tensors.read({key: target for key, target in targets.items() if key not in own})
-            for key, tensor in own.items():
-                targets[key].copy_(tensor)
-            state = join(skeleton, targets)
-            self._restore_optimizers(state["optimizers"], state["lr_schedulers"])
+            state = stored.read_into(self._targets(stored, live, names))
+            for role, handle in self._saved_roles().items():
+                for name, optimizer in handle.optimizers.items():
+                    restore_optimizer(optimizer, state["optimizers"][role][name], names, optimizer_of(role, name))
+                for name, scheduler in handle.lr_schedulers.items():
+                    called = f"lr scheduler '{name}' of role '{role}'"
+                    restore_scheduler(scheduler, state["lr_schedulers"][role][name], called)
         _hand_over("the method", self.method.load_checkpoint_state, state["method"], where)
         _hand_over("callbacks", self.callbacks.load_state_dict, state["callbacks"], where)
         if isinstance(self.dataloader, Stateful) and not self.new_data:
@@ -114,71 +113,45 @@ class RunState:
     def _saved_roles(self) -> dict[str, RoleHandle]:
         return {handle.name: handle for handle in self.method.bundle if handle.is_saved}
 
-    def _restore_optimizers(self, optimizers: dict[str, Any], lr_schedulers: dict[str, Any]) -> None:
-        names = _parameter_names(self.method)
-        for role, handle in self._saved_roles().items():
-            for name, optimizer in handle.optimizers.items():
-                restore_optimizer(optimizer, optimizers[role][name], names, optimizer_of(role, name))
-            for name, scheduler in handle.lr_schedulers.items():
-                restore_scheduler(scheduler, lr_schedulers[role][name], f"lr scheduler '{name}' of role '{role}'")
-
-    def _targets(self, stored: dict[str, Any], live: dict[str, Any]) -> dict[str, Tensor]:
+    def _targets(self, stored: StoredState, live: dict[str, Any], names: Mapping[int, str]) -> dict[str, Tensor]:
         """Where each stored tensor is read to: the live weight itself, else a new tensor laid out like the live one."""
-        names = _parameter_names(self.method)
-        live["optimizers"] = {
-            role: {
-                name: memory_of_optimizer(optimizer, stored["optimizers"][role][name], names)
-                for name, optimizer in handle.optimizers.items()
-            }
-            for role, handle in self._saved_roles().items()
-        }
+        targets: dict[str, Tensor] = {}
+        for role, handle in self._saved_roles().items():
+            for module, weights in live["roles"][role].items():
+                kept = stored.tree["roles"][role][module]
+                targets |= {kept[name].key: weight for name, weight in weights.items()}
+            for name, optimizer in handle.optimizers.items():
+                targets |= memory_of_optimizer(optimizer, stored.tree["optimizers"][role][name], names)
         like, _ = split(live)
-        in_place, _ = split({key: live[key] for key in ("roles", "optimizers")})
-        targets = {}
-        for key, meta in split(stored)[0].items():
-            if key in in_place:
-                targets[key] = like[key]
-            elif key in like and like[key].shape == meta.shape:
-                targets[key] = torch.empty_like(like[key], dtype=meta.dtype)
-            else:
-                targets[key] = torch.empty(meta.shape, dtype=meta.dtype)
+        for key, one in stored.by_key.items():
+            if key not in targets:
+                if key in like and like[key].shape == one.shape:
+                    targets[key] = torch.empty_like(like[key], dtype=one.dtype)
+                else:
+                    targets[key] = torch.empty(one.shape, dtype=one.dtype)
         return targets
 
 
-def stored_shapes(skeleton: Json, tensors: StoredTensors, own: Mapping[str, Tensor]) -> dict[str, Any]:
-    """A stored state whose tensors have shapes and dtypes alone; raises CheckpointError when it is damaged.
-
-    Args:
-        skeleton, tensors, own: as in `RunState.restore`.
-    """
-    meta = torch.device("meta")
-    shapes = {key: torch.empty(one.size, dtype=one.properties.dtype, device=meta) for key, one in tensors.index.items()}
-    with _understood(str(tensors.folder.parent)):
-        state: dict[str, Any] = join(skeleton, {**shapes, **own})
-        return state
-
-
-def misfits(
+def weight_misfits(
     stored: Mapping[str, Any], *, trainable: Iterable[str], outlines: Iterable[RoleHandle], where: str
 ) -> list[Problem]:
-    """What of the stored weights cannot go into a run, as far as its configuration tells; `restore` compares everything.
+    """What of the stored weights (StoredTensors by role and module) cannot go into a run, as far as its configuration tells.
 
-    Args:
-        stored: of `stored_shapes`.
-        trainable: the roles that the run trains.
-        outlines: those of them whose networks are known, with adapters, on meta; dtypes and further modules (a method's
-            own) are not compared.
-        where: the checkpoint.
+    Compared are the names of the roles that it trains, and those whose networks are known (`outlines`, with LoRA adapters, on
+    meta), but for dtypes and further modules (a method's own). `restore` compares everything.
     """
-    with _understood(where):
-        roles = stored["roles"]
-        problems = compare_names("saved role", roles, trainable)
-        for handle in outlines:
-            for name, module in handle.modules.items():
-                if (kept := roles.get(handle.name, {}).get(name)) is not None:
-                    now = stored_tensors(handle, module)
-                    alike = {fqn: now[fqn].to(kept[fqn].dtype) if fqn in kept else now[fqn] for fqn in now}
-                    problems += compare_tensors(kept, alike, f"role '{handle.name}', module '{name}'")
+    kept: Outline = {("saved role", ""): dict.fromkeys(stored, "")}
+    live: Outline = {("saved role", ""): dict.fromkeys(trainable, "")}
+    for handle in outlines:
+        for name, module in handle.modules.items():
+            tensors = stored.get(handle.name, {}).get(name)
+            if tensors is not None:
+                now = stored_tensors(handle, module)
+                place = "parameter", f"role '{handle.name}', module '{name}'"
+                kept[place] = {fqn: form_of(one) for fqn, one in tensors.items()}
+                alike = {fqn: one.to(tensors[fqn].dtype) if fqn in tensors else one for fqn, one in now.items()}
+                live[place] = {fqn: form_of(one) for fqn, one in alike.items()}
+    problems = misfits(kept, live)
     return [Problem(p.found, f"{where}, {p.where}" if p.where else where, p.allowed, p.fix) for p in problems]
 
 
@@ -205,16 +178,6 @@ def _parameter_names(method: DistillMethod) -> dict[int, str]:
         for name, parameter in handle.named_parameters():
             names.setdefault(id(parameter), f"{handle.name}.{clean_name(name)}")
     return names
-
-
-@contextmanager
-def _understood(where: str) -> Iterator[None]:
-    """Not `foreign_file`: memory may run out inside, which is no fault of the checkpoint."""
-    try:
-        yield
-    except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        found = f"its content cannot be understood: {type(error).__name__}: {error}"
-        raise CheckpointError(Problem(found, where, fix=DAMAGED)) from error
 
 
 def _hand_over(owner: str, load: Any, state: Any, where: str) -> None:

@@ -27,8 +27,8 @@ def split(tree: Any) -> tuple[dict[str, Tensor], Json]:
     return tensors, _split(tree, (), tensors)
 
 
-def join(skeleton: Json, tensors: Mapping[str, Tensor]) -> Any:
-    """The inverse of `split`.
+def join(skeleton: Json, tensors: Mapping[str, Any]) -> Any:
+    """The inverse of `split`; `tensors` may be anything that stands for them.
 
     Raises:
         LookupError, TypeError or ValueError: this is no skeleton that `split` made, or a tensor is missing.

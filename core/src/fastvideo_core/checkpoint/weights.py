@@ -3,33 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from fastvideo_core.checkpoint import storage
-from fastvideo_core.checkpoint.document import CheckpointDocument, check_files
-from fastvideo_core.checkpoint.tensors import StoredTensors
-from fastvideo_core.checkpoint.tree import join
+from fastvideo_core.checkpoint.storage import check_files
+from fastvideo_core.checkpoint.stored_state import StoredState, StoredTensor
 from fastvideo_core.config.document import read_document as read_yaml
-from fastvideo_core.errors import CheckpointError, Problem, foreign_file
+from fastvideo_core.errors import CheckpointError, Problem
 
 
 @dataclass(frozen=True)
 class CheckpointInfo:
-    """What a checkpoint holds.
-
-    Args:
-        path: the checkpoint's own folder.
-        roles: names of the stored roles' modules by role.
-        copies: of stored roles that the method made by copying another one's networks, that other one.
-        ema_roles: stored roles that have EMA weights.
-        config: the resolved run.yaml as plain data.
-    """
+    """What a checkpoint's folder holds: names of the stored roles' modules by role, which role another one was copied from by the
+    method, stored roles that have EMA weights, and the resolved run.yaml as plain data."""
 
     path: Path
     roles: Mapping[str, tuple[str, ...]]
@@ -39,20 +30,14 @@ class CheckpointInfo:
 
 
 def describe(path: str | Path) -> CheckpointInfo:
-    """What is in a checkpoint (or in the newest of a run's folder), without reading a tensor.
-
-    Raises:
-        CheckpointError: there is none, or it is incomplete, damaged or of another format.
-    """
-    folder = storage.resolve_checkpoint(path)
-    document = storage.read_document(folder)
-    check_files(folder, [storage.RUN_CONFIG], document)
-    with _understood(folder):
-        state, averages = _state(document, StoredTensors(folder / storage.TENSORS))
-        roles = {role: tuple(modules) for role, modules in state["roles"].items()}
-        ema_roles = tuple(role for role in roles if role in averages)
-        config = read_yaml(folder / storage.RUN_CONFIG).data or {}
-        return CheckpointInfo(folder, roles, dict(state["copies"]), ema_roles, config)
+    """What is in a checkpoint (or in the newest of a run's folder), without reading a tensor; raises as StoredState does."""
+    stored = StoredState(storage.resolve_checkpoint(path))
+    check_files(stored.folder, [storage.RUN_CONFIG], stored.document)
+    with stored.understood():
+        roles = {role: tuple(modules) for role, modules in stored.tree["roles"].items()}
+        ema_roles = tuple(role for role in roles if role in _averages(stored))
+        config = read_yaml(stored.folder / storage.RUN_CONFIG).data or {}
+        return CheckpointInfo(stored.folder, roles, dict(stored.tree["copies"]), ema_roles, config)
 
 
 def read_role_weights(path: str | Path, role: str, *, ema: bool) -> dict[str, dict[str, Tensor]]:
@@ -74,77 +59,65 @@ class CheckpointWeights:
     """
 
     def __init__(self, path: str | Path, role: str, *, ema: bool) -> None:
-        self.folder = storage.resolve_checkpoint(path)
-        self._document = storage.read_document(self.folder)
-        self._tensors = StoredTensors(self.folder / storage.TENSORS)
+        self._stored = stored = StoredState(storage.resolve_checkpoint(path))
         self._checked = False
-        with _understood(self.folder):
-            state, averages = _state(self._document, self._tensors)
-            if role not in state["roles"]:
-                allowed = f"{', '.join(state['roles']) or 'none'} (frozen roles are not stored)"
+        with stored.understood():
+            roles, averages = stored.tree["roles"], _averages(stored)
+            if role not in roles:
+                allowed = f"{', '.join(roles) or 'none'} (frozen roles are not stored)"
                 found = f"there is no role '{role}' in the checkpoint"
-                raise CheckpointError(Problem(found, str(self.folder), allowed))
+                raise CheckpointError(Problem(found, str(stored.folder), allowed))
             if ema and role not in averages:
                 found = f"there are no EMA weights of role '{role}'"
                 allowed = f"EMA weights of: {', '.join(averages) or 'no role (none configured, or not started yet)'}"
-                raise CheckpointError(Problem(found, str(self.folder), allowed, "use the raw weights"))
+                raise CheckpointError(Problem(found, str(stored.folder), allowed, "use the raw weights"))
             averaged = averages[role] if ema else {}
-            self._trained = {name: _entries(plain) for name, plain in state["roles"][role].items()}
-            self._stored = {name: plain | _entries(averaged.get(name, {})) for name, plain in self._trained.items()}
+            self._trained = {name: _tensors(trained) for name, trained in roles[role].items()}
+            self._chosen = {name: plain | _tensors(averaged.get(name, {})) for name, plain in self._trained.items()}
 
     @property
     def modules(self) -> list[str]:
         """Names of the role's modules."""
-        return list(self._stored)
+        return list(self._chosen)
 
     def tensor_names(self, module: str) -> Sequence[str]:
         """Names of the module's stored tensors."""
-        return list(self._stored.get(module, {}))
+        return list(self._chosen.get(module, {}))
 
     def read(self, module: str, name: str) -> Tensor:
         """One tensor, read by this process alone."""
-        (tensor,) = self._read([self._stored[module][name]])
+        (tensor,) = self._read([self._chosen[module][name]])
         return tensor
 
     def read_module(self, module: str) -> dict[str, Tensor]:
         """All tensors of a module in the trained dtype, read by this process alone."""
-        stored, trained = self._stored[module], self._trained[module]
-        with _understood(self.folder):
-            dtypes = [trained[name].dtype for name in stored]
-        tensors = zip(stored, self._read(list(stored.values())), dtypes, strict=True)
+        chosen, trained = self._chosen[module], self._trained[module]
+        with self._stored.understood():
+            dtypes = [trained[name].dtype for name in chosen]
+        tensors = zip(chosen, self._read(list(chosen.values())), dtypes, strict=True)
         return {name: tensor.to(dtype) for name, tensor, dtype in tensors}
 
-    def _read(self, wanted: Sequence[_Stored]) -> list[Tensor]:
+    def _read(self, wanted: Sequence[StoredTensor]) -> list[Tensor]:
+        stored = self._stored
         if not self._checked:
-            keys = [stored.key for module in self._stored.values() for stored in module.values()]
-            files = [f"{storage.TENSORS}/{name}" for name in self._tensors.files(keys)]
-            check_files(self.folder, files, self._document)
+            keys = [one.key for module in self._chosen.values() for one in module.values()]
+            files = [f"{storage.TENSORS}/{name}" for name in stored.tensors.files(keys)]
+            check_files(stored.folder, files, stored.document)
             self._checked = True
-        targets = {stored.key: torch.empty(stored.size, dtype=stored.dtype) for stored in wanted}
-        self._tensors.read(targets, every_rank_alone=True)
-        return [targets[stored.key] for stored in wanted]
+        targets = {one.key: torch.empty(one.shape, dtype=one.dtype) for one in wanted}
+        stored.tensors.read(targets, every_rank_alone=True)
+        return list(targets.values())
 
 
-class _Stored(NamedTuple):
-    key: str
-    size: torch.Size
-    dtype: torch.dtype
-
-
-def _entries(entries: Mapping[str, Any]) -> dict[str, _Stored]:
+def _tensors(entries: Mapping[str, Any]) -> dict[str, StoredTensor]:
     for name, entry in entries.items():
-        if not isinstance(entry, _Stored):
+        if not isinstance(entry, StoredTensor):
             raise TypeError(f"'{name}' is no tensor but {type(entry).__name__}")
     return dict(entries)
 
 
-def _state(document: CheckpointDocument, tensors: StoredTensors) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The state tree with _Stored in place of tensors, and the averages in it by role."""
-    stored: Any = {key: _Stored(key, entry.size, entry.properties.dtype) for key, entry in tensors.index.items()}
-    state = join(document.state, stored)
-    ema = state["callbacks"].get("ema", {})
-    return state, ema["shadow"] if ema.get("started") else {}
-
-
-def _understood(folder: Path) -> AbstractContextManager[None]:
-    return foreign_file(folder / storage.DOCUMENT, "state of a run", CheckpointError, "use another checkpoint")
+def _averages(stored: StoredState) -> dict[str, Any]:
+    """The averaged weights by role."""
+    ema = stored.tree["callbacks"].get("ema", {})
+    averages: dict[str, Any] = ema["shadow"] if ema.get("started") else {}
+    return averages

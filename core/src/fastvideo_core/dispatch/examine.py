@@ -13,11 +13,9 @@ from typing import Any
 
 import torch
 
-from fastvideo_core.checkpoint import storage
-from fastvideo_core.checkpoint.rank_state import with_own_state
 from fastvideo_core.checkpoint.resume_choice import Choice, choose
-from fastvideo_core.checkpoint.tensors import StoredTensors
-from fastvideo_core.checkpoint.training_state import misfits, stored_shapes
+from fastvideo_core.checkpoint.stored_state import StoredState
+from fastvideo_core.checkpoint.training_state import weight_misfits
 from fastvideo_core.checkpoint.weights import describe
 from fastvideo_core.config.base import GuidedPipelineConfig
 from fastvideo_core.config.check import run_notes
@@ -222,9 +220,7 @@ def resume_problems(run: Run) -> list[Problem]:
         return []
     cfg, path = run.cfg, run.resumed.path
     new_data = cfg.training.resume_with_new_data
-    document = storage.read_document(path)
-    skeleton, own = with_own_state(path, document, cfg.training.num_gpus, new_data=new_data)
-    stored = stored_shapes(skeleton, StoredTensors(path / storage.TENSORS), own)
+    stored = StoredState(path, cfg.training.num_gpus, new_data=new_data)
     trainable = [name for name, role in cfg.roles.items() if role.trainable]
     outlines = [outline.handle for name in trainable if (outline := run.outline(name)) is not None]
     for handle in outlines:
@@ -232,8 +228,9 @@ def resume_problems(run: Run) -> list[Problem]:
             add_lora(handle, lora)
     # What the method keeps besides is compared when the run starts.
     then = [name for name, role in describe(path).config["roles"].items() if role.get("trainable")]
-    stored["roles"] = {name: modules for name, modules in stored["roles"].items() if name in then}
-    problems = misfits(stored, trainable=trainable, outlines=outlines, where=str(path))
+    with stored.understood():
+        roles = {name: modules for name, modules in stored.tree["roles"].items() if name in then}
+        problems = weight_misfits(roles, trainable=trainable, outlines=outlines, where=str(path))
     with suppress(Exception):  # broken ones are told as plug-ins, others may know their state only once they started
-        problems += build_callbacks(cfg, run.registry).misfits(stored["callbacks"])
-    return problems if new_data else [*problems, *run.family.resume_problems(run.based, stored["dataloader"])]
+        problems += build_callbacks(cfg, run.registry).misfits(stored.tree["callbacks"])
+    return problems if new_data else [*problems, *run.family.resume_problems(run.based, stored.tree["dataloader"])]

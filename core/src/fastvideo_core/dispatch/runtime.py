@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-from fastvideo_core import __version__
 from fastvideo_core.callbacks.manager import CallbackManager
 from fastvideo_core.checkpoint.manager import CheckpointManager
 from fastvideo_core.config.run import RunConfig
@@ -183,6 +182,5 @@ def check_parameters(method: DistillMethod) -> None:
 
 
 def plugin_versions(cfg: RunConfig, registry: PluginRegistry) -> dict[str, str]:
-    """The versions of torch, core and every plug-in that the run uses, by distribution."""
-    plugins = {plugin.provenance.distribution: plugin.provenance.version for plugin in used_plugins(cfg, registry)}
-    return {"torch": str(torch.__version__), "fastvideo-core": __version__, **plugins}
+    """The versions of every plug-in that the run uses, by distribution."""
+    return {plugin.provenance.distribution: plugin.provenance.version for plugin in used_plugins(cfg, registry)}
