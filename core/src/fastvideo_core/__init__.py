@@ -17,6 +17,7 @@ _EXPORTS = {
     "GuidedPipelineConfig": "config.base",
     "FloatPair": "config.base",
     "FloatTuple": "config.base",
+    "DenoisingSteps": "config.base",
     "IntTuple": "config.base",
     "StrTuple": "config.base",
     "LoraConfig": "config.run",

@@ -2,6 +2,7 @@ from typing import Final
 
 from fastvideo_core.callbacks.base import Callback as Callback
 from fastvideo_core.callbacks.hooks import hookimpl as hookimpl
+from fastvideo_core.config.base import DenoisingSteps as DenoisingSteps
 from fastvideo_core.config.base import FloatPair as FloatPair
 from fastvideo_core.config.base import FloatTuple as FloatTuple
 from fastvideo_core.config.base import GuidedPipelineConfig as GuidedPipelineConfig
