@@ -18,6 +18,7 @@ import torch.distributed as dist
 from torch.distributed.tensor import DTensor
 
 from fastvideo_core.contracts.rng import RandomStreams
+from fastvideo_core.diffusion.tangent import directional_derivative
 from fastvideo_core.dispatch.routing import RangeCheck
 from fastvideo_core.distributed import context
 from fastvideo_testing.runs import build_run, toy_family
@@ -183,6 +184,29 @@ def gathered(out: Path, *, run: dict[str, Any]) -> None:
     runtime.train()
     outside = {name: str(p.dtype) for name, p in block.named_parameters()}
     save(out / "seen.pt", {"inside": inside, "outside": outside})
+
+
+@worker
+def tangents(out: Path, *, runs: dict[str, dict[str, Any]]) -> None:
+    """The derivative of each run's student along a fixed direction, and a step's gradients after it."""
+    seen = {}
+    for name, run in runs.items():
+        runtime = build_run(own_folder(out / name), run)
+        method = runtime.method
+        method.adapter.on_train_start()
+        student, batch = method.bundle["student"], method.prepare_batch(FixedBatches.of(range(2)))
+        noise = torch.randn(batch.latents.shape, generator=torch.Generator().manual_seed(1))
+        where = method.adapter.add_noise(batch.latents, noise, t := torch.tensor([900.0, 300.0])), t
+
+        def predict(x: torch.Tensor, t: torch.Tensor, student: Any = student, batch: Any = batch) -> torch.Tensor:
+            out: torch.Tensor = method.adapter.predict_noise(student, x, t, batch, conditional=True)  # noqa: B023
+            return out
+
+        value, tangent = directional_derivative(predict, where, (noise - batch.latents, torch.full_like(t, 1000)))
+        method.adapter.backward((predict(*where).float() ** 2).mean(), None)
+        gradients = {key: full(p.grad) for key, p in student.named_parameters() if p.grad is not None}
+        seen[name] = {"value": value, "tangent": tangent, "gradients": gradients}
+    save(out / "tangents.pt", seen)
 
 
 @worker
@@ -383,14 +407,19 @@ class FixedBatches:
     def __iter__(self) -> Iterator[dict[str, Any]]:
         first = context.rank() * self._batch_size
         while True:
-            samples = [self._sample(number) for number in range(first, first + self._batch_size)]
-            yield {
-                "vae_latent": torch.stack([latent for latent, _ in samples]),
-                "text_embedding": torch.stack([text for _, text in samples]),
-                "text_embedding_length": torch.full((self._batch_size,), 5),
-                "vae_latent_normalised": True,
-            }
+            yield self.of(range(first, first + self._batch_size))
             first += context.world_size() * self._batch_size
+
+    @classmethod
+    def of(cls, numbers: Sequence[int]) -> dict[str, Any]:
+        """The batch of these samples."""
+        samples = [cls._sample(number) for number in numbers]
+        return {
+            "vae_latent": torch.stack([latent for latent, _ in samples]),
+            "text_embedding": torch.stack([text for _, text in samples]),
+            "text_embedding_length": torch.full((len(samples),), 5),
+            "vae_latent_normalised": True,
+        }
 
     @staticmethod
     def _sample(number: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable
 from functools import partialmethod
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 import pytest
 from torch import Tensor
@@ -69,6 +69,25 @@ def test_a_class_that_forgets_protocol_among_its_bases_is_told():
     assert "method 'm' names what it needs, but" in refused(Good(), Forgot)
     assert "Forgot is no Protocol" in refused(Good(), Forgot)
     assert "'add_noise' is no Protocol" in refused(Good(), "add_noise")  # type: ignore[arg-type]
+
+
+class Able(Protocol):
+    kind: Literal["fast", "exact"]
+    supports_tangent: Literal[True]
+
+
+@pytest.mark.parametrize("made", [lambda kind: kind, lambda kind: kind()])
+def test_a_value_that_must_be_one_of_some_is_compared(made: Callable[[Any], Any]):
+    class Exact(Good):
+        kind = "exact"
+        supports_tangent = True
+
+    check_adapter(made(Exact), Able, method="m", family="f")
+    Exact.supports_tangent = False
+    found = refused(made(Exact), Able)
+    assert "family 'f', Exact: 'supports_tangent' is False: method and family do not fit" in found
+    assert "supports_tangent: Literal[True]" in found
+    assert "'kind'" not in found
 
 
 # --- adapters and their classes -----------------------------------------------------------------------------------------

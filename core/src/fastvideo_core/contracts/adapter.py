@@ -111,6 +111,11 @@ class PredictNoiseGuided(Protocol):
         """`predict_noise` with guidance u + w (c - u): both halves in one call of the network; only c when the scale is 1."""
 
 
+class SupportsTangent(Protocol):
+    supports_tangent: Literal[True]
+    """`diffusion.tangent.directional_derivative` goes through `predict_noise`, with respect to latents and timesteps."""
+
+
 class ExtractFeatures(Protocol):
     def extract_features(
         self, handle: RoleHandle, noisy_latents: Tensor, t: Tensor, batch: TrainingBatch, *, conditional: bool

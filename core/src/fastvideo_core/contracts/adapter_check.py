@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -81,6 +82,8 @@ def _difference(adapter: Any, name: str, member: Any) -> str:
     if isinstance(adapter, type) and (found is None or isinstance(found, property)):
         return ""
     found = _bound(found) if isinstance(adapter, type) else getattr(adapter, name)
+    if (values := _literal(member)) and found not in values:
+        return f"is {found!r}: method and family do not fit"
     if not inspect.isroutine(member):
         return "is a method, not a value" if isinstance(member, property) and inspect.isroutine(found) else ""
     if not callable(found):
@@ -108,6 +111,12 @@ def _calls(contract: inspect.Signature) -> Iterator[tuple[list[str], dict[str, s
 def _bound(member: Any) -> Any:
     """A method of a class as it is called on an instance, of which there is none yet."""
     return member.__get__(object(), object) if hasattr(member, "__get__") else member
+
+
+def _literal(member: Any) -> tuple[Any, ...]:
+    """The values of an attribute that is annotated Literal[...]; none of others."""
+    kind, _, values = ("" if callable(member) or isinstance(member, property) else _plain(member)).partition("[")
+    return ast.literal_eval(f"({values[:-1]},)") if kind.rpartition(".")[2] == "Literal" else ()
 
 
 def _signature(member: Any) -> inspect.Signature:

@@ -21,6 +21,9 @@ class FlowMatchingAdapter(DistillAdapter, PredictNoise):
     is the one timestep shift of training, sampling and export.
     """
 
+    supports_tangent: bool = False
+    """Whether forward-mode derivatives go through `predict_noise`: true of plain torch with torch's own attention."""
+
     def __init__(self, flow_shift: float, num_train_timesteps: int = 1000) -> None:
         self.flow_shift = flow_shift
         self.num_train_timesteps = num_train_timesteps

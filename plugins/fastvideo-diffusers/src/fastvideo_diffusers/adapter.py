@@ -64,6 +64,7 @@ class PipelineAdapter(FlowMatchingAdapter, Generic[F]):
     name: ClassVar[str]
     size_multiple: ClassVar[int]
     levels_taken: ClassVar[str] = "one noise level per sample, [B]"
+    supports_tangent = True
     supported_attention: tuple[AttentionKind, ...] = ("dense",)
     """The values of `attn_kind` that this family can do."""
 

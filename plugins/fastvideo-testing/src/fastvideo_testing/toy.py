@@ -104,6 +104,8 @@ class ExactNetwork(nn.Module):
 class ToyAdapter(FlowMatchingAdapter):
     """All primitives over `ToyNetwork`; the negative conditioning is 0, the conditioning 1."""
 
+    supports_tangent = True
+
     def prepare_batch(
         self,
         raw_batch: Any,
