@@ -18,10 +18,10 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from fastvideo_core.contracts.batch import TrainingBatch
+from fastvideo_core.contracts.batch import TrainingBatch, Trajectory
 from fastvideo_core.contracts.roles import RoleHandle
 
-LatentsSource = Literal["data", "zeros"]
+LatentsSource = Literal["data", "zeros", "trajectory"]
 AttentionKind = Literal["dense", "vsa"]
 Ranges = tuple[tuple[float, float], ...]
 """(low, high) timesteps, in order; `low` belongs to a range, `high` only where the noise axis ends."""
@@ -42,8 +42,9 @@ class DistillAdapter(Protocol):
     ) -> TrainingBatch:
         """A raw batch from the dataloader, on the device, normalised as the network expects.
 
-        `latents_source="zeros"` gives latents of the run's shape without reading any. Raises a DataError when the batch
-        lacks what is asked for.
+        `latents_source="zeros"` gives latents of the run's shape without reading any; "trajectory" those that the data's
+        trajectories end in, and `TrainingBatch.trajectory`, in families with `StoredTrajectory`. Raises a DataError when the
+        batch lacks what is asked for.
         """
 
 
@@ -56,6 +57,16 @@ class NumTrainTimesteps(Protocol):
 class ShiftAndClampTimestep(Protocol):
     def shift_and_clamp_timestep(self, t: Tensor) -> Tensor:
         """Unshifted t to shifted t, held inside [0, num_train_timesteps]; same shape."""
+
+
+class StoredTrajectory(Protocol):
+    @abstractmethod
+    def stored_trajectory(self, raw_batch: Any) -> Trajectory:
+        """The trajectories of a raw batch, which `prepare_batch` gives with `latents_source="trajectory"`.
+
+        Raises:
+            DataError: there are none, or they do not fit the pipeline.
+        """
 
 
 class AddNoise(Protocol):

@@ -161,7 +161,7 @@ SINGULAR: dict[Kind, str] = {
 
 FIRST_PARTY: dict[Kind, dict[str, str]] = {
     "models": {"wan": "fastvideo-wan", "ltx": "fastvideo-ltx"},
-    "methods": {"dmd2": "fastvideo-dmd2", "finetune": "fastvideo-finetune"},
+    "methods": {"dmd2": "fastvideo-dmd2", "finetune": "fastvideo-finetune", "kd": "fastvideo-kd"},
     "callbacks": {
         "ema": "fastvideo-core",
         **dict.fromkeys(("grad_norm", "throughput", "profiler", "early_stop"), "fastvideo-tools"),

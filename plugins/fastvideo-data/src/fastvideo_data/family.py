@@ -17,6 +17,7 @@ from fastvideo_data.data_set import DataSet
 from fastvideo_data.encoder import EncoderIdentity
 from fastvideo_data.loading.loader import ParquetLoader
 from fastvideo_data.run_checks import compare_encoders, normalisation_warnings, size_warnings
+from fastvideo_data.trajectories import clean_ends, trajectory_tensors
 from fastvideo_data.validation_prompts import prompts_of_run, read_validation_prompts
 from fastvideo_data.video_sizes import VideoSize
 
@@ -26,6 +27,7 @@ class ParquetFamily(ModelFamily):
 
     def __init__(self) -> None:
         self._data: DataSet | None = None
+        self._on_trajectories = False
 
     # --- what a subclass may say ----------------------------------------------------------------------------------------
 
@@ -83,7 +85,10 @@ class ParquetFamily(ModelFamily):
             DataError: the data set cannot be used.
         """
         if self._data is None:
-            self._data = open_data(cfg, wanted=self.wanted_tensors(cfg), optional=self.optional_tensors(cfg))
+            wanted, optional = self.wanted_tensors(cfg), self.optional_tensors(cfg)
+            if self._on_trajectories:
+                wanted, optional = trajectory_tensors(wanted, optional)
+            self._data = open_data(cfg, wanted=wanted, optional=optional)
         return self._data
 
     def loader(self, cfg: RunConfig) -> ParquetLoader:
@@ -93,10 +98,15 @@ class ParquetFamily(ModelFamily):
     def rows(self, cfg: RunConfig) -> list[dict[str, Any]]:
         """Raw batches of one, one for each latent shape of the data; none where the run names no data.
 
+        Those of a run on trajectories have the latents that these end in.
+
         Raises:
             DataError: the data set cannot be used.
         """
-        return [] if cfg.training.data_path is None else self.data(cfg).examples()
+        if cfg.training.data_path is None:
+            return []
+        examples = self.data(cfg).examples()
+        return [clean_ends(row) for row in examples] if self._on_trajectories else examples
 
     def check(
         self,
@@ -114,10 +124,11 @@ class ParquetFamily(ModelFamily):
         prompts: Sequence[ValidationPrompt] = ()
         rows: list[dict[str, Any]] = []
         training = cfg.training
+        self._on_trajectories = latents_source == "trajectory"
         if training.data_path is not None:
             try:
                 data = self.data(cfg)
-                rows = data.examples()
+                rows = self.rows(cfg)
                 facts.append(
                     f"data: {data.num_samples} samples in {training.data_path} ({', '.join(data.tensor_names)}), "
                     f"{self.loader(cfg).batches_per_epoch} batches per epoch and process"
@@ -139,7 +150,7 @@ class ParquetFamily(ModelFamily):
             cfg, prompts=prompts, rows=rows, latents_source=latents_source, many_steps=many_steps
         )
         if not problems:
-            if latents_source == "data" and rows:
+            if latents_source in ("data", "trajectory") and rows:
                 warnings += size_warnings(training, self.data_sizes(cfg, rows))
             knows_encoders = type(self).encoder_identity is not ParquetFamily.encoder_identity
             if training.data_path is not None and knows_encoders:

@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.contracts.adapter import AttentionKind, LatentsSource
-from fastvideo_core.contracts.batch import TrainingBatch
+from fastvideo_core.contracts.batch import TrainingBatch, Trajectory
 from fastvideo_core.contracts.flow_adapter import FlowMatchingAdapter
 from fastvideo_core.contracts.hidden_states import features_of
 from fastvideo_core.contracts.roles import RoleHandle
 from fastvideo_core.errors import ConfigError, Problem
 from fastvideo_data.captions import PromptEmbeddings
+from fastvideo_data.trajectories import all_states, clean_ends, trajectory_timesteps
 from fastvideo_diffusers.folder import TRANSFORMER, PipelineFolder
 from fastvideo_diffusers.latents import data_free_latents, normalise, stored_video
 from fastvideo_diffusers.stored_tensors import stored_text
@@ -181,7 +182,7 @@ class PipelineAdapter(FlowMatchingAdapter, Generic[F]):
 
         Args:
             raw_batch: `text_embedding` [B, L, D] with `text_embedding_length` [B], and for "data" `vae_latent`
-                [B, C, T, H, W] with `vae_latent_normalised`.
+                [B, C, T, H, W] with `vae_latent_normalised`; for "trajectory" what `stored_trajectory` takes.
 
         Raises:
             DataError: something is missing from the data or has a shape that the pipeline cannot take.
@@ -193,6 +194,10 @@ class PipelineAdapter(FlowMatchingAdapter, Generic[F]):
         stored = stored_text(raw_batch, width=self.folder.text_dim, path=self.folder.path)
         text = stored.to(self.device, torch.float32, non_blocking=True)
         conditioning = self.text_conditioning(text, raw_batch.get("text_embedding_length"))
+        trajectory = None
+        if latents_source == "trajectory":
+            trajectory = self.stored_trajectory(raw_batch)
+            raw_batch, latents_source = clean_ends(raw_batch), "data"
         prepared = self.prepare_latents(raw_batch, latents_source, len(text), self._training, generator)
         return TrainingBatch(
             latents=prepared.latents,
@@ -201,8 +206,21 @@ class PipelineAdapter(FlowMatchingAdapter, Generic[F]):
             dropped_conditioning=_for_batch(self._empty_text, len(text)),
             context=prepared.context,
             loss_weight=prepared.loss_weight,
+            trajectory=trajectory,
             extras={**prepared.extras, "info": raw_batch.get("info", [])},
         )
+
+    def stored_trajectory(self, raw_batch: Mapping[str, Any]) -> Trajectory:
+        """Every state as `prepare_latents` gives a clip's latents: `trajectory_latents` [B, S, C, T, H, W], normalised unless
+        the data says otherwise, with `trajectory_timesteps` [B, S].
+
+        Raises:
+            DataError: there are none, or they do not fit the pipeline.
+        """
+        assert self._training is not None
+        times, states = trajectory_timesteps(raw_batch), all_states(raw_batch)
+        prepared = self.prepare_latents(states, "data", times.numel(), self._training, None)
+        return Trajectory(prepared.latents.reshape(*times.shape, *prepared.latents.shape[1:]), times.to(self.device))
 
     def prompt_batch(self, latents: Tensor, text: Tensor, negative: Tensor | None, **more: Any) -> TrainingBatch:
         """What sampling of one video conditions on.

@@ -160,7 +160,7 @@ class DiffusersFamily(ParquetFamily, Generic[F, A]):
         """
         base = self.roles(cfg).base
         stored_text(row, width=base.text_dim, path=base.path)
-        if latents_source == "data":
+        if latents_source in ("data", "trajectory"):
             self.stored_latents(cfg, row)
         elif latents_source == "zeros":
             self.data_free_latents(cfg, row)

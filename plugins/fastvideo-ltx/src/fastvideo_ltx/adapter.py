@@ -12,10 +12,10 @@ from torch import Tensor
 
 from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.contracts.adapter import AttentionKind, LatentsSource
-from fastvideo_core.contracts.batch import TrainingBatch
+from fastvideo_core.contracts.batch import TrainingBatch, Trajectory
 from fastvideo_core.contracts.roles import RoleHandle
 from fastvideo_diffusers.adapter import PipelineAdapter, PreparedLatents
-from fastvideo_ltx.batches import check_first_frames, frame_rates
+from fastvideo_ltx.batches import check_first_frames, check_no_first_frames, frame_rates
 from fastvideo_ltx.config import LtxConfig
 from fastvideo_ltx.folder import LtxFolder
 from fastvideo_ltx.layout import TokenLayout
@@ -124,6 +124,10 @@ class LtxAdapter(PipelineAdapter[LtxFolder]):
             free = (~given)[..., None].float()
             weight = free if weight is None else weight * _free_of_stream(free, packed.layout)
         return PreparedLatents(latents, context, weight, {LAYOUT: packed.layout})
+
+    def stored_trajectory(self, raw_batch: Mapping[str, Any]) -> Trajectory:
+        check_no_first_frames(self.config)
+        return super().stored_trajectory(raw_batch)
 
     @property
     def frame_rate(self) -> float:

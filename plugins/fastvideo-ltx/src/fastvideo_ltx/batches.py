@@ -12,7 +12,7 @@ from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.errors import ConfigError, DataError, Problem
 from fastvideo_data.video_sizes import VideoSize, data_free_size
 from fastvideo_diffusers import stored_tensors as stored
-from fastvideo_ltx.config import SIZE_MULTIPLE
+from fastvideo_ltx.config import SIZE_MULTIPLE, LtxConfig
 from fastvideo_ltx.folder import LtxFolder
 from fastvideo_ltx.layout import TokenLayout
 
@@ -72,6 +72,18 @@ def check_first_frames(stored: Sequence[int], layout: TokenLayout) -> None:
                 fix="train at the size of the data, or without pipeline_config.first_frame_probability",
             )
         )
+
+
+def check_no_first_frames(config: LtxConfig) -> None:
+    """No first frames are given in a run on trajectories, whose teacher was given none.
+
+    Raises:
+        ConfigError: some are.
+    """
+    if config.first_frame_probability > 0:
+        where = "pipeline_config.first_frame_probability"
+        found = "first frames are given, and the trajectories of the data are of videos from prompts alone"
+        raise ConfigError(Problem(found, where, allowed="0", fix="remove it"))
 
 
 def layout_of_video(folder: LtxFolder, size: VideoSize) -> TokenLayout:

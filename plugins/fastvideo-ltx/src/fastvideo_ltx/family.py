@@ -22,7 +22,14 @@ from fastvideo_diffusers.identity import encoder_identity
 from fastvideo_diffusers.sampler import path_sampler
 from fastvideo_diffusers.stored_tensors import stored_text
 from fastvideo_ltx.adapter import LtxAdapter
-from fastvideo_ltx.batches import check_first_frames, data_free_video, frame_rates, layout_of_video, stored_video
+from fastvideo_ltx.batches import (
+    check_first_frames,
+    check_no_first_frames,
+    data_free_video,
+    frame_rates,
+    layout_of_video,
+    stored_video,
+)
 from fastvideo_ltx.config import LtxConfig
 from fastvideo_ltx.encoder import build_encoder
 from fastvideo_ltx.export import export_pipeline
@@ -122,8 +129,10 @@ class LtxFamily(DiffusersFamily[LtxFolder, LtxAdapter]):
         config, base, generation = section(cfg), self._base(cfg), self._generation(cfg)
         stored_text(row, width=base.text_dim, path=base.path)
         frame_rates(row, generation.frame_rate(config), 1)
-        if latents_source == "data" or config.first_frame_probability > 0:
+        if latents_source in ("data", "trajectory") or config.first_frame_probability > 0:
             generation.check_latents(row, base, config, cfg.training)
+        if latents_source == "trajectory":
+            check_no_first_frames(config)
         if latents_source == "zeros":
             layout = data_free_video(row, base, cfg.training)
             if config.first_frame_probability > 0:

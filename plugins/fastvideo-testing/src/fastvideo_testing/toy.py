@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fastvideo_core.config.base import FloatTuple, PipelineConfig, StrictModel
 from fastvideo_core.config.run import RunConfig
 from fastvideo_core.contracts.adapter import AttentionKind, LatentsSource
-from fastvideo_core.contracts.batch import TrainingBatch
+from fastvideo_core.contracts.batch import TrainingBatch, Trajectory
 from fastvideo_core.contracts.family import ModelComponents, ModelFamily
 from fastvideo_core.contracts.flow_adapter import FlowMatchingAdapter
 from fastvideo_core.contracts.hidden_states import features_of
@@ -44,6 +44,17 @@ class Mixture(StrictModel):
     def dim(self) -> int:
         """Dimensions of a sample."""
         return len(self.means[0])
+
+    def path(self, ends: Tensor, sigmas: Tensor) -> Tensor:
+        """The states [B, S, D] at noise levels [S] of the paths that a perfect teacher of one Gaussian leads to `ends` [B, D].
+
+        x_s = (1 - s) m + sqrt((1 - s)^2 std^2 + s^2) (x_0 - m) / std, the solution of dx/ds = E[noise - x0 | x].
+        """
+        if len(self.masses) != 1:
+            raise ContractError("the paths of a mixture of several Gaussians have no closed form")
+        mean, s = torch.tensor(self.means[0]), sigmas[:, None]
+        spread = ((1 - s) ** 2 * self.std**2 + s**2).sqrt() / self.std
+        return (1 - s) * mean + spread * (ends - mean)[:, None]
 
     def sample(self, size: int, generator: torch.Generator) -> Tensor:
         """Samples [size, D]."""
@@ -101,8 +112,26 @@ class ExactNetwork(nn.Module):
         return (posterior * (gain * offset - self.means)).sum(1)
 
 
+TRAJECTORY_TIMESTEPS = (1000.0, 875.0, 750.0, 625.0, 500.0, 375.0, 250.0, 125.0, 0.0)
+"""Of the states of the toy family's trajectories."""
+
+
 class ToyAdapter(FlowMatchingAdapter):
-    """All primitives over `ToyNetwork`; the negative conditioning is 0, the conditioning 1."""
+    """All primitives over `ToyNetwork`; the negative conditioning is 0, the conditioning 1.
+
+    Args:
+        data: the distribution whose paths `stored_trajectory` gives.
+    """
+
+    def __init__(self, flow_shift: float, *, data: Mixture | None = None) -> None:
+        super().__init__(flow_shift)
+        self.data = Mixture() if data is None else data
+
+    def stored_trajectory(self, raw_batch: Any) -> Trajectory:
+        """The exact paths to the samples of the data, as if from a perfect teacher."""
+        ends, times = raw_batch["vae_latent"], torch.tensor(TRAJECTORY_TIMESTEPS)
+        states = self.data.path(ends, times / self.num_train_timesteps)
+        return Trajectory(states.to(context.device()), times.expand(len(ends), -1).to(context.device()))
 
     supports_tangent = True
 
@@ -118,7 +147,9 @@ class ToyAdapter(FlowMatchingAdapter):
         if latents_source == "zeros":
             latents = torch.zeros_like(latents)
         ones = latents.new_ones(len(latents), 1)
-        return TrainingBatch(latents, {"condition": ones}, {"condition": torch.zeros_like(ones)})
+        trajectory = self.stored_trajectory(raw_batch) if latents_source == "trajectory" else None
+        negative = {"condition": torch.zeros_like(ones)}
+        return TrainingBatch(latents, {"condition": ones}, negative, trajectory=trajectory)
 
     def predict_noise(
         self,
@@ -202,7 +233,7 @@ def build_toy_components(cfg: RunConfig) -> ModelComponents:
             block_classes=(nn.Linear,),
         )
     data = ToyData(config, seed=cfg.training.seed, batch_size=cfg.training.train_batch_size, mesh=Mesh.of(cfg.training))
-    return ModelComponents(RoleManager(roles), ToyAdapter(config.flow_shift or 1.0), dataloader=data)
+    return ModelComponents(RoleManager(roles), ToyAdapter(config.flow_shift or 1.0, data=config.data), dataloader=data)
 
 
 class ToyFamily(ModelFamily):

@@ -22,7 +22,7 @@ from fastvideo_data.loading.epoch_order import IntArray
 from fastvideo_data.schema import SETTINGS_KEY, is_absent, normalised_latents, tensor_columns, tensors_of
 
 FIX_DAMAGED = "copy the file again, or delete it and preprocess its samples again"
-_BUCKETED = ("vae_latent", "trajectory_latents", "audio_latent")
+_BUCKETED = ("vae_latent", "trajectory_latents", "audio_latent", "trajectory_audio_latents")
 _SPOT_BYTES = 256
 _SCANNERS = 8
 _KEPT_FOOTERS = 64 << 20

@@ -84,6 +84,8 @@ def _choose_tensors(files: Sequence[ScannedFile], names: Sequence[str], wanted: 
             else:
                 found += f" ({column} is empty in every row)"
             fix = f"preprocess the samples again with an encoder that makes {name}, or give another data set"
+            if name.startswith("trajectory_"):
+                fix = "give a data set of trajectories: `fastvideo-distill trajectories` of fastvideo-kd writes one"
             having = [file.path.parent for file in files if name in file.present()]
             if having:
                 fix = f"write {name} into every file, or keep files with and without it in separate folders"
