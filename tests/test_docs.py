@@ -98,6 +98,22 @@ def test_the_quickstart_runs_from_its_first_command_to_plain_diffusers(tmp_path)
     assert done.returncode == 0, done.stderr
 
 
+def test_the_page_on_python_trains_samples_and_raises_as_it_says(tmp_path, monkeypatch, tiny_wan, latent_data):
+    monkeypatch.chdir(tmp_path)
+    Path("tiny-wan").symlink_to(tiny_wan)
+    Path("latents").symlink_to(latent_data)
+    cells = blocks("docs/python.md", "python")
+    names = {}
+    for cell in cells:
+        exec(compile(cell, "docs/python.md", "exec"), names)
+    assert len([line for line in cells[0].splitlines() if line]) <= 10
+    assert len(names["losses"]) == 3
+    assert names["videos"][0].stat().st_size > 0
+    assert names["parameters"] > 0
+    (shown,) = blocks("docs/python.md", "text")
+    assert names["message"].startswith(shown)
+
+
 def test_the_plug_in_guide_s_method_and_callback_train(tmp_path):
     for name in ("my_method.py", "my_callback.py"):
         (tmp_path / name).write_text(example("docs/plugins.md", name))

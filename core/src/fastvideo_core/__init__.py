@@ -1,4 +1,4 @@
-"""The names that plug-in authors use; imported lazily, so that `import fastvideo_core` loads neither torch nor pydantic.
+"""The names that plug-in authors and notebooks use, imported lazily: `import fastvideo_core` loads neither torch nor pydantic.
 
 Type checkers read `__init__.pyi` beside this file.
 """
@@ -50,6 +50,10 @@ _EXPORTS = {
     "Command": "registry.specs",
     "Callback": "callbacks.base",
     "hookimpl": "callbacks.hooks",
+    "load_run_config": "dispatch.load_run_config",
+    "build_runtime": "cli.functions",
+    "train": "cli.functions",
+    "sample": "cli.functions",
 }
 
 __all__ = ["__version__", *_EXPORTS]

@@ -2,6 +2,9 @@ from typing import Final
 
 from fastvideo_core.callbacks.base import Callback as Callback
 from fastvideo_core.callbacks.hooks import hookimpl as hookimpl
+from fastvideo_core.cli.functions import build_runtime as build_runtime
+from fastvideo_core.cli.functions import sample as sample
+from fastvideo_core.cli.functions import train as train
 from fastvideo_core.config.base import DenoisingSteps as DenoisingSteps
 from fastvideo_core.config.base import FloatPair as FloatPair
 from fastvideo_core.config.base import FloatTuple as FloatTuple
@@ -30,6 +33,7 @@ from fastvideo_core.contracts.roles import RoleManager as RoleManager
 from fastvideo_core.contracts.roles import WeightSource as WeightSource
 from fastvideo_core.contracts.validator import DistillValidator as DistillValidator
 from fastvideo_core.contracts.validator import ValidationRequest as ValidationRequest
+from fastvideo_core.dispatch.load_run_config import load_run_config as load_run_config
 from fastvideo_core.registry.registration import register_callback as register_callback
 from fastvideo_core.registry.registration import register_method as register_method
 from fastvideo_core.registry.registration import register_model as register_model

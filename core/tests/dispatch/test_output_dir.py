@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from fastvideo_core.cli.train import _write
 from fastvideo_core.dispatch.output_dir import LOCK, alone_in, output_problems
+from fastvideo_core.dispatch.started import write_whole
 from fastvideo_core.errors import ConfigError
 from fastvideo_core.tracking.jsonl import JsonlTracker
 from fastvideo_testing.runs import load_config, toy_world
@@ -229,7 +229,7 @@ def test_the_log_is_not_written_through_a_link(tmp_path, precious):
 def test_whole_files_are_not_written_through_links(tmp_path, precious):
     for name in (".run.yaml.tmp", "run.yaml"):
         (tmp_path / name).symlink_to(precious / "file")
-    _write(tmp_path / "run.yaml", "a: 1\n")
+    write_whole(tmp_path / "run.yaml", "a: 1\n")
     assert not (tmp_path / "run.yaml").is_symlink()
 
 

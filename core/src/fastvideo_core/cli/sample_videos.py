@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from fastvideo_core.cli.options import finite
@@ -31,8 +32,8 @@ SIZES = {"height": "num_height", "width": "num_width", "num_frames": "num_frames
 """Sizes of a prompt, and what `training` calls them."""
 
 
-def sample(args: argparse.Namespace, registry: PluginRegistry) -> None:
-    """Writes an mp4 and a contact sheet per prompt, and says where and how."""
+def sample(args: argparse.Namespace, registry: PluginRegistry) -> list[Path]:
+    """Writes an mp4 and a contact sheet per prompt, and says where and how; the mp4 files."""
     _check_prompts(args)
     check_writable_folder(args.out, "--out")
     model = open_trained_model(args.model, registry, family=args.family, role=args.role, weights=args.weights)
@@ -60,10 +61,12 @@ def sample(args: argparse.Namespace, registry: PluginRegistry) -> None:
         say(line)
     load_role(sampler.handle, model.source)
     validator.log_validation(0, request)
-    for index, prompt in enumerate(validator.prompts):
+    videos = [args.out / f"{index:02d}.mp4" for index in range(len(validator.prompts))]
+    for video, prompt in zip(videos, validator.prompts, strict=True):
         count = request.for_prompt(prompt).sampling_steps
         own = "" if count == request.sampling_steps else f" ({count} steps, as its prompt says)"
-        say(f"{args.out / f'{index:02d}.mp4'}{own}")
+        say(f"{video}{own}")
+    return videos
 
 
 def _check_prompts(args: argparse.Namespace) -> None:

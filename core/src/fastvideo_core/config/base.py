@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -133,11 +134,11 @@ class GuidedPipelineConfig(PipelineConfig):
 
 
 def plain(value: Any) -> Any:
-    """`value` as YAML and JSON know it: models become dicts, tuples become lists."""
+    """`value` as YAML and JSON know it: models become dicts, tuples become lists, paths become text."""
     if isinstance(value, BaseModel):
         return plain(value.model_dump())
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
-    return value
+    return str(value) if isinstance(value, Path) else value

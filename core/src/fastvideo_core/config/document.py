@@ -69,7 +69,8 @@ def dump_yaml(data: Any) -> str:
 class Document:
     """A file's plain data, where each part of it stands, and what is wrong with its form; the rest of it is usable.
 
-    `positions` are (line, column), counted from 1, of every key and list item by its path; () is the document.
+    `positions` are (line, column), counted from 1, of every key and list item by its path; () is the document. Data that
+    came from no file have none.
     """
 
     source: str
@@ -84,7 +85,9 @@ class Document:
         return self.positions.get(path, (1, 1))
 
     def where(self, path: KeyPath) -> str:
-        """`file:line dotted.key` of a path."""
+        """`file:line dotted.key` of a path; the key alone of data that came from no file."""
+        if not self.positions:
+            return dotted(path) or self.source
         place = f"{self.source}:{self.position(path)[0]}"
         return f"{place} {dotted(path)}" if path else place
 

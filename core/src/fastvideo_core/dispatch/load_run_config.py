@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from fastvideo_core.config.base import PluginConfig, StrictModel, path_text
+from fastvideo_core.config.base import PluginConfig, StrictModel, path_text, plain
 from fastvideo_core.config.check import Contradiction, role_contradictions, training_contradictions
 from fastvideo_core.config.document import Document, KeyPath, dotted, key_path, read_document
 from fastvideo_core.config.foreign_names import is_fastvideo
@@ -34,18 +34,21 @@ Model = TypeVar("Model", bound=StrictModel)
 
 
 def load_run_config(
-    path: str | Path,
-    registry: PluginRegistry,
+    run: str | Path | Mapping[str, Any],
+    registry: PluginRegistry | None = None,
     overrides: Mapping[str, Any] | None = None,
     *,
     processes: int | None = None,
 ) -> RunConfig:
     """Read and validate a whole run.yaml; raises ConfigError with everything that is wrong, in the order of the file.
 
-    `overrides` are plain values by dotted key ("training.resume_from_checkpoint") that replace what the file says. Where it
-    leaves num_gpus out, it is `processes`, as many as a launcher has started (`launched_processes`).
+    `run` is its path, or what it says as a mapping: messages about that name keys, and no file. Without a `registry` plug-ins are
+    what is installed, and what was registered in this process. `overrides` are plain values by dotted key
+    ("training.resume_from_checkpoint") that replace what the file says. Where it leaves num_gpus out, it is `processes`, as
+    many as a launcher has started (`launched_processes`).
     """
-    document = read_document(path)
+    registry = registry or PluginRegistry()
+    document = Document("the run", plain(run), {}) if isinstance(run, Mapping) else read_document(run)
     raw = document.data
     allowed = f"a mapping with {', '.join(REQUIRED_SECTIONS)}"
     if not isinstance(raw, dict):
@@ -53,7 +56,9 @@ def load_run_config(
         raise ConfigError(Problem(found, where=document.where(()), allowed=allowed))
     if is_fastvideo(raw):
         found = "this is a file of FastVideo's trainer (`_target_`, models, nested training)"
-        fix = f"fastvideo-distill convert {shlex.quote(str(path))} --out NEW.yaml"
+        fix = (
+            f"fastvideo-distill convert {'FILE' if isinstance(run, Mapping) else shlex.quote(str(run))} --out NEW.yaml"
+        )
         raise ConfigError(Problem(found, where=document.where(()), allowed=allowed, fix=fix))
     for key, value in (overrides or {}).items():
         document = _override(document, key_path(key), value)

@@ -122,10 +122,13 @@ def _killed(rank: int, count: int, failure: ProcessFailure) -> Problem:
     return Problem(found, fix=fix)
 
 
-def join_process_group() -> None:
-    """Makes this process one of the run's, if a launcher started it; raises ConfigError where that did not say enough."""
+def join_process_group() -> bool:
+    """Makes this process one of the run's, if a launcher started it; whether it was none before.
+
+    Raises ConfigError where the launcher did not say enough.
+    """
     if dist.is_initialized() or launched_processes() is None:
-        return
+        return False
     complete_environment()
     end_with_launcher()
     if torch.cuda.is_available():
@@ -134,6 +137,7 @@ def join_process_group() -> None:
     else:
         dist.init_process_group("gloo")
     watch_peers()
+    return True
 
 
 def leave_process_group() -> None:

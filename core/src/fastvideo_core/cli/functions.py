@@ -1,0 +1,138 @@
+"""The commands `train` and `sample` as functions, for notebooks and scripts; errors are raised, with the commands' words."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+from fastvideo_core.cli import sample as sample_command
+from fastvideo_core.cli.sample_videos import sample as sample_as_asked
+from fastvideo_core.config.run import RunConfig
+from fastvideo_core.dispatch.load_run_config import load_run_config
+from fastvideo_core.dispatch.output_dir import output_problems
+from fastvideo_core.dispatch.runtime import DistillRuntime, build_runtime_from_config
+from fastvideo_core.dispatch.started import join, started, write_records
+from fastvideo_core.distributed import context
+from fastvideo_core.errors import ConfigError, Problem
+from fastvideo_core.launch.environment import launched_processes
+from fastvideo_core.registry import PluginRegistry
+from fastvideo_core.tracking.display import Display, LoggedStep, Sampling, display_for
+
+RunSource = Mapping[str, Any] | str | Path | RunConfig
+"""A run: what run.yaml says as a mapping, the path of such a file, or either as `load_run_config` has read it."""
+
+
+def build_runtime(run: RunSource) -> DistillRuntime:
+    """Builds a run, weights too: its `method` holds the roles (`method.bundle`) and the adapter, `dataloader` the data.
+
+    Nothing is written. Plug-ins that were registered in this process are found beside the installed ones. Collective where
+    several processes were launched.
+
+    Raises:
+        UserError: whatever does not fit, all at once.
+    """
+    cfg = _config(run)
+    join(cfg)
+    return build_runtime_from_config(cfg, PluginRegistry())
+
+
+def train(run: RunSource | DistillRuntime, *, quiet: bool = False) -> list[dict[str, float]]:
+    """Trains as the command does, in this process alone or in each that torchrun, accelerate or srun started.
+
+    Args:
+        run: may have been built before (`build_runtime`), to be trained once.
+        quiet: shows no steps.
+
+    Returns:
+        The logged steps: `step`, losses, learning rates, gradient norms, seconds, as in metrics.jsonl.
+
+    Raises:
+        UserError: whatever does not fit, before anything is trained.
+        RunStopped: it was interrupted; the step was finished and a checkpoint is written.
+        FastVideoError: what else ends runs, such as losses that are not finite.
+    """
+    cfg = run.cfg if isinstance(run, DistillRuntime) else _config(run)
+    with started(cfg):
+        if isinstance(run, DistillRuntime):
+            if problems := output_problems(cfg):  # it was trained since it was built
+                raise ConfigError(problems)
+            runtime = run
+        else:
+            runtime = build_runtime_from_config(cfg, PluginRegistry())
+        write_records(runtime)
+        shows = context.is_main_process() and not quiet
+        recorder = _Recorder(display_for(sys.stdout) if shows else Display())
+        runtime.train(recorder)
+    return recorder.steps
+
+
+def sample(
+    model: str | Path,
+    prompt: str | Sequence[str],
+    out: str | Path = "samples",
+    *,
+    family: str | None = None,
+    role: str | None = None,
+    weights: Literal["auto", "raw", "ema"] = "auto",
+    steps: int | None = None,
+    timesteps: Sequence[float] | None = None,
+    sampler: Literal["ode", "sde"] | None = None,
+    guidance_scale: float | None = None,
+    negative_prompt: str | None = None,
+    height: int | None = None,
+    width: int | None = None,
+    num_frames: int | None = None,
+    seed: int = 0,
+) -> list[Path]:
+    """Makes a video of each prompt; options and defaults are those of `fastvideo-distill sample`.
+
+    Args:
+        model: a checkpoint, a run's folder (its newest checkpoint), a diffusers folder, or a hub id with its `family`.
+
+    Returns:
+        The mp4 files in `out`, in the order of the prompts.
+
+    Raises:
+        UserError: an option, or what `model` is, does not fit.
+    """
+    options: dict[str, Any] = {name: value for name, value in locals().items() if name not in ("model", "prompt")}
+    parser = _Parser()
+    sample_command.add_arguments(parser)
+    words = [f"--prompt={text}" for text in ([prompt] if isinstance(prompt, str) else prompt)]
+    for name, value in options.items():
+        if value is not None:
+            text = ",".join(map(str, value)) if name == "timesteps" else str(value)
+            words.append(f"--{name.replace('_', '-')}={text}")
+    return sample_as_asked(parser.parse_args([*words, "--", str(model)]), PluginRegistry())
+
+
+class _Recorder(Display):
+    """Keeps the logged steps that another display shows."""
+
+    def __init__(self, shown: Display) -> None:
+        self._shown = shown
+        self.steps: list[dict[str, float]] = []
+
+    def show(self, logged: LoggedStep) -> None:
+        self.steps.append({"step": logged.step, **logged.metrics})
+        self._shown.show(logged)
+
+    def validating(self, sampling: Sampling) -> None:
+        self._shown.validating(sampling)
+
+    def close(self) -> None:
+        self._shown.close()
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(Problem(message, where="sample"))
+
+
+def _config(run: RunSource) -> RunConfig:
+    if isinstance(run, RunConfig):
+        return run
+    return load_run_config(run, PluginRegistry(), processes=launched_processes())
