@@ -133,6 +133,7 @@ def test_an_interrupted_run_is_raised_after_a_checkpoint_and_signals_are_as_befo
         ({"sampler": "euler"}, "sample: argument --sampler: invalid choice: 'euler'"),
         ({"steps": 4, "timesteps": [1000, 500]}, "not allowed with argument"),
         ({"seed": -1}, "no whole number from 0"),
+        ({"guidance": 2.0}, "sample: unrecognized arguments: --guidance=2.0"),
     ],
 )
 def test_options_of_sample_are_checked_as_on_the_command_line(options: dict[str, Any], said: str) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
+from io import StringIO
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from fastvideo_core.cli import sample as sample_command
 from fastvideo_core.cli.sample_videos import sample as sample_as_asked
@@ -19,7 +20,7 @@ from fastvideo_core.distributed import context
 from fastvideo_core.errors import ConfigError, Problem
 from fastvideo_core.launch.environment import launched_processes
 from fastvideo_core.registry import PluginRegistry
-from fastvideo_core.tracking.display import Display, LoggedStep, Sampling, display_for
+from fastvideo_core.tracking.display import LoggedStep, LogLines
 
 RunSource = Mapping[str, Any] | str | Path | RunConfig
 """A run: what run.yaml says as a mapping, the path of such a file, or either as `load_run_config` has read it."""
@@ -44,7 +45,7 @@ def train(run: RunSource | DistillRuntime, *, quiet: bool = False) -> list[dict[
 
     Args:
         run: may have been built before (`build_runtime`), to be trained once.
-        quiet: shows no steps.
+        quiet: shows no steps; else a line for each logged one.
 
     Returns:
         The logged steps: `step`, losses, learning rates, gradient norms, seconds, as in metrics.jsonl.
@@ -63,68 +64,45 @@ def train(run: RunSource | DistillRuntime, *, quiet: bool = False) -> list[dict[
         else:
             runtime = build_runtime_from_config(cfg, PluginRegistry())
         write_records(runtime)
-        shows = context.is_main_process() and not quiet
-        recorder = _Recorder(display_for(sys.stdout) if shows else Display())
+        recorder = _Recorder(sys.stdout if context.is_main_process() and not quiet else StringIO())
         runtime.train(recorder)
     return recorder.steps
 
 
 def sample(
-    model: str | Path,
-    prompt: str | Sequence[str],
-    out: str | Path = "samples",
-    *,
-    family: str | None = None,
-    role: str | None = None,
-    weights: Literal["auto", "raw", "ema"] = "auto",
-    steps: int | None = None,
-    timesteps: Sequence[float] | None = None,
-    sampler: Literal["ode", "sde"] | None = None,
-    guidance_scale: float | None = None,
-    negative_prompt: str | None = None,
-    height: int | None = None,
-    width: int | None = None,
-    num_frames: int | None = None,
-    seed: int = 0,
+    model: str | Path, prompt: str | Sequence[str], **options: str | Path | float | Sequence[float]
 ) -> list[Path]:
-    """Makes a video of each prompt; options and defaults are those of `fastvideo-distill sample`.
+    """Makes a video of each prompt, as `fastvideo-distill sample` does.
 
     Args:
         model: a checkpoint, a run's folder (its newest checkpoint), a diffusers folder, or a hub id with its `family`.
+        options: those of the command, with `_` for `-`: `out`, `steps`, `guidance_scale`, `timesteps=(1000, 500)`, ...
 
     Returns:
-        The mp4 files in `out`, in the order of the prompts.
+        The mp4 files, in the order of the prompts.
 
     Raises:
         UserError: an option, or what `model` is, does not fit.
     """
-    options: dict[str, Any] = {name: value for name, value in locals().items() if name not in ("model", "prompt")}
-    parser = _Parser()
+    parser = _Parser(allow_abbrev=False)
     sample_command.add_arguments(parser)
     words = [f"--prompt={text}" for text in ([prompt] if isinstance(prompt, str) else prompt)]
     for name, value in options.items():
-        if value is not None:
-            text = ",".join(map(str, value)) if name == "timesteps" else str(value)
-            words.append(f"--{name.replace('_', '-')}={text}")
+        text = ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+        words.append(f"--{name.replace('_', '-')}={text}")
     return sample_as_asked(parser.parse_args([*words, "--", str(model)]), PluginRegistry())
 
 
-class _Recorder(Display):
-    """Keeps the logged steps that another display shows."""
+class _Recorder(LogLines):
+    """Keeps the steps that it shows."""
 
-    def __init__(self, shown: Display) -> None:
-        self._shown = shown
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
         self.steps: list[dict[str, float]] = []
 
     def show(self, logged: LoggedStep) -> None:
         self.steps.append({"step": logged.step, **logged.metrics})
-        self._shown.show(logged)
-
-    def validating(self, sampling: Sampling) -> None:
-        self._shown.validating(sampling)
-
-    def close(self) -> None:
-        self._shown.close()
+        super().show(logged)
 
 
 class _Parser(argparse.ArgumentParser):

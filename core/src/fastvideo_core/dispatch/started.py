@@ -20,11 +20,7 @@ from fastvideo_core.launch.processes import join_process_group, leave_process_gr
 
 
 def join(cfg: RunConfig) -> bool:
-    """Makes this process one of the run's where a launcher started it; whether it was none before. Collective.
-
-    Raises:
-        ConfigError: the run asks for another number of processes.
-    """
+    """Makes this process one of the run's, of as many as it asks for; whether it was none before. Collective."""
     joined = join_process_group()
     started = context.world_size()
     if cfg.training.num_gpus != started:
@@ -38,11 +34,7 @@ def join(cfg: RunConfig) -> bool:
 
 @contextmanager
 def started(cfg: RunConfig, *, writes: bool = True) -> Iterator[None]:
-    """Inside, this process is one of the run's, and no other run is in its folder. Collective.
-
-    Args:
-        writes: whether the run will write; one that does not makes no folder.
-    """
+    """Inside, this process is one of the run's, and no other run is in its folder, which only who `writes` makes. Collective."""
     joined = join(cfg)
     try:
         with alone_in(Path(cfg.training.output_dir), writes=writes):
