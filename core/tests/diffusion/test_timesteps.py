@@ -1,4 +1,4 @@
-"""Timestep distributions and loss weightings."""
+"""Timestep distributions."""
 
 import math
 
@@ -9,8 +9,6 @@ from fastvideo_core.diffusion.flow import shift_sigma
 from fastvideo_core.diffusion.timesteps import (
     SAMPLINGS,
     UNSHIFTED_SAMPLINGS,
-    WEIGHTINGS,
-    loss_weight,
     sample_shifted_logit_normal,
     sample_timesteps,
     sample_u,
@@ -48,23 +46,9 @@ def test_mode_sampling_with_scale_zero_is_uniform_and_positive_scale_favours_the
     assert peaked.mean().item() == pytest.approx(0.5, abs=3e-3)
 
 
-def test_weightings_match_their_formulas():
-    sigma = torch.tensor([0.25, 0.5, 1.0], dtype=torch.float64)
-    torch.testing.assert_close(loss_weight("none", sigma), torch.ones_like(sigma))
-    torch.testing.assert_close(loss_weight("sigma_sqrt", sigma), 1 / sigma**2)
-    torch.testing.assert_close(loss_weight("cosmap", sigma)[1], torch.tensor(4 / math.pi, dtype=torch.float64))
-
-
-@pytest.mark.parametrize("weighting", WEIGHTINGS)
-def test_weights_stay_finite_at_zero_noise(weighting):
-    assert torch.isfinite(loss_weight(weighting, torch.zeros(1))).all()
-
-
-def test_unknown_names_say_what_is_allowed():
+def test_an_unknown_name_says_what_is_allowed():
     with pytest.raises(ValueError, match="unknown timestep sampling 'normal'; allowed: uniform, logit_normal, mode"):
         sample_u("normal", 1, torch.Generator())
-    with pytest.raises(ValueError, match="unknown loss weighting 'x'; allowed: none, sigma_sqrt, cosmap"):
-        loss_weight("x", torch.zeros(1))
 
 
 def shifted_draws(mu: float, **settings: float) -> torch.Tensor:

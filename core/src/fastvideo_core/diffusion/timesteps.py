@@ -1,4 +1,4 @@
-"""Where on the noise axis a training step looks, and how much it counts there: two separate choices."""
+"""Where on the noise axis a training step looks: distributions of timesteps."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ UNSHIFTED_SAMPLINGS = ("uniform", "logit_normal", "mode")
 
 SHIFTED_LOGIT_NORMAL = "shifted_logit_normal"
 SAMPLINGS = (*UNSHIFTED_SAMPLINGS, SHIFTED_LOGIT_NORMAL)
-WEIGHTINGS = ("none", "sigma_sqrt", "cosmap")
 
 QUANTILE_005, QUANTILE_999 = -2.5758, 3.0902
 """Of the standard normal distribution, at 0.5 % and 99.9 %: what the stretched logit-normal maps to 0 and to 1."""
@@ -94,21 +93,6 @@ def sample_timesteps(
         return levels * num_train_timesteps
     u = sample_u(sampling, size, generator, logit_mean=logit_mean, logit_std=logit_std, mode_scale=mode_scale)
     return shift(u * num_train_timesteps)
-
-
-def loss_weight(weighting: str, sigma: Tensor) -> Tensor:
-    """The weight of each sample's loss at noise level sigma in [0, 1], same shape (Esser et al. 2024, section 3.1).
-
-    `none`: 1; `sigma_sqrt`: sigma^-2, sigma held at 1e-3 at least so that it stays finite; `cosmap`:
-    2 / (pi (1 - 2 sigma + 2 sigma^2)).
-    """
-    if weighting == "none":
-        return torch.ones_like(sigma)
-    if weighting == "sigma_sqrt":
-        return sigma.clamp(min=1e-3) ** -2.0
-    if weighting == "cosmap":
-        return 2 / (math.pi * (1 - 2 * sigma + 2 * sigma**2))
-    raise ValueError(f"unknown loss weighting '{weighting}'; allowed: {', '.join(WEIGHTINGS)}")
 
 
 def timestep_fractions(t: Tensor, num_train_timesteps: int, bins: int = 10) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, Shard
+from torch.distributed.tensor import DTensor
 
 _WRAPPERS = ("_checkpoint_wrapped_module.", "_orig_mod.")
 
@@ -32,23 +32,11 @@ def trainable_by_name(modules: dict[str, nn.Module]) -> dict[str, dict[str, nn.P
 
 
 def own_slice(parameter: Tensor) -> slice:
-    """Which rows of the whole parameter this rank holds: all of them when it is not sharded; maybe none.
-
-    Raises:
-        ValueError: the parameter is sharded otherwise than once along dim 0.
-    """
-    total = parameter.shape[0] if parameter.ndim else 1
-    if not isinstance(parameter, DTensor):
-        return slice(0, total)
-    sharded = [(dim, placed) for dim, placed in enumerate(parameter.placements) if not placed.is_replicate()]
-    if not sharded:
-        return slice(0, total)
-    dim, placed = sharded[0]
-    if len(sharded) > 1 or not isinstance(placed, Shard) or placed.dim != 0:
-        raise ValueError(f"a parameter of shape {list(parameter.shape)} is placed as {parameter.placements}")
-    rank = parameter.device_mesh.get_local_rank(dim)
-    size = -(-total // parameter.device_mesh.size(dim))  # as torch.chunk: the last ranks may hold less, or nothing
-    return slice(min(total, rank * size), min(total, (rank + 1) * size))
+    """Which rows of the whole parameter this rank holds: all of them when it is not sharded, else its shard of dim 0."""
+    if not isinstance(parameter, DTensor) or not parameter.ndim:
+        return slice(0, parameter.shape[0] if parameter.ndim else 1)
+    [chunk] = parameter.__create_chunk_list__()  # as checkpoints ask; the last ranks may hold less, or nothing
+    return slice(chunk.offsets[0], chunk.offsets[0] + chunk.sizes[0])
 
 
 @torch.no_grad()

@@ -19,10 +19,10 @@ from fastvideo_core.contracts.batch import TrainingBatch
 from fastvideo_core.contracts.method import DistillMethod, StepResult
 from fastvideo_core.contracts.roles import RoleManager
 from fastvideo_core.contracts.validator import DistillValidator
-from fastvideo_core.diffusion.timesteps import loss_weight, sample_timesteps, timestep_fractions
+from fastvideo_core.diffusion.timesteps import sample_timesteps, timestep_fractions
 from fastvideo_core.optim import build_lr_scheduler, build_optimizer
 from fastvideo_finetune.config import FinetuneConfig
-from fastvideo_finetune.losses import flow_matching_loss
+from fastvideo_finetune.losses import flow_matching_loss, weight_of_level
 
 
 class FinetuneNeeds(NumTrainTimesteps, ShiftAndClampTimestep, AddNoise, PredictNoise, PredictionTarget, Protocol): ...
@@ -81,7 +81,7 @@ class FinetuneMethod(DistillMethod[FinetuneNeeds]):
             self.student, noisy, t, batch, conditional=True, attn_kind=self.config.attn_kind
         )
         target = self.adapter.prediction_target(batch.latents, noise, t)
-        level_weight = loss_weight(self.config.loss_weighting, t / self.adapter.num_train_timesteps)
+        level_weight = weight_of_level(self.config.loss_weighting, t / self.adapter.num_train_timesteps)
         return flow_matching_loss(prediction, target, level_weight, batch.loss_weight)
 
     def log_validation(self, iteration: int) -> None:
