@@ -67,8 +67,8 @@ class Stored:
     def tensor_names(self, module: str) -> list[str]:
         return list(self.state)
 
-    def read(self, module: str, name: str) -> torch.Tensor:
-        return self.state[name]
+    def read(self, module: str, name: str, rows: slice | None = None) -> torch.Tensor:
+        return self.state[name] if rows is None else self.state[name][rows]
 
 
 @pytest.fixture
@@ -273,7 +273,7 @@ def test_merged_weights_are_those_of_the_adapted_network(stored):
     x = torch.randn(3, 4)
     torch.testing.assert_close(merged(x), adapted(x))
     whole = layered.read("net", "blocks.0.up.weight")
-    assert torch.equal(layered.read_slice("net", "blocks.0.up.weight", 1, 3), whole[1:3])
+    assert torch.equal(layered.read("net", "blocks.0.up.weight", slice(1, 3)), whole[1:3])
     assert not torch.equal(whole, below.read("net", "blocks.0.up.weight"))
     up, down = (tensors[f"blocks.0.up.lora_{part}.default.weight"] for part in "BA")
     assert torch.equal(whole, below.read("net", "blocks.0.up.weight") + 1.5 * (up @ down))

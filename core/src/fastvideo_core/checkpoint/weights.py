@@ -84,10 +84,10 @@ class CheckpointWeights:
         """Names of the module's stored tensors."""
         return list(self._chosen.get(module, {}))
 
-    def read(self, module: str, name: str) -> Tensor:
-        """One tensor, read by this process alone."""
+    def read(self, module: str, name: str, rows: slice | None = None) -> Tensor:
+        """One tensor, or some of its rows, read by this process alone."""
         (tensor,) = self._read([self._chosen[module][name]])
-        return tensor
+        return tensor if rows is None else tensor[rows]
 
     def read_module(self, module: str) -> dict[str, Tensor]:
         """All tensors of a module in the trained dtype, read by this process alone."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -25,23 +25,8 @@ class WeightSource(Protocol):
     def tensor_names(self, module: str) -> Sequence[str]:
         """Names of the tensors stored for `module`, as in its state dict."""
 
-    def read(self, module: str, name: str) -> Tensor:
-        """One stored tensor, on the CPU, in its stored dtype."""
-
-
-@runtime_checkable
-class SliceSource(WeightSource, Protocol):
-    """A WeightSource that can read a part of a tensor, so that a rank reads no more than its own shard."""
-
-    def read_slice(self, module: str, name: str, start: int, stop: int) -> Tensor:
-        """`read(module, name)[start:stop]`; the tensor has at least one dimension."""
-
-
-def slice_of(source: WeightSource, module: str, name: str, rows: slice) -> Tensor:
-    """Rows of a stored tensor of at least one dimension, read alone where the source can."""
-    if isinstance(source, SliceSource):
-        return source.read_slice(module, name, rows.start, rows.stop)
-    return source.read(module, name)[rows]
+    def read(self, module: str, name: str, rows: slice | None = None) -> Tensor:
+        """One stored tensor, on the CPU, in its stored dtype; or some of its rows (dim 0), without the others where it can."""
 
 
 def is_lora_parameter(name: str) -> bool:
@@ -131,9 +116,9 @@ class OwnWeights:
     def tensor_names(self, module: str) -> Sequence[str]:
         return list(self._tensors.get(module, {}))
 
-    def read(self, module: str, name: str) -> Tensor:
+    def read(self, module: str, name: str, rows: slice | None = None) -> Tensor:
         tensor: Tensor = self._tensors[module][name]
-        return tensor
+        return tensor if rows is None else tensor[rows]
 
 
 def _on_meta(module: nn.Module) -> nn.Module:

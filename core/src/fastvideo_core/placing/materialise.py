@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from fastvideo_core.contracts.roles import RoleHandle, WeightSource, is_lora_parameter, slice_of
+from fastvideo_core.contracts.roles import RoleHandle, WeightSource, is_lora_parameter
 from fastvideo_core.distributed import context
 from fastvideo_core.errors import CheckpointError, ContractError, Problem
 from fastvideo_core.weights.parameters import base_name, clean_name, own_slice, write_own_slice
@@ -77,7 +77,7 @@ def fill(handle: RoleHandle, name: str, module: nn.Module, source: WeightSource)
         raise CheckpointError(problems)
     for fqn, tensor in own.items():
         rows, base = own_slice(tensor), base_name(fqn)
-        values = slice_of(source, name, base, rows) if tensor.ndim else source.read(name, base)
+        values = source.read(name, base, rows if tensor.ndim else None)
         expected = (rows.stop - rows.start, *tensor.shape[1:]) if tensor.ndim else ()
         if tuple(values.shape) != tuple(expected):
             found = f"'{fqn}' does not have the shape {list(tensor.shape)} of the network"

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fastvideo_core.config.run import LoraConfig
 from fastvideo_core.contracts.rng import stream_seed
-from fastvideo_core.contracts.roles import RoleHandle, WeightSource, is_lora_parameter, slice_of
+from fastvideo_core.contracts.roles import RoleHandle, WeightSource, is_lora_parameter
 from fastvideo_core.errors import ConfigError, Problem
 from fastvideo_core.weights.parameters import clean_name, own_slice, write_own_slice
 
@@ -74,7 +74,7 @@ def adapted_weights(adapters: Iterable[str]) -> set[str]:
 
 
 class MergedWeights:
-    """A SliceSource: the weights [out, in] of another source with stored adapters added, W + scale * B A.
+    """A WeightSource: the weights [out, in] of another source with stored adapters added, W + scale * B A.
 
     `adapters` are tensors by module and name: A [rank, in] and B [out, rank] of each layer.
     """
@@ -86,22 +86,15 @@ class MergedWeights:
         """As of the source below."""
         return self._below.tensor_names(module)
 
-    def read(self, module: str, name: str) -> Tensor:
-        """One merged tensor."""
-        return self._merged(module, name, self._below.read(module, name), slice(None))
-
-    def read_slice(self, module: str, name: str, start: int, stop: int) -> Tensor:
-        """Rows of a merged tensor."""
-        return self._merged(module, name, slice_of(self._below, module, name, slice(start, stop)), slice(start, stop))
-
-    def _merged(self, module: str, name: str, weight: Tensor, rows: slice) -> Tensor:
-        adapters, layer = self._adapters.get(module, {}), name.removesuffix(".weight")
+    def read(self, module: str, name: str, rows: slice | None = None) -> Tensor:
+        """One merged tensor, or some of its rows."""
+        weight, adapters = self._below.read(module, name, rows), self._adapters.get(module, {})
+        layer = name.removesuffix(".weight")
         if (down := adapters.get(f"{layer}.lora_A.default.weight")) is None:
             return weight
-        down, up = (
-            part.to(weight.device, torch.float32) for part in (down, adapters[f"{layer}.lora_B.default.weight"])
-        )
-        return (weight.float() + self._scale * (up[rows] @ down)).to(weight.dtype)
+        up = adapters[f"{layer}.lora_B.default.weight"]
+        down, up = (part.to(weight.device, torch.float32) for part in (down, up if rows is None else up[rows]))
+        return (weight.float() + self._scale * (up @ down)).to(weight.dtype)
 
 
 def _chosen_layers(handle: RoleHandle, module: nn.Module, targets: tuple[str, ...] | None) -> list[str]:

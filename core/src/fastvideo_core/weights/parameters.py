@@ -35,7 +35,8 @@ def own_slice(parameter: Tensor) -> slice:
     """Which rows of the whole parameter this rank holds: all of them when it is not sharded, else its shard of dim 0."""
     if not isinstance(parameter, DTensor) or not parameter.ndim:
         return slice(0, parameter.shape[0] if parameter.ndim else 1)
-    [chunk] = parameter.__create_chunk_list__()  # as checkpoints ask; the last ranks may hold less, or nothing
+    # As checkpoints ask; the last ranks may hold less than the others, or nothing.
+    [chunk] = parameter.__create_chunk_list__()  # type: ignore[no-untyped-call]
     return slice(chunk.offsets[0], chunk.offsets[0] + chunk.sizes[0])
 
 

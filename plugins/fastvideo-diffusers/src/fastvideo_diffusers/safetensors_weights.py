@@ -18,7 +18,7 @@ _DAMAGED = "download or copy the weights again"
 
 
 class SafetensorsWeights:
-    """A SliceSource over folders of safetensors files, as diffusers and transformers write them.
+    """A WeightSource over folders of safetensors files, as diffusers and transformers write them.
 
     Nothing stays open or in memory between two reads.
 
@@ -50,19 +50,12 @@ class SafetensorsWeights:
                 found |= {name: tuple(file.get_slice(name).get_shape()) for name in held}
         return found
 
-    def read(self, module: str, name: str) -> Tensor:
-        """One tensor, on the CPU, as it is stored."""
+    def read(self, module: str, name: str, rows: slice | None = None) -> Tensor:
+        """One tensor, on the CPU, as it is stored; or some of its rows, and the others are not read."""
         path = self._files[module][name]
         with self._reading(path), safe_open(path, framework="pt") as file:
-            tensor: Tensor = file.get_tensor(name)
+            tensor: Tensor = file.get_tensor(name) if rows is None else file.get_slice(name)[rows]
             return tensor
-
-    def read_slice(self, module: str, name: str, start: int, stop: int) -> Tensor:
-        """`read(module, name)[start:stop]`; the other rows are not read."""
-        path = self._files[module][name]
-        with self._reading(path), safe_open(path, framework="pt") as file:
-            rows: Tensor = file.get_slice(name)[start:stop]
-            return rows
 
     def _located(self, folder: Path) -> dict[str, Path]:
         found = _preferred([*folder.glob("[!.]*.safetensors.index.json"), *folder.glob("[!.]*.safetensors")])
