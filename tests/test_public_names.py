@@ -26,6 +26,16 @@ SECOND = {
         "launch.stdio",
         "registry.registry",
     },
+    "kd": {
+        "cli.options",
+        "config.run",
+        "dispatch.output_dir",
+        "dispatch.role_weights",
+        "dispatch.trained_model",
+        "launch.environment",
+        "launch.processes",
+        "launch.stdio",
+    },
     "diffusers": {
         "config.base",
         "launch.stdio",

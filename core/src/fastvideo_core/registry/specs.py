@@ -169,6 +169,7 @@ FIRST_PARTY: dict[Kind, dict[str, str]] = {
     "commands": {
         **dict.fromkeys(("train", "check", "plugins", "schema", "sample", "export", "tiny"), "fastvideo-core"),
         "preprocess": "fastvideo-data",
+        "trajectories": "fastvideo-kd",
         **dict.fromkeys(("demo", "report", "doctor", "init", "new-plugin", "convert"), "fastvideo-tools"),
     },
 }

@@ -112,14 +112,37 @@ class DataSet:
             DataError: such a row cannot be read.
         """
         _, first_rows = np.unique(self._folder.layout.buckets, return_index=True)
-        return [self._example(int(row)) for row in sorted(first_rows)]
+        return [self.batch([int(row)]) for row in sorted(first_rows)]
 
-    def _example(self, row: int) -> dict[str, Any]:
+    def batch(self, rows: Sequence[int]) -> dict[str, Any]:
+        """The raw batch of some rows, in this order; they are numbered from 0 through all files, which are sorted by name.
+
+        Raises:
+            DataError: a row cannot be read, or they cannot go into one batch.
+        """
         starts = self._folder.layout.group_starts
-        group = int(np.searchsorted(starts, row, side="right")) - 1
-        memory = BatchMemory(MemoryPool(keep_bytes=0), batch_size=1)
-        rows = decode_rows(self._folder, group, [row - int(starts[group])], [0], memory)
-        return assemble(self._folder, [row for row in rows if isinstance(row, Row)], 0, memory)
+        memory = BatchMemory(MemoryPool(keep_bytes=0), batch_size=len(rows))
+        decoded: list[Row] = []
+        for slot, row in enumerate(rows):
+            group = int(np.searchsorted(starts, row, side="right")) - 1
+            found = decode_rows(self._folder, group, [row - int(starts[group])], [slot], memory)
+            decoded += [one for one in found if isinstance(one, Row)]
+        return assemble(self._folder, decoded, 0, memory)
+
+    def infos(self) -> list[dict[str, Any]]:
+        """The metadata of every row, as batches give it under `info`, in the order of `batch`.
+
+        Raises:
+            DataError: a file cannot be read.
+        """
+        folder, found = self._folder, []
+        for group in range(len(folder.layout.group_rows)):
+            details = folder.details(group)
+            columns = {
+                name: details.get(name, [None] * int(folder.layout.group_rows[group])) for name in folder.metadata
+            }
+            found += [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+        return found
 
     def loader(
         self,

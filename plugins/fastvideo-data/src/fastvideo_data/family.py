@@ -58,6 +58,10 @@ class ParquetFamily(ModelFamily):
         """
         return []
 
+    def video_size(self, cfg: RunConfig) -> VideoSize | None:
+        """Of videos for which neither prompt nor run names one; None where the family does not say."""
+        return None
+
     def encoder_identity(
         self, cfg: RunConfig, *, latents_source: LatentsSource | None, download: bool
     ) -> EncoderIdentity | None:

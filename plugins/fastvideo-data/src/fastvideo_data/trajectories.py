@@ -7,11 +7,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from fastvideo_core.contracts.batch import TrainingBatch
 from fastvideo_core.errors import DataError, Problem
 
 TIMESTEPS = "trajectory_timesteps"
@@ -19,6 +20,15 @@ STATES_OF = {"vae_latent": "trajectory_latents", "audio_latent": "trajectory_aud
 """Where the states of a clip's latents are stored, by the name of these."""
 
 _FIX = "write the trajectories again: fastvideo-distill trajectories"
+
+
+class UnpackLatents(Protocol):
+    """What an adapter offers besides to who stores latents that a network made."""
+
+    def unpack_latents(self, latents: Tensor, batch: TrainingBatch) -> dict[str, Tensor]:
+        """Latents [B, ...] of the batch's layout by the names under which clips store them (`vae_latent` [B, C, T, H, W], and
+        `audio_latent` where there is sound), normalised as they are."""
+        ...
 
 
 def trajectory_tensors(wanted: Sequence[str], optional: Sequence[str]) -> tuple[list[str], list[str]]:

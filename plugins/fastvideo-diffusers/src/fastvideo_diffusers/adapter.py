@@ -222,6 +222,10 @@ class PipelineAdapter(FlowMatchingAdapter, Generic[F]):
         prepared = self.prepare_latents(states, "data", times.numel(), self._training, None)
         return Trajectory(prepared.latents.reshape(*times.shape, *prepared.latents.shape[1:]), times.to(self.device))
 
+    def unpack_latents(self, latents: Tensor, batch: TrainingBatch) -> dict[str, Tensor]:
+        """Normalised latents as `preprocess` would store those of clips, by name: `vae_latent` [B, C, T, H, W]."""
+        return {"vae_latent": latents}
+
     def prompt_batch(self, latents: Tensor, text: Tensor, negative: Tensor | None, **more: Any) -> TrainingBatch:
         """What sampling of one video conditions on.
 

@@ -1,6 +1,6 @@
 """The entry points of this package; imports no torch."""
 
-from fastvideo_core import MethodPlugin
+from fastvideo_core import CommandPlugin, MethodPlugin
 
 PLUGIN = MethodPlugin(
     name="kd",
@@ -9,4 +9,10 @@ PLUGIN = MethodPlugin(
     config="fastvideo_kd.config:KDConfig",
     roles=("student",),
     optional_roles=("teacher",),
+)
+TRAJECTORIES = CommandPlugin(
+    name="trajectories",
+    api=(1, 0),
+    help="sample prompts with a teacher and store the states that it went through",
+    impl="fastvideo_kd.trajectories_command:COMMAND",
 )

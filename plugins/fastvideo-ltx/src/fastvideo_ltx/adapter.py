@@ -18,7 +18,7 @@ from fastvideo_diffusers.adapter import PipelineAdapter, PreparedLatents
 from fastvideo_ltx.batches import check_first_frames, check_no_first_frames, frame_rates
 from fastvideo_ltx.config import LtxConfig
 from fastvideo_ltx.folder import LtxFolder
-from fastvideo_ltx.layout import TokenLayout
+from fastvideo_ltx.layout import TokenLayout, unpack_video
 
 TEXT, TEXT_MASK = "text", "text_mask"
 """Conditioning: embeddings [B, L, D] and which of them are text [B, L] (bool)."""
@@ -128,6 +128,9 @@ class LtxAdapter(PipelineAdapter[LtxFolder]):
     def stored_trajectory(self, raw_batch: Mapping[str, Any]) -> Trajectory:
         check_no_first_frames(self.config)
         return super().stored_trajectory(raw_batch)
+
+    def unpack_latents(self, latents: Tensor, batch: TrainingBatch) -> dict[str, Tensor]:
+        return {"vae_latent": unpack_video(latents, batch.extras[LAYOUT])}
 
     @property
     def frame_rate(self) -> float:

@@ -10,16 +10,24 @@ import torch
 from torch import Tensor
 
 from fastvideo_core.config.training import TrainingArgs
+from fastvideo_core.contracts.batch import TrainingBatch
 from fastvideo_core.contracts.roles import RoleHandle
 from fastvideo_core.errors import Problem
 from fastvideo_diffusers.folder import TRANSFORMER
 from fastvideo_diffusers.stored_tensors import place, stored_tensor
-from fastvideo_ltx.adapter import LtxAdapter, PackedLatents
+from fastvideo_ltx.adapter import LAYOUT, LtxAdapter, PackedLatents
 from fastvideo_ltx.batches import data_free_video, frame_rates, stored_video
 from fastvideo_ltx.config import LtxConfig
 from fastvideo_ltx.folder import LtxFolder
 from fastvideo_ltx.layout import TokenLayout, pack_video
-from fastvideo_ltx.ltx2.latents import audio_length, audio_statistics, pack_audio, stream_weight, video_statistics
+from fastvideo_ltx.ltx2.latents import (
+    audio_length,
+    audio_statistics,
+    pack_audio,
+    stream_weight,
+    unpack_audio,
+    video_statistics,
+)
 from fastvideo_ltx.ltx2.network import predict_velocity
 from fastvideo_ltx.ltx2.text import Connectors, pad_left
 
@@ -57,6 +65,13 @@ class Ltx2Adapter(LtxAdapter):
             streams.append(tokens if normalised else audio_statistics(self.folder).normalise(tokens))
             layout = replace(layout, audio=tokens.shape[1])
         return PackedLatents(torch.cat(streams, dim=1), layout, self.data_free_weight(layout))
+
+    def unpack_latents(self, latents: Tensor, batch: TrainingBatch) -> dict[str, Tensor]:
+        found, layout = super().unpack_latents(latents, batch), batch.extras[LAYOUT]
+        if layout.audio:
+            sound = latents[:, layout.video :]
+            found["audio_latent"] = unpack_audio(sound, self.folder.facts["audio_channels"])
+        return found
 
     def data_free_layout(self, raw_batch: Mapping[str, Any], training: TrainingArgs) -> TokenLayout:
         layout = data_free_video(raw_batch, self.folder, training)

@@ -1,0 +1,185 @@
+"""The teacher of `trajectories`: its network, its adapter, its prompts, and what identifies it."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from fastvideo_core import MethodConfig, RoleConfig, RunConfig, TrainingArgs
+from fastvideo_core.config.run import RecipeConfig
+from fastvideo_core.contracts.adapter import NumTrainTimesteps, PredictX0Guided, ShiftAndClampTimestep
+from fastvideo_core.contracts.adapter_check import check_adapter
+from fastvideo_core.contracts.family import ModelFamily, open_family
+from fastvideo_core.contracts.roles import RoleHandle
+from fastvideo_core.dispatch.role_weights import load_role
+from fastvideo_core.dispatch.trained_model import TrainedModel, open_trained_model
+from fastvideo_core.distributed import context
+from fastvideo_core.errors import ConfigError, Problem
+from fastvideo_data.data_set import DataSet
+from fastvideo_data.preprocessing.run import PreprocessOptions, preprocess
+from fastvideo_data.trajectories import UnpackLatents
+from fastvideo_kd.trajectories_command import ENCODED
+
+ROLE = "teacher"
+_VALUES = 16
+"""Read of every parameter for the fingerprint: fine-tuning moves them all."""
+
+
+class TeacherNeeds(NumTrainTimesteps, ShiftAndClampTimestep, PredictX0Guided, UnpackLatents, Protocol): ...
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A network that samples.
+
+    Args:
+        adapter: of its family, with every member of TeacherNeeds and prepare_batch.
+        handle: the role.
+        cfg: the run that they were built for; it trains nothing.
+        source: where the weights are from, in words.
+        weights: a fingerprint of them.
+    """
+
+    adapter: Any
+    handle: RoleHandle
+    cfg: RunConfig
+    source: str
+    weights: str
+
+
+def check_options(args: argparse.Namespace) -> None:
+    """The numbers make sense, before anything is loaded.
+
+    Raises:
+        ConfigError: naming all that do not.
+    """
+    least = {"steps": 1, "batch_size": 1, "samples_per_file": 1, "num_gpus": 1, "guidance_scale": 0}
+    problems = [
+        Problem(f"is {getattr(args, name):g}", f"--{name.replace('_', '-')}", allowed=f"{value} or more")
+        for name, value in least.items()
+        if getattr(args, name) < value
+    ]
+    if args.flow_shift is not None and args.flow_shift <= 0:
+        problems.append(Problem(f"is {args.flow_shift:g}", "--flow-shift", allowed="above 0"))
+    if args.negative_prompt is not None and args.guidance_scale == 1:
+        found = "nothing is guided at guidance 1, so that it would do nothing"
+        problems.append(Problem(found, "--negative-prompt", fix="leave it out, or raise --guidance-scale"))
+    if problems:
+        raise ConfigError(problems)
+
+
+def encode_prompts(args: argparse.Namespace) -> None:
+    """Encodes the prompts of a text file into a folder beside the data set, as `preprocess` does: only those that are new.
+
+    Raises:
+        UserError: the file cannot be used.
+    """
+    if args.prompts.is_dir():
+        return
+    model, family = _opened(args)
+    encoder = family.encoder(model.source.base, device=context.device())
+    preprocess(encoder, args.prompts, args.output / ENCODED, PreprocessOptions(height=0, width=0, num_frames=0))
+    del encoder
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def open_prompts(args: argparse.Namespace) -> DataSet:
+    """The encoded prompts.
+
+    Raises:
+        UserError: there are none.
+    """
+    folder = args.prompts if args.prompts.is_dir() else args.output / ENCODED
+    if folder != args.prompts and not folder.is_dir():
+        found = "the prompts are not encoded yet, which one process does before several sample"
+        fix = f"fastvideo-distill preprocess --model {args.model} --input {args.prompts} --output FOLDER; then --prompts FOLDER"
+        raise ConfigError(Problem(found, str(args.prompts), fix=fix))
+    return DataSet(folder, wanted=("text_embedding",))
+
+
+def open_teacher(args: argparse.Namespace) -> Teacher:
+    """The network with its weights, on this process's device.
+
+    Raises:
+        UserError: the path, or the family, cannot be used for it.
+    """
+    model, family = _opened(args)
+    cfg = _run_config(args, model, family)
+    if problems := family.check_roles(cfg):
+        raise ConfigError(problems)
+    built = family.build(cfg)
+    check_adapter(built.adapter, TeacherNeeds, method="trajectories", family=model.family)
+    handle = built.bundle[ROLE]
+    load_role(handle, model.source)
+    for module in handle.modules.values():
+        module.eval()
+    if callable(start := getattr(built.adapter, "on_train_start", None)):
+        start()  # encodes the negative prompt
+    return Teacher(built.adapter, handle, cfg, str(model.source), fingerprint(handle.modules))
+
+
+def fingerprint(modules: dict[str, nn.Module]) -> str:
+    """16 hexadecimal digits over every parameter's size and 16 values spread over it, rounded to bfloat16: the same for a copy
+    under another name, or in bfloat16."""
+    found = set()
+    for module in modules.values():
+        for parameter in module.parameters():
+            flat = parameter.detach().reshape(-1)
+            values = flat[:: max(1, flat.numel() // _VALUES)][:_VALUES].to("cpu", torch.bfloat16).contiguous()
+            found.add(hashlib.sha256(f"{flat.numel()}".encode() + values.view(torch.uint8).numpy().tobytes()).digest())
+    return hashlib.sha256(b"".join(sorted(found))).hexdigest()[:16]
+
+
+def _opened(args: argparse.Namespace) -> tuple[TrainedModel, Any]:
+    model = open_trained_model(args.model, args.registry, family=args.family, role=args.role)
+    return model, open_family(model.family, args.registry)
+
+
+def _run_config(args: argparse.Namespace, model: TrainedModel, family: ModelFamily) -> RunConfig:
+    """What the family builds the teacher for: one frozen role, no data, videos of the asked size."""
+    given = {"flow_shift": args.flow_shift, "negative_prompt": args.negative_prompt}
+    changes = {name: value for name, value in given.items() if value is not None}
+    section = type(model.pipeline_config)
+    if unknown := [name for name in changes if name not in section.model_fields]:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in unknown)
+        raise ConfigError(Problem(f"the family '{model.family}' takes none", options, fix="leave it out"))
+    pipeline_config = section.model_validate({**model.pipeline_config.model_dump(), **changes})
+    cfg = RunConfig(
+        recipe=RecipeConfig(family=model.family, method="trajectories"),
+        roles={ROLE: RoleConfig(path=model.source.base, trainable=False)},
+        training=TrainingArgs(
+            output_dir=str(args.output),
+            max_train_steps=1,
+            seed=args.seed,
+            mixed_precision=args.mixed_precision,
+            num_height=args.height,
+            num_width=args.width,
+            num_frames=args.num_frames,
+        ),
+        pipeline_config=pipeline_config,
+        method_config=MethodConfig(),
+        callbacks={},
+        raw={},
+        source="the command line",
+    )
+    cfg = _with_size(args, cfg, family)
+    resolved = family.resolve(cfg, latents_source="zeros")
+    return replace(cfg, pipeline_config=resolved)
+
+
+def _with_size(args: argparse.Namespace, cfg: RunConfig, family: ModelFamily) -> RunConfig:
+    """With the family's own size where the command line names none."""
+    training, own = cfg.training, getattr(family, "video_size", lambda cfg: None)(cfg)
+    sizes = {"num_height": "height", "num_width": "width", "num_frames": "num_frames"}
+    missing = [name for name in sizes if getattr(training, name) is None]
+    if missing and own is None:
+        named = ", ".join(f"--{sizes[name].replace('_', '-')}" for name in missing)
+        raise ConfigError(Problem(f"the family '{cfg.recipe.family}' names no size of its own", fix=f"add {named}"))
+    changes = {name: getattr(own, sizes[name]) for name in missing}
+    return replace(cfg, training=training.model_copy(update=changes))
