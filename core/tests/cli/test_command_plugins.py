@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -62,7 +63,7 @@ def test_a_third_partys_command_runs_and_is_listed(bring: Bring, capsys: pytest.
     assert cli.main(["words", "--help"]) == 0
     assert "Count the words of a text." in capsys.readouterr().out
     assert cli.main(["--help"]) == 0
-    assert "\n  words       count the words of a text\n" in capsys.readouterr().out
+    assert re.search("\n  words +count the words of a text\n", capsys.readouterr().out)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +91,7 @@ def test_a_broken_command_is_shown_and_is_in_nobodys_way(bring: Bring, capsys: p
     assert cli.main(["plugins"]) == 0
     assert "BROKEN words: " in capsys.readouterr().out
     assert cli.main(["--help"]) == 0
-    assert "\n  words       BROKEN: see `fastvideo-distill plugins`\n" in capsys.readouterr().out
+    assert re.search("\n  words +BROKEN: see `fastvideo-distill plugins`\n", capsys.readouterr().out)
 
 
 def test_a_package_cannot_take_the_name_of_a_command_of_core(bring: Bring, capsys: pytest.CaptureFixture[str]) -> None:
@@ -102,7 +103,7 @@ def test_a_package_cannot_take_the_name_of_a_command_of_core(bring: Bring, capsy
 
 @pytest.mark.parametrize(
     ("command", "package"),
-    [("report", "fastvideo-tools"), ("demo", "fastvideo-tools"), ("preprocess", "fastvideo-data")],
+    [("report", "fastvideo-tools"), ("preprocess", "fastvideo-data"), ("trajectories", "fastvideo-kd")],
 )
 def test_a_command_that_is_not_installed_names_its_package(
     command: str, package: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -112,4 +113,4 @@ def test_a_command_that_is_not_installed_names_its_package(
     said = capsys.readouterr().err
     assert said == f"error: no command {command!r} is installed (installed: none)\n    fix: pip install {package}\n"
     assert cli.main(["--help"]) == 0
-    assert f"\n  {command:<10}  pip install {package}\n" in capsys.readouterr().out
+    assert re.search(f"\n  {command} +pip install {package}\n", capsys.readouterr().out)
