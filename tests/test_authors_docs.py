@@ -52,7 +52,7 @@ def test_the_single_file_of_a_page_passes_its_suite(page: str, tmp_path: Path, m
                 ran += 1
             except pytest.skip.Exception:
                 continue
-    assert ran >= len(checks(suite)) - 2
+    assert ran >= len(checks(suite)) - 3  # no spec module; a clock does not come back after a resume
 
 
 def test_the_planted_sign_error_is_caught_with_the_words_of_the_page(

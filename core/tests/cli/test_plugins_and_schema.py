@@ -18,6 +18,8 @@ from fastvideo_core.cli.plugins import as_details, as_text
 from fastvideo_core.cli.table import render_table
 from fastvideo_core.errors import FastVideoError
 from fastvideo_core.registry import PluginRegistry, PluginStatus, Provenance, isolated_registrations
+from fastvideo_core.registry.discovery import find_installed
+from fastvideo_testing.fake_packages import install, method_spec
 
 MINE = """\
 from typing import Literal
@@ -91,6 +93,30 @@ def test_a_broken_plug_in_is_shown_with_its_reason_and_exit_code_0(capsys: pytes
     assert "BROKEN myfamily: fastvideo_plugin_mine_" in out
     assert "its `config` is declared as surely_absent_module:x, and that module does not exist" in out
     assert "ok      roles: student, judge (optional)" in out
+
+
+@pytest.mark.parametrize(
+    ("change", "status"), [(("", ""), 0), (("config=Nothing", 'config="surely_absent_module:x"'), 1)]
+)
+def test_strict_is_exit_code_1_when_something_is_wrong(change: tuple[str, str], status: int) -> None:
+    Path("mine.py").write_text(MINE.replace(*change))
+    assert cli.main(["plugins", "--strict", "--plugin", "mine.py"]) == status
+    assert cli.main(["plugins", "--strict", "--json", "--plugin", "mine.py"]) == status
+
+
+def test_strict_is_exit_code_1_where_a_package_lacks_something(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    entry = "[fastvideo.methods]\nmine = strict_pkg.plugin:PLUGIN\n"
+    modules = {"strict_pkg/plugin.py": method_spec("mine", "strict_pkg")}
+    modules |= {f"strict_pkg/{name}.py": "" for name in ("method", "config")}
+    install(tmp_path, "strict-dist", entry_points=entry, modules=modules, requires=("surely-absent>=2",))
+    found = tuple(item for item in find_installed() if item.distribution == "strict-dist")
+    monkeypatch.setattr("fastvideo_core.registry.registry.find_installed", lambda: found)
+    assert cli.main(["plugins"]) == 0
+    assert cli.main(["plugins", "--strict"]) == 1
+    assert "incomplete strict-dist: needs surely-absent>=2" in capsys.readouterr().out
 
 
 def test_two_of_one_name_are_both_in_the_table_and_explained_once(capsys: pytest.CaptureFixture[str]) -> None:

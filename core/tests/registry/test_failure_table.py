@@ -329,6 +329,22 @@ def test_a_spec_with_wrong_fields_is_an_error(site: Path, package: str, change: 
 # FASTVIDEO_DISTILL_PLUGINS
 
 
+@pytest.mark.parametrize("group", ["fastvideo.method", "fastvideo_methods"])
+def test_a_misspelt_group_is_told_in_the_list_and_where_the_name_is_used(site: Path, package: str, group: str) -> None:
+    install(site, "fancy-dist", entry_points=f"[{group}]\nfancy = {package}.plugin:PLUGIN\n")
+    said = failure(here(site))
+    assert said == (
+        f"fancy-dist 1.2.0: the method 'fancy' is in the entry-point group {group!r}, which nothing reads\n"
+        '    fix: write [project.entry-points."fastvideo.methods"] in its pyproject.toml, and install it again'
+    )
+    assert str(status(here(site)).problem) == said
+
+
+def test_a_misspelt_attribute_is_guessed(site: Path, package: str) -> None:
+    install_fancy(site, package, method="class Fancyy: pass\n")
+    assert f"{package}.method has no 'Fancy'; did you mean 'Fancyy'?" in failure(here(site), target="impl")
+
+
 def test_an_empty_allow_list_loads_none_and_says_so(site: Path, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     install_fancy(site, package, plugin="raise SystemExit('imported')")
     monkeypatch.setenv("FASTVIDEO_DISTILL_PLUGINS", "")

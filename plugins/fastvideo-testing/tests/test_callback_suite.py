@@ -29,7 +29,8 @@ class Mine(Callback):
 
     @hookimpl
     def step_end(self, method, step, metrics):
-        self.steps += 1
+        if step % self.config.every == 0:
+            self.steps += 1
 
     def state_dict(self):
         return {"steps": self.steps}
@@ -64,7 +65,9 @@ def test_a_good_callback_passes(tmp_path: Path, check: str) -> None:
     run_check(suite_of(tmp_path), check, tmp_path)
 
 
-COUNT = "        self.steps += 1\n"
+COUNT = "            self.steps += 1\n"
+
+NETWORK = "method.bundle['student'].modules['transformer']"
 
 WRONG = [
     (
@@ -109,13 +112,57 @@ WRONG = [
     ),
     (
         "test_a_run_with_it_trains",
-        [(COUNT, "        1 / 0\n")],
+        [(COUNT, "            1 / 0\n")],
         "callback 'mine' failed in its hook 'step_end': ZeroDivisionError",
     ),
     (
         "test_training_with_it_gives_the_same_weights",
-        [(COUNT, COUNT + "        next(method.bundle['student'].named_parameters())[1].data.mul_(0.99)\n")],
+        [(COUNT, COUNT + "            next(method.bundle['student'].named_parameters())[1].data.mul_(0.99)\n")],
         "training with the callback 'mine' ends with other weights, first transformer",
+    ),
+    (
+        "test_it_leaves_the_global_generators_alone",
+        [(COUNT, COUNT + "            import random; random.random()\n")],
+        "step_end moves Python's module random, which other code shares",
+    ),
+    (
+        "test_the_metrics_that_it_adds_are_numbers",
+        [(COUNT, COUNT + "            metrics['mine'] = torch.ones(()) / 0\n")],
+        "step_end adds the metric 'mine', which is inf",
+    ),
+    (
+        "test_errors_in_its_hooks_are_heard_of",
+        [(COUNT, COUNT + "            try: metrics.missing\n            except Exception: pass\n")],
+        r"step_end hides AttributeError: .*mine.py:\d+\): `except Exception` takes",
+    ),
+    (
+        "test_every_option_does_something",
+        [("self.config.every", "1")],
+        "nothing reads the option every of the callback 'mine'",
+    ),
+    (
+        "test_a_validation_leaves_the_networks_as_they_were",
+        [
+            (
+                "    @hookimpl",
+                f"    @hookimpl\n    def validation_start(self, method): {NETWORK}.eval()\n\n    @hookimpl",
+            )
+        ],
+        "after validation_start and validation_end transformer.training of student is not as it was",
+    ),
+    (
+        "test_its_hooks_agree_in_two_processes",
+        [(COUNT, COUNT + "            if torch.distributed.get_rank() == 0: torch.distributed.barrier()\n")],
+        "step_end of step 1 calls the collective barrier on process 0 and not on the other",
+    ),
+    (
+        "test_a_resumed_run_logs_what_an_uninterrupted_one_does",
+        [
+            (COUNT, COUNT + "            metrics['mine'] = float(self.steps)\n"),
+            ('return {"steps": self.steps}', "return {}"),
+            ('self.steps = state["steps"]', "pass"),
+        ],
+        "2 steps, a resume and 2 more steps log mine as 1.0 in step 3, and 4 steps at once as 3.0",
     ),
     (
         "test_its_state_can_be_stored",

@@ -67,3 +67,20 @@ def test_options_that_import_torch_are_caught(site: Path) -> None:
 def test_options_that_fail_in_a_fresh_interpreter_are_caught(site: Path) -> None:
     with pytest.raises(AssertionError, match=r"in a fresh interpreter it cannot be loaded:\n(.|\n)*no luck"):
         check(site, "methods", "failing_config", config="raise RuntimeError('no luck')\n")
+
+
+@pytest.mark.parametrize(
+    ("spec", "says"),
+    [
+        ("print('hello')\n", r"prints 'hello', which gets into what commands print"),
+        ("import os\nos.environ['MINE'] = '1'\n", "changes the environment variable MINE of the whole process"),
+        ("import logging\nlogging.basicConfig()\n", "changes logging of the whole process"),
+        (
+            "sum(hash(str(number)) for number in range(12_000_000))\n",
+            r"takes \d\.\d s of the processor, whenever plug-ins are listed",
+        ),
+    ],
+)
+def test_a_spec_that_does_things_is_caught(site: Path, spec: str, says: str) -> None:
+    with pytest.raises(AssertionError, match=says):
+        check(site, "methods", f"busy{sum(map(ord, says))}", spec=spec)

@@ -25,6 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
     verbose = "also where each comes from, and how long loading its spec takes"
     parser.add_argument("--verbose", action="store_true", help=verbose)
+    strict = "exit status 1 when anything is BROKEN, incomplete or named in vain"
+    parser.add_argument("--strict", action="store_true", help=strict)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -40,12 +42,14 @@ def run(args: argparse.Namespace) -> int:
     hidden = dict.fromkeys(item.distribution for item in find_installed(hidden=True))
     if hidden and not args.json:
         say(f"\n{ALLOWED} hides the plug-ins of: {', '.join(hidden)}")
-    if unknown := allowed_without_plugins():
+    unknown = allowed_without_plugins()
+    if unknown:
         text = f"{ALLOWED} names {', '.join(unknown)}, of which no plug-in is installed"
         known = dict.fromkeys(map(normalized, hidden))
         guesses = dict.fromkeys(guess for name in unknown if (guess := did_you_mean(name, known)))
         (complain if args.json else say)("\n" + "; ".join([text, *guesses]))
-    return 0
+    wrong = unknown or any(status.unmet or not status.healthy for status in statuses)
+    return int(args.strict and bool(wrong))
 
 
 def as_data(status: PluginStatus) -> dict[str, Any]:

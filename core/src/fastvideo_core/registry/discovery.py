@@ -11,7 +11,9 @@ from typing import Any, Generic, TypeVar
 
 import importlib_metadata
 
-from fastvideo_core.registry.specs import KINDS, Kind, Spec
+from fastvideo_core.errors import Problem
+from fastvideo_core.errors.suggestions import closest
+from fastvideo_core.registry.specs import KINDS, SINGULAR, Kind, Spec
 
 SpecType = TypeVar("SpecType", bound=Spec, covariant=True)
 
@@ -81,6 +83,19 @@ def find_installed(*, hidden: bool = False) -> tuple[Provenance, ...]:
 def allowed_without_plugins() -> tuple[str, ...]:
     """What ALLOWED names and no installed plug-in is of: misspelt, or not installed."""
     return tuple(sorted((_allowed() or set()) - {normalized(item.distribution) for item in _entry_points()}))
+
+
+def misplaced() -> dict[Provenance, Problem]:
+    """What stands in an entry-point group whose name is a misspelt one of ours, as it would be in the right one."""
+    groups: dict[str, Kind] = {f"fastvideo.{kind}": kind for kind in KINDS}
+    found = {}
+    for entry in importlib_metadata.entry_points():
+        if entry.group not in groups and (meant := closest(entry.group, groups)):
+            item = Provenance(groups[meant], entry.name, *_identity(entry.dist), entry.value)
+            text = f"the {SINGULAR[item.kind]} {item.name!r} is in the entry-point group {entry.group!r}, which nothing reads"
+            fix = f'write [project.entry-points."{meant}"] in its pyproject.toml, and install it again'
+            found[item] = Problem(text, where=f"{item.distribution} {item.version}", fix=fix)
+    return found
 
 
 def _allowed() -> set[str] | None:

@@ -25,6 +25,7 @@ from fastvideo_core.registry.discovery import (
     Provenance,
     Unmet,
     find_installed,
+    misplaced,
     module_exists,
     normalized,
     pip_command,
@@ -144,7 +145,9 @@ class PluginRegistry:
 
     def list(self, *kinds: Kind) -> tuple[PluginStatus, ...]:
         """Every plug-in (of these kinds) with its health, by kind and name. Loads the spec modules, which never import torch."""
-        return tuple(self._status(item) for kind in kinds or KINDS for item in self._candidates(kind))
+        found = [self._status(item) for kind in kinds or KINDS for item in self._candidates(kind)]
+        lost = misplaced().items()
+        return (*found, *(PluginStatus(item, None, problem) for item, problem in lost if item.kind in (kinds or KINDS)))
 
     def load_plugin_file(self, path: str | Path) -> tuple[Provenance, ...]:
         """Run a Python file whose decorators register plug-ins, anew if it was loaded before, and say what it registered.
@@ -192,6 +195,9 @@ class PluginRegistry:
             if (item.kind, item.name) == (kind, name):
                 found = f"the {SINGULAR[kind]} {name!r} of {item.distribution} is hidden by {ALLOWED} (seen: {listed})"
                 return Problem(found, fix=f"unset {ALLOWED}, or add {item.distribution} to it")
+        for item, problem in misplaced().items():
+            if (item.kind, item.name) == (kind, name):
+                return problem
         others = [other for other in KINDS if name in self.names(other)]
         fix = "see `fastvideo-distill plugins`, or install the package that brings it"
         if name in packages:
@@ -245,7 +251,10 @@ def _import(provenance: Provenance, value: str, target: str) -> Any:
         return operator.attrgetter(attribute)(module) if attribute else module
     except AttributeError:
         what = target if " " in target else f"its `{target}`"
-        cause = f"{what} is declared as {value}, but {module_name} has no {attribute!r}"
+        guess = did_you_mean(attribute, vars(module))
+        cause = f"{what} is declared as {value}, but {module_name} has no {attribute!r}" + (
+            f"; {guess}" if guess else ""
+        )
         raise _broken(provenance, cause) from None
 
 

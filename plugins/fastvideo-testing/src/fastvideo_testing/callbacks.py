@@ -12,10 +12,14 @@ import torch
 from torch import Tensor
 
 from fastvideo_core.callbacks.base import Callback
+from fastvideo_core.contracts.roles import RoleHandle
 from fastvideo_core.dispatch.runtime import DistillRuntime
 from fastvideo_core.registry import Kind
 from fastvideo_core.training.trainer import DistillTrainer
 from fastvideo_testing.compare import changed
+from fastvideo_testing.hook_calls import Errors, Generators, HookWatch, Metrics, watched
+from fastvideo_testing.hook_ranks import train_in_two_processes
+from fastvideo_testing.options_read import options_read
 from fastvideo_testing.runs import build_run
 from fastvideo_testing.steps import weights
 from fastvideo_testing.suite import PluginSuite, needs
@@ -37,6 +41,8 @@ class CallbackPluginSuite(PluginSuite):
     kind: ClassVar[Kind] = "callbacks"
     capabilities: ClassVar[Mapping[str, str]] = {
         "harmless": "training gives the same weights with and without it",
+        "options": "each of its options is read when it is made or trains with `config`",
+        "ranks": "it can be in a run of several processes",
         "resume": "after a resume its state is that of a run that was not interrupted",
     }
 
@@ -93,9 +99,67 @@ class CallbackPluginSuite(PluginSuite):
             "global generator, or change weights or gradients in place?"
         )
 
+    def test_it_leaves_the_global_generators_alone(self, tmp_path: Path) -> None:
+        watch = Generators()
+        self._train_watched(tmp_path, watch)
+        assert not watch.found, (
+            f"{watch.found[0]}, which other code shares: with it a run draws other numbers than without; make a generator of "
+            "your own (torch.Generator().manual_seed(...), random.Random(...), numpy.random.default_rng(...))"
+        )
+
+    def test_the_metrics_that_it_adds_are_numbers(self, tmp_path: Path) -> None:
+        watch = Metrics()
+        try:
+            self._train_watched(tmp_path, watch)
+        except Exception:  # what is logged may fail for what the watch has found
+            if not watch.found:
+                raise
+        assert not watch.found, watch.found[0]
+
+    def test_errors_in_its_hooks_are_heard_of(self, tmp_path: Path) -> None:
+        watch = Errors(self._class())
+        self._train_watched(tmp_path, watch)
+        assert not watch.found, (
+            f"{watch.found[0]}: `except Exception` takes what is wrong in its own code too, and the run goes on without it. "
+            "Catch what you expect by its type, log it (logger.exception), or let it go: core names the callback and the hook"
+        )
+
+    @needs("options")
+    def test_every_option_does_something(self, tmp_path: Path) -> None:
+        with options_read(self.config_class()) as read:
+            self._train(self._runtime(tmp_path), self.steps)
+        unread = sorted(set(self.config_class().model_fields) - read)
+        assert not unread, (
+            f"nothing reads the option {unread[0]} of the {self.called()}: who sets it in run.yaml gets the same run as without; "
+            "use it, or remove it. One that only counts under another `config` is tested by a suite with that"
+        )
+
+    def test_a_validation_leaves_the_networks_as_they_were(self, tmp_path: Path) -> None:
+        runtime = self._runtime(tmp_path)
+        hook, method = runtime.callbacks.hook, runtime.method
+        hook.train_start(method=method, start_step=0)
+        hook.validation_end(method=method, step=0)  # as when another callback's start fails
+        self._train(runtime, self.steps)
+        before = {handle.name: _state(handle) for handle in method.bundle}
+        hook.validation_start(method=method, step=self.steps)
+        hook.validation_end(method=method, step=self.steps)
+        for handle in method.bundle:
+            tensors, flags = before[handle.name]
+            after, now = _state(handle)
+            moved = changed(tensors, after) or [name for name, flag in flags.items() if now[name] != flag]
+            assert not moved, (
+                f"after validation_start and validation_end {moved[0]} of {handle.name} is not as it was: what is changed for a "
+                "validation is undone in validation_end, as training goes on with it"
+            )
+
+    @needs("ranks")
+    def test_its_hooks_agree_in_two_processes(self, tmp_path: Path) -> None:
+        run = self.run(tmp_path, train_batch_size=2, num_gpus=2)
+        train_in_two_processes(tmp_path, run, self.file_arguments(), self.plugin)
+
     def test_its_state_can_be_stored(self, tmp_path: Path) -> None:
         runtime = self._runtime(tmp_path)
-        self._train(runtime, self.steps)
+        self._train(runtime, self.steps, saves=False)
         bad = _unstorable(self._callback(runtime).state_dict(), "state_dict()")
         assert not bad, (
             f"{bad}; a checkpoint keeps nested dicts (with text keys) and lists of tensors, numbers, texts, booleans "
@@ -118,25 +182,76 @@ class CallbackPluginSuite(PluginSuite):
             "load_state_dict must take back all that state_dict gives"
         )
 
+    @needs("resume")
+    def test_a_resumed_run_logs_what_an_uninterrupted_one_does(self, tmp_path: Path) -> None:
+        half, total = self.steps // 2, self.steps
+        logs = []
+        for name in ("one", "two"):
+            with watched(self._class(), watch := Metrics()):
+                runtime = self._runtime(tmp_path / name)
+                self._train(runtime, total)
+            logs.append((_logged(tmp_path / name), copy.deepcopy(self._callback(runtime).state_dict())))
+        (one, state), (two, other) = logs
+        difference = _difference(state, other, "state_dict()")
+        assert not difference, (
+            f"two equal runs in one process, one after the other, end with different states: {difference}; what a callback "
+            "remembers belongs on `self`, from __init__ on, not on its class or module"
+        )
+        self._train(self._runtime(tmp_path / "resumed"), half)
+        self._train(self._runtime(tmp_path / "resumed", resume_from_checkpoint="latest"), total)
+        for place, value in _logged(tmp_path / "resumed").items():
+            step, name = place
+            its_own = name in watch.added or name.rpartition("/")[0] in watch.added
+            if its_own and place in one and one[place] == two.get(place):  # what equal runs have alike, so no clock's
+                assert value == one[place], (
+                    f"{half} steps, a resume and {total - half} more steps log {name} as {value} in step {step}, and {total} "
+                    f"steps at once as {one[place]}: state_dict must give all that later steps depend on, and train_start "
+                    "must not begin anew what a resumed run goes on with"
+                )
+
     # --- helpers --------------------------------------------------------------------------------------------------------
 
     def _runtime(self, folder: Path, **training: Any) -> DistillRuntime:
         folder.mkdir(parents=True, exist_ok=True)
         return build_run(folder, self.run(folder, **training))
 
+    def _class(self) -> type:
+        registry, plugin = self.found()
+        found = registry.resolve(plugin, "impl")
+        assert isinstance(found, type)
+        return found
+
+    def _train_watched(self, folder: Path, watch: HookWatch) -> None:
+        with watched(self._class(), watch):
+            self._train(self._runtime(folder), self.steps)
+
     def _callback(self, runtime: DistillRuntime) -> Callback:
         return runtime.callbacks.callbacks[self.plugin]
 
-    def _train(self, runtime: DistillRuntime, steps: int) -> dict[str, Tensor]:
+    def _train(self, runtime: DistillRuntime, steps: int, *, saves: bool = True) -> dict[str, Tensor]:
         DistillTrainer(runtime.training_args, config={}).run(
             runtime.method,
             runtime.dataloader,
             steps,
             runtime.start_step,
-            checkpoint_manager=runtime.checkpoint_manager,
+            checkpoint_manager=runtime.checkpoint_manager if saves else None,
             callbacks=runtime.callbacks,
         )
         return copy.deepcopy(weights(runtime.method.bundle["student"]))
+
+
+def _state(handle: RoleHandle) -> tuple[dict[str, Tensor], dict[str, bool]]:
+    """Weights and buffers; and which module is in training mode and which parameter trains."""
+    flags = {name: p.requires_grad for name, p in handle.named_parameters()}
+    for name, network in handle.modules.items():
+        flags |= {f"{name}.{part}.training".replace("..", "."): m.training for part, m in network.named_modules()}
+    return weights(handle), flags
+
+
+def _logged(folder: Path) -> dict[tuple[int, str], Any]:
+    """What a run's metrics.jsonl has, by step and name."""
+    lines = map(json.loads, (folder / "out" / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
+    return {(line["step"], name): value for line in lines for name, value in line.items()}
 
 
 def _unstorable(value: Any, where: str) -> str:
