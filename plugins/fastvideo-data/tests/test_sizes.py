@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from fastvideo_core.config.training import TrainingArgs
-from fastvideo_core.errors import ConfigError
-from fastvideo_data.video_sizes import VideoSize, data_free_size
+from fastvideo_core.contracts.validator import ValidationPrompt
+from fastvideo_core.errors import ConfigError, ContractError
+from fastvideo_data.video_sizes import VideoSize, data_free_size, video_size
 
 
 def size(**training: Any) -> VideoSize:
@@ -47,3 +48,9 @@ def test_everything_that_is_wrong_with_a_run_s_sizes_is_told_at_once(training, m
         size(**training)
     for message in messages:
         assert message in str(raised.value)
+
+
+def test_a_prompt_that_nobody_fitted_is_told_to_the_validators_author():
+    assert video_size(ValidationPrompt("a cat", height=32, width=64, num_frames=9)) == VideoSize(32, 64, 9)
+    with pytest.raises(ContractError, match=r"(?s)'a cat' comes to the sampler without its size.*fit_prompt"):
+        video_size(ValidationPrompt("a cat", height=32))

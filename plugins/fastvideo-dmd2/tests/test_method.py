@@ -7,6 +7,7 @@ import torch
 
 from fastvideo_core.contracts.rng import RandomStreams
 from fastvideo_core.errors import ConfigError
+from fastvideo_core.registry import PluginRegistry
 from fastvideo_testing.runs import build_run, load_config, toy_family
 
 
@@ -216,3 +217,20 @@ def test_an_interval_beyond_the_run_is_refused(tmp_path):
 def test_bad_denoising_steps_are_refused_with_their_key(tmp_path):
     with pytest.raises(ConfigError, match=r"method_config\.dmd_denoising_steps.*steps must fall strictly"):
         load_config(tmp_path, run_of(tmp_path, method={"dmd_denoising_steps": [1000, 500, 500]}))
+
+
+BARE = """
+from fastvideo_core import PluginConfig, register_model
+
+@register_model("bare", config=PluginConfig)
+def build(cfg):
+    raise AssertionError("nothing is built")
+"""
+
+
+def test_a_family_whose_options_have_no_sampler_kind_is_refused_before_anything_is_built(tmp_path):
+    (tmp_path / "bare.py").write_text(BARE)
+    PluginRegistry().load_plugin_file(tmp_path / "bare.py")
+    run = run_of(tmp_path) | {"recipe": {"family": "bare", "method": "dmd2"}}
+    with pytest.raises(ConfigError, match="dmd2 needs a sampler_kind, which PluginConfig does not have"):
+        load_config(tmp_path, run)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import re
+import sys
 from pathlib import Path
 
 import jsonschema
 import pytest
 import yaml
 
+from fastvideo_core import API_VERSION, __version__
 from fastvideo_core.cli import main as cli
 from fastvideo_core.cli.schema import run_schema
 from fastvideo_core.dispatch.load_run_config import load_run_config
@@ -18,6 +20,11 @@ from fastvideo_core.registry import PluginRegistry
 from fastvideo_testing import toy_world
 from fastvideo_tools.commands.init import run_yaml
 from fastvideo_tools.commands.new_plugin import KINDS, LICENCES, package_files
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 
 @pytest.fixture(autouse=True)
@@ -52,10 +59,32 @@ def test_the_licence_is_a_choice(licence: str) -> None:
     assert (f'license = "{LICENCES[licence]}"' in files["pyproject.toml"]) == (licence != "none")
 
 
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_a_new_package_has_what_a_published_one_needs(kind: str) -> None:
+    where = "https://example.org/acme/thing/"
+    files = package_files("my-thing", kind, "acme-thing", "mit", "Ada Lovelace", where)
+    project = tomllib.loads(files["pyproject.toml"])["project"]
+    urls = {"Repository": "https://example.org/acme/thing", "Issues": "https://example.org/acme/thing/issues"}
+    assert project["urls"] == urls
+    assert "Typing :: Typed" in project["classifiers"]
+    assert files["src/acme_thing/py.typed"] == ""
+    jobs = yaml.safe_load(files[".github/workflows/tests.yml"])["jobs"]
+    steps = [step["run"] for step in jobs["tests"]["steps"] if "run" in step]
+    assert {'pip install -e ".[test]"', "pytest", "mypy --strict src"} <= set(steps)
+    oldest = jobs["tests"]["strategy"]["matrix"]["python"][0]
+    assert project["requires-python"] == f">={oldest}"
+    (row,) = re.findall(r"^\| 0\.1 \| (\S+) \| (\S+) \| (\S+) and later \|$", files["README.md"], re.MULTILINE)
+    assert row == (".".join(__version__.split(".")[:2]), ".".join(map(str, API_VERSION)), oldest)
+    assert f"fastvideo-core>={row[0]},<" in project["dependencies"][0]
+    assert files["README.md"].startswith("# acme-thing\n")
+
+
 def test_new_plugin_writes_the_package_and_says_what_next(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["new-plugin", "mine", "--kind", "method"]) == 0
     assert (tmp_path / "fastvideo-mine" / "src" / "fastvideo_mine" / "method.py").is_file()
-    assert "pip install -e '.[test]'\n  pytest" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "pip install -e '.[test]'\n  pytest" in said
+    assert "[project.urls] in pyproject.toml" in said
     assert cli.main(["new-plugin", "mine", "--kind", "method"]) == 2
     assert "fastvideo-mine: is not an empty folder" in capsys.readouterr().err
 

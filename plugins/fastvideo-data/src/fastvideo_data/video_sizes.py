@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from fastvideo_core.config import limits
 from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.contracts.validator import ValidationPrompt
-from fastvideo_core.errors import ConfigError, DataError, Problem
+from fastvideo_core.errors import ConfigError, ContractError, DataError, Problem
 
 
 @dataclass(frozen=True)
@@ -150,8 +150,9 @@ def fit_prompt(prompt: ValidationPrompt, size: VideoSize, geometry: VideoGeometr
 
 
 def video_size(prompt: ValidationPrompt) -> VideoSize:
-    """The size of a prompt that went through `fit_prompt`."""
-    assert prompt.height is not None
-    assert prompt.width is not None
-    assert prompt.num_frames is not None
-    return VideoSize(prompt.height, prompt.width, prompt.num_frames)
+    """The size of a prompt that went through `fit_prompt`; ContractError for another that leaves some of it open."""
+    height, width, num_frames = prompt.height, prompt.width, prompt.num_frames
+    if height is None or width is None or num_frames is None:
+        found = f"the prompt {prompt.caption!r} comes to the sampler without its size"
+        raise ContractError(Problem(found, fix="the validator fits it with `fit_prompt` before"))
+    return VideoSize(height, width, num_frames)

@@ -16,7 +16,7 @@ from fastvideo_core.contracts.batch import TrainingBatch, Trajectory
 from fastvideo_core.contracts.flow_adapter import FlowMatchingAdapter
 from fastvideo_core.contracts.hidden_states import features_of
 from fastvideo_core.contracts.roles import RoleHandle
-from fastvideo_core.errors import ConfigError, Problem
+from fastvideo_core.errors import ConfigError, ContractError, Problem
 from fastvideo_data.captions import PromptEmbeddings
 from fastvideo_data.trajectories import all_states, clean_ends, trajectory_timesteps
 from fastvideo_diffusers.folder import TRANSFORMER, PipelineFolder
@@ -188,7 +188,7 @@ class PipelineAdapter(FlowMatchingAdapter, Generic[F]):
             DataError: something is missing from the data or has a shape that the pipeline cannot take.
             ConfigError: sparse attention is asked for, or the sizes that "zeros" needs are missing or contradict.
         """
-        assert self._training is not None
+        training = self._of_run()
         if current_vsa_sparsity > 0:
             raise self._dense_only(f"a VSA sparsity of {current_vsa_sparsity}")
         stored = stored_text(raw_batch, width=self.folder.text_dim, path=self.folder.path)
@@ -198,7 +198,7 @@ class PipelineAdapter(FlowMatchingAdapter, Generic[F]):
         if latents_source == "trajectory":
             trajectory = self.stored_trajectory(raw_batch)
             raw_batch, latents_source = clean_ends(raw_batch), "data"
-        prepared = self.prepare_latents(raw_batch, latents_source, len(text), self._training, generator)
+        prepared = self.prepare_latents(raw_batch, latents_source, len(text), training, generator)
         return TrainingBatch(
             latents=prepared.latents,
             conditioning=conditioning,
@@ -217,14 +217,19 @@ class PipelineAdapter(FlowMatchingAdapter, Generic[F]):
         Raises:
             DataError: there are none, or they do not fit the pipeline.
         """
-        assert self._training is not None
         times, states = trajectory_timesteps(raw_batch), all_states(raw_batch)
-        prepared = self.prepare_latents(states, "data", times.numel(), self._training, None)
+        prepared = self.prepare_latents(states, "data", times.numel(), self._of_run(), None)
         return Trajectory(prepared.latents.reshape(*times.shape, *prepared.latents.shape[1:]), times.to(self.device))
 
     def unpack_latents(self, latents: Tensor, batch: TrainingBatch) -> dict[str, Tensor]:
         """Normalised latents as `preprocess` would store those of clips, by name: `vae_latent` [B, C, T, H, W]."""
         return {"vae_latent": latents}
+
+    def _of_run(self) -> TrainingArgs:
+        if self._training is None:
+            found = "an adapter that was made without `training`, as samplers make it, prepares no batches"
+            raise ContractError(Problem(found, type(self).__name__, fix="the family gives it cfg.training in a run"))
+        return self._training
 
     def prompt_batch(self, latents: Tensor, text: Tensor, negative: Tensor | None, **more: Any) -> TrainingBatch:
         """What sampling of one video conditions on.

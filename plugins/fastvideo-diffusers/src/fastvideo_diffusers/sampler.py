@@ -12,7 +12,7 @@ from fastvideo_core.config.base import GuidedPipelineConfig
 from fastvideo_core.contracts.roles import RoleHandle
 from fastvideo_core.contracts.validator import SampledVideo, ValidationPrompt, ValidationRequest
 from fastvideo_core.diffusion.rollout import FewStepSchedule, SamplerKind
-from fastvideo_core.errors import ConfigError, Problem
+from fastvideo_core.errors import ConfigError, ContractError, Problem
 from fastvideo_data.captions import PromptEmbeddings
 from fastvideo_data.model_sampler import FamilySampler, PathSampler
 from fastvideo_data.video_sizes import VideoGeometry, VideoSize, fit_prompt, video_size
@@ -146,8 +146,11 @@ class PipelineSampler(ABC, Generic[F, C]):
         return FewStepSchedule(tuple(request.sampling_timesteps), self.folder.num_train_timesteps)
 
     def many_steps(self, request: ValidationRequest) -> int:
-        """The number of steps that the request asks for where it names no timesteps."""
-        assert request.sampling_steps is not None
+        """The number of steps that the request asks for where it names no timesteps; ContractError where it names none."""
+        if request.sampling_steps is None:
+            found = "the request names neither sampling_steps nor sampling_timesteps"
+            fix = "the method names one of them: few_step_request and many_step_requests do"
+            raise ContractError(Problem(found, "ValidationRequest", fix=fix))
         return request.sampling_steps
 
     def asked(self, size: VideoSize, *, steps: int, guidance_scale: float) -> dict[str, Any]:

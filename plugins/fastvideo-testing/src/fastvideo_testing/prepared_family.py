@@ -77,7 +77,7 @@ class PreparedFamily:
         data_path = self.run["training"].get("data_path")
         if data_path is not None:
             return next(iter(DataSet(data_path).loader(batch_size=2, seed=0)))
-        assert components.dataloader is not None
+        assert components.dataloader is not None, "build gives no dataloader, and the run names no data_path"
         return next(endless(components.dataloader))
 
 

@@ -20,7 +20,7 @@ from fastvideo_core.contracts.rng import stream_seed
 from fastvideo_core.contracts.roles import RoleHandle, RoleManager
 from fastvideo_core.distributed import context
 from fastvideo_core.distributed.mesh import Mesh
-from fastvideo_core.errors import ContractError
+from fastvideo_core.errors import ContractError, Problem
 
 
 class Mixture(StrictModel):
@@ -162,7 +162,9 @@ class ToyAdapter(FlowMatchingAdapter):
         attn_kind: AttentionKind = "dense",
     ) -> Tensor:
         conditioning = batch.conditioning if conditional else batch.negative_conditioning
-        assert conditioning is not None
+        if conditioning is None:
+            found = "the method asks for conditional=False of a batch that has no negative conditioning"
+            raise ContractError(Problem(found, fix="keep what prepare_batch gave"))
         out: Tensor = handle.modules["transformer"](noisy_latents, self.sigma(t).reshape(-1), conditioning["condition"])
         return out
 

@@ -32,7 +32,7 @@ DEPENDENCIES = {"model": ("fastvideo-data>=@core_minor@,<@core_next@", "safetens
 """What a kind of package needs besides core, pydantic and torch."""
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
-_NAMES = {"gitignore": ".gitignore", "init.py.txt": "__init__.py"}
+_NAMES = {"gitignore": ".gitignore", "init.py.txt": "__init__.py", "tests.yml": ".github/workflows/tests.yml"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, help="folder to write (default: the distribution's name); must be new")
     parser.add_argument("--distribution", help="the pip name (default: fastvideo-NAME)")
     parser.add_argument("--license", choices=list(LICENCES), default="apache-2.0", help="default: apache-2.0")
+    parser.add_argument("--repository", metavar="URL", help="where its source will be (default: a place to fill in)")
     parser.add_argument("--author", default="The authors", help="whom the licence names (default: The authors)")
 
 
@@ -54,16 +55,21 @@ def run(args: argparse.Namespace) -> int:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(Problem("is not an empty folder", where=str(out), fix="name a new folder with --out"))
     with nothing_half_written(out):
-        for path, text in package_files(args.name, args.kind, distribution, args.license, args.author).items():
+        made = package_files(args.name, args.kind, distribution, args.license, args.author, args.repository)
+        for path, text in made.items():
             file = out / path
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(text, encoding="utf-8")
     say(f"{out}: the {args.kind} {args.name!r} as the package {distribution}; next:")
     say(f"  cd {out}\n  pip install -e '.[test]'\n  pytest")
+    if args.repository is None:
+        say("before it is published: [project.urls] in pyproject.toml, which names your repository")
     return 0
 
 
-def package_files(name: str, kind: str, distribution: str, licence: str, author: str) -> dict[str, str]:
+def package_files(
+    name: str, kind: str, distribution: str, licence: str, author: str, repository: str | None = None
+) -> dict[str, str]:
     """The text of every file of the package, by its path."""
     package = distribution.replace("-", "_")
     major, minor = __version__.split(".")[:2]
@@ -75,7 +81,9 @@ def package_files(name: str, kind: str, distribution: str, licence: str, author:
         "package": package,
         "group": KINDS[kind],
         "description": f"The {'model family' if kind == 'model' else kind} {name}",
+        "repository": (repository or f"https://github.com/YOUR-NAME/{distribution}").rstrip("/"),
         "api": ", ".join(map(str, API_VERSION)),
+        "api_dotted": ".".join(map(str, API_VERSION)),
         "core_minor": f"{major}.{minor}",
         "core_next": f"{major}.{int(minor) + 1}",
         "licence_line": f'license = "{spdx}"\n' if spdx else "",
@@ -84,10 +92,11 @@ def package_files(name: str, kind: str, distribution: str, licence: str, author:
         "year": str(datetime.date.today().year),
     }
     scaffold = resources.files("fastvideo_tools") / "scaffold"
-    files = {}
-    for folder in (scaffold / "common", scaffold / kind):
+    files: dict[str, str] = {}
+    for folder in (scaffold / kind, scaffold / "common"):
         for item in folder.iterdir():
-            files[_place(item.name, package)] = _filled(item, values)
+            place = _place(item.name, package)  # what both have (README.md) is the kind's, then the common part
+            files[place] = files.get(place, "") + _filled(item, values)
     if spdx:
         files["LICENSE"] = _filled(scaffold / "licences" / licence, values)
     return files
@@ -97,7 +106,7 @@ def _place(template: str, package: str) -> str:
     name = _NAMES.get(template, template.removesuffix(".txt"))
     if name.startswith("test_"):
         return f"tests/{name}"
-    return f"src/{package}/{name}" if name.endswith(".py") else name
+    return f"src/{package}/{name}" if name.endswith((".py", ".typed")) else name
 
 
 def _filled(template: Traversable, values: dict[str, str]) -> str:
