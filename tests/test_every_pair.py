@@ -19,8 +19,12 @@ from tests.families import ALL_KINDS, TinyFamily, tiny_family
 __all__ = ["tiny_family"]
 
 METHODS = PluginRegistry().names("methods")
-SHORT: Mapping[str, Mapping[str, Any]] = {"dmd2": {"generator_update_interval": 1}}
-"""What of a method's options must be other than init's in runs of so few steps."""
+SHORT: Mapping[str, Mapping[str, Any]] = {
+    "dmd2": {"generator_update_interval": 1},
+    "consistency": {"solver": "heun", "target": "average"},
+}
+"""What of a method's options must be other than init's in runs of so few steps, or is put to the test besides."""
+OPTIONAL_ROLES = {"consistency": ("teacher",)}
 
 
 def run(*arguments: str | Path | int) -> None:
@@ -51,6 +55,7 @@ def test_two_steps_then_two_more_then_a_sample(tiny_family, tmp_path, monkeypatc
     config = yaml.safe_load(Path("run.yaml").read_text(encoding="utf-8"))
     config["training"] |= {"output_dir": "out", "logging_steps": 1}
     config["method_config"] = {**(config.get("method_config") or {}), **SHORT.get(method, {})}
+    config["roles"] |= {role: {"path": str(tiny.base), "trainable": False} for role in OPTIONAL_ROLES.get(method, ())}
     config["training"]["max_train_steps"] = 2
     Path("run.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     run("check", "run.yaml")

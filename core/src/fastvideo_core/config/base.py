@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict
 
@@ -94,7 +94,12 @@ class PluginConfig(StrictModel):
 
 
 class MethodConfig(PluginConfig):
-    """Base class of `method_config` sections."""
+    """Base class of `method_config` sections.
+
+    `pipeline_options` are options of `pipeline_config` that its runs need otherwise than by default: `init` writes them out.
+    """
+
+    pipeline_options: ClassVar[Mapping[str, Any]] = {}
 
     attn_kind: Literal["dense", "vsa"] = Field(
         default="dense", description="Attention of the student; vsa (sparse) only where the family offers it"

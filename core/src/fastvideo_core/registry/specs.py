@@ -161,7 +161,12 @@ SINGULAR: dict[Kind, str] = {
 
 FIRST_PARTY: dict[Kind, dict[str, str]] = {
     "models": {"wan": "fastvideo-wan", "ltx": "fastvideo-ltx"},
-    "methods": {"dmd2": "fastvideo-dmd2", "finetune": "fastvideo-finetune", "kd": "fastvideo-kd"},
+    "methods": {
+        "dmd2": "fastvideo-dmd2",
+        "finetune": "fastvideo-finetune",
+        "kd": "fastvideo-kd",
+        "consistency": "fastvideo-consistency",
+    },
     "callbacks": {
         "ema": "fastvideo-core",
         **dict.fromkeys(("grad_norm", "throughput", "profiler", "early_stop"), "fastvideo-tools"),

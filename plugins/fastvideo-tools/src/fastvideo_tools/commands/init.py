@@ -69,6 +69,7 @@ def run_yaml(family: str, method: str, registry: PluginRegistry, model: str, dat
         PluginError: family or method is not installed, or broken.
         ConfigError: no roles were found that the method accepts.
     """
+    from fastvideo_core.config.base import MethodConfig
     from fastvideo_core.contracts.family import family_class
 
     family_plugin = registry.get("models", family)
@@ -76,7 +77,11 @@ def run_yaml(family: str, method: str, registry: PluginRegistry, model: str, dat
     pipeline, options = registry.config_class(family_plugin), registry.config_class(method_plugin)
     if data is None and "encoder" in family_class(family_plugin, registry).offers():
         data = DATA
-    sections = {"pipeline_config": required_values(pipeline), "method_config": required_values(options)}
+    wanted = options.pipeline_options if issubclass(options, MethodConfig) else {}
+    sections = {
+        "pipeline_config": {**required_values(pipeline), **wanted},
+        "method_config": required_values(options),
+    }
     plain: dict[str, Any] = {
         "recipe": {"family": family, "method": method},
         "training": PLAIN if data is None else {**PLAIN, "data_path": data},

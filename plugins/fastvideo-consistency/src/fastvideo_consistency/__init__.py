@@ -1,0 +1,1 @@
+"""Consistency distillation and consistency training: the method `consistency`."""
