@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from fastvideo_core.contracts.method import DistillMethod
+from fastvideo_core.contracts.method import DistillMethod, Needs
 from fastvideo_core.contracts.noise_ranges import is_trained_at
 from fastvideo_core.contracts.roles import RoleHandle
 from fastvideo_core.diffusion.rollout import FewStepSchedule
@@ -58,3 +60,33 @@ class StudentSteps:
     def numbers(self, t: Tensor) -> Tensor:
         """Which call of the schedule each of these timesteps [B] belongs to, counted from 1."""
         return (self._levels >= t[:, None]).sum(1)
+
+
+class FewStepMethod(DistillMethod[Needs]):
+    """A method whose student is sampled in few steps, and which may show its teacher beside it.
+
+    Attributes:
+        student, schedule: set by subclasses.
+        shown_teacher: sampled in many steps at the first validation of a run; None is no teacher.
+    """
+
+    student: RoleHandle
+    schedule: FewStepSchedule
+    shown_teacher: RoleHandle | None = None
+    _teacher_was_sampled = False
+
+    def log_validation(self, iteration: int) -> None:
+        if self.validator is None:
+            return
+        request = self.few_step_request(self.student, self.schedule, iteration, label="student")
+        self.validator.log_validation(iteration, request)
+        if self.shown_teacher is not None and not self._teacher_was_sampled:
+            for reference in self.many_step_requests(self.shown_teacher, iteration, label="teacher"):
+                self.validator.log_validation(iteration, reference)
+            self._teacher_was_sampled = True
+
+    def checkpoint_state(self) -> dict[str, Any]:
+        return {"teacher_was_sampled": self._teacher_was_sampled}
+
+    def load_checkpoint_state(self, state: dict[str, Any]) -> None:
+        self._teacher_was_sampled = bool(state["teacher_was_sampled"])

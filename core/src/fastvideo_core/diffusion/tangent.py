@@ -1,6 +1,8 @@
 """Forward-mode derivatives of networks: how a prediction changes when its inputs move in a given direction."""
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -30,7 +32,9 @@ def directional_derivative(
         ValueError: the network's attention has active dropout.
         NotImplementedError: of torch, where an operation has no forward-mode derivative.
     """
-    with torch.no_grad(), torch.compiler.set_stance("force_eager"), _TangentAttention():
+    # Who compiled a block has imported dynamo, which takes long; compiled blocks know no forward mode.
+    uncompiled = torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+    with torch.no_grad(), uncompiled, _TangentAttention():
         pair = torch.func.jvp(function, tuple(primals), tuple(tangents))
     return pair[0], pair[1]
 

@@ -161,12 +161,7 @@ SINGULAR: dict[Kind, str] = {
 
 FIRST_PARTY: dict[Kind, dict[str, str]] = {
     "models": {"wan": "fastvideo-wan", "ltx": "fastvideo-ltx"},
-    "methods": {
-        "dmd2": "fastvideo-dmd2",
-        "finetune": "fastvideo-finetune",
-        "kd": "fastvideo-kd",
-        "consistency": "fastvideo-consistency",
-    },
+    "methods": {name: f"fastvideo-{name}" for name in ("dmd2", "finetune", "kd", "consistency", "rcm")},
     "callbacks": {
         "ema": "fastvideo-core",
         **dict.fromkeys(("grad_norm", "throughput", "profiler", "early_stop"), "fastvideo-tools"),

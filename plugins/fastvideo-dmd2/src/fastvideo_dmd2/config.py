@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import Field, ValidationInfo, field_validator
@@ -90,23 +91,30 @@ class DMD2Config(MethodConfig):
             raise ValueError(f"must be above min_timestep_ratio, which is {lowest}")
         return value
 
+    def student_updates(self, steps: int) -> int:
+        """How often a run of so many iterations updates the student."""
+        return steps // self.generator_update_interval
+
     def check_run(self, cfg: RunConfig) -> list[tuple[str, Problem]]:
         problems = [
             (
                 f"roles.{role}.trainable",
                 Problem(
-                    found=f"the {role} of dmd2 must {'be' if wanted else 'not be'} trainable",
+                    found=f"the {role} of {cfg.recipe.method} must {'be' if wanted else 'not be'} trainable",
                     fix=f"set it to {str(wanted).lower()}",
                 ),
             )
             for role, wanted in (("student", True), ("teacher", False), ("critic", True))
-            if cfg.roles[role].trainable is not wanted
+            if role in cfg.roles and cfg.roles[role].trainable is not wanted
         ]
         if not isinstance(cfg.pipeline_config, PipelineConfig):
-            found = f"dmd2 needs a sampler_kind, which {type(cfg.pipeline_config).__name__} does not have"
+            found = (
+                f"{cfg.recipe.method} needs a sampler_kind, which {type(cfg.pipeline_config).__name__} does not have"
+            )
             fix = f"the package of {cfg.recipe.family} must derive its options from fastvideo_core.PipelineConfig"
             problems.append(("recipe.family", Problem(found, fix=fix)))
-        if cfg.training.max_train_steps < self.generator_update_interval:
+        updates = self.student_updates(cfg.training.max_train_steps)
+        if updates == 0:
             found = (
                 f"the student would never be updated: the run has {cfg.training.max_train_steps} steps, the student is due "
                 f"every {self.generator_update_interval}"
@@ -115,7 +123,6 @@ class DMD2Config(MethodConfig):
             problems.append(("method_config.generator_update_interval", Problem(found=found, fix=fix)))
         student = cfg.roles["student"]
         warmup = cfg.training.lr_warmup_steps if student.lr_warmup_steps is None else student.lr_warmup_steps
-        updates = cfg.training.max_train_steps // self.generator_update_interval
         if warmup > updates > 0:
             found = f"the student is updated {updates} times in this run, and its warm-up takes {warmup} updates"
             key = "training" if student.lr_warmup_steps is None else "roles.student"
@@ -128,14 +135,22 @@ class DMD2Config(MethodConfig):
                 if name in cfg.training.model_fields_set
             ]
         if self.adversarial_weight == 0:
-            unused = ["adversarial_features", "discriminator_weight", "discriminator_learning_rate"]
-            unused += ["r1_weight", "r1_sigma"]
-            problems += [
+            problems += self.without_use(
+                "does nothing without adversarial_weight",
                 (
-                    f"method_config.{name}",
-                    Problem("does nothing without adversarial_weight", fix="set it, or remove this"),
-                )
-                for name in unused
-                if name in self.model_fields_set and getattr(self, name) != type(self).model_fields[name].default
-            ]
+                    "adversarial_features",
+                    "discriminator_weight",
+                    "discriminator_learning_rate",
+                    "r1_weight",
+                    "r1_sigma",
+                ),
+            )
         return problems
+
+    def without_use(self, found: str, names: Sequence[str]) -> list[tuple[str, Problem]]:
+        """A problem for each of these options that is given and is not its default."""
+        return [
+            (f"method_config.{name}", Problem(found, fix="set it, or remove this"))
+            for name in names
+            if name in self.model_fields_set and getattr(self, name) != type(self).model_fields[name].default
+        ]

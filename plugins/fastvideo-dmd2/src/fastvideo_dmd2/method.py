@@ -22,8 +22,8 @@ from fastvideo_core.contracts.adapter import (
     ShiftAndClampTimestep,
 )
 from fastvideo_core.contracts.batch import TrainingBatch
-from fastvideo_core.contracts.few_steps import StudentSteps
-from fastvideo_core.contracts.method import DistillMethod, StepResult
+from fastvideo_core.contracts.few_steps import FewStepMethod, StudentSteps
+from fastvideo_core.contracts.method import StepResult
 from fastvideo_core.contracts.rng import stream_seed
 from fastvideo_core.contracts.roles import RoleHandle, RoleManager
 from fastvideo_core.contracts.validator import DistillValidator
@@ -52,7 +52,7 @@ Needs = TypeVar("Needs", bound=DMD2Needs)
 """Methods that build on DMD2 may need more."""
 
 
-class DMD2Method(DistillMethod[Needs]):
+class DMD2Method(FewStepMethod[Needs]):
     """Student, teacher (real score) and critic (fake score).
 
     Every iteration: the student makes samples x. When the student is due, x is pushed along the difference of the two
@@ -86,14 +86,14 @@ class DMD2Method(DistillMethod[Needs]):
         self.schedule = self.student_schedule(self.config, adapter.shift_and_clamp_timestep)
         self.student_steps = StudentSteps(self, self.student, self.schedule, key="dmd_denoising_steps")
         steps = cfg.training.max_train_steps
-        for handle, updates in ((self.student, steps // self.config.generator_update_interval), (self.critic, steps)):
+        for handle, updates in ((self.student, self.config.student_updates(steps)), (self.critic, steps)):
             optimizer = build_optimizer(handle, cfg)
             handle.optimizers["adamw"] = optimizer
             handle.lr_schedulers["adamw"] = build_lr_scheduler(optimizer, cfg, handle.name, num_updates=updates)
         self.adversarial = self._adversarial_term() if self.config.adversarial_weight > 0 else None
         self._iteration = 0
         self._exit = (0, 0)  # (iteration, exit index): all accumulation rounds of an iteration leave at the same step
-        self._teacher_was_sampled = False
+        self.shown_teacher = self.teacher if self.config.validate_teacher else None
 
     @classmethod
     def extra_roles(cls, cfg: RunConfig, bundle: RoleManager, adapter: Needs) -> Iterable[RoleHandle]:
@@ -296,23 +296,3 @@ class DMD2Method(DistillMethod[Needs]):
     def timestep_fractions(self, t: Tensor) -> Tensor:
         """The fraction of timesteps [B] in each tenth of the noise axis, [10]."""
         return timestep_fractions(t, self.adapter.num_train_timesteps)
-
-    # --- validation -----------------------------------------------------------------------------------------------
-
-    def log_validation(self, iteration: int) -> None:
-        if self.validator is None:
-            return
-        self.validator.log_validation(
-            iteration,
-            self.few_step_request(self.student, self.schedule, iteration, label="student"),
-        )
-        if self.config.validate_teacher and not self._teacher_was_sampled:
-            for reference in self.many_step_requests(self.teacher, iteration, label="teacher"):
-                self.validator.log_validation(iteration, reference)
-            self._teacher_was_sampled = True
-
-    def checkpoint_state(self) -> dict[str, Any]:
-        return {"teacher_was_sampled": self._teacher_was_sampled}
-
-    def load_checkpoint_state(self, state: dict[str, Any]) -> None:
-        self._teacher_was_sampled = bool(state["teacher_was_sampled"])

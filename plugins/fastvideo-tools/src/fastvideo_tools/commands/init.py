@@ -89,7 +89,8 @@ def run_yaml(family: str, method: str, registry: PluginRegistry, model: str, dat
     }
     assert isinstance(method_plugin.spec, MethodPlugin)
     optional = method_plugin.spec.optional_roles
-    roles = _accepted_roles(plain, method_plugin.spec.roles, model, registry)
+    roles = _accepted_roles(plain, method_plugin.spec.roles, optional, model, registry)
+    optional = tuple(role for role in optional if role not in dict(roles))
     from fastvideo_core.config.training import TrainingArgs
 
     parts = [
@@ -143,9 +144,12 @@ def _some(schema: dict[str, Any], root: dict[str, Any]) -> Any:
 
 
 def _accepted_roles(
-    plain: Mapping[str, Any], names: tuple[str, ...], model: str, registry: PluginRegistry
+    plain: Mapping[str, Any], names: tuple[str, ...], optional: tuple[str, ...], model: str, registry: PluginRegistry
 ) -> list[tuple[str, bool]]:
-    """Which roles train, as the method's and the family's own checks accept it; paths need not be there."""
+    """Which roles train, as the method's and the family's own checks accept it; paths need not be there.
+
+    With as few of the optional ones as its defaults accept.
+    """
     from fastvideo_core.config.base import is_hub_id
     from fastvideo_core.dispatch.load_run_config import load_run_config
     from fastvideo_core.errors import ConfigError
@@ -158,7 +162,8 @@ def _accepted_roles(
             training = {**training, "data_path": folder}
         if not Path(model).exists() and not is_hub_id(model):
             model = folder
-        for trainable in _combinations(names):
+        more = itertools.chain.from_iterable(itertools.combinations(optional, n) for n in range(len(optional) + 1))
+        for trainable in itertools.chain.from_iterable(_combinations((*names, *chosen)) for chosen in more):
             roles = {name: {"path": model, "trainable": value} for name, value in trainable}
             file.write_text(json.dumps({**plain, "training": training, "roles": roles}), encoding="utf-8")
             try:

@@ -1,0 +1,1 @@
+"""Continuous-time consistency with distribution matching: the method `rcm`."""
