@@ -22,7 +22,9 @@ from fastvideo_data.video_sizes import VideoGeometry
 from fastvideo_core.errors import ConfigError
 from fastvideo_core.contracts.roles import RoleManager, RoleHandle
 from fastvideo_testing.toy import ToyAdapter, ToyConfig, ToyData, ToyNetwork
+from fastvideo_core.contracts.batch import TrainingBatch
 from fastvideo_core.contracts.validator import SampledVideo
+from fastvideo_core.diffusion.rollout import FewStepSchedule, rollout
 
 SIZES = (2, 8, 1)
 
@@ -61,11 +63,28 @@ class Encoder:
 
 
 class Sampler:
+    def __init__(self, adapter):
+        self.adapter = adapter
+
     def shift_and_clamp_timestep(self, t):
-        return t
+        return self.adapter.shift_and_clamp_timestep(t)
 
     def sample(self, request, prompt, generator):
-        frames = torch.randint(0, 255, (prompt.num_frames, 8, 8, 3), generator=generator, dtype=torch.uint8)
+        noise = torch.randn(1, 2, generator=generator)
+        length = torch.tensor([[len(prompt.caption) / 10]])
+        batch = TrainingBatch(noise, {"condition": length}, {"condition": torch.zeros_like(length)})
+        steps = request.sampling_steps
+        levels = None if steps is None else torch.linspace(1, 1 / steps, steps) * 1000
+        levels = request.sampling_timesteps or self.shift_and_clamp_timestep(levels).tolist()
+
+        def predict_x0(noisy, t):
+            scale = request.guidance_scale
+            return self.adapter.predict_x0_guided(request.sample_handle, noisy, t, batch, guidance_scale=scale)
+
+        kind = request.sampler_kind or "ode"
+        latents = rollout(predict_x0, noise, FewStepSchedule(tuple(levels)), kind=kind, generator=generator)
+        grey = (latents.mean() * 40 + 128).clamp(0, 255).to(torch.uint8)
+        frames = grey.expand(prompt.num_frames, prompt.height, prompt.width, 3).clone()
         return SampledVideo(frames, 8.0)
 
 
@@ -86,7 +105,7 @@ class Mine(ParquetFamily):
                              block_classes=(nn.Linear,))
             for name, role in cfg.roles.items()
         }
-        return ModelComponents(RoleManager(roles), Adapter(3.0), dataloader=self.loader(cfg))
+        return ModelComponents(RoleManager(roles), Adapter(cfg.pipeline_config.flow_shift or 3.0), dataloader=self.loader(cfg))
 
     def outline(self, cfg, role, *, latents_source):
         with torch.device("meta"):
@@ -96,7 +115,8 @@ class Mine(ParquetFamily):
         return Encoder(path, device)
 
     def sampler(self, path, config, *, device):
-        return PathSampler(RoleHandle("student", {"transformer": network(path)}), Sampler())
+        sampler = Sampler(Adapter(config.flow_shift or 3.0))
+        return PathSampler(RoleHandle("student", {"transformer": network(path)}), sampler)
 
     def export(self, base, out, modules, *, pipeline_config, student_schedule):
         Path(out).mkdir()

@@ -46,6 +46,7 @@ class FamilySuite(PluginSuite):
         "tiny": "a small random-weight pipeline",
         "encoder": "videos and captions to parquet",
         "export": "a trained role as a folder of the family's own format",
+        "flow_shift": "pipeline_config.flow_shift moves the noise levels",
         "sampler": "videos from prompts",
         "sound": "videos with sound, where the family encodes that of clips",
         "outline": "networks on the meta device, for `check`",

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from fastvideo_testing.family_batches import BatchChecks
 from fastvideo_testing.family_networks import NetworkChecks
+from fastvideo_testing.family_samplers import SamplerChecks
 from fastvideo_testing.family_tangents import TangentChecks
 from fastvideo_testing.family_targets import TargetChecks
 
 
-class ModelPluginSuite(BatchChecks, NetworkChecks, TangentChecks, TargetChecks):
+class ModelPluginSuite(BatchChecks, NetworkChecks, SamplerChecks, TangentChecks, TargetChecks):
     """What every family must do; needs no method (the toy method trains it).
 
         class TestMyFamily(ModelPluginSuite):

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fastvideo_core.config.base import PluginConfig
 from fastvideo_core.contracts.batch import TrainingBatch
 from fastvideo_core.contracts.family import ModelComponents
 from fastvideo_core.contracts.roles import RoleHandle
@@ -23,7 +24,7 @@ from fastvideo_data.video_files import write_video
 from fastvideo_data.video_sizes import VideoGeometry
 from fastvideo_testing.runs import resolve_run
 
-CAPTIONS = ("a red square moves to the right", "two blue circles, very slowly", "green", "nothing at all happens here")
+CAPTIONS = ("A red Square moves to the right", "two blue circles, very slowly", "green", "nothing at all happens here")
 _SAMPLE_RATE = 48000
 
 
@@ -79,6 +80,23 @@ class PreparedFamily:
             return next(iter(DataSet(data_path).loader(batch_size=2, seed=0)))
         assert components.dataloader is not None, "build gives no dataloader, and the run names no data_path"
         return next(endless(components.dataloader))
+
+    def one_row(self, components: ModelComponents) -> Any:
+        """A raw batch of one sample, as the run's data loader gives it; of two where the family brings its data."""
+        data_path = self.run["training"].get("data_path")
+        return self.raw_batch(components) if data_path is None else DataSet(data_path).examples()[0]
+
+    def with_options(self, **options: Any) -> PreparedFamily:
+        """The same files with other values in `pipeline_config`."""
+        return replace(self, run={**self.run, "pipeline_config": {**self.run["pipeline_config"], **options}})
+
+    def section(self) -> PluginConfig:
+        """`pipeline_config` as the run resolves it.
+
+        Raises:
+            UserError: the family refuses it.
+        """
+        return resolve_run(self.folder, self.run).cfg.pipeline_config
 
 
 def write_clips(folder: Path, clip: Clip, fps: float, *, sound: bool = False) -> None:
