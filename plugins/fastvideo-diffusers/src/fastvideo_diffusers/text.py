@@ -22,6 +22,7 @@ class T5TextEncoder:
         path: folder or hub id of the pipeline, whose sub-folders tokenizer/ and text_encoder/ are read.
         length: tokens that a caption is padded or cut to.
         masked: whether the encoder itself is kept from the padding; else only the transformer may be.
+        keeps_padding: whether the transformer reads what the encoder makes of the padding: it is stored with the caption then.
         clean: from a caption to what is tokenized.
         device: where the encoder runs.
         dtype: of its weights.
@@ -35,6 +36,7 @@ class T5TextEncoder:
         *,
         length: int,
         masked: bool = True,
+        keeps_padding: bool = False,
         clean: Callable[[str], str] = str,
         device: torch.device,
         dtype: torch.dtype,
@@ -42,6 +44,7 @@ class T5TextEncoder:
     ) -> None:
         self._length = length
         self._masked = masked
+        self._keeps_padding = keeps_padding
         self._clean = clean
         self._device = device
 
@@ -53,7 +56,7 @@ class T5TextEncoder:
         self._models = LazyWeights(load, device)
 
     def encode(self, captions: Sequence[str]) -> list[Tensor]:
-        """Per caption its embedding [L, D] without padding, on the encoder's device.
+        """Per caption its embedding [L, D], without padding unless it is kept, on the encoder's device.
 
         One caption at a time, so that an embedding does not depend on which others are encoded with it.
         """
@@ -91,7 +94,7 @@ class T5TextEncoder:
         )
         mask = tokens.attention_mask.bool().to(self._device) if self._masked else None
         hidden: Tensor = encoder(tokens.input_ids.to(self._device), attention_mask=mask)[0][0]
-        return hidden[: int(tokens.attention_mask.sum())]
+        return hidden if self._keeps_padding else hidden[: int(tokens.attention_mask.sum())]
 
 
 def pad_text(embedding: Tensor, length: int, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
