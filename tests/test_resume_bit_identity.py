@@ -14,6 +14,7 @@ from fastvideo_core.checkpoint.storage import TENSORS
 from fastvideo_core.checkpoint.tensors import StoredTensors
 from tests.conftest import distill, write_run
 from tests.families import ALL_KINDS, TinyFamily, tiny_family
+from tests.methods import ON_CLIPS, sections
 
 __all__ = ["tiny_family"]
 
@@ -38,11 +39,10 @@ TIMINGS = {"seconds_per_step", "samples_per_second", "peak_memory_bytes"}
 
 
 def run_yaml(method: str, tiny: TinyFamily, *, workers: int, accumulation: int) -> dict[str, Any]:
-    names = {"finetune": ["student"], "dmd2": ["student", "teacher", "critic"]}[method]
-    settings: dict[str, Any] = {"finetune": {}, "dmd2": {"generator_update_interval": 3}}[method]
+    options = {"generator_update_interval": 3} if method == "dmd2" else {}
     return {
         "recipe": {"family": tiny.family, "method": method},
-        "roles": {name: {"path": str(tiny.base), "trainable": name != "teacher"} for name in names},
+        **sections(method, lambda role: str(tiny.base), **options),
         "training": {
             "seed": 7,
             "data_path": str(tiny.data),
@@ -60,7 +60,6 @@ def run_yaml(method: str, tiny: TinyFamily, *, workers: int, accumulation: int) 
             "num_width": tiny.clip.width,
             "num_frames": tiny.clip.num_frames,
         },
-        "method_config": settings,
         "callbacks": {"ema": {"decay": 0.9}},
     }
 
@@ -90,7 +89,7 @@ CASES = [(kind, *reading) for kind in ALL_KINDS for reading in (READING if str(k
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "workers", "accumulation"), CASES, ids=str)
-@pytest.mark.parametrize("method", ["finetune", "dmd2"])
+@pytest.mark.parametrize("method", ON_CLIPS)
 def test_ten_steps_kill_resume_ten_steps_are_twenty_steps(tmp_path, tiny_family, method, kind, workers, accumulation):
     run = run_yaml(method, tiny_family(kind), workers=workers, accumulation=accumulation)
     whole, broken = tmp_path / "whole", tmp_path / "broken"

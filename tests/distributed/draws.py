@@ -30,13 +30,14 @@ class GlobalDraws(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         given = dict(kwargs or {})
-        if func not in (torch.randn, torch.rand) or given.get("generator") is None:
+        if func not in (torch.randn, torch.rand, torch.randint) or given.get("generator") is None:
             return func(*args, **given)
+        bounds, args = (args[:-1], args[-1:]) if func is torch.randint and "size" not in given else ((), args)
         shape = _shape(args, given)
         if not shape or shape[0] != self._batch_size:
-            return func(*args, **given)
+            return func(*bounds, *args, **given)
         given.pop("size", None)
-        drawn: Tensor = func((shape[0] * context.world_size(), *shape[1:]), **given)
+        drawn: Tensor = func(*bounds, (shape[0] * context.world_size(), *shape[1:]), **given)
         start = context.rank() * shape[0]
         return drawn[start : start + shape[0]].clone()
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from fastvideo_core.contracts.roles import is_lora_parameter
 from fastvideo_core.weights.parameters import base_name
 from tests.distributed.ranks import run_workers
+from tests.methods import sections
 
 STEPS = 6
 LORA = {"rank": 4, "alpha": 8, "targets": ["to_q", "to_v", "ffn.net.0.proj"]}
@@ -19,11 +20,9 @@ pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 
 
 def run_of(wan: Path, data: Path, out: Path, world_size: int, method: str, **training: Any) -> dict[str, Any]:
-    names = {"finetune": ["student"], "dmd2": ["student", "teacher", "critic"]}[method]
-    settings: dict[str, Any] = {"finetune": {}, "dmd2": {"generator_update_interval": 2}}[method]
     return {
         "recipe": {"family": "wan", "method": method},
-        "roles": {name: {"path": str(wan), "trainable": name != "teacher"} for name in names},
+        **sections(method, lambda role: str(wan)),
         "training": {
             "seed": 7,
             "output_dir": str(out),
@@ -35,7 +34,6 @@ def run_of(wan: Path, data: Path, out: Path, world_size: int, method: str, **tra
             "adam_epsilon": 1e-4,  # so that the rounding of a gradient near 0 does not decide a weight's direction
             **training,
         },
-        "method_config": settings,
     }
 
 
@@ -59,6 +57,8 @@ def trained(tmp_path_factory, tiny_wan, latent_data) -> dict[int, dict[str, dict
             "bf16": run("bf16", "dmd2", mixed_precision="bf16", enable_gradient_checkpointing_type="full"),
             "options": run("options", "dmd2", enable_gradient_checkpointing_type="ops", **several),
             "lora": with_lora(run("lora", "finetune")),
+            "consistency": run("consistency", "consistency"),
+            "lora_consistency": with_lora(run("lora_consistency", "consistency")),
             "lora_critic": with_lora(run("lora_critic", "dmd2"), "critic"),
         }
         options = {"runs": runs, "fixed": dict.fromkeys(runs, 2 // world_size)}
@@ -97,7 +97,7 @@ def test_every_role_is_sharded_frozen_ones_too(trained):
     assert trained[2]["options"]["held"]["student"] == trained[1]["options"]["held"]["student"]  # replicas
 
 
-@pytest.mark.parametrize("name", ["dmd2", "options", "lora", "lora_critic"])
+@pytest.mark.parametrize("name", ["dmd2", "options", "lora", "lora_critic", "consistency", "lora_consistency"])
 def test_two_ranks_train_as_one_does(trained, name):
     one, two = trained[1][name], trained[2][name]
     assert_same_weights(one["trained"], two["trained"], 1e-6)

@@ -33,7 +33,7 @@ def distance(one: Path, other: Path) -> float:
     return max(float((left[name] - right[name]).abs().max()) for name in left)
 
 
-@pytest.fixture(scope="module", params=["finetune", "dmd2"])
+@pytest.fixture(scope="module", params=["finetune", "dmd2", "consistency"])
 def trained(request, tmp_path_factory) -> tuple[str, Path, Path]:
     """The method, its run on one process and its run on two."""
     out = tmp_path_factory.mktemp(request.param)
@@ -49,7 +49,7 @@ def test_two_processes_train_as_one_does(trained):
 
 def test_an_iteration_moves_one_network_of_a_role_and_leaves_the_other_s_bits(trained):
     method, one, two = trained
-    role = {"finetune": "student", "dmd2": "critic"}[method]
+    role = "critic" if method == "dmd2" else "student"
     moved = torch.load(one / "moved.pt")
     assert moved == torch.load(two / "moved.pt")
     networks = [[name for name in names if name.startswith(f"{role}.")] for names in moved]
@@ -63,7 +63,7 @@ def test_a_run_that_is_resumed_while_one_network_was_never_stepped_ends_with_the
     method, one, two = trained
     for world_size, straight in ((1, one), (2, two)):
         out = tmp_path / str(world_size)
-        train(out, world_size, method, training={"max_train_steps": {"finetune": 1, "dmd2": 2}[method]})
+        train(out, world_size, method, training={"max_train_steps": 2 if method == "dmd2" else 1})
         train(out, world_size, method, training={"resume_from_checkpoint": "latest"})
         assert distance(straight, out) == 0
 

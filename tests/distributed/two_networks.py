@@ -75,6 +75,10 @@ METHODS: dict[str, dict[str, Any]] = {
         "method_config": {"generator_update_interval": 2, "dmd_denoising_steps": [1000, 750, 500]},
     },
     "finetune": {"roles": {"student": f"{TWO}student"}},
+    "consistency": {
+        "roles": {"student": f"{TWO}student", "teacher": f"{TWO}teacher"},
+        "method_config": {"solver": "heun", "solver_steps": 6, "target": "average", "denoising_steps": [1000]},
+    },
     "ignorant": {"roles": {"student": f"{TWO}student"}},
 }
 

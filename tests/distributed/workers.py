@@ -24,6 +24,7 @@ from fastvideo_core.distributed import context
 from fastvideo_testing.runs import build_run, toy_family
 from tests.distributed.draws import GlobalDraws
 from tests.distributed.two_networks import Observed, run_of, two_networks_world
+from tests.methods import sections
 
 WORKERS: dict[str, Callable[..., None]] = {}
 
@@ -34,11 +35,10 @@ def worker(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def toy_run(method: str, output_dir: Path, **training: Any) -> dict[str, Any]:
-    names = {"finetune": ["student"], "dmd2": ["student", "teacher", "critic"]}[method]
-    settings = {"finetune": {}, "dmd2": {"generator_update_interval": 2, "dmd_denoising_steps": [1000, 750, 500]}}
+    options = {"dmd_denoising_steps": [1000, 750, 500]} if method == "dmd2" else {}
     return {
         "recipe": {"family": "toy", "method": method},
-        "roles": {name: {"path": f"toy/{name}", "trainable": name != "teacher"} for name in names},
+        **sections(method, lambda role: f"toy/{role}", **options),
         "training": {
             "seed": 3,
             "output_dir": str(output_dir),
@@ -47,7 +47,6 @@ def toy_run(method: str, output_dir: Path, **training: Any) -> dict[str, Any]:
             "num_gpus": context.world_size(),
             **training,
         },
-        "method_config": settings[method],
     }
 
 

@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 _EXPORTS = {
     "PluginConfig": "config.base",
     "MethodConfig": "config.base",
+    "FewStepConfig": "config.base",
     "PipelineConfig": "config.base",
     "GuidedPipelineConfig": "config.base",
     "FloatPair": "config.base",

@@ -6,6 +6,7 @@ from fastvideo_core.cli.functions import build_runtime as build_runtime
 from fastvideo_core.cli.functions import sample as sample
 from fastvideo_core.cli.functions import train as train
 from fastvideo_core.config.base import DenoisingSteps as DenoisingSteps
+from fastvideo_core.config.base import FewStepConfig as FewStepConfig
 from fastvideo_core.config.base import FloatPair as FloatPair
 from fastvideo_core.config.base import FloatTuple as FloatTuple
 from fastvideo_core.config.base import GuidedPipelineConfig as GuidedPipelineConfig

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -101,6 +101,29 @@ class MethodConfig(PluginConfig):
 
     pipeline_options: ClassVar[Mapping[str, Any]] = {}
 
+    @staticmethod
+    def wrongly_trainable(cfg: RunConfig, **wanted: bool) -> list[tuple[str, Problem]]:
+        """A problem for each of these roles that trains where it must not, or the other way round."""
+        return [
+            (
+                f"roles.{role}.trainable",
+                Problem(
+                    found=f"the {role} of {cfg.recipe.method} must {'be' if trains else 'not be'} trainable",
+                    fix=f"set it to {str(trains).lower()}",
+                ),
+            )
+            for role, trains in wanted.items()
+            if role in cfg.roles and cfg.roles[role].trainable is not trains
+        ]
+
+    def without_use(self, found: str, names: Sequence[str], fix: str = "set it") -> list[tuple[str, Problem]]:
+        """A problem for each of these options that is given and is not its default."""
+        return [
+            (f"method_config.{name}", Problem(found, fix=f"{fix}, or remove this"))
+            for name in names
+            if name in self.model_fields_set and getattr(self, name) != type(self).model_fields[name].default
+        ]
+
     attn_kind: Literal["dense", "vsa"] = Field(
         default="dense", description="Attention of the student; vsa (sparse) only where the family offers it"
     )
@@ -121,6 +144,32 @@ class PipelineConfig(PluginConfig):
         default="ode",
         description="How few-step sampling moves between noise levels: keep the noise (ode) or redraw it (sde)",
     )
+
+
+class FewStepConfig(MethodConfig):
+    """Base class of `method_config` sections of methods whose student is sampled in few steps, beside a teacher or alone."""
+
+    validate_teacher: bool = Field(
+        default=True,
+        description="At the first validation also sample the teacher, with training.validation_sampling_steps and "
+        "validation_guidance_scale, to compare with",
+    )
+
+    def check_run(self, cfg: RunConfig) -> list[tuple[str, Problem]]:
+        problems = []
+        if not isinstance(cfg.pipeline_config, PipelineConfig):
+            options = type(cfg.pipeline_config).__name__
+            found = f"{cfg.recipe.method} needs a sampler_kind, which {options} does not have"
+            fix = f"the package of {cfg.recipe.family} must derive its options from fastvideo_core.PipelineConfig"
+            problems.append(("recipe.family", Problem(found, fix=fix)))
+        if cfg.training.log_validation and not (self.validate_teacher and "teacher" in cfg.roles):
+            why = "validate_teacher is false" if "teacher" in cfg.roles else "the run has no teacher"
+            problems += [
+                (f"training.{name}", Problem(f"nothing is sampled with it: {why}", fix="remove it"))
+                for name in ("validation_sampling_steps", "validation_guidance_scale")
+                if name in cfg.training.model_fields_set
+            ]
+        return problems
 
 
 class GuidedPipelineConfig(PipelineConfig):

@@ -8,12 +8,12 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from fastvideo_core.config import limits
-from fastvideo_core.config.base import DenoisingSteps, MethodConfig, PipelineConfig
+from fastvideo_core.config.base import DenoisingSteps, FewStepConfig, PipelineConfig
 from fastvideo_core.config.run import RunConfig
 from fastvideo_core.errors import Problem
 
 
-class ConsistencyConfig(MethodConfig):
+class ConsistencyConfig(FewStepConfig):
     """The path that the student learns to shorten, what it is compared with, and how it is sampled."""
 
     pipeline_options: ClassVar[Mapping[str, Any]] = {"sampler_kind": "sde"}
@@ -68,11 +68,6 @@ class ConsistencyConfig(MethodConfig):
         le=limits.FACTOR,
         description="c of the pseudo-Huber loss, in the unit of a latent's element",
     )
-    validate_teacher: bool = Field(
-        default=True,
-        description="At the first validation also sample the teacher, with training.validation_sampling_steps and "
-        "validation_guidance_scale, to compare with",
-    )
 
     @property
     def calls(self) -> int:
@@ -80,42 +75,19 @@ class ConsistencyConfig(MethodConfig):
         return sum(step != 0 for step in self.denoising_steps)
 
     def check_run(self, cfg: RunConfig) -> list[tuple[str, Problem]]:
-        problems = [*self._check_roles(cfg), *self._check_sampling(cfg)]
+        problems = [*self.wrongly_trainable(cfg, student=True, teacher=False), *super().check_run(cfg)]
+        pipeline = cfg.pipeline_config
+        if self.calls > 1 and isinstance(pipeline, PipelineConfig) and pipeline.sampler_kind != "sde":
+            found = "ode: it would keep noise that does not belong to the end that a consistency student jumps to"
+            problems.append(("pipeline_config.sampler_kind", Problem(found, allowed="sde", fix="set it to sde")))
         if "teacher" not in cfg.roles:
             why = "does nothing without roles.teacher, where the data's own path is followed"
-            problems += self._unused(("solver", "teacher_guidance_scale", "validate_teacher"), why, "add a teacher")
+            of_teachers = ("solver", "teacher_guidance_scale", "validate_teacher")
+            problems += self.without_use(why, of_teachers, "add a teacher")
         if self.target == "student":
-            problems += self._unused(("target_decay",), "does nothing with target student", "set target to average")
+            why = "does nothing with target student"
+            problems += self.without_use(why, ("target_decay",), "set target to average")
         if self.loss == "squared":
-            problems += self._unused(("huber_constant",), "does nothing with loss squared", "set loss to pseudo_huber")
+            why = "does nothing with loss squared"
+            problems += self.without_use(why, ("huber_constant",), "set loss to pseudo_huber")
         return problems
-
-    def _check_roles(self, cfg: RunConfig) -> list[tuple[str, Problem]]:
-        return [
-            (
-                f"roles.{role}.trainable",
-                Problem(
-                    found=f"the {role} of consistency must {'be' if wanted else 'not be'} trainable",
-                    fix=f"set it to {str(wanted).lower()}",
-                ),
-            )
-            for role, wanted in (("student", True), ("teacher", False))
-            if role in cfg.roles and cfg.roles[role].trainable is not wanted
-        ]
-
-    def _check_sampling(self, cfg: RunConfig) -> list[tuple[str, Problem]]:
-        if not isinstance(cfg.pipeline_config, PipelineConfig):
-            found = f"consistency needs a sampler_kind, which {type(cfg.pipeline_config).__name__} does not have"
-            fix = f"the package of {cfg.recipe.family} must derive its options from fastvideo_core.PipelineConfig"
-            return [("recipe.family", Problem(found, fix=fix))]
-        if self.calls > 1 and cfg.pipeline_config.sampler_kind != "sde":
-            found = "ode: it would keep noise that does not belong to the end that a consistency student jumps to"
-            return [("pipeline_config.sampler_kind", Problem(found, allowed="sde", fix="set it to sde"))]
-        return []
-
-    def _unused(self, names: tuple[str, ...], why: str, fix: str) -> list[tuple[str, Problem]]:
-        return [
-            (f"method_config.{name}", Problem(why, fix=f"{fix}, or remove this"))
-            for name in names
-            if name in self.model_fields_set and getattr(self, name) != type(self).model_fields[name].default
-        ]

@@ -20,8 +20,8 @@ from fastvideo_core.contracts.adapter import (
     ShiftAndClampTimestep,
 )
 from fastvideo_core.contracts.batch import TrainingBatch
-from fastvideo_core.contracts.few_steps import StudentSteps
-from fastvideo_core.contracts.method import DistillMethod, StepResult
+from fastvideo_core.contracts.few_steps import FewStepMethod, StudentSteps
+from fastvideo_core.contracts.method import StepResult
 from fastvideo_core.contracts.noise_ranges import is_trained_at
 from fastvideo_core.contracts.roles import RoleHandle, RoleManager
 from fastvideo_core.contracts.validator import DistillValidator
@@ -37,7 +37,7 @@ TARGET = "target"
 class ConsistencyNeeds(NumTrainTimesteps, ShiftAndClampTimestep, AddNoise, PredictX0, Protocol): ...
 
 
-class ConsistencyMethod(DistillMethod[ConsistencyNeeds]):
+class ConsistencyMethod(FewStepMethod[ConsistencyNeeds]):
     """The student f(x_t, t) is trained to equal f(x_r, r) at the point x_r one step further along the path, r < t.
 
     With a teacher the path is that of its guided samples (consistency distillation), without one the straight line between a
@@ -79,7 +79,7 @@ class ConsistencyMethod(DistillMethod[ConsistencyNeeds]):
         self.student.lr_schedulers["adamw"] = build_lr_scheduler(
             optimizer, cfg, "student", num_updates=cfg.training.max_train_steps
         )
-        self._teacher_was_sampled = False
+        self.shown_teacher = self.teacher if self.config.validate_teacher else None
         if not is_trained_at(adapter, self.student, 0.0):
             found = (
                 "the student's network for the lowest noise levels is not trained, where f(x, 0) = x holds the others"
@@ -159,21 +159,3 @@ class ConsistencyMethod(DistillMethod[ConsistencyNeeds]):
             pairs = zip(self.target.named_parameters(), self.student.named_parameters(), strict=True)
             learned = ((average, weight) for (_, average), (_, weight) in pairs if weight.requires_grad)
             move_averages(learned, self.config.target_decay)
-
-    # --- validation -----------------------------------------------------------------------------------------------
-
-    def log_validation(self, iteration: int) -> None:
-        if self.validator is None:
-            return
-        request = self.few_step_request(self.student, self.schedule, iteration, label="student")
-        self.validator.log_validation(iteration, request)
-        if self.teacher is not None and self.config.validate_teacher and not self._teacher_was_sampled:
-            for reference in self.many_step_requests(self.teacher, iteration, label="teacher"):
-                self.validator.log_validation(iteration, reference)
-            self._teacher_was_sampled = True
-
-    def checkpoint_state(self) -> dict[str, Any]:
-        return {"teacher_was_sampled": self._teacher_was_sampled}
-
-    def load_checkpoint_state(self, state: dict[str, Any]) -> None:
-        self._teacher_was_sampled = bool(state["teacher_was_sampled"])

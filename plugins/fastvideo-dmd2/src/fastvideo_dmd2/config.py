@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
 from fastvideo_core.config import limits
-from fastvideo_core.config.base import DenoisingSteps, MethodConfig, PipelineConfig
+from fastvideo_core.config.base import DenoisingSteps, FewStepConfig
 from fastvideo_core.config.run import RunConfig
 from fastvideo_core.errors import Problem
 
 
-class DMD2Config(MethodConfig):
+class DMD2Config(FewStepConfig):
     """The student's schedule, the update policy and the score networks' settings."""
 
     rollout_mode: Literal["simulate", "data_latent"] = Field(
@@ -77,11 +76,6 @@ class DMD2Config(MethodConfig):
         description="Size of the perturbation in the R1 penalty; with mixed_precision bf16 rather 0.1, as rounding is "
         "as large as 0.01",
     )
-    validate_teacher: bool = Field(
-        default=True,
-        description="At the first validation also sample the teacher, with training.validation_sampling_steps and "
-        "validation_guidance_scale, to compare with",
-    )
 
     @field_validator("max_timestep_ratio")
     @classmethod
@@ -97,22 +91,9 @@ class DMD2Config(MethodConfig):
 
     def check_run(self, cfg: RunConfig) -> list[tuple[str, Problem]]:
         problems = [
-            (
-                f"roles.{role}.trainable",
-                Problem(
-                    found=f"the {role} of {cfg.recipe.method} must {'be' if wanted else 'not be'} trainable",
-                    fix=f"set it to {str(wanted).lower()}",
-                ),
-            )
-            for role, wanted in (("student", True), ("teacher", False), ("critic", True))
-            if role in cfg.roles and cfg.roles[role].trainable is not wanted
+            *self.wrongly_trainable(cfg, student=True, teacher=False, critic=True),
+            *super().check_run(cfg),
         ]
-        if not isinstance(cfg.pipeline_config, PipelineConfig):
-            found = (
-                f"{cfg.recipe.method} needs a sampler_kind, which {type(cfg.pipeline_config).__name__} does not have"
-            )
-            fix = f"the package of {cfg.recipe.family} must derive its options from fastvideo_core.PipelineConfig"
-            problems.append(("recipe.family", Problem(found, fix=fix)))
         updates = self.student_updates(cfg.training.max_train_steps)
         if updates == 0:
             found = (
@@ -128,12 +109,6 @@ class DMD2Config(MethodConfig):
             key = "training" if student.lr_warmup_steps is None else "roles.student"
             fix = f"give it {updates} or fewer, for example with roles.student.lr_warmup_steps"
             problems.append((f"{key}.lr_warmup_steps", Problem(found, fix=fix)))
-        if cfg.training.log_validation and not self.validate_teacher:
-            problems += [
-                (f"training.{name}", Problem("nothing is sampled with it: validate_teacher is false", fix="remove it"))
-                for name in ("validation_sampling_steps", "validation_guidance_scale")
-                if name in cfg.training.model_fields_set
-            ]
         if self.adversarial_weight == 0:
             problems += self.without_use(
                 "does nothing without adversarial_weight",
@@ -146,11 +121,3 @@ class DMD2Config(MethodConfig):
                 ),
             )
         return problems
-
-    def without_use(self, found: str, names: Sequence[str]) -> list[tuple[str, Problem]]:
-        """A problem for each of these options that is given and is not its default."""
-        return [
-            (f"method_config.{name}", Problem(found, fix="set it, or remove this"))
-            for name in names
-            if name in self.model_fields_set and getattr(self, name) != type(self).model_fields[name].default
-        ]
