@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,24 @@ def latent_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
             rows.append(row)
         pq.write_table(pa.Table.from_pylist(rows), out / f"part-{file}.parquet", row_group_size=4)
     return out
+
+
+def trajectory_data(path: Path, times: Sequence[float], *, dims: tuple[int, ...] = ()) -> Path:
+    """A file of 8 trajectories of states [*dims, S, 16, 3, 4, 4] at these timesteps, as FastVideo writes its ODE data sets."""
+    generator = torch.Generator().manual_seed(0)
+    rows = []
+    for number in range(8):
+        row: dict[str, Any] = {"id": f"t{number}", "caption": f"prompt {number}", "media_type": "text"}
+        row |= {
+            "file_name": f"t{number}",
+            **encode_tensor("text_embedding", torch.randn(4, TEXT_DIM, generator=generator)),
+        }
+        states = torch.randn(*dims, len(times), 16, 3, 4, 4, generator=generator)
+        row |= encode_tensor("trajectory_latents", states)
+        row |= encode_tensor("trajectory_timesteps", torch.tensor(times).reshape(*dims, -1))
+        rows.append(row)
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    return path
 
 
 def write_run(path: Path, run: dict[str, Any]) -> Path:

@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from fastvideo_core.training.updates import clip_gradients
 from fastvideo_testing.runs import build_run, toy_family
+from tests.conftest import trajectory_data
 
 WAITING = {"_local_scalar_dense", "nonzero", "is_nonzero", "equal", "unique", "masked_select"}
 
@@ -36,6 +37,8 @@ CASES: dict[str, tuple[str, dict[str, Any], str]] = {
     "dmd2 simulate ode": ("dmd2", {}, "ode"),
     "dmd2 simulate sde": ("dmd2", {"warp_denoising_step": True}, "sde"),
     "dmd2 with the term": ("dmd2", TERM, "sde"),
+    "kd": ("kd", {"denoising_steps": [1000, 500]}, "ode"),
+    "kd velocity": ("kd", {"denoising_steps": [1000, 500], "target": "velocity"}, "ode"),
     "dmd2 with the term on the teacher": ("dmd2", {**TERM, "adversarial_features": "teacher"}, "ode"),
 }
 
@@ -44,20 +47,21 @@ CASES: dict[str, tuple[str, dict[str, Any], str]] = {
 def test_a_step_of_wan_reads_no_tensor_s_value_but_the_exit_step_s(tmp_path, tiny_wan, latent_data, case):
     """From the batch to the optimizers' step, clipping included."""
     method, options, sampler_kind = CASES[case]
-    names = {"finetune": ["student"], "dmd2": ["student", "teacher", "critic"]}[method]
+    names = ["student", "teacher", "critic"] if method == "dmd2" else ["student"]
+    data = trajectory_data(tmp_path / "trajectories.parquet", [1000.0, 750.0, 0.0]) if method == "kd" else latent_data
     run = {
         "recipe": {"family": "wan", "method": method},
         "roles": {name: {"path": str(tiny_wan), "trainable": name != "teacher"} for name in names},
         "training": {
             "output_dir": str(tmp_path / "out"),
-            "data_path": str(latent_data),
+            "data_path": str(data),
             "max_train_steps": 5,
             "max_grad_norm": 0.01,
             "num_height": 32,
             "num_width": 32,
             "num_latent_t": 3,
         },
-        "pipeline_config": {"sampler_kind": sampler_kind},
+        "pipeline_config": {"sampler_kind": sampler_kind, "flow_shift": 3.0},
         "method_config": options,
     }
     runtime = build_run(tmp_path, run)

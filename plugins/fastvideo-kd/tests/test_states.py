@@ -3,39 +3,33 @@
 import pytest
 import torch
 
-from fastvideo_core.contracts.batch import Trajectory
 from fastvideo_core.errors import DataError
 from fastvideo_kd.losses import line_ends, regression_loss
-from fastvideo_kd.states import clean_end, state_at
+from fastvideo_kd.states import state_numbers, take
 
 
-def trajectory(*times, samples=2):
-    """States that say where they are: 10 for each sample, 1 for each step."""
-    states = torch.arange(len(times)).float() + 10 * torch.arange(samples)[:, None].float()
-    return Trajectory(states[..., None], torch.tensor(times).expand(samples, -1))
-
-
-def test_every_sample_has_the_state_of_its_own_timestep():
-    found = state_at(trajectory(1000.0, 937.5, 833.3, 625.0, 0.0, samples=3), torch.tensor([625.0, 1000.0, 937.5]))
-    assert found.flatten().tolist() == [3.0, 10.0, 21.0]
+def test_every_call_has_the_state_of_its_own_timestep_and_the_end_is_last():
+    stored = torch.tensor([[1000.0, 937.5, 833.3, 625.0, 0.0], [1000.0, 900.0, 625.0, 300.0, 0.0]])
+    assert state_numbers(stored, (1000.0, 625.0)).tolist() == [[0, 3, 4], [0, 2, 4]]
+    states = torch.arange(10.0).reshape(2, 5, 1)
+    assert take(states, torch.tensor([3, 2])).flatten().tolist() == [3.0, 7.0]
 
 
 def test_the_end_is_the_last_state_whatever_its_timestep_is():
     """FastVideo stores the time of the teacher's last step with it."""
-    stored = trajectory(1000.0, 500.0, 96.15)
-    assert clean_end(stored).flatten().tolist() == [2.0, 12.0]
-    assert state_at(stored, torch.zeros(2)).flatten().tolist() == [2.0, 12.0]
+    stored = torch.tensor([[1000.0, 500.0, 96.15]])
+    assert state_numbers(stored, (1000.0, 500.0)).tolist() == [[0, 1, 2]]
     with pytest.raises(DataError, match=r"no state at timestep 96\.15"):
-        state_at(stored, torch.tensor([96.15, 1000.0]))
+        state_numbers(stored, (1000.0, 96.15))
 
 
 def test_whole_numbers_of_timesteps_are_near_enough():
-    assert state_at(trajectory(999, 937, 833, 625, 0), torch.tensor([1000.0, 937.5])).flatten().tolist() == [0.0, 11.0]
+    assert state_numbers(torch.tensor([[999, 937, 833, 625, 0]]), (1000.0, 937.5, 833.3)).tolist() == [[0, 1, 2, 4]]
 
 
 def test_a_state_that_is_not_there_is_an_error_that_names_those_that_are():
     with pytest.raises(DataError) as raised:
-        state_at(trajectory(1000.0, 937.5, 625.0, 0.0), torch.tensor([937.5, 750.0]))
+        state_numbers(torch.tensor([[1000.0, 937.5, 625.0, 0.0]]), (1000.0, 750.0))
     said = str(raised.value)
     assert "the trajectories hold no state at timestep 750" in said
     assert "1000, 937.5, 625" in said

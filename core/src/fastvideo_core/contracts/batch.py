@@ -14,7 +14,7 @@ class Trajectory:
     """The states that a teacher's sampler passed through on its way from noise to a clip, latents normalised as the batch's
     own, [B, S, ...], and the timestep of each, [B, S], falling, in [0, num_train_timesteps].
 
-    The last state is the clean end; its timestep is not to be relied on, as FastVideo stores that of the last step there.
+    The timesteps stay on the CPU. The last state is the clean end, whatever its timestep: FastVideo stores that of the last step.
     """
 
     states: Tensor

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any, Protocol
 
 import torch
@@ -49,8 +50,9 @@ def trajectory_timesteps(raw_batch: Mapping[str, Any]) -> Tensor:
         raise DataError(Problem(found, _place(raw_batch), f"{STATES_OF['vae_latent']} and {TIMESTEPS}", _FIX))
     stored: Tensor = raw_batch[TIMESTEPS]
     times = stored.reshape(len(stored), -1).to(torch.float32)
-    if times.shape[1] < 2 or not (times.diff(dim=1) < 0).all():
-        shown = ", ".join(f"{t:g}" for t in times[0].tolist())
+    rows = times.tolist()
+    if wrong := [row for row in rows if len(row) < 2 or any(b >= a for a, b in pairwise(row))]:
+        shown = ", ".join(f"{t:g}" for t in wrong[0])
         allowed = "at least two, falling from noise to the clean end"
         raise DataError(Problem(f"{TIMESTEPS} are {shown}", _place(raw_batch), allowed, _FIX))
     return times

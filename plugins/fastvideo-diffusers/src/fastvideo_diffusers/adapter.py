@@ -219,7 +219,7 @@ class PipelineAdapter(FlowMatchingAdapter, Generic[F]):
         """
         times, states = trajectory_timesteps(raw_batch), all_states(raw_batch)
         prepared = self.prepare_latents(states, "data", times.numel(), self._of_run(), None)
-        return Trajectory(prepared.latents.reshape(*times.shape, *prepared.latents.shape[1:]), times.to(self.device))
+        return Trajectory(prepared.latents.reshape(*times.shape, *prepared.latents.shape[1:]), times)
 
     def unpack_latents(self, latents: Tensor, batch: TrainingBatch) -> dict[str, Tensor]:
         """Normalised latents as `preprocess` would store those of clips, by name: `vae_latent` [B, C, T, H, W]."""

@@ -20,7 +20,7 @@ from fastvideo_core.contracts.adapter import (
     ShiftAndClampTimestep,
     StoredTrajectory,
 )
-from fastvideo_core.contracts.batch import TrainingBatch
+from fastvideo_core.contracts.batch import TrainingBatch, Trajectory
 from fastvideo_core.contracts.few_steps import StudentSteps
 from fastvideo_core.contracts.method import DistillMethod, StepResult
 from fastvideo_core.contracts.roles import RoleManager
@@ -31,7 +31,7 @@ from fastvideo_core.errors import ContractError, Problem
 from fastvideo_core.optim import build_lr_scheduler, build_optimizer
 from fastvideo_kd.config import KDConfig
 from fastvideo_kd.losses import line_ends, regression_loss
-from fastvideo_kd.states import clean_end, state_at
+from fastvideo_kd.states import state_numbers, take
 
 
 class X0Needs(NumTrainTimesteps, ShiftAndClampTimestep, StoredTrajectory, PredictX0, Protocol): ...
@@ -112,29 +112,39 @@ class KDMethod(DistillMethod[KDNeeds]):
     def x0_loss(self, batch: TrainingBatch, t: Tensor) -> Tensor:
         """From the state at t [B] the student finds the clean end of the same trajectory, in one call; a scalar."""
         trajectory = self.trajectory_of(batch)
-        x0 = self.adapter.predict_x0(
-            self.student, state_at(trajectory, t), t, batch, conditional=True, attn_kind=self.config.attn_kind
-        )
-        return regression_loss(x0, clean_end(trajectory), batch.loss_weight)
+        state, _ = self.states_at(trajectory, t)
+        x0 = self.adapter.predict_x0(self.student, state, t, batch, conditional=True, attn_kind=self.config.attn_kind)
+        return regression_loss(x0, trajectory.states[:, -1], batch.loss_weight)
 
     def velocity_loss(self, batch: TrainingBatch, t: Tensor) -> Tensor:
         """At the state at t [B] the student finds the slope that leads to the state at its own next step; a scalar."""
-        trajectory, later_t = self.trajectory_of(batch), self.next_timesteps(t)
-        state, total = state_at(trajectory, t), self.adapter.num_train_timesteps
-        clean, noise = line_ends(state, state_at(trajectory, later_t), t / total, later_t / total)
+        state, later = self.states_at(self.trajectory_of(batch), t)
+        total = self.adapter.num_train_timesteps
+        clean, noise = line_ends(state, later, t / total, self.next_timesteps(t) / total)
         prediction = self.adapter.predict_noise(
             self.student, state, t, batch, conditional=True, attn_kind=self.config.attn_kind
         )
         target = self.adapter.prediction_target(clean, noise, t)
         return regression_loss(prediction, target, batch.loss_weight)
 
+    def states_at(self, trajectory: Trajectory, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Each trajectory's state at its timestep t [B] of the schedule, and the one at the student's next step, [B, ...] each.
+
+        Raises:
+            DataError: the trajectories hold no state at a timestep of the schedule.
+        """
+        assert self.schedule is not None
+        numbers = state_numbers(trajectory.timesteps, self.schedule.timesteps).to(t.device, non_blocking=True)
+        call = self.steps.numbers(t) - 1
+        return take(trajectory.states, take(numbers, call)), take(trajectory.states, take(numbers, call + 1))
+
     def next_timesteps(self, t: Tensor) -> Tensor:
         """Where the student's sampler goes from its timesteps t [B]; 0 from the last one."""
         assert self.schedule is not None
-        levels = torch.tensor((*self.schedule.timesteps, 0.0), dtype=t.dtype, device=t.device)
+        levels = torch.tensor((*self.schedule.timesteps, 0.0), dtype=t.dtype).to(t.device, non_blocking=True)
         return levels[self.steps.numbers(t)]
 
-    def trajectory_of(self, batch: TrainingBatch) -> Any:
+    def trajectory_of(self, batch: TrainingBatch) -> Trajectory:
         """The batch's trajectories.
 
         Raises:

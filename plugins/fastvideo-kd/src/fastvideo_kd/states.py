@@ -1,54 +1,56 @@
-"""The states of stored trajectories at given timesteps."""
+"""The states of stored trajectories at the timesteps of a student's schedule."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from fastvideo_core.contracts.batch import Trajectory
 from fastvideo_core.diffusion.denoising_steps import NOISE_AXIS
 from fastvideo_core.errors import DataError, Problem
 
 TOLERANCE = 0.5
-"""Timesteps that are nearer to each other than this, of 1000, are the same: some data sets store them as whole numbers."""
+"""Timesteps that are no further apart than this, of 1000, are the same: some data sets store them as whole numbers."""
 
 
-def clean_end(trajectory: Trajectory) -> Tensor:
-    """The last state of each sample [B, ...], whatever its timestep is said to be."""
-    return trajectory.states[:, -1]
+def state_numbers(timesteps: Tensor, schedule: Sequence[float]) -> Tensor:
+    """Which state of each trajectory a student is given at each of its K timesteps, and last the clean end: [B, K + 1].
 
+    999, the last index of the noise axis, and 1000 are pure noise both. The clean end is the last state, whatever its timestep.
 
-def state_at(trajectory: Trajectory, t: Tensor) -> Tensor:
-    """The state of each sample at its timestep t [B], [B, ...]; at 0 the clean end.
-
-    999, the last index of the noise axis, and 1000 are pure noise both.
+    Args:
+        timesteps: [B, S] on the CPU, as `Trajectory` has them.
+        schedule: of the student, falling.
 
     Raises:
-        DataError: a sample has no state at its timestep; the message names those that there are.
+        DataError: a trajectory has no state at one of them; the message names those that there are.
     """
-    stored, wanted = _pure_noise(trajectory.timesteps), _pure_noise(t.to(trajectory.timesteps))
-    last = stored.shape[1] - 1
-    distance = (stored[:, :last] - wanted[:, None]).abs()
-    nearest = distance.argmin(dim=1)
-    missing = (distance.gather(1, nearest[:, None])[:, 0] > TOLERANCE) & (wanted > 0)
-    if missing.any():
-        number = int(missing.nonzero()[0])
-        raise missing_state(trajectory.timesteps[number].tolist(), float(t[number]))
-    index = torch.where(wanted > 0, nearest, last)
-    return trajectory.states[torch.arange(len(index), device=index.device), index]
+    rows = [_numbers_of_one(stored, schedule) for stored in timesteps.tolist()]
+    return torch.tensor(rows)
 
 
-def missing_state(stored: list[float], wanted: float) -> DataError:
-    """That a trajectory with these timesteps has no state at another one."""
-    there = ", ".join(f"{time:g}" for time in stored[:-1])
-    fix = (
-        "set method_config.denoising_steps (with warp_denoising_step and pipeline_config.flow_shift) to these times, or write "
-        "trajectories with the wanted states: fastvideo-distill trajectories"
-    )
-    return DataError(
-        Problem(f"the trajectories hold no state at timestep {wanted:g}", "training.data_path", allowed=there, fix=fix)
-    )
+def take(states: Tensor, numbers: Tensor) -> Tensor:
+    """One state of each trajectory [B, S, ...], by its number [B]."""
+    return states[torch.arange(len(numbers), device=numbers.device), numbers]
 
 
-def _pure_noise(t: Tensor) -> Tensor:
-    return torch.where(t >= NOISE_AXIS - 1, t.new_tensor(float(NOISE_AXIS)), t)
+def _numbers_of_one(stored: Sequence[float], schedule: Sequence[float]) -> list[int]:
+    last, found = len(stored) - 1, []
+    for t in schedule:
+        near = min(range(last), key=lambda number: _distance(stored[number], t))
+        if _distance(stored[near], t) > TOLERANCE:
+            there = ", ".join(f"{time:g}" for time in stored[:-1])
+            fix = (
+                "set method_config.denoising_steps (with warp_denoising_step and pipeline_config.flow_shift) to these, or "
+                "write trajectories with the wanted states: fastvideo-distill trajectories"
+            )
+            missing = f"the trajectories hold no state at timestep {t:g}"
+            raise DataError(Problem(missing, "training.data_path", allowed=there, fix=fix))
+        found.append(near)
+    return [*found, last]
+
+
+def _distance(one: float, other: float) -> float:
+    lowest = NOISE_AXIS - 1
+    return 0.0 if one >= lowest and other >= lowest else abs(one - other)

@@ -131,7 +131,7 @@ class ToyAdapter(FlowMatchingAdapter):
         """The exact paths to the samples of the data, as if from a perfect teacher."""
         ends, times = raw_batch["vae_latent"], torch.tensor(TRAJECTORY_TIMESTEPS)
         states = self.data.path(ends, times / self.num_train_timesteps)
-        return Trajectory(states.to(context.device()), times.expand(len(ends), -1).to(context.device()))
+        return Trajectory(states.to(context.device()), times.expand(len(ends), -1))
 
     supports_tangent = True
 
