@@ -48,8 +48,8 @@ def latent_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def trajectory_data(path: Path, times: Sequence[float], *, dims: tuple[int, ...] = ()) -> Path:
-    """A file of 8 trajectories of states [*dims, S, 16, 3, 4, 4] at these timesteps, as FastVideo writes its ODE data sets."""
+def trajectory_data(path: Path, times: Sequence[float], *, dims: tuple[int, ...] = (), channels: int = 16) -> Path:
+    """8 trajectories of states [*dims, S, channels, 3, 4, 4] at these timesteps, in a file as FastVideo's ODE data sets are."""
     generator = torch.Generator().manual_seed(0)
     rows = []
     for number in range(8):
@@ -58,7 +58,7 @@ def trajectory_data(path: Path, times: Sequence[float], *, dims: tuple[int, ...]
             "file_name": f"t{number}",
             **encode_tensor("text_embedding", torch.randn(4, TEXT_DIM, generator=generator)),
         }
-        states = torch.randn(*dims, len(times), 16, 3, 4, 4, generator=generator)
+        states = torch.randn(*dims, len(times), channels, 3, 4, 4, generator=generator)
         row |= encode_tensor("trajectory_latents", states)
         row |= encode_tensor("trajectory_timesteps", torch.tensor(times).reshape(*dims, -1))
         rows.append(row)

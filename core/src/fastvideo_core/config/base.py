@@ -116,6 +116,15 @@ class MethodConfig(PluginConfig):
             if role in cfg.roles and cfg.roles[role].trainable is not trains
         ]
 
+    @staticmethod
+    def without_sampler_kind(cfg: RunConfig) -> list[tuple[str, Problem]]:
+        """A problem where the family has no `sampler_kind`, which a student of few steps needs."""
+        if isinstance(cfg.pipeline_config, PipelineConfig):
+            return []
+        found = f"{cfg.recipe.method} needs a sampler_kind, which {type(cfg.pipeline_config).__name__} does not have"
+        fix = f"the package of {cfg.recipe.family} must derive its options from fastvideo_core.PipelineConfig"
+        return [("recipe.family", Problem(found, fix=fix))]
+
     def without_use(self, found: str, names: Sequence[str], fix: str = "set it") -> list[tuple[str, Problem]]:
         """A problem for each of these options that is given and is not its default."""
         return [
@@ -156,12 +165,7 @@ class FewStepConfig(MethodConfig):
     )
 
     def check_run(self, cfg: RunConfig) -> list[tuple[str, Problem]]:
-        problems = []
-        if not isinstance(cfg.pipeline_config, PipelineConfig):
-            options = type(cfg.pipeline_config).__name__
-            found = f"{cfg.recipe.method} needs a sampler_kind, which {options} does not have"
-            fix = f"the package of {cfg.recipe.family} must derive its options from fastvideo_core.PipelineConfig"
-            problems.append(("recipe.family", Problem(found, fix=fix)))
+        problems = self.without_sampler_kind(cfg)
         if cfg.training.log_validation and not (self.validate_teacher and "teacher" in cfg.roles):
             why = "validate_teacher is false" if "teacher" in cfg.roles else "the run has no teacher"
             problems += [

@@ -18,6 +18,7 @@ from fastvideo_core.config.base import PipelineConfig
 from fastvideo_core.config.run import RunConfig
 from fastvideo_core.contracts.adapter import DistillAdapter, LatentsSource, OnTrainStart
 from fastvideo_core.contracts.batch import TrainingBatch
+from fastvideo_core.contracts.family import ModelFamily
 from fastvideo_core.contracts.noise_ranges import Draw, draw_range, range_of, ranges_of_roles
 from fastvideo_core.contracts.rng import RandomStreams
 from fastvideo_core.contracts.roles import RoleHandle, RoleManager
@@ -27,6 +28,7 @@ from fastvideo_core.diffusion.flow import expand_to
 from fastvideo_core.diffusion.rollout import FewStepSchedule
 from fastvideo_core.distributed import context
 from fastvideo_core.distributed.mesh import Mesh
+from fastvideo_core.errors import Problem
 
 LossMap: TypeAlias = dict[str, Tensor]
 StepResult: TypeAlias = tuple[LossMap, dict[str, Any], dict[str, Any]]
@@ -85,6 +87,11 @@ class DistillMethod(nn.Module, Generic[Needs]):
         `config` is the parsed `method_config`, `warp` the family's `shift_and_clamp_timestep`.
         """
         return None
+
+    @classmethod
+    def check(cls, cfg: RunConfig, family: ModelFamily) -> Iterable[Problem]:
+        """What is wrong with a run, before weights, that its options do not tell; `family` is the recipe's, which is fine."""
+        return ()
 
     @classmethod
     def build(

@@ -160,6 +160,8 @@ def examine(cfg: RunConfig, registry: PluginRegistry, *, starts: bool) -> tuple[
     if method is not None and not problems:
         run = Run(cfg, registry, method, families, sources, resumed)
         problems += run.latent_space_problems()
+        with noted():
+            problems += method.check(run.based, run.family)
     if run is not None and not problems:
         with noted():
             section = run.family.resolve(run.based, latents_source=run.latents_source)

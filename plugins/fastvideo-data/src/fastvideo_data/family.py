@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from fastvideo_core.config.run import RunConfig
 from fastvideo_core.contracts.adapter import LatentsSource
@@ -57,6 +59,10 @@ class ParquetFamily(ModelFamily):
             many_steps: whether the student is sampled in many steps.
         """
         return []
+
+    def timestep_shift(self, cfg: RunConfig) -> Callable[[Tensor], Tensor] | None:
+        """The adapter's `shift_and_clamp_timestep`, before there is an adapter; None where the family does not say."""
+        return None
 
     def video_size(self, cfg: RunConfig) -> VideoSize | None:
         """Of videos for which neither prompt nor run names one; None where the family does not say."""

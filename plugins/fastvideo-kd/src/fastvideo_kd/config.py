@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from fastvideo_core.config import limits
-from fastvideo_core.config.base import DenoisingSteps, MethodConfig, PipelineConfig
+from fastvideo_core.config.base import DenoisingSteps, MethodConfig
 from fastvideo_core.config.run import RunConfig
 from fastvideo_core.errors import Problem
 
@@ -39,15 +39,8 @@ class KDConfig(MethodConfig):
     )
 
     def check_run(self, cfg: RunConfig) -> list[tuple[str, Problem]]:
-        problems = []
-        if not cfg.roles["student"].trainable:
-            found = "the student of kd is not trainable"
-            problems.append(("roles.student.trainable", Problem(found, fix="set it to true")))
-        if not isinstance(cfg.pipeline_config, PipelineConfig):
-            found = f"kd needs a sampler_kind, which {type(cfg.pipeline_config).__name__} does not have"
-            fix = f"the package of {cfg.recipe.family} must derive its options from fastvideo_core.PipelineConfig"
-            problems.append(("recipe.family", Problem(found, fix=fix)))
-        elif self.target == "velocity" and cfg.pipeline_config.sampler_kind == "sde":
+        problems = [*self.wrongly_trainable(cfg, student=True, teacher=False), *self.without_sampler_kind(cfg)]
+        if self.target == "velocity" and getattr(cfg.pipeline_config, "sampler_kind", "ode") == "sde":
             found = "sde: it redraws the noise, and a student of target velocity knows the teacher's paths alone"
             fix = "set it to ode, or target to x0"
             problems.append(("pipeline_config.sampler_kind", Problem(found, allowed="ode", fix=fix)))
@@ -55,31 +48,23 @@ class KDConfig(MethodConfig):
 
     def _check_paths(self, cfg: RunConfig) -> list[tuple[str, Problem]]:
         """Of the targets that are taken from trajectories."""
-        problems = []
+        problems = self.without_use(
+            "is in the trajectories already", ["teacher_guidance_scale"], "set target to guidance"
+        )
         if "teacher" in cfg.roles:
             found = f"target {self.target} learns from the trajectories in the data and calls no teacher"
             problems.append(("roles.teacher", Problem(found, fix="remove it, or set method_config.target to guidance")))
-        return problems + self._unused("teacher_guidance_scale", "is in the trajectories already")
+        return problems
 
     def _check_guidance(self, cfg: RunConfig) -> list[tuple[str, Problem]]:
-        problems = []
+        why = "does nothing with target guidance, whose student is sampled in many steps"
+        problems = self.without_use(why, ["denoising_steps", "warp_denoising_step"], "set another target")
         if "teacher" not in cfg.roles:
             fix = "add it, with the path of the model that is guided"
             problems.append(("roles.teacher", Problem("target guidance needs a teacher, and there is none", fix=fix)))
-        elif cfg.roles["teacher"].trainable:
-            found = "the teacher of kd must not be trainable"
-            problems.append(("roles.teacher.trainable", Problem(found, fix="set it to false")))
         if cfg.training.validation_guidance_scale != (1.0,):
             shown = ", ".join(f"{scale:g}" for scale in cfg.training.validation_guidance_scale)
             found = f"is {shown}: what the student gives is guided already, and would be guided twice"
             fix = 'set it to "1"; `sample` takes it too'
             problems.append(("training.validation_guidance_scale", Problem(found, allowed="1", fix=fix)))
-        for name in ("denoising_steps", "warp_denoising_step"):
-            problems += self._unused(name, "does nothing with target guidance, whose student is sampled in many steps")
         return problems
-
-    def _unused(self, name: str, why: str) -> list[tuple[str, Problem]]:
-        is_default = getattr(self, name) == type(self).model_fields[name].default
-        if name not in self.model_fields_set or is_default:
-            return []
-        return [(f"method_config.{name}", Problem(why, fix="remove it"))]

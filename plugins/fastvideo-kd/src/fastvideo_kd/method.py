@@ -21,14 +21,17 @@ from fastvideo_core.contracts.adapter import (
     StoredTrajectory,
 )
 from fastvideo_core.contracts.batch import TrainingBatch, Trajectory
+from fastvideo_core.contracts.family import ModelFamily
 from fastvideo_core.contracts.few_steps import StudentSteps
 from fastvideo_core.contracts.method import DistillMethod, StepResult
 from fastvideo_core.contracts.roles import RoleManager
 from fastvideo_core.contracts.validator import DistillValidator
 from fastvideo_core.diffusion.rollout import FewStepSchedule
 from fastvideo_core.diffusion.timesteps import sample_timesteps, timestep_fractions
-from fastvideo_core.errors import ContractError, Problem
+from fastvideo_core.errors import ContractError, DataError, Problem
 from fastvideo_core.optim import build_lr_scheduler, build_optimizer
+from fastvideo_data.family import ParquetFamily
+from fastvideo_data.trajectories import trajectory_timesteps
 from fastvideo_kd.config import KDConfig
 from fastvideo_kd.losses import line_ends, regression_loss
 from fastvideo_kd.states import state_numbers, take
@@ -73,6 +76,24 @@ class KDMethod(DistillMethod[KDNeeds]):
         return FewStepSchedule.from_denoising_steps(
             config.denoising_steps, warp=warp if config.warp_denoising_step else None
         )
+
+    @classmethod
+    def check(cls, cfg: RunConfig, family: ModelFamily) -> list[Problem]:
+        """Steps of the schedule that the data's trajectories do not hold, of one trajectory of each shape."""
+        if cls.latents_source(cfg) != "trajectory" or not isinstance(family, ParquetFamily):
+            return []
+        shift, config = family.timestep_shift(cfg), cfg.section(KDConfig)
+        if shift is None and config.warp_denoising_step:
+            return []
+        schedule = cls.student_schedule(config, shift or (lambda t: t))
+        assert schedule is not None
+        problems: list[Problem] = []
+        for row in family.rows(cfg):
+            try:
+                state_numbers(trajectory_timesteps(row), schedule.timesteps)
+            except DataError as error:
+                problems += error.problems
+        return problems
 
     def __init__(
         self, cfg: RunConfig, bundle: RoleManager, adapter: KDNeeds, validator: DistillValidator | None = None

@@ -20,6 +20,7 @@ from fastvideo_diffusers.family import DiffusersFamily, halved
 from fastvideo_diffusers.family_roles import FamilyRoles
 from fastvideo_diffusers.identity import encoder_identity
 from fastvideo_diffusers.sampler import path_sampler
+from fastvideo_diffusers.schedule_fit import timestep_shift
 from fastvideo_diffusers.stored_tensors import stored_text
 from fastvideo_ltx.adapter import LtxAdapter
 from fastvideo_ltx.batches import (
@@ -119,6 +120,9 @@ class LtxFamily(DiffusersFamily[LtxFolder, LtxAdapter]):
         self._flow_shift(cfg, latents_source)
         if cfg.training.log_validation and many_steps:
             many_step_config(self._base(cfg), section(cfg))
+
+    def timestep_shift(self, cfg: RunConfig) -> Callable[[Tensor], Tensor]:
+        return timestep_shift(self._flow_shift(cfg), self._base(cfg).num_train_timesteps)
 
     def optional_tensors(self, cfg: RunConfig) -> Sequence[str]:
         """The sound too, but in a run on video alone."""

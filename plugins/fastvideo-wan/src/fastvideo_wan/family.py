@@ -17,6 +17,7 @@ from fastvideo_core.contracts.demo import FamilyDemo
 from fastvideo_data.captions import PromptEmbeddings
 from fastvideo_data.model_sampler import PathSampler
 from fastvideo_diffusers.family import DiffusersFamily, halved
+from fastvideo_diffusers.schedule_fit import timestep_shift
 from fastvideo_wan.adapter import WanAdapter
 from fastvideo_wan.batches import stored_latents
 from fastvideo_wan.config import NEGATIVE_PROMPT, WanConfig
@@ -67,6 +68,10 @@ class WanFamily(DiffusersFamily[WanFolder, WanAdapter]):
         flow_shift = resolve_flow_shift(base, section(cfg))
         if cfg.training.log_validation and many_steps:
             many_step_scheduler(base, flow_shift)
+
+    def timestep_shift(self, cfg: RunConfig) -> Callable[[Tensor], Tensor]:
+        base = self.roles(cfg).base
+        return timestep_shift(resolve_flow_shift(base, section(cfg)), base.num_train_timesteps)
 
     def stored_latents(self, cfg: RunConfig, row: Mapping[str, Any]) -> Tensor:
         return stored_latents(row, self.roles(cfg).base, cfg.training)
