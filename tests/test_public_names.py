@@ -51,6 +51,7 @@ SECOND = {
         "config.document",
         "config.foreign_names",
         "config.output_folder",
+        "config.run",
         "launch.stdio",
         "registry",
         "registry.registry",
@@ -58,6 +59,7 @@ SECOND = {
         "tracking.wandb_login",
     },
     "testing": {
+        "callbacks.hooks",
         "config.base",
         "config.describe",
         "dispatch.examine",
@@ -66,6 +68,7 @@ SECOND = {
         "distributed.mesh",
         "launch",
         "registry",
+        "registry.discovery",
         "registry.registration",
         "training.trainer",
         "weights.parameters",

@@ -8,14 +8,14 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, cast
 
 from fastvideo_core.cli.table import render_table, terminal_width
 from fastvideo_core.errors.suggestions import did_you_mean
 from fastvideo_core.launch.stdio import complain, say
 from fastvideo_core.registry import MethodPlugin, ModelPlugin, PluginRegistry, PluginStatus
 from fastvideo_core.registry.discovery import ALLOWED, allowed_without_plugins, find_installed, normalized, pip_command
-from fastvideo_core.registry.specs import SINGULAR
+from fastvideo_core.registry.specs import SINGULAR, Command
 
 SLOW = 0.2
 """Seconds of importing a spec from which on `--verbose` calls it slow."""
@@ -25,12 +25,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
     verbose = "also where each comes from, and how long loading its spec takes"
     parser.add_argument("--verbose", action="store_true", help=verbose)
+    pairs = "which methods and families fit each other, and why others do not (needs fastvideo-tools; imports torch)"
+    parser.add_argument("--pairs", action="store_true", help=pairs)
     strict = "exit status 1 when anything is BROKEN, incomplete or named in vain"
     parser.add_argument("--strict", action="store_true", help=strict)
 
 
 def run(args: argparse.Namespace) -> int:
     registry: PluginRegistry = args.registry
+    if args.pairs:
+        pairs = registry.resolve(registry.get("commands", "pairs"), "impl")
+        return cast(Command, pairs).run(args)
     with contextlib.redirect_stdout(sys.stderr):  # what a plug-in prints while it is imported is not of the list
         statuses = registry.list()
     if args.json:

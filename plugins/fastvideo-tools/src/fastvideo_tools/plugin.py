@@ -38,6 +38,12 @@ NEW_PLUGIN = CommandPlugin(
     help="write a working plug-in package with tests",
     impl="fastvideo_tools.commands.new_plugin:COMMAND",
 )
+PAIRS = CommandPlugin(
+    name="pairs",
+    api=(1, 0),
+    help="what methods need and families offer, and which fit each other (plugins --pairs)",
+    impl="fastvideo_tools.commands.pairs:COMMAND",
+)
 GRAD_NORM = CallbackPlugin(
     name="grad_norm",
     api=(1, 0),
