@@ -32,7 +32,7 @@ SECOND = {
         "dispatch.output_dir",
         "dispatch.role_weights",
         "dispatch.trained_model",
-        "launch.environment",
+        "launch.launcher",
         "launch.processes",
         "launch.stdio",
     },

@@ -6,17 +6,23 @@ import json
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from fastvideo_core.config.run import RunConfig
+from fastvideo_core.contracts.family import ModelComponents
 from fastvideo_core.contracts.validator import SampledVideo, ValidationPrompt, ValidationRequest
 from fastvideo_core.distributed import context
 from fastvideo_core.errors import FastVideoError
+from fastvideo_core.registry import register_model
+from fastvideo_core.registry.registration import isolated_registrations
 from fastvideo_core.training import validation
 from fastvideo_data.video_validator import SamplingValidator
-from fastvideo_testing.runs import build_run, toy_family
+from fastvideo_testing.runs import build_run
+from fastvideo_testing.toy import ToyConfig, ToyFamily
 from tests.distributed.workers import own_folder
 
 STEPS, PROMPTS, CALLS = 4, 3, 5
@@ -102,10 +108,15 @@ def _scene(folder: Path, sampler: Sampler, on_error: str) -> dict[str, Any]:
         "training": training,
         "callbacks": {"ema": {"decay": 0.5}},
     }
-    with toy_family():
+    prompts = [ValidationPrompt(f"prompt {number}") for number in range(1, PROMPTS + 1)]
+
+    class Sampled(ToyFamily):
+        def build(self, cfg: RunConfig) -> ModelComponents:
+            return replace(super().build(cfg), validator=SamplingValidator(sampler, prompts, seed=0))
+
+    with isolated_registrations():
+        register_model("toy", config=ToyConfig)(Sampled)
         runtime = build_run(own_folder(folder), run)
-        prompts = [ValidationPrompt(f"prompt {number}") for number in range(1, PROMPTS + 1)]
-        runtime.method.validator = SamplingValidator(sampler, prompts, seed=0)
         error: FastVideoError | None = None
         try:
             runtime.train()

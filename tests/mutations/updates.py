@@ -175,7 +175,7 @@ UPDATES_AND_LOOP: tuple[Mutation, ...] = (
     Mutation(
         "skipped steps are counted on after a good one",
         f"{CORE}/training/updates.py",
-        "self._in_row = 0\n        method",
+        "self._in_row = 0\n            method",
         "method",
         (f"{TRAINER_FAULTS}::test_skipped_steps_with_good_ones_between_them_do_not_end_the_run",),
     ),
@@ -196,8 +196,8 @@ UPDATES_AND_LOOP: tuple[Mutation, ...] = (
     Mutation(
         "validation's end not told when sampling fails",
         f"{CORE}/training/validation.py",
-        "            self._callbacks.hook.validation_end(method=self._method, step=step)",
-        "            if left is None:\n                self._callbacks.hook.validation_end(method=self._method, step=step)",
+        "        finally:\n            self.callbacks.hook.validation_end",
+        "        else:\n            self.callbacks.hook.validation_end",
         (f"{TRAINER}::test_a_validation_that_fails_still_calls_its_end",),
     ),
 )

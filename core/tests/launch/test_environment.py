@@ -7,7 +7,7 @@ import torch
 
 from fastvideo_core.distributed import context
 from fastvideo_core.errors import ConfigError
-from fastvideo_core.launch.environment import complete_environment, launched_processes
+from fastvideo_core.launch.launcher import complete_environment, launched_processes
 from fastvideo_core.launch.processes import join_process_group
 
 NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID")

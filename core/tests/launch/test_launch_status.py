@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from fastvideo_core.launch import processes as launch
-from fastvideo_core.launch.mailbox import RunError
+from fastvideo_core.launch.launcher import RunError
 from fastvideo_core.launch.signals import ENDED_AT_ONCE
 
 

@@ -18,7 +18,7 @@ from fastvideo_core.dispatch.runtime import DistillRuntime, build_runtime_from_c
 from fastvideo_core.dispatch.started import join, started, write_records
 from fastvideo_core.distributed import context
 from fastvideo_core.errors import ConfigError, Problem
-from fastvideo_core.launch.environment import launched_processes
+from fastvideo_core.launch.launcher import launched_processes
 from fastvideo_core.registry import PluginRegistry
 from fastvideo_core.tracking.display import LoggedStep, LogLines
 

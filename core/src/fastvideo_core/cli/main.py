@@ -89,7 +89,7 @@ def _show(text: str, status: int) -> int:
     """Says it and returns the status; of several processes one speaks: the launcher that `num_gpus` starts, else the first
     that fails."""
     if "RANK" in os.environ or "SLURM_STEP_ID" in os.environ:
-        from fastvideo_core.launch.mailbox import report_error
+        from fastvideo_core.launch.launcher import report_error
 
         if not report_error(text, status, _STARTED):
             return status

@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Trains in this process, or starts the run's processes when it asks for several and none were started yet."""
     from fastvideo_core.dispatch.load_run_config import load_run_config
-    from fastvideo_core.launch.environment import launched_processes
+    from fastvideo_core.launch.launcher import launched_processes
 
     launched = launched_processes()
     cfg = load_run_config(args.config, args.registry, options.overrides(args), processes=launched)

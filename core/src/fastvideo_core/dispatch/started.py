@@ -14,7 +14,7 @@ from fastvideo_core.dispatch.output_dir import alone_in
 from fastvideo_core.dispatch.runtime import DistillRuntime
 from fastvideo_core.distributed import context
 from fastvideo_core.errors import ConfigError, FastVideoError, Problem, RunStopped
-from fastvideo_core.launch.environment import launched_processes
+from fastvideo_core.launch.launcher import launched_processes
 from fastvideo_core.launch.peers import lost_peer
 from fastvideo_core.launch.processes import join_process_group, leave_process_group
 

@@ -14,12 +14,11 @@ from torch.distributed.checkpoint.stateful import Stateful
 from fastvideo_core.checkpoint import storage
 from fastvideo_core.config.run import RunConfig
 from fastvideo_core.config.training import TrainingArgs
-from fastvideo_core.contracts.roles import RoleHandle, RoleManager
+from fastvideo_core.contracts.roles import RoleHandle
 from fastvideo_core.dispatch.runtime import DistillRuntime
 from fastvideo_core.distributed import context
 from fastvideo_core.distributed.mesh import Mesh, mesh_shape
 from fastvideo_core.errors import CheckpointError
-from fastvideo_core.training.validation import has_shared_networks
 
 
 @runtime_checkable
@@ -50,7 +49,7 @@ def plan(runtime: DistillRuntime) -> dict[str, Any]:
         "processes": _processes(args),
         "batch": _batch(args),
         "data": _data(args, runtime.dataloader),
-        "checkpoints": _checkpoints(args, runtime.method.bundle),
+        "checkpoints": _checkpoints(args),
         "validation": validation if args.log_validation else "none",
         "metrics": ", ".join([str(Path(args.output_dir) / "metrics.jsonl"), *args.trackers]),
     }
@@ -124,10 +123,10 @@ def _data(args: TrainingArgs, loader: Iterable[Any]) -> str:
     return f"{args.data_path}: {loader.num_samples:,} samples, {steps:,.1f} steps an epoch, {epochs:,.1f} epochs in all"
 
 
-def _checkpoints(args: TrainingArgs, bundle: RoleManager) -> str:
+def _checkpoints(args: TrainingArgs) -> str:
     every, limit = args.training_state_checkpointing_steps, args.checkpoints_total_limit
     moments = [f"every {every} steps"] if every else []
-    if args.log_validation and has_shared_networks(bundle):
+    if args.log_validation and context.world_size() > 1:
         moments.append("before the first validation")
     when = " and ".join(filter(None, (", ".join(moments), "at the end")))
     return f"{when}{f', the newest {limit} kept' if limit else ''}, in {args.output_dir}"

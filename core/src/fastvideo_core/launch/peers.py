@@ -9,13 +9,11 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-import selectors
 import socket
 import struct
 import threading
 import time
 from contextlib import suppress
-from typing import Any
 
 from fastvideo_core.distributed import context
 from fastvideo_core.errors import Problem
@@ -55,49 +53,51 @@ def leave_peers() -> None:
 
 
 class _Peers:
-    """Connections between the main process and each other one, and a thread that watches them; making one is collective."""
+    """Connections between the main process and each other one, and threads that read them; making one is collective."""
 
     def __init__(self) -> None:
         self.known = threading.Event()
         self.lost: Problem | None = None
-        self._connections: dict[socket.socket, int] = {}
+        self._ranks: dict[socket.socket, int] = {}  # by their connections
         listener = _listener() if context.is_main_process() else None
         port = listener.getsockname()[1] if listener is not None else 0
-        port, self._token = context.from_main((port, secrets.token_bytes(16)))
-        if listener is None:
-            try:
+        port, token = context.from_main((port, secrets.token_bytes(16)))
+        try:
+            if listener is not None:
+                self._accept_others(listener, token)
+            else:
                 main = socket.create_connection((os.environ["MASTER_ADDR"], port), timeout=_CONNECT)
-                main.settimeout(None)
-                main.sendall(self._token + _NUMBER.pack(context.rank()))
-            except OSError as error:
-                logger.warning("process %d will not notice when others are gone: %s", context.rank(), error)
-                return
-            self._connections[main] = 0
-        threading.Thread(target=self._watch, args=(listener,), name="fastvideo-peers", daemon=True).start()
+                main.sendall(token + _NUMBER.pack(context.rank()))
+                self._ranks[main] = 0
+        except OSError as error:
+            logger.warning("process %d will not notice when others are gone: %s", context.rank(), error)
+        accepted = context.from_main(list(self._ranks.values()))
+        for connection, rank in self._ranks.items():
+            if listener is not None or context.rank() in accepted:
+                threading.Thread(target=self._watch, args=(connection, rank), daemon=True).start()
 
     def tell(self, message: bytes) -> None:
-        for connection in list(self._connections):
+        for connection in self._ranks:
             with suppress(OSError):
                 connection.sendall(message)
 
-    def _watch(self, listener: socket.socket | None) -> None:
+    def _accept_others(self, listener: socket.socket, token: bytes) -> None:
+        with listener:
+            listener.settimeout(_CONNECT)
+            while len(self._ranks) < context.world_size() - 1:
+                connection, _ = listener.accept()
+                connection.settimeout(_CONNECT)
+                hello = _read(connection, len(token) + _NUMBER.size)
+                if secrets.compare_digest(hello[: len(token)], token):  # else it looks for open ports
+                    (self._ranks[connection],) = _NUMBER.unpack(hello[len(token) :])
+
+    def _watch(self, connection: socket.socket, rank: int) -> None:
         """Ends this process some time after one is gone: its main thread, which should, may wait for that one."""
-        lost = None
-        with selectors.DefaultSelector() as selector:
-            for first in (listener, *self._connections):
-                if first is not None:
-                    selector.register(first, selectors.EVENT_READ)
-            while selector.get_map() and lost is None:
-                source: Any = selector.select()[0][0].fileobj
-                if listener is not None and source is listener:
-                    if (added := self._accept(listener)) is not None:
-                        selector.register(added, selectors.EVENT_READ)
-                elif (said := _read(source)) == _LEAVES:
-                    selector.unregister(source)
-                else:
-                    lost = _NUMBER.unpack(said)[0] if len(said) == _NUMBER.size else self._connections[source]
-        if lost is None:
+        connection.settimeout(None)
+        said = _read(connection, _NUMBER.size)
+        if said == _LEAVES or self.known.is_set():
             return
+        lost = _NUMBER.unpack(said)[0] if len(said) == _NUMBER.size else rank
         self.tell(_NUMBER.pack(lost))
         self.lost = Problem(
             found=f"process {lost} of {context.world_size()} is gone: it failed or was killed, or its machine was lost",
@@ -108,26 +108,13 @@ class _Peers:
         complain(f"error: {self.lost}")
         os._exit(1)
 
-    def _accept(self, listener: socket.socket) -> socket.socket | None:
-        connection, _ = listener.accept()
-        connection.settimeout(_CONNECT)
-        hello = _read(connection, len(self._token) + _NUMBER.size)
-        token, rank = hello[: len(self._token)], hello[len(self._token) :]
-        if not secrets.compare_digest(token, self._token) or len(rank) != _NUMBER.size:  # who looks for open ports
-            connection.close()
-            return None
-        connection.settimeout(None)
-        (self._connections[connection],) = _NUMBER.unpack(rank)
-        return connection
-
 
 def _listener() -> socket.socket:
-    if socket.has_dualstack_ipv6():
-        return socket.create_server(("", 0), family=socket.AF_INET6, dualstack_ipv6=True)
-    return socket.create_server(("", 0))
+    both = socket.has_dualstack_ipv6()
+    return socket.create_server(("", 0), family=socket.AF_INET6 if both else socket.AF_INET, dualstack_ipv6=both)
 
 
-def _read(connection: socket.socket, size: int = _NUMBER.size) -> bytes:
+def _read(connection: socket.socket, size: int) -> bytes:
     """So many bytes, or fewer when it ends before."""
     try:
         return connection.recv(size, socket.MSG_WAITALL)

@@ -8,7 +8,6 @@ import signal
 import sys
 import tempfile
 import time
-import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -23,8 +22,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from fastvideo_core.distributed import context
 from fastvideo_core.errors import Problem
-from fastvideo_core.launch.environment import complete_environment, launched_processes
-from fastvideo_core.launch.mailbox import LAUNCHER, RunError, end_with_launcher, ready_processes, reported_error
+from fastvideo_core.launch import launcher
 from fastvideo_core.launch.peers import leave_peers, watch_peers
 from fastvideo_core.launch.signals import ENDED_AT_ONCE, STOPPED_BY, handling
 from fastvideo_core.launch.stdio import complain
@@ -43,25 +41,23 @@ def start_processes(count: int, arguments: Sequence[str]) -> int:
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     with tempfile.TemporaryDirectory(prefix="fastvideo-") as name:
         folder = Path(name)
-        os.environ[LAUNCHER] = str(os.getpid())
+        os.environ[launcher.LAUNCHER] = str(os.getpid())
         config = LaunchConfig(
             min_nodes=1,
             max_nodes=1,
             nproc_per_node=count,
             logs_specs=DefaultLogsSpecs(log_dir=name),
-            run_id=uuid.uuid4().hex,
+            run_id="fastvideo",
             rdzv_backend="c10d",
             rdzv_endpoint="localhost:0",
             max_restarts=0,
-            start_method="spawn",
-            monitor_interval=0.1,
             signals_to_handle="SIGQUIT",  # the others are handed on
         )
         received: list[_Request] = []
 
         def hand_on(number: int, frame: FrameType | None) -> None:
             kind = signal.Signals(number)
-            processes = ready_processes(folder)
+            processes = launcher.ready_processes(folder)
             if kind is not signal.SIGUSR1:
                 received.append((kind, time.time()))
                 if len(processes) < count:  # not all are training yet: there is nothing to finish
@@ -74,14 +70,14 @@ def start_processes(count: int, arguments: Sequence[str]) -> int:
             try:
                 elastic_launch(config, sys.executable)("-m", "fastvideo_core", *arguments)
             except ChildFailedError as failed:
-                return _status(failed.failures, reported_error(folder), count, received)
+                return _status(failed.failures, launcher.reported_error(folder), count, received)
             except SignalException as stopped:
                 return 128 + int(stopped.sigval)
         return 0
 
 
 def _status(
-    failures: Mapping[int, ProcessFailure], error: RunError | None, count: int, received: Sequence[_Request]
+    failures: Mapping[int, ProcessFailure], error: launcher.RunError | None, count: int, received: Sequence[_Request]
 ) -> int:
     """The status of a run whose processes failed; says why, once, unless it was asked to end."""
     interrupts = [came for kind, came in received if kind is signal.SIGINT]
@@ -103,8 +99,7 @@ def _status(
         return error.status  # not the process's own: torch may have ended it while it was going
     if received:
         return 128 + received[0][0]
-    positive = [failure.exitcode for failure in failures.values() if failure.exitcode > 0]
-    status: int = positive[0] if positive else 128 + signal.SIGTERM
+    status: int = next((one.exitcode for one in failures.values() if one.exitcode > 0), 128 + signal.SIGTERM)
     if status not in [128 + number for number in STOPPED_BY.values()]:
         complain(f"error: a process of the run ended with status {status} and said nothing")
     return status
@@ -127,10 +122,10 @@ def join_process_group() -> bool:
 
     Raises ConfigError where the launcher did not say enough.
     """
-    if dist.is_initialized() or launched_processes() is None:
+    if dist.is_initialized() or launcher.launched_processes() is None:
         return False
-    complete_environment()
-    end_with_launcher()
+    launcher.complete_environment()
+    launcher.end_with_launcher()
     if torch.cuda.is_available():
         torch.cuda.set_device(context.device())
         dist.init_process_group("nccl", device_id=context.device())

@@ -14,24 +14,23 @@ from contextlib import ExitStack, contextmanager, suppress
 from types import FrameType
 from typing import NoReturn
 
-from fastvideo_core.launch.mailbox import has_ended_peer, has_own_launcher, register_ready
+from fastvideo_core.launch.launcher import has_ended_peer, has_own_launcher, register_ready
 from fastvideo_core.launch.peers import lost_peer
 
-SAVE, INTERRUPT, HANG_UP, TERMINATE = 1, 2, 3, 4
+SAVE = 1
+STOPPED_BY = {2: signal.SIGINT, 3: signal.SIGHUP, 4: signal.SIGTERM}
 """Requests; of several, the highest counts."""
 
-SIGNALS = {signal.SIGUSR1: SAVE, signal.SIGINT: INTERRUPT, signal.SIGHUP: HANG_UP, signal.SIGTERM: TERMINATE}
+_REQUESTS = {signal.SIGUSR1: SAVE} | {number: request for request, number in STOPPED_BY.items()}
 
 ENDED_AT_ONCE = "ended at once by a second SIGINT; --resume latest goes on from the last checkpoint, if there is one"
 """What is said of a run that did not end in order: by its only process, or by the launcher of several."""
 
-STOPPED_BY = {INTERRUPT: signal.SIGINT, HANG_UP: signal.SIGHUP, TERMINATE: signal.SIGTERM}
-
 
 @contextmanager
 def handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Inside, `handler` takes SIGNALS; not a SIGHUP that this process was started to ignore."""
-    heeded = [number for number in SIGNALS if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN]
+    """Inside, `handler` takes what makes requests; not a SIGHUP that this process was started to ignore."""
+    heeded = [number for number in _REQUESTS if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN]
     before = {number: signal.signal(number, handler) for number in heeded}
     try:
         yield
@@ -70,7 +69,7 @@ class RunSignals(ExitStack):
         return request
 
     def _take_note(self, number: int, frame: FrameType | None) -> None:
-        self.request = max(self.request, SIGNALS[signal.Signals(number)])
+        self.request = max(self.request, _REQUESTS[signal.Signals(number)])
 
     def _watch(self, pipe: int) -> None:
         interrupts = 0

@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 from contextlib import suppress
-from typing import TextIO, cast
+from typing import Any
 
 from fastvideo_core.errors.shown import printable
 
@@ -44,8 +44,6 @@ def drop_unwritten() -> None:
             _give_up(stream)
 
 
-def _give_up(stream: TextIO | None) -> None:
-    with suppress(*FAILURES, AttributeError):  # None, or no stream of the system's
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, cast(TextIO, stream).fileno())
-        os.close(nowhere)
+def _give_up(stream: Any) -> None:
+    with suppress(*FAILURES, AttributeError), open(os.devnull, "wb") as nowhere:  # None, or no stream of the system's
+        os.dup2(nowhere.fileno(), stream.fileno())

@@ -32,12 +32,8 @@ from fastvideo_core.training.validation import ValidationError, Validations
 
 logger = logging.getLogger(__name__)
 
-
 ON_ALL_PROCESSES = (RunStopped, NonFiniteError, CheckpointWriteError, ValidationError)
 """Why a run ends early on all of its processes alike, at the same step."""
-
-VALIDATION, CHECKPOINT = "validation", "checkpoint"
-"""What steps are interrupted by; `seconds/<name>` in the log."""
 
 
 class DistillTrainer:
@@ -67,10 +63,9 @@ class DistillTrainer:
         """Trains from `start_step` (already done) to `max_steps`.
 
         Raises:
-            NonFiniteError: when more than `max_skipped_steps` steps in a row had a loss or gradient that is not finite;
-                a checkpoint with the weights from before them is written.
-            ValidationError: when one failed that may not (`on_validation_error`); a checkpoint is written.
-            RunStopped: when SIGTERM, SIGHUP or SIGINT came; the step was finished and a checkpoint is written.
+            NonFiniteError: more than `max_skipped_steps` steps in a row were skipped; the weights from before them are saved.
+            ValidationError: one failed that may not (`on_validation_error`); the step is saved.
+            RunStopped: SIGTERM, SIGHUP or SIGINT came; the step was finished and saved.
         """
         args, manager = self.training_args, checkpoint_manager
         self._method, self._dataloader, self._manager = method, dataloader, manager
@@ -93,8 +88,8 @@ class DistillTrainer:
                     manager.restore_rng()  # making a dataloader's iterator may have drawn random numbers
                 self.tracker.resume_after(start_step)
                 samples = args.train_batch_size * args.gradient_accumulation_steps * Mesh.of(args).data_size
-                interruptions = {VALIDATION: args.validation_steps if args.log_validation else 0}
-                interruptions[CHECKPOINT] = args.training_state_checkpointing_steps
+                interruptions = {"validation": args.validation_steps if args.log_validation else 0}
+                interruptions["checkpoint"] = args.training_state_checkpointing_steps
                 self._progress = Progress(max_steps, start_step, samples, self._display, interruptions)
                 validations = None
                 if args.log_validation:
@@ -107,15 +102,15 @@ class DistillTrainer:
                     request = signals.take()
                     if manager is not None and manager.must_save():
                         request = max(request, SAVE)
-                    self._update(step, metrics, losses, request)
+                    request = self._update(step, metrics, losses, request)
                     hook.step_end(method=method, step=step, metrics=metrics)
                     last = step == max_steps or self._callbacks.stops(step)
                     if args.logging_steps > 1:
                         self._unlogged.add({}, metrics)
                     if last or step % args.logging_steps == 0:
                         self._log(step, metrics)
-                    self._save(step, is_last=last)
-                    if validations is not None and step % args.validation_steps == 0:
+                    self._save(step, request, is_last=last)
+                    if validations is not None and step % args.validation_steps == 0 and request not in STOPPED_BY:
                         self._validate(validations, step, is_last=last)
                     if last:
                         break
@@ -159,21 +154,23 @@ class DistillTrainer:
                 self._timer.start()
         return means.result(), losses
 
-    def _update(self, step: int, metrics: dict[str, Any], losses: list[Tensor], request: int) -> None:
+    def _update(self, step: int, metrics: dict[str, Any], losses: list[Tensor], request: int) -> int:
+        """Clips, and steps what is due; the highest request of all processes."""
         method, optimizers = self._method, self._method.get_optimizers(step)
         self._callbacks.hook.before_optimizer_step(method=method, step=step, optimizers=optimizers, metrics=metrics)
         clipped = {optimizer: clip_gradients(optimizer, method.max_grad_norm(optimizer)) for optimizer in optimizers}
         norms = {optimizer: norm for optimizer, norm in clipped.items() if norm is not None}
         if norms:
-            metrics["grad_norm"] = _joint(norms.values())
+            metrics["grad_norm"] = _joint(list(norms.values()))
         for handle in method.bundle:
             if own := [norms[optimizer] for optimizer in handle.optimizers.values() if optimizer in norms]:
                 metrics[f"grad_norm/{handle.name}"] = _joint(own)
         metrics.update(method.learning_rates())
         self._timer.start()
-        self._updates.make(method, self._callbacks, step, [*losses, *norms.values()], metrics, request)
+        request = self._updates.make(method, self._callbacks, step, [*losses, *norms.values()], metrics, request)
         self._timer.stop("optimizer")
         method.optimizers_zero_grad(step)
+        return request
 
     def _log(self, step: int, metrics: Mapping[str, Any]) -> None:
         """The last step's metrics; those that only earlier ones since the last log made are the mean over these."""
@@ -190,64 +187,53 @@ class DistillTrainer:
         self.tracker.log(values, step)
         self._progress.show(step, values)
 
-    def _save(self, step: int, *, is_last: bool) -> None:
+    def _save(self, step: int, request: int, *, is_last: bool) -> None:
         """Saves when it is due, asked for or the last chance; ends the run when it must not go on."""
-        manager, updates = self._manager, self._updates
-        signal = STOPPED_BY.get(updates.request)
-        ends = signal is not None or updates.failure is not None
+        manager, failure, signal = self._manager, self._updates.failure, STOPPED_BY.get(request)
         if manager is not None:
             manager.poll()
-            if ends or is_last or updates.request == SAVE or manager.is_due(step):
-                self._write_checkpoint(manager, step, updates.failure, waits=ends)
-        if updates.request == SAVE:
-            updates.request = 0
-        if updates.failure is not None:
-            raise updates.failure
+            if request or failure or is_last or manager.is_due(step):
+                self._checkpoint(manager, step, failure, waits=bool(signal or failure))
+        if failure is not None:
+            raise failure
         if signal is not None and not is_last:
             saved = f", and saved as checkpoint-{step:06d}; --resume latest goes on" if manager is not None else ""
             raise RunStopped(f"stopped by {signal.name} after step {step}{saved}", 128 + signal)
 
-    def _write_checkpoint(
-        self, manager: CheckpointManager, step: int, failure: FastVideoError | None, *, waits: bool
-    ) -> None:
-        """Saves, and `waits` until it is written; the error tells of the run's own failure too."""
+    def _checkpoint(self, manager: CheckpointManager, step: int, cause: FastVideoError | None, *, waits: bool) -> None:
+        """Saves, and `waits` until it is written; the error tells too of the run's own failure, where that is the cause."""
         try:
-            with self._progress.interruption(CHECKPOINT):
+            with self._progress.interruption("checkpoint"):
                 manager.save(step)
                 if waits:
                     manager.finish()
         except CheckpointWriteError as error:
-            if failure is None:
+            if cause is None:
                 raise
-            raise type(failure)([*failure.problems, *error.problems]) from error
+            raise type(cause)([*cause.problems, *error.problems]) from error
 
     def _validate(self, validations: Validations, step: int, *, is_last: bool) -> None:
-        """When no one waits for the run's end; whatever becomes of it, no step is lost."""
+        """Whatever becomes of it, no step is lost."""
         manager = self._manager
-        if self._updates.request in STOPPED_BY:
-            return
-        if manager is not None and validations.may_part:
-            self._write_checkpoint(manager, step, None, waits=False)
-        with self._progress.interruption(VALIDATION):
-            left = validations.run(step)
-        if left is None:
-            return
-        if left.code in STOPPED_BY:
-            self._updates.request = max(self._updates.request, left.code)
-            self._save(step, is_last=is_last)
-        elif failure := validations.failure(left):
-            if manager is not None:
-                self._write_checkpoint(manager, step, failure, waits=True)
-                saved = f"the run ends for that; its state after step {step} is saved"
-                where = str(checkpoint_path(manager.output_dir, step))
-                failure = ValidationError([*failure.problems, Problem(saved, where, fix="--resume latest goes on")])
-            raise failure from left.__cause__
+        if manager is not None and validations.must_save_first:
+            self._checkpoint(manager, step, None, waits=False)
+        try:
+            with self._progress.interruption("validation"):
+                request = validations.run(step)
+        except ValidationError as error:
+            if manager is None:
+                raise
+            self._checkpoint(manager, step, error, waits=True)
+            saved = f"the run ends for that; its state after step {step} is saved"
+            where = str(checkpoint_path(manager.output_dir, step))
+            raise ValidationError([*error.problems, Problem(saved, where, fix="--resume latest goes on")]) from error
+        if request:
+            self._save(step, request, is_last=is_last)
 
 
-def _joint(norms: Iterable[Tensor]) -> Tensor:
+def _joint(norms: list[Tensor]) -> Tensor:
     """The norm of everything that each of `norms` is the norm of a part of."""
-    first, *others = norms
-    return torch.stack([first, *others]).square().sum().sqrt() if others else first
+    return torch.stack(norms).square().sum().sqrt() if len(norms) > 1 else norms[0]
 
 
 def endless(dataloader: Iterable[Any]) -> Iterator[Any]:
@@ -256,11 +242,9 @@ def endless(dataloader: Iterable[Any]) -> Iterator[Any]:
 
 
 def _start_over(dataloader: Iterable[Any], iterator: Iterator[Any]) -> Iterator[Any]:
-    while True:
-        empty = True
-        for batch in iterator:
-            empty = False
-            yield batch
-        if empty:
-            raise ValueError(f"{type(dataloader).__name__} gave no batch")
+    nothing = object()
+    while (first := next(iterator, nothing)) is not nothing:
+        yield first
+        yield from iterator
         iterator = iter(dataloader)
+    raise ValueError(f"{type(dataloader).__name__} gave no batch")

@@ -41,15 +41,13 @@ def clip_gradients(optimizer: Optimizer, max_norm: float) -> Tensor | None:
 class Updates:
     """Makes the updates of a run, of which at most `max_skipped` in a row may be left out, and knows which were.
 
-    `failure` is why the run must end, None while it may go on. `request` is the highest that any process made, see `make`;
-    whoever acts on it clears it.
+    `failure` is why the run must end, None while it may go on.
     """
 
     def __init__(self, max_skipped: int) -> None:
         self._max_skipped = max_skipped
         self._in_row = self._total = self._unlogged = 0
         self.failure: NonFiniteError | None = None
-        self.request = 0
 
     def make(
         self,
@@ -59,20 +57,19 @@ class Updates:
         checked: Sequence[Tensor],
         metrics: Mapping[str, Any],
         request: int = 0,
-    ) -> None:
+    ) -> int:
         """Steps what is due when all of `checked` (losses, gradient norms) are finite on all processes; else nothing changes.
 
-        `metrics` are the step's, to say what was not finite; `request` is a small number that this process wants all to know,
-        whatever becomes of the update. Collective.
+        `metrics` are the step's, to say what was not finite. The highest `request` of all processes. Collective.
         """
         skipped, highest = _agreed(checked, request)
-        self.request = max(self.request, highest)
         if skipped:
             self._note_skipped(step, metrics)
-            return
-        self._in_row = 0
-        method.optimizers_schedulers_step(step)
-        callbacks.hook.after_optimizer_step(method=method, step=step, optimizers=method.get_optimizers(step))
+        else:
+            self._in_row = 0
+            method.optimizers_schedulers_step(step)
+            callbacks.hook.after_optimizer_step(method=method, step=step, optimizers=method.get_optimizers(step))
+        return highest
 
     def take_skipped(self) -> int:
         """How many updates were left out since the last time."""
@@ -99,7 +96,7 @@ def _agreed(checked: Sequence[Tensor], request: int) -> tuple[bool, int]:
     """Whether any process has something that is not finite, and the highest request. Collective."""
     device = context.device()
     means = [value.detach().to(device, torch.float32).mean() for value in checked]
-    bad = ~torch.isfinite(torch.stack(means)).all() if means else torch.zeros((), device=device)
+    bad = ~torch.isfinite(torch.stack([torch.zeros((), device=device), *means])).all()
     verdict = torch.stack([bad.float(), torch.full((), float(request), device=device)])
     if context.world_size() > 1:
         dist.all_reduce(verdict, op=dist.ReduceOp.MAX)

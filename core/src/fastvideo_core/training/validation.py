@@ -1,7 +1,7 @@
 """Runs the method's validation every so many steps; processes leave it together, on a signal or an error, and training goes on.
 
 Before every call of a role's network, and after every prompt, the processes tell each other in one number whether one of
-them was asked to stop or has failed. So they leave the sampling together, and none waits in a network for one that is gone.
+them was asked to stop or has failed: so none waits in a network for one that is gone.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
-from typing import Any, NoReturn
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,6 @@ from torch.distributed.fsdp import FSDPModule
 from fastvideo_core.callbacks.manager import CallbackManager
 from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.contracts.method import DistillMethod
-from fastvideo_core.contracts.roles import RoleManager
 from fastvideo_core.contracts.validator import SamplingWatch, ValidationPrompt, ValidationRequest, WatchedValidator
 from fastvideo_core.distributed import context
 from fastvideo_core.distributed.agreement import SharedWork
@@ -33,12 +32,11 @@ logger = logging.getLogger(__name__)
 
 PROMPT_FAILED, FAILED, FAILED_INSIDE, FAILED_APART = 11, 12, 13, 14
 """What a process tells the others besides requests, and above them: a prompt failed; all of the validation; a network that
-is sharded, in its call, so that the processes' gathering of weights is in disorder. The last is told to nobody: processes
+processes share, in its call, so that their gathering of weights is in disorder. The last is told to nobody: processes
 failed that the others wait for, and they do nothing together any more."""
 
-_PATIENCE = (
-    120.0  # seconds that a process that failed waits for the others, which may be writing a video, to hear of it
-)
+_PATIENCE = 120.0
+"""Seconds that a process that failed waits for the others, which may be writing a video, to hear of it."""
 
 
 class ValidationError(FastVideoError):
@@ -48,40 +46,30 @@ class ValidationError(FastVideoError):
 
 
 class ValidationLeft(BaseException):
-    """Ends a validation on all processes alike; no `except Exception` of a sampler holds it up.
+    """Ends a prompt or a validation on all processes alike; no `except Exception` of a sampler holds it up.
 
     `code` is the request, or what failed; `problems` are those of the first process that failed, none after a request.
     """
 
     def __init__(self, code: int, problems: tuple[Problem, ...] = ()) -> None:
         super().__init__(code)
-        self.code = code
-        self.problems = problems
+        self.code, self.problems = code, problems
 
 
-class _PromptLeft(ValidationLeft):
-    """Ends one prompt."""
-
-
+@dataclass(eq=False)
 class Validations(SamplingWatch):
     """Runs the validations of a training, and is the watch of a validator that takes one. Making one is collective.
 
     `requested` gives the request that this process has had and not acted on; `progress` shows where the sampling stands.
     """
 
-    def __init__(
-        self,
-        args: TrainingArgs,
-        method: DistillMethod,
-        callbacks: CallbackManager,
-        requested: Callable[[], int],
-        progress: Progress,
-    ) -> None:
-        self._args = args
-        self._method = method
-        self._callbacks = callbacks
-        self._requested = requested
-        self._progress = progress
+    args: TrainingArgs
+    method: DistillMethod
+    callbacks: CallbackManager
+    requested: Callable[[], int]
+    progress: Progress
+
+    def __post_init__(self) -> None:
         self._work = SharedWork()  # of validations alone, so that nothing else is told in between
         self._failures = 0
         self._went_well = False
@@ -89,58 +77,55 @@ class Validations(SamplingWatch):
     # --- what the trainer asks for ----------------------------------------------------------------------------------------
 
     @property
-    def may_part(self) -> bool:
+    def must_save_first(self) -> bool:
         """Whether a failure may leave the processes unable to save: they share networks, and no validation went well yet."""
-        return not self._went_well and self._work.group is not None and has_shared_networks(self._method.bundle)
+        return not self._went_well and self._work.group is not None
 
-    def run(self, step: int) -> ValidationLeft | None:
-        """Validates, with all processes; why that was left before its end, unless it was not.
+    def run(self, step: int) -> int:
+        """Validates, with all processes; the request that ended it early, else 0. A failure that the run may have is logged.
 
-        Raises FastVideoError when the processes can do nothing together any more.
+        Raises:
+            ValidationError: the run must end for it; its state is as before.
+            FastVideoError: the processes can do nothing together any more.
         """
-        self._sampling = Sampling(step, self._args.max_train_steps)
-        self._level: object = None  # the last call's timestep
-        self._inside_sharded = False
+        self._sampling = Sampling(step, self.args.max_train_steps)
+        self._timestep: object = None  # of the last call
+        self._inside_shared = False
         self._kept: list[Problem] = []  # of prompts
-        self._videos = 0
-        validator = self._method.validator
-        left, started = None, time.perf_counter()
+        self._videos, started = 0, time.perf_counter()
         try:
-            if isinstance(validator, WatchedValidator):
-                validator.watch = self
-            with self._watched():
-                self._callbacks.hook.validation_start(method=self._method, step=step)
-                self._method.log_validation(step)
-        except ValidationLeft as error:
-            left = error
-            if left.code == FAILED_INSIDE:
-                self._reshard()
-        finally:
-            if isinstance(validator, WatchedValidator):
-                validator.watch = SamplingWatch()
-            self._callbacks.hook.validation_end(method=self._method, step=step)
-        if left is None:
+            with self._watched(), self._told(FAILED, "validation"):
+                self.callbacks.hook.validation_start(method=self.method, step=step)
+                self.method.log_validation(step)
             self._went_well = True
             seconds = time.perf_counter() - started
-            self._progress.validating(replace(self._sampling, prompts=self._videos, seconds=seconds))
-        elif left.code == FAILED_APART:
-            lost = "its processes wait for each other: nothing after the last checkpoint can be saved"
-            raise FastVideoError([*left.problems, Problem(lost, fix="go on with --resume latest")])
-        return left
+            self.progress.validating(replace(self._sampling, prompts=self._videos, seconds=seconds))
+        except ValidationLeft as left:
+            if left.code in STOPPED_BY:
+                return left.code
+            self._take_failure(left)
+        finally:
+            self.callbacks.hook.validation_end(method=self.method, step=step)
+        return 0
 
-    def failure(self, left: ValidationLeft) -> ValidationError | None:
-        """Why the run must end after a validation that failed; None when it may go on, which is logged."""
+    def _take_failure(self, left: ValidationLeft) -> None:
+        """Raises what ends the run; logs what does not."""
+        if left.code == FAILED_APART:
+            lost = "its processes wait for each other: nothing after the last checkpoint can be saved"
+            raise FastVideoError([*left.problems, Problem(lost, fix="go on with --resume latest")]) from left.__cause__
         if left.code == FAILED_INSIDE:
+            for part in self.method.modules():
+                if isinstance(part, FSDPModule):
+                    part.reshard()  # so that its parameters can be saved
             shared = "a network that several processes share failed in its call, and cannot be called again"
-            return ValidationError([*left.problems, Problem(shared, "roles")])
+            raise ValidationError([*left.problems, Problem(shared, "roles")]) from left.__cause__
         error = ValidationError(left.problems)
-        if self._args.on_validation_error == "error":
-            return error
+        if self.args.on_validation_error == "error":
+            raise error from left.__cause__
         self._failures += 1
         if context.is_main_process():
             goes_on = "training goes on (training.on_validation_error: skip); validations that failed"
             logger.error("%s\n    %s: %d", error, goes_on, self._failures)
-        return None
 
     # --- what the validator says ------------------------------------------------------------------------------------------
 
@@ -151,15 +136,14 @@ class Validations(SamplingWatch):
         self._sampling = replace(
             self._sampling, label=request.label, prompt=number, prompts=count, sampling_step=0, sampling_steps=steps
         )
-        self._level = None
+        self._timestep = None
         try:
-            try:
+            with self._told(PROMPT_FAILED, prompt.where or f"validation prompt {number} of {count}"):
                 yield
-            except Exception as error:
-                self._fail(PROMPT_FAILED, error, prompt.where or f"validation prompt {number} of {count}")
-            self._agree(0)
             self._videos += 1
-        except _PromptLeft as left:
+        except ValidationLeft as left:
+            if left.code != PROMPT_FAILED:
+                raise
             self._kept += left.problems
 
     def raise_failures(self) -> None:
@@ -172,85 +156,64 @@ class Validations(SamplingWatch):
 
     @contextmanager
     def _watched(self) -> Iterator[None]:
-        """Around a whole validation: every call of a role's network is watched, and every failure becomes ValidationLeft."""
-        with ExitStack() as hooks:
-            for module in _networks(self._method.bundle):
+        """Inside, prompts and every call of a role's network are watched."""
+        validator = self.method.validator
+        with ExitStack() as stack:
+            if isinstance(validator, WatchedValidator):
+                validator.watch = self
+                stack.callback(setattr, validator, "watch", SamplingWatch())
+            for module in (one for handle in self.method.bundle for one in handle.modules.values()):
                 # Before FSDP's own hook, so that a network that is left here has nothing gathered.
                 before = module.register_forward_pre_hook(self._before_call, prepend=True, with_kwargs=True)
-                hooks.callback(before.remove)
-                hooks.callback(module.register_forward_hook(self._after_call).remove)
-            try:
-                yield
-            except Exception as error:
-                self._fail(FAILED, error, "validation")
-            self._agree(0)
-
-    def _reshard(self) -> None:
-        """After `FAILED_INSIDE`: parameters are shards again, so that they can be saved."""
-        for network in _networks(self._method.bundle):
-            for part in network.modules():
-                if isinstance(part, FSDPModule):
-                    part.reshard()
+                stack.callback(before.remove)
+                stack.callback(module.register_forward_hook(self._after_call).remove)
+            yield
 
     def _before_call(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-        sharded = isinstance(module, FSDPModule)
-        if sharded or self._work.group is None:  # of other networks the calls need not be the same on all processes
-            self._agree(0)
-        self._inside_sharded = sharded
-        level = kwargs.get("timestep")
-        if level is None or not _same(level, self._level):  # the two halves of guidance are one step
-            self._level = level
+        self._agree(0)
+        self._inside_shared = self._work.group is not None
+        timestep = kwargs.get("timestep")
+        timestep = timestep.tolist() if isinstance(timestep, Tensor) else timestep
+        if timestep is None or timestep != self._timestep:  # the two halves of guidance are one step
+            self._timestep = timestep
             step = min(self._sampling.sampling_step + 1, self._sampling.sampling_steps)
             self._sampling = replace(self._sampling, sampling_step=step)
             if self._sampling.prompts:
-                self._progress.validating(self._sampling)
+                self.progress.validating(self._sampling)
 
     def _after_call(self, *_: object) -> None:
-        self._inside_sharded = False
+        self._inside_shared = False
 
-    def _fail(self, code: int, error: Exception, where: str) -> NoReturn:
-        """Tells the others, and leaves with what the first process that failed says."""
-        problems = _problems(error, where)
-        if not isinstance(error, FastVideoError):
-            logger.debug("%s", problems[0], exc_info=error)
+    @contextmanager
+    def _told(self, code: int, where: str) -> Iterator[None]:
+        """Around a share of the work: ValidationLeft on all processes when one of them failed, as `code`, or is asked to stop."""
         try:
-            self._agree(FAILED_INSIDE if self._inside_sharded else code, problems)
-        except ValidationLeft as left:
-            raise left from error
-        except TimeoutError:  # the others wait inside a network; they end when this process does
-            raise ValidationLeft(FAILED_APART, problems) from error
-        raise AssertionError("a failure is known to all")
+            yield
+        except Exception as error:
+            problems = _problems(error, where)
+            if not isinstance(error, FastVideoError):
+                logger.debug("%s", problems[0], exc_info=error)
+            try:
+                self._agree(FAILED_INSIDE if self._inside_shared else code, problems)
+            except ValidationLeft as left:
+                raise left from error
+            except TimeoutError:  # the others wait inside a network; they end when this process does
+                raise ValidationLeft(FAILED_APART, problems) from error
+        self._agree(0)
 
     def _agree(self, code: int, problems: tuple[Problem, ...] = ()) -> None:
         """Tells the other processes `code`, or what this one is asked for; raises ValidationLeft when one of them is to leave.
 
         Raises TimeoutError, with `code`, when the others do not answer.
         """
-        codes = self._work.tell(code or self._requested(), patience=_PATIENCE if code else None)
+        codes = self._work.tell(code or self.requested(), patience=_PATIENCE if code else None)
         highest = max(codes)
         if highest in STOPPED_BY:
             raise ValidationLeft(highest)
-        if highest < PROMPT_FAILED:
-            return
-        first = next(said for said in self._work.gather(problems) if said)
-        if highest == FAILED_INSIDE and min(codes) < FAILED_INSIDE:
-            highest = FAILED_APART
-        raise (_PromptLeft if highest == PROMPT_FAILED else ValidationLeft)(highest, first)
-
-
-def has_shared_networks(bundle: RoleManager) -> bool:
-    """Whether networks of the roles are sharded, so that every process is needed for a call."""
-    return any(isinstance(network, FSDPModule) for network in _networks(bundle))
-
-
-def _networks(bundle: RoleManager) -> Iterator[nn.Module]:
-    return (module for handle in bundle for module in handle.modules.values())
-
-
-def _same(level: object, other: object) -> bool:
-    if isinstance(level, Tensor) and isinstance(other, Tensor):
-        return level is other or (level.device == other.device and torch.equal(level, other))
-    return not isinstance(level, Tensor) and not isinstance(other, Tensor) and level == other
+        if highest >= PROMPT_FAILED:
+            first = next(said for said in self._work.gather(problems) if said)
+            apart = highest == FAILED_INSIDE and min(codes) < FAILED_INSIDE
+            raise ValidationLeft(FAILED_APART if apart else highest, first)
 
 
 def _problems(error: Exception, where: str) -> tuple[Problem, ...]:

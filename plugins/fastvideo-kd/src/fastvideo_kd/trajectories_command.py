@@ -81,7 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Samples what is not there yet, in this process or in several that it starts."""
-    from fastvideo_core.launch.environment import complete_environment, launched_processes
+    from fastvideo_core.launch.launcher import complete_environment, launched_processes
 
     launched = launched_processes()
     if launched is not None:

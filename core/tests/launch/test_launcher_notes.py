@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
-from fastvideo_core.launch import mailbox
+from fastvideo_core.launch import launcher
 
 SLURM = {"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "4"}
 
@@ -21,7 +21,7 @@ SLURM = {"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "4"}
 def launched(request, tmp_path, monkeypatch):
     """One of several processes; gives the file that they share."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.delenv(mailbox.LAUNCHER, raising=False)
+    monkeypatch.delenv(launcher.LAUNCHER, raising=False)
     if request.param == "slurm":
         for name, value in SLURM.items():
             monkeypatch.setenv(name, value)
@@ -32,7 +32,7 @@ def launched(request, tmp_path, monkeypatch):
 
 
 def says_so(started: float) -> bool:
-    return mailbox.report_error("error: broken", 1, started)
+    return launcher.report_error("error: broken", 1, started)
 
 
 def test_one_process_of_a_launch_says_why_it_failed(launched):
@@ -61,7 +61,7 @@ def test_a_note_behind_a_link_is_left_alone(launched, tmp_path):
 @pytest.fixture
 def own_launcher(tmp_path, monkeypatch):
     """What our launcher gives process 0; its folder."""
-    monkeypatch.setenv(mailbox.LAUNCHER, "1")
+    monkeypatch.setenv(launcher.LAUNCHER, "1")
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "run" / "attempt_0" / "0" / "error.json"))
     (tmp_path / "run" / "attempt_0").mkdir(parents=True)
@@ -69,24 +69,24 @@ def own_launcher(tmp_path, monkeypatch):
 
 
 def test_our_launcher_shows_what_the_first_process_said(own_launcher):
-    assert mailbox.reported_error(own_launcher) is None
+    assert launcher.reported_error(own_launcher) is None
     started = time.time() - 5
-    assert not mailbox.report_error("error: the data is missing", 2, started)
-    assert not mailbox.report_error("error: the connection is closed", 1, started)
-    error = mailbox.reported_error(own_launcher)
+    assert not launcher.report_error("error: the data is missing", 2, started)
+    assert not launcher.report_error("error: the connection is closed", 1, started)
+    error = launcher.reported_error(own_launcher)
     assert error is not None
     assert (error.text, error.status) == ("error: the data is missing", 2)
     assert started < error.time <= time.time() + 1
 
 
 def test_a_process_that_took_signals_and_is_gone_is_noticed(own_launcher):
-    mailbox.register_ready()
-    assert mailbox.ready_processes(own_launcher) == [os.getpid()]
-    assert not mailbox.has_ended_peer()
+    launcher.register_ready()
+    assert launcher.ready_processes(own_launcher) == [os.getpid()]
+    assert not launcher.has_ended_peer()
     with subprocess.Popen(["true"]) as other:
         other.wait()
     (own_launcher / "run" / "attempt_0" / f"ready-{other.pid}").touch()
-    assert mailbox.has_ended_peer()
+    assert launcher.has_ended_peer()
 
 
 def test_torch_s_own_error_files_do_not_tell_which_of_two_errors_in_one_second_was_first(tmp_path):
