@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import subprocess
@@ -21,6 +20,7 @@ from fastvideo_data.video_files import write_video
 from fastvideo_dmd2.config import DMD2Config
 from fastvideo_testing.fake_packages import install
 from fastvideo_testing.runs import build_run, toy_family
+from tests.docs_extension import docs_extension
 
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"(?:<!-- example: (?P<name>\S+) -->\n)?```(?P<language>\w+)\n(?P<text>.*?)```", re.DOTALL)
@@ -164,10 +164,7 @@ def test_the_adversarial_options_of_the_dmd2_page_are_valid():
 @pytest.fixture(scope="module")
 def made_pages() -> dict[Path, str]:
     """The pages that are in no checkout: building the documentation makes them."""
-    spec = importlib.util.spec_from_file_location("reference", ROOT / "docs/_ext/reference.py")
-    reference = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(reference)
-    return {ROOT / "docs/reference" / name: page() for name, page in reference.PAGES.items()}
+    return {ROOT / "docs/reference" / name: page() for name, page in docs_extension("reference").PAGES.items()}
 
 
 PAGES = ["README.md", *(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))]
@@ -184,10 +181,11 @@ def test_links_between_pages_lead_somewhere(page, made_pages):
 
 
 def test_the_pages_that_are_made_name_every_section_and_command(made_pages):
-    options, commands = made_pages.values()
+    options, commands, names = made_pages.values()
     assert "## `training`" in options
     assert "## `method_config` of method `dmd2`" in options
     assert "## preprocess" in commands
+    assert "| `DistillMethod` | A training algorithm over roles. |" in names
 
 
 def test_the_map_of_the_folders_and_the_house_name_what_is_there():

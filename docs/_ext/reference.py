@@ -1,4 +1,4 @@
-"""Writes docs/reference/run-yaml.md and commands.md from the config classes and the commands' own parsers.
+"""Writes docs/reference: run-yaml.md from the config classes, commands.md from the commands' parsers, names.md from docstrings.
 
 The pages are made anew by every build and are not in the repository, so that they cannot disagree with the code.
 """
@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from names import names_page
 from pydantic import BaseModel
 
 from fastvideo_core.cli.main import COMMANDS, PROG, find_command
@@ -131,5 +132,5 @@ def _exit_codes() -> list[str]:
     ]
 
 
-PAGES = {"run-yaml.md": run_yaml_page, "commands.md": commands_page}
+PAGES = {"run-yaml.md": run_yaml_page, "commands.md": commands_page, "names.md": names_page}
 """What is written below docs/reference."""

@@ -21,9 +21,13 @@ Factor = Annotated[float, Field(gt=0, le=limits.FACTOR)]
 
 # Tuples that a YAML list is accepted for; its items stay strict.
 FloatPair = Annotated[tuple[float, float], Strict(False)]
+"""An option of two numbers."""
 FloatTuple = Annotated[tuple[float, ...], Strict(False)]
+"""An option of numbers."""
 IntTuple = Annotated[tuple[int, ...], Strict(False)]
+"""An option of whole numbers."""
 StrTuple = Annotated[tuple[str, ...], Strict(False)]
+"""An option of texts."""
 
 
 def _is_a_schedule(steps: tuple[float, ...]) -> tuple[float, ...]:

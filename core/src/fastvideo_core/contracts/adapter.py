@@ -22,7 +22,9 @@ from fastvideo_core.contracts.batch import TrainingBatch, Trajectory
 from fastvideo_core.contracts.roles import RoleHandle
 
 LatentsSource = Literal["data", "zeros", "trajectory"]
+"""Where a batch's latents come from; see `DistillAdapter.prepare_batch`."""
 AttentionKind = Literal["dense", "vsa"]
+"""Dense, or sparse (VSA) where the family has it."""
 Ranges = tuple[tuple[float, float], ...]
 """(low, high) timesteps, in order; `low` belongs to a range, `high` only where the noise axis ends."""
 
@@ -123,8 +125,9 @@ class PredictNoiseGuided(Protocol):
 
 
 class SupportsTangent(Protocol):
-    supports_tangent: Literal[True]
     """`diffusion.tangent.directional_derivative` goes through `predict_noise`, with respect to latents and timesteps."""
+
+    supports_tangent: Literal[True]
 
 
 class ExtractFeatures(Protocol):

@@ -31,7 +31,9 @@ from fastvideo_core.distributed.mesh import Mesh
 from fastvideo_core.errors import Problem
 
 LossMap: TypeAlias = dict[str, Tensor]
+"""Losses by name; `total_loss` is what is back-propagated."""
 StepResult: TypeAlias = tuple[LossMap, dict[str, Any], dict[str, Any]]
+"""(losses, what `backward` needs besides, metrics) of a phase."""
 Needs = TypeVar("Needs", default=Any)
 """The Protocol of everything that a method calls on the family's adapter."""
 

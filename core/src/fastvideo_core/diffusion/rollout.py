@@ -13,6 +13,7 @@ from fastvideo_core.diffusion.denoising_steps import denoising_steps_problem
 from fastvideo_core.diffusion.flow import move_along
 
 SamplerKind = Literal["ode", "sde"]
+"""Whether few-step sampling keeps the noise or draws it anew; see `transition`."""
 
 
 @dataclass(frozen=True)

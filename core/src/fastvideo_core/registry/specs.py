@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 Kind = Literal["models", "methods", "callbacks", "commands"]
+"""The kinds of plug-in, as their entry-point groups end."""
 
 CONFIGURED: tuple[Kind, ...] = ("models", "methods", "callbacks")
 """The kinds of plug-in that run.yaml names, each with options of its own."""

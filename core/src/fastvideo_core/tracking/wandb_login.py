@@ -12,6 +12,7 @@ from urllib.parse import urlparse
 
 HOST = "api.wandb.ai"
 FIX = "run `wandb login`, or set WANDB_API_KEY, or WANDB_MODE=offline"
+"""What to do where there is none."""
 
 
 class Login(NamedTuple):

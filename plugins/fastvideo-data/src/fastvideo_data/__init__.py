@@ -37,6 +37,10 @@ _EXPORTS = {
     "write_part": "schema",
     "read_frames": "video_files",
     "write_video": "video_files",
+    "PathSampler": "model_sampler",
+    "fit_prompt": "video_sizes",
+    "data_free_size": "video_sizes",
+    "cut_of": "captions",
 }
 
 __all__ = [*_EXPORTS]

@@ -1,6 +1,7 @@
 from fastvideo_data.captions import CaptionCut as CaptionCut
 from fastvideo_data.captions import CaptionEncoder as CaptionEncoder
 from fastvideo_data.captions import PromptEmbeddings as PromptEmbeddings
+from fastvideo_data.captions import cut_of as cut_of
 from fastvideo_data.data_set import DataSet as DataSet
 from fastvideo_data.encoder import AudioEncoder as AudioEncoder
 from fastvideo_data.encoder import EncoderIdentity as EncoderIdentity
@@ -8,6 +9,7 @@ from fastvideo_data.encoder import LatentEncoder as LatentEncoder
 from fastvideo_data.family import ParquetFamily as ParquetFamily
 from fastvideo_data.family import parquet_loader as parquet_loader
 from fastvideo_data.loading.loader import ParquetLoader as ParquetLoader
+from fastvideo_data.model_sampler import PathSampler as PathSampler
 from fastvideo_data.preprocessing.run import PreprocessOptions as PreprocessOptions
 from fastvideo_data.preprocessing.run import preprocess as preprocess
 from fastvideo_data.schema import arrow_schema as arrow_schema
@@ -19,4 +21,6 @@ from fastvideo_data.video_files import read_frames as read_frames
 from fastvideo_data.video_files import write_video as write_video
 from fastvideo_data.video_sizes import VideoGeometry as VideoGeometry
 from fastvideo_data.video_sizes import VideoSize as VideoSize
+from fastvideo_data.video_sizes import data_free_size as data_free_size
+from fastvideo_data.video_sizes import fit_prompt as fit_prompt
 from fastvideo_data.video_validator import SamplingValidator as SamplingValidator

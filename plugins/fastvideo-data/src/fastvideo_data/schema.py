@@ -89,6 +89,7 @@ LATENTS = ("vae_latent", "first_frame_latent", "audio_latent", "trajectory_laten
 NORMALISED_KEY = b"fastvideo.latents_normalised"
 _NORMALISED_BY_FASTVIDEO = ("first_frame_latent", "trajectory_latents")
 SETTINGS_KEY = b"fastvideo.settings"
+"""Of a file's metadata: how its rows were made, as JSON."""
 
 ROW_GROUP_BYTES = 32 << 20
 """Rows are grouped up to about this size: large enough to read fast, small enough to shuffle in memory."""

@@ -17,6 +17,7 @@ from fastvideo_core.contracts.batch import TrainingBatch
 from fastvideo_core.errors import DataError, Problem
 
 TIMESTEPS = "trajectory_timesteps"
+"""The stored tensor that has the timestep of each state."""
 STATES_OF = {"vae_latent": "trajectory_latents", "audio_latent": "trajectory_audio_latents"}
 """Where the states of a clip's latents are stored, by the name of these."""
 

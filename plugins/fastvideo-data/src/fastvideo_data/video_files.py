@@ -24,6 +24,7 @@ from fastvideo_core.errors import DataError, Problem, foreign_file
 from fastvideo_data.schema import published
 
 Frames = npt.NDArray[np.uint8]
+"""[T, H, W, 3]."""
 S = TypeVar("S", av.VideoStream, av.AudioStream)
 
 HEAVY_CROP = 0.6

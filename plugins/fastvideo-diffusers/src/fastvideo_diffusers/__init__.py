@@ -46,6 +46,9 @@ _EXPORTS = {
     "seeded": "tiny",
     "t5_encoder": "tiny",
     "VideoLimits": "video_limits",
+    "TRANSFORMER": "folder",
+    "noise_axis": "folder",
+    "check_sizes": "tiny",
 }
 
 __all__ = [*_EXPORTS]

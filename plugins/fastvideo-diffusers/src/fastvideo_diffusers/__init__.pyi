@@ -4,9 +4,11 @@ from fastvideo_diffusers.encoder import PipelineEncoder as PipelineEncoder
 from fastvideo_diffusers.export import export_pipeline as export_pipeline
 from fastvideo_diffusers.export_lora import write_lora as write_lora
 from fastvideo_diffusers.family import DiffusersFamily as DiffusersFamily
+from fastvideo_diffusers.folder import TRANSFORMER as TRANSFORMER
 from fastvideo_diffusers.folder import PipelineFolder as PipelineFolder
 from fastvideo_diffusers.folder import check_components as check_components
 from fastvideo_diffusers.folder import check_values as check_values
+from fastvideo_diffusers.folder import noise_axis as noise_axis
 from fastvideo_diffusers.folder import open_pipeline as open_pipeline
 from fastvideo_diffusers.folder import read_config as read_config
 from fastvideo_diffusers.folder import read_tensors as read_tensors
@@ -31,6 +33,7 @@ from fastvideo_diffusers.schedule_fit import student_of as student_of
 from fastvideo_diffusers.text import T5TextEncoder as T5TextEncoder
 from fastvideo_diffusers.text import pad_text as pad_text
 from fastvideo_diffusers.tiny import byte_tokenizer as byte_tokenizer
+from fastvideo_diffusers.tiny import check_sizes as check_sizes
 from fastvideo_diffusers.tiny import save_pipeline as save_pipeline
 from fastvideo_diffusers.tiny import seeded as seeded
 from fastvideo_diffusers.tiny import t5_encoder as t5_encoder

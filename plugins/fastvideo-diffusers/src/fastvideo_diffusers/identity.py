@@ -25,7 +25,9 @@ class StoredEncoder:
 
 
 VAE = StoredEncoder("vae", "vae")
+"""The autoencoder of a pipeline, as its sub-folder is called."""
 TEXT_ENCODER = StoredEncoder("text_encoder", "text_encoder")
+"""Its text encoder."""
 
 
 def encoder_identity(
