@@ -1,5 +1,12 @@
 """LTX proves itself with the kit that core ships, as any third party's family does: a suite for each generation."""
 
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from diffusers import LTX2Pipeline, LTXPipeline
+from torch import Tensor
+
 from fastvideo_testing import ModelPluginSuite
 
 PACKING = "packing has tests of its own, which know the layouts of both generations"
@@ -8,6 +15,10 @@ PACKING = "packing has tests of its own, which know the layouts of both generati
 class TestLTXVideo(ModelPluginSuite):
     plugin = "ltx"
     unsupported = {"packing": PACKING}
+    pipeline_options = {"frame_rate": 25}
+
+    def own_pipeline(self, path: str) -> Any:
+        return LTXPipeline.from_pretrained(path)
 
 
 class TestLTX2(ModelPluginSuite):
@@ -16,3 +27,25 @@ class TestLTX2(ModelPluginSuite):
     plugin = "ltx"
     tiny = {"generation": 2}
     unsupported = {"packing": PACKING}
+    pipeline_options = {
+        "frame_rate": 24.0,
+        "stg_scale": 0.0,
+        "modality_scale": 1.0,
+        "guidance_rescale": 0.0,
+        "audio_stg_scale": 0.0,
+        "audio_modality_scale": 1.0,
+        "audio_guidance_rescale": 0.0,
+        "spatio_temporal_guidance_blocks": None,
+    }
+    """The pipeline without its extra guidance terms."""
+
+    def own_pipeline(self, path: str) -> Any:
+        return LTX2Pipeline.from_pretrained(path)
+
+    def run_pipeline(self, pipeline: Any, asked: Any) -> None:
+        self.pipeline_options = {**type(self).pipeline_options, "audio_guidance_scale": asked.guidance_scale}
+        super().run_pipeline(pipeline, asked)
+
+    def pipeline_latents(self, parts: Sequence[Tensor]) -> Tensor:
+        """Video tokens, then audio tokens."""
+        return torch.cat(list(parts), dim=1)

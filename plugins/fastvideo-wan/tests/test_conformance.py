@@ -1,8 +1,15 @@
 """Wan proves itself with the kit that core ships, as any third party's family does."""
 
+from typing import Any
+
+from diffusers import WanPipeline
+
 from fastvideo_testing import ModelPluginSuite
 
 
 class TestWan(ModelPluginSuite):
     plugin = "wan"
     unsupported = {"packing": "its latents are the autoencoder's own tensor"}
+
+    def own_pipeline(self, path: str) -> Any:
+        return WanPipeline.from_pretrained(path)

@@ -41,6 +41,9 @@ class MochiFamily(DiffusersFamily[MochiFolder, MochiAdapter]):
     ) -> TextEncoder:
         return TextEncoder(folder, device, where)
 
+    def negative_prompt(self, cfg: RunConfig, own: str | None = None) -> str:
+        return section(cfg).negative_text("", own)
+
     def run_adapter(self, cfg: RunConfig, prompts: PromptEmbeddings) -> MochiAdapter:
         return MochiAdapter(self.roles(cfg).base, flow_shift=section(cfg).shift, **self.settings(cfg, prompts))
 

@@ -95,7 +95,7 @@ def build_sampler(model_path: str, config: MochiConfig, device: torch.device) ->
         training=None,
         autocast=False,
         prompts=prompts,
-        negative_prompt="",
+        negative_prompt=config.negative_text(""),
     )
     sampler = MochiSampler(
         folder, adapter=adapter, config=config, device=device, prompts=prompts, size=SIZE, autocast=False

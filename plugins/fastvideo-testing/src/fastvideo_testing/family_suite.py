@@ -50,6 +50,7 @@ class FamilySuite(PluginSuite):
         "sampler": "videos from prompts",
         "sound": "videos with sound, where the family encodes that of clips",
         "outline": "networks on the meta device, for `check`",
+        "pipeline": "the model's own pipeline, to which predictions are held; define own_pipeline()",
         "packing": "latents packed into one tensor; override packing()",
     }
 

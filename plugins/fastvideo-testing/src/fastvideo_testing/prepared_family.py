@@ -111,6 +111,15 @@ def write_clips(folder: Path, clip: Clip, fps: float, *, sound: bool = False) ->
         (folder / f"{index}.txt").write_text(caption + "\n", encoding="utf-8")
 
 
+def smooth_clip(clip: Clip) -> Tensor:
+    """A clip uint8 [1, T, H, W, 3]: red grows to the right, green shrinks downwards, blue grows in time."""
+    time, height, width = (torch.linspace(0, 1, size) for size in (clip.num_frames, clip.height, clip.width))
+    red = (0.1 + 0.8 * width)[None, None].expand(clip.num_frames, clip.height, -1)
+    green = (0.9 - 0.6 * height)[None, :, None].expand(clip.num_frames, -1, clip.width)
+    blue = (0.2 + 0.5 * time)[:, None, None].expand(-1, clip.height, clip.width)
+    return (torch.stack([red, green, blue], dim=-1)[None] * 255).round().to(torch.uint8)
+
+
 def encode_clips(encoder: LatentEncoder, clips: Path, data: Path, clip: Clip) -> None:
     """The clips of a folder as parquet."""
     options = PreprocessOptions(clip.height, clip.width, clip.num_frames, fps_policy="keep", batch_size=2)
