@@ -8,6 +8,7 @@ from typing import Any
 
 from fastvideo_testing import ModelPluginSuite
 
+UNSUPPORTED = {"packing": "its latents are not packed", "pipeline": "it is no model of anybody's"}
 GOOD = """\
 from dataclasses import replace
 import json
@@ -135,7 +136,7 @@ def suite_of(folder: Path, *changes: tuple[str, str], **attributes: Any) -> Mode
         source = source.replace(old, new)
     file = folder / "mine.py"
     file.write_text(source)
-    given = {"plugin": "mine", "plugin_file": file, "unsupported": {"packing": "its latents are not packed"}}
+    given = {"plugin": "mine", "plugin_file": file, "unsupported": UNSUPPORTED}
     return type("Suite", (ModelPluginSuite,), given | attributes)()
 
 

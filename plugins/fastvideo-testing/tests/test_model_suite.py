@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from fastvideo_testing import ModelPluginSuite, Packing
+from fastvideo_testing.family_pipelines import PipelineChecks
 from fastvideo_testing.family_samplers import SamplerChecks
 
 from .made_family import run_check, suite_of
 
 NO_FILES = "the toy family makes its data up and has no files"
-UNSUPPORTED = dict.fromkeys(("tiny", "encoder", "export", "sampler", "outline", "packing"), NO_FILES)
+UNSUPPORTED = dict.fromkeys(("tiny", "encoder", "export", "sampler", "outline", "packing", "pipeline"), NO_FILES)
 
 
 class TestToy(ModelPluginSuite):
@@ -251,6 +252,11 @@ WRONG = [
         r"backward\(\.\.\., grad_accum_rounds=2\) gives half of what 1 gives",
     ),
     (
+        "test_the_tangent_is_the_derivative_along_the_flow",
+        [method("supports_tangent = True"), method(PREDICT + "    t = (t / 10).round() * 10\n    return " + SUPER)],
+        "is off by",
+    ),
+    (
         "test_it_trains_and_resumes",
         [
             (
@@ -352,6 +358,7 @@ def test_every_check_has_a_wrong_family_that_it_catches() -> None:
     elsewhere = {
         "test_spec_and_config_load_without_torch",  # test_installed_plugins.py
         "test_packing_there_and_back_changes_nothing",  # above
-        *(name for name in vars(SamplerChecks) if name.startswith("test_")),  # tests/kit_faults plants their faults
     }
+    for part in (SamplerChecks, PipelineChecks):  # tests/kit_faults plants their faults
+        elsewhere |= {name for name in vars(part) if name.startswith("test_")}
     assert set(CHECKS) - {case[0] for case in WRONG} == elsewhere

@@ -60,7 +60,7 @@ class PipelineChecks(SamplerChecks):
     # --- what a suite fills in ------------------------------------------------------------------------------------------
 
     def own_pipeline(self, path: str) -> Any:
-        """The model's own pipeline, as its users load it from the folder `path`: it has a `scheduler` and is called with a prompt."""
+        """The model's own pipeline, as its users load it from `path`: it has a `scheduler` and is called with a prompt."""
         raise AssertionError(
             f"nothing holds {self.called()} to its model: a sign, a time or a layout that is wrong throughout agrees with "
             "itself. Define own_pipeline(self, path) in the suite (of diffusers: `return MyPipeline.from_pretrained(path)`), "
@@ -150,13 +150,13 @@ class PipelineChecks(SamplerChecks):
 
     def _assert_same(self, training: Training, step: SchedulerStep, scale: float) -> None:
         noisy, t = self.pipeline_latents(step.sample).float(), step.level * training.total
-        free = free_latents(training.batch)
-        wanted = self.pipeline_sign * self.pipeline_latents(step.model_output).float() * free
         shape = list(training.batch.latents.shape)
         assert list(noisy.shape) == shape, (
             f"the pipeline's latents have shape {list(noisy.shape)}, the adapter's {shape} for the same video: say in "
             "pipeline_latents how they are packed, or is the layout another one than the network's?"
         )
+        free = free_latents(training.batch)
+        wanted = self.pipeline_sign * self.pipeline_latents(step.model_output).float() * free
         adapter: Any = training.components.adapter
 
         def predict(level: float) -> Tensor:
@@ -166,7 +166,8 @@ class PipelineChecks(SamplerChecks):
                     out = adapter.predict_noise(training.handle, noisy, at, training.batch, conditional=True)
                 else:
                     out = adapter.predict_noise_guided(training.handle, noisy, at, training.batch, guidance_scale=scale)
-            return out.float() * free
+            masked: Tensor = out.float() * free
+            return masked
 
         found = predict(t)
         close = functools.partial(torch.allclose, atol=100 * self.tolerance * float(wanted.abs().max()))
