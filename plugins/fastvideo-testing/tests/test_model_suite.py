@@ -253,7 +253,7 @@ WRONG = [
     ),
     (
         "test_the_tangent_is_the_derivative_along_the_flow",
-        [method("supports_tangent = True"), method(PREDICT + "    t = (t / 10).round() * 10\n    return " + SUPER)],
+        [method("supports_tangent = True"), method(PREDICT + "    t = (t * 7).round() / 7\n    return " + SUPER)],
         "is off by",
     ),
     (
