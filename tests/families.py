@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from fastvideo_core.cli.main import main
 from fastvideo_core.contracts.family import open_family
 from fastvideo_core.registry import PluginRegistry
 from fastvideo_data.encoder import AudioEncoder
@@ -59,6 +60,17 @@ class TinyFamily:
         (module,) = sampler.handle.modules.values()
         network: torch.nn.Module = module
         return network
+
+    def trajectories(self) -> Path:
+        """Three trajectories of the tiny pipeline in four steps, in a folder; made when they are first asked for."""
+        out, prompts = self.base.parent / "trajectories", self.base.parent / "prompts.txt"
+        if not out.exists():
+            prompts.write_text("a red square\na blue disc\na green bar\n", encoding="utf-8")
+            size = ("--height", self.clip.height, "--width", self.clip.width, "--num-frames", self.clip.num_frames)
+            given = ("--family", self.family, "--model", self.base, "--prompts", prompts, "--output", out, *size)
+            words = ["trajectories", *map(str, given), "--steps", "4", "--guidance-scale", "2"]
+            assert main(words) == 0
+        return out
 
 
 ALL_KINDS = [

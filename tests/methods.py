@@ -32,10 +32,15 @@ ON_CLIPS: Mapping[str, Method] = {
 }
 """Methods that train on a data set of clips, by name."""
 
+ON_TRAJECTORIES: Mapping[str, Method] = {"kd": Method({"student": True}, {"denoising_steps": [1000, 500]})}
+"""Methods that train on a teacher's trajectories."""
+
+ALL: Mapping[str, Method] = {**ON_CLIPS, **ON_TRAJECTORIES}
+
 
 def sections(method: str, path: Callable[[str], str], **options: Any) -> dict[str, Any]:
     """`roles`, `method_config` and `pipeline_config` of a run; `path` says where a role starts from."""
-    needed = ON_CLIPS[method]
+    needed = ALL[method]
     return {
         "roles": {role: {"path": path(role), "trainable": trained} for role, trained in needed.roles.items()},
         "method_config": {**needed.method_config, **options},

@@ -14,7 +14,8 @@ import yaml
 from fastvideo_core.cli.main import main
 from fastvideo_core.registry import PluginRegistry
 from fastvideo_data.video_files import probe
-from tests.families import ALL_KINDS, TinyFamily, tiny_family
+from tests.families import ALL_KINDS, tiny_family
+from tests.methods import ON_TRAJECTORIES
 
 __all__ = ["tiny_family"]
 
@@ -37,21 +38,13 @@ def test_there_are_pairs_to_test() -> None:
     assert {"dmd2", "finetune"} <= set(METHODS)
 
 
-def trajectories(tiny: TinyFamily, size: tuple[str | int, ...]) -> Path:
-    """What a method that learns from a teacher's samplings trains on."""
-    Path("prompts.txt").write_text("a red square\na blue disc\na green bar\n", encoding="utf-8")
-    given = ("--family", tiny.family, "--model", tiny.base, "--prompts", "prompts.txt", "--output", "trajectories")
-    run("trajectories", *given, *size, "--steps", 4, "--guidance-scale", 2)
-    return Path("trajectories")
-
-
 @pytest.mark.parametrize(("kind", "method"), list(product(ALL_KINDS, METHODS)), ids=str)
 def test_two_steps_then_two_more_then_a_sample(tiny_family, tmp_path, monkeypatch, kind, method) -> None:
     monkeypatch.chdir(tmp_path)
     tiny = tiny_family(kind)
     clip = tiny.clip
     size = ("--height", clip.height, "--width", clip.width, "--num-frames", clip.num_frames)
-    data = trajectories(tiny, size) if method == "kd" else tiny.data
+    data = tiny.trajectories() if method in ON_TRAJECTORIES else tiny.data
     run("init", kind.family, method, "--model", tiny.base, "--data", data, "--out", "run.yaml")
     config = yaml.safe_load(Path("run.yaml").read_text(encoding="utf-8"))
     config["training"] |= {"output_dir": "out", "logging_steps": 1}

@@ -14,7 +14,7 @@ from fastvideo_core.checkpoint.storage import TENSORS
 from fastvideo_core.checkpoint.tensors import StoredTensors
 from tests.conftest import distill, write_run
 from tests.families import ALL_KINDS, TinyFamily, tiny_family
-from tests.methods import ON_CLIPS, sections
+from tests.methods import ALL, ON_TRAJECTORIES, sections
 
 __all__ = ["tiny_family"]
 
@@ -45,7 +45,7 @@ def run_yaml(method: str, tiny: TinyFamily, *, workers: int, accumulation: int) 
         **sections(method, lambda role: str(tiny.base), **options),
         "training": {
             "seed": 7,
-            "data_path": str(tiny.data),
+            "data_path": str(tiny.trajectories() if method in ON_TRAJECTORIES else tiny.data),
             "max_train_steps": 20,
             "train_batch_size": 2,
             "gradient_accumulation_steps": accumulation,
@@ -89,7 +89,7 @@ CASES = [(kind, *reading) for kind in ALL_KINDS for reading in (READING if str(k
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "workers", "accumulation"), CASES, ids=str)
-@pytest.mark.parametrize("method", ON_CLIPS)
+@pytest.mark.parametrize("method", ALL)
 def test_ten_steps_kill_resume_ten_steps_are_twenty_steps(tmp_path, tiny_family, method, kind, workers, accumulation):
     run = run_yaml(method, tiny_family(kind), workers=workers, accumulation=accumulation)
     whole, broken = tmp_path / "whole", tmp_path / "broken"

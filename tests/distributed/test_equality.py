@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.distributed.ranks import run_workers
-from tests.methods import ON_CLIPS
+from tests.methods import ALL
 
 pytestmark = pytest.mark.distributed
 
@@ -38,7 +38,7 @@ def assert_equal(one: Path, two: Path, tolerance: float = 1e-6) -> None:
         torch.testing.assert_close(left[name], right[name], atol=tolerance, rtol=tolerance, msg=name)
 
 
-@pytest.mark.parametrize("method", ON_CLIPS)
+@pytest.mark.parametrize("method", ALL)
 def test_two_ranks_of_batch_1_are_one_rank_of_batch_2(tmp_path, method):
     one = work("equality", 1, tmp_path / "one", method=method, batch_size=2)
     two = work("equality", 2, tmp_path / "two", method=method, batch_size=1)
