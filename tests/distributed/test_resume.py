@@ -16,9 +16,11 @@ pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 HALF, WHOLE = 3, 6
 
 
-def run(wan: Path, data: Path, out: Path, world_size: int, *, lora: bool, **training: Any) -> dict[str, Any]:
+def run(
+    wan: Path, data: Path, out: Path, world_size: int, *, lora: bool, method: str = "finetune", **training: Any
+) -> dict[str, Any]:
     options = {"training_state_checkpointing_steps": HALF, "max_train_steps": WHOLE, **training}
-    made = run_of(wan, data, out, world_size, "finetune", **options)
+    made = run_of(wan, data, out, world_size, method, **options)
     made["training"]["train_batch_size"] = 1
     return {**(with_lora(made) if lora else made), "callbacks": {"ema": {"decay": 0.9}}}
 
@@ -53,6 +55,15 @@ def test_two_ranks_go_on_to_the_bit_with_adapters_too(tmp_path, tiny_wan, latent
         assert_same_end(one, other)
     weights = [rank["end"]["weights"] for rank in whole]
     assert [name for name, value in weights[0].items() if not torch.equal(value, weights[1][name])] == []  # in sync
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_an_averaged_target_of_two_ranks_goes_on_to_the_bit(tmp_path, tiny_wan, latent_data, lora):
+    whole, again = both(tmp_path, tiny_wan, latent_data, 2, lora=lora, method="consistency")
+    for one, other in zip(whole, again, strict=True):
+        assert other["start_step"] == HALF
+        assert_same_end(one, other)
+        assert any(name.startswith("target") for name in one["end"]["weights"])
 
 
 def test_two_replicas_of_two_shards_train_as_one_process_and_go_on_to_the_bit(tmp_path, tiny_wan, latent_data):

@@ -23,6 +23,7 @@ from pathlib import Path
 
 from tests.forked_pytest import Outcome, outcomes, replace_once, run_pytest
 from tests.mutations.adversarial import ADVERSARIAL_TERM
+from tests.mutations.consistency import CONSISTENCY
 from tests.mutations.distillation import DISTILLATION
 from tests.mutations.mathematics import MATHEMATICS
 from tests.mutations.mutation import Mutation
@@ -34,7 +35,7 @@ PACKAGES = ("core", *(f"plugins/{folder.name}" for folder in sorted((ROOT / "plu
 COPIED = (*(f"{package}/{part}" for package in PACKAGES for part in ("src", "tests")), "pytest.ini")
 LIBRARIES = ("torch._dynamo", "torch.distributed.checkpoint", "torch.distributed.fsdp", "torch.distributed.tensor")
 LIBRARIES += ("av", "importlib_metadata", "pluggy", "pyarrow.parquet", "pydantic", "safetensors.torch", "yaml")
-MUTATIONS = (*MATHEMATICS, *UPDATES_AND_LOOP, *ADVERSARIAL_TERM, *ROUTES, *DISTILLATION)
+MUTATIONS = (*MATHEMATICS, *UPDATES_AND_LOOP, *ADVERSARIAL_TERM, *ROUTES, *DISTILLATION, *CONSISTENCY)
 
 
 def main(words: Sequence[str]) -> int:

@@ -117,6 +117,17 @@ def test_the_target_is_the_student_itself_by_default_and_no_role_is_made(tmp_pat
     assert [handle.name for handle in method.bundle] == ["student", "teacher"]
 
 
+def test_student_and_target_see_the_caption_and_the_teacher_both_halves(tmp_path: Path) -> None:
+    method = built(tmp_path)
+    seen: list[tuple[str, list[float]]] = []
+    for handle in method.bundle:
+        handle.modules["transformer"].register_forward_pre_hook(
+            lambda _, inputs, name=handle.name: seen.append((name, inputs[2].flatten().tolist()))
+        )
+    take(method)
+    assert seen == [("teacher", [1.0] * 4 + [0.0] * 4), ("student", [1.0] * 4), ("student", [1.0] * 4)]
+
+
 def test_dropped_captions_reach_student_target_and_teacher(tmp_path: Path) -> None:
     method = built(tmp_path, training={"training_cfg_rate": 1.0 - 1e-9}, teacher_guidance_scale=1.0)
     seen = []

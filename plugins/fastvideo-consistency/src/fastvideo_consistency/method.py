@@ -27,6 +27,7 @@ from fastvideo_core.contracts.roles import RoleHandle, RoleManager
 from fastvideo_core.contracts.validator import DistillValidator
 from fastvideo_core.diffusion.rollout import FewStepSchedule
 from fastvideo_core.diffusion.timesteps import timestep_fractions
+from fastvideo_core.distributed import context
 from fastvideo_core.errors import ConfigError, Problem
 from fastvideo_core.optim import build_lr_scheduler, build_optimizer, move_averages
 
@@ -90,7 +91,7 @@ class ConsistencyMethod(FewStepMethod[ConsistencyNeeds]):
         """The timesteps of the path's points from pure noise to 0, [N + 1] float32: evenly spaced before the family's shift."""
         count, total = self.config.solver_steps, self.adapter.num_train_timesteps
         u = torch.arange(count, -1, -1, dtype=torch.float64) / count
-        return self.adapter.shift_and_clamp_timestep(u * total).float()
+        return self.adapter.shift_and_clamp_timestep(u * total).float().to(context.device())
 
     # --- one iteration --------------------------------------------------------------------------------------------
 
@@ -98,7 +99,7 @@ class ConsistencyMethod(FewStepMethod[ConsistencyNeeds]):
         prepared = self.prepare_batch(batch, current_vsa_sparsity=current_vsa_sparsity)
         t, next_t = self.draw_interval(prepared.batch_size, iteration)
         noise = self.noise_like(prepared.latents, "noise")
-        loss, metrics = self.loss_at(prepared, noise, t.to(noise.device), next_t.to(noise.device))
+        loss, metrics = self.loss_at(prepared, noise, t, next_t)
         return {"total_loss": loss}, {}, metrics
 
     def draw_interval(self, batch_size: int, iteration: int) -> tuple[Tensor, Tensor]:
@@ -106,8 +107,8 @@ class ConsistencyMethod(FewStepMethod[ConsistencyNeeds]):
 
         def draw(size: int, generator: torch.Generator) -> Tensor:
             index = torch.randint(self.config.solver_steps, (size,), generator=generator, device=generator.device)
-            levels = self.levels.to(index.device)
-            return torch.stack([levels[index], levels[index + 1]], dim=1)
+            index = index.to(self.levels.device)
+            return torch.stack([self.levels[index], self.levels[index + 1]], dim=1)
 
         roles = [role for role in (self.student, self.teacher) if role is not None]
         both = self.draw_in_one_range(roles, draw, batch_size, iteration=iteration, stream="interval")
