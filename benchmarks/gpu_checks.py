@@ -27,9 +27,11 @@ from dmd2_step import networks_of
 from gpu_runs import CPU, WAN_1_3B, Runs, Variant, build, train
 from saved_bytes import SavedBytes, weights_of
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fastvideo_core.checkpoint.storage import checkpoint_path
 from fastvideo_core.checkpoint.weights import describe, read_role_weights
+from fastvideo_core.diffusion.tangent import directional_derivative
 
 SIZES = {"num_layers": 6, "num_heads": 4, "head_dim": 64, "ffn_dim": 1024, "text_dim": 64}
 SMALL = Variant("small Wan", SIZES, 17, 128, 128, None, 0)
@@ -114,6 +116,52 @@ def compiled(runs: Runs, variant: Variant) -> str:
             train(build(runs.write("finetune", variant, **options)), saving=False), "total_loss"
         )
     return close(losses[True], losses[False], 1e-3)
+
+
+@named(
+    "methods", "consistency and rcm: the losses of a second run of each are those of the first, and move the student"
+)
+def methods(runs: Runs, variant: Variant) -> str:
+    found = []
+    for method, steps in (("consistency", 3), ("rcm", 6)):
+        lines = []
+        for _ in range(2):
+            runtime = build(runs.write(method, variant, rows=4, max_train_steps=steps, learning_rate=1e-3))
+            before = [p.detach().clone() for p in runtime.method.bundle["student"].trainable_parameters()]
+            metrics = train(runtime, saving=False)
+            lines.append([line[name] for line in metrics for name in sorted(line) if name.endswith("_loss")])
+            after = runtime.method.bundle["student"].trainable_parameters()
+            require(any(not torch.equal(one, other) for one, other in zip(before, after, strict=True)), "nothing moved")
+        require(lines[0] == lines[1], f"{method}: {lines[0]} and {lines[1]}")
+        require(all(map(math.isfinite, lines[0])), f"{method}: {lines[0]}")
+        found.append(f"{method} {lines[0][-1]:.4g}")
+    return ", ".join(found)
+
+
+@named("tangent", "forward mode: torch's own attention in chunks has the tangent of the one that keeps all scores")
+def tangent(runs: Runs, variant: Variant) -> str:
+    found = []
+    for precision, most in (("no", 1e-3), ("bf16", 5e-2)):
+        method = build(runs.write("finetune", variant, max_train_steps=1, mixed_precision=precision)).method
+        method.adapter.on_train_start()
+        batch = method.prepare_batch(next(iter(build(runs.write("finetune", variant, max_train_steps=1)).dataloader)))
+        generator = torch.Generator().manual_seed(1)
+        noise = torch.randn(batch.latents.shape, generator=generator).to(batch.latents.device)
+        t = torch.full((len(noise),), 600.0, device=noise.device)
+        where = method.adapter.add_noise(batch.latents, noise, t), t
+        direction = noise - batch.latents, torch.full_like(t, 1000)
+
+        def predict(x: Tensor, t: Tensor, method: Any = method, batch: Any = batch) -> Tensor:
+            out: Tensor = method.adapter.predict_noise(method.bundle["student"], x, t, batch, conditional=True)
+            return out
+
+        _, chunked = directional_derivative(predict, where, direction)
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+            _, whole = torch.func.jvp(predict, where, direction)
+        off = float((chunked.double() - whole.double()).norm() / whole.double().norm())
+        require(off < most, f"{precision}: off by {off:.2e}")
+        found.append(f"{'float32' if precision == 'no' else precision} {off:.1e}")
+    return ", ".join(found)
 
 
 @named("skipped", "a step whose gradient is not finite changes nothing, decided on the device")

@@ -24,7 +24,17 @@ from fastvideo_wan.tiny import write_tiny_pipeline
 
 TEXT_LENGTH = 512
 SEED = 0
-ROLES = {"finetune": ("student",), "dmd2": ("student", "teacher", "critic")}
+ROLES = {
+    "finetune": ("student",),
+    "dmd2": ("student", "teacher", "critic"),
+    "consistency": ("student", "teacher"),
+    "rcm": ("student", "teacher", "critic"),
+}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "dmd2": {"generator_update_interval": 2, "dmd_denoising_steps": [1000, 750, 500, 250]},
+    "consistency": {"solver": "heun", "target": "average"},
+    "rcm": {"generator_update_interval": 2, "tangent_warmup_steps": 2},
+}
 
 
 @dataclass(frozen=True)
@@ -106,7 +116,6 @@ class Runs:
         """A run.yaml; `training` goes over what is usual here."""
         pipeline = self.pipeline(variant.sizes)
         number = next(self._numbers)
-        settings = {"generator_update_interval": 2, "dmd_denoising_steps": [1000, 750, 500, 250]}
         run = {
             "recipe": {"family": "wan", "method": method},
             "roles": {name: {"path": str(pipeline), "trainable": name != "teacher"} for name in ROLES[method]},
@@ -123,7 +132,8 @@ class Runs:
                 "enable_gradient_checkpointing_type": variant.checkpointing,
                 **training,
             },
-            "method_config": settings if method == "dmd2" else {},
+            "pipeline_config": {"sampler_kind": "sde" if method in ("consistency", "rcm") else "ode"},
+            "method_config": SETTINGS.get(method, {}),
         }
         path = self.folder / f"run-{number}.yaml"
         path.write_text(yaml.safe_dump(run), encoding="utf-8")
