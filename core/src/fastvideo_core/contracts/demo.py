@@ -51,6 +51,19 @@ class DemoRun:
 
 
 @dataclass(frozen=True)
+class DemoData:
+    """A command that makes what a method trains on, where that is not the clips: from prompts and the teacher.
+
+    It is called with `--family`, `--model` (the teacher's run), `--prompts`, `--output` and the size of a clip besides.
+    `prompts` is their number: the captions of the demo, again and again.
+    """
+
+    command: str
+    options: tuple[str, ...]
+    prompts: int
+
+
+@dataclass(frozen=True)
 class MethodDemo:
     """A method's part of the demo.
 
@@ -58,8 +71,10 @@ class MethodDemo:
         runs: what it trains; several run beside each other.
         teacher: the method whose demo makes the network that all roles of `runs` start from; None: the untrained one, and
             the (only) run is itself the teacher that is shown, also with guidance at `guidance_scale`.
+        data: what `runs` train on; None: the clips.
     """
 
     runs: tuple[DemoRun, ...]
     teacher: str | None = None
     guidance_scale: float = 1.0
+    data: DemoData | None = None

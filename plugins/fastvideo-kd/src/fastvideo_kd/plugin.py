@@ -9,6 +9,7 @@ PLUGIN = MethodPlugin(
     config="fastvideo_kd.config:KDConfig",
     roles=("student",),
     optional_roles=("teacher",),
+    demo="fastvideo_kd.demo:kd_demo",
 )
 TRAJECTORIES = CommandPlugin(
     name="trajectories",

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fastvideo_core.config.document import dump_yaml
-from fastvideo_core.contracts.demo import DemoRun, FamilyDemo, MethodDemo
+from fastvideo_core.contracts.demo import DemoData, DemoRun, FamilyDemo, MethodDemo
 from fastvideo_core.launch.stdio import say
 from fastvideo_tools.demo.clips import CONTENTS, FEW, Content, balanced, write_clips
 from fastvideo_tools.demo.workers import DemoError, Job, cores, run_jobs
@@ -138,6 +138,8 @@ class Story:
         (teacher,) = self.recipe.teacher_demo.runs
         self._write_run(teacher, self.recipe.teacher_method, self._path("pipeline"))
         self._command(TEACHER, [self._path("teacher.yaml")], "train the teacher")
+        if self.recipe.method_demo.data is not None:
+            self._make_data(self.recipe.method_demo.data)
         return self._students_and_samples()
 
     # --- the parts ------------------------------------------------------------------------------------------------
@@ -149,7 +151,17 @@ class Story:
         write_clips(self.out / "clips", count, size, seed=2 * self.seed, classes=classes)
         write_clips(self.out / "held-out", self.extent.samples, size, seed=2 * self.seed + 1, classes=classes)
 
-    def _write_run(self, run: DemoRun, method: str, start: str) -> None:
+    def _make_data(self, data: DemoData) -> None:
+        """What the students train on, where it is made of the teacher."""
+        captions = [content.caption for content in balanced(data.prompts, self.extent.classes)]
+        (self.out / "prompts.txt").write_text("\n".join(captions) + "\n", encoding="utf-8")
+        size = self.recipe.family_demo.size
+        arguments = [data.command, "--family", self.recipe.family, "--model", self._path("runs/teacher")]
+        arguments += ["--prompts", self._path("prompts.txt"), "--output", self._path(data.command)]
+        arguments += ["--height", str(size.height), "--width", str(size.width), "--num-frames", str(size.num_frames)]
+        self._command(data.command, [*arguments, *data.options], "let the teacher make what the students learn from")
+
+    def _write_run(self, run: DemoRun, method: str, start: str, data: str = "latents") -> None:
         size = self.recipe.family_demo.size
         content = {
             "recipe": {"family": self.recipe.family, "method": method},
@@ -157,7 +169,7 @@ class Story:
             "training": {
                 "seed": self.seed,
                 "output_dir": self._path(f"runs/{run.name}"),
-                "data_path": self._path("latents"),
+                "data_path": self._path(data),
                 "num_height": size.height,
                 "num_width": size.width,
                 "num_frames": size.num_frames,
@@ -177,8 +189,10 @@ class Story:
         ]
         (self.out / "prompts.json").write_text(json.dumps({"data": prompts}, indent=1) + "\n", encoding="utf-8")
         jobs = []
+        made = self.recipe.method_demo.data
         for run in self.recipe.students:
-            self._write_run(run, self.recipe.method, self._path("runs/teacher"))
+            data = "latents" if made is None else made.command
+            self._write_run(run, self.recipe.method, self._path("runs/teacher"), data)
             jobs.append(self._job(run.name, [self._path(f"{run.name}.yaml")]))
         samplers = self.samplers()
         for sampler in sorted(samplers, key=lambda one: -one.evaluations):

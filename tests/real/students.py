@@ -1,0 +1,62 @@
+"""The few-step students of the real run, one of each method; all of them start from the teacher's checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import checks
+
+DENOISING_STEPS = [1000, 750, 500, 250]
+
+
+@dataclass(frozen=True)
+class Student:
+    """One method's case.
+
+    Args:
+        roles: whether each is trained.
+        steps: of its run.
+        method_config, training: of its run.
+        sampler_kind: how it is sampled; what diffusers' own pipeline can do is ode.
+        trajectories: how many prompts its teacher samples for it first; 0 where it trains on the clips.
+        check: (the run's folder) -> what is well with its log, in words.
+    """
+
+    roles: Mapping[str, bool]
+    steps: int
+    method_config: Mapping[str, Any]
+    check: Callable[[Path], str]
+    training: Mapping[str, Any] = field(default_factory=dict)
+    sampler_kind: str = "ode"
+    trajectories: int = 0
+
+
+DMD2_STEPS, STUDENT_EVERY, KD_STEPS = 40, 4, 60
+
+STUDENTS: Mapping[str, Student] = {
+    "dmd2": Student(
+        roles={"student": True, "teacher": False, "critic": True},
+        steps=DMD2_STEPS,
+        method_config={
+            "rollout_mode": "simulate",
+            "dmd_denoising_steps": DENOISING_STEPS,
+            "warp_denoising_step": True,
+            "generator_update_interval": STUDENT_EVERY,
+            "real_score_guidance_scale": 2.0,
+        },
+        check=lambda folder: checks.losses_are_finite(folder, steps=DMD2_STEPS, student_every=STUDENT_EVERY),
+        training={"learning_rate": 2.0e-4},
+    ),
+    "kd": Student(
+        roles={"student": True},
+        steps=KD_STEPS,
+        method_config={"target": "velocity", "denoising_steps": DENOISING_STEPS},
+        check=lambda folder: checks.loss_fell(folder, steps=KD_STEPS, at_least=0.2),
+        training={"learning_rate": 1.0e-3},
+        trajectories=32,
+    ),
+}
+"""By method."""
