@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from fastvideo_core.errors import ConfigError, DataError
 from fastvideo_data.data_set import DataSet
@@ -15,6 +17,9 @@ from tests.commands import commands
 from tests.conftest import trajectory_data, write_run
 
 __all__ = ["commands"]
+
+ROOT = Path(__file__).parents[1]
+EXAMPLE = re.compile(r"<!-- example: kd.yaml -->\n```yaml\n(.*?)```", re.DOTALL)
 
 TIMES = [1000.0, 937.5, 833.3333, 625.0, 96.1538]
 """Of FastVideo's ODE data sets: steps 0, 12, 24 and 36 of 48 at shift 5; the time of the last step stands with the clean end."""
@@ -154,3 +159,11 @@ def test_states_of_another_pipeline_are_refused(run, tmp_path):
     run["training"]["data_path"] = str(path)
     with pytest.raises(ConfigError, match="has shape"):
         resolve_run(tmp_path, run)
+
+
+def test_the_page_s_run_yaml_is_a_run(run, tiny_wan, tmp_path):
+    example = yaml.safe_load(EXAMPLE.search((ROOT / "docs/kd.md").read_text(encoding="utf-8"))[1])
+    example["roles"]["student"]["path"] = str(tiny_wan)
+    example["training"]["data_path"] = run["training"]["data_path"]
+    example["pipeline_config"] = run["pipeline_config"]
+    assert resolve_run(tmp_path, example).cfg.recipe.method == "kd"
