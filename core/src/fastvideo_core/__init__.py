@@ -28,6 +28,7 @@ _EXPORTS = {
     "API_VERSION": "registry.specs",
     "CallbackPlugin": "registry.specs",
     "CommandPlugin": "registry.specs",
+    "Deprecated": "config.deprecation",
     "MethodPlugin": "registry.specs",
     "ModelPlugin": "registry.specs",
     "register_callback": "registry.registration",

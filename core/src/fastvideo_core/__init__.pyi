@@ -15,6 +15,7 @@ from fastvideo_core.config.base import MethodConfig as MethodConfig
 from fastvideo_core.config.base import PipelineConfig as PipelineConfig
 from fastvideo_core.config.base import PluginConfig as PluginConfig
 from fastvideo_core.config.base import StrTuple as StrTuple
+from fastvideo_core.config.deprecation import Deprecated as Deprecated
 from fastvideo_core.config.run import LoraConfig as LoraConfig
 from fastvideo_core.config.run import RoleConfig as RoleConfig
 from fastvideo_core.config.run import RunConfig as RunConfig

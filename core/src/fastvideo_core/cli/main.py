@@ -136,6 +136,8 @@ def find_command(name: str, registry: PluginRegistry) -> tuple[Command, str]:
         module = importlib.import_module(f"fastvideo_core.cli.{name}")
         return Command(module.add_arguments, module.run), COMMANDS[name]
     plugin = registry.get("commands", name)
+    if plugin.spec.deprecated is not None:
+        complain(f"{name} is {plugin.spec.deprecated}")
     return cast(Command, registry.resolve(plugin, "impl")), plugin.spec.help
 
 

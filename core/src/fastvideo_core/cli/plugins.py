@@ -63,6 +63,7 @@ def as_data(status: PluginStatus) -> dict[str, Any]:
     return {
         **asdict(status.provenance),
         **{name: getattr(spec, name, None) for name in ("api", "roles", "optional_roles", "pipelines")},
+        "deprecated": asdict(spec.deprecated) if spec and spec.deprecated else None,
         "seconds": round(status.seconds, 4),
         "healthy": status.healthy,
         "unmet": [{"wanted": item.wanted, "found": item.there} for item in status.unmet],
@@ -78,6 +79,8 @@ def as_text(statuses: Sequence[PluginStatus], width: int) -> str:
         parts.append(render_table(header, [_row(status) for status in statuses], width))
     reasons = (f"BROKEN {item.provenance.name}: {item.problem}" for item in statuses if not item.healthy)
     parts += dict.fromkeys(reasons)  # two of one name have one reason
+    specs = [item.plugin.spec for item in statuses if item.plugin]
+    parts += [f"{spec.name} is {spec.deprecated}" for spec in specs if spec.deprecated]
     incomplete = {item.provenance.distribution: item.unmet for item in statuses if item.unmet}
     for distribution, unmet in incomplete.items():
         parts.append(f"incomplete {distribution}: {'; '.join(map(str, unmet))}\n    fix: {pip_command(unmet)}")
@@ -105,5 +108,6 @@ def _row(status: PluginStatus) -> tuple[str, ...]:
     details = f"roles: {spec.roles_in_words()}" if isinstance(spec, MethodPlugin) else ""
     if isinstance(spec, ModelPlugin):
         details = f"reads: {', '.join(spec.pipelines) or 'folders of its own'}"
-    state = "BROKEN" if not status.healthy else "incomplete" if status.unmet else "ok"
+    state = "deprecated" if spec is not None and spec.deprecated else "ok"
+    state = "BROKEN" if not status.healthy else "incomplete" if status.unmet else state
     return SINGULAR[provenance.kind], provenance.name, package, api, state, details

@@ -11,6 +11,8 @@ from pydantic import BaseModel
 from pydantic.errors import PydanticInvalidForJsonSchema
 from pydantic_core import to_jsonable_python
 
+from fastvideo_core.config.deprecation import Deprecated
+
 _PLURALS = {
     "a whole number": "whole numbers",
     "a number": "numbers",
@@ -43,7 +45,9 @@ def all_options(model: type[BaseModel]) -> tuple[Option, ...]:
         field, required = fields.get(name, {}), info.is_required()
         default = None if required else info.get_default(call_default_factory=True, validated_data={})
         shown = to_jsonable_python(default, fallback=str)
-        rows.append(Option(name, describe(field, root), required, shown, info.description or ""))
+        marks = (f"({mark})" for mark in info.metadata if isinstance(mark, Deprecated))
+        meaning = " ".join([info.description or "", *marks])
+        rows.append(Option(name, describe(field, root), required, shown, meaning))
         rows += _inside(name, field, root, ())
     return tuple(rows)
 

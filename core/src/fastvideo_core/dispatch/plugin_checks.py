@@ -7,12 +7,15 @@ from typing import Any, TypeVar
 
 from fastvideo_core.callbacks.base import Callback
 from fastvideo_core.callbacks.manager import CallbackManager
+from fastvideo_core.config.base import StrictModel
+from fastvideo_core.config.deprecation import Deprecated
 from fastvideo_core.config.run import RunConfig
 from fastvideo_core.contracts.adapter_check import check_adapter
 from fastvideo_core.contracts.method import DistillMethod
 from fastvideo_core.errors import ContractError, FastVideoError, PluginError, Problem
 from fastvideo_core.registry import Plugin, PluginRegistry, Spec
 from fastvideo_core.registry.discovery import NOTHING, pip_command, unmet_of
+from fastvideo_core.registry.specs import SINGULAR
 
 _T = TypeVar("_T")
 
@@ -35,6 +38,25 @@ def check_requirements(cfg: RunConfig, registry: PluginRegistry) -> tuple[list[P
             problems.append(Problem(found, where=str(provenance), fix=pip_command(missing)))
         notes += [f"{provenance.distribution} {item}: {pip_command([item])}" for item in unmet if item not in missing]
     return problems, notes
+
+
+def deprecations(cfg: RunConfig, registry: PluginRegistry) -> Iterator[str]:
+    """What of a run is deprecated, plug-ins and options that run.yaml names, and what to use instead."""
+    for plugin in used_plugins(cfg, registry):
+        if plugin.spec.deprecated is not None:
+            yield f"the {SINGULAR[plugin.kind]} {plugin.name!r} of {plugin.provenance.distribution} is {plugin.spec.deprecated}"
+    sections = {"pipeline_config": cfg.pipeline_config, "method_config": cfg.method_config}
+    sections |= {f"callbacks.{name}": section for name, section in cfg.callbacks.items()}
+    for place, section in sections.items():
+        yield from _deprecated_options(place, section)
+
+
+def _deprecated_options(place: str, section: StrictModel) -> Iterator[str]:
+    for name, info in type(section).model_fields.items():
+        if name in section.model_fields_set:
+            yield from (f"{place}.{name} is {mark}" for mark in info.metadata if isinstance(mark, Deprecated))
+            if isinstance(inner := getattr(section, name), StrictModel):
+                yield from _deprecated_options(f"{place}.{name}", inner)
 
 
 def method_class(name: str, registry: PluginRegistry) -> type[DistillMethod]:

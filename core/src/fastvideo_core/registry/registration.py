@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from fastvideo_core.config.deprecation import Deprecated
 from fastvideo_core.errors import PluginError, Problem
 from fastvideo_core.registry.discovery import Plugin, Provenance
 from fastvideo_core.registry.specs import API_VERSION, SINGULAR, SPEC_TYPES, Kind, Spec
@@ -42,10 +43,15 @@ def forget_module(module: str) -> None:
 
 
 def register_model(
-    name: str, *, config: type | str, pipelines: tuple[str, ...] = (), api: tuple[int, int] = API_VERSION
+    name: str,
+    *,
+    config: type | str,
+    pipelines: tuple[str, ...] = (),
+    api: tuple[int, int] = API_VERSION,
+    deprecated: Deprecated | None = None,
 ) -> Callable[[Decorated], Decorated]:
     """Register the decorated ModelFamily class, or a bare build function (RunConfig -> ModelComponents); see ModelPlugin."""
-    return _registering("models", name, api, config=config, pipelines=pipelines)
+    return _registering("models", name, api, config=config, pipelines=pipelines, deprecated=deprecated)
 
 
 def register_method(
@@ -56,16 +62,24 @@ def register_method(
     optional_roles: tuple[str, ...] = (),
     demo: Callable[..., object] | str | None = None,
     api: tuple[int, int] = API_VERSION,
+    deprecated: Deprecated | None = None,
 ) -> Callable[[Decorated], Decorated]:
     """Register the decorated DistillMethod class; see MethodPlugin."""
-    return _registering("methods", name, api, config=config, roles=roles, optional_roles=optional_roles, demo=demo)
+    fields = {
+        "config": config,
+        "roles": roles,
+        "optional_roles": optional_roles,
+        "demo": demo,
+        "deprecated": deprecated,
+    }
+    return _registering("methods", name, api, **fields)
 
 
 def register_callback(
-    name: str, *, config: type | str, api: tuple[int, int] = API_VERSION
+    name: str, *, config: type | str, api: tuple[int, int] = API_VERSION, deprecated: Deprecated | None = None
 ) -> Callable[[Decorated], Decorated]:
     """Register the decorated callback class; see CallbackPlugin."""
-    return _registering("callbacks", name, api, config=config)
+    return _registering("callbacks", name, api, config=config, deprecated=deprecated)
 
 
 def _registering(kind: Kind, name: str, api: tuple[int, int], **fields: Any) -> Callable[[Decorated], Decorated]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
+
+from fastvideo_core.config.deprecation import Deprecated
 
 Kind = Literal["models", "methods", "callbacks", "commands"]
 """The kinds of plug-in, as their entry-point groups end."""
@@ -34,10 +36,15 @@ def _is_target(value: object) -> bool:
     return isinstance(value, str) and _TARGET.fullmatch(value) is not None
 
 
+def _is_deprecated(value: object) -> bool:
+    return isinstance(value, Deprecated) and _is_text(value.since) and _is_text(value.use)
+
+
 _FIELD_TYPES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "str": (_is_text, "a text"),
     "Target": (_is_target, "a text of the form 'module:attr'"),
     "Target | None": (lambda value: value is None or _is_target(value), "a text of the form 'module:attr'"),
+    "Deprecated | None": (lambda value: value is None or _is_deprecated(value), "Deprecated(since=TEXT, use=TEXT)"),
     "tuple[str, ...]": (lambda value: isinstance(value, tuple) and all(map(_is_text, value)), "a tuple of names"),
     "tuple[int, int]": (
         lambda value: isinstance(value, tuple) and [type(part) for part in value] == [int, int],
@@ -49,23 +56,27 @@ _FIELD_TYPES: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 @dataclass(frozen=True)
 class Spec:
-    """What every kind of plug-in declares: its `name`, which its entry point has too, and the API_VERSION it is for."""
+    """What every kind of plug-in declares: its `name`, which its entry point has too, and the API_VERSION it is for.
+
+    Users of one that is `deprecated` are told what to use instead.
+    """
 
     name: str
     api: tuple[int, int]
+    deprecated: Deprecated | None = field(default=None, kw_only=True)
 
     @property
     def targets(self) -> dict[str, Target | None]:
         """What can be imported, by the field that names it; None where an optional one is not offered."""
-        return {field.name: getattr(self, field.name) for field in fields(self) if str(field.type).startswith("Target")}
+        return {one.name: getattr(self, one.name) for one in fields(self) if str(one.type).startswith("Target")}
 
     def flaws(self) -> list[str]:
         """What is wrong with the values of the fields, in words; empty when nothing is."""
         found = []
-        for field in fields(self):
-            value, (fits, wanted) = getattr(self, field.name), _FIELD_TYPES[str(field.type)]
+        for one in fields(self):
+            value, (fits, wanted) = getattr(self, one.name), _FIELD_TYPES[str(one.type)]
             if not fits(value):
-                found.append(f"{field.name} is {value!r}, not {wanted}")
+                found.append(f"{one.name} is {value!r}, not {wanted}")
         return found
 
 
@@ -109,9 +120,9 @@ class MethodPlugin(Spec):
     def flaws(self) -> list[str]:
         if found := super().flaws():
             return found
-        for field, names in (("roles", self.roles), ("optional_roles", self.optional_roles)):
+        for which, names in (("roles", self.roles), ("optional_roles", self.optional_roles)):
             if len(set(names)) != len(names):
-                found.append(f"{field} names something twice: {names!r}")
+                found.append(f"{which} names something twice: {names!r}")
         if both := set(self.roles) & set(self.optional_roles):
             found.append(f"roles and optional_roles both name {', '.join(sorted(both))}")
         return found
