@@ -172,5 +172,9 @@ def _parameters(function: Any) -> list[str]:
 
 @pytest.mark.parametrize("page", sorted(path.name for path in PAGES.glob("*.md")))
 def test_links_between_the_pages_lead_somewhere(page: str) -> None:
+    index = (PAGES.parent / "index.md").read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#:\n]+)\)", (PAGES / page).read_text(encoding="utf-8")):
-        assert (PAGES / target).exists(), target
+        written_by_the_build = (
+            target.startswith("../reference/") and target[3:].removesuffix(".md") in index.splitlines()
+        )
+        assert written_by_the_build or (PAGES / target).exists(), target
