@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -47,7 +48,11 @@ def write(folder: Path, fault: str, steps: int = 3, **training: Any) -> list[str
 
 
 def under_torchrun(folder: Path, arguments: list[str]) -> subprocess.CompletedProcess[str]:
-    command = [*TORCHRUN, "--standalone", "--nproc-per-node=2", "-m", "fastvideo_core", *arguments]
+    return two_under_torchrun(folder, ["-m", "fastvideo_core", *arguments])
+
+
+def two_under_torchrun(folder: Path, what: list[str]) -> subprocess.CompletedProcess[str]:
+    command = [*TORCHRUN, "--standalone", "--nproc-per-node=2", *what]
     return subprocess.run(
         command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=LIMIT, check=False
     )
@@ -243,6 +248,37 @@ def test_under_torchrun_its_processes_count_where_num_gpus_is_left_out(tmp_path)
     assert ran.returncode == 0, ran.stderr
     assert "every role in 1 shards, 2 replicas" in ran.stdout
     assert "num_gpus: 2\n" in (tmp_path / "run" / "run.yaml").read_text()
+
+
+SCRIPT = """
+import json
+import torch.distributed as dist
+from pathlib import Path
+from fastvideo_core import train
+from fastvideo_testing import toy_world
+
+roles = {name: {"path": f"toy/{name}", "trainable": name == "student"} for name in ("student", "teacher")}
+run = {"recipe": {"family": "toy", "method": "toy"}, "roles": roles}
+with toy_world():
+    losses = []
+    for folder in ("first", "second"):
+        steps = train({**run, "training": {"output_dir": folder, "max_train_steps": 2, "learning_rate": 1e-3}})
+        losses.append([step["total_loss"] for step in steps])
+Path(f"{dist.get_rank()}.json").write_text(json.dumps(losses))
+dist.destroy_process_group()
+"""
+
+
+def test_a_script_trains_twice_under_torchrun_and_each_process_gets_the_steps(tmp_path):
+    (tmp_path / "script.py").write_text(SCRIPT)
+    ran = two_under_torchrun(tmp_path, ["script.py"])
+    assert ran.returncode == 0, ran.stderr
+    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
+    assert first == second
+    assert first[0] == first[1]
+    assert len(first[0]) == 2
+    assert ran.stdout.count("step 2/2") == 2
+    assert "num_gpus: 2\n" in (tmp_path / "second" / "run.yaml").read_text()
 
 
 def test_a_torchrun_that_is_asked_to_end_leaves_a_checkpoint_and_ends_with_1(tmp_path):

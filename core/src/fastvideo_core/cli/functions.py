@@ -56,6 +56,7 @@ def train(run: RunSource | DistillRuntime, *, quiet: bool = False) -> list[dict[
         FastVideoError: what else ends runs, such as losses that are not finite.
     """
     cfg = run.cfg if isinstance(run, DistillRuntime) else _config(run)
+    join(cfg)  # for good: torch meets no second time
     with started(cfg):
         if isinstance(run, DistillRuntime):
             if problems := output_problems(cfg):  # it was trained since it was built

@@ -15,7 +15,7 @@ from fastvideo_core.dispatch.runtime import DistillRuntime
 from fastvideo_core.distributed import context
 from fastvideo_core.errors import ConfigError, FastVideoError, Problem, RunStopped
 from fastvideo_core.launch.launcher import launched_processes
-from fastvideo_core.launch.peers import lost_peer
+from fastvideo_core.launch.peers import leave_peers, lost_peer
 from fastvideo_core.launch.processes import join_process_group, leave_process_group
 
 
@@ -34,22 +34,23 @@ def join(cfg: RunConfig) -> bool:
 
 @contextmanager
 def started(cfg: RunConfig, *, writes: bool = True) -> Iterator[None]:
-    """Inside, this process is one of the run's, and no other run is in its folder, which only who `writes` makes. Collective."""
+    """Inside, this process is one of the run's, and no other run is in its folder, which only who `writes` makes. Collective.
+
+    Processes that were joined before stay so.
+    """
     joined = join(cfg)
     try:
         with alone_in(Path(cfg.training.output_dir), writes=writes):
             yield
     except RunStopped:
-        if joined:
-            leave_process_group()
+        leave_process_group() if joined else leave_peers()
         raise
     except RuntimeError as error:  # what torch says when a process that it waits for is gone
         if (lost := lost_peer(wait=2.0)) is None:
             raise
         raise FastVideoError(lost) from error
     # After an error the group is not left in good order: that would wait for processes that are not there any more.
-    if joined:
-        leave_process_group()
+    leave_process_group() if joined else leave_peers()
 
 
 def write_records(runtime: DistillRuntime) -> None:

@@ -32,7 +32,9 @@ _peers: _Peers | None = None
 def watch_peers() -> None:
     """From now on this process knows of peers that are gone, and ends when it has waited for one in vain. Collective."""
     global _peers
-    if context.world_size() > 1 and "TORCHELASTIC_RUN_ID" not in os.environ:  # torch's launcher, and ours, notice it
+    if (
+        _peers is None and context.world_size() > 1 and "TORCHELASTIC_RUN_ID" not in os.environ
+    ):  # its launcher notices it
         _peers = _Peers()
 
 

@@ -122,7 +122,10 @@ def join_process_group() -> bool:
 
     Raises ConfigError where the launcher did not say enough.
     """
-    if dist.is_initialized() or launcher.launched_processes() is None:
+    if launcher.launched_processes() is None:
+        return False
+    if dist.is_initialized():
+        watch_peers()
         return False
     launcher.complete_environment()
     launcher.end_with_launcher()
