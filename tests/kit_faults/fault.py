@@ -12,6 +12,8 @@ METHOD, FAMILY, CALLBACK = "scaffold/method", "scaffold/model", "scaffold/callba
 DMD2, FINETUNE, VELOCITY = "plugins/fastvideo-dmd2", "plugins/fastvideo-finetune", "examples/fastvideo-velocity"
 MOCHI, DEADLINE = "examples/fastvideo-mochi", "examples/fastvideo-deadline"
 BASES = "tests/kit_faults/bases"
+AVERAGED = f"{BASES}/averaged"
+"""A method with all that a method can have: a role of its own that it averages, state, a schedule, guidance by two calls."""
 
 
 @dataclass(frozen=True)

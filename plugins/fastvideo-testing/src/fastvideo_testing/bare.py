@@ -1,4 +1,4 @@
-"""Adapters around a family's: one that has less, one that has nothing, and one that remembers how networks were called."""
+"""Adapters in place of a family's: one that has less, and one that has nothing."""
 
 from __future__ import annotations
 
@@ -7,10 +7,8 @@ from typing import Any
 import torch
 
 from fastvideo_core.config.run import RunConfig
-from fastvideo_core.contracts.adapter import AttentionKind
 from fastvideo_core.contracts.adapter_check import members_of
 from fastvideo_core.contracts.method import DistillMethod
-from fastvideo_core.contracts.roles import RoleHandle
 
 
 class OnlyDeclared:
@@ -47,23 +45,3 @@ class BareAdapter:
         generator: torch.Generator | None = None,
     ) -> None:
         raise NotImplementedError
-
-
-class AttentionRecorder:
-    """A family's adapter that remembers with which kinds of attention trained networks were called."""
-
-    def __init__(self, adapter: Any) -> None:
-        self._adapter = adapter
-        self.kinds: set[str] = set()
-
-    def __getattr__(self, name: str) -> Any:
-        value = getattr(self._adapter, name)
-        if name not in ("predict_x0", "predict_noise"):
-            return value
-
-        def predict(handle: RoleHandle, *args: Any, attn_kind: AttentionKind = "dense", **kwargs: Any) -> Any:
-            if handle.trainable:
-                self.kinds.add(attn_kind)
-            return value(handle, *args, attn_kind=attn_kind, **kwargs)
-
-        return predict

@@ -5,33 +5,34 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import safetensors.torch
-import torch
-from torch import Tensor
 
 from fastvideo_core.contracts.adapter_check import check_adapter
-from fastvideo_core.dispatch.runtime import DistillRuntime
-from fastvideo_core.errors import ContractError, UserError
-from fastvideo_core.registry import Kind, MethodPlugin, register_method
-from fastvideo_core.training.trainer import DistillTrainer, endless
-from fastvideo_testing.bare import AttentionRecorder, BareAdapter, OnlyDeclared, members_needed
-from fastvideo_testing.compare import assert_close, changed, loudest
+from fastvideo_core.errors import ConfigError, ContractError, UserError
+from fastvideo_core.registry import MethodPlugin, register_method
+from fastvideo_core.training.trainer import endless
+from fastvideo_testing.bare import BareAdapter, OnlyDeclared, members_needed
 from fastvideo_testing.draws import PerSampleDraws
+from fastvideo_testing.method_inputs import InputChecks
+from fastvideo_testing.method_sampling import SamplingChecks
+from fastvideo_testing.method_settings import SettingsChecks
+from fastvideo_testing.method_steps import StepChecks
+from fastvideo_testing.method_suite import BATCH, compare_ends, compare_gradients
 from fastvideo_testing.ranks import run_ranks
+from fastvideo_testing.recorded_calls import RecordedCalls
 from fastvideo_testing.runs import build_run, toy_world
 from fastvideo_testing.samples import sample_distance
-from fastvideo_testing.steps import take_step, weights
-from fastvideo_testing.suite import PluginSuite, needs
+from fastvideo_testing.steps import take_step
+from fastvideo_testing.suite import needs
 from fastvideo_testing.toy import EXACT
 
-_BATCH = 4
 _SHORT = "short-of-one"
 _STRANGER = "stranger"
 
 
-class MethodPluginSuite(PluginSuite):
+class MethodPluginSuite(StepChecks, InputChecks, SettingsChecks, SamplingChecks):
     """What every method must do, on the toy family (no model family is needed).
 
         class TestMyMethod(MethodPluginSuite):
@@ -50,67 +51,13 @@ class MethodPluginSuite(PluginSuite):
         learning_steps: of the check that the student learns; at most a few seconds' worth.
     """
 
-    kind: ClassVar[Kind] = "methods"
-    capabilities: ClassVar[Mapping[str, str]] = {
-        "learning": "on toy data with a perfect teacher the student's samples come nearer to the data",
-        "accumulation": "several rounds give the gradients of one larger batch",
-        "ranks": "several processes give the gradients of one",
-        "resume": "a resumed run ends with the weights of one that was not interrupted",
-    }
-
-    family: ClassVar[str] = "toy"
-    trainable: ClassVar[tuple[str, ...]] = ("student",)
-    optional_roles: ClassVar[tuple[str, ...]] = ()
-    training: ClassVar[Mapping[str, Any]] = {}
-    pipeline_config: ClassVar[Mapping[str, Any]] = {}
-    steps: ClassVar[int] = 4
-    student: ClassVar[str] = "student"
-    learning_steps: ClassVar[int] = 400
-
-    # --- runs -----------------------------------------------------------------------------------------------------
-
-    def section(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        return {"method_config": dict(values)}
-
-    def run(self, folder: Path, **training: Any) -> dict[str, Any]:
-        _, plugin = self.found()
-        assert isinstance(plugin.spec, MethodPlugin)
-        roles = (*plugin.spec.roles, *self.optional_roles)
-        unknown = [role for role in self.trainable if role not in roles]
-        assert not unknown, f"`trainable` names {', '.join(unknown)}; the roles are {', '.join(roles)}"
-        return {
-            "recipe": {"family": self.family, "method": self.plugin},
-            "roles": {role: {"path": f"toy/{role}", "trainable": role in self.trainable} for role in roles},
-            "training": {
-                "output_dir": str(folder / "out"),
-                "max_train_steps": self.steps,
-                "train_batch_size": _BATCH,
-                "learning_rate": 1e-3,
-                **self.training,
-                **training,
-            },
-            "pipeline_config": dict(self.pipeline_config),
-            **self.section(self.config),
-        }
-
-    def runtime(self, folder: Path, **training: Any) -> DistillRuntime:
-        """The method, built for a run."""
-        folder.mkdir(parents=True, exist_ok=True)
-        return build_run(folder, self.run(folder, **training))
-
-    def _take_steps(self, runtime: DistillRuntime) -> None:
-        runtime.method.on_train_start()
-        batches = endless(runtime.dataloader)
-        for step in range(1, self.steps + 1):
-            take_step(runtime.method, [next(batches)], step)
-
     # --- what it declares -----------------------------------------------------------------------------------------
 
     def test_it_declares_every_primitive_that_it_uses(self, tmp_path: Path) -> None:
         runtime = self.runtime(tmp_path)
         method = runtime.method
         method.adapter = OnlyDeclared(method.adapter, type(method), method.cfg)
-        self._take_steps(runtime)
+        list(self.records(runtime))
 
     def test_a_family_without_its_primitives_is_refused_before_training(self, tmp_path: Path) -> None:
         method = self.runtime(tmp_path).method
@@ -123,6 +70,21 @@ class MethodPluginSuite(PluginSuite):
         else:
             assert not declared, f"a family without {', '.join(declared)} is accepted"
 
+    def test_it_declares_every_role_that_it_asks_for(self, tmp_path: Path) -> None:
+        try:
+            list(self.records(self.runtime(tmp_path)))
+        except (ConfigError, ContractError) as error:
+            cause = error.__cause__  # of a role that check_run looks for
+            if not isinstance(cause, KeyError) and not any(
+                "missing role" in problem.found for problem in error.problems
+            ):
+                raise
+            said = cause if isinstance(cause, KeyError) else error
+            raise AssertionError(
+                f"the method asks for a role that its spec does not declare ({said}): add it to `roles`, or to `optional_roles` "
+                "and ask with `in self.bundle` first"
+            ) from error
+
     def test_a_missing_role_is_refused_by_name(self, tmp_path: Path) -> None:
         registry, plugin = self.found()
         assert isinstance(plugin.spec, MethodPlugin)
@@ -134,7 +96,7 @@ class MethodPluginSuite(PluginSuite):
             run["roles"][_STRANGER] = {"path": f"toy/{_STRANGER}", "trainable": trainable}
             register_method(_SHORT, config=config, roles=tuple(run["roles"]))(cast("type", impl))
             try:
-                self._take_steps(build_run(tmp_path, run))
+                list(self.records(build_run(tmp_path, run)))
             except Exception as error:
                 said = f"{type(error).__name__}: {error}"
             else:
@@ -152,88 +114,21 @@ class MethodPluginSuite(PluginSuite):
             runtime = build_run(tmp_path, run)
         except UserError:
             return
-        recorder = AttentionRecorder(runtime.method.adapter)
-        runtime.method.adapter = recorder
-        self._take_steps(runtime)
-        assert "vsa" in recorder.kinds or not recorder.kinds, (
+        recorded = RecordedCalls.of(runtime.method)
+        method, batch = runtime.method, next(endless(runtime.dataloader))
+        method.on_train_start()
+        kinds: set[str] = set()
+        for step in range(1, self.steps + 1):
+            take_step(method, [batch], step, vsa_sparsity=0.5)
+            kinds |= {call.attn_kind for call in recorded.calls if call.role.trainable and call.attn_kind}
+        assert "vsa" in kinds or not kinds, (
             "with `attn_kind: vsa` every trained network is called as without it: pass attn_kind to the adapter's "
             "predict_x0 and predict_noise, or refuse the option in the config's check_run"
         )
-
-    # --- one step ---------------------------------------------------------------------------------------------------
-
-    def test_losses_are_finite_scalars(self, tmp_path: Path) -> None:
-        for record in self._records(self.runtime(tmp_path)):
-            assert record.losses, f"step {record.step} gave no loss"
-
-    def test_metrics_hold_no_graph(self, tmp_path: Path) -> None:
-        for record in self._records(self.runtime(tmp_path)):
-            for metrics in record.metrics:
-                for name, value in metrics.items():
-                    assert not (isinstance(value, Tensor) and value.requires_grad), (
-                        f"the metric {name} still has its graph, which would keep the step's activations alive; "
-                        "detach() it"
-                    )
-
-    def test_gradients_reach_the_due_roles_only(self, tmp_path: Path) -> None:
-        runtime = self.runtime(tmp_path)
-        never = set(self.trainable)
-        for record in self._records(runtime):
-            due = {handle.name for handle in runtime.method.due_roles(record.step)}
-            for handle in runtime.method.bundle:
-                gradients = record.gradients[handle.name]
-                found = loudest(gradients)
-                if handle.name in due:
-                    assert gradients, f"step {record.step} updates {handle.name}, but it has no gradient"
-                    assert found > 0, f"step {record.step} updates {handle.name}, but all its gradients are 0"
-                else:
-                    reason = "is frozen" if not handle.trainable else "is not due (due_roles)"
-                    assert found == 0, (
-                        f"step {record.step} leaves a gradient (largest {found:.3g}) in {handle.name}, which {reason}: "
-                        "compute it under torch.no_grad(), or detach what goes into it"
-                    )
-            never -= due
-        assert not never, f"{', '.join(sorted(never))} was never due in {self.steps} steps; raise `steps`, or train it"
-
-    def test_an_update_changes_the_due_roles_and_nothing_else(self, tmp_path: Path) -> None:
-        runtime = self.runtime(tmp_path)
-        method = runtime.method
-        before = {handle.name: weights(handle) for handle in method.bundle}
-        for record in self._records(runtime):
-            due = {handle.name for handle in method.due_roles(record.step)}
-            for handle in method.bundle:
-                after = weights(handle)
-                moved = changed(before[handle.name], after)
-                if handle.name in due:
-                    assert moved, f"step {record.step} updates {handle.name}, but not one of its weights changed"
-                elif handle.trainable or not handle.is_saved:
-                    why = "is frozen (one that the method changes is `saved`)" if not handle.trainable else "is not due"
-                    assert not moved, f"step {record.step} changed {moved[0]} of {handle.name}, which {why}"
-                before[handle.name] = after
-                left = [name for name, p in handle.named_parameters() if p.grad is not None]
-                assert not left, (
-                    f"after step {record.step} {handle.name} still has the gradient of {left[0]}: it would be added to "
-                    "the next step's; optimizers_zero_grad must drop ALL gradients"
-                )
-
-    def test_random_numbers_come_from_the_method_s_streams(self, tmp_path: Path) -> None:
-        runtime = self.runtime(tmp_path)
-        batches = endless(runtime.dataloader)
-        runtime.method.on_train_start()
-        for step in range(1, self.steps + 1):
-            raw = next(batches)
-            before = torch.get_rng_state()
-            take_step(runtime.method, [raw], step)
-            assert torch.equal(before, torch.get_rng_state()), (
-                f"step {step} drew from torch's global generator, which other code shares and which differs between "
-                "processes by accident; pass generator=self.rng.local(NAME), or self.rng.shared(NAME) for what must be "
-                "equal on all"
-            )
-
-    def test_equal_runs_are_equal(self, tmp_path: Path) -> None:
-        first = self._train(self.runtime(tmp_path / "first"), self.steps)
-        second = self._train(self.runtime(tmp_path / "second"), self.steps)
-        self._compare_ends("two runs with the same seed", first, second)
+        unasked = [options for options in recorded.asked if options.get("current_vsa_sparsity") != 0.5]
+        assert not unasked or not kinds, (
+            "`training.VSA_sparsity` does nothing: pass single_train_step's current_vsa_sparsity to prepare_batch"
+        )
 
     # --- does it learn? -----------------------------------------------------------------------------------------------
 
@@ -243,10 +138,10 @@ class MethodPluginSuite(PluginSuite):
         run = self.run(tmp_path, max_train_steps=steps, train_batch_size=64, learning_rate=5e-3, logging_steps=steps)
         for name, role in run["roles"].items():
             role["path"] = f"toy/{name}" if name in self.trainable else EXACT
-        run["pipeline_config"] |= {"num_samples": 4096, "width": 32}
+        run["pipeline_config"] = {**self.pipeline_config, "num_samples": 4096, "width": 32}
         runtime = build_run(tmp_path, run)
         before = sample_distance(runtime, self.student)
-        self._train(runtime, steps)
+        self.train(runtime, steps)
         after = sample_distance(runtime, self.student)
         assert after < before / 3, (
             f"after {steps} steps with a perfect teacher the samples of {self.student} are {after:.2f} away from the "
@@ -258,18 +153,20 @@ class MethodPluginSuite(PluginSuite):
 
     @needs("accumulation")
     def test_rounds_accumulate_to_one_large_batch(self, tmp_path: Path) -> None:
-        half = _BATCH // 2
-        whole = self._still(tmp_path / "whole", train_batch_size=_BATCH)
-        rounds = self._still(tmp_path / "rounds", train_batch_size=half, gradient_accumulation_steps=2)
+        half = BATCH // 2
+        whole = self.still(tmp_path / "whole", train_batch_size=BATCH)
+        rounds = self.still(tmp_path / "rounds", train_batch_size=half, gradient_accumulation_steps=2)
+        whole.method.on_train_start()
+        rounds.method.on_train_start()
         large, small = endless(whole.dataloader), endless(rounds.dataloader)
         for step in range(1, self.steps + 1):
-            with PerSampleDraws(whole.method, _BATCH) as draws:
+            with PerSampleDraws(whole.method, BATCH) as draws:
                 one = take_step(whole.method, [next(large)], step, draws=draws, first_samples=[0])
             with PerSampleDraws(rounds.method, half) as draws:
                 pair = [next(small), next(small)]
                 two = take_step(rounds.method, pair, step, draws=draws, first_samples=[0, half])
-            self._compare_gradients(
-                f"step {step}: two accumulation rounds of {half} samples against one of {_BATCH}",
+            compare_gradients(
+                f"step {step}: two accumulation rounds of {half} samples against one of {BATCH}",
                 one.gradients,
                 two.gradients,
                 "divide the loss by grad_accum_rounds in `backward`, average over samples, and keep what an iteration "
@@ -278,11 +175,12 @@ class MethodPluginSuite(PluginSuite):
 
     @needs("ranks")
     def test_two_processes_give_the_gradients_of_one(self, tmp_path: Path) -> None:
-        half = _BATCH // 2
-        one = self._still(tmp_path / "one", train_batch_size=_BATCH)
+        half = BATCH // 2
+        one = self.still(tmp_path / "one", train_batch_size=BATCH)
+        one.method.on_train_start()
         batches = endless(one.dataloader)
         expected = {}
-        with PerSampleDraws(one.method, _BATCH) as draws:
+        with PerSampleDraws(one.method, BATCH) as draws:
             for step in range(1, self.steps + 1):
                 record = take_step(one.method, [next(batches)], step, draws=draws, first_samples=[0])
                 expected[step] = record.gradients
@@ -300,8 +198,8 @@ class MethodPluginSuite(PluginSuite):
                 role: {name.partition("/")[2]: tensor for name, tensor in stored.items() if name.startswith(f"{role}/")}
                 for role in gradients
             }
-            self._compare_gradients(
-                f"step {step}: two processes of {half} samples against one of {_BATCH}",
+            compare_gradients(
+                f"step {step}: two processes of {half} samples against one of {BATCH}",
                 gradients,
                 found,
                 "losses must be means over samples, and what steers the program must come from self.rng.shared(NAME)",
@@ -310,68 +208,20 @@ class MethodPluginSuite(PluginSuite):
     @needs("resume")
     def test_a_resumed_run_ends_like_one_that_was_never_interrupted(self, tmp_path: Path) -> None:
         total = 2 * self.steps
-        straight = self._train(self.runtime(tmp_path / "straight", max_train_steps=total), total)
+        changing = {"lr_scheduler": "cosine", **self.training, "max_train_steps": total}
+        straight = self.train(self.runtime(tmp_path / "straight", **changing), total)
         folder = tmp_path / "resumed"
-        self._train(self.runtime(folder, max_train_steps=total), self.steps)
-        again = self.runtime(folder, max_train_steps=total, resume_from_checkpoint="latest")
+        self.train(self.runtime(folder, **changing), self.steps)
+        again = self.runtime(folder, **changing, resume_from_checkpoint="latest")
         assert again.start_step == self.steps
-        resumed = self._train(again, total)
-        self._compare_ends(
+        resumed = self.train(again, total)
+        compare_ends(
             f"{self.steps} steps, a resume and {self.steps} more steps against {total} steps at once "
-            "(checkpoint_state must keep what the algorithm remembers between steps)",
+            "(checkpoint_state must keep what the algorithm remembers between steps, and load_checkpoint_state take it back; "
+            "random numbers come from self.rng, not from a generator of its own; optimizers and schedulers are in role handles)",
             straight,
             resumed,
         )
-
-    # --- helpers --------------------------------------------------------------------------------------------------------
-
-    def _records(self, runtime: DistillRuntime) -> Any:
-        """The suite's steps, one after another."""
-        method, batches = runtime.method, endless(runtime.dataloader)
-        method.on_train_start()
-        for step in range(1, self.steps + 1):
-            yield take_step(method, [next(batches)], step)
-
-    def _still(self, folder: Path, **training: Any) -> DistillRuntime:
-        """A run whose weights stay where they are, so that gradients of all its steps can be compared."""
-        runtime = self.runtime(folder, learning_rate=0.0, **training)
-        runtime.method.on_train_start()
-        return runtime
-
-    def _train(self, runtime: DistillRuntime, steps: int) -> dict[str, dict[str, Tensor]]:
-        """Trains with the real trainer, saves at the end, and returns all weights."""
-        DistillTrainer(runtime.training_args, config={}).run(
-            runtime.method,
-            runtime.dataloader,
-            steps,
-            runtime.start_step,
-            checkpoint_manager=runtime.checkpoint_manager,
-            callbacks=runtime.callbacks,
-        )
-        return {handle.name: weights(handle) for handle in runtime.method.bundle}
-
-    @staticmethod
-    def _compare_ends(
-        what: str, first: Mapping[str, dict[str, Tensor]], second: Mapping[str, dict[str, Tensor]]
-    ) -> None:
-        for role, before in first.items():
-            moved = changed(before, second[role])
-            assert not moved, f"{what}: weights of {role} differ, first {moved[0]}"
-
-    @staticmethod
-    def _compare_gradients(
-        what: str,
-        expected: Mapping[str, Mapping[str, Tensor]],
-        found: Mapping[str, Mapping[str, Tensor]],
-        advice: str,
-    ) -> None:
-        for role, gradients in expected.items():
-            assert set(gradients) == set(found[role]), f"{what}: other parameters of {role} have gradients"
-            scale = loudest(gradients)
-            for name, gradient in gradients.items():
-                assert_close(
-                    f"{what}: the gradient of {role}.{name}", found[role][name], gradient, scale=scale, advice=advice
-                )
 
 
 def write_gradients(folder: str, run: Mapping[str, Any], files: Sequence[str], steps: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,6 +43,8 @@ def take_step(
     draws: PerSampleDraws | None = None,
     first_samples: Sequence[int] = (),
     update: bool = True,
+    vsa_sparsity: float = 0.0,
+    before_update: Callable[[], None] = lambda: None,
 ) -> StepRecord:
     """One step as the trainer takes it, without clipping: a round for each of `batches`, then the update.
 
@@ -52,18 +54,23 @@ def take_step(
     Args:
         draws: told where each round's samples stand among the step's samples, `first_samples`.
         update: whether optimizers and schedulers are stepped; gradients are dropped either way.
+        vsa_sparsity: what `single_train_step` is given of it.
+        before_update: called when all gradients are there.
     """
     record = StepRecord(step)
     for index, batch in enumerate(batches):
         if draws is not None:
             draws.begin(step, first_samples[index])
-        for loss_map, outputs, metrics in phases(method.single_train_step(batch, step)):
+        for loss_map, outputs, metrics in phases(
+            method.single_train_step(batch, step, current_vsa_sparsity=vsa_sparsity)
+        ):
             _check_losses(step, loss_map)
-            method.backward(loss_map, outputs, grad_accum_rounds=len(batches))
+            _backward(method, step, loss_map, outputs, len(batches))
             record.losses.append({name: loss.detach().clone() for name, loss in loss_map.items()})
             record.metrics.append(dict(metrics))
     for handle in method.bundle:
         record.gradients[handle.name] = gradients(handle)
+    before_update()
     if update:
         method.optimizers_schedulers_step(step)
     method.optimizers_zero_grad(step)
@@ -75,13 +82,37 @@ def _check_losses(step: int, losses: LossMap) -> None:
         f"step {step} gave the losses {', '.join(losses)}; the one that is back-propagated is called total_loss"
     )
     for name, loss in losses.items():
+        assert isinstance(loss, Tensor), (
+            f"{name} of step {step} is a {type(loss).__name__}, not a tensor; do not call item()"
+        )
         assert loss.ndim == 0, f"{name} of step {step} has shape {list(loss.shape)}, not a scalar"
         assert torch.isfinite(loss), f"{name} of step {step} is {loss.item()}"
 
 
+def _backward(method: DistillMethod, step: int, losses: LossMap, outputs: Any, rounds: int) -> None:
+    try:
+        method.backward(losses, outputs, grad_accum_rounds=rounds)
+    except RuntimeError as error:
+        if "second time" in str(error):
+            what = (
+                "reaches into the graph of an earlier phase, which is gone by then: detach() what goes from one phase into "
+                "the next, or give one loss for both"
+            )
+        elif "does not require grad" in str(error):
+            what = "has no graph: is the trained network called under torch.no_grad(), or its output detached?"
+        else:
+            raise
+        raise AssertionError(f"a loss of step {step} {what}") from error
+
+
 def phases(result: Any) -> Iterator[tuple[LossMap, dict[str, Any], dict[str, Any]]]:
     """What `single_train_step` gave, one phase at a time."""
-    return iter([result]) if isinstance(result, tuple) else iter(result)
+    for phase in iter([result]) if isinstance(result, tuple) else result:
+        is_phase = isinstance(phase, tuple) and len(phase) == 3
+        assert is_phase, (
+            f"single_train_step gives {type(phase).__name__}, not (loss_map, outputs, metrics) or several of them"
+        )
+        yield phase
 
 
 def gradients(handle: RoleHandle) -> ByName:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -69,6 +69,15 @@ class ToyConfig(PipelineConfig):
     num_samples: int = Field(default=64, ge=1, description="Samples of the toy data set")
     width: int = Field(default=16, ge=1, description="Hidden width of a learned network")
     depth: int = Field(default=1, ge=1, description="Hidden layers of a learned network")
+    padding: int = Field(default=0, ge=0, description="Further dimensions of a sample: padding, of loss weight 0")
+    layout: Literal["vector", "video"] = Field(
+        default="vector", description="Latents [B, D], or [B, 1, D, 1, 1] as a video's would be"
+    )
+
+    @property
+    def dim(self) -> int:
+        """Dimensions of a sample, padding included."""
+        return self.data.dim + self.padding
 
 
 class ToyNetwork(nn.Module):
@@ -90,7 +99,7 @@ class ExactNetwork(nn.Module):
     """The exact velocity E[noise - x0 | x_t] of a Gaussian mixture, whatever the condition; nothing to train.
 
     With x_t | component k ~ N((1 - s) m_k, (1 - s)^2 std^2 + s^2), the velocity is the posterior mean over components of
-    (s - (1 - s) std^2) / var * (x_t - (1 - s) m_k) - m_k.
+    (s - (1 - s) std^2) / var * (x_t - (1 - s) m_k) - m_k. Of padding it is 0.
     """
 
     masses: Tensor
@@ -103,13 +112,16 @@ class ExactNetwork(nn.Module):
         self.register_buffer("means", torch.tensor(mixture.means))
 
     def forward(self, x: Tensor, sigma: Tensor, condition: Tensor) -> Tensor:
+        padding = x[:, self.means.shape[1] :]
+        x = x[:, : self.means.shape[1]]
         s = sigma[:, None]  # [B, 1]
         variance = (1 - s) ** 2 * self.std**2 + s**2
         offset = x[:, None] - (1 - s)[:, None] * self.means  # [B, K, D]
         log_posterior = self.masses.log() - (offset**2).sum(-1) / (2 * variance)
         posterior = torch.softmax(log_posterior, dim=1)[..., None]  # [B, K, 1]
         gain = ((s - (1 - s) * self.std**2) / variance)[:, None]
-        return (posterior * (gain * offset - self.means)).sum(1)
+        velocity = (posterior * (gain * offset - self.means)).sum(1)
+        return torch.cat([velocity, torch.zeros_like(padding)], dim=1)
 
 
 TRAJECTORY_TIMESTEPS = (1000.0, 875.0, 750.0, 625.0, 500.0, 375.0, 250.0, 125.0, 0.0)
@@ -129,8 +141,11 @@ class ToyAdapter(FlowMatchingAdapter):
 
     def stored_trajectory(self, raw_batch: Any) -> Trajectory:
         """The exact paths to the samples of the data, as if from a perfect teacher."""
-        ends, times = raw_batch["vae_latent"], torch.tensor(TRAJECTORY_TIMESTEPS)
+        clean, times = raw_batch["vae_latent"], torch.tensor(TRAJECTORY_TIMESTEPS)
+        ends, padding = clean.flatten(1).tensor_split([self.data.dim], dim=1)
         states = self.data.path(ends, times / self.num_train_timesteps)
+        states = torch.cat([states, padding[:, None].expand(-1, len(times), -1)], dim=2)  # which no teacher moves
+        states = states.reshape(len(clean), len(times), *clean.shape[1:])
         return Trajectory(states.to(context.device()), times.expand(len(ends), -1))
 
     supports_tangent = True
@@ -149,7 +164,10 @@ class ToyAdapter(FlowMatchingAdapter):
         ones = latents.new_ones(len(latents), 1)
         trajectory = self.stored_trajectory(raw_batch) if latents_source == "trajectory" else None
         negative = {"condition": torch.zeros_like(ones)}
-        return TrainingBatch(latents, {"condition": ones}, negative, trajectory=trajectory)
+        weight = raw_batch.get("loss_weight")
+        if weight is not None:
+            weight = weight.to(latents.device)
+        return TrainingBatch(latents, {"condition": ones}, negative, loss_weight=weight, trajectory=trajectory)
 
     def predict_noise(
         self,
@@ -165,8 +183,10 @@ class ToyAdapter(FlowMatchingAdapter):
         if conditioning is None:
             found = "the method asks for conditional=False of a batch that has no negative conditioning"
             raise ContractError(Problem(found, fix="keep what prepare_batch gave"))
-        out: Tensor = handle.modules["transformer"](noisy_latents, self.sigma(t).reshape(-1), conditioning["condition"])
-        return out
+        out: Tensor = handle.modules["transformer"](
+            noisy_latents.flatten(1), self.sigma(t).reshape(-1), conditioning["condition"]
+        )
+        return out.reshape(noisy_latents.shape)
 
     def extract_features(
         self, handle: RoleHandle, noisy_latents: Tensor, t: Tensor, batch: TrainingBatch, *, conditional: bool
@@ -192,6 +212,13 @@ class ToyData:
     def __init__(self, config: ToyConfig, *, seed: int, batch_size: int, mesh: Mesh) -> None:
         generator = torch.Generator().manual_seed(stream_seed(seed, "toy data"))
         self._samples = config.data.sample(config.num_samples, generator)
+        self._weight: Tensor | None = None
+        if config.padding:
+            self._samples = torch.cat([self._samples, _padding(config, generator)], dim=1)
+            self._weight = (torch.arange(config.dim) < config.data.dim).float()[None]
+        if config.layout == "video":
+            self._samples = _as_video(self._samples)
+            self._weight = None if self._weight is None else _as_video(self._weight)
         self._batch_size = batch_size
         self._mesh = mesh
         self._consumed = 0
@@ -201,13 +228,24 @@ class ToyData:
             start = self._consumed + self._mesh.data_rank * self._batch_size
             index = torch.arange(start, start + self._batch_size) % len(self._samples)
             self._consumed += self._mesh.data_size * self._batch_size
-            yield {"vae_latent": self._samples[index]}
+            yield {"vae_latent": self._samples[index]} | (
+                {} if self._weight is None else {"loss_weight": self._weight.clone()}
+            )
 
     def state_dict(self) -> dict[str, int]:
         return {"consumed": self._consumed}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         self._consumed = state["consumed"]
+
+
+def _padding(config: ToyConfig, generator: torch.Generator) -> Tensor:
+    return 4 * torch.randn(config.num_samples, config.padding, generator=generator)
+
+
+def _as_video(vectors: Tensor) -> Tensor:
+    """[B, D] as [B, 1, D, 1, 1]."""
+    return vectors[:, None, :, None, None]
 
 
 def _learned(handle: RoleHandle) -> ToyNetwork:
@@ -253,4 +291,4 @@ def _network(path: str, config: ToyConfig, seed: int) -> nn.Module:
         return ExactNetwork(config.data)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_seed(seed, path))
-        return ToyNetwork(config.data.dim, config.width, config.depth)
+        return ToyNetwork(config.dim, config.width, config.depth)

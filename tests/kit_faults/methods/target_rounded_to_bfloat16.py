@@ -1,0 +1,10 @@
+"""The target is rounded to bfloat16 before it is compared."""
+
+from tests.kit_faults.fault import METHOD, Fault
+
+FAULT = Fault(
+    METHOD,
+    (("method.py", "(x0 - target) ** 2", "(x0 - target.to(torch.bfloat16)) ** 2"),),
+    checks=("test_losses_are_computed_in_float32",),
+    says="half precision.*losses in float32",
+)
