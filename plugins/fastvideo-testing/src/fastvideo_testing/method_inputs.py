@@ -67,9 +67,9 @@ class InputChecks(MethodSuite):
         )
 
     def test_timesteps_are_shifted_once(self, tmp_path: Path) -> None:
-        changes = [{"pipeline_config": self.toy_config(flow_shift=shift)} for shift in (1.0, SHIFT)]
-        if not changes[0]["pipeline_config"]:
+        if not self.is_toy():
             return
+        changes = [{"pipeline_config": self.toy_config(flow_shift=shift)} for shift in (1.0, SHIFT)]
         plain, shifted = (
             _levels(self.still(tmp_path / str(n), change), self.steps) for n, change in enumerate(changes)
         )
@@ -108,9 +108,9 @@ class InputChecks(MethodSuite):
                     )
 
     def test_any_layout_of_latents_will_do(self, tmp_path: Path) -> None:
-        config = self.toy_config(layout="video")
-        if not config:
+        if not self.is_toy():
             return
+        config = self.toy_config(layout="video")
         vectors = [record.gradients for record in self.records(self.still(tmp_path / "vectors"))]
         advice = (
             "a method knows no layout: element-wise on latents, reducing over all dims but the first (mean_per_sample), and a "

@@ -7,6 +7,7 @@ from itertools import product
 from pathlib import Path
 
 from fastvideo_core.contracts.method import DistillMethod
+from fastvideo_core.errors import UserError
 from fastvideo_core.training.trainer import endless
 from fastvideo_testing.method_suite import MethodSuite
 from fastvideo_testing.recorded_calls import RecordedCalls
@@ -14,7 +15,8 @@ from fastvideo_testing.steps import take_step
 from fastvideo_testing.validations import Requests
 
 _FEW = 8
-_MOST_STEPS = 200
+_ENOUGH_STEPS, _MOST_STEPS = 32, 200
+"""How many are looked at where no level is missing, and where one is."""
 
 
 class SamplingChecks(MethodSuite):
@@ -35,7 +37,7 @@ class SamplingChecks(MethodSuite):
                 if call.trains and call.role.name == self.student:
                     levels |= {round(level, 2) for level in call.t.flatten().tolist()}
             missing = [level for level in missing if all(abs(level - other) > near for other in levels)]
-            if levels and not missing and len(levels) > _FEW:
+            if levels and not missing and (len(levels) > _FEW or step >= _ENOUGH_STEPS):
                 break
         if not levels:
             return
@@ -58,7 +60,10 @@ class SamplingChecks(MethodSuite):
             )
 
     def test_validations_sample_the_student(self, tmp_path: Path) -> None:
-        runtime = self.runtime(tmp_path, validation_sampling_steps=[3, 7], validation_guidance_scale=[1.0, 2.0])
+        try:
+            runtime = self.runtime(tmp_path, validation_sampling_steps=[3, 7], validation_guidance_scale=[1.0, 2.0])
+        except UserError:  # of a student that is not guided, for example
+            runtime = self.runtime(tmp_path)
         method = runtime.method
         if type(method).log_validation is DistillMethod.log_validation:
             return
@@ -97,7 +102,8 @@ class SamplingChecks(MethodSuite):
                 f"{expected or 'many steps'}: pass sampling_timesteps=self.schedule.timesteps"
             )
         if schedule is None:
-            wanted = set(product((3, 7), (1.0, 2.0)))
+            training = runtime.training_args
+            wanted = set(product(training.validation_sampling_steps, training.validation_guidance_scale))
             made = {(request.sampling_steps, request.guidance_scale) for request in of_student}
             assert made == wanted, (
                 "validations do not follow training.validation_sampling_steps and validation_guidance_scale: (steps, guidance) "

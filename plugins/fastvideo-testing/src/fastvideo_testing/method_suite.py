@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -76,11 +76,14 @@ class MethodSuite(PluginSuite):
             **self.section(self.config),
         }
 
-    def toy_config(self, **options: Any) -> dict[str, Any]:
-        """The `pipeline_config` of the suite's runs, with other options."""
+    def is_toy(self) -> bool:
+        """Whether the suite's family has the toy family's options."""
         registry, _ = self.found()
-        is_toy = issubclass(registry.config_class(registry.get("models", self.family)), ToyConfig)
-        return {**(TOY if is_toy else {}), **self.pipeline_config, **(options if is_toy else {})}
+        return issubclass(registry.config_class(registry.get("models", self.family)), ToyConfig)
+
+    def toy_config(self, **options: Any) -> dict[str, Any]:
+        """The `pipeline_config` of the suite's runs, with other options of the toy family."""
+        return {**(TOY if self.is_toy() else {}), **self.pipeline_config, **options}
 
     def runtime(self, folder: Path, changes: Mapping[str, Any] | None = None, **training: Any) -> DistillRuntime:
         """The method, built for a run, of which `changes` replace whole sections."""
@@ -104,6 +107,10 @@ class MethodSuite(PluginSuite):
         for record in self.records(runtime):
             yield record, recorded
             recorded.clear()
+
+    def gradients_of(self, runtime: DistillRuntime, change: Change | None = None) -> list[Gradients]:
+        """Those of the suite's steps."""
+        return [record.gradients for record, _ in self.recorded(runtime, change)]
 
     def still(self, folder: Path, changes: Mapping[str, Any] | None = None, **training: Any) -> DistillRuntime:
         """A run whose weights stay where they are, so that gradients of all its steps can be compared."""
@@ -145,3 +152,12 @@ def differs(first: Mapping[str, Tensor], second: Mapping[str, Tensor], rtol: flo
         return True
     scale = max(loudest(first), loudest(second))
     return any(float((first[name] - second[name]).abs().max()) > rtol * scale for name in first if first[name].numel())
+
+
+def any_differs(first: Sequence[Gradients], second: Sequence[Gradients]) -> bool:
+    """Whether one of several steps gives other gradients."""
+    return any(
+        differs(gradients, other[role])
+        for one, other in zip(first, second, strict=True)
+        for role, gradients in one.items()
+    )

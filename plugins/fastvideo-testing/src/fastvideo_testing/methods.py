@@ -16,6 +16,7 @@ from fastvideo_core.training.trainer import endless
 from fastvideo_testing.bare import BareAdapter, OnlyDeclared, members_needed
 from fastvideo_testing.draws import PerSampleDraws
 from fastvideo_testing.method_inputs import InputChecks
+from fastvideo_testing.method_options import OptionChecks
 from fastvideo_testing.method_sampling import SamplingChecks
 from fastvideo_testing.method_settings import SettingsChecks
 from fastvideo_testing.method_steps import StepChecks
@@ -32,7 +33,7 @@ _SHORT = "short-of-one"
 _STRANGER = "stranger"
 
 
-class MethodPluginSuite(StepChecks, InputChecks, SettingsChecks, SamplingChecks):
+class MethodPluginSuite(StepChecks, InputChecks, SettingsChecks, OptionChecks, SamplingChecks):
     """What every method must do, on the toy family (no model family is needed).
 
         class TestMyMethod(MethodPluginSuite):

@@ -125,7 +125,7 @@ class ExactNetwork(nn.Module):
 
 
 TRAJECTORY_TIMESTEPS = (1000.0, 875.0, 750.0, 625.0, 500.0, 375.0, 250.0, 125.0, 0.0)
-"""Of the states of the toy family's trajectories."""
+"""Of the states of the toy family's trajectories; shifted, they have states too."""
 
 
 class ToyAdapter(FlowMatchingAdapter):
@@ -141,7 +141,9 @@ class ToyAdapter(FlowMatchingAdapter):
 
     def stored_trajectory(self, raw_batch: Any) -> Trajectory:
         """The exact paths to the samples of the data, as if from a perfect teacher."""
-        clean, times = raw_batch["vae_latent"], torch.tensor(TRAJECTORY_TIMESTEPS)
+        clean, times = raw_batch["vae_latent"], torch.tensor(TRAJECTORY_TIMESTEPS, dtype=torch.float64)
+        times = torch.cat([times, self.shift_and_clamp_timestep(times)]).float()
+        times = torch.tensor(sorted(set(times.tolist()), reverse=True))
         ends, padding = clean.flatten(1).tensor_split([self.data.dim], dim=1)
         states = self.data.path(ends, times / self.num_train_timesteps)
         states = torch.cat([states, padding[:, None].expand(-1, len(times), -1)], dim=2)  # which no teacher moves
