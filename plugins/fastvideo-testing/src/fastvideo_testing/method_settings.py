@@ -10,7 +10,7 @@ from fastvideo_core.dispatch.runtime import DistillRuntime
 from fastvideo_core.errors import UserError
 from fastvideo_core.training.trainer import endless
 from fastvideo_testing.compare import changed
-from fastvideo_testing.method_suite import Gradients, MethodSuite
+from fastvideo_testing.method_suite import Gradients, MethodSuite, any_differs
 from fastvideo_testing.runs import build_run
 from fastvideo_testing.steps import take_step, weights
 from fastvideo_testing.suite import needs
