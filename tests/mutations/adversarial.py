@@ -137,8 +137,8 @@ ADVERSARIAL_TERM: tuple[Mutation, ...] = (
     Mutation(
         "the heads' schedule sized in the student's updates",
         f"{DMD2}/method.py",
-        '"critic", num_updates=self.cfg.training.max_train_steps',
-        '"critic", num_updates=self.cfg.training.max_train_steps // self.config.generator_update_interval',
+        "self.config.critic_updates(self.cfg.training.max_train_steps)",
+        "self.config.student_updates(self.cfg.training.max_train_steps)",
         (f"{ADVERSARIAL}::test_the_heads_schedule_is_sized_in_iterations",),
     ),
     Mutation(

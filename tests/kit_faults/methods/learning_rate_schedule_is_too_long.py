@@ -4,7 +4,7 @@ from tests.kit_faults.fault import DMD2, Fault
 
 FAULT = Fault(
     DMD2,
-    (("method.py", "steps // self.config.generator_update_interval), (", "steps), ("),),
+    (("method.py", "self.config.student_updates(steps), self", "steps, self"),),
     checks=("test_learning_rates_follow_the_schedule",),
     says="learning rate of student goes from .* how often the role is updated",
 )

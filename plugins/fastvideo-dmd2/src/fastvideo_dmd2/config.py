@@ -89,6 +89,10 @@ class DMD2Config(FewStepConfig):
         """How often a run of so many iterations updates the student."""
         return steps // self.generator_update_interval
 
+    def critic_updates(self, steps: int) -> int:
+        """How often a run of so many iterations updates the critic, and the discriminator's heads."""
+        return steps
+
     def check_run(self, cfg: RunConfig) -> list[tuple[str, Problem]]:
         problems = [
             *self.wrongly_trainable(cfg, student=True, teacher=False, critic=True),

@@ -86,7 +86,8 @@ class DMD2Method(FewStepMethod[Needs]):
         self.schedule = self.student_schedule(self.config, adapter.shift_and_clamp_timestep)
         self.student_steps = StudentSteps(self, self.student, self.schedule, key="dmd_denoising_steps")
         steps = cfg.training.max_train_steps
-        for handle, updates in ((self.student, self.config.student_updates(steps)), (self.critic, steps)):
+        counts = self.config.student_updates(steps), self.config.critic_updates(steps)
+        for handle, updates in zip((self.student, self.critic), counts, strict=True):
             optimizer = build_optimizer(handle, cfg)
             handle.optimizers["adamw"] = optimizer
             handle.lr_schedulers["adamw"] = build_lr_scheduler(optimizer, cfg, handle.name, num_updates=updates)
@@ -113,8 +114,9 @@ class DMD2Method(FewStepMethod[Needs]):
         scorer = self.bundle[self.config.adversarial_features]
         rate = self.config.discriminator_learning_rate
         handle.optimizers["adamw"] = build_optimizer(handle, self.cfg, like="critic", learning_rate=rate)
+        updates = self.config.critic_updates(self.cfg.training.max_train_steps)
         handle.lr_schedulers["adamw"] = build_lr_scheduler(
-            handle.optimizers["adamw"], self.cfg, "critic", num_updates=self.cfg.training.max_train_steps
+            handle.optimizers["adamw"], self.cfg, "critic", num_updates=updates
         )
         return AdversarialTerm(
             adapter=cast("AdversarialNeeds", self.adapter),

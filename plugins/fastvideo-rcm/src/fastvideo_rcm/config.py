@@ -70,6 +70,9 @@ class RcmConfig(DMD2Config):
         warmup = min(steps, self.tangent_warmup_steps) if self.dmd_weight else steps
         return warmup + super().student_updates(steps) - super().student_updates(warmup)
 
+    def critic_updates(self, steps: int) -> int:
+        return steps - self.student_updates(steps)
+
     def check_run(self, cfg: RunConfig) -> list[tuple[str, Problem]]:
         problems = []
         if self.attn_kind != "dense":
