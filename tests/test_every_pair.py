@@ -23,7 +23,7 @@ METHODS = PluginRegistry().names("methods")
 SHORT: Mapping[str, Mapping[str, Any]] = {
     "dmd2": {"generator_update_interval": 1},
     "consistency": {"solver": "heun", "target": "average"},
-    "rcm": {"generator_update_interval": 2, "tangent_warmup_steps": 1},
+    "rcm": {"generator_update_interval": 2, "tangent_warmup_steps": 0},
 }
 """What of a method's options must be other than init's in runs of so few steps, or is put to the test besides."""
 OPTIONAL_ROLES = {"consistency": ("teacher",)}

@@ -12,5 +12,6 @@ class TestRcm(MethodPluginSuite):
 
 class TestConsistencyAlone(MethodPluginSuite):
     plugin = "rcm"
+    pipeline_config = {"sampler_kind": "sde"}
     config = {"dmd_weight": 0.0, "tangent_warmup_steps": 2, "dmd_denoising_steps": [1000, 750, 500]}
     trainable = ("student",)

@@ -58,7 +58,7 @@ def loss_and_gradient(student: Tensor, mistake: str = "") -> tuple[float, Tensor
         tangent = replace(tangent, value=-tangent.value)
     terms = [consistency_loss(v[i : i + 1, None], _part(tangent, i), s[i : i + 1]) for i in range(len(s))]
     loss = 2 * (weights * torch.stack(terms)).sum()
-    return float(loss), torch.autograd.grad(loss, given)[0]
+    return loss.item(), torch.autograd.grad(loss, given)[0]
 
 
 def _part(tangent, index: int):

@@ -138,6 +138,17 @@ def test_init_finds_the_roles_that_the_method_accepts(tmp_path: Path) -> None:
     assert "#   speed: 0.5  # How fast it goes" in text
 
 
+def test_init_writes_out_what_a_method_needs_of_other_sections(tmp_path: Path) -> None:
+    own = 'pipeline_options = {"sampler_kind": "sde"}\n    training_options = {"max_train_steps": 70, "betas": [0, 0.9]}\n'
+    (tmp_path / "mine.py").write_text(METHOD.replace("    kind:", f"    {own}    kind:"))
+    with toy_world(tmp_path / "mine.py"):
+        registry = PluginRegistry()
+        (tmp_path / "run.yaml").write_text(run_yaml("toy", "mine", registry, "toy/learned", None))
+        cfg = load_run_config(tmp_path / "run.yaml", registry)
+    assert cfg.resolved()["pipeline_config"]["sampler_kind"] == "sde"
+    assert (cfg.training.max_train_steps, cfg.training.betas) == (70, (0.0, 0.9))
+
+
 def test_init_shows_optional_roles_as_comments(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(
         METHOD.replace(', "judge")', ',), optional_roles=("judge",)').replace('cfg.roles["judge"].trainable or ', "")

@@ -100,10 +100,12 @@ class PluginConfig(StrictModel):
 class MethodConfig(PluginConfig):
     """Base class of `method_config` sections.
 
-    `pipeline_options` are options of `pipeline_config` that its runs need otherwise than by default: `init` writes them out.
+    `pipeline_options` and `training_options` are options of these sections that its runs need otherwise than by default: `init`
+    writes them out.
     """
 
     pipeline_options: ClassVar[Mapping[str, Any]] = {}
+    training_options: ClassVar[Mapping[str, Any]] = {}
 
     @staticmethod
     def wrongly_trainable(cfg: RunConfig, **wanted: bool) -> list[tuple[str, Problem]]:

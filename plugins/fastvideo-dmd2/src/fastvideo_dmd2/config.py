@@ -106,13 +106,8 @@ class DMD2Config(FewStepConfig):
             )
             fix = "raise training.max_train_steps or lower generator_update_interval"
             problems.append(("method_config.generator_update_interval", Problem(found=found, fix=fix)))
-        student = cfg.roles["student"]
-        warmup = cfg.training.lr_warmup_steps if student.lr_warmup_steps is None else student.lr_warmup_steps
-        if warmup > updates > 0:
-            found = f"the student is updated {updates} times in this run, and its warm-up takes {warmup} updates"
-            key = "training" if student.lr_warmup_steps is None else "roles.student"
-            fix = f"give it {updates} or fewer, for example with roles.student.lr_warmup_steps"
-            problems.append((f"{key}.lr_warmup_steps", Problem(found, fix=fix)))
+        problems += self._long_warmup(cfg, "student", updates)
+        problems += self._long_warmup(cfg, "critic", self.critic_updates(cfg.training.max_train_steps))
         if self.adversarial_weight == 0:
             problems += self.without_use(
                 "does nothing without adversarial_weight",
@@ -125,3 +120,14 @@ class DMD2Config(FewStepConfig):
                 ),
             )
         return problems
+
+    @staticmethod
+    def _long_warmup(cfg: RunConfig, role: str, updates: int) -> list[tuple[str, Problem]]:
+        """Of the learning rate, which is counted in the role's updates; that of the run's own steps core checks."""
+        own = cfg.roles[role].lr_warmup_steps if role in cfg.roles else 0
+        warmup = cfg.training.lr_warmup_steps if own is None else own
+        if not 0 < updates < min(warmup, cfg.training.max_train_steps):
+            return []
+        found = f"the {role} is updated {updates} times in this run, and its warm-up takes {warmup} updates"
+        fix = f"give it {updates} or fewer, for example with roles.{role}.lr_warmup_steps"
+        return [(f"{'training' if own is None else f'roles.{role}'}.lr_warmup_steps", Problem(found, fix=fix))]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
 from fastvideo_core.config import limits
-from fastvideo_core.config.base import DenoisingSteps
+from fastvideo_core.config.base import DenoisingSteps, PipelineConfig
 from fastvideo_core.config.run import RunConfig
 from fastvideo_core.errors import Problem
 from fastvideo_dmd2.config import DMD2Config
@@ -15,6 +16,14 @@ from fastvideo_dmd2.config import DMD2Config
 
 class RcmConfig(DMD2Config):
     """The consistency term, and beside it the options of dmd2 with the constants of rCM."""
+
+    pipeline_options: ClassVar[Mapping[str, Any]] = {"sampler_kind": "sde"}
+    training_options: ClassVar[Mapping[str, Any]] = {
+        "max_train_steps": 10_000,
+        "learning_rate": 2e-6,
+        "betas": (0.0, 0.999),
+        "max_grad_norm": 0.0,
+    }
 
     dmd_denoising_steps: DenoisingSteps = Field(
         default=(1000, 933.8, 852.9, 609.0),
@@ -67,11 +76,14 @@ class RcmConfig(DMD2Config):
     )
 
     def student_updates(self, steps: int) -> int:
-        warmup = min(steps, self.tangent_warmup_steps) if self.dmd_weight else steps
-        return warmup + super().student_updates(steps) - super().student_updates(warmup)
+        return min(steps, self.tangent_warmup_steps) + self.matching_updates(steps) if self.dmd_weight else steps
 
     def critic_updates(self, steps: int) -> int:
         return steps - self.student_updates(steps)
+
+    def matching_updates(self, steps: int) -> int:
+        """How many of the student's updates in so many iterations have the distribution matching loss in them."""
+        return super().student_updates(steps) - super().student_updates(min(steps, self.tangent_warmup_steps))
 
     def check_run(self, cfg: RunConfig) -> list[tuple[str, Problem]]:
         problems = []
@@ -87,10 +99,41 @@ class RcmConfig(DMD2Config):
             found = "a critic is of no use with dmd_weight: 0"
             problems.append(("roles.critic", Problem(found, fix="remove it, or give dmd_weight a value")))
         problems += super().check_run(cfg)
+        problems += self._check_matching(cfg.training.max_train_steps) if wanted else self._check_sampling(cfg)
         if not wanted:
             unused = ["rollout_mode", "rollout_times", "generator_update_interval", "adversarial_weight"]
             unused += ["min_timestep_ratio", "max_timestep_ratio"]
-            problems += self.without_use("does nothing with dmd_weight: 0", unused)
+            problems += self.without_use("does nothing with dmd_weight: 0", unused, "give dmd_weight a value")
         elif self.rollout_mode == "data_latent":
-            problems += self.without_use("does nothing with rollout_mode: data_latent", ("rollout_times",))
+            why = "does nothing with rollout_mode: data_latent"
+            problems += self.without_use(why, ("rollout_times",), "set rollout_mode to simulate")
         return problems
+
+    def _check_matching(self, steps: int) -> list[tuple[str, Problem]]:
+        """Whether a run of so many iterations comes to distribution matching."""
+        interval, warmup = self.generator_update_interval, self.tangent_warmup_steps
+        updated = {
+            "critic": self.critic_updates(steps),
+            "student (by distribution matching)": self.matching_updates(steps),
+        }
+        never = " and the ".join(who for who, updates in updated.items() if updates == 0)
+        if not never:
+            return []
+        key = "tangent_warmup_steps" if steps <= warmup else "generator_update_interval"
+        found = (
+            f"the {never} would never be updated: the run has {steps} steps, {min(warmup, steps)} of them are warm-up, "
+        )
+        found += f"and then the student is due every {interval}, the critic in all others"
+        fix = "raise training.max_train_steps or change this, or set dmd_weight: 0 (sCM alone)"
+        return [(f"method_config.{key}", Problem(found, fix=fix))]
+
+    def _check_sampling(self, cfg: RunConfig) -> list[tuple[str, Problem]]:
+        """sCM knows the clean ends alone; distribution matching trains the transitions of `sampler_kind`, whichever it is."""
+        calls = sum(step != 0 for step in self.dmd_denoising_steps)
+        pipeline = cfg.pipeline_config
+        if calls == 1 or not isinstance(pipeline, PipelineConfig) or pipeline.sampler_kind == "sde":
+            return []
+        found = (
+            f"{pipeline.sampler_kind}: it would keep noise that does not belong to the end that the student jumps to"
+        )
+        return [("pipeline_config.sampler_kind", Problem(found, allowed="sde", fix="set it to sde"))]

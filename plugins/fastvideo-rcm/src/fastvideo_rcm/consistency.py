@@ -104,7 +104,7 @@ class ConsistencyTerm:
         if self._is_flow_matching:
             return
         target = self._adapter.prediction_target(latents, noise, t)
-        if not torch.allclose(target.float(), noise.float() - latents.float(), rtol=1e-3, atol=1e-3):
+        if not torch.allclose(target.float(), noise.float() - latents.float(), rtol=1e-3, atol=1e-3, equal_nan=True):
             found = f"predict_noise of family '{self._student.family}' is no velocity noise - x0"
             raise ContractError(Problem(found, "recipe.family", fix="take a flow matching family, or another method"))
         self._is_flow_matching = True

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from fastvideo_core.config.run import RunConfig
+from fastvideo_core.contracts.adapter import LatentsSource
 from fastvideo_core.contracts.batch import TrainingBatch
-from fastvideo_core.contracts.few_steps import FewStepMethod
+from fastvideo_core.contracts.few_steps import FewStepMethod, StudentSteps
 from fastvideo_core.contracts.method import DistillMethod, StepResult
 from fastvideo_core.contracts.noise_ranges import is_trained_at
 from fastvideo_core.contracts.roles import RoleHandle, RoleManager
@@ -37,7 +38,7 @@ class RcmMethod(DMD2Method[RcmNeeds]):
         return super().needs(cfg) if cfg.section(RcmConfig).dmd_weight else (ConsistencyNeeds,)
 
     @classmethod
-    def latents_source(cls, cfg: RunConfig) -> Any:
+    def latents_source(cls, cfg: RunConfig) -> LatentsSource:
         return "data"
 
     @classmethod
@@ -114,15 +115,20 @@ class RcmMethod(DMD2Method[RcmNeeds]):
         Behind the first, each is at the smaller of the one before and a uniform, shifted timestep.
         """
         if self._rollout[0] != iteration:
-            calls, length = self.exit_index(iteration) + 1, self.adapter.num_train_timesteps
-            is_trained = False
-            while not is_trained:  # the exit's index is one that is trained, so that some draws are
-                u = torch.rand(calls - 1, generator=self.rng.shared("rollout_times"))
-                drawn = self.adapter.shift_and_clamp_timestep(u * length)
-                falling = torch.cat([torch.tensor([self.schedule.timesteps[0]]), drawn]).cummin(0).values.tolist()
-                is_trained = calls == 1 or is_trained_at(self.adapter, self.student, falling[-1])
-            self._rollout = (iteration, FewStepSchedule(tuple(falling), length))
+            times = self._falling_times(self.exit_index(iteration))
+            while not is_trained_at(self.adapter, self.student, times[-1]):  # as the exit of that index itself is
+                times = self._falling_times(len(times) - 1)
+            self._rollout = (iteration, FewStepSchedule(tuple(times), self.adapter.num_train_timesteps))
         return self._rollout[1]
+
+    def _falling_times(self, drawn: int) -> list[float]:
+        """The first timestep of the schedule, and as many drawn ones behind it."""
+        times = [self.schedule.timesteps[0]]
+        for _ in range(drawn):
+            u = torch.rand((), generator=self.rng.shared("rollout_times"))
+            t = self.adapter.shift_and_clamp_timestep(u[None] * self.adapter.num_train_timesteps)
+            times.append(min(times[-1], float(t)))
+        return times
 
 
 class ConsistencyMethod(FewStepMethod[ConsistencyNeeds]):
@@ -139,6 +145,7 @@ class ConsistencyMethod(FewStepMethod[ConsistencyNeeds]):
         self.config = cfg.section(RcmConfig)
         self.student, self.teacher = bundle["student"], bundle["teacher"]
         self.schedule = self.student_schedule(self.config, adapter.shift_and_clamp_timestep)
+        StudentSteps(self, self.student, self.schedule, key="dmd_denoising_steps")  # refuses another noise axis
         optimizer = build_optimizer(self.student, cfg)
         self.student.optimizers["adamw"] = optimizer
         self.student.lr_schedulers["adamw"] = build_lr_scheduler(

@@ -77,14 +77,15 @@ def run_yaml(family: str, method: str, registry: PluginRegistry, model: str, dat
     pipeline, options = registry.config_class(family_plugin), registry.config_class(method_plugin)
     if data is None and "encoder" in family_class(family_plugin, registry).offers():
         data = DATA
-    wanted = options.pipeline_options if issubclass(options, MethodConfig) else {}
+    wanted = options if issubclass(options, MethodConfig) else MethodConfig
+    training = {**PLAIN, **wanted.training_options}
     sections = {
-        "pipeline_config": {**required_values(pipeline), **wanted},
+        "pipeline_config": {**required_values(pipeline), **wanted.pipeline_options},
         "method_config": required_values(options),
     }
     plain: dict[str, Any] = {
         "recipe": {"family": family, "method": method},
-        "training": PLAIN if data is None else {**PLAIN, "data_path": data},
+        "training": training if data is None else {**training, "data_path": data},
         **{name: values for name, values in sections.items() if values},
     }
     assert isinstance(method_plugin.spec, MethodPlugin)
