@@ -55,7 +55,7 @@ def phases(method: Any, iteration: int, latents: Tensor | None = None) -> Iterat
     given = method.single_train_step({"vae_latent": latents}, iteration)
     for losses, outputs, metrics in [given] if isinstance(given, tuple) else given:
         method.backward(losses, outputs)
-        yield losses, metrics
+        yield {name: loss.detach() for name, loss in losses.items()}, metrics
 
 
 Calls = Counter[tuple[str, int, str]]
