@@ -13,6 +13,9 @@ from pydantic_core import to_jsonable_python
 
 from fastvideo_core.config.deprecation import Deprecated
 
+Schema = dict[str, Any]
+"""A JSON schema, or a part of one."""
+
 _PLURALS = {
     "a whole number": "whole numbers",
     "a number": "numbers",
@@ -39,7 +42,7 @@ class Option:
 def all_options(model: type[BaseModel]) -> tuple[Option, ...]:
     """Every option, in order, each followed by those inside it: `outer.inner`, `list[].inner`, `mapping.<key>.inner`."""
     root = json_schema(model)
-    fields = resolve(root, root).get("properties", {})
+    fields = {name: field for name, field, _ in _inside(root, root)}
     rows: list[Option] = []
     for name, info in model.model_fields.items():
         field, required = fields.get(name, {}), info.is_required()
@@ -48,29 +51,38 @@ def all_options(model: type[BaseModel]) -> tuple[Option, ...]:
         marks = (f"({mark})" for mark in info.metadata if isinstance(mark, Deprecated))
         meaning = " ".join([info.description or "", *marks])
         rows.append(Option(name, describe(field, root), required, shown, meaning))
-        rows += _inside(name, field, root, ())
+        rows += _options(name, field, root, [field])
     return tuple(rows)
 
 
-def _inside(place: str, schema: dict[str, Any], root: dict[str, Any], seen: tuple[str, ...]) -> Iterator[Option]:
-    """The options of the classes at a place, one that holds itself only once."""
-    if (reference := schema.get("$ref")) is not None:
-        if reference in seen:
-            return
-        seen = (*seen, reference)
+def _options(place: str, schema: Schema, root: Schema, above: list[Schema]) -> Iterator[Option]:
+    """The options inside the one at a place; those of a class that holds itself only once."""
+    for name, field, required in _inside(schema, root):
+        inner = place + {int: "[]", str: ".<key>"}.get(name, f".{name}")
+        if isinstance(name, str):
+            yield Option(inner, describe(field, root), required, field.get("default"), field.get("description", ""))
+        if not any(field is known for known in above):
+            yield from _options(inner, field, root, [*above, field])
+
+
+def _inside(schema: Schema, root: Schema) -> Iterator[tuple[Any, Schema, bool]]:
+    """What a value may hold: an option's name or an item's index, its schema, and whether it is required.
+
+    `int` stands for every other item of a list, `str` for every other key of a mapping.
+    """
     schema = resolve(schema, root)
     for branch in branches(schema):
-        yield from _inside(place, branch, root, seen)
+        yield from _inside(branch, root)
     for name, field in schema.get("properties", {}).items():
-        inner, required = f"{place}.{name}", name in schema.get("required", ())
-        yield Option(inner, describe(field, root), required, field.get("default"), field.get("description", ""))
-        yield from _inside(inner, field, root, seen)
-    for key, below in (("items", "[]"), ("additionalProperties", ".<key>")):
-        if isinstance(items := schema.get(key), dict):
-            yield from _inside(f"{place}{below}", items, root, seen)
+        yield name, field, name in schema.get("required", ())
+    for index, item in enumerate(schema.get("prefixItems", ())):
+        yield index, item, True
+    for key, kind in (("items", int), ("additionalProperties", str)):
+        if isinstance(schema.get(key), dict):
+            yield kind, schema[key], False
 
 
-def json_schema(model: type[BaseModel]) -> dict[str, Any]:
+def json_schema(model: type[BaseModel]) -> Schema:
     """The JSON schema of what may be written; {} where a plug-in uses types that JSON schema cannot say."""
     try:
         return model.model_json_schema(mode="validation")
@@ -89,46 +101,31 @@ def keys_at(model: type[BaseModel], path: Sequence[Any]) -> list[str]:
     if not path:
         return list(model.model_fields)
     root = json_schema(model)
-    schema = resolve(_below(root, path), root)
-    known = [resolve(branch, root) for branch in branches(schema) or [schema]]
-    return list(dict.fromkeys(name for branch in known for name in branch.get("properties", ())))
+    return list(dict.fromkeys(name for name, *_ in _inside(_below(root, path), root) if isinstance(name, str)))
 
 
-def _below(root: dict[str, Any], path: Sequence[Any]) -> dict[str, Any]:
+def _below(root: Schema, path: Sequence[Any]) -> Schema:
     """The schema at a path, which may be a reference; {} where there is none."""
     schema = root
     for part in path:
-        schema = _child(schema, part, root) or {}
+        inside = {name: field for name, field, _ in reversed([*_inside(schema, root)])}  # of several, the first
+        schema = inside.get(part, inside.get(type(part), {}))
     return schema
 
 
-def _child(schema: dict[str, Any], part: Any, root: dict[str, Any]) -> dict[str, Any] | None:
-    schema = resolve(schema, root)
-    for branch in branches(schema):
-        if (found := _child(branch, part, root)) is not None:
-            return found
-    child: Any = schema.get("properties", {}).get(part)
-    if child is None and isinstance(part, int):
-        prefix = schema.get("prefixItems", [])
-        child = prefix[part] if part < len(prefix) else schema.get("items")
-    elif child is None and "properties" not in schema:
-        child = schema.get("additionalProperties")
-    return child if isinstance(child, dict) else None
-
-
-def branches(schema: dict[str, Any]) -> list[dict[str, Any]]:
+def branches(schema: Schema) -> list[Schema]:
     """The schemas of which a value satisfies one; [] where there is but one way."""
     return [*schema.get("anyOf", ()), *schema.get("oneOf", ())]
 
 
-def resolve(schema: dict[str, Any], root: dict[str, Any]) -> dict[str, Any]:
+def resolve(schema: Schema, root: Schema) -> Schema:
     """The definition in `root` that a schema refers to, or the schema itself."""
     while "$ref" in schema:
         schema = root.get("$defs", {})[schema["$ref"].rpartition("/")[2]]
     return schema
 
 
-def describe(schema: dict[str, Any], root: dict[str, Any]) -> str:
+def describe(schema: Schema, root: Schema) -> str:
     """A JSON schema, and what it refers to in `root`, in words such as "a whole number >= 1 or null"."""
     schema = resolve(schema, root)
     if several := branches(schema):
@@ -152,7 +149,7 @@ def describe(schema: dict[str, Any], root: dict[str, Any]) -> str:
     return {"boolean": "true or false", "null": "null", "object": "a mapping"}.get(str(kind), "")
 
 
-def _range(schema: dict[str, Any]) -> str:
+def _range(schema: Schema) -> str:
     names = ("minimum", "maximum", "exclusiveMaximum", "exclusiveMinimum")
     low, high, below, above = (_number(schema.get(name)) for name in names)
     if low is not None and high is not None:
@@ -169,15 +166,13 @@ def _number(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _array(schema: dict[str, Any], root: dict[str, Any]) -> str:
-    prefix = [describe(item, root) for item in schema.get("prefixItems", ())]
-    if prefix:
+def _array(schema: Schema, root: Schema) -> str:
+    if prefix := [describe(item, root) for item in schema.get("prefixItems", ())]:
         alike = len(set(prefix)) == 1
         return f"a list of {len(prefix)} {_plural(prefix[0])}" if alike else f"a list of ({', '.join(prefix)})"
     few, many, items = schema.get("minItems"), schema.get("maxItems"), schema.get("items")
     text = "a non-empty list" if few == 1 and many is None else "a list"
-    if isinstance(items, dict) and items:
-        text += f" of {_plural(describe(items, root))}"
+    text += f" of {_plural(describe(items, root))}" if isinstance(items, dict) and items else ""
     if few is not None and few == many:
         return f"{text}, exactly {few}"
     text += f", at least {few}" if few and few > 1 else ""
