@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from fastvideo_core import PluginConfig
-from fastvideo_core.callbacks.base import Callback
-from fastvideo_core.callbacks.hooks import hookimpl
+from fastvideo_core.callbacks.hooks import Callback, hookimpl
 from fastvideo_core.callbacks.manager import CallbackManager
 from fastvideo_core.distributed import context
 from fastvideo_testing.runs import build_run, toy_family

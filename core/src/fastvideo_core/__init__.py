@@ -50,7 +50,7 @@ _EXPORTS = {
     "DistillValidator": "contracts.validator",
     "ValidationRequest": "contracts.validator",
     "Command": "registry.specs",
-    "Callback": "callbacks.base",
+    "Callback": "callbacks.hooks",
     "hookimpl": "callbacks.hooks",
     "load_run_config": "dispatch.load_run_config",
     "build_runtime": "cli.functions",

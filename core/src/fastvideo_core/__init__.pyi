@@ -1,6 +1,6 @@
 from typing import Final
 
-from fastvideo_core.callbacks.base import Callback as Callback
+from fastvideo_core.callbacks.hooks import Callback as Callback
 from fastvideo_core.callbacks.hooks import hookimpl as hookimpl
 from fastvideo_core.cli.functions import build_runtime as build_runtime
 from fastvideo_core.cli.functions import sample as sample

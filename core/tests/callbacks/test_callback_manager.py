@@ -5,8 +5,7 @@ import logging
 import pytest
 
 from fastvideo_core import PluginConfig
-from fastvideo_core.callbacks.base import Callback
-from fastvideo_core.callbacks.hooks import hookimpl
+from fastvideo_core.callbacks.hooks import Callback, hookimpl
 from fastvideo_core.callbacks.manager import CallbackError, CallbackManager
 from fastvideo_core.errors import CheckpointError, ConfigError, PluginError
 

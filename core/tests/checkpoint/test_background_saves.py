@@ -14,8 +14,7 @@ import pytest
 import torch
 
 from fastvideo_core import PluginConfig
-from fastvideo_core.callbacks.base import Callback
-from fastvideo_core.callbacks.hooks import hookimpl
+from fastvideo_core.callbacks.hooks import Callback, hookimpl
 from fastvideo_core.checkpoint import manager as manager_module
 from fastvideo_core.checkpoint import storage
 from fastvideo_core.checkpoint.manager import CheckpointManager

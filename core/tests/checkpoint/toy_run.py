@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from fastvideo_core import PluginConfig, RoleConfig, RunConfig, TrainingArgs
-from fastvideo_core.callbacks.base import Callback
 from fastvideo_core.callbacks.config import EMAConfig
 from fastvideo_core.callbacks.ema import EMACallback
+from fastvideo_core.callbacks.hooks import Callback
 from fastvideo_core.callbacks.manager import CallbackManager
 from fastvideo_core.checkpoint.manager import CheckpointManager
 from fastvideo_core.config.run import RecipeConfig

@@ -9,8 +9,7 @@ import torch
 from torch import nn
 
 from fastvideo_core import PluginConfig, RoleConfig, RunConfig, TrainingArgs
-from fastvideo_core.callbacks.base import Callback
-from fastvideo_core.callbacks.hooks import hookimpl
+from fastvideo_core.callbacks.hooks import Callback, hookimpl
 from fastvideo_core.callbacks.manager import CallbackManager
 from fastvideo_core.checkpoint.manager import CheckpointManager
 from fastvideo_core.config.run import RecipeConfig

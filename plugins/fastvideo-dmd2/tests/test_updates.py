@@ -5,8 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fastvideo_core.callbacks.base import Callback
-from fastvideo_core.callbacks.hooks import hookimpl
+from fastvideo_core.callbacks.hooks import Callback, hookimpl
 from fastvideo_core.callbacks.manager import CallbackManager
 from fastvideo_core.config.base import PluginConfig
 from fastvideo_core.training.trainer import DistillTrainer

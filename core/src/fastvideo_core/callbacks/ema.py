@@ -9,9 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from fastvideo_core.callbacks.base import Callback
 from fastvideo_core.callbacks.config import EMAConfig, ema_role_problem
-from fastvideo_core.callbacks.hooks import hookimpl
+from fastvideo_core.callbacks.hooks import Callback, hookimpl
 from fastvideo_core.contracts.method import DistillMethod
 from fastvideo_core.contracts.roles import RoleHandle
 from fastvideo_core.errors import CheckpointError, ConfigError, Problem

@@ -1,4 +1,4 @@
-"""The moments of a run at which callbacks are called, as pluggy hook specifications.
+"""What a callback is, and the moments of a run at which it is called, as pluggy hook specifications.
 
 Every hook runs on ALL ranks, in the same order, and may use collectives, unless its line says otherwise.
 """
@@ -7,12 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pluggy
-from torch.optim import Optimizer
+
+from fastvideo_core.config.base import PluginConfig
+from fastvideo_core.errors import Problem
 
 if TYPE_CHECKING:
+    from torch.optim import Optimizer
+
     from fastvideo_core.contracts.method import DistillMethod
 
 PROJECT = "fastvideo_distill"
@@ -20,6 +24,37 @@ PROJECT = "fastvideo_distill"
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
 """Marks a callback's method as the hook of its name."""
+
+
+class Callback:
+    """Something that accompanies a run; implements hooks of RunHooks with `@hookimpl`.
+
+    `config` is its section of run.yaml. `order` declares its place: lower runs earlier, equal ones by name.
+    """
+
+    order: ClassVar[int] = 0
+
+    def __init__(self, config: PluginConfig) -> None:
+        self.config = config
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the checkpoint must keep: nested dicts and lists of tensors, numbers, strings, booleans and None."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes back what `state_dict` gave; called after `train_start`."""
+        if state:
+            raise ValueError(f"{type(self).__name__} has no state, but the checkpoint holds {', '.join(state)}")
+
+    def misfits(self, state: dict[str, Any]) -> list[Problem]:
+        """What of a stored state does not fit the configuration, as far as it can be told before `train_start`."""
+        return []
+
+    def start_afresh(self) -> None:
+        """Called instead of `load_state_dict` when `resume_without_callbacks` lets a run have this callback anew.
+
+        What `train_start` took from the method was from before its weights were loaded.
+        """
 
 
 class RunHooks:

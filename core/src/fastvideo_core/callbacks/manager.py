@@ -6,12 +6,12 @@ import functools
 import inspect
 import logging
 from collections.abc import Callable, Collection, Mapping
+from types import ModuleType
 from typing import Any, cast
 
 import pluggy
 
-from fastvideo_core.callbacks.base import Callback
-from fastvideo_core.callbacks.hooks import PROJECT, RunHooks
+from fastvideo_core.callbacks.hooks import PROJECT, Callback, RunHooks
 from fastvideo_core.errors import CheckpointError, FastVideoError, PluginError, Problem
 from fastvideo_core.errors.suggestions import did_you_mean
 
@@ -32,10 +32,8 @@ class CallbackManager:
 
     `hook` relays calls to all of them by keyword: `callbacks.hook.step_end(method=method, step=3, metrics=metrics)`.
     `waived` callbacks need no state at resume: what the checkpoint holds for one that this run has not is dropped, and
-    one that the checkpoint does not know starts afresh.
-
-    Raises:
-        PluginError: a hook does not exist, takes arguments that do not exist, or lacks `@hookimpl`.
+    one that the checkpoint does not know starts afresh. Raises PluginError where a hook does not exist, takes arguments
+    that do not exist, or lacks `@hookimpl`.
     """
 
     def __init__(self, callbacks: Mapping[str, Callback], waived: Collection[str] = ()) -> None:
@@ -49,12 +47,14 @@ class CallbackManager:
         plugins.add_hookspecs(RunHooks)
         try:
             for name in reversed(ordered):  # pluggy calls the last registered first
-                plugins.register(_Guarded(name, callbacks[name]), name)
+                guarded = ModuleType(name)  # pluggy takes anything that has functions
+                vars(guarded).update({hook: _guard(name, callbacks[name], hook) for hook in _marked(callbacks[name])})
+                plugins.register(guarded, name)
             plugins.check_pending()
         except pluggy.PluginValidationError as error:
-            guarded = cast(_Guarded, error.plugin)
-            fix = next((did_you_mean(hook, HOOKS) for hook in _marked(guarded.callback) if hook not in HOOKS), "")
-            raise PluginError(Problem(str(error), f"callback {guarded!r}", ", ".join(HOOKS), fix)) from error
+            name = cast(ModuleType, error.plugin).__name__
+            fix = next((did_you_mean(hook, HOOKS) for hook in _marked(callbacks[name]) if hook not in HOOKS), "")
+            raise PluginError(Problem(str(error), f"callback '{name}'", ", ".join(HOOKS), fix)) from error
         self.hook: RunHooks = cast(RunHooks, plugins.hook)
 
     def state_dict(self) -> dict[str, dict[str, Any]]:
@@ -80,17 +80,16 @@ class CallbackManager:
             callback = self.callbacks.get(name)
             if callback is not None and name in state:
                 problems += callback.misfits(state[name])
-            elif name in self.waived:
                 continue
-            elif callback is None:
+            if callback is None:
                 found = f"the checkpoint holds the state of callback '{name}', which this run does not have"
                 has = f"this run has: {', '.join(self.callbacks) or 'no callbacks'}"
                 fix = f"add '{name}' to the callbacks section of run.yaml, or {waiver} to drop its state"
-                problems.append(Problem(found, "callbacks", has, fix))
-            elif callback.state_dict():
+            else:
                 found = f"the checkpoint holds no state of callback '{name}'"
                 has = f"it holds that of: {', '.join(state) or 'no callback'}"
                 fix = f"remove '{name}' from the callbacks section of run.yaml, or {waiver} to start it afresh"
+            if name not in self.waived and (callback is None or callback.state_dict()):
                 problems.append(Problem(found, "callbacks", has, fix))
         return problems
 
@@ -99,25 +98,16 @@ class CallbackManager:
         return any(cast("list[bool | None]", self.hook.stop_requested(step=step)))
 
 
-class _Guarded:
-    """A callback's hooks for pluggy, each of which names the callback when it fails."""
-
-    def __init__(self, name: str, callback: Callback) -> None:
-        self.name, self.callback = name, callback
-        for hook in _marked(callback):
-            setattr(self, hook, _guard(name, hook, getattr(callback, hook)))
-
-    def __repr__(self) -> str:
-        return repr(self.name)
-
-
 def _marked(callback: Callback) -> list[str]:
     """The methods that have `@hookimpl`."""
     kind = type(callback)
     return [name for name in dir(kind) if hasattr(inspect.getattr_static(kind, name), _MARK)]
 
 
-def _guard(name: str, hook: str, implementation: Callable[..., Any]) -> Callable[..., Any]:
+def _guard(name: str, callback: Callback, hook: str) -> Callable[..., Any]:
+    """A callback's hook, which names both when it fails."""
+    implementation: Callable[..., Any] = getattr(callback, hook)
+
     @functools.wraps(implementation)
     def call(*args: Any, **kwargs: Any) -> Any:
         try:

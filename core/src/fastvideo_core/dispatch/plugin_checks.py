@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
-from fastvideo_core.callbacks.base import Callback
+from fastvideo_core.callbacks.hooks import Callback
 from fastvideo_core.callbacks.manager import CallbackManager
 from fastvideo_core.config.base import StrictModel
 from fastvideo_core.config.deprecation import Deprecated

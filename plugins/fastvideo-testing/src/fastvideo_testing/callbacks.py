@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from fastvideo_core.callbacks.base import Callback
+from fastvideo_core.callbacks.hooks import Callback
 from fastvideo_core.contracts.roles import RoleHandle
 from fastvideo_core.dispatch.runtime import DistillRuntime
 from fastvideo_core.registry import Kind

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from fastvideo_core.callbacks.base import Callback
+from fastvideo_core.callbacks.hooks import Callback
 from fastvideo_core.contracts.family import ModelFamily
 from fastvideo_core.contracts.method import DistillMethod
 from fastvideo_core.registry import Kind, Plugin, PluginRegistry, Spec

@@ -10,8 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from fastvideo_core.callbacks.base import Callback
-from fastvideo_core.callbacks.hooks import hookimpl
+from fastvideo_core.callbacks.hooks import Callback, hookimpl
 from fastvideo_core.contracts.method import DistillMethod
 from fastvideo_core.distributed import context
 from fastvideo_core.errors import ConfigError, Problem

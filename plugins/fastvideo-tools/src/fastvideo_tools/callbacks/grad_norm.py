@@ -9,8 +9,7 @@ import torch
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
-from fastvideo_core.callbacks.base import Callback
-from fastvideo_core.callbacks.hooks import hookimpl
+from fastvideo_core.callbacks.hooks import Callback, hookimpl
 from fastvideo_core.contracts.method import DistillMethod
 from fastvideo_tools.callbacks.config import GradNormConfig
 

@@ -9,8 +9,7 @@ from typing import Any
 
 import torch
 
-from fastvideo_core.callbacks.base import Callback
-from fastvideo_core.callbacks.hooks import hookimpl
+from fastvideo_core.callbacks.hooks import Callback, hookimpl
 from fastvideo_core.contracts.method import DistillMethod
 from fastvideo_core.distributed import context
 from fastvideo_tools.callbacks.config import ThroughputConfig
