@@ -58,7 +58,8 @@ def all_options(model: type[BaseModel]) -> tuple[Option, ...]:
 def _options(place: str, schema: Schema, root: Schema, above: list[Schema]) -> Iterator[Option]:
     """The options inside the one at a place; those of a class that holds itself only once."""
     for name, field, required in _inside(schema, root):
-        inner = place + {int: "[]", str: ".<key>"}.get(name, f".{name}")
+        index = f"[{name}]" if isinstance(name, int) else f".{name}"
+        inner = place + {int: "[]", str: ".<key>"}.get(name, index)
         if isinstance(name, str):
             yield Option(inner, describe(field, root), required, field.get("default"), field.get("description", ""))
         if not any(field is known for known in above):
