@@ -18,5 +18,5 @@ FAULT = Fault(
         ),
     ),
     checks=("test_every_optimizer_that_steps_is_a_role_s",),
-    says="steps a AdamW twice",
+    says=r"steps a AdamW 2 times; leave it to super\(\)",
 )

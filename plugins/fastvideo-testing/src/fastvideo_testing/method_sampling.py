@@ -74,7 +74,11 @@ class SamplingChecks(MethodSuite):
             raise AssertionError(said) from error
         method.validator = requests = Requests()
         method.log_validation(5)
-        of_student = [request for _, request in requests.made if request.sample_handle is method.bundle[self.student]]
+        of_student = [
+            request
+            for _, request in requests.made
+            if self.student in (request.sample_handle.name, request.sample_handle.copy_of)
+        ]
         sampled = ", ".join(request.sample_handle.name for _, request in requests.made)
         assert of_student, (
             f"log_validation samples {sampled or 'nothing'}, and {self.student} "

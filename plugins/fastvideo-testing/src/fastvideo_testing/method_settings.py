@@ -25,20 +25,22 @@ class SettingsChecks(MethodSuite):
 
     @needs("optimizer")
     def test_optimizers_have_the_settings_of_the_run(self, tmp_path: Path) -> None:
+        now = self.runtime(tmp_path / "settings").training_args
         ends = self._ends(tmp_path / "as-it-is")
-        for name, value in (
-            ("learning_rate", 2e-3),
-            ("betas", [0.5, 0.6]),
-            ("weight_decay", 1.0),
-            ("adam_epsilon", 1.0),
-            ("optimizer", "muon"),
-        ):
+        others: dict[str, Any] = {
+            "learning_rate": 2 * now.learning_rate + 1e-3,
+            "betas": [0.5 * beta for beta in now.betas],
+            "weight_decay": now.weight_decay + 1.0,
+            "adam_epsilon": now.adam_epsilon + 1.0,
+            "optimizer": "adamw" if now.optimizer == "muon" else "muon",
+        }
+        for name, value in others.items():
             try:
-                others = self._ends(tmp_path / name, **{name: value})
+                after = self._ends(tmp_path / name, **{name: value})
             except UserError:
                 continue
             for role in self.trainable:
-                assert changed(ends[role], others[role]), (
+                assert changed(ends[role], after[role]), (
                     f"`training.{name}: {value}` changes nothing in what becomes of {role}: give its optimizer the run's "
                     f"settings, as {_BY_CORE}"
                 )

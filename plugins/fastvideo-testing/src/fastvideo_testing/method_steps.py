@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.optim.optimizer import register_optimizer_step_pre_hook
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fastvideo_core.contracts.method import DistillMethod
@@ -134,13 +134,12 @@ class StepChecks(MethodSuite):
 
     def test_every_optimizer_that_steps_is_a_role_s(self, tmp_path: Path) -> None:
         runtime = self.runtime(tmp_path)
-        method, stepped = runtime.method, list[Optimizer]()
-        hook = register_optimizer_step_pre_hook(lambda optimizer, *_: stepped.append(optimizer))
-        try:
+        method = runtime.method
+        with _Stepped() as stepped:
             for record in self.records(runtime):
                 known = [optimizer for handle in method.bundle for optimizer in handle.optimizers.values()]
                 clipped = method.get_optimizers(record.step)
-                for optimizer in stepped:
+                for optimizer in stepped.optimizers:
                     kind = type(optimizer).__name__
                     assert any(optimizer is one for one in known), (
                         f"step {record.step} steps a {kind} that no role has: its gradients are not clipped, its state is in "
@@ -150,10 +149,19 @@ class StepChecks(MethodSuite):
                         f"step {record.step} steps a {kind} that get_optimizers does not give, so that its gradients are not "
                         "clipped: let due_roles say who is due, and get_optimizers follow from it"
                     )
-                    assert sum(optimizer is one for one in stepped) == 1, f"step {record.step} steps a {kind} twice"
-                stepped.clear()
-        finally:
-            hook.remove()
+                    times = sum(optimizer is one for one in stepped.optimizers)
+                    assert times == 1, f"step {record.step} steps a {kind} {times} times; leave it to super()"
+                stepped.optimizers.clear()
+
+    def test_frozen_networks_stay_in_eval_mode(self, tmp_path: Path) -> None:
+        runtime = self.runtime(tmp_path)
+        for record in self.records(runtime):
+            for handle in runtime.method.bundle:
+                wrong = [name for name, module in handle.modules.items() if module.training and not handle.trainable]
+                assert not wrong, (
+                    f"after step {record.step} {handle.name}.{wrong[0]}, which is frozen, is in train mode, in which dropout "
+                    "changes what it gives: do not call train() on the method or on a frozen network"
+                )
 
     # --- batches and random numbers ---------------------------------------------------------------------------------
 
@@ -205,6 +213,33 @@ class StepChecks(MethodSuite):
                 f"the adapter's on_train_start was called {recorded.starts} times: a method with an on_train_start of its own "
                 "calls super().on_train_start() in it"
             )
+
+
+class _Stepped:
+    """Inside, remembers the optimizers that are stepped; not those that another one steps as a part of itself."""
+
+    def __init__(self) -> None:
+        self.optimizers: list[Optimizer] = []
+        self._depth = 0
+
+    def __enter__(self) -> _Stepped:
+        self._hooks = [
+            register_optimizer_step_pre_hook(self._begins),
+            register_optimizer_step_post_hook(self._ends),
+        ]
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for hook in self._hooks:
+            hook.remove()
+
+    def _begins(self, optimizer: Optimizer, *arguments: object) -> None:
+        if self._depth == 0:
+            self.optimizers.append(optimizer)
+        self._depth += 1
+
+    def _ends(self, *arguments: object) -> None:
+        self._depth -= 1
 
 
 class _HalfPrecision(TorchDispatchMode):  # type: ignore[no-untyped-call]
