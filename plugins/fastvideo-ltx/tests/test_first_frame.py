@@ -146,3 +146,10 @@ def test_first_frames_of_another_size_or_none_at_all_are_refused(run_config, raw
     del raw_batch["vae_latent"]
     with pytest.raises(DataError, match="captions but no vae_latent"):
         adapter.prepare_batch(raw_batch, latents_source="zeros")
+
+
+def test_a_run_on_trajectories_gives_no_first_frames(given, raw_batch):
+    raw_batch["trajectory_latents"] = raw_batch["vae_latent"][:, None].repeat(1, 2, 1, 1, 1, 1)
+    raw_batch["trajectory_timesteps"] = torch.tensor([[1000.0, 0.0]] * len(raw_batch["vae_latent"]))
+    with pytest.raises(ConfigError, match="the trajectories of the data are of videos from prompts alone"):
+        given.adapter.prepare_batch(raw_batch, latents_source="trajectory")

@@ -169,3 +169,47 @@ def test_features_are_those_of_the_video_stream(build, raw):
     features = adapter.extract_features(bundle["student"], batch.latents, t, batch, conditional=True)
     assert [tuple(one.shape) for one in features] == [(2, 12, 32)] * 2
     assert adapter.feature_channels(bundle["student"]) == (32, 32)
+
+
+# --- trajectories -----------------------------------------------------------------------------------------------------
+
+
+def trajectory_of(raw: dict[str, Any], *, sound: bool) -> dict[str, Any]:
+    """Three states of each sample, in the layout that clips are stored in, and the end's own normalised latents."""
+    generator = torch.Generator().manual_seed(6)
+    states = torch.randn(2, 3, 128, 2, 2, 3, generator=generator)
+    found = {"trajectory_latents": states, "trajectory_timesteps": torch.tensor([[1000.0, 600.0, 0.0]] * 2)}
+    if sound:
+        found["trajectory_audio_latents"] = torch.randn(2, 3, 8, 9, 16, generator=generator)
+    return {**found, **{name: raw[name] for name in ("text_embedding", "text_embedding_length", "info")}}
+
+
+@pytest.mark.parametrize("streams", STREAMS, ids="+".join)
+def test_states_are_packed_as_clips_are_and_come_apart_again(build, raw, streams):
+    adapter, _ = build(streams=list(streams))
+    stored = trajectory_of(raw, sound="audio" in streams)
+    batch = adapter.prepare_batch(stored, latents_source="trajectory")
+    states = batch.trajectory.states
+    assert states.shape[:2] == (2, 3)
+    assert torch.equal(states[:, -1], batch.latents)
+    assert batch.trajectory.timesteps.tolist() == [[1000.0, 600.0, 0.0]] * 2
+    for number in range(3):
+        apart = adapter.unpack_latents(states[:, number], batch)
+        assert torch.equal(apart["vae_latent"], stored["trajectory_latents"][:, number])
+        assert ("audio_latent" in apart) == ("audio" in streams)
+        if "audio" in streams:
+            tokens = apart["audio_latent"].shape[2]
+            assert torch.equal(apart["audio_latent"], stored["trajectory_audio_latents"][:, number, :, :tokens])
+
+
+def test_the_weights_of_the_streams_hold_for_trajectories(build, raw):
+    adapter, _ = build(audio_loss_weight=0.5)
+    clips = adapter.prepare_batch(raw)
+    batch = adapter.prepare_batch(trajectory_of(raw, sound=True), latents_source="trajectory")
+    assert torch.equal(batch.loss_weight, clips.loss_weight)
+
+
+def test_trajectories_without_the_sound_that_is_trained_are_refused(build, raw):
+    adapter, _ = build()
+    with pytest.raises(DataError, match="audio_latent"):
+        adapter.prepare_batch(trajectory_of(raw, sound=False), latents_source="trajectory")
