@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from fastvideo_core.training.updates import clip_gradients
 from fastvideo_testing.runs import build_run, toy_family
 from tests.conftest import trajectory_data
+from tests.methods import ALL
 
 WAITING = {"_local_scalar_dense", "nonzero", "is_nonzero", "equal", "unique", "masked_select"}
 
@@ -39,6 +40,8 @@ CASES: dict[str, tuple[str, dict[str, Any], str]] = {
     "dmd2 with the term": ("dmd2", TERM, "sde"),
     "kd": ("kd", {"denoising_steps": [1000, 500]}, "ode"),
     "kd velocity": ("kd", {"denoising_steps": [1000, 500], "target": "velocity"}, "ode"),
+    "consistency": ("consistency", {}, "sde"),
+    "consistency with an average": ("consistency", {"solver": "heun", "target": "average"}, "sde"),
     "dmd2 with the term on the teacher": ("dmd2", {**TERM, "adversarial_features": "teacher"}, "ode"),
 }
 
@@ -47,7 +50,7 @@ CASES: dict[str, tuple[str, dict[str, Any], str]] = {
 def test_a_step_of_wan_reads_no_tensor_s_value_but_the_exit_step_s(tmp_path, tiny_wan, latent_data, case):
     """From the batch to the optimizers' step, clipping included."""
     method, options, sampler_kind = CASES[case]
-    names = ["student", "teacher", "critic"] if method == "dmd2" else ["student"]
+    names = list(ALL[method].roles)
     data = trajectory_data(tmp_path / "trajectories.parquet", [1000.0, 750.0, 0.0]) if method == "kd" else latent_data
     run = {
         "recipe": {"family": "wan", "method": method},
