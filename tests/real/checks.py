@@ -57,6 +57,14 @@ def loss_fell(run: Path, *, steps: int, at_least: float) -> str:
     return found
 
 
+def total_losses_are_finite(run: Path, *, steps: int) -> str:
+    """total_loss at every step, all finite: of methods whose loss tells no progress."""
+    losses = [float(line["total_loss"]) for line in metrics(run)]
+    require(len(losses) == steps, f"{run} logged {len(losses)} losses, not {steps}")
+    require(all(map(math.isfinite, losses)), f"{run} has a loss that is not finite: {losses}")
+    return f"{steps} losses, all finite: {losses[0]:.4f} ... {losses[-1]:.4f}"
+
+
 def losses_are_finite(run: Path, *, steps: int, student_every: int) -> str:
     """critic_loss at every step and student_loss at every `student_every`-th, all finite."""
     lines = metrics(run)

@@ -23,6 +23,9 @@ def main(arguments: list[str]) -> int:
     pipeline.to("cuda" if torch.cuda.is_available() else "cpu").set_progress_bar_config(disable=True)
     videos = {}
     for seed in seeds:
+        # Noise that a scheduler draws between the steps is the global generator's, which then also draws the first.
+        torch.manual_seed(seed)
+        drawn = pipeline.scheduler.config.get("stochastic_sampling", False)
         videos[str(seed)] = pipeline(
             prompt=prompt,
             height=height,
@@ -30,7 +33,7 @@ def main(arguments: list[str]) -> int:
             num_frames=num_frames,
             num_inference_steps=steps,
             guidance_scale=1.0,
-            generator=torch.Generator().manual_seed(seed),
+            generator=None if drawn else torch.Generator().manual_seed(seed),
             output_type="np",
             **json.loads(more),
         ).frames[0]

@@ -276,7 +276,8 @@ class RealRun:
         load_role(sampler.handle, model.source)
         schedule: Any = model.student_schedule
         levels = schedule(sampler.shift_and_clamp_timestep).timesteps
-        request = ValidationRequest(sampler.handle, Path("unused"), sampler_kind="ode", sampling_timesteps=levels)
+        kind = self.student.sampler_kind
+        request = ValidationRequest(sampler.handle, Path("unused"), sampler_kind=kind, sampling_timesteps=levels)
         size = self.family.size
         prompt = ValidationPrompt(self._prompt, height=size.height, width=size.width, num_frames=size.num_frames)
         generator = torch.Generator().manual_seed(SEED)

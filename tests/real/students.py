@@ -20,7 +20,7 @@ class Student:
         roles: whether each is trained.
         steps: of its run.
         method_config, training: of its run.
-        sampler_kind: how it is sampled; what diffusers' own pipeline can do is ode.
+        sampler_kind: how it is sampled.
         trajectories: how many prompts its teacher samples for it first; 0 where it trains on the clips.
         check: (the run's folder) -> what is well with its log, in words.
     """
@@ -34,7 +34,7 @@ class Student:
     trajectories: int = 0
 
 
-DMD2_STEPS, STUDENT_EVERY, KD_STEPS = 40, 4, 60
+DMD2_STEPS, STUDENT_EVERY, KD_STEPS, CONSISTENCY_STEPS = 40, 4, 60, 60
 
 STUDENTS: Mapping[str, Student] = {
     "dmd2": Student(
@@ -57,6 +57,19 @@ STUDENTS: Mapping[str, Student] = {
         check=lambda folder: checks.loss_fell(folder, steps=KD_STEPS, at_least=0.2),
         training={"learning_rate": 1.0e-3},
         trajectories=32,
+    ),
+    "consistency": Student(
+        roles={"student": True, "teacher": False},
+        steps=CONSISTENCY_STEPS,
+        method_config={
+            "solver": "heun",
+            "solver_steps": 16,
+            "teacher_guidance_scale": 2.0,
+            "denoising_steps": DENOISING_STEPS,
+        },
+        check=lambda folder: checks.total_losses_are_finite(folder, steps=CONSISTENCY_STEPS),
+        training={"learning_rate": 2.0e-4},
+        sampler_kind="sde",
     ),
 }
 """By method."""
