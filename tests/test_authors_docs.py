@@ -120,6 +120,23 @@ def test_the_table_of_versions_is_what_the_registry_does() -> None:
         assert [cell == "fits" for cell in cells.split(" | ")] == fits
 
 
+def test_the_deprecated_callback_of_a_page_says_what_to_use(tmp_path: Path) -> None:
+    from fastvideo_core.dispatch.plugin_checks import deprecations
+    from fastvideo_core.registry import PluginRegistry
+    from fastvideo_testing import load_config, toy_world
+
+    (tmp_path / "timer.py").write_text(examples("versions.md")["deprecated_callback.py"], encoding="utf-8")
+    roles = {"student": {"path": "toy/a", "trainable": True}, "teacher": {"path": "toy/b", "trainable": False}}
+    run = {"recipe": {"family": "toy", "method": "toy"}, "roles": roles, "callbacks": {"timer": {"hours": 2.0}}}
+    with toy_world(tmp_path / "timer.py"):
+        cfg = load_config(tmp_path, {**run, "training": {"output_dir": "out", "max_train_steps": 1}})
+        told = list(deprecations(cfg, PluginRegistry()))
+    assert [text.partition(" is ")[2] for text in told] == [
+        "deprecated since 0.3: use deadline of fastvideo-deadline",
+        "deprecated since 0.2: use callbacks.timer.minutes",
+    ]
+
+
 SHOWN = ("step 1/2 | total_loss 0.5", "...", "done: output")
 
 

@@ -190,3 +190,36 @@ def test_a_wrong_callback_is_caught(tmp_path: Path, check: str, changes: list[tu
 
 def test_every_check_has_a_wrong_callback_that_it_catches() -> None:
     assert set(CHECKS) == {case[0] for case in WRONG}
+
+
+ALLOWED = [
+    (
+        "test_errors_in_its_hooks_are_heard_of",
+        [(COUNT, COUNT + "            try: metrics['absent']\n            except KeyError: pass\n")],
+    ),
+    (
+        "test_errors_in_its_hooks_are_heard_of",
+        [(COUNT, COUNT + "            try: metrics.absent\n            except Exception as error: print(error)\n")],
+    ),
+    ("test_every_option_does_something", [("self.config.every", "self.config.model_dump()['every']")]),
+    (
+        "test_a_resumed_run_logs_what_an_uninterrupted_one_does",
+        [(COUNT, COUNT + "            import time\n            metrics['mine'] = time.perf_counter()\n")],
+    ),
+    (
+        "test_a_resumed_run_logs_what_an_uninterrupted_one_does",
+        [
+            (COUNT, COUNT + "            if self.warm: metrics['mine'] = 1.0\n            self.warm = True\n"),
+            ("self.steps = 0", "self.steps, self.warm = 0, False"),
+        ],
+    ),
+    (
+        "test_its_hooks_agree_in_two_processes",
+        [(COUNT, COUNT + "            if torch.distributed.get_rank() == 0: metrics['mine'] = 1.0\n")],
+    ),
+]
+
+
+@pytest.mark.parametrize(("check", "changes"), ALLOWED, ids=[f"{n}-{case[0][5:40]}" for n, case in enumerate(ALLOWED)])
+def test_what_the_contract_allows_passes(tmp_path: Path, check: str, changes: list[tuple[str, str]]) -> None:
+    run_check(suite_of(tmp_path, *changes), check, tmp_path)
