@@ -145,7 +145,7 @@ def test_a_schedule_that_the_teacher_s_steps_do_not_meet_names_the_nearest(asked
         (["--guidance-scale", -1], "--guidance-scale: is -1"),
         (["--flow-shift", 0], "--flow-shift: is 0"),
         (["--guidance-scale", 1, "--negative-prompt", "x"], "nothing is guided at guidance 1"),
-        (["--height", 33], "num_height: is 33"),
+        (["--height", 33], "--height, --width, --num-frames: height is 33"),
         (["--model", "nowhere"], "there is no such path"),
         (["--prompts", "nowhere.txt"], "there is no such file or folder"),
         (["--output", "file"], "file"),

@@ -53,10 +53,10 @@ class Teacher:
 
 
 def check_options(args: argparse.Namespace) -> None:
-    """The numbers make sense, before anything is loaded.
+    """The numbers make sense, and the family makes videos of the asked size, before anything is loaded.
 
     Raises:
-        ConfigError: naming all that do not.
+        UserError: naming all that do not.
     """
     least = {"steps": 1, "batch_size": 1, "samples_per_file": 1, "num_gpus": 1, "guidance_scale": 0}
     problems = [
@@ -71,6 +71,11 @@ def check_options(args: argparse.Namespace) -> None:
         problems.append(Problem(found, "--negative-prompt", fix="leave it out, or raise --guidance-scale"))
     if problems:
         raise ConfigError(problems)
+    model, family = _opened(args)
+    training = _run_config(args, model, family).training
+    geometry = family.encoder(model.source.base, device=context.device()).geometry
+    height, width, frames = training.num_height, training.num_width, training.num_frames
+    geometry.check(height=height, width=width, num_frames=frames, where="--height, --width, --num-frames")
 
 
 def encode_prompts(args: argparse.Namespace) -> None:
@@ -113,6 +118,7 @@ def open_teacher(args: argparse.Namespace) -> Teacher:
     cfg = _run_config(args, model, family)
     if problems := family.check_roles(cfg):
         raise ConfigError(problems)
+    cfg = replace(cfg, pipeline_config=family.resolve(cfg, latents_source="zeros"))
     built = family.build(cfg)
     check_adapter(built.adapter, TeacherNeeds, method="trajectories", family=model.family)
     handle = built.bundle[ROLE]
@@ -168,9 +174,7 @@ def _run_config(args: argparse.Namespace, model: TrainedModel, family: ModelFami
         raw={},
         source="the command line",
     )
-    cfg = _with_size(args, cfg, family)
-    resolved = family.resolve(cfg, latents_source="zeros")
-    return replace(cfg, pipeline_config=resolved)
+    return _with_size(args, cfg, family)
 
 
 def _with_size(args: argparse.Namespace, cfg: RunConfig, family: ModelFamily) -> RunConfig:
