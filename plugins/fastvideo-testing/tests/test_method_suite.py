@@ -402,6 +402,107 @@ def test_a_wrong_method_is_caught(tmp_path: Path, check: str, changes: list[tupl
         run_check(suite_of(tmp_path, *changes), check, tmp_path)
 
 
+CLAMPED = """\
+from fastvideo_core import register_model
+from fastvideo_testing import ToyAdapter, ToyConfig
+from fastvideo_testing.toy import build_toy_components
+
+
+class ClampingAdapter(ToyAdapter):
+    def shift_and_clamp_timestep(self, t):
+        return super().shift_and_clamp_timestep(t).clamp(300.0, 700.0)
+
+
+@register_model("clamping", config=ToyConfig)
+def build(cfg):
+    components = build_toy_components(cfg)
+    components.adapter = ClampingAdapter(cfg.pipeline_config.flow_shift)
+    return components
+
+
+class Needs("""
+
+WRAPPED = """\
+class Outer(torch.optim.AdamW):
+    def __init__(self, inner):
+        super().__init__(inner.param_groups)
+        self.inner = inner
+
+    def step(self, closure=None):
+        self.inner.step()
+
+
+class Needs("""
+
+PREDICTED = """\
+        with torch.no_grad():
+            earlier = self.adapter.predict_x0(self.teacher, noisy, t, prepared, conditional=True)
+            noisy = self.adapter.add_noise(earlier, 0.01 * noisy, t)
+        with torch.no_grad():
+"""
+
+AVERAGE_IS_SAMPLED = """\
+    @classmethod
+    def extra_roles(cls, cfg, bundle, adapter):
+        average = bundle["student"].copy("average")
+        average.saved = True
+        return [average]
+
+    @torch.no_grad()
+    def optimizers_schedulers_step(self, iteration):
+        super().optimizers_schedulers_step(iteration)
+        for (_, average), (_, p) in zip(self.bundle["average"].named_parameters(), self.student.named_parameters()):
+            average.lerp_(p, 0.5)
+
+    def log_validation(self, iteration):
+        if self.validator is not None:
+            for request in self.many_step_requests(self.bundle["average"], iteration):
+                self.validator.log_validation(iteration, request)
+
+    def checkpoint_state"""
+
+
+@pytest.mark.parametrize(
+    ("changes", "check", "attributes"),
+    [
+        ([("class Needs(", CLAMPED)], "test_timesteps_are_shifted_once", {"family": "clamping"}),
+        (
+            [
+                ("class Needs(", WRAPPED),
+                ("build_optimizer(self.student, cfg)", "Outer(build_optimizer(self.student, cfg))"),
+            ],
+            "test_every_optimizer_that_steps_is_a_role_s",
+            {},
+        ),
+        ([("        with torch.no_grad():\n", PREDICTED)], "test_noise_is_standard_normal", {}),
+        ([("    def checkpoint_state", AVERAGE_IS_SAMPLED)], "test_validations_sample_the_student", {}),
+        (
+            [
+                (
+                    "u = torch.rand(prepared.batch_size, generator=generator)",
+                    "u = torch.full((prepared.batch_size,), 1.0)",
+                )
+            ],
+            "test_networks_are_called_at_the_noise_level_of_their_input",
+            {},
+        ),
+        ([], "test_optimizers_have_the_settings_of_the_run", {"training": {"optimizer": "muon", "weight_decay": 0.1}}),
+    ],
+    ids=[
+        "a shift that clamps",
+        "an optimizer in another",
+        "noise that is predicted",
+        "the average is sampled",
+        "pure noise",
+        "muon",
+    ],
+)
+def test_what_the_contract_allows_passes(
+    tmp_path: Path, changes: list[tuple[str, str]], check: str, attributes: dict[str, Any]
+) -> None:
+    run_check(suite_of(tmp_path, *changes, **attributes), check, tmp_path)
+
+
 def test_every_check_has_a_wrong_method_that_it_catches() -> None:
     elsewhere = {
         "test_spec_and_config_load_without_torch",  # test_installed_plugins.py
