@@ -43,6 +43,16 @@ class Provenance:
             return f"{self.value} registered by {self.distribution}"
         return f"{self.distribution} {self.version} (entry point fastvideo.{self.kind}: {self.name} = {self.value})"
 
+    @property
+    def in_words(self) -> str:
+        """The kind and the name, for messages."""
+        return f"the {SINGULAR[self.kind]} {self.name!r}"
+
+    @property
+    def unmet(self) -> tuple[Unmet, ...]:
+        """What its distribution asks for and has not."""
+        return unmet_of(self.distribution) if self.installed else ()
+
 
 @dataclass(frozen=True)
 class Plugin(Generic[SpecType]):
@@ -74,10 +84,8 @@ class Unmet:
 
 def find_installed(*, hidden: bool = False) -> tuple[Provenance, ...]:
     """The entry points of our groups that ALLOWED lets through, or those that it hides."""
-    allowed = _allowed()
-    return tuple(
-        item for item in _entry_points() if hidden != (allowed is None or normalized(item.distribution) in allowed)
-    )
+    allowed, found = _allowed(), _entry_points()
+    return tuple(one for one in found if hidden != (allowed is None or normalized(one.distribution) in allowed))
 
 
 def allowed_without_plugins() -> tuple[str, ...]:
@@ -92,7 +100,7 @@ def misplaced() -> dict[Provenance, Problem]:
     for entry in importlib_metadata.entry_points():
         if entry.group not in groups and (meant := closest(entry.group, groups)):
             item = Provenance(groups[meant], entry.name, *_identity(entry.dist), entry.value)
-            text = f"the {SINGULAR[item.kind]} {item.name!r} is in the entry-point group {entry.group!r}, which nothing reads"
+            text = f"{item.in_words} is in the entry-point group {entry.group!r}, which nothing reads"
             fix = f'write [project.entry-points."{meant}"] in its pyproject.toml, and install it again'
             found[item] = Problem(text, where=f"{item.distribution} {item.version}", fix=fix)
     return found
@@ -106,11 +114,10 @@ def _allowed() -> set[str] | None:
 def _entry_points() -> tuple[Provenance, ...]:
     """Every entry point of our groups; the same name, distribution and value twice is one."""
     found: dict[tuple[str, ...], Provenance] = {}
-    entry_points = importlib_metadata.entry_points()
     for kind in KINDS:
-        for entry in entry_points.select(group=f"fastvideo.{kind}"):
-            provenance = Provenance(kind, entry.name, *_identity(entry.dist), entry.value)
-            found.setdefault((kind, entry.name, normalized(provenance.distribution), entry.value), provenance)
+        for entry in importlib_metadata.entry_points(group=f"fastvideo.{kind}"):
+            item = Provenance(kind, entry.name, *_identity(entry.dist), entry.value)
+            found.setdefault((kind, entry.name, normalized(item.distribution), entry.value), item)
     return tuple(found.values())
 
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from fastvideo_core.config.deprecation import Deprecated
 from fastvideo_core.errors import PluginError, Problem
 from fastvideo_core.registry.discovery import Plugin, Provenance
-from fastvideo_core.registry.specs import API_VERSION, SINGULAR, SPEC_TYPES, Kind, Spec
+from fastvideo_core.registry.specs import API_VERSION, SPEC_TYPES, Kind, Spec
 
 Decorated = TypeVar("Decorated", bound=Callable[..., object])
 
@@ -65,14 +65,8 @@ def register_method(
     deprecated: Deprecated | None = None,
 ) -> Callable[[Decorated], Decorated]:
     """Register the decorated DistillMethod class; see MethodPlugin."""
-    fields = {
-        "config": config,
-        "roles": roles,
-        "optional_roles": optional_roles,
-        "demo": demo,
-        "deprecated": deprecated,
-    }
-    return _registering("methods", name, api, **fields)
+    optional = {"optional_roles": optional_roles, "demo": demo, "deprecated": deprecated}
+    return _registering("methods", name, api, config=config, roles=roles, **optional)
 
 
 def register_callback(
@@ -94,12 +88,11 @@ def _registering(kind: Kind, name: str, api: tuple[int, int], **fields: Any) -> 
         origin = Path(file).name if isinstance(file, str) else module
         provenance = Provenance(kind, name, origin, "", spec.targets["impl"], installed=False)
         flaws = spec.flaws()
-        family = kind == "models"
-        if not (isinstance(impl, type) or (family and callable(impl))):
-            wanted = "neither a class nor a function" if family else "not a class"
+        if not (callable(impl) if kind == "models" else isinstance(impl, type)):
+            wanted = "neither a class nor a function" if kind == "models" else "not a class"
             flaws.append(f"the decorated object is {impl!r}, {wanted}")
         if flaws:
-            problem = f"the {SINGULAR[kind]} {name!r} is registered wrongly: {'; '.join(flaws)}"
+            problem = f"{provenance.in_words} is registered wrongly: {'; '.join(flaws)}"
             raise PluginError(Problem(problem, where=str(provenance)))
         objects = {field: item for field, item in given.items() if item is not None and not isinstance(item, str)}
         # A notebook cell that runs again replaces its own.

@@ -17,33 +17,9 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from fastvideo_core.errors import PluginError, Problem
 from fastvideo_core.errors.suggestions import closest, did_you_mean
-from fastvideo_core.registry import registration
-from fastvideo_core.registry.discovery import (
-    ALLOWED,
-    NOTHING,
-    Plugin,
-    Provenance,
-    Unmet,
-    find_installed,
-    misplaced,
-    module_exists,
-    normalized,
-    pip_command,
-    unmet_of,
-)
-from fastvideo_core.registry.specs import (
-    API_VERSION,
-    FIRST_PARTY,
-    KINDS,
-    SINGULAR,
-    SPEC_TYPES,
-    Command,
-    CommandPlugin,
-    Kind,
-    MethodPlugin,
-    ModelPlugin,
-    Spec,
-)
+from fastvideo_core.registry import discovery, registration, specs
+from fastvideo_core.registry.discovery import ALLOWED, Plugin, Provenance, Unmet, find_installed, misplaced, normalized
+from fastvideo_core.registry.specs import API_VERSION, FIRST_PARTY, KINDS, SINGULAR, Kind, Spec
 
 if TYPE_CHECKING:
     from fastvideo_core.config.base import PluginConfig
@@ -68,7 +44,7 @@ class PluginStatus:
     @property
     def unmet(self) -> tuple[Unmet, ...]:
         """What its distribution asks for and has not: it may run all the same, or fail when it is used."""
-        return unmet_of(self.provenance.distribution) if self.provenance.installed else ()
+        return self.provenance.unmet
 
 
 class PluginRegistry:
@@ -85,11 +61,11 @@ class PluginRegistry:
         return tuple(sorted({item.name for item in self._candidates(kind)}))
 
     @overload
-    def get(self, kind: Literal["models"], name: str) -> Plugin[ModelPlugin]: ...
+    def get(self, kind: Literal["models"], name: str) -> Plugin[specs.ModelPlugin]: ...
     @overload
-    def get(self, kind: Literal["methods"], name: str) -> Plugin[MethodPlugin]: ...
+    def get(self, kind: Literal["methods"], name: str) -> Plugin[specs.MethodPlugin]: ...
     @overload
-    def get(self, kind: Literal["commands"], name: str) -> Plugin[CommandPlugin]: ...
+    def get(self, kind: Literal["commands"], name: str) -> Plugin[specs.CommandPlugin]: ...
     @overload
     def get(self, kind: Kind, name: str) -> Plugin[Spec]: ...
 
@@ -119,17 +95,16 @@ class PluginRegistry:
         """
         value = plugin.spec.targets.get(target)
         if value is None:
-            found = f"the {SINGULAR[plugin.kind]} {plugin.name!r} does not offer `{target}`"
+            found = f"{plugin.provenance.in_words} does not offer `{target}`"
             raise PluginError(Problem(found, where=str(plugin.provenance)))
         imported = plugin.objects[target] if target in plugin.objects else _import(plugin.provenance, value, target)
+        fits, wanted = target == "config" or callable(imported), "a class or function"
         if plugin.kind == "commands":
-            fits, wanted = isinstance(imported, Command), "a Command"
+            fits, wanted = isinstance(imported, specs.Command), "a Command"
         elif target == "impl" and plugin.kind != "models":
             fits, wanted = isinstance(imported, type), "a class"
-        else:
-            fits, wanted = target == "config" or callable(imported), "a class or function"
         if not fits:
-            raise _broken(plugin.provenance, f"its `{target}` {value} is {imported!r}, not {wanted}")
+            raise _unfit(plugin, target, imported, wanted)
         return imported
 
     def config_class(self, plugin: Plugin[Spec]) -> type[PluginConfig]:
@@ -138,16 +113,14 @@ class PluginRegistry:
 
         found = self.resolve(plugin, "config")
         if not (isinstance(found, type) and issubclass(found, PluginConfig)):
-            declared = f"its `config` {plugin.spec.targets['config']}"
-            cause = f"{declared} is {found!r}, not a subclass of fastvideo_core.PluginConfig"
-            raise _broken(plugin.provenance, cause)
+            raise _unfit(plugin, "config", found, "a subclass of fastvideo_core.PluginConfig")
         return found
 
     def list(self, *kinds: Kind) -> tuple[PluginStatus, ...]:
         """Every plug-in (of these kinds) with its health, by kind and name. Loads the spec modules, which never import torch."""
         found = [self._status(item) for kind in kinds or KINDS for item in self._candidates(kind)]
-        lost = misplaced().items()
-        return (*found, *(PluginStatus(item, None, problem) for item, problem in lost if item.kind in (kinds or KINDS)))
+        lost = [PluginStatus(item, None, problem) for item, problem in misplaced().items()]
+        return (*found, *(item for item in lost if item.provenance.kind in (kinds or KINDS)))
 
     def load_plugin_file(self, path: str | Path) -> tuple[Provenance, ...]:
         """Run a Python file whose decorators register plug-ins, anew if it was loaded before, and say what it registered.
@@ -193,7 +166,7 @@ class PluginRegistry:
         listed = ", ".join(known) or "none"
         for item in find_installed(hidden=True):
             if (item.kind, item.name) == (kind, name):
-                found = f"the {SINGULAR[kind]} {name!r} of {item.distribution} is hidden by {ALLOWED} (seen: {listed})"
+                found = f"{item.in_words} of {item.distribution} is hidden by {ALLOWED} (seen: {listed})"
                 return Problem(found, fix=f"unset {ALLOWED}, or add {item.distribution} to it")
         for item, problem in misplaced().items():
             if (item.kind, item.name) == (kind, name):
@@ -212,7 +185,9 @@ class PluginRegistry:
         start = time.perf_counter()
         try:
             plugin = _load(provenance)
-            _check_modules(plugin)
+            for field, value in plugin.spec.targets.items():
+                if value and field not in plugin.objects and not discovery.module_exists(value.partition(":")[0]):
+                    raise _broken(provenance, f"its `{field}` is declared as {value}, and that module does not exist")
             twins = [item for item in self._candidates(provenance.kind) if item.name == provenance.name]
             problem = _ambiguous(twins) if len(twins) > 1 else None
         except PluginError as error:
@@ -224,14 +199,13 @@ def _load(provenance: Provenance) -> Plugin[Spec]:
     """A plug-in, its spec checked."""
     local = registration.registrations().get(provenance)
     spec = local.spec if local is not None else _import(provenance, provenance.value, "its spec")
-    wanted = SPEC_TYPES[provenance.kind]
+    wanted = specs.SPEC_TYPES[provenance.kind]
     if not isinstance(spec, wanted):
-        group = f"fastvideo.{provenance.kind}"
-        cause = f"the entry point gives {type(spec).__name__} {spec!r}, but {group} takes {wanted.__name__}"
-        raise _broken(provenance, cause)
+        takes = f"fastvideo.{provenance.kind} takes {wanted.__name__}"
+        raise _broken(provenance, f"the entry point gives {type(spec).__name__} {spec!r}, but {takes}")
     if flaws := spec.flaws():
         raise _broken(provenance, f"its {wanted.__name__} is wrong: {'; '.join(flaws)}")
-    if isinstance(spec, CommandPlugin) and FIRST_PARTY["commands"].get(spec.name) == "fastvideo-core":
+    if isinstance(spec, specs.CommandPlugin) and FIRST_PARTY["commands"].get(spec.name) == "fastvideo-core":
         raise _broken(provenance, "core has a command of that name itself")
     if spec.name != provenance.name:
         raise _broken(provenance, f"the entry point is named {provenance.name!r} but its spec is named {spec.name!r}")
@@ -251,10 +225,8 @@ def _import(provenance: Provenance, value: str, target: str) -> Any:
         return operator.attrgetter(attribute)(module) if attribute else module
     except AttributeError:
         what = target if " " in target else f"its `{target}`"
-        guess = did_you_mean(attribute, vars(module))
-        cause = f"{what} is declared as {value}, but {module_name} has no {attribute!r}" + (
-            f"; {guess}" if guess else ""
-        )
+        guess = f"; {guess}" if (guess := did_you_mean(attribute, vars(module))) else ""
+        cause = f"{what} is declared as {value}, but {module_name} has no {attribute!r}{guess}"
         raise _broken(provenance, cause) from None
 
 
@@ -262,14 +234,14 @@ def _import_error(provenance: Provenance, module: str, error: BaseException) -> 
     """The likely cause is what its distribution asks for and has not."""
     if isinstance(error, ModuleNotFoundError) and error.name and f"{module}.".startswith(f"{error.name}."):
         return _broken(provenance, f"its module {error.name} does not exist")
-    unmet = unmet_of(provenance.distribution) if provenance.installed else ()
+    unmet = provenance.unmet
     cause = f"importing {module} fails: {_cause(error)}"
     missing, fix = _missing_package(error, module)
     if missing:
-        unmet = tuple(item for item in unmet if item.there == NOTHING)
+        unmet = tuple(item for item in unmet if item.there == discovery.NOTHING)
         cause = f"the plug-in is installed, but {missing!r}, which it imports, is not"
     if unmet:
-        fix = f"{pip_command(unmet)}   ({provenance.distribution} {'; '.join(map(str, unmet))})"
+        fix = f"{discovery.pip_command(unmet)}   ({provenance.distribution} {'; '.join(map(str, unmet))})"
     return _broken(provenance, cause, fix)
 
 
@@ -295,8 +267,11 @@ def _broken(provenance: Provenance, cause: str, fix: str = "") -> PluginError:
     if not fix and provenance.installed:
         name = provenance.distribution
         fix = f"pip install --upgrade --force-reinstall --no-deps {name}, or pip uninstall {name}, or tell its authors"
-    found = f"the {SINGULAR[provenance.kind]} {provenance.name!r} is broken: {cause}"
-    return PluginError(Problem(found, where=str(provenance), fix=fix))
+    return PluginError(Problem(f"{provenance.in_words} is broken: {cause}", where=str(provenance), fix=fix))
+
+
+def _unfit(plugin: Plugin[Spec], target: str, found: object, wanted: str) -> PluginError:
+    return _broken(plugin.provenance, f"its `{target}` {plugin.spec.targets[target]} is {found!r}, not {wanted}")
 
 
 def _ambiguous(twins: Sequence[Provenance]) -> Problem:
@@ -310,17 +285,9 @@ def _ambiguous(twins: Sequence[Provenance]) -> Problem:
 
 def _api_mismatch(provenance: Provenance, api: tuple[int, int]) -> Problem:
     major, minor = API_VERSION
-    what = f"the {SINGULAR[provenance.kind]} {provenance.name!r}"
-    found = f"{what} is made for API {api[0]}.{api[1]}, this core has API {major}.{minor}"
+    found = f"{provenance.in_words} is made for API {api[0]}.{api[1]}, this core has API {major}.{minor}"
     allowed = f"{major}.0 to {major}.{minor}" if minor else f"{major}.0"
     upgrade = f"pip install --upgrade {provenance.distribution}" if provenance.installed else f"port {provenance}"
     fixes = [upgrade, "pip install --upgrade fastvideo-core"]
     first, second = fixes if api < API_VERSION else reversed(fixes)
     return Problem(found, where=str(provenance), allowed=allowed, fix=f"{first}   (or: {second})")
-
-
-def _check_modules(plugin: Plugin[Spec]) -> None:
-    """Raises PluginError for a target whose module is not there, without importing it."""
-    for name, value in plugin.spec.targets.items():
-        if value is not None and name not in plugin.objects and not module_exists(value.partition(":")[0]):
-            raise _broken(plugin.provenance, f"its `{name}` is declared as {value}, and that module does not exist")

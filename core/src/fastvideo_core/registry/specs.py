@@ -82,12 +82,9 @@ class Spec:
 
 @dataclass(frozen=True)
 class ModelPlugin(Spec):
-    """A model family.
+    """A model family: `impl` is a ModelFamily subclass, `config` the PluginConfig of `pipeline_config`.
 
-    Args:
-        impl: ModelFamily subclass.
-        config: PluginConfig subclass of `pipeline_config`.
-        pipelines: the diffusers pipeline classes whose folders it reads, by the names of model_index.json.
+    `pipelines` are the diffusers pipeline classes whose folders it reads, by the names of model_index.json.
     """
 
     impl: Target
@@ -97,14 +94,10 @@ class ModelPlugin(Spec):
 
 @dataclass(frozen=True)
 class MethodPlugin(Spec):
-    """A training method.
+    """A training method: `impl` is a DistillMethod subclass, `config` the PluginConfig of `method_config`.
 
-    Args:
-        impl: DistillMethod subclass.
-        config: PluginConfig subclass of `method_config`.
-        roles: the roles that run.yaml must name.
-        optional_roles: those that it may name besides, and no others.
-        demo: function (fast=) -> MethodDemo, the method's part of the command `demo`.
+    run.yaml must name the `roles`, and may name the `optional_roles` besides, no others. `demo` is a function
+    (fast=) -> MethodDemo, the method's part of the command `demo`.
     """
 
     impl: Target
