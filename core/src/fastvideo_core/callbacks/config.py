@@ -19,9 +19,7 @@ class EMAConfig(PluginConfig):
 
     decay: float = Field(0.99, ge=0, lt=1, description="d in ema = d * ema + (1 - d) * weight, after each update.")
     roles: StrTuple = Field(("student",), min_length=1, description="Trainable roles that are averaged.")
-    start_step: int = Field(
-        0, ge=0, le=limits.STEPS, description="Step after which averaging starts, from the weights of that moment."
-    )
+    start_step: int = Field(0, ge=0, le=limits.STEPS, description="Averaging starts from the weights after this step.")
 
     def check_run(self, cfg: RunConfig) -> list[tuple[str, Problem]]:
         """Every role must exist and be trainable."""

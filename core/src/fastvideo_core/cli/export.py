@@ -12,11 +12,8 @@ from fastvideo_core.launch.stdio import say
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_model(parser)
     parser.add_argument("out", type=Path, help="folder to write; must not hold anything yet")
-    parser.add_argument(
-        "--lora",
-        choices=("merged", "separate"),
-        help="of a role that trained adapters: a whole pipeline with them merged (default), or the adapters alone",
-    )
+    lora = "of a role that trained adapters: a whole pipeline with them merged (default), or the adapters alone"
+    parser.add_argument("--lora", choices=("merged", "separate"), help=lora)
 
 
 def run(args: argparse.Namespace) -> int:

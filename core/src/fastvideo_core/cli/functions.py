@@ -30,10 +30,7 @@ def build_runtime(run: RunSource) -> DistillRuntime:
     """Builds a run, weights too: its `method` holds the roles (`method.bundle`) and the adapter, `dataloader` the data.
 
     Nothing is written. Plug-ins that were registered in this process are found beside the installed ones. Collective where
-    several processes were launched.
-
-    Raises:
-        UserError: whatever does not fit, all at once.
+    several processes were launched. Raises UserError for whatever does not fit, all at once.
     """
     cfg = _config(run)
     join(cfg)
@@ -43,12 +40,8 @@ def build_runtime(run: RunSource) -> DistillRuntime:
 def train(run: RunSource | DistillRuntime, *, quiet: bool = False) -> list[dict[str, float]]:
     """Trains as the command does, in this process alone or in each that torchrun, accelerate or srun started.
 
-    Args:
-        run: may have been built before (`build_runtime`), to be trained once.
-        quiet: shows no steps; else a line for each logged one.
-
-    Returns:
-        The logged steps: `step`, losses, learning rates, gradient norms, seconds, as in metrics.jsonl.
+    Gives the logged steps back: `step`, losses, learning rates, gradient norms, seconds, as in metrics.jsonl; unless `quiet`, a
+    line is printed for each. `run` may have been built before (`build_runtime`), to be trained once.
 
     Raises:
         UserError: whatever does not fit, before anything is trained.
@@ -73,17 +66,11 @@ def train(run: RunSource | DistillRuntime, *, quiet: bool = False) -> list[dict[
 def sample(
     model: str | Path, prompt: str | Sequence[str], **options: str | Path | float | Sequence[float]
 ) -> list[Path]:
-    """Makes a video of each prompt, as `fastvideo-distill sample` does.
+    """Makes a video of each prompt, as `fastvideo-distill sample` does; the mp4 files, in the order of the prompts.
 
-    Args:
-        model: a checkpoint, a run's folder (its newest checkpoint), a diffusers folder, or a hub id with its `family`.
-        options: those of the command, with `_` for `-`: `out`, `steps`, `guidance_scale`, `timesteps=(1000, 500)`, ...
-
-    Returns:
-        The mp4 files, in the order of the prompts.
-
-    Raises:
-        UserError: an option, or what `model` is, does not fit.
+    `model` is a checkpoint, a run's folder (its newest checkpoint), a diffusers folder, or a hub id with its `family`. Options
+    are those of the command, with `_` for `-`: `out`, `steps`, `guidance_scale`, `timesteps=(1000, 500)`, ... Raises UserError
+    where one of them, or what `model` is, does not fit.
     """
     parser = _Parser(allow_abbrev=False)
     sample_command.add_arguments(parser)

@@ -14,17 +14,11 @@ _DIGITS = 20
 
 def add_model(parser: argparse.ArgumentParser) -> None:
     """MODEL, --family, --role, --weights: what `sample` and `export` read."""
-    parser.add_argument(
-        "model", help="a checkpoint folder, a run's folder (its newest checkpoint), or a diffusers folder"
-    )
+    parser.add_argument("model", help="a checkpoint, a run's folder (its newest checkpoint), or a diffusers folder")
     parser.add_argument("--family", help="the model family (default: what the checkpoint or model_index.json says)")
     parser.add_argument("--role", help="which role of a checkpoint (default: student, or its only role)")
-    parser.add_argument(
-        "--weights",
-        choices=("auto", "raw", "ema"),
-        default="auto",
-        help="weights of a checkpoint: ema, raw, or auto: ema where there are some (default)",
-    )
+    weights = "weights of a checkpoint: ema, raw, or auto: ema where there are some (default)"
+    parser.add_argument("--weights", choices=("auto", "raw", "ema"), default="auto", help=weights)
 
 
 def add_run(parser: argparse.ArgumentParser, resume: str) -> None:

@@ -16,33 +16,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_model(parser)
     pixels, steps = options.up_to(limits.PIXELS), parser.add_mutually_exclusive_group()
     parser.add_argument("--prompt", action="append", default=[], help="what to show (repeatable)")
-    parser.add_argument(
-        "--prompts", type=Path, metavar="FILE", help="validation JSON, or a text file with a prompt a line"
-    )
+    parser.add_argument("--prompts", type=Path, metavar="FILE", help="validation JSON, or text with a prompt a line")
     parser.add_argument("--out", type=Path, default=Path("samples"), help="folder for the videos (default: samples)")
-    steps.add_argument(
-        "--steps",
-        type=options.up_to(limits.SAMPLING_STEPS),
-        help="sample in so many steps with the family's own sampler, also prompts that name others",
-    )
+    count = "sample in so many steps with the family's own sampler, also prompts that name others"
+    steps.add_argument("--steps", type=options.up_to(limits.SAMPLING_STEPS), help=count)
     steps.add_argument("--timesteps", help="sample in few steps at exactly these levels, for example 1000,750,500,250")
     parser.add_argument("--sampler", choices=("ode", "sde"), help="how few-step sampling moves between levels")
-    parser.add_argument(
-        "--guidance-scale",
-        type=options.finite,
-        help=f"w of u + w (c - u); 1 is none (default: 1 for a few-step student, else the run's, else {PLAIN_GUIDANCE:g})",
+    guidance = (
+        f"w of u + w (c - u); 1 is none (default: 1 for a few-step student, else the run's, else {PLAIN_GUIDANCE:g})"
     )
-    parser.add_argument(
-        "--negative-prompt",
-        metavar="TEXT",
-        help="what guidance leads away from, for every prompt; `default` is the model's published one (default: the run's)",
-    )
+    parser.add_argument("--guidance-scale", type=options.finite, help=guidance)
+    negative = "what guidance leads away from, always; `default` is the model's published one (default: the run's)"
+    parser.add_argument("--negative-prompt", metavar="TEXT", help=negative)
     parser.add_argument("--height", type=pixels, help="pixels (default: of the prompt, the run, the family)")
     parser.add_argument("--width", type=pixels, help="pixels (default: likewise)")
     parser.add_argument("--num-frames", type=options.up_to(limits.FRAMES), help="frames (default: likewise)")
-    parser.add_argument(
-        "--seed", type=options.seed, default=0, help="seed of the first prompt, the next ones count up (default: 0)"
-    )
+    seed = "seed of the first prompt, the next ones count up (default: 0)"
+    parser.add_argument("--seed", type=options.seed, default=0, help=seed)
 
 
 def run(args: argparse.Namespace) -> int:

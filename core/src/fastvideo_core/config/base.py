@@ -110,17 +110,12 @@ class MethodConfig(PluginConfig):
     @staticmethod
     def wrongly_trainable(cfg: RunConfig, **wanted: bool) -> list[tuple[str, Problem]]:
         """A problem for each of these roles that trains where it must not, or the other way round."""
-        return [
-            (
-                f"roles.{role}.trainable",
-                Problem(
-                    found=f"the {role} of {cfg.recipe.method} must {'be' if trains else 'not be'} trainable",
-                    fix=f"set it to {str(trains).lower()}",
-                ),
-            )
-            for role, trains in wanted.items()
-            if role in cfg.roles and cfg.roles[role].trainable is not trains
-        ]
+        problems = []
+        for role, trains in wanted.items():
+            if role in cfg.roles and cfg.roles[role].trainable is not trains:
+                found = f"the {role} of {cfg.recipe.method} must {'be' if trains else 'not be'} trainable"
+                problems.append((f"roles.{role}.trainable", Problem(found, fix=f"set it to {str(trains).lower()}")))
+        return problems
 
     @staticmethod
     def without_sampler_kind(cfg: RunConfig) -> list[tuple[str, Problem]]:
@@ -139,9 +134,7 @@ class MethodConfig(PluginConfig):
             if name in self.model_fields_set and getattr(self, name) != type(self).model_fields[name].default
         ]
 
-    attn_kind: Literal["dense", "vsa"] = Field(
-        default="dense", description="Attention of the student; vsa (sparse) only where the family offers it"
-    )
+    attn_kind: Literal["dense", "vsa"] = Field("dense", description="The student's attention; few families offer vsa")
 
 
 PUBLISHED = "default"
@@ -151,23 +144,16 @@ PUBLISHED = "default"
 class PipelineConfig(PluginConfig):
     """Base class of `pipeline_config` sections."""
 
-    flow_shift: Factor | None = Field(
-        default=None,
-        description="Timestep shift, used alike in training, sampling and export; null reads the checkpoint's scheduler",
-    )
-    sampler_kind: Literal["ode", "sde"] = Field(
-        default="ode",
-        description="How few-step sampling moves between noise levels: keep the noise (ode) or redraw it (sde)",
-    )
+    flow_shift: Factor | None = Field(None, description="Timestep shift, in all uses; null reads the model's scheduler")
+    sampler_kind: Literal["ode", "sde"] = Field("ode", description="Few steps keep the noise (ode) or redraw it (sde)")
 
 
 class FewStepConfig(MethodConfig):
     """Base class of `method_config` sections of methods whose student is sampled in few steps, beside a teacher or alone."""
 
     validate_teacher: bool = Field(
-        default=True,
-        description="At the first validation also sample the teacher, with training.validation_sampling_steps and "
-        "validation_guidance_scale, to compare with",
+        True,
+        description="Sample the teacher too at the first validation, in as many steps as `training` says, to compare",
     )
 
     def check_run(self, cfg: RunConfig) -> list[tuple[str, Problem]]:
@@ -186,9 +172,9 @@ class GuidedPipelineConfig(PipelineConfig):
     """Of families whose guidance takes a negative prompt."""
 
     negative_prompt: str = Field(
-        default=PUBLISHED,
-        description="Text of the unconditional half of guidance, in training, validation and sampling. `default` is the one "
-        "that the model's makers publish for it. Dropped captions (training_cfg_rate) become the empty text.",
+        PUBLISHED,
+        description="Text of the unconditional half of guidance; `default` is the one that the model's makers publish. "
+        "Dropped captions (training_cfg_rate) become the empty text.",
     )
 
     def negative_text(self, published: str, own: str | None = None) -> str:

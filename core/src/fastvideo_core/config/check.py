@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastvideo_core.config.base import is_hub_id
 from fastvideo_core.config.document import KeyPath
@@ -34,8 +33,7 @@ _TOO_LONG = {
 }
 
 
-@dataclass(frozen=True)
-class Contradiction:
+class Contradiction(NamedTuple):
     """A problem and the keys of `training:` that it rests on: when one of them is wrong itself, there is no telling."""
 
     path: KeyPath
@@ -53,8 +51,8 @@ def training_contradictions(training: TrainingArgs, roles: Mapping[str, RoleConf
     yield from _paths(training)
     for index, tracker in enumerate(training.trackers):
         if not is_installed(tracker):
-            problem = Problem(f"{tracker} is not installed", fix=f"pip install {tracker}, or take it off the list")
-            yield Contradiction(("training", "trackers", index), problem, ("trackers",))
+            fix = f"pip install {tracker}, or take it off the list"
+            yield _at(("training", "trackers", index), f"{tracker} is not installed", fix=fix)
     yield from _processes(training, roles)
     if training.sync_gradients_every_round and training.gradient_accumulation_steps == 1:
         found = "found true, but gradient_accumulation_steps is 1"
@@ -67,37 +65,31 @@ def training_contradictions(training: TrainingArgs, roles: Mapping[str, RoleConf
 
 def role_contradictions(name: str, role: RoleConfig, training: TrainingArgs) -> Iterator[Contradiction]:
     """Everything about one role that cannot be meant."""
-
-    def at(key: str, problem: Problem, *rests_on: str) -> Contradiction:
-        return Contradiction(("roles", name, key), problem, rests_on)
-
+    place, path = ("roles", name), role.path
     if not role.trainable:
         for key in OPTIMIZER_OVERRIDES:
             if (value := getattr(role, key)) is not None:
                 found = f"found {show(value)} for a role that is not trained"
-                yield at(key, Problem(found, fix="remove it, or set trainable: true"))
+                yield _at((*place, key), found, fix="remove it, or set trainable: true")
     elif role.lr_warmup_steps:
         schedule = role.lr_scheduler or training.lr_scheduler
         if schedule == "constant":
-            yield at("lr_warmup_steps", _unused("lr_warmup_steps", role.lr_warmup_steps, {schedule}), "lr_scheduler")
-        if role.lr_warmup_steps > training.max_train_steps:
-            yield at("lr_warmup_steps", _long_warmup(role.lr_warmup_steps, training), "max_train_steps")
+            yield _unused((*place, "lr_warmup_steps"), role.lr_warmup_steps, {schedule})
+        yield from _long_warmup((*place, "lr_warmup_steps"), role.lr_warmup_steps, training)
     if role.lora is not None and not role.trainable:
         found = "found adapters to train for a role that is not trained"
         fix = "remove lora (a checkpoint of adapters as path brings its own), or set trainable: true"
-        yield at("lora", Problem(found, fix=fix))
+        yield _at((*place, "lora"), found, fix=fix)
     elif role.lora is not None and not is_installed("peft"):
         found = "peft is not installed, which adapters need"
-        yield at("lora", Problem(found, fix="pip install 'fastvideo-core[lora]'"))
-    if Path(role.path).exists():
-        return
-    if not is_hub_id(role.path):
-        yield at("path", _no_file(role.path, "a diffusers folder, one of our checkpoints, or a hub id (org/name)"))
-        return
-    for key, value in (("checkpoint_role", role.checkpoint_role), ("weights", role.weights)):
-        if value not in (None, "auto"):
-            found = f"found {value!r}, but {role.path!r} is a hub id"
-            yield at(key, Problem(found, allowed="only where path is one of our checkpoints", fix="remove it"))
+        yield _at((*place, "lora"), found, fix="pip install 'fastvideo-core[lora]'")
+    if not Path(path).exists() and not is_hub_id(path):
+        yield _no_file((*place, "path"), path, "a diffusers folder, one of our checkpoints, or a hub id (org/name)")
+    elif not Path(path).exists():
+        for key, value in (("checkpoint_role", role.checkpoint_role), ("weights", role.weights)):
+            if value not in (None, "auto"):
+                found = f"found {value!r}, but {path!r} is a hub id"
+                yield _at((*place, key), found, allowed="only where path is one of our checkpoints", fix="remove it")
 
 
 def run_notes(cfg: RunConfig) -> Iterator[str]:
@@ -124,23 +116,24 @@ def is_installed(module: str) -> bool:
     return spec is not None and spec.origin is not None
 
 
-def _at(key: str, found: str | Problem, *rests_on: str, allowed: str = "", fix: str = "") -> Contradiction:
-    problem = found if isinstance(found, Problem) else Problem(found, allowed=allowed, fix=fix)
-    return Contradiction(("training", key), problem, (key, *rests_on))
+def _at(place: str | KeyPath, found: str, *rests_on: str, allowed: str = "", fix: str = "") -> Contradiction:
+    """At a path, or at a key of `training:`."""
+    path = ("training", place) if isinstance(place, str) else place
+    own = path[1:2] if path[0] == "training" else ()
+    return Contradiction(path, Problem(found, allowed=allowed, fix=fix), (*own, *rests_on))
 
 
 def _validation(training: TrainingArgs) -> Iterator[Contradiction]:
     given = training.model_fields_set
-    if training.log_validation:
-        if training.validation_steps == 0:
-            found, fix = "log_validation is true but validation_steps is 0", "set validation_steps to 1 or more"
-            key = "validation_steps" if "validation_steps" in given else "log_validation"
-            yield _at(key, found, "log_validation", "validation_steps", fix=fix)
-        if training.validation_dataset_file is None:
-            found = "log_validation is true but there is no validation_dataset_file"
-            fix = "name a JSON file of prompts, or set log_validation: false"
-            yield _at("validation_dataset_file", found, "log_validation", fix=fix)
-    elif "log_validation" not in given:
+    if training.log_validation and training.validation_steps == 0:
+        found, fix = "log_validation is true but validation_steps is 0", "set validation_steps to 1 or more"
+        key = "validation_steps" if "validation_steps" in given else "log_validation"
+        yield _at(key, found, "log_validation", "validation_steps", fix=fix)
+    if training.log_validation and training.validation_dataset_file is None:
+        found = "log_validation is true but there is no validation_dataset_file"
+        fix = "name a JSON file of prompts, or set log_validation: false"
+        yield _at("validation_dataset_file", found, "log_validation", fix=fix)
+    if "log_validation" not in given:
         for key in ("validation_steps", "validation_dataset_file"):
             if value := getattr(training, key):
                 found = f"found {show(value)}, but nothing is validated without log_validation"
@@ -154,32 +147,32 @@ def _schedule(training: TrainingArgs, roles: Mapping[str, RoleConfig]) -> Iterat
         readers = [role for role in trained if getattr(role, key, None) is None]
         schedules = {role.lr_scheduler or training.lr_scheduler for role in readers} or {training.lr_scheduler}
         if value != TrainingArgs.model_fields[key].default and not schedules & set(users):
-            yield _at(key, _unused(key, value, schedules), "lr_scheduler")
-    if training.lr_warmup_steps > training.max_train_steps:
-        yield _at("lr_warmup_steps", _long_warmup(training.lr_warmup_steps, training), "max_train_steps")
+            yield _unused(("training", key), value, schedules)
+    yield from _long_warmup(("training", "lr_warmup_steps"), training.lr_warmup_steps, training)
 
 
-def _unused(key: str, value: Any, schedules: Iterable[str]) -> Problem:
+def _unused(path: KeyPath, value: Any, schedules: Iterable[str]) -> Contradiction:
     found = f"found {show(value)}, but lr_scheduler {' and '.join(sorted(schedules))} does not use it"
-    allowed = f"with lr_scheduler {', '.join(SCHEDULE_USERS[key])}"
-    return Problem(found, allowed=allowed, fix="remove it or change lr_scheduler")
+    allowed = f"with lr_scheduler {', '.join(SCHEDULE_USERS[path[-1]])}"
+    return _at(path, found, "lr_scheduler", allowed=allowed, fix="remove it or change lr_scheduler")
 
 
-def _long_warmup(steps: int, training: TrainingArgs) -> Problem:
-    found = f"found {steps}, more than the whole run (max_train_steps {training.max_train_steps})"
-    return Problem(found, allowed=f"a whole number from 0 to {training.max_train_steps}")
+def _long_warmup(path: KeyPath, steps: int, training: TrainingArgs) -> Iterator[Contradiction]:
+    if steps > (most := training.max_train_steps):
+        found = f"found {steps}, more than the whole run (max_train_steps {most})"
+        yield _at(path, found, "max_train_steps", allowed=f"a whole number from 0 to {most}")
 
 
-def _no_file(path: str, allowed: str) -> Problem:
+def _no_file(place: str | KeyPath, path: str, allowed: str) -> Contradiction:
     fix = f"check the path; relative ones count from {Path.cwd()}"
-    return Problem(f"there is no {path!r}", allowed=allowed, fix=fix)
+    return _at(place, f"there is no {path!r}", allowed=allowed, fix=fix)
 
 
 def _paths(training: TrainingArgs) -> Iterator[Contradiction]:
     for key in ("data_path", "validation_dataset_file", "resume_from_checkpoint"):
         path, resumes = getattr(training, key), key == "resume_from_checkpoint"
         if path is not None and not (resumes and path == "latest") and not Path(path).exists():
-            yield _at(key, _no_file(path, "`latest` or a checkpoint folder" if resumes else ""))
+            yield _no_file(key, path, "`latest` or a checkpoint folder" if resumes else "")
     if Path(training.output_dir).exists() and not Path(training.output_dir).is_dir():
         found = f"{training.output_dir!r} is a file"
         yield _at("output_dir", found, allowed="a folder, or a path for a new one")

@@ -21,22 +21,19 @@ _MAX_DIGITS = 60  # of a number; Python itself gives up reading or showing one o
 
 _TAG = "tag:yaml.org,2002:"
 _MERGE = _TAG + "merge"
+_BASES = {"0o": 8, "0x": 16}
 _FLOAT = r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
 
 # The YAML 1.2 core schema: 2e-6 is a number, `no` and `on` are texts, 010 is ten.
 _CORE_SCHEMA: tuple[tuple[str, str, str, Callable[[str], Any]], ...] = (
     ("null", r"~|null|Null|NULL|", "~nN\0", lambda text: None),
     ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF", lambda text: text.lower() == "true"),
-    ("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789", lambda text: int(text, _base(text))),
+    ("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789", lambda text: int(text, _BASES.get(text[:2], 10))),
     ("float", _FLOAT, "-+.0123456789", lambda text: float(re.sub(r"\.(?=[a-z])", "", text.lower()))),
     ("merge", r"<<", "<", str),
 )
 _SCALARS = {_TAG + name: value for name, _, _, value in _CORE_SCHEMA} | {_TAG + "str": str}
 _PATTERNS = {_TAG + name: re.compile(rf"(?:{pattern})\Z") for name, pattern, _, _ in _CORE_SCHEMA}
-
-
-def _base(text: str) -> int:
-    return {"0o": 8, "0x": 16}.get(text[:2], 10)
 
 
 class _Loader(yaml.SafeLoader):
@@ -121,13 +118,10 @@ def read_document(path: str | Path) -> Document:
 def parse_document(text: str, source: str) -> Document:
     """Parse YAML text; see `read_document`."""
     with foreign_file(source, "YAML file", ConfigError):
-        loader = _Loader(text)
         try:
-            node = loader.get_single_node()
+            node = yaml.compose(text, _Loader)
         except yaml.MarkedYAMLError as error:
             raise ConfigError(_syntax_problem(error, source, text)) from None
-        finally:
-            loader.dispose()
         if node is None:
             return Document(source, None, {(): (1, 1)})
         reader = _NodeReader(source)
@@ -190,9 +184,8 @@ class _NodeReader:
         if not _PATTERNS[node.tag].match(text):
             return self._note(node, path, f"{text!r} tagged as {kind} is not allowed")
         if kind in ("int", "float") and len(text) > _MAX_DIGITS:
-            return self._note(
-                node, path, f"a number of {len(text)} characters is not allowed", fix="write fewer digits"
-            )
+            found = f"a number of {len(text)} characters is not allowed"
+            return self._note(node, path, found, fix="write fewer digits")
         return _SCALARS[node.tag](text)
 
     def _mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[Any, Any]:

@@ -85,11 +85,7 @@ class RunConfig:
     source: str
 
     def section(self, kind: type[Section]) -> Section:
-        """The method's or the family's section, whichever is of that class.
-
-        Raises:
-            ContractError: neither is.
-        """
+        """The method's or the family's section, whichever is of that class; raises ContractError where neither is."""
         for section in (self.method_config, self.pipeline_config):
             if isinstance(section, kind):
                 return section
@@ -117,8 +113,7 @@ class RunConfig:
 
     def with_role_paths(self, paths: Mapping[str, str]) -> RunConfig:
         """The same run with other `path`s for some roles."""
-        unknown = [role for role in paths if role not in self.roles]
-        if unknown:
+        if unknown := [role for role in paths if role not in self.roles]:
             known = ", ".join(self.roles)
             raise ConfigError([Problem(f"there is no role {role!r}", self.source, allowed=known) for role in unknown])
         moved = {role: self.roles[role].model_copy(update={"path": path}) for role, path in paths.items()}

@@ -62,19 +62,12 @@ class TrainingArgs(StrictModel):
 
     seed: int = Field(0, ge=0, lt=2**63, description="Every random stream of the run derives from it.")
     output_dir: PathText = Field(description="Folder of the run: its config, metrics.jsonl, checkpoints, videos.")
-    data_path: PathText | None = Field(
-        None, description="Parquet data set: a folder or one file. Needed unless the family brings its own data loader."
-    )
+    data_path: PathText | None = Field(None, description="Parquet data set (folder or file) of families that read one.")
 
     max_train_steps: Steps = Field(description="Number of optimizer steps, counted from the start of training.")
     train_batch_size: Samples = Field(1, description="Samples per process in one forward pass.")
     gradient_accumulation_steps: Samples = Field(1, description="Forward and backward passes per optimizer step.")
-    dataloader_num_workers: int = Field(
-        0,
-        ge=0,
-        le=limits.THREADS,
-        description="Threads that read data ahead; 0 reads when a batch is asked for. Never changes the order.",
-    )
+    dataloader_num_workers: int = Field(0, ge=0, le=limits.THREADS, description="Threads that read ahead; 0 is none.")
     num_gpus: Processes = Field(1, description="Processes of the run, one per GPU (on CPU: just processes).")
 
     optimizer: Literal["adamw", "muon"] = Field(
@@ -93,9 +86,7 @@ class TrainingArgs(StrictModel):
     min_lr_ratio: Fraction = Field(0.0, description="Fraction of the learning rate at which a decaying schedule ends.")
     max_grad_norm: FactorOrZero = Field(1.0, description="Norm that a role's gradients are clipped to; 0 is none.")
 
-    mixed_precision: Literal["no", "bf16"] = Field(
-        "no", description="bf16: compute in bfloat16, keep trained weights and optimizer states in float32."
-    )
+    mixed_precision: Literal["no", "bf16"] = Field("no", description="bf16: compute in bfloat16, keep float32 weights.")
     enable_gradient_checkpointing_type: Literal["full", "ops", "block_skip"] | None = Field(
         None,
         description="Less memory for recomputing trained blocks in the backward pass: `full` all of every block, `ops` all "
@@ -103,9 +94,7 @@ class TrainingArgs(StrictModel):
     )
     enable_torch_compile: bool = Field(False, description="Compile every block with torch.compile.")
     hsdp_shard_dim: Processes | None = Field(None, description="Shards of one replica; null is all, or what is left.")
-    hsdp_replicate_dim: Processes | None = Field(
-        None, description="Replicas of the sharded roles (HSDP), for example one per node; null is 1, or what is left."
-    )
+    hsdp_replicate_dim: Processes | None = Field(None, description="Replicas of the shards; null is 1 or what is left.")
     frozen_cpu_offload: bool = Field(False, description="Keep frozen shards in host memory; copy them block by block.")
     sync_gradients_every_round: bool = Field(
         False,
@@ -117,26 +106,19 @@ class TrainingArgs(StrictModel):
         0, description="Save a checkpoint every so many optimizer steps; 0 saves only at the end."
     )
     checkpoints_total_limit: StepsOrZero = Field(0, description="Newest checkpoints that are kept; 0 keeps all.")
-    resume_from_checkpoint: PathText | None = Field(
-        None, description="`latest` (in output_dir) or a checkpoint folder from which the run goes on."
-    )
+    resume_from_checkpoint: PathText | None = Field(None, description="`latest`, or a checkpoint to go on from.")
     resume_with_new_data: bool = Field(
         False,
         description="Going on with more or other data on purpose (--new-data): weights, optimizer, averages and step are kept, "
         "and the data starts afresh. With resume_from_checkpoint only.",
     )
-    resume_without_callbacks: StrTuple = Field(
-        (), description="Callbacks that a resumed run may drop (their state is lost) or add (they start afresh)."
-    )
+    resume_without_callbacks: StrTuple = Field((), description="Callbacks to drop, or start afresh, at resume.")
     async_checkpointing: bool = Field(True, description="Write checkpoints in the background, from a copy in memory.")
     on_checkpoint_error: OnError = Field(
         "error",
         description="When a checkpoint cannot be written (disk full): `error` ends the run, `skip` logs it and goes on.",
     )
-    max_skipped_steps: StepsOrZero = Field(
-        10,
-        description="Steps in a row that are skipped because a loss or gradient is not finite; one more ends the run.",
-    )
+    max_skipped_steps: StepsOrZero = Field(10, description="Steps in a row that may be skipped for not being finite.")
     on_bad_row: OnError = Field(
         "error",
         description="When a row of data_path cannot be read: `error` ends the run, `skip` logs it and takes another one.",

@@ -15,13 +15,9 @@ _LONG = 60  # characters of `allowed` that a list of problems repeats
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong, in the four parts that a reader needs.
+    """One thing that is wrong: what was `found`, in one sentence, what would be `allowed`, and what to do about it.
 
-    Args:
-        found: what was found, one sentence.
-        where: file, line, dotted key, plug-in or row; empty when there is no such place.
-        allowed: what would be accepted; empty when `found` already says it.
-        fix: what to do about it; empty when `allowed` already says it.
+    `where` is a file with its line, a dotted key, a plug-in or a row. What another part says already is left empty.
     """
 
     found: str
@@ -118,38 +114,33 @@ class RunStopped(FastVideoError):  # noqa: N818 - nothing is wrong
 
 
 _RUST_PANIC = "PanicException"  # of pyo3: a Rust library (tokenizers, safetensors) gave up; no Exception
-_TOO_MANY_FILES = (errno.EMFILE, errno.ENFILE)
+_ADVICE = dict.fromkeys((errno.EMFILE, errno.ENFILE), "raise the limit of open files (ulimit -n)")
 
 
 @contextmanager
 def foreign_file(path: str | Path, what: str, error: type[FastVideoError] = DataError, fix: str = "") -> Iterator[None]:
     """Whatever goes wrong while a file that this program did not make is read becomes one message that names the file.
 
-    It stands around the whole reading of one file, at the boundary; errors of this project pass as they are.
-
-    Args:
-        what: what the file is meant to be, with no article ("pipeline configuration", "parquet file").
-        fix: what to do about a file that is damaged; a file that cannot be opened has its own advice.
-
-    Raises:
-        error: the reading failed, whatever the cause; the cause stands in the message, and its traceback with --debug.
+    It stands around the whole reading of one file, at the boundary; errors of this project pass as they are. `what` the file is
+    meant to be has no article ("parquet file"). `fix` is for a damaged file; one that cannot be opened has its own advice.
+    Raises `error`, which tells the cause; its traceback is shown with --debug.
     """
     try:
         yield
     except FastVideoError:
         raise
-    except OSError as cause:
-        advice = "raise the limit of open files (ulimit -n)" if cause.errno in _TOO_MANY_FILES else ""
-        found = f"cannot be read: {cause.strerror or _first_line(cause)}"
-        raise error(Problem(found, str(path), fix=advice or (fix if cause.errno is None else ""))) from cause
-    except MemoryError as cause:
-        raise error(Problem("cannot be read: it takes more memory than there is", str(path))) from cause
-    except RecursionError as cause:
-        raise error(Problem(f"is no valid {what}: it is nested too deeply", str(path), fix=fix)) from cause
     except BaseException as cause:  # foreign content can make a parser raise anything at all
         if not isinstance(cause, Exception) and type(cause).__name__ != _RUST_PANIC:
             raise
-        raise error(Problem(f"is no valid {what}: {_first_line(cause)}", str(path), fix=fix)) from cause
+        found = f"is no valid {what}: {_first_line(cause)}"
+        if isinstance(cause, RecursionError):
+            found = f"is no valid {what}: it is nested too deeply"
+        elif isinstance(cause, MemoryError):
+            found, fix = "cannot be read: it takes more memory than there is", ""
+        elif isinstance(cause, OSError):
+            found = f"cannot be read: {cause.strerror or _first_line(cause)}"
+            fix = fix if cause.errno is None else _ADVICE.get(cause.errno, "")
+        raise error(Problem(found, str(path), fix=fix)) from cause
 
 
 def _first_line(cause: BaseException) -> str:
