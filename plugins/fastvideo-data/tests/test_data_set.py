@@ -98,3 +98,11 @@ def test_latent_shapes_are_those_of_the_tensors_that_are_read(tmp_path: Path) ->
     assert [ids(example) for example in data.examples()] == [[0], [1]]
     silent = data.select(wanted=("vae_latent", "text_embedding"))
     assert [ids(example) for example in silent.examples()] == [[0]]
+
+
+def test_any_rows_make_a_batch_and_every_row_s_metadata_is_told(tmp_path: Path) -> None:
+    """Rows of two files, in another order than they are stored in."""
+    write_numbered(tmp_path, [2, 2])
+    data = DataSet(tmp_path)
+    assert [info["id"] for info in data.infos()] == [data.batch([row])["info"][0]["id"] for row in range(4)]
+    assert ids(data.batch([3, 0, 2])) == [3, 0, 2]

@@ -43,7 +43,7 @@ def write_trajectories(args: argparse.Namespace, *, rank: int, size: int) -> Non
     if files.samples:
         say(f"{args.output}: {files.samples} of {prompts.num_samples} prompts are there already", flush=True)
     batches = [missing[start : start + args.batch_size] for start in range(0, len(missing), args.batch_size)]
-    for rows in progress(batches, "batch"):
+    for rows in progress(batches, "sampling"):
         raw_batch = prompts.batch(rows)
         batch = teacher.adapter.prepare_batch(raw_batch, latents_source="zeros")
         noise = noise_of([info["id"] for info in raw_batch["info"]], batch.latents, args.seed)
