@@ -15,12 +15,13 @@ from fastvideo_core.diffusion.rollout import FewStepSchedule, rollout
 from fastvideo_data.captions import PromptEmbeddings
 from fastvideo_data.model_sampler import PathSampler
 from fastvideo_data.video_sizes import VideoGeometry, VideoSize
+from fastvideo_diffusers.folder import TRANSFORMER
 from fastvideo_diffusers.latents import denormalise, frames_of, shown
 from fastvideo_diffusers.loading import load_frozen
 from fastvideo_diffusers.sampler import PipelineSampler, path_sampler
 from fastvideo_mochi.adapter import MochiAdapter
 from fastvideo_mochi.config import FRAMES_DIVISOR, LIMITS, SIZE_MULTIPLE, MochiConfig
-from fastvideo_mochi.folder import TRANSFORMER, MochiFolder, open_folder
+from fastvideo_mochi.folder import MochiFolder, open_folder
 from fastvideo_mochi.text import TextEncoder
 
 GEOMETRY = VideoGeometry(frames_divisor=FRAMES_DIVISOR, frames_remainder=1, size_multiple=SIZE_MULTIPLE, fps=30.0)
