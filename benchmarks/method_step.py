@@ -30,6 +30,7 @@ from trainer import LATENT, SEED, SIZES, TEXT, TEXT_LENGTH, write_data
 
 from fastvideo_core.dispatch.load_run_config import load_run_config
 from fastvideo_core.dispatch.runtime import DistillRuntime, build_runtime_from_config
+from fastvideo_core.optim import move_averages
 from fastvideo_core.registry import PluginRegistry
 from fastvideo_data.data_set import DataSet
 from fastvideo_data.schema import arrow_schema, encode_tensor, key_value_metadata, write_part
@@ -52,7 +53,10 @@ def evaluations(**roles: tuple[int, int] | tuple[int, int, int]) -> Counter[Eval
 
 @dataclass(frozen=True)
 class Case:
-    """A method with options, and the network evaluations that an iteration of it cannot do without, at batch 1."""
+    """A method with options, and the network evaluations that an iteration of it cannot do without, at batch 1.
+
+    `averages`: whether it makes a role `target` that is moved to the student after each update.
+    """
 
     method: str
     roles: Mapping[str, bool]
@@ -61,6 +65,7 @@ class Case:
     pipeline_config: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
     on_trajectories: bool = False
+    averages: bool = False
 
 
 ONE = {"student": True}
@@ -86,8 +91,22 @@ CASES: Mapping[str, Case] = {
     "consistency guidance 1": Case(
         "consistency", TWO, evaluations(student=(1, 1), teacher=(0, 1)), {"teacher_guidance_scale": 1.0}, SDE
     ),
+    "consistency average": Case(
+        "consistency",
+        TWO,
+        evaluations(student=(1, 0), target=(0, 1), teacher=(0, 1, 2)),
+        {"target": "average"},
+        SDE,
+        averages=True,
+    ),
+    "consistency training": Case("consistency", ONE, evaluations(student=(1, 1)), pipeline_config=SDE),
 }
 """By name. Guided, both halves of the teacher are one call of two samples."""
+
+
+def roles_of(case: Case) -> tuple[str, ...]:
+    """Those of run.yaml, and the one that the method makes."""
+    return (*case.roles, "target") if case.averages else tuple(case.roles)
 
 
 class Parts:
@@ -102,7 +121,7 @@ class Parts:
     def __init__(self, pipeline: Path, case: Case, text: Tensor) -> None:
         load = functools.partial(WanTransformer3DModel.from_pretrained, pipeline, subfolder="transformer")
         self._case = case
-        self._networks: dict[str, nn.Module] = {role: load() for role in case.roles}
+        self._networks: dict[str, nn.Module] = {role: load() for role in roles_of(case)}
         self._optimizers = [
             torch.optim.AdamW(self._networks[role].parameters(), 1e-6)
             for role, trained in case.roles.items()
@@ -125,6 +144,9 @@ class Parts:
         for optimizer in self._optimizers:
             spent[NAMES[2]] += timed(optimizer.step)
             optimizer.zero_grad(set_to_none=True)
+        if self._case.averages:
+            pairs = [list(self._networks[role].parameters()) for role in ("target", "student")]
+            spent[NAMES[2]] += timed(lambda: move_averages(zip(*pairs, strict=True), 0.99))
         return spent
 
     def _call(self, evaluation: Evaluation) -> None:
@@ -137,7 +159,7 @@ class Parts:
 
 def measure(case: Case, runtime: DistillRuntime, batch: Any, parts: Parts, iterations: int) -> tuple[bool, bool]:
     """Prints the case's lines; whether every iteration made the least calls, and takes no more time than the target."""
-    counter = CallCounter({role: runtime.method.bundle[role].modules["transformer"] for role in case.roles})
+    counter = CallCounter({role: runtime.method.bundle[role].modules["transformer"] for role in roles_of(case)})
     whole: list[Seconds] = []
     alone: list[dict[str, Seconds]] = []
     counted: set[frozenset[tuple[Evaluation, int]]] = set()
