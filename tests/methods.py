@@ -29,6 +29,11 @@ ON_CLIPS: Mapping[str, Method] = {
         {"solver": "heun", "solver_steps": 12, "target": "average", "target_decay": 0.9},
         {"sampler_kind": "sde"},
     ),
+    "rcm": Method(
+        {"student": True, "teacher": False, "critic": True},
+        {"tangent_warmup_steps": 2, "generator_update_interval": 2},
+        {"sampler_kind": "sde"},
+    ),
 }
 """Methods that train on a data set of clips, by name."""
 

@@ -59,6 +59,9 @@ def trained(tmp_path_factory, tiny_wan, latent_data) -> dict[int, dict[str, dict
             "lora": with_lora(run("lora", "finetune")),
             "consistency": run("consistency", "consistency"),
             "lora_consistency": with_lora(run("lora_consistency", "consistency")),
+            "rcm": run("rcm", "rcm", enable_gradient_checkpointing_type="full"),
+            "lora_rcm": with_lora(run("lora_rcm", "rcm")),
+            "bf16_rcm": run("bf16_rcm", "rcm", mixed_precision="bf16", enable_gradient_checkpointing_type="full"),
             "lora_critic": with_lora(run("lora_critic", "dmd2"), "critic"),
         }
         options = {"runs": runs, "fixed": dict.fromkeys(runs, 2 // world_size)}
@@ -97,15 +100,19 @@ def test_every_role_is_sharded_frozen_ones_too(trained):
     assert trained[2]["options"]["held"]["student"] == trained[1]["options"]["held"]["student"]  # replicas
 
 
-@pytest.mark.parametrize("name", ["dmd2", "options", "lora", "lora_critic", "consistency", "lora_consistency"])
+EQUAL = ["dmd2", "options", "lora", "lora_critic", "consistency", "lora_consistency", "rcm", "lora_rcm"]
+
+
+@pytest.mark.parametrize("name", EQUAL)
 def test_two_ranks_train_as_one_does(trained, name):
     one, two = trained[1][name], trained[2][name]
     assert_same_weights(one["trained"], two["trained"], 1e-6)
     assert any(not torch.equal(one["start"][key], value) for key, value in one["trained"].items())
 
 
-def test_gathering_in_bfloat16_trains_as_autocast_does(trained):
-    one, two = trained[1]["bf16"], trained[2]["bf16"]
+@pytest.mark.parametrize("name", ["bf16", "bf16_rcm"])
+def test_gathering_in_bfloat16_trains_as_autocast_does(trained, name):
+    one, two = trained[1][name], trained[2][name]
     for role in ("student", "critic"):
         moved = [change(seen, role) for seen in (one, two)]
         assert (moved[0] - moved[1]).norm() < 0.05 * moved[0].norm()

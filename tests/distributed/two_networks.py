@@ -79,6 +79,10 @@ METHODS: dict[str, dict[str, Any]] = {
         "roles": {"student": f"{TWO}student", "teacher": f"{TWO}teacher"},
         "method_config": {"solver": "heun", "solver_steps": 6, "target": "average", "denoising_steps": [1000]},
     },
+    "rcm": {
+        "roles": {"student": f"{TWO}student", "teacher": f"{TWO}teacher"},
+        "method_config": {"dmd_weight": 0, "tangent_warmup_steps": 4, "dmd_denoising_steps": [1000]},
+    },
     "ignorant": {"roles": {"student": f"{TWO}student"}},
 }
 

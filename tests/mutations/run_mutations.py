@@ -28,6 +28,7 @@ from tests.mutations.distillation import DISTILLATION
 from tests.mutations.mathematics import MATHEMATICS
 from tests.mutations.mutation import Mutation
 from tests.mutations.routing import ROUTES
+from tests.mutations.tangents import TANGENTS
 from tests.mutations.updates import UPDATES_AND_LOOP
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,7 +36,7 @@ PACKAGES = ("core", *(f"plugins/{folder.name}" for folder in sorted((ROOT / "plu
 COPIED = (*(f"{package}/{part}" for package in PACKAGES for part in ("src", "tests")), "pytest.ini")
 LIBRARIES = ("torch._dynamo", "torch.distributed.checkpoint", "torch.distributed.fsdp", "torch.distributed.tensor")
 LIBRARIES += ("av", "importlib_metadata", "pluggy", "pyarrow.parquet", "pydantic", "safetensors.torch", "yaml")
-MUTATIONS = (*MATHEMATICS, *UPDATES_AND_LOOP, *ADVERSARIAL_TERM, *ROUTES, *DISTILLATION, *CONSISTENCY)
+MUTATIONS = (*MATHEMATICS, *UPDATES_AND_LOOP, *ADVERSARIAL_TERM, *ROUTES, *DISTILLATION, *CONSISTENCY, *TANGENTS)
 
 
 def main(words: Sequence[str]) -> int:

@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fastvideo_core.registry import register_model
 from fastvideo_testing.runs import build_run, toy_family
+from fastvideo_testing.toy import ToyAdapter, ToyConfig, ToyFamily
 
 MEAN, STD = 1.7, 0.6
 
@@ -41,6 +43,26 @@ def run_of(
         "pipeline_config": {"sampler_kind": "sde", "data": {"means": [[MEAN] * dims], "std": STD}, **(pipeline or {})},
         "method_config": {"tangent_warmup_steps": 2, **method},
     }
+
+
+class OtherFamily(ToyFamily):
+    """The toy family with another adapter."""
+
+    adapter: type[ToyAdapter] = ToyAdapter
+
+    def build(self, cfg: Any) -> Any:
+        components = super().build(cfg)
+        components.adapter.__class__ = self.adapter
+        return components
+
+    def adapter_class(self) -> type[ToyAdapter]:
+        return self.adapter
+
+
+def run_on(folder: Path, adapter: type[ToyAdapter], **options: Any) -> dict[str, Any]:
+    """A run of a family with this adapter; to be called inside of `toy_family`."""
+    register_model("other", config=ToyConfig)(type("Family", (OtherFamily,), {"adapter": adapter}))
+    return {**run_of(folder, **options), "recipe": {"family": "other", "method": "rcm"}}
 
 
 def built(folder: Path, **options: Any) -> Any:

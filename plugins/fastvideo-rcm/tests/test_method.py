@@ -10,15 +10,17 @@ from typing import Any
 import pytest
 import torch
 
-from fastvideo_core.contracts.adapter import PredictX0Guided, SupportsTangent
+from fastvideo_core.contracts.adapter import PredictX0Guided, Ranges, SupportsTangent
 from fastvideo_core.contracts.rng import RandomStreams
+from fastvideo_core.contracts.roles import RoleHandle
 from fastvideo_core.contracts.validator import ValidationRequest
 from fastvideo_core.errors import NonFiniteError
 from fastvideo_rcm.consistency import ConsistencyNeeds
 from fastvideo_rcm.method import ConsistencyMethod, RcmMethod, RcmNeeds
 from fastvideo_testing.runs import build_run, toy_family
+from fastvideo_testing.toy import ToyAdapter
 
-from .runs import MEAN, STD, Calls, Constant, FlowMap, built, calls_of, phases, run_of, trained_roles, use
+from .runs import MEAN, STD, Calls, Constant, FlowMap, built, calls_of, phases, run_of, run_on, trained_roles, use
 
 # --- who is updated -----------------------------------------------------------------------------------------------------
 
@@ -281,6 +283,22 @@ def test_the_times_of_the_schedule_may_be_asked_for(tmp_path: Path) -> None:
     batch = method.prepare_batch({"vae_latent": torch.zeros(4, 1)})
     steps = {float(method.student_input(batch, iteration)[1][0]) for iteration in range(1, 60)}
     assert sorted(steps) == pytest.approx([609.0, 852.9, 933.8, 1000.0])
+
+
+class UpperNetwork(ToyAdapter):
+    """Whose student is trained above 600."""
+
+    def noise_ranges(self, handle: RoleHandle) -> Ranges:
+        return ((600.0, 1000.0),) if handle.trainable else ((0.0, 1000.0),)
+
+
+def test_a_rollout_ends_where_the_student_s_network_is_trained(tmp_path: Path) -> None:
+    with toy_family():
+        method: Any = build_run(tmp_path, run_on(tmp_path, UpperNetwork)).method
+    found = rollouts(method, 300)
+    assert {len(times) for times in found} == {1, 2, 3, 4}
+    assert all(times[-1] >= 600 for times in found)
+    assert len({times[-1] for times in found}) > 100
 
 
 def test_a_rollout_may_begin_from_data(tmp_path: Path) -> None:

@@ -11,11 +11,10 @@ import yaml
 
 from fastvideo_core.cli.main import main
 from fastvideo_core.errors import ConfigError, ContractError
-from fastvideo_core.registry import register_model
 from fastvideo_testing.runs import build_run, load_config, toy_family
-from fastvideo_testing.toy import ToyAdapter, ToyConfig, ToyFamily
+from fastvideo_testing.toy import ToyAdapter
 
-from .runs import phases, run_of
+from .runs import phases, run_of, run_on
 
 
 def refused(folder: Path, run: dict[str, Any]) -> str:
@@ -105,26 +104,6 @@ def test_sampling_that_keeps_the_noise_of_a_student_that_knows_clean_ends_alone(
 
 
 # --- families -------------------------------------------------------------------------------------------------------------
-
-
-class OtherFamily(ToyFamily):
-    """The toy family with another adapter."""
-
-    adapter: type[ToyAdapter] = ToyAdapter
-
-    def build(self, cfg: Any) -> Any:
-        components = super().build(cfg)
-        components.adapter.__class__ = self.adapter
-        return components
-
-    def adapter_class(self) -> type[ToyAdapter]:
-        return self.adapter
-
-
-def run_on(folder: Path, adapter: type[ToyAdapter], **options: Any) -> dict[str, Any]:
-    """A run of a family with this adapter; to be called inside of `toy_family`."""
-    register_model("other", config=ToyConfig)(type("Family", (OtherFamily,), {"adapter": adapter}))
-    return {**run_of(folder, **options), "recipe": {"family": "other", "method": "rcm"}}
 
 
 class WithoutTangent(ToyAdapter):

@@ -9,4 +9,5 @@ PLUGIN = MethodPlugin(
     config="fastvideo_rcm.config:RcmConfig",
     roles=("student", "teacher"),
     optional_roles=("critic",),
+    demo="fastvideo_rcm.demo:rcm_demo",
 )
