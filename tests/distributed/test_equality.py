@@ -15,6 +15,10 @@ from tests.methods import ALL
 pytestmark = pytest.mark.distributed
 
 
+TOLERANCES = {"rcm": 1e-5}
+"""Of methods whose gradient is a difference of larger terms, in which float32's rounding shows: rcm's tangent."""
+
+
 def losses(folder: Path) -> list[dict[str, float]]:
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return [{key: line[key] for key in sorted(line) if "loss" in key or key == "grad_norm"} for line in lines]
@@ -42,7 +46,7 @@ def assert_equal(one: Path, two: Path, tolerance: float = 1e-6) -> None:
 def test_two_ranks_of_batch_1_are_one_rank_of_batch_2(tmp_path, method):
     one = work("equality", 1, tmp_path / "one", method=method, batch_size=2)
     two = work("equality", 2, tmp_path / "two", method=method, batch_size=1)
-    assert_equal(one, two)
+    assert_equal(one, two, TOLERANCES.get(method, 1e-6))
 
 
 def test_a_fused_optimizer_leaves_the_same_update_out_on_the_device_as_the_host_does(tmp_path):
