@@ -8,7 +8,7 @@ from fastvideo_core.config.foreign_names import names
 from fastvideo_core.config.problems import unknown_key
 from fastvideo_core.config.run import RecipeConfig, RoleConfig
 from fastvideo_core.config.training import TrainingArgs
-from fastvideo_core.errors.suggestions import closest
+from fastvideo_core.errors import closest
 from fastvideo_dmd2.config import DMD2Config
 from fastvideo_dmd2.plugin import PLUGIN as DMD2
 from fastvideo_finetune.config import FinetuneConfig

@@ -34,8 +34,6 @@ class EMAConfig(PluginConfig):
 
 def ema_role_problem(name: str, exists: bool, trainable: list[str]) -> Problem:
     """The problem of averaging a role that this run does not train."""
-    return Problem(
-        found=f"role '{name}' is not trainable" if exists else f"there is no role '{name}' in this run",
-        allowed=f"trainable roles: {', '.join(trainable) or 'none'}",
-        fix="name the roles to average in callbacks.ema.roles",
-    )
+    found = f"role '{name}' is not trainable" if exists else f"there is no role '{name}' in this run"
+    allowed = f"trainable roles: {', '.join(trainable) or 'none'}"
+    return Problem(found, allowed=allowed, fix="name the roles to average in callbacks.ema.roles")

@@ -12,8 +12,7 @@ from typing import Any, cast
 import pluggy
 
 from fastvideo_core.callbacks.hooks import PROJECT, Callback, RunHooks
-from fastvideo_core.errors import CheckpointError, FastVideoError, PluginError, Problem
-from fastvideo_core.errors.suggestions import did_you_mean
+from fastvideo_core.errors import CheckpointError, FastVideoError, PluginError, Problem, did_you_mean
 
 logger = logging.getLogger(__name__)
 

@@ -17,9 +17,8 @@ import traceback
 from collections.abc import Sequence
 from typing import NoReturn, cast
 
-from fastvideo_core.errors import FastVideoError, Problem, RunStopped, UserError
+from fastvideo_core.errors import FastVideoError, Problem, RunStopped, UserError, did_you_mean
 from fastvideo_core.errors.shown import printable
-from fastvideo_core.errors.suggestions import did_you_mean
 from fastvideo_core.launch.stdio import PrintableFormatter, complain
 from fastvideo_core.registry import PluginRegistry
 from fastvideo_core.registry.specs import FIRST_PARTY, Command, CommandPlugin
@@ -98,16 +97,20 @@ def _show(text: str, status: int) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Refuses arguments in text that a terminal may get, and has the options of every command."""
+    """Refuses arguments in text that a terminal may get."""
 
     def error(self, message: str) -> NoReturn:
         super().error(printable(message))
 
-    def add_common(self) -> None:
-        group = self.add_argument_group("options of every command")
-        plugin = "load plug-ins from a file; may be repeated"
-        group.add_argument("--plugin", action="append", default=[], metavar="FILE.py", help=plugin)
-        group.add_argument("--debug", action="store_true", help="show the traceback of an error")
+
+def _common() -> _Parser:
+    """Parses the options that every command has."""
+    parser = _Parser(prog=PROG, add_help=False, allow_abbrev=False)
+    group = parser.add_argument_group("options of every command")
+    plugin = "load plug-ins from a file; may be repeated"
+    group.add_argument("--plugin", action="append", default=[], metavar="FILE.py", help=plugin)
+    group.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser
 
 
 def _run(arguments: list[str]) -> int:
@@ -119,12 +122,9 @@ def _run(arguments: list[str]) -> int:
         overall.print_help()
         return 0
     command, meaning = find_command(name, registry)
-    parser = _Parser(prog=f"{PROG} {name}", description=f"{meaning[0].upper()}{meaning[1:]}.")
+    parser = _Parser(prog=f"{PROG} {name}", description=f"{meaning[0].upper()}{meaning[1:]}.", parents=[_common()])
     command.add_arguments(parser)
-    parser.add_common()
-    args = parser.parse_args(rest)
-    args.typed = arguments
-    args.registry = registry
+    args = parser.parse_args(rest, argparse.Namespace(typed=arguments, registry=registry))
     for path in args.plugin:
         registry.load_plugin_file(path)
     return command.run(args)
@@ -152,9 +152,7 @@ def _known_commands(registry: PluginRegistry) -> dict[str, str]:
 
 def _split(arguments: list[str], registry: PluginRegistry) -> tuple[str | None, list[str]]:
     """The command and its arguments. None is the program itself (--help, --version, or nothing at all)."""
-    common = _Parser(prog=PROG, add_help=False, allow_abbrev=False)
-    common.add_common()
-    first = next(iter(common.parse_known_args(arguments)[1]), None)
+    first = next(iter(_common().parse_known_args(arguments)[1]), None)
     if first in (None, "-h", "--help", "--version"):
         return None, arguments
     is_file = first.endswith((".yaml", ".yml")) or os.sep in first or os.path.exists(first)
@@ -181,7 +179,7 @@ def _overall_parser(registry: PluginRegistry) -> argparse.ArgumentParser:
         description=f"Distil and fine-tune video diffusion models.\n\ncommands:\n{listed}",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        parents=[_common()],
     )
     parser.add_argument("--version", action="version", version=f"{PROG} {__version__}")
-    parser.add_common()
     return parser

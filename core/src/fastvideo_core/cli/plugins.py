@@ -11,7 +11,7 @@ from dataclasses import asdict
 from typing import Any, cast
 
 from fastvideo_core.cli.table import render_table, terminal_width
-from fastvideo_core.errors.suggestions import did_you_mean
+from fastvideo_core.errors import did_you_mean
 from fastvideo_core.launch.stdio import complain, say
 from fastvideo_core.registry import MethodPlugin, ModelPlugin, PluginRegistry, PluginStatus
 from fastvideo_core.registry.discovery import ALLOWED, allowed_without_plugins, find_installed, normalized, pip_command
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
         known = dict.fromkeys(map(normalized, hidden))
         guesses = dict.fromkeys(guess for name in unknown if (guess := did_you_mean(name, known)))
         (complain if args.json else say)("\n" + "; ".join([text, *guesses]))
-    wrong = unknown or any(status.unmet or not status.healthy for status in statuses)
+    wrong = unknown or any(status.provenance.unmet or not status.healthy for status in statuses)
     return int(args.strict and bool(wrong))
 
 
@@ -66,7 +66,7 @@ def as_data(status: PluginStatus) -> dict[str, Any]:
         "deprecated": asdict(spec.deprecated) if spec and spec.deprecated else None,
         "seconds": round(status.seconds, 4),
         "healthy": status.healthy,
-        "unmet": [{"wanted": item.wanted, "found": item.there} for item in status.unmet],
+        "unmet": [{"wanted": item.wanted, "found": item.there} for item in status.provenance.unmet],
         "reason": str(status.problem) if status.problem is not None else None,
     }
 
@@ -81,7 +81,7 @@ def as_text(statuses: Sequence[PluginStatus], width: int) -> str:
     parts += dict.fromkeys(reasons)  # two of one name have one reason
     specs = [item.plugin.spec for item in statuses if item.plugin]
     parts += [f"{spec.name} is {spec.deprecated}" for spec in specs if spec.deprecated]
-    incomplete = {item.provenance.distribution: item.unmet for item in statuses if item.unmet}
+    incomplete = {item.provenance.distribution: item.provenance.unmet for item in statuses if item.provenance.unmet}
     for distribution, unmet in incomplete.items():
         parts.append(f"incomplete {distribution}: {'; '.join(map(str, unmet))}\n    fix: {pip_command(unmet)}")
     kinds = {status.provenance.kind for status in statuses}
@@ -109,5 +109,5 @@ def _row(status: PluginStatus) -> tuple[str, ...]:
     if isinstance(spec, ModelPlugin):
         details = f"reads: {', '.join(spec.pipelines) or 'folders of its own'}"
     state = "deprecated" if spec is not None and spec.deprecated else "ok"
-    state = "BROKEN" if not status.healthy else "incomplete" if status.unmet else state
+    state = "BROKEN" if not status.healthy else "incomplete" if status.provenance.unmet else state
     return SINGULAR[provenance.kind], provenance.name, package, api, state, details

@@ -16,8 +16,7 @@ from fastvideo_core.cli.table import render_table, terminal_width
 from fastvideo_core.config.describe import all_options, json_schema
 from fastvideo_core.config.run import RecipeConfig, RoleConfig
 from fastvideo_core.config.training import TrainingArgs
-from fastvideo_core.errors import ConfigError, PluginError, Problem
-from fastvideo_core.errors.suggestions import did_you_mean
+from fastvideo_core.errors import ConfigError, PluginError, Problem, did_you_mean
 from fastvideo_core.launch.stdio import say
 from fastvideo_core.registry import Kind, MethodPlugin, PluginRegistry
 from fastvideo_core.registry.specs import CONFIGURED, FIRST_PARTY
@@ -97,8 +96,7 @@ def _find_sections(name: str, registry: PluginRegistry) -> list[Section]:
             found.append(Section(_PLACES[kind].format(name=plugin.name), registry.config_class(plugin), note))
     if found:
         return found
-    packages = [FIRST_PARTY[kind][name] for kind in CONFIGURED if name in FIRST_PARTY[kind]]
-    if packages:
+    if packages := [FIRST_PARTY[kind][name] for kind in CONFIGURED if name in FIRST_PARTY[kind]]:
         raise ConfigError(Problem(f"{name!r} is not installed", fix=f"pip install {packages[0]}"))
     known = [*SECTIONS, *(plugin for kind in CONFIGURED for plugin in registry.names(kind))]
     fix = did_you_mean(name, known)
@@ -107,18 +105,14 @@ def _find_sections(name: str, registry: PluginRegistry) -> list[Section]:
 
 def _options(section: Section) -> str:
     """The options as a table."""
-    rows = [
-        (option.name, option.allowed, "required" if option.required else _default(option.default), option.meaning)
-        for option in all_options(section.model)
-    ]
+    rows = []
+    for one in all_options(section.model):
+        default = one.default if isinstance(one.default, str) and one.default else json.dumps(one.default)
+        rows.append((one.name, one.allowed, "required" if one.required else default, one.meaning))
     if not rows:
         return f"{section.note}{section.title} has no options."
     table = render_table(("OPTION", "ALLOWED", "DEFAULT", "MEANING"), rows, terminal_width())
     return f"{section.note}{section.title}\n\n{table}"
-
-
-def _default(value: object) -> str:
-    return value if isinstance(value, str) and value else json.dumps(value)
 
 
 # --- JSON schemas, for editors ----------------------------------------------------------------------
@@ -126,8 +120,7 @@ def _default(value: object) -> str:
 
 def run_schema(registry: PluginRegistry) -> dict[str, Any]:
     """Completes and checks recipe, roles and training; the sections of family and method as `recipe` names them."""
-    families, methods = _config_classes("models", registry), _config_classes("methods", registry)
-    callbacks = _config_classes("callbacks", registry)
+    families, methods, callbacks = (_config_classes(kind, registry) for kind in CONFIGURED)
     own = (RecipeConfig, RoleConfig, TrainingArgs)
     schemas, definitions = _defined([*own, *families.values(), *methods.values(), *callbacks.values()])
     recipe = definitions[schemas[RecipeConfig]["$ref"].rpartition("/")[2]]["properties"]
@@ -169,12 +162,10 @@ def _section_schema(sections: Sequence[Section]) -> dict[str, Any]:
 
 
 def _config_classes(kind: Kind, registry: PluginRegistry) -> dict[str, _Model]:
-    classes: dict[str, _Model] = {}
-    for name in registry.names(kind):
-        try:
+    classes: dict[str, _Model] = dict.fromkeys(registry.names(kind))
+    for name in classes:
+        with contextlib.suppress(PluginError):
             classes[name] = registry.config_class(registry.get(kind, name))
-        except PluginError:
-            classes[name] = None
     return classes
 
 

@@ -152,8 +152,7 @@ class FewStepConfig(MethodConfig):
     """Base class of `method_config` sections of methods whose student is sampled in few steps, beside a teacher or alone."""
 
     validate_teacher: bool = Field(
-        True,
-        description="Sample the teacher too at the first validation, in as many steps as `training` says, to compare",
+        True, description="At the first validation sample the teacher too, in training's sampling steps, to compare"
     )
 
     def check_run(self, cfg: RunConfig) -> list[tuple[str, Problem]]:

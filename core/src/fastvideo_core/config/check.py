@@ -93,10 +93,7 @@ def role_contradictions(name: str, role: RoleConfig, training: TrainingArgs) -> 
 
 
 def run_notes(cfg: RunConfig) -> Iterator[str]:
-    """What is right and yet does nothing in this run, one sentence each: intervals that are longer than it.
-
-    They are no problems: a run is often cut short for a try.
-    """
+    """What does nothing in this run, a sentence each: intervals longer than it. No problems: runs are cut short for a try."""
     training, steps = cfg.training, cfg.training.max_train_steps
     for key, consequence in _TOO_LONG.items():
         counts = key != "validation_steps" or training.log_validation

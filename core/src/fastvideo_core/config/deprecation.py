@@ -11,9 +11,7 @@ from typing import Any
 class Deprecated:
     """Marks what will go: a plug-in (`deprecated=` of its spec or registration) or an option (Annotated[int, Deprecated(...)]).
 
-    Args:
-        since: the version of its package from which on it is deprecated.
-        use: what to take instead.
+    It is so `since` a version of its package; `use` says what to take instead.
     """
 
     since: str

@@ -12,8 +12,7 @@ from pydantic import BaseModel, ValidationError
 from fastvideo_core.config.describe import allowed_at, keys_at
 from fastvideo_core.config.document import Document, KeyPath
 from fastvideo_core.config.foreign_names import fix_of_foreign_name
-from fastvideo_core.errors import ConfigError, Problem
-from fastvideo_core.errors.suggestions import did_you_mean
+from fastvideo_core.errors import ConfigError, Problem, did_you_mean
 
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 

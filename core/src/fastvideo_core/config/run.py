@@ -33,8 +33,7 @@ class LoraConfig(StrictModel):
         None,
         min_length=1,
         strict=False,
-        description="Linear layers that get an adapter, by the end of their name (to_q, to_out.0); null is every linear "
-        "layer of the network's blocks.",
+        description="Ends of linear layers' names (to_q, to_out.0); null: all of the blocks.",
     )
 
     @property
@@ -49,12 +48,8 @@ class RoleConfig(StrictModel):
     path: PathText = Field(description="A diffusers folder, a hub id (org/name) or one of our own checkpoints.")
     trainable: bool = Field(description="Whether the optimizer updates this role.")
     family: str | None = Field(None, min_length=1, description="Model family of this role; null is recipe.family.")
-    checkpoint_role: str | None = Field(
-        None, min_length=1, description="Which role to take from a checkpoint; null takes the one of the same name."
-    )
-    weights: Literal["auto", "raw", "ema"] = Field(
-        "auto", description="Which weights to take from a checkpoint; auto takes EMA weights where there are some."
-    )
+    checkpoint_role: str | None = Field(None, min_length=1, description="The role of a checkpoint; null: of this name.")
+    weights: Literal["auto", "raw", "ema"] = Field("auto", description="Which of a checkpoint's; auto prefers the EMA.")
     learning_rate: FactorOrZero | None = Field(None, description="Instead of training.learning_rate.")
     betas: Betas | None = Field(None, description="Instead of training.betas.")
     weight_decay: FactorOrZero | None = Field(None, description="Instead of training.weight_decay.")

@@ -71,9 +71,7 @@ class TrainingArgs(StrictModel):
     num_gpus: Processes = Field(1, description="Processes of the run, one per GPU (on CPU: just processes).")
 
     optimizer: Literal["adamw", "muon"] = Field(
-        "adamw",
-        description="muon makes the update of every matrix of the blocks orthogonal and leaves the rest to AdamW; for runs of "
-        "one process.",
+        "adamw", description="muon: orthogonal updates of the blocks' matrices, AdamW for the rest; one process only."
     )
     learning_rate: FactorOrZero = Field(1e-5, description="Peak learning rate of every trainable role.")
     betas: Betas = Field((0.9, 0.999), description="AdamW's decay rates of the first and second moment.")
@@ -97,9 +95,7 @@ class TrainingArgs(StrictModel):
     hsdp_replicate_dim: Processes | None = Field(None, description="Replicas of the shards; null is 1 or what is left.")
     frozen_cpu_offload: bool = Field(False, description="Keep frozen shards in host memory; copy them block by block.")
     sync_gradients_every_round: bool = Field(
-        False,
-        description="Reduce gradients over the processes in every accumulation round instead of in the last one: slower, "
-        "but no process holds whole gradients meanwhile.",
+        False, description="Reduce gradients in every accumulation round: slower, but no process holds whole ones."
     )
 
     training_state_checkpointing_steps: StepsOrZero = Field(
@@ -108,20 +104,16 @@ class TrainingArgs(StrictModel):
     checkpoints_total_limit: StepsOrZero = Field(0, description="Newest checkpoints that are kept; 0 keeps all.")
     resume_from_checkpoint: PathText | None = Field(None, description="`latest`, or a checkpoint to go on from.")
     resume_with_new_data: bool = Field(
-        False,
-        description="Going on with more or other data on purpose (--new-data): weights, optimizer, averages and step are kept, "
-        "and the data starts afresh. With resume_from_checkpoint only.",
+        False, description="Go on with more or other data (--new-data): all is kept but the position in the data."
     )
     resume_without_callbacks: StrTuple = Field((), description="Callbacks to drop, or start afresh, at resume.")
     async_checkpointing: bool = Field(True, description="Write checkpoints in the background, from a copy in memory.")
     on_checkpoint_error: OnError = Field(
-        "error",
-        description="When a checkpoint cannot be written (disk full): `error` ends the run, `skip` logs it and goes on.",
+        "error", description="When a checkpoint cannot be written: `error` ends the run, `skip` logs it and goes on."
     )
     max_skipped_steps: StepsOrZero = Field(10, description="Steps in a row that may be skipped for not being finite.")
     on_bad_row: OnError = Field(
-        "error",
-        description="When a row of data_path cannot be read: `error` ends the run, `skip` logs it and takes another one.",
+        "error", description="When a row of data cannot be read: `error` ends the run, `skip` logs it, takes another."
     )
 
     num_latent_t: Frames | None = Field(None, description="Latent frames used of each sample; null uses all.")
@@ -134,9 +126,7 @@ class TrainingArgs(StrictModel):
     log_validation: bool = Field(False, description="Sample validation videos while training.")
     validation_steps: StepsOrZero = Field(0, description="Validate every so many optimizer steps.")
     on_validation_error: OnError = Field(
-        "skip",
-        description="When a validation fails (a prompt, a video that cannot be written): `skip` logs it and goes on, `error` "
-        "saves a checkpoint and ends the run.",
+        "skip", description="When a validation fails: `skip` logs it and goes on, `error` saves and ends the run."
     )
     validation_dataset_file: PathText | None = Field(None, description="JSON file of validation prompts.")
     validation_sampling_steps: SamplingSteps = Field((50,), description="Sampling steps; each gives its own videos.")

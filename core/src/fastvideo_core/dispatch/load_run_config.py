@@ -19,8 +19,7 @@ from fastvideo_core.config.foreign_names import is_fastvideo
 from fastvideo_core.config.problems import ProblemCollector, show, unknown_key, validation_problems
 from fastvideo_core.config.run import RecipeConfig, RoleConfig, RunConfig
 from fastvideo_core.config.training import TrainingArgs
-from fastvideo_core.errors import ConfigError, PluginError, Problem, foreign_file
-from fastvideo_core.errors.suggestions import closest, did_you_mean
+from fastvideo_core.errors import ConfigError, PluginError, Problem, closest, did_you_mean, foreign_file
 from fastvideo_core.registry import Kind, Plugin, PluginRegistry, Spec
 from fastvideo_core.registry.specs import MethodPlugin
 

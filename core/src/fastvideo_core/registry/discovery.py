@@ -11,8 +11,7 @@ from typing import Any, Generic, TypeVar
 
 import importlib_metadata
 
-from fastvideo_core.errors import Problem
-from fastvideo_core.errors.suggestions import closest
+from fastvideo_core.errors import Problem, closest
 from fastvideo_core.registry.specs import KINDS, SINGULAR, Kind, Spec
 
 SpecType = TypeVar("SpecType", bound=Spec, covariant=True)
@@ -50,7 +49,7 @@ class Provenance:
 
     @property
     def unmet(self) -> tuple[Unmet, ...]:
-        """What its distribution asks for and has not."""
+        """What its distribution asks for and has not: it may run all the same, or fail when it is used."""
         return unmet_of(self.distribution) if self.installed else ()
 
 

@@ -15,10 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from fastvideo_core.errors import PluginError, Problem
-from fastvideo_core.errors.suggestions import closest, did_you_mean
+from fastvideo_core.errors import PluginError, Problem, closest, did_you_mean
 from fastvideo_core.registry import discovery, registration, specs
-from fastvideo_core.registry.discovery import ALLOWED, Plugin, Provenance, Unmet, find_installed, misplaced, normalized
+from fastvideo_core.registry.discovery import ALLOWED, Plugin, Provenance, find_installed, misplaced, normalized
 from fastvideo_core.registry.specs import API_VERSION, FIRST_PARTY, KINDS, SINGULAR, Kind, Spec
 
 if TYPE_CHECKING:
@@ -40,11 +39,6 @@ class PluginStatus:
     @property
     def healthy(self) -> bool:
         return self.problem is None
-
-    @property
-    def unmet(self) -> tuple[Unmet, ...]:
-        """What its distribution asks for and has not: it may run all the same, or fail when it is used."""
-        return self.provenance.unmet
 
 
 class PluginRegistry:

@@ -11,8 +11,7 @@ from typing import Any
 from fastvideo_core.config import limits
 from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.contracts.validator import ValidationPrompt, is_text
-from fastvideo_core.errors import ConfigError, DataError, Problem, foreign_file
-from fastvideo_core.errors.suggestions import did_you_mean
+from fastvideo_core.errors import ConfigError, DataError, Problem, did_you_mean, foreign_file
 from fastvideo_data.text_files import read_text, text_lines
 
 _INTEGERS = {

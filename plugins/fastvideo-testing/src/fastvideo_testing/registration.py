@@ -94,10 +94,10 @@ def wrong_in_the_list(plugin: Plugin[Spec], registry: PluginRegistry) -> Iterato
     if not status.healthy:
         yield f"`fastvideo-distill plugins` shows it as BROKEN:\n{status.problem}"
         return
-    if status.unmet:
+    if unmet := status.provenance.unmet:
         yield (
             f"`fastvideo-distill plugins` shows it as incomplete: {plugin.provenance.distribution} "
-            f"{'; '.join(map(str, status.unmet))}. Install it: {pip_command(status.unmet)}; or mend `dependencies` in its "
+            f"{'; '.join(map(str, unmet))}. Install it: {pip_command(unmet)}; or mend `dependencies` in its "
             "pyproject.toml, if it needs something else"
         )
     impl: Any = registry.resolve(plugin, "impl")
