@@ -10,13 +10,14 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from fastvideo_core.cli.main import main
 from fastvideo_data.data_set import DataSet
 from fastvideo_data.schema import decode_tensor
 from fastvideo_diffusers.fingerprint import fingerprint
 from tests.commands import commands
-from tests.conftest import distill
+from tests.conftest import distill, write_run
 
 __all__ = ["commands"]
 
@@ -113,10 +114,7 @@ def test_another_teacher_or_other_options_are_refused(asked, commands, tiny_wan,
     assert "was written with other settings: seed was 0, is 1" in said
     assert "name another --output, or delete this one" in said
     shutil.copytree(tiny_wan, tmp_path / "other")
-    from safetensors.torch import load_file, save_file
-
-    (weights,) = (tmp_path / "other" / "transformer").glob("*.safetensors")
-    save_file({name: 2 * tensor for name, tensor in load_file(weights).items()}, weights, {"format": "pt"})
+    double(tmp_path / "other" / "transformer")
     again = [tmp_path / "other" if argument == tiny_wan else argument for argument in asked]
     assert "teacher was" in commands.refuses(*again, "--output", "out")
 
@@ -127,6 +125,37 @@ def test_prompts_that_were_edited_are_refused_by_name(asked, commands, prompts):
     said = commands.refuses(*asked, "--output", "out")
     assert "'a red cube'" in said
     assert "'a red square'" in said
+
+
+def test_prompts_that_are_listed_no_longer_are_named_and_new_ones_are_added(asked, commands, prompts, tmp_path):
+    commands.works(*asked, "--output", "out")
+    prompts.write_text("\n".join([*PROMPTS, "a black star"]) + "\n", encoding="utf-8")
+    commands.works(*asked, "--output", "out")
+    assert [row["caption"] for row in rows_of(tmp_path / "out").values()] == [*PROMPTS, "a black star"]
+    prompts.write_text("\n".join(PROMPTS[:4]) + "\n", encoding="utf-8")
+    said = commands.refuses(*asked, "--output", "out")
+    assert "holds trajectories of 2 prompts that are listed no longer" in said
+    assert "'a black star'" in said
+
+
+def test_a_run_with_another_text_encoder_is_refused(asked, commands, tiny_wan, tmp_path):
+    commands.works(*asked, "--output", "out")
+    shutil.copytree(tiny_wan, tmp_path / "other")
+    double(tmp_path / "other" / "text_encoder")
+    run = {
+        "recipe": {"family": "wan", "method": "kd"},
+        "roles": {"student": {"path": str(tmp_path / "other"), "trainable": True}},
+        "training": {"output_dir": str(tmp_path / "run"), "data_path": str(tmp_path / "out"), "max_train_steps": 1},
+    }
+    assert "text_encoder" in commands.refuses("check", write_run(tmp_path / "run.yaml", run))
+    run["roles"]["student"]["path"] = str(tiny_wan)
+    commands.works("check", write_run(tmp_path / "run.yaml", run))
+
+
+def double(folder: Path) -> None:
+    """The weights of a component, twice as large."""
+    (weights,) = folder.glob("*.safetensors")
+    save_file({name: 2 * tensor for name, tensor in load_file(weights).items()}, weights, {"format": "pt"})
 
 
 def test_a_schedule_that_the_teacher_s_steps_do_not_meet_names_the_nearest(asked, commands):
@@ -171,8 +200,6 @@ def test_trajectories_of_a_checkpoint_are_those_of_its_network(asked, commands, 
 @pytest.fixture
 def trained_wan(tiny_wan: Path, latent_data: Path, tmp_path: Path) -> Path:
     """A run of one large step."""
-    from tests.conftest import write_run
-
     training = {"output_dir": str(tmp_path / "run"), "data_path": str(latent_data), "max_train_steps": 1}
     training |= {"learning_rate": 0.1, "max_grad_norm": 0.0}
     roles = {"student": {"path": str(tiny_wan), "trainable": True}}

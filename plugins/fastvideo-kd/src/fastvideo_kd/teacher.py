@@ -88,7 +88,8 @@ def encode_prompts(args: argparse.Namespace) -> None:
         return
     model, family = _opened(args)
     encoder = family.encoder(model.source.base, device=context.device())
-    preprocess(encoder, args.prompts, args.output / ENCODED, PreprocessOptions(height=0, width=0, num_frames=0))
+    options = PreprocessOptions(height=0, width=0, num_frames=0, prune=True)  # nobody else reads them
+    preprocess(encoder, args.prompts, args.output / ENCODED, options)
     del encoder
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -69,6 +69,10 @@ class TrajectoryFiles:
         for part in sorted(self._parts):
             self._take_stock(part)
         self.samples = len(self._there)
+        if gone := sorted(self._there.keys() - {info["id"] for info in self._prompts}):
+            shown = ", ".join(f"{name} ({self._there[name]!r})" for name in gone[:3])
+            found = f"holds trajectories of {len(gone)} prompts that are listed no longer: {shown}"
+            raise DataError(Problem(found, str(self._folder), fix=f"list them again, or {_OTHER_FOLDER}"))
 
     def missing(self, rows: Iterable[int]) -> list[int]:
         """Those of the prompts' rows that have no trajectory yet.
