@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 
@@ -10,6 +11,7 @@ import torch
 
 from fastvideo_testing import ModelPluginSuite, Packing
 from fastvideo_testing.family_pipelines import PipelineChecks
+from fastvideo_testing.family_round_trips import RoundTripChecks
 from fastvideo_testing.family_samplers import SamplerChecks
 
 from .made_family import run_check, suite_of
@@ -97,7 +99,6 @@ WRONG = [
         [("block_classes=(nn.Linear,)", "block_classes=(nn.Conv3d,)")],
         "block_classes names Conv3d, and no module is one",
     ),
-    ("test_roles_are_what_the_contract_says", [("(nn.Linear,)", "()")], "block_classes is empty: name the classes"),
     (
         "test_it_has_every_primitive",
         [method("add_noise = None")],
@@ -337,6 +338,35 @@ def test_a_wrong_family_is_caught(tmp_path: Path, check: str, changes: list[tupl
         run_check(suite, check, tmp_path)
 
 
+CLAMPS = method("def shift_and_clamp_timestep(self, t):\n    return super().shift_and_clamp_timestep(t).clamp(20, 980)")
+UNCONDITIONED = [
+    ('conditioning={"condition": raw_batch["text_embedding"][:, 0, :1] / 10}', "conditioning={}"),
+    method(
+        PREDICT + "    batch = replace(batch, conditioning={'condition': torch.zeros(len(noisy_latents), 1)})\n"
+        f"    return {SUPER}"
+    ),
+]
+ALLOWED = [
+    ("test_roles_are_what_the_contract_says", [("(nn.Linear,)", "()")]),
+    ("test_networks_and_blocks_are_called_as_modules", [("(nn.Linear,)", "()")]),
+    ("test_it_trains_and_resumes", [("(nn.Linear,)", "()")]),
+    ("test_the_timestep_shift_keeps_order_and_range", [CLAMPS]),
+    ("test_flow_shift_moves_the_noise_levels_and_nothing_else", [CLAMPS]),
+    ("test_sampler_and_adapter_shift_alike", [CLAMPS]),
+    ("test_batches_are_what_the_contract_says", UNCONDITIONED),
+    ("test_captions_reach_the_conditioning", UNCONDITIONED),
+    ("test_gradients_reach_the_trained_role_only", UNCONDITIONED),
+]
+
+
+@pytest.mark.parametrize(("check", "changes"), ALLOWED)
+def test_what_the_contract_allows_passes(tmp_path: Path, check: str, changes: list[tuple[str, str]]) -> None:
+    """No blocks to shard by, a shift that clamps, a network that is conditioned on nothing."""
+    suite = suite_of(tmp_path, *changes)
+    with suppress(pytest.skip.Exception):
+        run_check(suite, check, tmp_path)
+
+
 def test_a_packing_that_loses_something_is_caught(tmp_path: Path) -> None:
     suite = suite_of(tmp_path, unsupported={})
     parts = (torch.arange(6.0).reshape(1, 2, 3), torch.arange(3.0).reshape(1, 1, 3))
@@ -359,6 +389,15 @@ def test_every_check_has_a_wrong_family_that_it_catches() -> None:
         "test_spec_and_config_load_without_torch",  # test_installed_plugins.py
         "test_packing_there_and_back_changes_nothing",  # above
     }
-    for part in (SamplerChecks, PipelineChecks):  # tests/kit_faults plants their faults
+    for part in (SamplerChecks, PipelineChecks, RoundTripChecks):  # tests/kit_faults plants their faults, and of these:
         elsewhere |= {name for name in vars(part) if name.startswith("test_")}
+    elsewhere |= {
+        "test_the_tiny_pipeline_is_built_and_called",
+        "test_flow_shift_moves_the_noise_levels_and_nothing_else",
+        "test_nearby_noise_levels_are_told_apart",
+        "test_the_negative_conditioning_is_an_encoded_text",
+        "test_a_caption_reads_the_same_beside_a_longer_one",
+        "test_networks_and_blocks_are_called_as_modules",
+        "test_features_depend_on_the_network_s_output",
+    }
     assert set(CHECKS) - {case[0] for case in WRONG} == elsewhere

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
 from fastvideo_testing.compare import assert_close, assert_equal, changed, loudest
 from fastvideo_testing.family_suite import FamilySuite, along
@@ -67,6 +69,25 @@ class NetworkChecks(FamilySuite):
         second = self._predict(components, "student", noisy, t * 0.5, batch)
         assert not torch.equal(first, second), "the prediction does not depend on t: does it reach the network?"
 
+    def test_networks_and_blocks_are_called_as_modules(self, prepared: PreparedFamily) -> None:
+        components, batch = self._batch(prepared)
+        _, t, noisy = noisy_input(components, batch)
+        student = components.bundle["student"]
+        blocks = {
+            f"{key}.{name}": module
+            for key, network in student.modules.items()
+            for name, module in network.named_modules()
+            if isinstance(module, student.block_classes)
+        }
+        with _CallCounter(student.modules) as networks, _CallCounter(blocks) as parts:
+            self._predict(components, "student", noisy, t, batch)
+        direct = "(call modules, never their `forward`: what shards, recomputes and compiles them hangs on the call)"
+        assert networks.most, f"predict_noise does not call a network of handle.modules as a module {direct}"
+        if blocks:
+            assert parts.most, (
+                f"no block of block_classes, such as {next(iter(blocks))}, is called as a module {direct}"
+            )
+
     @needs("batching")
     def test_samples_of_a_batch_do_not_influence_each_other(self, prepared: PreparedFamily) -> None:
         components, batch = self._batch(prepared)
@@ -117,7 +138,10 @@ class NetworkChecks(FamilySuite):
                     guided = getattr(adapter, f"{what}_guided")(teacher, noisy, t, batch, guidance_scale=scale)
                 expected = unconditional + scale * (conditional - unconditional)
                 called = f"{what}_guided at scale {scale:g}"
-                assert_close(f"{called} (u + w (c - u))", guided, expected, rtol=10 * self.tolerance)
+                assert_close(
+                    f"{called} (u + w (c - u))", guided, expected, rtol=10 * self.tolerance,
+                    advice="both halves see the same latents, time and context (batch.with_both_conditionings)",
+                )  # fmt: skip
                 assert calls.most <= 1, f"{called} runs the network {calls.most} times, not once"
             assert_close("guidance at scale 1, which is no guidance,", guided, conditional, rtol=self.tolerance)
 
@@ -205,6 +229,29 @@ class NetworkChecks(FamilySuite):
         assert channels == tuple(announced), f"feature_channels says {tuple(announced)}, the features have {channels}"
         assert all(feature.requires_grad for feature in features), "features come without their graph"
 
+    @needs("features")
+    def test_features_depend_on_the_network_s_output(self, prepared: PreparedFamily) -> None:
+        components, batch = self._batch(prepared)
+        adapter: Any = components.adapter
+        _, t, noisy = noisy_input(components, batch)
+        student = components.bundle["student"]
+        reached: list[torch.Tensor] = []
+
+        def watch(module: nn.Module, args: Any, output: Any) -> None:
+            for leaf in tree_leaves(output):
+                if isinstance(leaf, torch.Tensor) and leaf.requires_grad:
+                    leaf.register_hook(reached.append)  # type: ignore[no-untyped-call]
+
+        with ExitStack() as hooks:
+            for module in student.modules.values():
+                hooks.enter_context(module.register_forward_hook(watch))
+            features = adapter.extract_features(student, noisy, t, batch, conditional=True)
+        sum((feature.float() ** 2).mean() for feature in features).backward()
+        assert reached, (
+            "the gradient of extract_features does not pass the network's output: on two processes a sharded network would "
+            "crash; take them by features_of(modules, predict) of fastvideo_core, which adds a gradient of 0"
+        )
+
 
 class _CallCounter:
     """Counts the forward calls of a role's networks."""
@@ -230,4 +277,4 @@ class _CallCounter:
     @property
     def most(self) -> int:
         """Calls of the network that was called most often."""
-        return max(self._calls.values())
+        return max(self._calls.values(), default=0)

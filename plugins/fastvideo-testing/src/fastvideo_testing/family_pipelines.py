@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from fastvideo_core.config.base import GuidedPipelineConfig
 from fastvideo_testing.compare import assert_close
+from fastvideo_testing.family_round_trips import answering
 from fastvideo_testing.family_samplers import SamplerChecks, Training
 from fastvideo_testing.family_suite import free_latents
 from fastvideo_testing.prepared_family import PreparedFamily, smooth_clip
@@ -99,6 +101,12 @@ class PipelineChecks(SamplerChecks):
         latents: Tensor = pipeline.vae.encode(video).latent_dist.mode()
         return latents[0]
 
+    def pipeline_decoded(self, pipeline: Any, latents: Tensor) -> Tensor:
+        """Frames [T, H, W, 3] in [0, 1] of a `vae_latent` [1, C, T, H, W] as it is stored."""
+        video = pipeline.vae.decode(latents, return_dict=False)[0]
+        frames: Tensor = pipeline.video_processor.postprocess_video(video, output_type="pt")[0]
+        return frames.permute(0, 2, 3, 1)
+
     # --- the checks -------------------------------------------------------------------------------------------------------
 
     @needs("pipeline")
@@ -128,6 +136,26 @@ class PipelineChecks(SamplerChecks):
             "vae_latent of a clip", found["vae_latent"], wanted, rtol=10 * self.tolerance,
             advice="the model's own pipeline encodes the same RGB frames so: are channels in order (RGB, not BGR), pixels "
             "scaled to what its autoencoder takes, mostly [-1, 1], axes in order, and latents neither sampled nor scaled?",
+        )  # fmt: skip
+
+    @needs("pipeline")
+    @needs("encoder")
+    @needs("sampler")
+    def test_decoded_videos_are_those_of_the_model_s_own_pipeline(
+        self, prepared: PreparedFamily, tmp_path: Path
+    ) -> None:
+        if self._encoder(prepared.run).describe().get("latents_normalised") != "false":
+            pytest.skip("its encoder stores latents that are normalised already, which the pipeline does not decode")
+        training = self._training(prepared)
+        stored = prepared.one_row(training.components)["vae_latent"].float()
+        asked: dict[str, Any] = {"sampler_kind": "ode", "sampling_timesteps": (training.total,)}
+        video = self._sample(prepared, training, tmp_path, replace=answering(training), **asked).video
+        with torch.no_grad():
+            wanted = self.pipeline_decoded(self.own_pipeline(prepared.run["roles"]["student"]["path"]), stored)
+        assert_close(
+            "frames of a stored latent", video.frames.float(), wanted.float() * 255, scale=255.0, rtol=0.01,
+            advice="the model's own pipeline decodes it so: are latents taken back to what the autoencoder decodes, pixels "
+            "scaled from what it gives, mostly [-1, 1], and channels in order (RGB, not BGR)?",
         )  # fmt: skip
 
     def _compare(self, prepared: PreparedFamily, scale: float) -> None:

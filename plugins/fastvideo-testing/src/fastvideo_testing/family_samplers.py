@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,13 +17,11 @@ from fastvideo_core.contracts.roles import RoleHandle
 from fastvideo_core.contracts.validator import SampledVideo, ValidationPrompt, ValidationRequest
 from fastvideo_core.diffusion.rollout import transition
 from fastvideo_testing.compare import assert_close
-from fastvideo_testing.family_suite import FamilySuite
+from fastvideo_testing.family_suite import SHIFTS, FamilySuite, refusal_skips
 from fastvideo_testing.network_calls import Arrangement, NetworkCall, Replace, record_calls
 from fastvideo_testing.prepared_family import PreparedFamily, disturb, one_sample
 from fastvideo_testing.suite import needs
 
-SHIFTS = (1.0, 6.0)
-"""No timestep shift, and one that cannot be missed."""
 _GUIDANCE = 3.0
 
 
@@ -56,15 +53,20 @@ class Training:
     def noise(self, seed: int = 0) -> Tensor:
         return torch.randn(self.batch.latents.shape, generator=torch.Generator().manual_seed(seed))
 
-    def call(
-        self, noisy: Tensor, level: float, *, conditional: bool = True, replace: Replace | None = None
-    ) -> NetworkCall:
+    def call(self, noisy: Tensor, level: float, *, conditional: bool = True) -> NetworkCall:
         """How the adapter calls the network."""
         adapter: Any = self.components.adapter
-        with torch.no_grad(), record_calls(self.handle.modules, replace) as calls:
+        with torch.no_grad(), record_calls(self.handle.modules) as calls:
             adapter.predict_noise(self.handle, noisy, torch.tensor([level]), self.batch, conditional=conditional)
         assert len(calls) == 1, f"predict_noise called the networks of the handle {len(calls)} times, not once"
         return calls[0]
+
+    def prediction(self, noisy: Tensor, level: float, replace: Replace) -> Tensor:
+        """What predict_noise makes of other outputs of the network."""
+        adapter: Any = self.components.adapter
+        with torch.no_grad(), record_calls(self.handle.modules, replace):
+            out: Tensor = adapter.predict_noise(self.handle, noisy, torch.tensor([level]), self.batch, conditional=True)
+        return out
 
     def x0(self, noisy: Tensor, level: float, guidance_scale: float) -> Tensor:
         adapter: Any = self.components.adapter
@@ -313,17 +315,6 @@ class SamplerChecks(FamilySuite):
             f"sampled videos say {video.fps:g} frames per second, and the encoder's geometry says that the model was "
             f"trained on {trained:g}: they play too fast or too slow"
         )
-
-
-@contextmanager
-def refusal_skips(what: str) -> Any:
-    """Inside, an error for users means that the family refuses `what`, which it may."""
-    from fastvideo_core.errors import UserError
-
-    try:
-        yield
-    except UserError as error:
-        pytest.skip(f"the family refuses {what}: {error}")
 
 
 def _rows(call: NetworkCall, size: int) -> list[NetworkCall]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,10 +14,14 @@ from torch import Tensor
 
 from fastvideo_core.contracts.batch import TrainingBatch
 from fastvideo_core.contracts.family import ModelComponents, family_class
+from fastvideo_core.errors import UserError
 from fastvideo_core.registry import Kind
 from fastvideo_data.encoder import AudioEncoder
 from fastvideo_testing.prepared_family import Clip, PreparedFamily, encode_clips, write_clips
 from fastvideo_testing.suite import PluginSuite
+
+SHIFTS = (1.0, 6.0)
+"""No timestep shift, and one that cannot be missed."""
 
 
 @dataclass(frozen=True)
@@ -146,6 +151,15 @@ class FamilySuite(PluginSuite):
             call = getattr(components.adapter, what)
             out: Tensor = call(components.bundle[role], noisy, t, batch, conditional=conditional)
         return out.clone()
+
+
+@contextmanager
+def refusal_skips(what: str) -> Iterator[None]:
+    """Inside, an error for users means that the family refuses `what`, which it may."""
+    try:
+        yield
+    except UserError as error:
+        pytest.skip(f"the family refuses {what}: {error}")
 
 
 def along(values: Tensor, like: Tensor) -> Tensor:

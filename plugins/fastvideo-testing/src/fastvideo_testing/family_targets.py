@@ -39,6 +39,18 @@ class TargetChecks(FamilySuite):
         assert one != three, "another seed writes the same weights"
         assert torch.equal(state, torch.get_rng_state()), "writing a tiny pipeline moved torch's global generator"
 
+    @needs("tiny")
+    def test_the_tiny_pipeline_is_built_and_called(self, prepared: PreparedFamily) -> None:
+        try:
+            components, batch = self._batch(prepared)
+            _, t, noisy = noisy_input(components, batch)
+            self._predict(components, "student", noisy, t, batch)
+        except Exception as error:
+            raise AssertionError(
+                f"what `tiny` writes cannot be built and trained on with data of its own encoder: {type(error).__name__}: "
+                f"{error}"
+            ) from error
+
     @needs("outline")
     def test_the_outline_is_of_the_networks_that_are_built(self, prepared: PreparedFamily) -> None:
         built = prepared.components().bundle["student"]
@@ -96,7 +108,13 @@ class TargetChecks(FamilySuite):
         section = registry.config_class(plugin).model_validate(dict(self.config))
         base = prepared.run["roles"]["student"]["path"]
         self._family("export").export(base, tmp_path / "out", modules, pipeline_config=section, student_schedule=None)
-        again = prepared.components(student=str(tmp_path / "out"))
+        try:
+            again = prepared.components(student=str(tmp_path / "out"))
+        except Exception as error:
+            raise AssertionError(
+                f"what `export` wrote cannot be opened as a role: {error}; it must have the keys and files of the family's "
+                "own format"
+            ) from error
         after = self._predict(again, "student", noisy, t, batch)
         assert_equal("the output of the exported role, opened again,", after, before)
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from fastvideo_testing.family_batches import BatchChecks
 from fastvideo_testing.family_networks import NetworkChecks
 from fastvideo_testing.family_pipelines import PipelineChecks
+from fastvideo_testing.family_round_trips import RoundTripChecks
 from fastvideo_testing.family_tangents import TangentChecks
 from fastvideo_testing.family_targets import TargetChecks
 
 
-class ModelPluginSuite(BatchChecks, NetworkChecks, PipelineChecks, TangentChecks, TargetChecks):
+class ModelPluginSuite(BatchChecks, NetworkChecks, PipelineChecks, RoundTripChecks, TangentChecks, TargetChecks):
     """What every family must do; needs no method (the toy method trains it).
 
         class TestMyFamily(ModelPluginSuite):

@@ -135,6 +135,17 @@ def noisy_input(components: ModelComponents, batch: TrainingBatch, seed: int = 0
     return noise, t, adapter.add_noise(batch.latents, noise, t)
 
 
+def one_row_of(raw: Mapping[str, Any], index: int) -> dict[str, Any]:
+    """A raw batch of one row of `raw`, its caption as long as it is."""
+    size = len(raw["text_embedding"])
+    cut: dict[str, Any] = dict(raw)
+    for name, value in raw.items():
+        if isinstance(value, (Tensor, list)) and len(value) == size:
+            cut[name] = value[index : index + 1]
+    length = int(cut["text_embedding_length"][0])
+    return {**cut, "text_embedding": cut["text_embedding"][:, :length]}
+
+
 def one_sample(batch: TrainingBatch, index: int) -> TrainingBatch:
     """A batch of one sample of `batch`."""
 

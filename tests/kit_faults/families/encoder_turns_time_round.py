@@ -1,0 +1,16 @@
+"""The encoder reads frames from the last one."""
+
+from tests.kit_faults.fault import FAMILY, Fault
+
+FAULT = Fault(
+    FAMILY,
+    (
+        (
+            "encoder.py",
+            "video = frames.to(self._device)",
+            "video = frames.flip(1).to(self._device)",
+        ),
+    ),
+    checks=("test_latents_of_a_clip_are_decoded_to_the_clip",),
+    says="time runs backwards",
+)
