@@ -163,3 +163,30 @@ def test_the_modes_of_a_mixture_are_recovered_with_their_masses(tmp_path, rollou
     masses = torch.bincount(nearest, minlength=4) / SAMPLES
     assert masses.tolist() == pytest.approx(list(mixture.masses), abs=0.03)
     assert sliced_wasserstein(samples, truth) < 0.2  # untrained 1.2; two sets of true samples 0.09
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("solver", "solver_steps", "std"),
+    [("euler", 48, 0.554), ("euler", 12, 0.431), ("heun", 48, 0.600), ("heun", 12, 0.605)],
+)
+def test_a_trained_consistency_student_has_the_spread_that_its_teacher_s_solver_leaves(
+    tmp_path, solver, solver_steps, std
+):
+    """Not the data's 0.6: N affine steps of the exact velocity at shift 5 (fastvideo-consistency's test_end_points)."""
+    run = run_of(GAUSSIAN, steps=3000, width=32, depth=2)
+    run["recipe"]["method"] = "consistency"
+    run["roles"].pop("critic")
+    run["training"] |= {"output_dir": str(tmp_path / "out"), "learning_rate": 5e-3, "betas": [0.9, 0.99]}
+    run["pipeline_config"] |= {"flow_shift": 5.0}
+    run["method_config"] = {"solver": solver, "solver_steps": solver_steps, "teacher_guidance_scale": 1.0}
+    run["method_config"] |= {"denoising_steps": [1000]}
+    with toy_family():
+        build_run(tmp_path, run).train()
+    student = ToyNetwork(2, 32, 2)
+    student.load_state_dict(read_role_weights(tmp_path / "out", "student", ema=True)["transformer"])
+    noise = torch.randn(SAMPLES, 2, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        samples = noise - student(noise, torch.ones(SAMPLES), torch.ones(SAMPLES, 1))
+    assert samples.mean(0).tolist() == pytest.approx([1.7, 1.7], abs=0.02)
+    assert samples.std(0).tolist() == pytest.approx([std, std], abs=0.012)
