@@ -145,7 +145,7 @@ def fingerprint(modules: dict[str, nn.Module]) -> str:
 
 def _opened(args: argparse.Namespace) -> tuple[TrainedModel, Any]:
     model = open_trained_model(args.model, args.registry, family=args.family, role=args.role)
-    return model, open_family(model.family, args.registry)
+    return model, open_family(model.family, args.registry, "encoder")
 
 
 def _run_config(args: argparse.Namespace, model: TrainedModel, family: ModelFamily) -> RunConfig:
