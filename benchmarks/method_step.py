@@ -28,6 +28,7 @@ from dmd2_step import TIME_TARGET, CallCounter, Evaluation, Seconds, Turns, cloc
 from torch import Tensor, nn
 from trainer import LATENT, SEED, SIZES, TEXT, TEXT_LENGTH, write_data
 
+from fastvideo_core.diffusion.tangent import directional_derivative
 from fastvideo_core.dispatch.load_run_config import load_run_config
 from fastvideo_core.dispatch.runtime import DistillRuntime, build_runtime_from_config
 from fastvideo_core.optim import move_averages
@@ -39,7 +40,7 @@ from fastvideo_wan.tiny import write_tiny_pipeline
 STATES = (1000.0, 900.0, 750.0, 500.0, 0.0)
 """Of the student's four steps at the tiny Wan's shift of 3, and the clean end."""
 
-NAMES = ("forward", "forward with gradient", "optimizer step")
+NAMES = ("forward", "forward with gradient", "optimizer step", "forward mode")
 
 
 def evaluations(**roles: tuple[int, int] | tuple[int, int, int]) -> Counter[Evaluation]:
@@ -55,7 +56,10 @@ def evaluations(**roles: tuple[int, int] | tuple[int, int, int]) -> Counter[Eval
 class Case:
     """A method with options, and the network evaluations that an iteration of it cannot do without, at batch 1.
 
-    `averages`: whether it makes a role `target` that is moved to the student after each update.
+    Args:
+        averages: whether it makes a role `target` that is moved to the student after each update.
+        turn: (n, k): of the iterations n, n + k, n + 2 k ..., where iterations differ.
+        forward_mode: whether the student's call without a graph is the one that gives its derivative too.
     """
 
     method: str
@@ -66,11 +70,17 @@ class Case:
     training: Mapping[str, Any] = field(default_factory=dict)
     on_trajectories: bool = False
     averages: bool = False
+    turn: tuple[int, int] = (0, 1)
+    forward_mode: bool = False
 
 
 ONE = {"student": True}
 TWO = {"student": True, "teacher": False}
+THREE = {**TWO, "critic": True}
 SDE = {"sampler_kind": "sde"}
+MATCHING = {"dmd_denoising_steps": [1000], "tangent_warmup_steps": 0, "generator_update_interval": 2}
+"""rcm whose rollouts are one call, as those of dmd2 are counted elsewhere."""
+
 CASES: Mapping[str, Case] = {
     "finetune": Case("finetune", ONE, evaluations(student=(1, 0))),
     "kd x0": Case("kd", ONE, evaluations(student=(1, 0)), on_trajectories=True),
@@ -100,6 +110,18 @@ CASES: Mapping[str, Case] = {
         averages=True,
     ),
     "consistency training": Case("consistency", ONE, evaluations(student=(1, 1)), pipeline_config=SDE),
+    "rcm sCM alone": Case(
+        "rcm", TWO, evaluations(student=(1, 1), teacher=(0, 1, 2)), {"dmd_weight": 0}, SDE, forward_mode=True
+    ),
+    "rcm student due": Case(
+        "rcm",
+        THREE,
+        evaluations(student=(2, 1), teacher=(0, 2, 2), critic=(0, 1)),
+        MATCHING,
+        turn=(0, 2),
+        forward_mode=True,
+    ),
+    "rcm critic due": Case("rcm", THREE, evaluations(student=(0, 1), critic=(1, 0)), MATCHING, turn=(1, 2)),
 }
 """By name. Guided, both halves of the teacher are one call of two samples."""
 
@@ -124,8 +146,8 @@ class Parts:
         self._networks: dict[str, nn.Module] = {role: load() for role in roles_of(case)}
         self._optimizers = [
             torch.optim.AdamW(self._networks[role].parameters(), 1e-6)
-            for role, trained in case.roles.items()
-            if trained
+            for role in case.roles
+            if case.least[Evaluation(role, True, 1)]
         ]
         generator = torch.Generator().manual_seed(SEED)
         padded = torch.zeros(1, TEXT_LENGTH, text.shape[-1])
@@ -137,10 +159,11 @@ class Parts:
         """Runs what an iteration needs; the time of each part, without anything between them."""
         spent: dict[str, Seconds] = defaultdict(Seconds)
         for evaluation, number in self._case.least.items():
-            work = functools.partial(self._call, evaluation)
+            in_forward_mode = self._case.forward_mode and evaluation == Evaluation("student", False, 1)
+            work = self._derivative if in_forward_mode else functools.partial(self._call, evaluation)
             for _ in range(number):
                 with torch.set_grad_enabled(evaluation.graph):
-                    spent[NAMES[evaluation.graph]] += timed(work)
+                    spent[NAMES[3 if in_forward_mode else evaluation.graph]] += timed(work)
         for optimizer in self._optimizers:
             spent[NAMES[2]] += timed(optimizer.step)
             optimizer.zero_grad(set_to_none=True)
@@ -156,6 +179,16 @@ class Parts:
         if evaluation.graph:
             out.backward(self._gradient)
 
+    def _derivative(self) -> None:
+        noisy, t, text = self._inputs
+        network = self._networks["student"]
+
+        def predict(x: Tensor, at: Tensor) -> Tensor:
+            out: Tensor = network(hidden_states=x, timestep=at, encoder_hidden_states=text, return_dict=False)[0]
+            return out
+
+        directional_derivative(predict, (noisy, t), (self._gradient, torch.full_like(t, 1000)))
+
 
 def measure(case: Case, runtime: DistillRuntime, batch: Any, parts: Parts, iterations: int) -> tuple[bool, bool]:
     """Prints the case's lines; whether every iteration made the least calls, and takes no more time than the target."""
@@ -168,13 +201,17 @@ def measure(case: Case, runtime: DistillRuntime, batch: Any, parts: Parts, itera
     def finished(iteration: int) -> None:
         end = clock()
         spent = Seconds(end.wall - turns.started.wall, end.cpu - turns.started.cpu)
+        first, every = case.turn
+        if iteration % every != first:
+            counter.take()
+            return
         counted.add(frozenset(counter.take().items()))
         needed = parts.needed()
         if iteration > warm_up:
             whole.append(spent)
             alone.append(needed)
 
-    turns = Turns(batch, iterations + warm_up, after=finished)
+    turns = Turns(batch, case.turn[1] * (iterations + warm_up), after=finished)
     run(runtime, turns)
     least = counted == {frozenset(case.least.items())}
     met = True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,18 +65,17 @@ def total_losses_are_finite(run: Path, *, steps: int) -> str:
     return f"{steps} losses, all finite: {losses[0]:.4f} ... {losses[-1]:.4f}"
 
 
-def losses_are_finite(run: Path, *, steps: int, student_every: int) -> str:
-    """critic_loss at every step and student_loss at every `student_every`-th, all finite."""
-    lines = metrics(run)
-    critic = [float(line["critic_loss"]) for line in lines]
-    student = {line["step"]: float(line["student_loss"]) for line in lines if "student_loss" in line}
-    due = [step for step in range(1, steps + 1) if step % student_every == 0]
-    require(len(critic) == steps, f"{run} logged {len(critic)} critic losses, not {steps}")
-    require(list(student) == due, f"{run} logged student losses at the steps {list(student)}, not {due}")
-    bad = [loss for loss in (*critic, *student.values()) if not math.isfinite(loss)]
-    require(not bad, f"{run} has losses that are not finite: {bad}")
-    mean_student, mean_critic = np.mean(list(student.values())), np.mean(critic)
-    return f"{len(due)} student losses (mean {mean_student:.3f}) and {steps} critic losses (mean {mean_critic:.3f}), finite"
+def losses_are_finite(run: Path, *, steps: int, due: Mapping[str, Sequence[int]]) -> str:
+    """Each of these losses at exactly its steps, all finite."""
+    lines, found = metrics(run), []
+    require(len(lines) == steps, f"{run} logged {len(lines)} steps, not {steps}")
+    for name, wanted in due.items():
+        losses = {line["step"]: float(line[name]) for line in lines if name in line}
+        require(list(losses) == list(wanted), f"{run} logged {name} at the steps {list(losses)}, not {list(wanted)}")
+        bad = [loss for loss in losses.values() if not math.isfinite(loss)]
+        require(not bad, f"{run}: {name} is not finite: {bad}")
+        found.append(f"{len(losses)} of {name} (mean {np.mean(list(losses.values())):.3f})")
+    return f"{', '.join(found)}, finite"
 
 
 def is_video(path: Path, size: Size) -> Frames:

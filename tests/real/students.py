@@ -34,7 +34,17 @@ class Student:
     trajectories: int = 0
 
 
-DMD2_STEPS, STUDENT_EVERY, KD_STEPS, CONSISTENCY_STEPS = 40, 4, 60, 60
+DMD2_STEPS, STUDENT_EVERY, KD_STEPS, CONSISTENCY_STEPS, RCM_STEPS, WARM_UP = 40, 4, 60, 60, 40, 10
+DMD2_DUE = {
+    "critic_loss": range(1, DMD2_STEPS + 1),
+    "student_loss": range(STUDENT_EVERY, DMD2_STEPS + 1, STUDENT_EVERY),
+}
+RCM_MATCHED = [step for step in range(WARM_UP + 1, RCM_STEPS + 1) if step % STUDENT_EVERY == 0]
+RCM_DUE = {
+    "consistency_loss": [*range(1, WARM_UP + 1), *RCM_MATCHED],
+    "student_loss": RCM_MATCHED,
+    "critic_loss": [step for step in range(WARM_UP + 1, RCM_STEPS + 1) if step % STUDENT_EVERY],
+}
 
 STUDENTS: Mapping[str, Student] = {
     "dmd2": Student(
@@ -47,7 +57,7 @@ STUDENTS: Mapping[str, Student] = {
             "generator_update_interval": STUDENT_EVERY,
             "real_score_guidance_scale": 2.0,
         },
-        check=lambda folder: checks.losses_are_finite(folder, steps=DMD2_STEPS, student_every=STUDENT_EVERY),
+        check=lambda folder: checks.losses_are_finite(folder, steps=DMD2_STEPS, due=DMD2_DUE),
         training={"learning_rate": 2.0e-4},
     ),
     "kd": Student(
@@ -68,6 +78,20 @@ STUDENTS: Mapping[str, Student] = {
             "denoising_steps": DENOISING_STEPS,
         },
         check=lambda folder: checks.total_losses_are_finite(folder, steps=CONSISTENCY_STEPS),
+        training={"learning_rate": 2.0e-4},
+        sampler_kind="sde",
+    ),
+    "rcm": Student(
+        roles={"student": True, "teacher": False, "critic": True},
+        steps=RCM_STEPS,
+        method_config={
+            "dmd_denoising_steps": DENOISING_STEPS,
+            "warp_denoising_step": True,
+            "tangent_warmup_steps": WARM_UP,
+            "generator_update_interval": STUDENT_EVERY,
+            "real_score_guidance_scale": 2.0,
+        },
+        check=lambda folder: checks.losses_are_finite(folder, steps=RCM_STEPS, due=RCM_DUE),
         training={"learning_rate": 2.0e-4},
         sampler_kind="sde",
     ),
