@@ -22,6 +22,7 @@ class RcmConfig(DMD2Config):
         "max_train_steps": 10_000,
         "learning_rate": 2e-6,
         "betas": (0.0, 0.999),
+        "weight_decay": 0.01,
         "max_grad_norm": 0.0,
     }
 
