@@ -185,9 +185,9 @@ def test_where_a_wandb_login_is_looked_for(tmp_path: Path) -> None:
     settings.parent.mkdir(parents=True)
     for text, ok in (("[default]\nmode = offline\n", True), ("[default]\napi_key = x\n", True), ("no ini", False)):
         settings.write_text(text)
-        assert wandb_login.wandb_login({}, tmp_path).ok is ok
+        assert wandb_login.wandb_login({}, tmp_path)[0] is ok
     (tmp_path / ".netrc").write_bytes(b"\xff machine")
-    assert "cannot be read as a netrc file" in wandb_login.wandb_login({}, tmp_path).text
+    assert "cannot be read as a netrc file" in wandb_login.wandb_login({}, tmp_path)[1]
 
 
 @pytest.mark.parametrize("path", ["$HOME/out", "${SCRATCH}/out", "/data/$USER", "~nobody-of-that-name/out"])

@@ -26,16 +26,12 @@ class _RoleAverage:
     def __init__(self, handle: RoleHandle) -> None:
         self.handle = handle
         self.shadows: ByName = {}
-        self.pairs: list[tuple[nn.Parameter, Tensor]] = []
+        self.pairs: list[tuple[Tensor, nn.Parameter]] = []
         for module, parameters in trainable_by_name(handle.modules).items():
             for name, parameter in parameters.items():
                 shadow = parameter.detach().to(torch.float32, copy=True)
                 self.shadows.setdefault(module, {})[name] = shadow
-                self.pairs.append((parameter, shadow))
-
-    def update(self, decay: float) -> None:
-        """shadow = decay * shadow + (1 - decay) * weight."""
-        move_averages(((shadow, parameter) for parameter, shadow in self.pairs), decay)
+                self.pairs.append((shadow, parameter))
 
     def load(self, state: ByName) -> None:
         stored, own = _flat(state), _flat(self.shadows)
@@ -88,15 +84,13 @@ class EMACallback(Callback):
             return
         for average in self._averages.values():
             if not set(optimizers).isdisjoint(average.handle.optimizers.values()):
-                average.update(self.config.decay)
+                move_averages(average.pairs, self.config.decay)
 
     @hookimpl
     @torch.no_grad()
     def validation_start(self) -> None:
-        if not self._started:
-            return
-        for average in self._averages.values():
-            for parameter, shadow in average.pairs:
+        for average in self._averages.values() if self._started else ():
+            for shadow, parameter in average.pairs:
                 self._lent.append((parameter, parameter.detach().clone()))
                 parameter.copy_(shadow)
 
@@ -133,5 +127,5 @@ class EMACallback(Callback):
     def start_afresh(self) -> None:
         """The averages become the weights of this moment."""
         for average in self._averages.values():
-            for parameter, shadow in average.pairs:
+            for shadow, parameter in average.pairs:
                 shadow.copy_(parameter.detach())

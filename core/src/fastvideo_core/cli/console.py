@@ -83,10 +83,7 @@ def _lines(facts: Mapping[str, Any]) -> Iterator[str]:
 
 
 class _Handler(logging.Handler):
-    """Log messages as JSON objects on standard output, or as text on standard error, on lines of their own beside a bar.
-
-    What cannot be shown is no error of who logged it.
-    """
+    """Log messages as JSON on standard output, or text on standard error beside a bar; what cannot be shown fails nobody."""
 
     def __init__(self, *, as_json: bool) -> None:
         super().__init__()

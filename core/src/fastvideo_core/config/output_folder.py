@@ -31,10 +31,7 @@ def nothing_half_written(folder: Path) -> Iterator[None]:
 
 
 def check_writable_folder(path: str | Path, where: str = "") -> None:
-    """Raises ConfigError for a folder that can neither be made nor written; leaves nothing behind.
-
-    `where` is the place that gave the path, for the message.
-    """
+    """Raises ConfigError, which tells `where` the path was given, for a folder that cannot be made or written; leaves nothing."""
     folder = Path(path).absolute()
     while not os.path.lexists(folder):
         folder = folder.parent

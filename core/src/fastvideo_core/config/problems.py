@@ -18,10 +18,7 @@ _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 
 
 class ProblemCollector:
-    """All problems of a run.yaml and the files it names, raised together in the order of the files.
-
-    One problem per place: the first that is found there.
-    """
+    """All problems of a run.yaml and the files it names, the first at each place, raised together in the order of the files."""
 
     def __init__(self) -> None:
         self._documents: list[Document] = []
@@ -64,10 +61,7 @@ def validation_problems(
 
 
 def unknown_key(key: Any, allowed: Iterable[str], section: str, present: Iterable[Any] = ()) -> Problem:
-    """A key that nobody reads, with what it is called here: mistyped, of another section, or of another trainer.
-
-    It was hardly meant to be one of the keys that are `present` as well.
-    """
+    """A key that nobody reads: mistyped (hardly for one that is `present` too), of another section, or of another trainer."""
     names = sorted(allowed)
     guess = did_you_mean(key, [name for name in names if name not in present], otherwise="remove it")
     fix = fix_of_foreign_name(key, section) or guess
@@ -96,14 +90,12 @@ def _data_path(loc: Sequence[Any], data: Any, *, missing: bool) -> KeyPath:
     """pydantic's location without the names of union branches and validators, which are not in the file."""
     path: list[Any] = []
     for index, part in enumerate(loc):
-        if isinstance(data, dict) and part not in data:  # pydantic names a key that is no text by its text
-            part = next((key for key in data if str(key) == str(part)), part)
-        inside = (isinstance(data, dict) and part in data) or (
-            isinstance(data, (list, tuple)) and isinstance(part, int) and part < len(data)
-        )
-        if inside:
+        known = dict(enumerate(data)) if isinstance(data, (list, tuple)) else data if isinstance(data, dict) else {}
+        if part not in known:  # pydantic names a key that is no text by its text
+            part = next((key for key in known if str(key) == str(part)), part)
+        if part in known:
             path.append(part)
-            data = data[part]
+            data = known[part]
         elif missing and index == len(loc) - 1:
             path.append(part)
     return tuple(path)

@@ -204,10 +204,9 @@ def _another_negative_prompt(cfg: RunConfig, earlier: Mapping[str, Any]) -> Iter
 def login_problems(cfg: RunConfig) -> list[Problem]:
     """Trackers that would refuse to start; the process that logs looks."""
     wanted = "wandb" in cfg.training.trackers and context.is_main_process()
-    if not wanted or (login := wandb_login()).ok:
-        return []
+    found, text = wandb_login() if wanted else (True, "")
     fix = f"{FIX}, or remove wandb from training.trackers"
-    return [Problem(f"wandb would not start: {login.text}", where="training.trackers", fix=fix)]
+    return [] if found else [Problem(f"wandb would not start: {text}", where="training.trackers", fix=fix)]
 
 
 def device_warnings(cfg: RunConfig) -> list[str]:

@@ -54,18 +54,14 @@ class FastVideoError(Exception):
     def __str__(self) -> str:
         if len(self.problems) == 1:
             return str(self.problems[0])
-        head = self.title or "several things are wrong"
-        body = "\n".join(f"  {i}. " + str(p).replace("\n", "\n  ") for i, p in enumerate(_listed(self.problems), 1))
-        return f"{head} ({len(self.problems)} problems):\n{body}"
-
-
-def _listed(problems: tuple[Problem, ...]) -> Iterator[Problem]:
-    """The problems as a list shows them: what is allowed, where it is long, is written out once."""
-    first: dict[str, int] = {}
-    for number, problem in enumerate(problems, 1):
-        earlier = first.setdefault(problem.allowed, number)
-        is_long = len(problem.allowed) > _LONG
-        yield replace(problem, allowed=f"as in {earlier}.") if is_long and earlier < number else problem
+        lines = [f"{self.title or 'several things are wrong'} ({len(self.problems)} problems):"]
+        first: dict[str, int] = {}  # what is allowed, where it is long, is written out once
+        for number, problem in enumerate(self.problems, 1):
+            earlier = first.setdefault(problem.allowed, number)
+            again = earlier < number and len(problem.allowed) > _LONG
+            shown = replace(problem, allowed=f"as in {earlier}.") if again else problem
+            lines.append(f"  {number}. " + str(shown).replace("\n", "\n  "))
+        return "\n".join(lines)
 
 
 class UserError(FastVideoError):

@@ -1,14 +1,17 @@
-"""Standard output and error when they fail (a full disk, a reader that has gone): no reason for a run to end."""
+"""What shows and reports a run when it fails (a full disk, a reader that has gone): no reason for the run to end."""
 
 from __future__ import annotations
 
 import logging
 import os
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from fastvideo_core.errors.shown import printable
+from fastvideo_core.errors import printable
+
+logger = logging.getLogger(__name__)
 
 FAILURES = (OSError, ValueError)
 """What writing to a stream raises: the system refuses, or it is closed."""
@@ -32,6 +35,23 @@ def complain(text: str) -> None:
         print(printable(text), file=sys.stderr, flush=True)
     except FAILURES:
         _give_up(sys.stderr)
+
+
+class Attempts:
+    """Makes calls of trackers and displays, which may fail: the first failure is logged, and training goes on."""
+
+    def __init__(self) -> None:
+        self.failed: set[str] = set()
+
+    def __call__(self, failure: str, call: Callable[..., None], *args: object) -> None:
+        """Calls `call`; `failure` says in words what it means that it fails."""
+        try:
+            call(*args)
+        except Exception as error:
+            if failure not in self.failed:
+                self.failed.add(failure)
+                text = "%s: %s: %s (training goes on, and it is still tried; further failures are not shown)"
+                logger.error(text, failure, type(error).__name__, error)
 
 
 def drop_unwritten() -> None:

@@ -64,10 +64,7 @@ class PluginRegistry:
     def get(self, kind: Kind, name: str) -> Plugin[Spec]: ...
 
     def get(self, kind: Kind, name: str) -> Plugin[Spec]:
-        """The plug-in of a name; `distribution:name` picks one of several.
-
-        Raises PluginError where it is unknown, ambiguous, broken, or made for another API version.
-        """
+        """The plug-in of a name, or of `distribution:name`; PluginError if it is unknown, ambiguous, broken or of another API."""
         distribution, _, short = name.rpartition(":")
         named = [item for item in self._candidates(kind) if item.name == short]
         chosen = [item for item in named if normalized(distribution) in ("", normalized(item.distribution))]
@@ -83,10 +80,7 @@ class PluginRegistry:
         return _load(chosen[0])
 
     def resolve(self, plugin: Plugin[Spec], target: str) -> object:
-        """Import what a field of the spec names ("impl", "config", "demo").
-
-        Raises PluginError, with cause and fix, where the plug-in does not offer it or importing it fails.
-        """
+        """Import what a field of the spec names ("impl", "config", "demo"); PluginError where it is not offered or fails."""
         value = plugin.spec.targets.get(target)
         if value is None:
             found = f"{plugin.provenance.in_words} does not offer `{target}`"

@@ -56,10 +56,7 @@ _FIELD_TYPES: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 @dataclass(frozen=True)
 class Spec:
-    """What every kind of plug-in declares: its `name`, which its entry point has too, and the API_VERSION it is for.
-
-    Users of one that is `deprecated` are told what to use instead.
-    """
+    """What every plug-in declares: its `name`, as its entry point has it, the API_VERSION it is for, whether `deprecated`."""
 
     name: str
     api: tuple[int, int]

@@ -11,15 +11,12 @@ from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.contracts.tracker import LoggedVideo, Tracker
 from fastvideo_core.distributed.context import is_main_process
 from fastvideo_core.errors import Problem, UserError
-from fastvideo_core.tracking.attempts import Attempts
+from fastvideo_core.launch.stdio import Attempts
 from fastvideo_core.tracking.jsonl import JsonlTracker
 
 
 def build_tracker(training_args: TrainingArgs, config: Mapping[str, Any]) -> Tracker:
-    """metrics.jsonl in `output_dir`, and each of `training_args.trackers`, which show `config`; only on the main process.
-
-    Raises UserError where a tracker's package is not installed, or the tracker does not start.
-    """
+    """metrics.jsonl, and each of the trackers, which show `config`, on the main process; UserError where one does not start."""
     if not is_main_process():
         return Tracker()
     for name in training_args.trackers:

@@ -12,7 +12,7 @@ from typing import TextIO
 
 from tqdm import tqdm
 
-from fastvideo_core.tracking.attempts import Attempts
+from fastvideo_core.launch.stdio import Attempts
 from fastvideo_core.tracking.jsonl import json_line
 
 SAMPLING_LINES = 30.0

@@ -20,11 +20,8 @@ logger = logging.getLogger(__name__)
 def json_line(record: Mapping[str, object]) -> str:
     """One JSON object on a line. JSON has no nan and no infinity: they are the texts "nan", "inf" and "-inf", which
     `float()` reads back."""
-    plain = {
-        name: str(value) if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in record.items()
-    }
-    return json.dumps(plain, allow_nan=False) + "\n"
+    odd = {name: str(value) for name, value in record.items() if isinstance(value, float) and not math.isfinite(value)}
+    return json.dumps({**record, **odd}, allow_nan=False) + "\n"
 
 
 class JsonlTracker(Tracker):

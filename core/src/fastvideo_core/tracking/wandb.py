@@ -18,9 +18,8 @@ class WandbTracker(Tracker):
     """Logs to one wandb run; a resumed training goes on in the same one, whose id is kept in `output_dir`/wandb.
 
     Values are plotted over the metric `step`: wandb's own step counter refuses the steps that a resumed run repeats,
-    whose values are plotted over the earlier ones. `config` is shown with the run, without secrets.
-
-    Raises UserError where wandb refuses to start (no API key, no network).
+    whose values are plotted over the earlier ones. `config` is shown with the run, without secrets. Raises UserError where wandb
+    refuses to start (no API key, no network).
     """
 
     def __init__(

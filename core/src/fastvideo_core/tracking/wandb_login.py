@@ -7,7 +7,6 @@ import netrc
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
 from urllib.parse import urlparse
 
 HOST = "api.wandb.ai"
@@ -15,29 +14,24 @@ FIX = "run `wandb login`, or set WANDB_API_KEY, or WANDB_MODE=offline"
 """What to do where there is none."""
 
 
-class Login(NamedTuple):
-    ok: bool
-    text: str
-
-
-def wandb_login(environment: Mapping[str, str] = os.environ, home: Path | None = None) -> Login:
-    """The login that wandb would find: a mode without one, the environment, its settings files, the netrc file."""
+def wandb_login(environment: Mapping[str, str] = os.environ, home: Path | None = None) -> tuple[bool, str]:
+    """Whether wandb would find a login, and where: a mode without one, the environment, its settings files, the netrc file."""
     home = home or Path.home()
     settings = _settings(home)
     if (mode := environment.get("WANDB_MODE") or settings.get("mode", "")) in ("offline", "disabled", "dryrun"):
-        return Login(True, f"WANDB_MODE={mode}: nothing is sent")
+        return True, f"WANDB_MODE={mode}: nothing is sent"
     for name in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE"):
         if environment.get(name):
-            return Login(True, f"logged in by {name}")
+            return True, f"logged in by {name}"
     if settings.get("api_key"):
-        return Login(True, "logged in by wandb's settings file")
+        return True, "logged in by wandb's settings file"
     host = urlparse(environment.get("WANDB_BASE_URL") or settings.get("base_url", "")).hostname or HOST
     file = Path(environment.get("NETRC") or home / ".netrc").expanduser()
     try:
         known = file.is_file() and netrc.netrc(str(file)).authenticators(host) is not None
     except (OSError, ValueError, netrc.NetrcParseError):
-        return Login(False, f"{file} cannot be read as a netrc file")
-    return Login(True, f"logged in to {host} by {file}") if known else Login(False, f"not logged in to {host}")
+        return False, f"{file} cannot be read as a netrc file"
+    return known, f"logged in to {host} by {file}" if known else f"not logged in to {host}"
 
 
 def _settings(home: Path) -> Mapping[str, str]:

@@ -87,5 +87,5 @@ def check_wandb(environment: Mapping[str, str] = os.environ, home: Path | None =
     """Whether Weights & Biases can be logged to. The key itself is neither shown nor kept."""
     if find_spec("wandb") is None:
         return Finding("wandb", "note", "not installed", "pip install 'fastvideo-core[wandb]', for trackers: [wandb]")
-    login = wandb_login(environment, home)
-    return Finding("wandb", "ok", login.text) if login.ok else Finding("wandb", "note", login.text, FIX)
+    found, text = wandb_login(environment, home)
+    return Finding("wandb", "ok", text) if found else Finding("wandb", "note", text, FIX)
