@@ -33,7 +33,7 @@ def distance(one: Path, other: Path) -> float:
     return max(float((left[name] - right[name]).abs().max()) for name in left)
 
 
-@pytest.fixture(scope="module", params=["finetune", "dmd2", "consistency", "rcm"])
+@pytest.fixture(scope="module", params=["finetune", "dmd2", "consistency", "kd", "rcm"])
 def trained(request, tmp_path_factory) -> tuple[str, Path, Path]:
     """The method, its run on one process and its run on two."""
     out = tmp_path_factory.mktemp(request.param)

@@ -83,6 +83,7 @@ METHODS: dict[str, dict[str, Any]] = {
         "roles": {"student": f"{TWO}student", "teacher": f"{TWO}teacher"},
         "method_config": {"dmd_weight": 0, "tangent_warmup_steps": 4, "dmd_denoising_steps": [1000]},
     },
+    "kd": {"roles": {"student": f"{TWO}student"}, "method_config": {"denoising_steps": [1000, 750, 500]}},
     "ignorant": {"roles": {"student": f"{TWO}student"}},
 }
 
