@@ -22,9 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     steps.add_argument("--steps", type=options.up_to(limits.SAMPLING_STEPS), help=count)
     steps.add_argument("--timesteps", help="sample in few steps at exactly these levels, for example 1000,750,500,250")
     parser.add_argument("--sampler", choices=("ode", "sde"), help="how few-step sampling moves between levels")
-    guidance = (
-        f"w of u + w (c - u); 1 is none (default: 1 for a few-step student, else the run's, else {PLAIN_GUIDANCE:g})"
-    )
+    guidance = f"w of u + w (c - u); 1 is none (default: 1 for few-step students, else the run's or {PLAIN_GUIDANCE:g})"
     parser.add_argument("--guidance-scale", type=options.finite, help=guidance)
     negative = "what guidance leads away from, always; `default` is the model's published one (default: the run's)"
     parser.add_argument("--negative-prompt", metavar="TEXT", help=negative)

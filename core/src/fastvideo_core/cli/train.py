@@ -79,7 +79,6 @@ def _try_batch(runtime: DistillRuntime) -> str:
     if source is None:
         return " and a batch read"
     runtime.method.on_train_start()
-    runtime.method.prepare_batch(
-        raw_batch, latents_source=source, current_vsa_sparsity=runtime.training_args.VSA_sparsity
-    )
+    sparsity = runtime.training_args.VSA_sparsity
+    runtime.method.prepare_batch(raw_batch, latents_source=source, current_vsa_sparsity=sparsity)
     return " and a batch prepared"

@@ -171,9 +171,7 @@ class GuidedPipelineConfig(PipelineConfig):
     """Of families whose guidance takes a negative prompt."""
 
     negative_prompt: str = Field(
-        PUBLISHED,
-        description="Text of the unconditional half of guidance; `default` is the one that the model's makers publish. "
-        "Dropped captions (training_cfg_rate) become the empty text.",
+        PUBLISHED, description="Text of the unconditional half of guidance; `default` is that of the model's makers."
     )
 
     def negative_text(self, published: str, own: str | None = None) -> str:

@@ -149,9 +149,6 @@ def _first_line(cause: BaseException) -> str:
     return line if said else f"{type(cause).__name__} {line}".strip()
 
 
-# --- which known name was meant ---------------------------------------------------------------------
-
-
 def closest(name: Any, known: Iterable[str]) -> str:
     """The known name of which `name` is a slip of the pen; empty when none is.
 

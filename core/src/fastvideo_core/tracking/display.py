@@ -50,10 +50,9 @@ class LoggedStep:
 
 @dataclass(frozen=True)
 class Sampling:
-    """Where the validation after a step is.
+    """Where the validation after a step is; one that is over has sampled `prompts`, in `seconds`.
 
-    `label` tells several ways of sampling apart; prompts and a prompt's sampling steps count from 1. A validation that is over
-    has sampled `prompts`, in `seconds`.
+    `label` tells several ways of sampling apart; prompts and a prompt's sampling steps count from 1.
     """
 
     step: int

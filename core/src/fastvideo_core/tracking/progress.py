@@ -58,8 +58,7 @@ class PhaseTimer:
 class Progress:
     """Speed and remaining time of a run whose next step is `start_step` + 1.
 
-    `samples_per_step` are those of all processes and accumulation rounds; `interruptions` of the steps have a name and come
-    every so many steps, 0 never.
+    `samples_per_step` are of all processes and rounds; `interruptions`, by name, come every so many steps, 0 never.
     """
 
     def __init__(
