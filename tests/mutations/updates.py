@@ -80,8 +80,8 @@ UPDATES_AND_LOOP: tuple[Mutation, ...] = (
     Mutation(
         "student's schedule sized in iterations",
         f"{DMD2}/method.py",
-        "steps // self.config.generator_update_interval",
-        "steps",
+        "counts = self.config.student_updates(steps), ",
+        "counts = steps, ",
         (
             f"{METHOD}::test_schedulers_are_sized_in_the_updates_that_each_role_makes",
             f"{UPDATES}::test_each_role_has_its_own_schedule_and_warm_up_in_its_own_updates",
