@@ -181,28 +181,8 @@ class RealRun:
 
     def distil(self) -> None:
         """The few-step student; all roles start from the teacher's checkpoint."""
-        size, student = self.family.size, self.student
-        run = {
-            "recipe": {"family": self.family.family, "method": self.method},
-            "roles": {
-                role: {"path": _TEACHER, "trainable": trained, "checkpoint_role": "student"}
-                for role, trained in student.roles.items()
-            },
-            "training": {
-                "seed": 0,
-                "output_dir": "student",
-                "data_path": "trajectories" if student.trajectories else "data",
-                "max_train_steps": student.steps,
-                "train_batch_size": 4,
-                "num_height": size.height,
-                "num_width": size.width,
-                "num_frames": size.num_frames,
-                **student.training,
-            },
-            "pipeline_config": {"sampler_kind": student.sampler_kind},
-            "method_config": dict(student.method_config),
-            "callbacks": {"ema": {"decay": 0.9}},
-        }
+        student = self.student
+        run = student.run(self.family, self.method, teacher=_TEACHER, folder="student")
 
         def check(_: str) -> str:
             checks.are_complete(self.folder / "student", [student.steps])

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import checks
+from families import Family
 
 DENOISING_STEPS = [1000, 750, 500, 250]
 
@@ -32,6 +33,31 @@ class Student:
     training: Mapping[str, Any] = field(default_factory=dict)
     sampler_kind: str = "ode"
     trajectories: int = 0
+
+    def run(self, family: Family, method: str, *, teacher: str, folder: str) -> dict[str, Any]:
+        """Its run.yaml; all roles start from the teacher's checkpoint."""
+        size = family.size
+        return {
+            "recipe": {"family": family.family, "method": method},
+            "roles": {
+                role: {"path": teacher, "trainable": trained, "checkpoint_role": "student"}
+                for role, trained in self.roles.items()
+            },
+            "training": {
+                "seed": 0,
+                "output_dir": folder,
+                "data_path": "trajectories" if self.trajectories else "data",
+                "max_train_steps": self.steps,
+                "train_batch_size": 4,
+                "num_height": size.height,
+                "num_width": size.width,
+                "num_frames": size.num_frames,
+                **self.training,
+            },
+            "pipeline_config": {"sampler_kind": self.sampler_kind},
+            "method_config": dict(self.method_config),
+            "callbacks": {"ema": {"decay": 0.9}},
+        }
 
 
 DMD2_STEPS, STUDENT_EVERY, KD_STEPS, CONSISTENCY_STEPS, RCM_STEPS, WARM_UP = 40, 4, 60, 60, 40, 10
