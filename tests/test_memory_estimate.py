@@ -22,7 +22,7 @@ from tests.test_docs import ROOT, example
 
 SIZE = {"num_height": 128, "num_width": 128, "num_frames": 9}
 LORA = {"rank": 8, "targets": ["to_q", "to_v"]}
-ROLES = {"finetune": ("student",), "dmd2": ("student", "teacher", "critic")}
+ROLES = {"finetune": ("student",), "dmd2": ("student", "teacher", "critic"), "consistency": ("student", "teacher")}
 TOLERANCE = 0.1
 
 
@@ -35,7 +35,8 @@ def wan(tmp_path_factory) -> Path:
 
 
 def run_of(wan: Path, data: Path, out: Path, method: str, **training: Any) -> dict[str, Any]:
-    settings = {"dmd2": {"generator_update_interval": 1, "dmd_denoising_steps": [1000, 500]}}
+    settings: dict[str, Any] = {"dmd2": {"generator_update_interval": 1, "dmd_denoising_steps": [1000, 500]}}
+    settings["consistency"] = {"target": "average", "denoising_steps": [1000]}
     return {
         "recipe": {"family": "wan", "method": method},
         "roles": {role: {"path": str(wan), "trainable": role != "teacher"} for role in ROLES[method]},
@@ -129,15 +130,17 @@ def within(found: float, wanted: float, tolerance: float = TOLERANCE) -> bool:
 
 @pytest.mark.parametrize("precision", ["no", "bf16"])
 @pytest.mark.parametrize("lora", [False, True])
+@pytest.mark.parametrize("method", ["dmd2", "consistency"])
 def test_every_kind_of_every_role_and_the_checkpoint_have_the_estimated_size(
-    tmp_path, wan, latent_data, precision, lora
+    tmp_path, wan, latent_data, precision, lora, method
 ):
-    run = run_of(wan, latent_data, tmp_path / "run", "dmd2", mixed_precision=precision, **SIZE)
+    run = run_of(wan, latent_data, tmp_path / "run", method, mixed_precision=precision, **SIZE)
     if lora:
-        run["roles"]["critic"]["lora"] = LORA
+        run["roles"]["critic" if method == "dmd2" else "student"]["lora"] = LORA
     estimate = estimated(tmp_path, run)
     runtime = built(tmp_path, run)
     runtime.train()
+    assert estimate.roles.keys() == {handle.name for handle in runtime.method.bundle}
     for role, of_role in estimate.roles.items():
         for kind, size in held(runtime, role).items():
             assert within(getattr(of_role, kind), size, 0.01), f"{role}, {kind}: {getattr(of_role, kind)} of {size}"

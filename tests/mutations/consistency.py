@@ -178,9 +178,9 @@ CONSISTENCY: tuple[Mutation, ...] = (
     ),
     Mutation(
         "the average not saved",
-        METHOD,
-        "target.saved = True",
-        "target.saved = None",
+        f"{CORE}/contracts/method.py",
+        "copied.saved = True",
+        "copied.saved = None",
         (
             AVERAGE,
             RESUMED,

@@ -71,11 +71,22 @@ class DistillMethod(nn.Module, Generic[Needs]):
 
     @classmethod
     def extra_roles(cls, cfg: RunConfig, bundle: RoleManager, adapter: Needs) -> Iterable[RoleHandle]:
-        """Roles that the method makes itself: a discriminator, or an averaged target (`bundle["student"].copy("target")`).
+        """Roles that the method makes itself, a discriminator say; by default its `copied_roles`.
 
         Called before weights are in memory; the roles, which run.yaml does not name, are then placed like all others.
         """
-        return ()
+        for name, original in cls.copied_roles(cfg).items():
+            copied = bundle[original].copy(name)
+            copied.saved = True
+            yield copied
+
+    @classmethod
+    def copied_roles(cls, cfg: RunConfig) -> Mapping[str, str]:
+        """Roles that begin as copies of roles of run.yaml and that the method changes: {"target": "student"}.
+
+        They are frozen and saved, and `check` counts their memory.
+        """
+        return {}
 
     @classmethod
     def latents_source(cls, cfg: RunConfig) -> LatentsSource | None:

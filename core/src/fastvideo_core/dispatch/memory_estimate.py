@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -111,8 +111,8 @@ class RunEstimate:
 def estimate_run(run: Run) -> RunEstimate | None:
     """The estimate of a run; None when a family has no outline of its networks.
 
-    What a method makes besides the roles of run.yaml (the discriminator's heads of dmd2) is not among it, nor are the
-    VAE and the text encoder, which are used before the first step and for validation.
+    What a method makes besides the roles of run.yaml and their copies (dmd2's discriminator) is not among it, nor are the VAE
+    and the text encoder, which are used before the first step and for validation.
 
     Raises:
         UserError: a path, a size or LoRA adapters do not fit.
@@ -120,9 +120,13 @@ def estimate_run(run: Run) -> RunEstimate | None:
     training = run.cfg.training
     _, shards = mesh_shape(training.hsdp_replicate_dim, training.hsdp_shard_dim, training.num_gpus)
     roles = {}
-    for name in run.cfg.roles:
-        if (outline := run.outline(name)) is None:
+    originals = {**dict(zip(run.cfg.roles, run.cfg.roles, strict=True)), **run.method.copied_roles(run.cfg)}
+    for name, original in originals.items():
+        if (outline := run.outline(original)) is None:
             return None
+        if name != original:
+            copied = replace(outline.handle, name=name, copy_of=original, trainable=False, saved=True)
+            outline = replace(outline, handle=copied)
         roles[name] = _estimate_role(run.cfg, outline, shards=shards)
     return RunEstimate(roles, training.num_gpus)
 
@@ -130,7 +134,7 @@ def estimate_run(run: Run) -> RunEstimate | None:
 def _estimate_role(cfg: RunConfig, outline: RoleOutline, *, shards: int) -> RoleEstimate:
     """The estimate of one role, with parameters on meta, whose weights so many processes share."""
     handle, training = outline.handle, cfg.training
-    if (lora := cfg.roles[handle.name].lora) is not None:
+    if (lora := cfg.roles[handle.copy_of or handle.name].lora) is not None:
         add_lora(handle, lora)
     handle.set_trainable()
     trained = handle.trainable_parameters()
@@ -145,8 +149,8 @@ def _estimate_role(cfg: RunConfig, outline: RoleOutline, *, shards: int) -> Role
         optimizer=_ADAMW_MOMENTS * gradients + _FULL * len(trained),
         ema=sum(_share(p, shards).numel() * _FULL for p in trained) if ema else 0,
         gathered=_gathered_bytes(handle, training) if training.num_gpus > 1 else 0,
-        checkpoint=_checkpoint_bytes(handle, trained, ema=ema) if handle.trainable else 0,
-        offloaded=training.frozen_cpu_offload and not handle.trainable and training.num_gpus > 1,
+        checkpoint=_checkpoint_bytes(handle, trained, ema=ema) if handle.is_saved else 0,
+        offloaded=training.frozen_cpu_offload and not handle.is_saved and training.num_gpus > 1,
         evaluation=_evaluation(cfg, outline),
     )
 
@@ -186,7 +190,7 @@ def _evaluation(cfg: RunConfig, outline: RoleOutline) -> EvaluationBytes | None:
 
 
 def _checkpoint_bytes(handle: RoleHandle, trained: Sequence[Tensor], *, ema: bool) -> int:
-    """Of the tensors that a checkpoint keeps of a trained role: weights, AdamW's moments and step, averages."""
+    """Of the tensors that a checkpoint keeps of a role: weights, AdamW's moments and step, averages."""
     weights = [tensor for module in handle.modules.values() for tensor in stored_tensors(handle, module).values()]
     count = len(weights) + len(trained) * (_ADAMW_MOMENTS + 1 + ema)
     of_trained = sum(_ADAMW_MOMENTS * p.nbytes + _FULL + p.numel() * _FULL * ema for p in trained)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, cast
 
 import torch
@@ -56,13 +56,8 @@ class ConsistencyMethod(FewStepMethod[ConsistencyNeeds]):
         )
 
     @classmethod
-    def extra_roles(cls, cfg: RunConfig, bundle: RoleManager, adapter: ConsistencyNeeds) -> Iterable[RoleHandle]:
-        """The averaged target, where there is one."""
-        if cfg.section(ConsistencyConfig).target != "average":
-            return ()
-        target = bundle["student"].copy(TARGET)
-        target.saved = True
-        return (target,)
+    def copied_roles(cls, cfg: RunConfig) -> Mapping[str, str]:
+        return {TARGET: "student"} if cfg.section(ConsistencyConfig).target == "average" else {}
 
     def __init__(
         self, cfg: RunConfig, bundle: RoleManager, adapter: ConsistencyNeeds, validator: DistillValidator | None = None
