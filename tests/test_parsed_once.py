@@ -20,9 +20,12 @@ __all__ = ["tiny_family"]
 
 
 def is_ours(depth: int = 2) -> bool:
-    """Whether the code that asked to parse is of this project, itself or by a library's `load_config`."""
+    """Whether the code that asked to parse is of this project, itself, by `json.load` or by a library's `load_config`."""
     frame = sys._getframe(depth)
-    while frame is not None and frame.f_code.co_name in ("_dict_from_json_file", "load_config", "get_config_dict"):
+    while frame is not None and (
+        frame.f_globals.get("__name__") == "json"
+        or frame.f_code.co_name in ("_dict_from_json_file", "load_config", "get_config_dict")
+    ):
         frame = frame.f_back
     return frame is not None and str(frame.f_globals.get("__name__", "")).startswith("fastvideo_")
 
