@@ -3,8 +3,6 @@
 Type checkers read `__init__.pyi` beside this file.
 """
 
-from __future__ import annotations
-
 import importlib
 from typing import Any
 

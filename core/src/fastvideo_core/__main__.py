@@ -1,7 +1,5 @@
 """`python -m fastvideo_core` is `fastvideo-distill`."""
 
-from __future__ import annotations
-
 import sys
 
 from fastvideo_core.cli.main import main

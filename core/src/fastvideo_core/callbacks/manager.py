@@ -1,7 +1,5 @@
 """A run's callbacks: registered with pluggy, called in their declared order, and one part of the checkpoint."""
 
-from __future__ import annotations
-
 import functools
 import inspect
 import logging

@@ -1,7 +1,5 @@
 """Writing beside the training: a thread, and a copy in host memory of what it writes."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable, Mapping
 

@@ -1,7 +1,5 @@
 """When a run saves, where, and how it goes on."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass

@@ -4,8 +4,6 @@ Not torch's `get_optimizer_state_dict`: it steps an optimizer that has not stepp
 learns every second step would begin one step late (test_a_resumed_run_continues_bit_identically).
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping
 from typing import Any

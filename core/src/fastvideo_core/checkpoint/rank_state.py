@@ -1,7 +1,5 @@
 """What differs from process to process: random state, and what of a loader, method or callback does. Each rank has its files."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import logging

@@ -1,7 +1,5 @@
 """Which checkpoint `latest`, a run's folder or a path means: the newest whose every byte is as it was written."""
 
-from __future__ import annotations
-
 import logging
 import os
 from collections.abc import Callable

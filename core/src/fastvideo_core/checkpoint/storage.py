@@ -1,7 +1,5 @@
 """Folders of checkpoints: renamed when they are written, so that each is whole or absent; state.json lists their files."""
 
-from __future__ import annotations
-
 import json
 import logging
 import os

@@ -1,7 +1,5 @@
 """Opens a checkpoint without reading its tensors, and says what of its state does not fit a run."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path

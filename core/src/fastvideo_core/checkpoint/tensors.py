@@ -1,7 +1,5 @@
 """Reads and writes the tensors of a checkpoint: safetensors files, which torch.distributed.checkpoint shares out."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

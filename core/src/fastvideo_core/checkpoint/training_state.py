@@ -1,7 +1,5 @@
 """Everything that a run must not lose, gathered into one tree and put back into the live objects."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol

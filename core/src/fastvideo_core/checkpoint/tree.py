@@ -1,7 +1,5 @@
 """Take nested state apart into tensors by key and a JSON skeleton, and put it together again."""
 
-from __future__ import annotations
-
 import math
 from collections import OrderedDict
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """A role's trained weights out of a checkpoint, for sampling, export and the start of another run."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`fastvideo-distill export CKPT OUT`: a checkpoint as a plain diffusers folder."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The commands `train` and `sample` as functions, for notebooks and scripts; errors are raised, with the commands' words."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Mapping, Sequence

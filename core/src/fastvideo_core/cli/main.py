@@ -4,8 +4,6 @@ A command of core is a module of this package with `add_arguments(parser)` and `
 entry points in `fastvideo.commands` (see registry/specs.py). Only the one that is asked for is imported.
 """
 
-from __future__ import annotations
-
 import argparse
 import errno
 import importlib

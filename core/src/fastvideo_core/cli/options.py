@@ -1,7 +1,5 @@
 """Options that several commands have, and numbers on the command line, with argparse's own message where they are none."""
 
-from __future__ import annotations
-
 import argparse
 import math
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """`fastvideo-distill plugins`: what is installed, where from, and whether it is healthy, incomplete or BROKEN, and why."""
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import json

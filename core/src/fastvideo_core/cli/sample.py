@@ -1,7 +1,5 @@
 """`fastvideo-distill sample MODEL`: videos from prompts, in few or many steps."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

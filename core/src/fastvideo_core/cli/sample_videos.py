@@ -1,7 +1,5 @@
 """The work of the command `sample` (its options are in sample.py): makes the request that they ask for, and the videos."""
 
-from __future__ import annotations
-
 import argparse
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`fastvideo-distill schema NAME`: every option of a section or plug-in, its type, range, default and meaning."""
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import json

@@ -1,7 +1,5 @@
 """`fastvideo-distill tiny FAMILY OUT`: a small random-weight pipeline in the family's real format."""
 
-from __future__ import annotations
-
 import argparse
 import inspect
 from pathlib import Path

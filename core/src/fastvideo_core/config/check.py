@@ -1,7 +1,5 @@
 """What single values cannot show: settings that contradict each other, files that are not there, packages missing."""
 
-from __future__ import annotations
-
 import importlib.util
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """How a plug-in or an option is marked that will go; imports no pydantic."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any

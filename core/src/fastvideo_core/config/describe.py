@@ -1,7 +1,5 @@
 """Options of a config class in words: for `fastvideo-distill schema` and for what error messages say is allowed."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Read a YAML (or JSON) file safely, remembering the line and column of every key and item."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass

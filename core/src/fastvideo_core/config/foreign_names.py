@@ -1,7 +1,5 @@
 """What an option of another trainer is called here, for the hint beside an unknown key; the names are in foreign_names.yaml."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The largest numbers that can be meant: a typing error beyond them is refused before it becomes a hanging or killed process."""
 
-from __future__ import annotations
-
 STEPS = 10**9  # optimizer steps, and all that is counted in them
 SAMPLING_STEPS = 10_000  # in which one video is sampled
 SAMPLES = 2**16  # in one forward pass, and passes in one step

@@ -1,7 +1,5 @@
 """Whether results can be written, asked before the work that makes them."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import tempfile

@@ -1,7 +1,5 @@
 """Turn what pydantic finds in a section into problems with file, line and key, and collect them all."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace

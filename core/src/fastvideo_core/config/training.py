@@ -1,7 +1,5 @@
 """The `training:` section: flat, with the names that FastVideo users know."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, Strict

@@ -10,8 +10,6 @@ tensor [B, ...]; `t` is in [0, num_train_timesteps], [B] or broadcastable to the
 sigma = t / num_train_timesteps; x_t = (1 - sigma) x0 + sigma noise.
 """
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from typing import Any, Literal, Protocol, runtime_checkable
 

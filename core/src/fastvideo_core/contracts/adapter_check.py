@@ -1,7 +1,5 @@
 """Whether an adapter, or its class, has what a method needs, under the signatures that the Protocols give."""
 
-from __future__ import annotations
-
 import ast
 import inspect
 from collections.abc import Iterable, Iterator

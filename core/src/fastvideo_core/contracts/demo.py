@@ -1,7 +1,5 @@
 """What a family and a method give to the command `demo`; imports no torch."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What methods of few-step students share: the calls of the student's schedule at which its network is trained."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

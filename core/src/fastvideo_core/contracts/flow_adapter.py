@@ -1,7 +1,5 @@
 """The primitives that every flow-matching family shares; a family adds its batch and its network call."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

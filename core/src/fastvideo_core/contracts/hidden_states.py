@@ -1,7 +1,5 @@
 """Hidden states of a network for a family's `extract_features`, taken from its own forward so that all hooks run as always."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any

@@ -1,7 +1,5 @@
 """The noise ranges of roles that have a network for each of several, and draws of timesteps that one network of each serves."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import Any

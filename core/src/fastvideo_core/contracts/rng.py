@@ -1,7 +1,5 @@
 """Named random streams: every draw of a run comes from one of them, and all of them are in the checkpoint."""
 
-from __future__ import annotations
-
 import hashlib
 
 import torch

@@ -1,7 +1,5 @@
 """What a run reports to: numbers per step and videos."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path

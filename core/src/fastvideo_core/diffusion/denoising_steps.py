@@ -1,7 +1,5 @@
 """What makes a list of denoising steps valid; free of torch, so that reading a configuration stays instant."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import pairwise
 

@@ -4,8 +4,6 @@ Every function takes latents [B, ...] and sigma in [0, 1], scalar, [B], or broad
 float32 at least, whatever the dtype of the inputs.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """Reductions over latents that every loss shares: over all dims but the first, honouring the batch's loss weights."""
 
-from __future__ import annotations
-
 from torch import Tensor
 
 

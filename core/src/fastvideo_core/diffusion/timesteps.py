@@ -1,7 +1,5 @@
 """Where on the noise axis a training step looks: distributions of timesteps."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

@@ -1,7 +1,5 @@
 """How much memory an evaluation of a network holds, found by running it on tensors that have shapes and no values."""
 
-from __future__ import annotations
-
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple

@@ -1,7 +1,5 @@
 """Everything that can be known of a run before weights are loaded: `check` shows it, and training asks the same questions."""
 
-from __future__ import annotations
-
 import json
 import sys
 import textwrap

@@ -1,7 +1,5 @@
 """Read run.yaml into a RunConfig: config says what values may be, the registry says who reads which section."""
 
-from __future__ import annotations
-
 import re
 import shlex
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """How much memory a run takes, from configurations alone: by role, for one process of any number of them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 

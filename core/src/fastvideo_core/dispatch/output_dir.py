@@ -1,7 +1,5 @@
 """A run's output_dir: locked while it runs, apart from what it reads, and without links that would lead its files elsewhere."""
 
-from __future__ import annotations
-
 import errno
 import fcntl
 import logging

@@ -1,7 +1,5 @@
 """The plug-ins of a run: their classes, and whether they fit each other as far as these alone can tell."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 

@@ -1,7 +1,5 @@
 """Builds a run: its roles, adapter, method, data, callbacks and checkpoints."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """A run that has started in this process: one of its processes, alone in its folder, which keeps what the run is."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Iterator

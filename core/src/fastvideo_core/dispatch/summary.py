@@ -1,7 +1,5 @@
 """A run in words: what will happen before the first step, and what was written after the last."""
 
-from __future__ import annotations
-
 import platform
 import shlex
 from collections.abc import Iterable, Sequence

@@ -1,7 +1,5 @@
 """A trained model on disk, as `sample` and `export` see it: one of our checkpoints, or a diffusers folder."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from contextlib import suppress

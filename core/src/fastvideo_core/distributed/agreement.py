@@ -1,7 +1,5 @@
 """Work that all processes do together: when it fails on one, all know it, and none waits for another."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from datetime import timedelta
 from typing import TypeVar

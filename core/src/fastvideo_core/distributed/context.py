@@ -1,7 +1,5 @@
 """Rank, world size and device of this process; one process is rank 0 of 1."""
 
-from __future__ import annotations
-
 import os
 from typing import Any, TypeVar
 

@@ -1,7 +1,5 @@
 """Errors that a user can act on: where, what was found, what is allowed, what to do."""
 
-from __future__ import annotations
-
 import difflib
 import errno
 import re

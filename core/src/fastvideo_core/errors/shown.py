@@ -1,7 +1,5 @@
 """Text and data as others may see them: no control characters for a terminal, no secrets for whoever reads a log."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from typing import Any

@@ -5,8 +5,6 @@ makes for its processes' error files. torch's own error files (@record) are not 
 two errors in one second torch shows that of the lower rank, often only that its peer is gone (test_launcher_notes.py).
 """
 
-from __future__ import annotations
-
 import json
 import os
 import signal

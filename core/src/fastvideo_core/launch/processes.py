@@ -1,7 +1,5 @@
 """The run's processes: started here through torch's own launcher, or joined when another launcher started them."""
 
-from __future__ import annotations
-
 import logging
 import os
 import signal

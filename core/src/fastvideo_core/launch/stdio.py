@@ -1,7 +1,5 @@
 """What shows and reports a run when it fails (a full disk, a reader that has gone): no reason for the run to end."""
 
-from __future__ import annotations
-
 import logging
 import os
 import sys

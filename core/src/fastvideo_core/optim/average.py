@@ -1,7 +1,5 @@
 """Exponential moving averages of weights that may be sharded."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import torch

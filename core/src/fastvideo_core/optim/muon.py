@@ -4,8 +4,6 @@ Not torch.optim.Muon: that one iterates in bfloat16, and of a gradient of low ra
 range, where rounding chooses the direction (test_muon.py shows both).
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any

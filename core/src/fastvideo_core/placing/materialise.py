@@ -1,7 +1,5 @@
 """From networks on the meta device to networks with weights: every rank reads no more than its own shards."""
 
-from __future__ import annotations
-
 import torch
 from torch import nn
 

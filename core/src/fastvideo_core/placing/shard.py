@@ -1,7 +1,5 @@
 """Activation checkpointing, compiling and sharding (FSDP2) of roles, block by block as the family names them."""
 
-from __future__ import annotations
-
 import warnings
 from functools import partial
 from typing import Any

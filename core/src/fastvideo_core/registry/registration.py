@@ -1,7 +1,5 @@
 """Register plug-ins from running code: notebooks, tests and single-file research (`--plugin ./my_method.py`)."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """What a plug-in declares about itself: frozen, and made of names only, so that reading it imports nothing heavy."""
 
-from __future__ import annotations
-
 import argparse
 import re
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The trackers that a run asks for."""
 
-from __future__ import annotations
-
 import importlib.util
 from collections.abc import Callable, Mapping
 from pathlib import Path

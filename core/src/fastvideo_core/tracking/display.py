@@ -1,7 +1,5 @@
 """How a logged step is shown to whoever started the run: a bar, a line, a JSON object, or not at all."""
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Mapping

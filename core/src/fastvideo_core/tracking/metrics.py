@@ -1,7 +1,5 @@
 """A step's metrics: they stay on the device until they are logged."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Times steps and their phases, and tells a display where the run stands."""
 
-from __future__ import annotations
-
 import resource
 import statistics
 import sys

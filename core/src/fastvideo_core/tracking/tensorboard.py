@@ -1,7 +1,5 @@
 """TensorBoard event files."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 

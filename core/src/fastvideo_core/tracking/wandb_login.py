@@ -1,7 +1,5 @@
 """Whether Weights & Biases can be logged to, told without importing it; keys are neither shown nor kept."""
 
-from __future__ import annotations
-
 import configparser
 import netrc
 import os

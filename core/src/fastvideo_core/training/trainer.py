@@ -1,7 +1,5 @@
 """The training loop: it sees a method and its batches, and nothing of roles' meaning or models."""
 
-from __future__ import annotations
-
 import logging
 import sys
 from collections.abc import Iterable, Iterator, Mapping

@@ -4,8 +4,6 @@ The host reads one flag per step and waits for it. That costs little: a step tha
 step, reads its metrics anyhow.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 from collections.abc import Mapping, Sequence

@@ -4,8 +4,6 @@ Before every call of a role's network, and after every prompt, the processes tel
 them was asked to stop or has failed: so none waits in a network for one that is gone.
 """
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Callable, Iterator

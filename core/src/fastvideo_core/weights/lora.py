@@ -1,7 +1,5 @@
 """Low-rank adapters on a role's linear layers, through peft."""
 
-from __future__ import annotations
-
 import importlib.util
 import math
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Parameters by the names that checkpoints keep, and the slice of each that this process holds."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
