@@ -1,4 +1,4 @@
-"""Errors that a user can act on: where, what was found, what is allowed, what to do."""
+"""Errors that a user can act on: where, what was found, what is allowed, what to do; and the exit code of each kind."""
 
 import difflib
 import errno
