@@ -1,5 +1,7 @@
 """What a plug-in declares about itself: frozen, and made of names only, so that reading it imports nothing heavy."""
 
+from __future__ import annotations  # `_FIELD_TYPES` reads the types of fields as they are written
+
 import argparse
 import re
 from collections.abc import Callable
