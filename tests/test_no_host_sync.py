@@ -42,15 +42,21 @@ CASES: dict[str, tuple[str, dict[str, Any], str]] = {
     "kd velocity": ("kd", {"denoising_steps": [1000, 500], "target": "velocity"}, "ode"),
     "consistency": ("consistency", {}, "sde"),
     "consistency with an average": ("consistency", {"solver": "heun", "target": "average"}, "sde"),
+    "rcm": ("rcm", {"tangent_warmup_steps": 0}, "sde"),
+    "rcm without matching": ("rcm", {"dmd_weight": 0}, "sde"),
     "dmd2 with the term on the teacher": ("dmd2", {**TERM, "adversarial_features": "teacher"}, "ode"),
 }
+
+
+def as_phases(result: Any) -> Any:
+    return [result] if isinstance(result, tuple) else result
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_step_of_wan_reads_no_tensor_s_value_but_the_exit_step_s(tmp_path, tiny_wan, latent_data, case):
     """From the batch to the optimizers' step, clipping included."""
     method, options, sampler_kind = CASES[case]
-    names = list(ALL[method].roles)
+    names = [name for name in ALL[method].roles if name != "critic" or options.get("dmd_weight") != 0]
     data = trajectory_data(tmp_path / "trajectories.parquet", [1000.0, 750.0, 0.0]) if method == "kd" else latent_data
     run = {
         "recipe": {"family": "wan", "method": method},
@@ -71,17 +77,24 @@ def test_a_step_of_wan_reads_no_tensor_s_value_but_the_exit_step_s(tmp_path, tin
     trained: Any = runtime.method
     trained.on_train_start()
     batch = next(iter(runtime.dataloader))
-    if method == "dmd2":
+    if method == "rcm":
+        list(
+            as_phases(trained.single_train_step(batch, 10))
+        )  # whose consistency term looks once at what the family predicts
+    if method in ("dmd2", "rcm"):
         trained.exit_index = lambda iteration: int(torch.randint(3, 4, ()))  # the longest rollout; read like any other
     with CountWaits() as waits:
-        result = trained.single_train_step(batch, 5)
-        for loss_map, outputs, _ in [result] if isinstance(result, tuple) else result:
+        for loss_map, outputs, _ in as_phases(trained.single_train_step(batch, 5)):
             trained.backward(loss_map, outputs)
         norms = [clip_gradients(optimizer, trained.max_grad_norm(optimizer)) for optimizer in trained.get_optimizers(5)]
     assert all(norm is not None and norm.ndim == 0 for norm in norms)
     # the exit step of a rollout is drawn on the CPU, where its value costs no waiting
-    rolled = method == "dmd2" and options.get("rollout_mode") != "data_latent"
-    assert waits.seen == ({"_local_scalar_dense": 1} if rolled else {})
+    drawn = {"dmd2": 1, "rcm": 5}.get(
+        method, 0
+    )  # of rcm the exit, three times on the way, and whether the last is trained
+    if options.get("rollout_mode") == "data_latent" or options.get("dmd_weight") == 0:
+        drawn = 0
+    assert waits.seen == ({"_local_scalar_dense": drawn} if drawn else {})
 
 
 @pytest.mark.parametrize("method", ["finetune", "dmd2"])
