@@ -127,3 +127,27 @@ def test_a_primitive_that_the_teacher_s_family_lacks_is_told_before_the_first_st
     run["roles"]["teacher"]["family"] = "third"
     with pytest.raises(ContractError, match="family 'third', WithoutGuidance"):
         build_run(tmp_path, run)
+
+
+class WithHelper(ToyMethod):
+    """Calls a role that it makes, of which it says no family."""
+
+    @classmethod
+    def extra_roles(cls, cfg: RunConfig, bundle: RoleManager, adapter: Any) -> list[RoleHandle]:
+        return [RoleHandle("helper", {"transformer": ToyNetwork(2, 8, 1)})]
+
+    def single_train_step(self, batch: Any, iteration: int, **options: Any) -> Any:
+        prepared = self.prepare_batch(batch)
+        t = torch.full((prepared.batch_size,), 500.0)
+        self.adapter.predict_noise(self.bundle["helper"], prepared.latents, t, prepared, conditional=True)
+        return super().single_train_step(batch, iteration, **options)
+
+
+def test_a_role_that_a_method_makes_is_of_the_recipe_s_family_unless_it_says_another(tmp_path):
+    register_method("helped", config=ToyMethodConfig, roles=ROLES)(WithHelper)
+    run = run_of(tmp_path, "toy")
+    run["recipe"]["method"] = "helped"
+    build_run(tmp_path, run).train()
+    first, second = DrawingAdapter.made
+    assert "helper of first" in first.roles
+    assert second.roles == {"teacher of second"}

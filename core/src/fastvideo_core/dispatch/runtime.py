@@ -111,6 +111,7 @@ def build_runtime_from_config(cfg: RunConfig, registry: PluginRegistry) -> Disti
         if handle.name in bundle:
             taken = f"the method makes a role '{handle.name}', and the run has one of that name"
             raise ContractError(Problem(taken, where="extra_roles", fix="name it otherwise"))
+        handle.family = handle.family or cfg.recipe.family
         bundle.roles[handle.name] = handle
     _place_roles(bundle, cfg)
     method = run.method.build(cfg, bundle, components.adapter, components.validator)
