@@ -90,6 +90,19 @@ def test_a_value_that_must_be_one_of_some_is_compared(made: Callable[[Any], Any]
     assert "'kind'" not in found
 
 
+@pytest.mark.parametrize("annotation", [Literal[True], "Literal[True]"], ids=["evaluated", "text"])
+def test_a_value_is_compared_whether_its_annotation_is_text_or_not(annotation: Any):
+    """As in modules with and without `from __future__ import annotations`."""
+
+    class Stated(Protocol): ...
+
+    class Unable(Good):
+        supports_tangent = False
+
+    Stated.__annotations__ = {"supports_tangent": annotation}
+    assert "'supports_tangent' is False: method and family do not fit" in refused(Unable, Stated)
+
+
 # --- adapters and their classes -----------------------------------------------------------------------------------------
 
 

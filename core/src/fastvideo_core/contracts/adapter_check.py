@@ -3,7 +3,7 @@
 import ast
 import inspect
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 from typing_extensions import is_protocol
 
@@ -112,8 +112,10 @@ def _bound(member: Any) -> Any:
 
 
 def _literal(member: Any) -> tuple[Any, ...]:
-    """The values of an attribute that is annotated Literal[...]; none of others."""
-    kind, _, values = ("" if callable(member) or isinstance(member, property) else _plain(member)).partition("[")
+    """The values of an attribute that is annotated Literal[...], in the source or as its text; none of others."""
+    if not isinstance(member, str):
+        return get_args(member) if get_origin(member) is Literal else ()
+    kind, _, values = _plain(member).partition("[")
     return ast.literal_eval(f"({values[:-1]},)") if kind.rpartition(".")[2] == "Literal" else ()
 
 
