@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,7 +11,9 @@ from torch import Tensor, nn
 
 from fastvideo_core import RoleHandle, TrainingBatch
 from fastvideo_core.diffusion.rollout import FewStepSchedule, rollout
-from tests.v_prediction import VPredictionAdapter
+from fastvideo_testing.family_pipelines import PipelineChecks, SchedulerStep
+from fastvideo_testing.family_samplers import Training
+from tests.v_prediction import VPredictionAdapter, VPredictionPipeline
 
 MEAN, STD = 0.7, 0.4
 ALPHAS_CUMPROD = torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2, 0)
@@ -84,3 +87,28 @@ def test_sampling_an_exact_network_from_its_noisiest_level_gives_the_data(studen
     made = rollout(predict_x0, first, FewStepSchedule(tuple(dict.fromkeys(even.tolist()))), kind="ode")
     assert made.mean().item() == pytest.approx(MEAN, abs=0.02)
     assert made.std().item() == pytest.approx(STD, abs=0.02)
+
+
+class Checks(VPredictionPipeline, PipelineChecks):
+    """What a suite of such a family overrides."""
+
+
+def test_the_kit_holds_it_to_its_own_pipeline_once_the_suite_tells_the_axis(student: RoleHandle) -> None:
+    adapter: Any = Adapter(ALPHAS_CUMPROD)
+    training = Training(SimpleNamespace(bundle={"student": student}, adapter=adapter), BATCH, None)  # type: ignore[arg-type]
+    z, level = training.noise(), float(adapter.shift_and_clamp_timestep(torch.tensor(600.0))) / 1000
+    v = student.modules["transformer"](z, adapter.network_time(torch.full((5,), level, dtype=torch.float64)), {})
+    step = SchedulerStep([v.transpose(1, 2)], [z.transpose(1, 2)], level)
+    Checks()._assert_same(training, step, 1.0)
+    with pytest.raises(AssertionError, match="pipeline_axis must say"):
+        PipelineChecks()._assert_same(training, SchedulerStep([v], [z], level), 1.0)
+
+
+def test_the_kit_finds_x_t_in_the_call_of_a_network_that_gets_it_in_another_length(student: RoleHandle) -> None:
+    given = SimpleNamespace(bundle={"student": student}, adapter=Adapter(ALPHAS_CUMPROD))
+    training = Training(given, BATCH, None)  # type: ignore[arg-type]
+    where: Any = SimpleNamespace(read=lambda values: values[0])
+    x, call = training.noise(1), training.call(training.noise(1), 600.0)
+    names = [name for name, value in call.inputs.items() if value.shape == x.shape]
+    assert not torch.allclose(call.inputs[names[0]], x, rtol=0.1)
+    torch.testing.assert_close(training.noisy_in(call, 600.0, names, where), x)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -54,3 +55,19 @@ class VPredictionAdapter(FlowMatchingAdapter):
         conditioning = batch.conditioning if conditional else batch.negative_conditioning
         out: Tensor = handle.modules["transformer"](z, time, conditioning)
         return out
+
+
+class VPredictionPipeline:
+    """What the conformance suite of a family of such a diffusers pipeline overrides, here one with frames before channels."""
+
+    def pipeline_latents(self, parts: Sequence[Tensor]) -> Tensor:
+        return parts[0].transpose(1, 2)
+
+    def pipeline_level(self, scheduler: Any, index: int) -> float:
+        squared = scheduler.alphas_cumprod[int(scheduler.timesteps[index])].double()
+        return float((1 - squared).sqrt() / (squared.sqrt() + (1 - squared).sqrt()))
+
+    def pipeline_axis(self, latents: Tensor, prediction: Tensor, level: float) -> tuple[Tensor, Tensor]:
+        length = ((1 - level) ** 2 + level**2) ** 0.5
+        alpha, s = (1 - level) / length, level / length
+        return latents * length, (s * latents + alpha * prediction) - (alpha * latents - s * prediction)

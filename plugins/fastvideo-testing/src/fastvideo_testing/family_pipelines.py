@@ -87,6 +87,10 @@ class PipelineChecks(SamplerChecks):
 
     def pipeline_level(self, scheduler: Any, index: int) -> float:
         """The noise level sigma at which the scheduler's step `index` begins; here as diffusers' flow schedulers keep it."""
+        assert hasattr(scheduler, "sigmas"), (
+            f"{type(scheduler).__name__} keeps no sigmas: say in pipeline_level at which sigma of "
+            "x_t = (1 - sigma) x0 + sigma noise its steps begin, and in pipeline_axis what its latents and prediction are there"
+        )
         sigma = float(scheduler.sigmas[index])
         return 1 - sigma if getattr(scheduler.config, "invert_sigmas", False) else sigma
 
@@ -94,6 +98,10 @@ class PipelineChecks(SamplerChecks):
         """A pipeline's latents, one tensor for each of its schedulers, in the adapter's layout."""
         assert len(parts) == 1, f"the pipeline has {len(parts)} schedulers: say in pipeline_latents how they are packed"
         return parts[0]
+
+    def pipeline_axis(self, latents: Tensor, prediction: Tensor, level: float) -> tuple[Tensor, Tensor]:
+        """Latents and prediction of a pipeline with another noise axis as x_t and velocity of ours, at this noise level."""
+        return latents, prediction
 
     def pipeline_encoded(self, pipeline: Any, frames: Tensor) -> Tensor:
         """What its autoencoder makes of frames [1, T, H, W, 3] in [0, 1], as `vae_latent` [C, T, H, W] is stored."""
@@ -177,14 +185,16 @@ class PipelineChecks(SamplerChecks):
             self._assert_same(training, step, scale)
 
     def _assert_same(self, training: Training, step: SchedulerStep, scale: float) -> None:
-        noisy, t = self.pipeline_latents(step.sample).float(), step.level * training.total
+        given, output = (self.pipeline_latents(parts).float() for parts in (step.sample, step.model_output))
+        noisy, velocity = self.pipeline_axis(given, output, step.level)
+        t = step.level * training.total
         shape = list(training.batch.latents.shape)
         assert list(noisy.shape) == shape, (
             f"the pipeline's latents have shape {list(noisy.shape)}, the adapter's {shape} for the same video: say in "
             "pipeline_latents how they are packed, or is the layout another one than the network's?"
         )
         free = free_latents(training.batch)
-        wanted = self.pipeline_sign * self.pipeline_latents(step.model_output).float() * free
+        wanted = self.pipeline_sign * velocity * free
         adapter: Any = training.components.adapter
 
         def predict(level: float) -> Tensor:
@@ -211,7 +221,8 @@ class PipelineChecks(SamplerChecks):
         else:
             cause = (
                 "is the network told the time as the pipeline tells it (0 to 1, or 0 to 1000, and in which direction), are "
-                "text, its padding and its mask those of the pipeline, and the latents' layout and scale?"
+                "text, its padding and its mask those of the pipeline, and the latents' layout and scale? Of a pipeline that "
+                "is not flow matching pipeline_axis must say what latents and prediction are on our noise axis"
             )
         assert_close(
             f"at noise level {step.level:.3g} and guidance {scale:g} what predict_noise gives, held to what the model's own "

@@ -84,6 +84,13 @@ class Training:
         names = tuple(name for name in one.inputs if not torch.equal(one.inputs[name], other.inputs[name]))
         return names, Arrangement.find(self.noise(), [one.inputs[name] for name in names])
 
+    def noisy_in(self, call: NetworkCall, level: float, names: Sequence[str], where: Arrangement) -> Tensor:
+        """x_t of a call at `level`: what the network was given, but for the factor of a family that is not flow matching."""
+        x, own = self.noise(), self.call(self.noise(), level)
+        given = where.read([own.inputs[name] for name in names])
+        found = where.read([call.inputs[name] for name in names])
+        return found if torch.equal(given, x) else found * ((x * x).sum() / (given * x).sum())
+
     def levels_of(self, calls: Sequence[NetworkCall]) -> list[float] | None:
         """The noise level of each call, in t, by what the network is told; None where that is no linear function of t."""
         noisy, at = self.noise(), [0.25 * self.total, 0.5 * self.total, 0.75 * self.total]
@@ -165,7 +172,7 @@ class SamplerChecks(FamilySuite):
         names, where = training.latents_in(training.total)
         if where is None or not all(name in call.inputs for call in made.calls for name in names):
             return
-        noisy = [where.read([call.inputs[name] for name in names]) for call in made.calls]
+        noisy = [training.noisy_in(call, t, names, where) for call, t in zip(made.calls, levels, strict=True)]
         spread = float((noisy[0] ** 2).mean().sqrt())
         assert noisy[0].numel() < 64 or 0.7 < spread < 1.4, (
             f"few-step sampling starts from noise with a spread of {spread:.2g}; x_t at t = {training.total:g} is noise of "
@@ -194,7 +201,7 @@ class SamplerChecks(FamilySuite):
             or not all(name in call.inputs for call in made.calls for name in names)
         ):
             return
-        first, second = (where.read([call.inputs[name] for name in names]) for call in made.calls)
+        first, second = (training.noisy_in(call, t, names, where) for call, t in zip(made.calls, levels, strict=True))
         x0 = training.x0(first, levels[0], 1.0)
         as_ode = transition(first, x0, 1.0, 0.6, kind="ode")
         assert not torch.allclose(second, as_ode, atol=1e-3), (
@@ -224,7 +231,7 @@ class SamplerChecks(FamilySuite):
         names, where = training.latents_in(training.total)
         if where is None or not all(name in row.inputs for row in rows for name in names):
             return
-        noisy = [where.read([rows[place].inputs[name] for name in names]) for place in (0, -1)]
+        noisy = [training.noisy_in(rows[place], levels[place], names, where) for place in (0, -1)]
         of_step = [row for row in rows if all(torch.equal(row.inputs[n], rows[0].inputs[n]) for n in names)]
         for conditional, half in ((True, "caption"), (False, "negative prompt")):
             wanted = training.call(noisy[0], levels[0], conditional=conditional)
