@@ -272,10 +272,6 @@ class BatchChecks(FamilySuite):
         sigma = along(t.double() / adapter.num_train_timesteps, noisy)
         noise = (noisy.double() - (1 - sigma) * x0.double()) / sigma
         target = adapter.prediction_target(x0.double(), noise, t)
-        half = adapter.prediction_target(x0.bfloat16(), noise.bfloat16(), t)
-        assert half.dtype in (torch.float32, torch.float64), (
-            f"prediction_target of bfloat16 latents is {half.dtype}, not float32: losses would be computed in it"
-        )
         free = free_latents(batch)
         assert_close(
             "with x0 = predict_x0 and the noise that x_t and x0 imply, prediction_target(x0, noise, t)",
@@ -283,4 +279,8 @@ class BatchChecks(FamilySuite):
             prediction.double() * free,
             rtol=self.tolerance,
             advice="it must be what predict_noise gave: is a sign or a sigma wrong in one of the three?",
+        )
+        half = adapter.prediction_target(x0.bfloat16(), noise.bfloat16(), t)
+        assert half.dtype in (torch.float32, torch.float64), (
+            f"prediction_target of bfloat16 latents is {half.dtype}, not float32: losses would be computed in it"
         )
