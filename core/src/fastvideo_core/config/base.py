@@ -134,7 +134,9 @@ class MethodConfig(PluginConfig):
             if name in self.model_fields_set and getattr(self, name) != type(self).model_fields[name].default
         ]
 
-    attn_kind: Literal["dense", "vsa"] = Field("dense", description="The student's attention; few families offer vsa")
+    attn_kind: Literal["dense", "vsa"] = Field(
+        default="dense", description="The student's attention; few families offer vsa"
+    )
 
 
 PUBLISHED = "default"
@@ -144,15 +146,20 @@ PUBLISHED = "default"
 class PipelineConfig(PluginConfig):
     """Base class of `pipeline_config` sections."""
 
-    flow_shift: Factor | None = Field(None, description="Timestep shift, in all uses; null reads the model's scheduler")
-    sampler_kind: Literal["ode", "sde"] = Field("ode", description="Few steps keep the noise (ode) or redraw it (sde)")
+    flow_shift: Factor | None = Field(
+        default=None, description="Timestep shift, in all uses; null reads the model's scheduler"
+    )
+    sampler_kind: Literal["ode", "sde"] = Field(
+        default="ode", description="Few steps keep the noise (ode) or redraw it (sde)"
+    )
 
 
 class FewStepConfig(MethodConfig):
     """Base class of `method_config` sections of methods whose student is sampled in few steps, beside a teacher or alone."""
 
     validate_teacher: bool = Field(
-        True, description="At the first validation sample the teacher too, in training's sampling steps, to compare"
+        default=True,
+        description="At the first validation sample the teacher too, in training's sampling steps, to compare",
     )
 
     def check_run(self, cfg: RunConfig) -> list[tuple[str, Problem]]:
@@ -171,7 +178,8 @@ class GuidedPipelineConfig(PipelineConfig):
     """Of families whose guidance takes a negative prompt."""
 
     negative_prompt: str = Field(
-        PUBLISHED, description="Text of the unconditional half of guidance; `default` is that of the model's makers."
+        default=PUBLISHED,
+        description="Text of the unconditional half of guidance; `default` is that of the model's makers.",
     )
 
     def negative_text(self, published: str, own: str | None = None) -> str:
