@@ -63,6 +63,7 @@ def test_blocks_that_are_checkpointed_have_the_same_tangent_and_train_after_it(r
 
 
 def test_lora_adapters_are_in_the_tangent(run_config, raw_batch):
+    pytest.importorskip("peft", reason="an extra of core")
     built = WanFamily().build(run_config())
     student = built.bundle["student"]
     without = math_tangent(built, raw_batch)
