@@ -8,7 +8,7 @@ FAULT = Fault(
         (
             "sampler.py",
             "device: torch.device) -> None:\n        self._adapter",
-            ("device: torch.device, handle) -> None:\n        self._handle = handle\n        self._adapter"),
+            ("device: torch.device, handle=None) -> None:\n        self._handle = handle\n        self._adapter"),
         ),
         (
             "sampler.py",
