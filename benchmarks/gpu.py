@@ -44,6 +44,9 @@ PEAKS = {
 }
 """Dense bfloat16 TFLOP/s by a part of the device's name, the more particular names first."""
 
+MEASURED = ("finetune", "dmd2")
+"""Methods whose evaluations the bare loop can make; the others are among the checks."""
+
 WARM_UP = 2
 BLANK = "n/a"
 
@@ -234,7 +237,7 @@ def measure(runs: Runs, variants: list[Variant], peak_tflops: float | None) -> t
     table, complete = [], True
     for variant in variants:
         forward = forward_flops(runs.pipeline(variant.sizes), variant)
-        for method in ROLES:
+        for method in MEASURED:
             seen: list[Iteration] = []
             for by in ("framework", "bare torch"):
                 started = time.perf_counter()
