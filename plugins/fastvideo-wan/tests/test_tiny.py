@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import numpy as np
@@ -30,11 +29,10 @@ def test_equal_seeds_give_equal_bytes_and_others_do_not(tmp_path):
     }
 
 
-def test_it_is_fast_and_leaves_the_global_random_state_alone(tmp_path):
+def test_it_is_small_and_leaves_the_global_random_state_alone(tmp_path):
     before = torch.get_rng_state()
-    start = time.perf_counter()
     write_tiny_pipeline(tmp_path / "w", seed=1)
-    assert time.perf_counter() - start < 1
+    assert sum(map(len, _bytes(tmp_path / "w").values())) < 2**21
     assert torch.equal(torch.get_rng_state(), before)
 
 
