@@ -24,7 +24,8 @@ from fastvideo_core.cli.main import main
 from fastvideo_core.dispatch import summary
 from fastvideo_core.dispatch.runtime import DistillRuntime
 from fastvideo_core.launch.stdio import drop_unwritten
-from fastvideo_core.tracking.display import Guarded, JsonLines, LoggedStep, LogLines, TerminalBar, display_for
+from fastvideo_core.tracking.display import JsonLines, LoggedStep, LogLines, TerminalBar, display_for
+from fastvideo_core.tracking.progress import Progress
 from fastvideo_testing.runs import build_run, toy_family, toy_world
 from tests.conftest import write_run
 
@@ -276,15 +277,16 @@ def test_a_run_goes_on_when_nobody_reads_its_messages(run_file, monkeypatch, cap
 
 def test_a_display_that_fails_is_reported_once_and_tried_again(caplog):
     stream = Broken(1)
-    display = Guarded(LogLines(stream))
+    progress = Progress(3, 0, 1, LogLines(stream), {})
     for step in (1, 2, 3):
-        display.show(LoggedStep(step, 3, METRICS, 1.0))
+        progress.measure(step)
+        progress.show(step, METRICS)
     assert stream.getvalue().count("step 1/3") == 1
     assert [record.getMessage().partition(" (")[0] for record in caplog.records] == [
         "the run's steps cannot be shown: BrokenPipeError: [Errno 32] Broken pipe"
     ]
     stream._left = 1
-    display.show(LoggedStep(3, 3, METRICS, 1.0))
+    progress.show(3, METRICS)
     assert "step 3/3" in stream.getvalue()
 
 

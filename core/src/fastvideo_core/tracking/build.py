@@ -1,6 +1,5 @@
 """The trackers that a run asks for."""
 
-import importlib.util
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,6 @@ from typing import Any
 from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.contracts.tracker import LoggedVideo, Tracker
 from fastvideo_core.distributed.context import is_main_process
-from fastvideo_core.errors import Problem, UserError
 from fastvideo_core.launch.stdio import Attempts
 from fastvideo_core.tracking.jsonl import JsonlTracker
 
@@ -17,11 +15,6 @@ def build_tracker(training_args: TrainingArgs, config: Mapping[str, Any]) -> Tra
     """metrics.jsonl, and each of the trackers, which show `config`, on the main process; UserError where one does not start."""
     if not is_main_process():
         return Tracker()
-    for name in training_args.trackers:
-        if importlib.util.find_spec(name) is None:
-            found = f"the package '{name}' is not installed"
-            fix = f"pip install 'fastvideo-core[{name}]', or remove {name} from training.trackers"
-            raise UserError(Problem(found, where="training.trackers", fix=fix))
     folder = Path(training_args.output_dir)
     trackers: dict[str, Tracker] = {"jsonl": JsonlTracker(folder / "metrics.jsonl")}
     if "tensorboard" in training_args.trackers:

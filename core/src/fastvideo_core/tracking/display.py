@@ -3,19 +3,17 @@
 import os
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import partial
 from typing import TextIO
 
 from tqdm import tqdm
 
-from fastvideo_core.launch.stdio import Attempts
+from fastvideo_core.launch.stdio import FAILURES
 from fastvideo_core.tracking.jsonl import json_line
 
-SAMPLING_LINES = 30.0
-"""Seconds between two lines of a log that say where a validation is."""
-
+SAMPLING_LINES = 30.0  # seconds between two lines of a log that say where a validation is
 _SPEED = ("seconds_per_step", "samples_per_second", "peak_memory_bytes")
 _BAR = "{n_fmt}/{total_fmt} |{bar:20}| {desc}"
 
@@ -72,31 +70,12 @@ class Sampling:
 class Display:
     """Shows where a run is; this one, of processes that do not report and of `--quiet`, shows nothing."""
 
-    def show(self, logged: LoggedStep) -> None:
-        """A logged step."""
+    def show(self, logged: LoggedStep) -> None: ...
 
-    def validating(self, sampling: Sampling) -> None:
-        """A validation's progress."""
+    def validating(self, sampling: Sampling) -> None: ...
 
     def close(self) -> None:
         """Leaves the stream as others may go on writing to it."""
-
-
-class Guarded(Display):
-    """Another display, whose failure (a full disk, a reader that has gone) does not end the run."""
-
-    def __init__(self, display: Display) -> None:
-        self._display = display
-        self._attempt = partial(Attempts(), "the run's steps cannot be shown")
-
-    def show(self, logged: LoggedStep) -> None:
-        self._attempt(self._display.show, logged)
-
-    def validating(self, sampling: Sampling) -> None:
-        self._attempt(self._display.validating, sampling)
-
-    def close(self) -> None:
-        self._attempt(self._display.close)
 
 
 class LogLines(Display):
@@ -146,8 +125,9 @@ class TerminalBar(Display):
         self._bar.set_description_str(text)
 
     def close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
+        with suppress(*FAILURES):
+            if self._bar is not None:
+                self._bar.close()
 
 
 class JsonLines(Display):

@@ -7,14 +7,15 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 
+from fastvideo_core.launch.stdio import Attempts
 from fastvideo_core.tracking.display import Display, LoggedStep, Sampling
 
-RECENT = 30
-"""Logged lines whose median is the speed by which the time left is told."""
+RECENT = 30  # logged lines, whose median is the speed by which the time left is told
 
 
 class PhaseTimer:
@@ -56,7 +57,8 @@ class PhaseTimer:
 class Progress:
     """Speed and remaining time of a run whose next step is `start_step` + 1.
 
-    `samples_per_step` are of all processes and rounds; `interruptions`, by name, come every so many steps, 0 never.
+    `samples_per_step` are of all processes and rounds; `interruptions`, by name, come every so many steps, 0 never. A
+    `display` that fails (a full disk, a reader that has gone) does not end the run.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class Progress:
         self._max_steps = max_steps
         self._samples_per_step = samples_per_step
         self._display = display
+        self._attempt = partial(Attempts(), "the run's steps cannot be shown")
         self._interruptions = interruptions
         self._last_step = start_step
         self._last_time = time.perf_counter()
@@ -99,7 +102,7 @@ class Progress:
         }
 
     def validating(self, sampling: Sampling) -> None:
-        self._display.validating(sampling)
+        self._attempt(self._display.validating, sampling)
 
     def show(self, step: int, metrics: Mapping[str, float]) -> None:
         """Shows `step`, whose interruptions are still to come; `metrics` hold what `measure` gave, losses and learning rates."""
@@ -107,7 +110,7 @@ class Progress:
         for name, every in self._interruptions.items():
             if every and self._took[name]:
                 remaining += statistics.median(self._took[name]) * (self._max_steps // every - (step - 1) // every)
-        self._display.show(LoggedStep(step, self._max_steps, metrics, remaining))
+        self._attempt(self._display.show, LoggedStep(step, self._max_steps, metrics, remaining))
 
 
 def _device_time() -> float:

@@ -22,7 +22,7 @@ from fastvideo_core.errors import FastVideoError, NonFiniteError, Problem, RunSt
 from fastvideo_core.launch.signals import SAVE, STOPPED_BY, RunSignals
 from fastvideo_core.placing.shard import set_gradient_sync
 from fastvideo_core.tracking.build import build_tracker
-from fastvideo_core.tracking.display import Display, Guarded, display_for
+from fastvideo_core.tracking.display import Display, display_for
 from fastvideo_core.tracking.metrics import MetricMeans, phase_name, to_floats
 from fastvideo_core.tracking.progress import PhaseTimer, Progress
 from fastvideo_core.training.updates import Updates, clip_gradients
@@ -43,7 +43,7 @@ class DistillTrainer:
 
     def __init__(self, training_args: TrainingArgs, config: Mapping[str, Any], display: Display | None = None) -> None:
         self.training_args = training_args
-        self._display = Guarded(display or (display_for(sys.stdout) if context.is_main_process() else Display()))
+        self._display = display or (display_for(sys.stdout) if context.is_main_process() else Display())
         self.tracker: Tracker = build_tracker(training_args, dict(config))
         self._timer = PhaseTimer(context.device())
         self._logged_step = 0
