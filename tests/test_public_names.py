@@ -51,6 +51,7 @@ SECOND = {
         "checkpoint",
         "cli.main",
         "cli.options",
+        "cli.schema",
         "cli.table",
         "config.base",
         "config.check",

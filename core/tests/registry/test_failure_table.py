@@ -351,8 +351,8 @@ def test_an_empty_allow_list_loads_none_and_says_so(site: Path, package: str, mo
     assert find_installed() == ()
     assert PluginRegistry().list() == ()
     assert failure(PluginRegistry()) == (
-        "the method 'fancy' of fancy-dist is hidden by FASTVIDEO_DISTILL_PLUGINS (seen: none)\n"
-        "    fix: unset FASTVIDEO_DISTILL_PLUGINS, or add fancy-dist to it"
+        "no method 'fancy' is installed (installed: none; FASTVIDEO_DISTILL_PLUGINS may hide more)\n"
+        "    fix: see `fastvideo-distill plugins`, or install the package that brings it"
     )
 
 

@@ -108,14 +108,3 @@ def test_what_a_plug_in_prints_while_it_is_imported_does_not_spoil_json(
     printed = capsys.readouterr()
     assert [item["name"] for item in json.loads(printed.out)] == ["fancy"]
     assert printed.err == "welcome to needy\n"
-
-
-def test_an_allow_list_that_names_something_unknown_says_so(
-    site: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    install_needy(site, "needy5")
-    monkeypatch.setenv("FASTVIDEO_DISTILL_PLUGINS", "needy_dst")
-    assert main(["plugins"]) == 0
-    assert capsys.readouterr().out.endswith(
-        "FASTVIDEO_DISTILL_PLUGINS names needy-dst, of which no plug-in is installed; did you mean 'needy-dist'?\n"
-    )

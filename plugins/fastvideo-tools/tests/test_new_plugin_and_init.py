@@ -14,11 +14,11 @@ import yaml
 
 from fastvideo_core import API_VERSION, __version__
 from fastvideo_core.cli import main as cli
-from fastvideo_core.cli.schema import run_schema
 from fastvideo_core.dispatch.load_run_config import load_run_config
 from fastvideo_core.registry import PluginRegistry
 from fastvideo_testing import toy_world
 from fastvideo_tools.commands.init import run_yaml
+from fastvideo_tools.commands.json_schema import run_schema
 from fastvideo_tools.commands.new_plugin import KINDS, LICENCES, package_files
 
 if sys.version_info >= (3, 11):

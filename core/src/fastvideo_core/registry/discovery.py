@@ -81,15 +81,17 @@ class Unmet:
         return f"needs {self.wanted}, found {self.there}"
 
 
-def find_installed(*, hidden: bool = False) -> tuple[Provenance, ...]:
-    """The entry points of our groups that ALLOWED lets through, or those that it hides."""
-    allowed, found = _allowed(), _entry_points()
-    return tuple(one for one in found if hidden != (allowed is None or normalized(one.distribution) in allowed))
-
-
-def allowed_without_plugins() -> tuple[str, ...]:
-    """What ALLOWED names and no installed plug-in is of: misspelt, or not installed."""
-    return tuple(sorted((_allowed() or set()) - {normalized(item.distribution) for item in _entry_points()}))
+def find_installed() -> tuple[Provenance, ...]:
+    """The entry points of our groups that ALLOWED lets through; the same name, distribution and value twice is one."""
+    allowed = [normalized(name.strip()) for name in os.environ.get(ALLOWED, "").split(",")]
+    found: dict[tuple[str, ...], Provenance] = {}
+    for kind in KINDS:
+        for entry in importlib_metadata.entry_points(group=f"fastvideo.{kind}"):
+            item = Provenance(kind, entry.name, *_identity(entry.dist), entry.value)
+            distribution = normalized(item.distribution)
+            if ALLOWED not in os.environ or distribution in allowed:
+                found.setdefault((kind, entry.name, distribution, entry.value), item)
+    return tuple(found.values())
 
 
 def misplaced() -> dict[Provenance, Problem]:
@@ -103,21 +105,6 @@ def misplaced() -> dict[Provenance, Problem]:
             fix = f'write [project.entry-points."{meant}"] in its pyproject.toml, and install it again'
             found[item] = Problem(text, where=f"{item.distribution} {item.version}", fix=fix)
     return found
-
-
-def _allowed() -> set[str] | None:
-    value = os.environ.get(ALLOWED)
-    return None if value is None else {normalized(name.strip()) for name in value.split(",") if name.strip()}
-
-
-def _entry_points() -> tuple[Provenance, ...]:
-    """Every entry point of our groups; the same name, distribution and value twice is one."""
-    found: dict[tuple[str, ...], Provenance] = {}
-    for kind in KINDS:
-        for entry in importlib_metadata.entry_points(group=f"fastvideo.{kind}"):
-            item = Provenance(kind, entry.name, *_identity(entry.dist), entry.value)
-            found.setdefault((kind, entry.name, normalized(item.distribution), entry.value), item)
-    return tuple(found.values())
 
 
 def _identity(distribution: Any) -> tuple[str, str]:

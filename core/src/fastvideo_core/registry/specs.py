@@ -172,7 +172,9 @@ FIRST_PARTY: dict[Kind, dict[str, str]] = {
         **dict.fromkeys(("train", "check", "plugins", "schema", "sample", "export", "tiny"), "fastvideo-core"),
         "preprocess": "fastvideo-data",
         "trajectories": "fastvideo-kd",
-        **dict.fromkeys(("demo", "report", "doctor", "init", "new-plugin", "convert", "pairs"), "fastvideo-tools"),
+        **dict.fromkeys(
+            ("demo", "report", "doctor", "init", "new-plugin", "convert", "pairs", "json-schema"), "fastvideo-tools"
+        ),
     },
 }
 """Distributions of this project by the name of what they give."""

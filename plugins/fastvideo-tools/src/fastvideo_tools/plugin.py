@@ -44,6 +44,12 @@ PAIRS = CommandPlugin(
     help="what methods need and families offer, and which fit each other (plugins --pairs)",
     impl="fastvideo_tools.commands.pairs:COMMAND",
 )
+JSON_SCHEMA = CommandPlugin(
+    name="json-schema",
+    api=(1, 0),
+    help="every option as JSON schema, for editors (schema NAME --json)",
+    impl="fastvideo_tools.commands.json_schema:COMMAND",
+)
 GRAD_NORM = CallbackPlugin(
     name="grad_norm",
     api=(1, 0),

@@ -10,9 +10,9 @@ import jsonschema
 import pytest
 
 from fastvideo_core.cli import main as cli
-from fastvideo_core.cli.schema import run_schema
 from fastvideo_core.registry import PluginRegistry
 from fastvideo_testing import toy_world
+from fastvideo_tools.commands.json_schema import run_schema
 
 
 @pytest.fixture(autouse=True)
