@@ -316,8 +316,8 @@ def test_a_spec_of_another_kind_is_an_error(site: Path, package: str) -> None:
         ({"config": "int"}, "config is <class 'int'>, not a text of the form 'module:attr'"),
         ({"roles": "'student'"}, "roles is 'student', not a tuple of names"),
         ({"optional_roles": "['a']"}, "optional_roles is ['a'], not a tuple of names"),
-        ({"optional_roles": "('student',)"}, "roles and optional_roles both name student"),
-        ({"roles": "('a', 'a')"}, "roles names something twice: ('a', 'a')"),
+        ({"optional_roles": "('student',)"}, "roles and optional_roles name student twice"),
+        ({"roles": "('a', 'a')"}, "roles and optional_roles name a twice"),
         ({"api": "'1.0'"}, "api is '1.0', not (major, minor) as in api=(1, 0)"),
     ],
 )

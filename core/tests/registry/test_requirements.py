@@ -12,7 +12,7 @@ from fastvideo_core.cli.main import main
 from fastvideo_core.cli.plugins import as_text
 from fastvideo_core.errors import PluginError
 from fastvideo_core.registry import PluginRegistry, isolated_registrations
-from fastvideo_core.registry.discovery import NOTHING, Unmet, find_installed, pip_command, unmet_of, unmet_requirements
+from fastvideo_core.registry.discovery import NOTHING, Unmet, find_installed, pip_command, unmet_of
 from fastvideo_testing.fake_packages import CONFIG, ENTRY, METHOD, install, method_spec
 
 
@@ -37,16 +37,17 @@ def install_needy(site: Path, package: str, *requires: str, method: str = METHOD
     return PluginRegistry(find_installed())
 
 
-def test_a_requirement_that_is_not_met_is_named_with_what_there_is() -> None:
-    wanted = [
+def test_a_requirement_that_is_not_met_is_named_with_what_there_is(site: Path) -> None:
+    wanted = (
         "pluggy>=99",
         "no-such-thing>=1",
         "pluggy>=1",
         'absent; extra == "more"',
         "absent; python_version < '3'",
         "not a requirement at all",
-    ]
-    first, second = unmet_requirements(wanted)
+    )
+    install(site, "asking-dist", requires=wanted)
+    first, second = unmet_of("asking-dist")
     assert (first.wanted, first.there[0].isdigit()) == ("pluggy>=99", True)
     assert second == Unmet("no-such-thing>=1", NOTHING)
     assert pip_command([first, second]) == "pip install 'pluggy>=99' 'no-such-thing>=1'"
@@ -54,7 +55,8 @@ def test_a_requirement_that_is_not_met_is_named_with_what_there_is() -> None:
 
 def test_a_distribution_with_damaged_metadata_is_no_requirement_that_is_not_met(site: Path) -> None:
     install(site, "odd-dist", version="of-my-own-making")
-    assert list(unmet_requirements(["odd-dist>=1"])) == []
+    install(site, "asking-dist", requires=("odd-dist>=1",))
+    assert unmet_of("asking-dist") == ()
     assert unmet_of("surely-absent") == ()
 
 

@@ -148,7 +148,6 @@ class _NodeReader:
         self.source = source
         self.positions: dict[KeyPath, tuple[int, int]] = {}
         self.problems: list[tuple[KeyPath, Problem]] = []
-        self._open: set[int] = set()
         self._count = 0
 
     def read(self, node: yaml.Node, path: KeyPath) -> Any:
@@ -157,18 +156,12 @@ class _NodeReader:
         if self._count > _MAX_NODES:
             found = f"more than {_MAX_NODES} values once its anchors are expanded"
             raise ConfigError(Problem(found, where=self.source))
-        if id(node) in self._open:
-            return self._note(node, path, "an anchor that contains itself is not allowed")
-        self._open.add(id(node))
-        try:
-            if isinstance(node, yaml.MappingNode) and node.tag == _TAG + "map":
-                return self._mapping(node, path)
-            if isinstance(node, yaml.SequenceNode) and node.tag == _TAG + "seq":
-                return [self.read(item, (*path, index)) for index, item in enumerate(node.value)]
-            if isinstance(node, yaml.ScalarNode) and node.tag in _SCALARS:
-                return self._scalar(node, path)
-        finally:
-            self._open.discard(id(node))
+        if isinstance(node, yaml.MappingNode) and node.tag == _TAG + "map":
+            return self._mapping(node, path)
+        if isinstance(node, yaml.SequenceNode) and node.tag == _TAG + "seq":
+            return [self.read(item, (*path, index)) for index, item in enumerate(node.value)]
+        if isinstance(node, yaml.ScalarNode) and node.tag in _SCALARS:
+            return self._scalar(node, path)
         found = f"the YAML tag {node.tag.replace(_TAG, '!!')} is not allowed"
         return self._note(node, path, found, fix="write plain values, lists and mappings without tags")
 

@@ -12,7 +12,7 @@ from fastvideo_core.config import limits
 from fastvideo_core.config.base import Factor, PathText, PluginConfig, StrictModel, plain
 from fastvideo_core.config.document import dump_yaml
 from fastvideo_core.config.training import Betas, FactorOrZero, LRSchedulerName, StepsOrZero, TrainingArgs
-from fastvideo_core.errors import ConfigError, ContractError, Problem
+from fastvideo_core.errors import ContractError, Problem
 
 Section = TypeVar("Section", bound=PluginConfig)
 
@@ -108,9 +108,6 @@ class RunConfig:
 
     def with_role_paths(self, paths: Mapping[str, str]) -> RunConfig:
         """The same run with other `path`s for some roles."""
-        if unknown := [role for role in paths if role not in self.roles]:
-            known = ", ".join(self.roles)
-            raise ConfigError([Problem(f"there is no role {role!r}", self.source, allowed=known) for role in unknown])
         moved = {role: self.roles[role].model_copy(update={"path": path}) for role, path in paths.items()}
         return replace(self, roles={**self.roles, **moved})
 

@@ -21,7 +21,6 @@ from fastvideo_core.contracts.validator import DistillValidator, ModelSampler, V
 from fastvideo_core.diffusion.rollout import FewStepSchedule
 from fastvideo_core.errors import ConfigError, PluginError, Problem
 from fastvideo_core.registry import Plugin, PluginRegistry
-from fastvideo_core.registry.specs import ModelPlugin
 
 WarpedSchedule = Callable[[Callable[[Tensor], Tensor]], FewStepSchedule | None]
 """From the family's timestep shift to a student's schedule, as `DistillMethod.student_schedule`."""
@@ -197,7 +196,7 @@ class ModelFamily(ABC):
         return tuple(name for name in OFFERS if getattr(cls, name) is not getattr(ModelFamily, name))
 
 
-def family_class(plugin: Plugin[ModelPlugin], registry: PluginRegistry) -> type[ModelFamily]:
+def family_class(plugin: Plugin, registry: PluginRegistry) -> type[ModelFamily]:
     """The class of a family; one with nothing but `build` where a bare build function was registered.
 
     Raises:

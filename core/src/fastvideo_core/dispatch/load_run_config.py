@@ -18,7 +18,7 @@ from fastvideo_core.config.problems import ProblemCollector, show, unknown_key, 
 from fastvideo_core.config.run import RecipeConfig, RoleConfig, RunConfig
 from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.errors import ConfigError, PluginError, Problem, closest, did_you_mean, foreign_file
-from fastvideo_core.registry import Kind, Plugin, PluginRegistry, Spec
+from fastvideo_core.registry import Kind, Plugin, PluginRegistry
 from fastvideo_core.registry.specs import MethodPlugin
 
 REQUIRED_SECTIONS = ("recipe", "roles", "training")
@@ -164,7 +164,7 @@ class _Reader:
             found, fix = f"no role is of the family {show(family)}", "name the family of the roles as recipe.family"
             self._note(("recipe", "family"), Problem(found, fix=fix))
 
-    def _required_roles(self, method: Plugin[Spec] | None) -> None:
+    def _required_roles(self, method: Plugin | None) -> None:
         names = self.data.get("roles")
         if method is None or not isinstance(method.spec, MethodPlugin) or not isinstance(names, dict) or not names:
             return
@@ -183,7 +183,7 @@ class _Reader:
 
     def _plugin(
         self, kind: Kind, path: KeyPath, name: str | None = None
-    ) -> tuple[Plugin[Spec] | None, type[PluginConfig] | None]:
+    ) -> tuple[Plugin | None, type[PluginConfig] | None]:
         """The plug-in that is named at `path` and the class of its section; None where that is wrong, which is noted."""
         name = _at(self.data, path) if name is None else name
         if isinstance(name, str) and name:  # else the section's own check says so

@@ -11,14 +11,14 @@ from fastvideo_core.config.run import RunConfig
 from fastvideo_core.contracts.adapter_check import check_adapter
 from fastvideo_core.contracts.method import DistillMethod
 from fastvideo_core.errors import ContractError, FastVideoError, PluginError, Problem
-from fastvideo_core.registry import Plugin, PluginRegistry, Spec
+from fastvideo_core.registry import Plugin, PluginRegistry
 from fastvideo_core.registry.discovery import NOTHING, pip_command, unmet_of
 from fastvideo_core.registry.specs import SINGULAR
 
 _T = TypeVar("_T")
 
 
-def used_plugins(cfg: RunConfig, registry: PluginRegistry) -> Iterator[Plugin[Spec]]:
+def used_plugins(cfg: RunConfig, registry: PluginRegistry) -> Iterator[Plugin]:
     """The method, the families and the callbacks of a run."""
     yield registry.get("methods", cfg.recipe.method)
     yield from (registry.get("models", family) for family in cfg.families)
@@ -78,7 +78,7 @@ def build_callbacks(cfg: RunConfig, registry: PluginRegistry) -> CallbackManager
     return CallbackManager(callbacks, waived=cfg.training.resume_without_callbacks)
 
 
-def _implementation(plugin: Plugin[Any], registry: PluginRegistry, base: type[_T]) -> type[_T]:
+def _implementation(plugin: Plugin, registry: PluginRegistry, base: type[_T]) -> type[_T]:
     found: Any = registry.resolve(plugin, "impl")
     if not issubclass(found, base):
         text = f"impl is {found.__module__}.{found.__qualname__}, which is no {base.__name__}"

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import importlib_metadata
 
 from fastvideo_core.errors import Problem, closest
-from fastvideo_core.registry.specs import KINDS, SINGULAR, Kind, Spec
-
-SpecType = TypeVar("SpecType", bound=Spec, covariant=True)
+from fastvideo_core.registry.specs import KINDS, SINGULAR, Kind
 
 ALLOWED = "FASTVIDEO_DISTILL_PLUGINS"
 """Environment variable: the distributions whose plug-ins are seen, comma-separated; "" sees none, unset sees all."""
@@ -54,16 +51,16 @@ class Provenance:
 
 
 @dataclass(frozen=True)
-class Plugin(Generic[SpecType]):
-    """A plug-in whose spec is loaded; `objects` are the targets that were registered in-process as objects, by field."""
+class Plugin:
+    """A plug-in whose spec (of its kind's class) is loaded; `objects` are targets that were registered as objects, by field."""
 
-    spec: SpecType
+    spec: Any
     provenance: Provenance
     objects: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
-        return self.spec.name
+        return self.provenance.name
 
     @property
     def kind(self) -> Kind:
@@ -122,20 +119,13 @@ def normalized(distribution: str) -> str:
 
 
 def unmet_of(name: str) -> tuple[Unmet, ...]:
-    """What the distribution of that name asks for and has not; () where no distribution has the name."""
-    try:
-        return tuple(unmet_requirements(importlib_metadata.distribution(name).requires or ()))
-    except (importlib_metadata.PackageNotFoundError, ValueError):
-        return ()
-
-
-def unmet_requirements(required: Iterable[str]) -> Iterator[Unmet]:
-    """Which of a distribution's requirements are not met here; those of its extras do not count."""
+    """What the distribution of that name, its extras aside, asks for and has not; () where no distribution has the name."""
     # Here, because it is a third of what most commands import.
     from packaging.requirements import InvalidRequirement, Requirement
     from packaging.version import InvalidVersion, Version
 
-    for text in required:
+    found = []
+    for text in next((one.requires or () for one in importlib_metadata.distributions(name=name)), ()):
         try:
             requirement = Requirement(text)
             if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
@@ -146,23 +136,10 @@ def unmet_requirements(required: Iterable[str]) -> Iterator[Unmet]:
         except importlib_metadata.PackageNotFoundError:
             there = NOTHING
         if there == NOTHING or not requirement.specifier.contains(there, prereleases=True):
-            yield Unmet(f"{requirement.name}{requirement.specifier}", there)
+            found.append(Unmet(f"{requirement.name}{requirement.specifier}", there))
+    return tuple(found)
 
 
 def pip_command(unmet: Sequence[Unmet]) -> str:
     """The command that brings what is missing."""
     return "pip install " + " ".join(f"'{item.wanted}'" for item in dict.fromkeys(unmet))
-
-
-def module_exists(name: str) -> bool:
-    """Whether `import name` would find a module; unlike importlib's find_spec it imports nothing, not even its parents."""
-    if name in sys.modules:
-        return True
-    parts, path = name.split("."), None
-    for end in range(1, len(parts) + 1):
-        specs = (finder.find_spec(".".join(parts[:end]), path) for finder in sys.meta_path)
-        spec = next((spec for spec in specs if spec is not None), None)
-        if spec is None or (spec.submodule_search_locations is None and end < len(parts)):
-            return False
-        path = spec.submodule_search_locations
-    return True

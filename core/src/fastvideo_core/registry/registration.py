@@ -9,14 +9,14 @@ from typing import Any, TypeVar
 from fastvideo_core.config.deprecation import Deprecated
 from fastvideo_core.errors import PluginError, Problem
 from fastvideo_core.registry.discovery import Plugin, Provenance
-from fastvideo_core.registry.specs import API_VERSION, SPEC_TYPES, Kind, Spec
+from fastvideo_core.registry.specs import API_VERSION, SPEC_TYPES, Kind
 
 Decorated = TypeVar("Decorated", bound=Callable[..., object])
 
-_registrations: dict[Provenance, Plugin[Spec]] = {}
+_registrations: dict[Provenance, Plugin] = {}
 
 
-def registrations() -> dict[Provenance, Plugin[Spec]]:
+def registrations() -> dict[Provenance, Plugin]:
     """What the decorators of this process have registered so far, oldest first."""
     return dict(_registrations)
 

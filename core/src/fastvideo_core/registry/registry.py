@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
 import importlib.util
@@ -14,12 +15,12 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any
 
 from fastvideo_core.errors import PluginError, Problem, closest, did_you_mean
 from fastvideo_core.registry import discovery, registration, specs
 from fastvideo_core.registry.discovery import ALLOWED, Plugin, Provenance, find_installed, misplaced, normalized
-from fastvideo_core.registry.specs import API_VERSION, FIRST_PARTY, KINDS, SINGULAR, Kind, Spec
+from fastvideo_core.registry.specs import API_VERSION, FIRST_PARTY, KINDS, SINGULAR, Kind
 
 if TYPE_CHECKING:
     from fastvideo_core.config.base import PluginConfig
@@ -33,7 +34,7 @@ class PluginStatus:
     """
 
     provenance: Provenance
-    plugin: Plugin[Spec] | None
+    plugin: Plugin | None
     problem: Problem | None = None
     seconds: float = 0.0
 
@@ -55,16 +56,7 @@ class PluginRegistry:
         """Names of all plug-ins of a kind, BROKEN ones too, sorted."""
         return tuple(sorted({item.name for item in self._candidates(kind)}))
 
-    @overload
-    def get(self, kind: Literal["models"], name: str) -> Plugin[specs.ModelPlugin]: ...
-    @overload
-    def get(self, kind: Literal["methods"], name: str) -> Plugin[specs.MethodPlugin]: ...
-    @overload
-    def get(self, kind: Literal["commands"], name: str) -> Plugin[specs.CommandPlugin]: ...
-    @overload
-    def get(self, kind: Kind, name: str) -> Plugin[Spec]: ...
-
-    def get(self, kind: Kind, name: str) -> Plugin[Spec]:
+    def get(self, kind: Kind, name: str) -> Plugin:
         """The plug-in of a name, or of `distribution:name`; PluginError if it is unknown, ambiguous, broken or of another API."""
         distribution, _, short = name.rpartition(":")
         named = [item for item in self._candidates(kind) if item.name == short]
@@ -80,7 +72,7 @@ class PluginRegistry:
             raise PluginError(_ambiguous(chosen))
         return _load(chosen[0])
 
-    def resolve(self, plugin: Plugin[Spec], target: str) -> object:
+    def resolve(self, plugin: Plugin, target: str) -> object:
         """Import what a field of the spec names ("impl", "config", "demo"); PluginError where it is not offered or fails."""
         value = plugin.spec.targets.get(target)
         if value is None:
@@ -96,7 +88,7 @@ class PluginRegistry:
             raise _unfit(plugin, target, imported, wanted)
         return imported
 
-    def config_class(self, plugin: Plugin[Spec]) -> type[PluginConfig]:
+    def config_class(self, plugin: Plugin) -> type[PluginConfig]:
         """The class that parses the plug-in's section of run.yaml; raises PluginError as `resolve`."""
         from fastvideo_core.config.base import PluginConfig
 
@@ -171,7 +163,7 @@ class PluginRegistry:
         try:
             plugin = _load(provenance)
             for field, value in plugin.spec.targets.items():
-                if value and field not in plugin.objects and not discovery.module_exists(value.partition(":")[0]):
+                if value and field not in plugin.objects and not _module_exists(value.partition(":")[0]):
                     raise _broken(provenance, f"its `{field}` is declared as {value}, and that module does not exist")
             twins = [item for item in self._candidates(provenance.kind) if item.name == provenance.name]
             problem = _ambiguous(twins) if len(twins) > 1 else None
@@ -180,7 +172,7 @@ class PluginRegistry:
         return PluginStatus(provenance, plugin, problem, time.perf_counter() - start)
 
 
-def _load(provenance: Provenance) -> Plugin[Spec]:
+def _load(provenance: Provenance) -> Plugin:
     """A plug-in, its spec checked."""
     local = registration.registrations().get(provenance)
     spec = local.spec if local is not None else _import(provenance, provenance.value, "its spec")
@@ -213,6 +205,13 @@ def _import(provenance: Provenance, value: str, target: str) -> Any:
         guess = f"; {guess}" if (guess := did_you_mean(attribute, vars(module))) else ""
         cause = f"{what} is declared as {value}, but {module_name} has no {attribute!r}{guess}"
         raise _broken(provenance, cause) from None
+
+
+def _module_exists(name: str) -> bool:
+    """Whether `import name` would find a module; imports its parents alone."""
+    with contextlib.suppress(ImportError):
+        return name in sys.modules or importlib.util.find_spec(name) is not None
+    return False
 
 
 def _import_error(provenance: Provenance, module: str, error: BaseException) -> PluginError:
@@ -255,7 +254,7 @@ def _broken(provenance: Provenance, cause: str, fix: str = "") -> PluginError:
     return PluginError(Problem(f"{provenance.in_words} is broken: {cause}", where=str(provenance), fix=fix))
 
 
-def _unfit(plugin: Plugin[Spec], target: str, found: object, wanted: str) -> PluginError:
+def _unfit(plugin: Plugin, target: str, found: object, wanted: str) -> PluginError:
     return _broken(plugin.provenance, f"its `{target}` {plugin.spec.targets[target]} is {found!r}, not {wanted}")
 
 

@@ -108,13 +108,10 @@ class MethodPlugin(Spec):
         return ", ".join([*self.roles, *(f"{role} (optional)" for role in self.optional_roles)]) or "none"
 
     def flaws(self) -> list[str]:
-        if found := super().flaws():
-            return found
-        for which, names in (("roles", self.roles), ("optional_roles", self.optional_roles)):
-            if len(set(names)) != len(names):
-                found.append(f"{which} names something twice: {names!r}")
-        if both := set(self.roles) & set(self.optional_roles):
-            found.append(f"roles and optional_roles both name {', '.join(sorted(both))}")
+        found = super().flaws()
+        names = [] if found else [*self.roles, *self.optional_roles]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            found.append(f"roles and optional_roles name {', '.join(twice)} twice")
         return found
 
 

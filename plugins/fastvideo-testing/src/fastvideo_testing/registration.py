@@ -11,7 +11,7 @@ from typing import Any
 from fastvideo_core.callbacks.hooks import Callback
 from fastvideo_core.contracts.family import ModelFamily
 from fastvideo_core.contracts.method import DistillMethod
-from fastvideo_core.registry import Kind, Plugin, PluginRegistry, Spec
+from fastvideo_core.registry import Kind, Plugin, PluginRegistry
 from fastvideo_core.registry.discovery import pip_command
 from fastvideo_core.registry.specs import SINGULAR
 
@@ -52,7 +52,7 @@ print(json.dumps(seen))
 """
 
 
-def wrong_when_loaded(plugin: Plugin[Spec]) -> Iterator[str]:
+def wrong_when_loaded(plugin: Plugin) -> Iterator[str]:
     """What is wrong with loading its spec and options, in a fresh interpreter."""
     spec, config = plugin.provenance.value, plugin.spec.targets["config"]
     command = [sys.executable, "-c", _FRESH, plugin.kind, f"{plugin.provenance.distribution}:{plugin.name}"]
@@ -88,7 +88,7 @@ def wrong_when_loaded(plugin: Plugin[Spec]) -> Iterator[str]:
         )
 
 
-def wrong_in_the_list(plugin: Plugin[Spec], registry: PluginRegistry) -> Iterator[str]:
+def wrong_in_the_list(plugin: Plugin, registry: PluginRegistry) -> Iterator[str]:
     """What `fastvideo-distill plugins` says of it, and what a run that names it would."""
     status = next(item for item in registry.list() if item.provenance == plugin.provenance)
     if not status.healthy:

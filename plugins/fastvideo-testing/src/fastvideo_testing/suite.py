@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from fastvideo_core.config.base import PluginConfig, plain
 from fastvideo_core.config.describe import all_options
 from fastvideo_core.errors import UserError
-from fastvideo_core.registry import Kind, Plugin, PluginRegistry, Spec
+from fastvideo_core.registry import Kind, Plugin, PluginRegistry
 from fastvideo_core.registry.specs import SINGULAR
 from fastvideo_testing.ranks import absolute
 from fastvideo_testing.registration import wrong_in_the_list, wrong_when_loaded
@@ -99,7 +99,7 @@ class PluginSuite:
         with self.world(), _without_debug_logs():
             yield
 
-    def found(self) -> tuple[PluginRegistry, Plugin[Spec]]:
+    def found(self) -> tuple[PluginRegistry, Plugin]:
         """The registry and the plug-in."""
         registry = PluginRegistry()
         return registry, registry.get(self.kind, self.plugin)

@@ -10,7 +10,6 @@ from typing_extensions import is_protocol
 
 from fastvideo_core import (
     DistillMethod,
-    MethodPlugin,
     ModelFamily,
     PipelineConfig,
     RoleConfig,
@@ -98,13 +97,13 @@ def fitting(registry: PluginRegistry) -> Fitting:
     )
 
 
-def _classes(kind: Kind, registry: PluginRegistry, broken: list[str]) -> Iterator[tuple[Plugin[Any], Any]]:
+def _classes(kind: Kind, registry: PluginRegistry, broken: list[str]) -> Iterator[tuple[Plugin, Any]]:
     for status in registry.list(kind):
         try:
             if status.problem is not None:
                 broken.append(str(status.problem))
                 continue
-            plugin: Plugin[Any] = registry.get(kind, status.provenance.name)
+            plugin: Plugin = registry.get(kind, status.provenance.name)
             impl: Any = family_class(plugin, registry) if kind == "models" else registry.resolve(plugin, "impl")
             if kind == "methods" and not issubclass(impl, DistillMethod):
                 broken.append(f"{status.provenance}: impl is {impl.__qualname__}, which is no DistillMethod")
@@ -115,7 +114,7 @@ def _classes(kind: Kind, registry: PluginRegistry, broken: list[str]) -> Iterato
         yield plugin, impl
 
 
-def _needed(plugin: Plugin[MethodPlugin], method: Any, registry: PluginRegistry) -> tuple[tuple[type, ...], str]:
+def _needed(plugin: Plugin, method: Any, registry: PluginRegistry) -> tuple[tuple[type, ...], str]:
     """The Protocols that a method declares for a run with its default options; or why that cannot be told."""
     try:
         options = registry.config_class(plugin)
