@@ -305,6 +305,7 @@ def memory(out: Path, *, path: str) -> None:
     """Loads a Wan transformer in parts; how much host memory that took at most, and what came of it."""
     from diffusers.models.transformers.transformer_wan import WanTransformerBlock
 
+    from fastvideo_core.config.training import TrainingArgs
     from fastvideo_core.contracts.roles import RoleHandle, RoleManager
     from fastvideo_core.placing.materialise import materialise
     from fastvideo_core.placing.shard import shard_roles
@@ -314,7 +315,7 @@ def memory(out: Path, *, path: str) -> None:
     network = meta_transformer(path, dtype=torch.float32)
     handle = RoleHandle("student", {"transformer": network}, trainable=True, block_classes=(WanTransformerBlock,))
     handle.weights = stored_weights(path, "transformer")
-    shard_roles(RoleManager({"student": handle}))
+    shard_roles(RoleManager({"student": handle}), TrainingArgs(output_dir=str(out), max_train_steps=1))
     before = peak_memory(reset=True)
     materialise(handle, context.device())
     local = [p.to_local() if isinstance(p, DTensor) else p for p in network.parameters()]

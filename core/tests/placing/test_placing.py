@@ -91,13 +91,7 @@ def on_meta(**options) -> Network:
     ("replicate", "shard", "expected"), [(None, None, (1, 8)), (2, None, (2, 4)), (None, 2, (4, 2)), (8, 1, (8, 1))]
 )
 def test_what_is_left_out_of_the_mesh_follows(replicate, shard, expected):
-    assert mesh_shape(replicate, shard, 8) == expected
-
-
-@pytest.mark.parametrize(("replicate", "shard"), [(3, None), (None, 3), (2, 2), (16, None)])
-def test_a_mesh_that_does_not_fit_the_processes(replicate, shard):
-    with pytest.raises(ConfigError, match=r"is not the number of processes, 8"):
-        mesh_shape(replicate, shard, 8)
+    assert mesh_shape(training(hsdp_replicate_dim=replicate, hsdp_shard_dim=shard), 8) == expected
 
 
 # --- blocks -----------------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from fastvideo_core.contracts.roles import RoleHandle
 from fastvideo_core.dispatch.activation_bytes import EvaluationBytes, evaluation_bytes
 from fastvideo_core.dispatch.examine import Run
 from fastvideo_core.distributed.mesh import mesh_shape
-from fastvideo_core.placing.shard import blocks_of, gathers_in_bfloat16, prepare_blocks
+from fastvideo_core.placing.shard import blocks_of, gathers_in_bfloat16, is_offloaded, prepare_blocks
 from fastvideo_core.weights.lora import add_lora
 
 _FULL, _HALF = 4, 2
@@ -116,7 +116,7 @@ def estimate_run(run: Run) -> RunEstimate | None:
         UserError: a path, a size or LoRA adapters do not fit.
     """
     training = run.cfg.training
-    _, shards = mesh_shape(training.hsdp_replicate_dim, training.hsdp_shard_dim, training.num_gpus)
+    _, shards = mesh_shape(training, training.num_gpus)
     roles = {}
     originals = {**dict(zip(run.cfg.roles, run.cfg.roles, strict=True)), **run.method.copied_roles(run.cfg)}
     for name, original in originals.items():
@@ -148,7 +148,7 @@ def _estimate_role(cfg: RunConfig, outline: RoleOutline, *, shards: int) -> Role
         ema=sum(_share(p, shards).numel() * _FULL for p in trained) if ema else 0,
         gathered=_gathered_bytes(handle, training) if training.num_gpus > 1 else 0,
         checkpoint=_checkpoint_bytes(handle, trained, ema=ema) if handle.is_saved else 0,
-        offloaded=training.frozen_cpu_offload and not handle.is_saved and training.num_gpus > 1,
+        offloaded=is_offloaded(handle, training),
         evaluation=_evaluation(cfg, outline),
     )
 

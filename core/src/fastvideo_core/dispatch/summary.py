@@ -100,7 +100,7 @@ def _processes(args: TrainingArgs) -> str:
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     if context.world_size() == 1:
         return f"1, on {where}"
-    replicas, shards = mesh_shape(args.hsdp_replicate_dim, args.hsdp_shard_dim, context.world_size())
+    replicas, shards = mesh_shape(args, context.world_size())
     shared = f"{context.world_size()}, on {where}; every role in {shards} shards"
     return f"{shared}, {replicas} replicas" if replicas > 1 else shared
 

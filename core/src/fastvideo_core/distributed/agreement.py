@@ -33,11 +33,7 @@ class SharedWork:
         self.group: dist.ProcessGroup | None = dist.new_group(backend="gloo") if context.world_size() > 1 else None
 
     def run(self, work: Callable[[], None], *, main_only: bool = False) -> None:
-        """Every process (or only the main one) does `work`, and all wait until it is done.
-
-        Raises:
-            SharedWorkError: on all processes, when it failed on any.
-        """
+        """Every process (or only the main one) does `work`, and all wait until it is done; raises SharedWorkError on all."""
         failure, cause = None, None
         if not main_only or context.is_main_process():
             try:
@@ -55,10 +51,9 @@ class SharedWork:
         return context.gathered(value, self.group)
 
     def tell(self, number: int, patience: float | None = None) -> list[int]:
-        """As `gather`, for a whole number, and cheaper; waits `patience` seconds, or as long as the group does.
+        """As `gather`, for a whole number, and cheaper.
 
-        Raises:
-            TimeoutError: `patience` is over, or the others are gone.
+        With `patience` it waits so many seconds, and raises TimeoutError when they are over, or the others gone.
         """
         if self.group is None:
             return [number]

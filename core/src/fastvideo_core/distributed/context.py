@@ -29,8 +29,7 @@ def is_main_process() -> bool:
 def device() -> torch.device:
     """The CUDA device of this process's local rank, or the only one that its launcher shows it; the CPU without CUDA.
 
-    Raises:
-        ConfigError: the machine has fewer devices than processes.
+    Raises ConfigError where the machine has fewer devices than processes.
     """
     if not torch.cuda.is_available():
         return torch.device("cpu")

@@ -8,54 +8,34 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.distributed import context
-from fastvideo_core.errors import ConfigError, Problem
 
 
-def mesh_shape(replicate: int | None, shard: int | None, world_size: int) -> tuple[int, int]:
-    """(replicas, processes that share one replica's shards); what is None follows from the other and the world size.
-
-    Raises:
-        ConfigError: their product is not the number of processes.
-    """
-    if replicate is None:
-        replicate = 1 if shard is None else world_size // shard
-    if shard is None:
-        shard = world_size // replicate
-    if replicate * shard != world_size:
-        found = f"hsdp_replicate_dim {replicate} x hsdp_shard_dim {shard} is not the number of processes, {world_size}"
-        fix = "let their product be the number of processes, or leave one of them out"
-        raise ConfigError(Problem(found, where="training", fix=fix))
-    return replicate, shard
+def mesh_shape(training: TrainingArgs, processes: int) -> tuple[int, int]:
+    """(replicas, processes that share one replica's shards); what `training` leaves out follows. config/check.py sees to the fit."""
+    replicas = training.hsdp_replicate_dim or processes // (training.hsdp_shard_dim or processes)
+    return replicas, processes // replicas
 
 
 @dataclass(frozen=True)
 class Mesh:
-    """How a run's processes share samples and shards.
+    """How a run's processes share samples.
 
-    Args:
-        data_rank: whose samples this process trains on; processes with equal ones share each sample and draw alike.
-        data_size: how many processes train on samples of their own.
+    Processes of equal `data_rank` share each sample that they train on and draw alike; `data_size` is how many ranks there are.
     """
 
     data_rank: int
     data_size: int
-    replicas: int | None = None
-    shards: int | None = None
 
     @classmethod
-    def of(cls, training: TrainingArgs | None) -> Mesh:
-        """The mesh of the processes that run; None is one axis of shards."""
-        dims = (training.hsdp_replicate_dim, training.hsdp_shard_dim) if training else (None, None)
-        return cls(context.rank(), context.world_size(), *dims)
+    def of(cls, training: TrainingArgs) -> Mesh:
+        """The mesh of the processes that run."""
+        return cls(context.rank(), context.world_size())
 
-    def devices(self) -> DeviceMesh:
-        """The mesh over all processes, (shard,) or, with replicas, (replicate, shard). Collective.
 
-        Raises:
-            ConfigError: see `mesh_shape`.
-        """
-        kind = context.device().type
-        replicas, shards = mesh_shape(self.replicas, self.shards, context.world_size())
-        if replicas == 1:
-            return init_device_mesh(kind, (shards,), mesh_dim_names=("shard",))
-        return init_device_mesh(kind, (replicas, shards), mesh_dim_names=("replicate", "shard"))
+def device_mesh(training: TrainingArgs) -> DeviceMesh:
+    """The devices of all processes, (shard,) or, with replicas, (replicate, shard). Collective."""
+    replicas, shards = mesh_shape(training, context.world_size())
+    kind = context.device().type
+    if replicas == 1:
+        return init_device_mesh(kind, (shards,), mesh_dim_names=("shard",))
+    return init_device_mesh(kind, (replicas, shards), mesh_dim_names=("replicate", "shard"))

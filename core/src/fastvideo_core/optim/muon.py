@@ -5,7 +5,7 @@ range, where rounding chooses the direction (test_muon.py shows both).
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -31,12 +31,9 @@ class Muon(torch.optim.AdamW):
             groups.append({"params": list(others)})
         super().__init__(groups, **adamw)
 
-    # "override": the base returns a closure's loss; this one takes none, and has nothing to return.
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """One update; `closure` is not for this optimizer."""
-        if closure is not None:
-            raise ValueError("Muon takes no closure")
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """One update; without a closure, unlike other optimizers."""
         groups = self.param_groups
         for group in groups:
             if "momentum" in group:

@@ -23,11 +23,8 @@ def build_optimizer(
     """AdamW (Loshchilov & Hutter 2019), or Muon where training.optimizer says so, over `handle.trainable_parameters()`.
 
     Learning rate, betas and weight decay are those of the role `like` of run.yaml, by default its own, where it gives
-    them, else training's; `learning_rate` replaces the first. A role that a method makes itself has no settings.
-
-    Raises:
-        ValueError: when the role has nothing to train.
-        ConfigError: Muon for a role of run.yaml whose blocks have no trained matrices.
+    them, else training's; `learning_rate` replaces the first. A role that a method makes itself has no settings. Raises
+    ConfigError for Muon and a role of run.yaml whose blocks have no trained matrices, ValueError where there is nothing to train.
     """
     parameters = handle.trainable_parameters()
     if not parameters:

@@ -6,7 +6,7 @@ from torch import nn
 from fastvideo_core.contracts.roles import RoleHandle, WeightSource, is_lora_parameter
 from fastvideo_core.distributed import context
 from fastvideo_core.errors import CheckpointError, ContractError, Problem
-from fastvideo_core.weights.parameters import base_name, clean_name, own_slice, write_own_slice
+from fastvideo_core.weights.parameters import base_name, clean_name, local_part, own_slice
 
 _SHOWN = 5
 
@@ -15,11 +15,8 @@ def materialise(handle: RoleHandle, device: torch.device) -> None:
     """Gives the handle's networks memory on their device and reads their weights from `handle.weights`, if it has some.
 
     To be called once, after sharding. Adapters get memory only; see `initialise_lora`. `device` is where the
-    parameters lie: the CPU for those that sharding offloads.
-
-    Raises:
-        ContractError: a non-persistent buffer is on meta: nothing says what it holds.
-        CheckpointError: the source lacks a tensor, has others, or one of another shape.
+    parameters lie: the CPU for those that sharding offloads. Raises ContractError where a non-persistent buffer is on meta, and
+    what `fill` raises.
     """
     source = handle.weights
     if source is None:
@@ -55,8 +52,7 @@ def _allocate(module: nn.Module, device: torch.device) -> None:
 def fill(handle: RoleHandle, name: str, module: nn.Module, source: WeightSource) -> None:
     """Reads a module's parameters and persistent buffers, adapters left out, tensor by tensor.
 
-    Raises:
-        CheckpointError: the source lacks a tensor, has others, or one of another shape.
+    Raises CheckpointError where the source lacks a tensor, has others, or one of another shape.
     """
     named = module.state_dict(keep_vars=True).items()
     stored = {clean_name(fqn): tensor for fqn, tensor in named if not is_lora_parameter(fqn)}
@@ -74,13 +70,11 @@ def fill(handle: RoleHandle, name: str, module: nn.Module, source: WeightSource)
     if problems:
         raise CheckpointError(problems)
     for fqn, tensor in own.items():
-        rows, base = own_slice(tensor), base_name(fqn)
-        values = source.read(name, base, rows if tensor.ndim else None)
-        expected = (rows.stop - rows.start, *tensor.shape[1:]) if tensor.ndim else ()
-        if tuple(values.shape) != tuple(expected):
+        values, own_part = source.read(name, base_name(fqn), own_slice(tensor)), local_part(tensor.detach())
+        if values.shape != own_part.shape:
             found = f"'{fqn}' does not have the shape {list(tensor.shape)} of the network"
             raise CheckpointError(Problem(found, where, fix="take weights of this network"))
-        write_own_slice(tensor, values)
+        own_part.copy_(values)
 
 
 def _some(names: list[str]) -> str:

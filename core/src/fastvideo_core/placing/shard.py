@@ -14,7 +14,7 @@ from torch.utils.checkpoint import create_selective_checkpoint_contexts
 from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.contracts.roles import RoleHandle, RoleManager
 from fastvideo_core.distributed import context
-from fastvideo_core.distributed.mesh import Mesh
+from fastvideo_core.distributed.mesh import device_mesh
 
 _HALF = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False)
 _aten = torch.ops.aten
@@ -32,35 +32,27 @@ _KEPT = [
 """Operators whose results `ops` keeps: recomputing them costs most."""
 
 
-def shard_roles(bundle: RoleManager, training: TrainingArgs | None = None) -> None:
+def shard_roles(bundle: RoleManager, training: TrainingArgs) -> None:
     """Prepares every role's blocks and shards its modules, frozen ones too; with one process nothing is sharded.
 
     Must come before optimizers are made: parameters become DTensors. Gradients are averaged over all processes.
-    `training` asks for activation checkpointing, compiling, HSDP, offloading; None for none of them.
-
-    Raises:
-        ConfigError: hsdp_replicate_dim and hsdp_shard_dim do not fit the number of processes.
     """
     for handle in bundle:
         # A trained module must hold its requires_grad state while FSDP groups its parameters.
         handle.set_trainable()
-        if training is not None:
-            prepare_blocks(handle, training)
+        prepare_blocks(handle, training)
     if context.world_size() == 1:
         return
     # Said of every network whose output is a view; nothing here changes a network's output in place.
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
-    mesh = Mesh.of(training).devices()
+    mesh = device_mesh(training)
     for handle in bundle:
         for module in handle.modules.values():
             _shard(handle, module, mesh, training)
 
 
 def set_gradient_sync(bundle: RoleManager, enabled: bool) -> None:
-    """Whether the coming backward passes reduce gradients over the processes, or only add to this process's own.
-
-    Where it is off, each process holds whole gradients until a backward with it on.
-    """
+    """Whether the coming backward passes reduce gradients over the processes, or only add to this process's whole ones."""
     for handle in bundle:
         for module in handle.modules.values():
             if isinstance(module, FSDPModule):
@@ -69,28 +61,26 @@ def set_gradient_sync(bundle: RoleManager, enabled: bool) -> None:
 
 def is_offloaded(handle: RoleHandle, training: TrainingArgs) -> bool:
     """Whether the role's shards stay in host memory."""
-    return training.frozen_cpu_offload and not handle.is_saved and context.world_size() > 1
+    return training.frozen_cpu_offload and not handle.is_saved
 
 
-def gathers_in_bfloat16(handle: RoleHandle, training: TrainingArgs | None) -> bool:
-    """Whether what a role's blocks compute in bfloat16 is gathered in it; else as it is stored.
-
-    Not where blocks are compiled: groups of their own inside a block have hooks, which torch.compile cannot have in a
-    graph; with activation checkpointing it would leave the whole block uncompiled.
-    """
-    return bool(handle.bfloat16_classes) and not (training is not None and training.enable_torch_compile)
+def gathers_in_bfloat16(handle: RoleHandle, training: TrainingArgs) -> bool:
+    """Whether what a role's blocks compute in bfloat16 is gathered in it; else as it is stored."""
+    # Groups of their own inside a block have hooks, which torch.compile cannot have in a graph; with activation
+    # checkpointing it would leave the whole block uncompiled.
+    return bool(handle.bfloat16_classes) and not training.enable_torch_compile
 
 
-def _shard(handle: RoleHandle, module: nn.Module, mesh: DeviceMesh, training: TrainingArgs | None) -> None:
+def _shard(handle: RoleHandle, module: nn.Module, mesh: DeviceMesh, training: TrainingArgs) -> None:
     options: dict[str, Any] = {"mesh": mesh}
-    if training is not None and is_offloaded(handle, training):
+    if is_offloaded(handle, training):
         options["offload_policy"] = CPUOffloadPolicy(pin_memory=context.device().type == "cuda")
     for name, block in blocks_of(handle, module):
         if gathers_in_bfloat16(handle, training):
             # In groups of their own. Autocast rounds these weights anyway, so that no result changes; the sharded ones
             # that the optimizer sees stay float32.
-            halved = [part for part in block.modules() if isinstance(part, handle.bfloat16_classes)]
-            if parts := [part for part in halved if part is not block]:
+            inner = list(block.modules())[1:]
+            if parts := [part for part in inner if isinstance(part, handle.bfloat16_classes)]:
                 fully_shard(parts, mp_policy=_HALF, **options)
         # a checkpoint wrapper is sharded itself, so that gathering happens outside of what is recomputed
         wrapped = name.endswith("._checkpoint_wrapped_module")
@@ -113,8 +103,7 @@ def blocks_of(handle: RoleHandle, module: nn.Module) -> list[tuple[str, nn.Modul
 def prepare_blocks(handle: RoleHandle, training: TrainingArgs) -> None:
     """Checkpoints the activations of a trained role's blocks and compiles every role's, as `training` asks for."""
     kind = training.enable_gradient_checkpointing_type
-    # A network's dropout, if it has any, must draw the same again.
-    options: dict[str, Any] = {"preserve_rng_state": True}
+    options: dict[str, Any] = {}
     if kind == "ops":
         options["context_fn"] = partial(create_selective_checkpoint_contexts, _KEPT)
     for module in handle.modules.values():

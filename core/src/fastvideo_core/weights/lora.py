@@ -1,6 +1,5 @@
 """Low-rank adapters on a role's linear layers, through peft."""
 
-import importlib.util
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -12,7 +11,7 @@ from fastvideo_core.config.run import LoraConfig
 from fastvideo_core.contracts.rng import stream_seed
 from fastvideo_core.contracts.roles import RoleHandle, WeightSource, is_lora_parameter
 from fastvideo_core.errors import ConfigError, Problem
-from fastvideo_core.weights.parameters import clean_name, own_slice, write_own_slice
+from fastvideo_core.weights.parameters import clean_name, local_part, own_slice
 
 _SHOWN = 12
 
@@ -20,17 +19,11 @@ _SHOWN = 12
 def add_lora(handle: RoleHandle, lora: LoraConfig) -> None:
     """Puts adapters into the handle's networks; to be done before sharding. Their values are set by `initialise_lora`.
 
-    They are float32 whatever the networks are, and on the networks' device (meta too).
-
-    Raises:
-        ConfigError: peft is not installed, or a target names no linear layer.
+    They are float32 whatever the networks are, and on the networks' device (meta too). Raises ConfigError where a target names
+    no linear layer.
     """
-    where = f"roles.{handle.name}.lora"
-    if importlib.util.find_spec("peft") is None:
-        fix = "pip install 'fastvideo-core[lora]', or remove lora"
-        raise ConfigError(Problem("peft is not installed, which adapters need", where, fix=fix))
     chosen = {name: _chosen_layers(handle, module, lora.targets) for name, module in handle.modules.items()}
-    _require_matches(handle, lora.targets, [layer for layers in chosen.values() for layer in layers], where)
+    _require_matches(handle, lora.targets, [layer for layers in chosen.values() for layer in layers])
     from peft import LoraConfig as PeftConfig
     from peft import inject_adapter_in_model
 
@@ -49,6 +42,7 @@ def add_lora(handle: RoleHandle, lora: LoraConfig) -> None:
     handle.set_trainable()
 
 
+@torch.no_grad()
 def initialise_lora(handle: RoleHandle, seed: int) -> None:
     """A uniform in +-1/sqrt(inputs), B zero, so that nothing changes at first (Hu et al. 2021).
 
@@ -63,7 +57,7 @@ def initialise_lora(handle: RoleHandle, seed: int) -> None:
             generator = torch.Generator().manual_seed(stream_seed(seed, f"lora/{role}/{clean_name(name)}"))
             bound = 1 / math.sqrt(parameter.shape[1])
             value.uniform_(-bound, bound, generator=generator)
-        write_own_slice(parameter, value[own_slice(parameter)])
+        local_part(parameter).copy_(value[own_slice(parameter) or slice(None)])
 
 
 def adapted_weights(adapters: Iterable[str]) -> set[str]:
@@ -81,11 +75,9 @@ class MergedWeights:
         self._below, self._adapters, self._scale = below, adapters, scale
 
     def tensor_names(self, module: str) -> Sequence[str]:
-        """As of the source below."""
         return self._below.tensor_names(module)
 
     def read(self, module: str, name: str, rows: slice | None = None) -> Tensor:
-        """One merged tensor, or some of its rows."""
         weight, adapters = self._below.read(module, name, rows), self._adapters.get(module, {})
         layer = name.removesuffix(".weight")
         if (down := adapters.get(f"{layer}.lora_A.default.weight")) is None:
@@ -102,7 +94,8 @@ def _chosen_layers(handle: RoleHandle, module: nn.Module, targets: tuple[str, ..
     return [name for name in _linear_layers(module) if any(name.startswith(f"{block}.") for block in blocks)]
 
 
-def _require_matches(handle: RoleHandle, targets: tuple[str, ...] | None, chosen: list[str], where: str) -> None:
+def _require_matches(handle: RoleHandle, targets: tuple[str, ...] | None, chosen: list[str]) -> None:
+    where = f"roles.{handle.name}.lora"
     ends = sorted({_end(layer) for module in handle.modules.values() for layer in _linear_layers(module)})
     allowed = ", ".join(ends[:_SHOWN]) + (", ..." if len(ends) > _SHOWN else "")
     problems = [

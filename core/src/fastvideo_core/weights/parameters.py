@@ -1,6 +1,5 @@
 """Parameters by the names that checkpoints keep, and the slice of each that this process holds."""
 
-import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
@@ -29,19 +28,15 @@ def trainable_by_name(modules: dict[str, nn.Module]) -> dict[str, dict[str, nn.P
     }
 
 
-def own_slice(parameter: Tensor) -> slice:
-    """Which rows of the whole parameter this rank holds: all of them when it is not sharded, else its shard of dim 0."""
+def own_slice(parameter: Tensor) -> slice | None:
+    """Which rows of the whole parameter this rank holds, where it is sharded; None is all of it."""
     if not isinstance(parameter, DTensor) or not parameter.ndim:
-        return slice(0, parameter.shape[0] if parameter.ndim else 1)
+        return None
     # As checkpoints ask; the last ranks may hold less than the others, or nothing.
     [chunk] = parameter.__create_chunk_list__()  # type: ignore[no-untyped-call]
     return slice(chunk.offsets[0], chunk.offsets[0] + chunk.sizes[0])
 
 
-@torch.no_grad()
-def write_own_slice(parameter: Tensor, rows: Tensor) -> None:
-    """Puts values into the rows that this rank holds, cast to the parameter's dtype."""
-    local = parameter.to_local() if isinstance(parameter, DTensor) else parameter
-    if local.shape != rows.shape:
-        raise ValueError(f"{list(rows.shape)} values for {list(local.shape)} of a parameter {list(parameter.shape)}")
-    local.copy_(rows)
+def local_part(tensor: Tensor) -> Tensor:
+    """What of a tensor this rank holds."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor

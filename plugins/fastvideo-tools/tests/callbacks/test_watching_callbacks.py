@@ -81,7 +81,7 @@ def test_validation_is_no_part_of_the_throughput(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("fastvideo_tools.callbacks.throughput.time.perf_counter", lambda: next(now))
     callback = ThroughputCallback(ThroughputConfig())
     training = SimpleNamespace(train_batch_size=3, gradient_accumulation_steps=2)
-    method: Any = SimpleNamespace(cfg=SimpleNamespace(training=training), mesh=Mesh.of(None))
+    method: Any = SimpleNamespace(cfg=SimpleNamespace(training=training), mesh=Mesh(data_rank=0, data_size=1))
     metrics: dict[str, Any] = {}
     callback.step_end(method, 1, {})
     callback.validation_start()
