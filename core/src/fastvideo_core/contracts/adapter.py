@@ -62,11 +62,7 @@ class ShiftAndClampTimestep(Protocol):
 class StoredTrajectory(Protocol):
     @abstractmethod
     def stored_trajectory(self, raw_batch: Any) -> Trajectory:
-        """The trajectories of a raw batch, which `prepare_batch` gives with `latents_source="trajectory"`.
-
-        Raises:
-            DataError: there are none, or they do not fit the pipeline.
-        """
+        """The trajectories of a raw batch, for `latents_source="trajectory"`; raises DataError where there are none that fit."""
 
 
 class AddNoise(Protocol):

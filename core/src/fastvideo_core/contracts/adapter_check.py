@@ -15,14 +15,10 @@ from fastvideo_core.errors import ContractError, Problem
 def check_adapter(
     adapter: Any, needed: type | Iterable[type], *, method: str, family: str, roles_only: bool = False
 ) -> None:
-    """Fails unless the adapter has `prepare_batch` and every member of the needed Protocols, callable as they say.
+    """Raises ContractError, with all faults, unless the adapter has `prepare_batch` and all of the Protocols, called as they say.
 
-    Args:
-        adapter: the adapter, or its class where none is made yet; values that only an instance has are not missed then.
-        roles_only: look only at calls that take a role, as of a family beside the recipe's.
-
-    Raises:
-        ContractError: listing everything that is missing, has another signature, or is no Protocol.
+    Where no adapter is made yet, `adapter` is its class; values that only an instance has are not missed then. `roles_only`, of a
+    family beside the recipe's, looks only at calls that take a role.
     """
     problems: list[Problem] = []
     where = f"family '{family}', {(adapter if isinstance(adapter, type) else type(adapter)).__name__}"

@@ -52,7 +52,7 @@ class TrainingBatch:
     def with_conditioning_dropped(self, dropped: Tensor) -> TrainingBatch:
         """The same batch without its captions where `dropped` [B] (bool) is true (Ho & Salimans 2022, section 3.2).
 
-        Raises a ValueError when the batch has neither dropped nor negative conditioning.
+        Raises ValueError without dropped and negative conditioning.
         """
         without = self.negative_conditioning if self.dropped_conditioning is None else self.dropped_conditioning
         if without is None:
@@ -64,10 +64,7 @@ class TrainingBatch:
         return replace(self, conditioning=mixed)
 
     def with_both_conditionings(self) -> TrainingBatch:
-        """A batch [2B, ...]: half with the conditioning, half with the negative one, both with the context.
-
-        Raises a ValueError when it has no negative conditioning.
-        """
+        """A batch [2B, ...]: half with the conditioning, half with the negative one (else ValueError), both with the context."""
         if self.negative_conditioning is None:
             raise ValueError("guidance needs a batch with negative conditioning")
         negative = self.negative_conditioning

@@ -33,10 +33,8 @@ class FamilyDemo:
 class DemoRun:
     """One run of a method, for a network of a million parameters: sections of its yaml file, `name`.yaml.
 
-    Args:
-        roles: role -> its options but the path, which is the demo's pipeline, or the teacher's run where there is one.
-        training: without paths and sizes.
-        calls: network calls of its few-step sampler; None is the family's many-step one.
+    `roles` lack the path, which is the demo's pipeline, or the teacher's run where there is one; `training` lacks paths and
+    sizes. `calls` are network calls of its few-step sampler; None is the family's many-step one.
     """
 
     name: str
@@ -63,13 +61,10 @@ class DemoData:
 
 @dataclass(frozen=True)
 class MethodDemo:
-    """A method's part of the demo.
+    """A method's part of the demo: what it trains, in runs beside each other, on `data` or, with None, on the clips.
 
-    Args:
-        runs: what it trains; several run beside each other.
-        teacher: the method whose demo makes the network that all roles of `runs` start from; None: the untrained one, and
-            the (only) run is itself the teacher that is shown, also with guidance at `guidance_scale`.
-        data: what `runs` train on; None: the clips.
+    All roles start from the network of the demo of the method `teacher`. With None they start from the untrained one, and the
+    (only) run is itself the teacher that is shown, also with guidance at `guidance_scale`.
     """
 
     runs: tuple[DemoRun, ...]

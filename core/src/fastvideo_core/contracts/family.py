@@ -47,10 +47,8 @@ class ModelComponents:
 class RoleOutline:
     """A role without weights, from configurations alone: what `check` estimates its memory from.
 
-    Args:
-        handle: as `build` makes it, in the same dtypes, but with parameters on the meta device.
-        evaluate: calls the network once on so many samples of the run's size, made of `torch.empty` on the CPU, in the run's
-            precision, and gives its output. None: the family does not say.
+    `handle` is as `build` makes it, in the same dtypes, but with parameters on meta. `evaluate` gives the network's output for so
+    many samples of the run's size, made of `torch.empty` on the CPU, in the run's precision.
     """
 
     handle: RoleHandle
@@ -65,9 +63,6 @@ class Findings:
     warnings: tuple[str, ...] = ()
     facts: tuple[str, ...] = ()
 
-    def __add__(self, other: Findings) -> Findings:
-        return Findings(self.problems + other.problems, self.warnings + other.warnings, self.facts + other.facts)
-
 
 class ModelFamily(ABC):
     """A model family; a run and a command make one instance each, which may keep what it has opened.
@@ -78,11 +73,7 @@ class ModelFamily(ABC):
 
     @abstractmethod
     def build(self, cfg: RunConfig) -> ModelComponents:
-        """The run's roles of this family, its adapter, its validator and its data.
-
-        Raises:
-            UserError: paths, roles or data do not fit.
-        """
+        """The run's roles of this family, its adapter, its validator and its data; raises a UserError where they do not fit."""
 
     # --- what a run asks before it is built -----------------------------------------------------------------------------
 
@@ -90,10 +81,8 @@ class ModelFamily(ABC):
         """`pipeline_config` with what it leaves to the pipelines and the data written out.
 
         It is stored with the run's checkpoints, so that sampling and exporting them need neither run.yaml nor data.
-        `latents_source` is what the method will ask of prepare_batch; None when only running it can tell.
-
-        Raises:
-            UserError: pipelines or data do not say what is needed.
+        `latents_source` is what the method will ask of prepare_batch; None when only running it can tell. Raises a UserError
+        where pipelines or data do not say what is needed.
         """
         return cfg.pipeline_config
 
@@ -112,10 +101,8 @@ class ModelFamily(ABC):
     ) -> Findings:
         """What is wrong with the data and the prompts of a run whose recipe names this family, before weights are loaded.
 
-        Args:
-            many_steps: whether the student is sampled in many steps.
-            download: whether weights may be fetched to look at them; those of a folder need not.
-            roles_known: false where a role's path leads nowhere, which is told already: pipelines are not looked at.
+        `many_steps` says that the student is sampled in many steps, `download` that weights may be fetched to look at them. Not
+        `roles_known`: a role's path leads nowhere, which is told already, and pipelines are not looked at.
         """
         return Findings()
 
@@ -132,10 +119,7 @@ class ModelFamily(ABC):
         return None
 
     def outline(self, cfg: RunConfig, role: str, *, latents_source: LatentsSource | None) -> RoleOutline | None:
-        """A role's networks on the meta device; None where the family cannot tell.
-
-        Raises a UserError when path, sizes or data do not fit.
-        """
+        """A role's networks on meta; None where the family cannot tell. UserError where path, sizes or data do not fit."""
         return None
 
     def resume_problems(self, cfg: RunConfig, data_state: Any) -> list[Problem]:
@@ -168,11 +152,8 @@ class ModelFamily(ABC):
     ) -> Sequence[str]:
         """Writes a trained role as a folder of the family's own format, and gives notes for the user.
 
-        Args:
-            base_path: the pipeline that it was trained on.
-            out: the new folder; complete or absent, whatever happens.
-            modules: state dicts by module name.
-            student_schedule: of a few-step student; None for one of many steps.
+        `base_path` is the pipeline that it was trained on, `modules` are state dicts by module name; `student_schedule` is None
+        for a student of many steps. `out` is the new folder, complete or absent, whatever happens.
         """
         raise NotImplementedError
 
@@ -197,11 +178,7 @@ class ModelFamily(ABC):
 
 
 def family_class(plugin: Plugin, registry: PluginRegistry) -> type[ModelFamily]:
-    """The class of a family; one with nothing but `build` where a bare build function was registered.
-
-    Raises:
-        PluginError: it cannot be imported, or is neither.
-    """
+    """The class of a family, made where a bare build function was registered; raises PluginError where it is neither."""
     impl: Any = registry.resolve(plugin, "impl")
     if isinstance(impl, type) and issubclass(impl, ModelFamily):
         return impl
@@ -212,11 +189,7 @@ def family_class(plugin: Plugin, registry: PluginRegistry) -> type[ModelFamily]:
 
 
 def open_family(name: str, registry: PluginRegistry, offer: str = "build") -> ModelFamily:
-    """A new instance of the family, which must offer `offer`, one of OFFERS.
-
-    Raises:
-        PluginError: no such family, a broken one, or one that does not offer it.
-    """
+    """A new instance of the family; raises PluginError where it is unknown, broken, or does not offer `offer`, one of OFFERS."""
     plugin = registry.get("models", name)
     found = family_class(plugin, registry)
     if offer not in ("build", *found.offers()):

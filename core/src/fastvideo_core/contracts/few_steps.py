@@ -16,17 +16,9 @@ from fastvideo_core.errors import ConfigError, ContractError, Problem
 class StudentSteps:
     """The calls of a student's schedule that are trained, and draws among them.
 
-    Args:
-        method: whose random streams and adapter are used.
-        student: a role of which some networks may be trained, each in its noise range.
-        key: the option of `method_config` that names the schedule, for messages.
-
-    Attributes:
-        indices: of these calls in the schedule, in order.
-
-    Raises:
-        ContractError: the family's noise axis is another one than the schedule's.
-        ConfigError: no call is trained.
+    `indices` are those of the calls in the schedule, in order. Random streams and adapter are the method's; `key` is the option
+    of `method_config` that names the schedule, for messages. Raises ContractError where the family's noise axis is another one
+    than the schedule's, ConfigError where no call is trained.
     """
 
     def __init__(self, method: DistillMethod, student: RoleHandle, schedule: FewStepSchedule, *, key: str) -> None:
@@ -63,9 +55,7 @@ class StudentSteps:
 class FewStepMethod(DistillMethod[Needs]):
     """A method whose student is sampled in few steps, and which may show its teacher beside it.
 
-    Attributes:
-        student, schedule: set by subclasses.
-        shown_teacher: sampled in many steps at the first validation of a run; None is no teacher.
+    Subclasses set `student` and `schedule`; `shown_teacher` is sampled in many steps at the first validation of a run.
     """
 
     student: RoleHandle

@@ -15,8 +15,8 @@ from fastvideo_core.diffusion import flow
 class FlowMatchingAdapter(DistillAdapter, PredictNoise):
     """An adapter whose networks regress the velocity v = noise - x0 and are conditioned on t = num_train_timesteps * sigma.
 
-    A family defines `prepare_batch` and `predict_noise`, which gives the velocity [B, ...]. `flow_shift` (above 0, 1 is none)
-    is the one timestep shift of training, sampling and export.
+    A family defines `prepare_batch` and `predict_noise`, which gives the velocity [B, ...]; the other primitives are as
+    contracts/adapter.py says. `flow_shift` (above 0, 1 is none) is the one timestep shift of training, sampling and export.
     """
 
     supports_tangent: bool = False
@@ -27,7 +27,6 @@ class FlowMatchingAdapter(DistillAdapter, PredictNoise):
         self.num_train_timesteps = num_train_timesteps
 
     def shift_and_clamp_timestep(self, t: Tensor) -> Tensor:
-        """Unshifted t to shifted t, in [0, num_train_timesteps]; same shape and dtype."""
         u = (t / self.num_train_timesteps).clamp(0, 1)
         return flow.shift_sigma(u, self.flow_shift) * self.num_train_timesteps
 
@@ -36,11 +35,9 @@ class FlowMatchingAdapter(DistillAdapter, PredictNoise):
         return t.to(torch.promote_types(t.dtype, torch.float32)) / self.num_train_timesteps
 
     def add_noise(self, clean_latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """x_t = (1 - sigma) x0 + sigma noise, in the dtype of `clean_latents`."""
         return flow.add_noise(clean_latents, noise, self.sigma(t))
 
     def prediction_target(self, clean_latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """The velocity noise - x0, float32 at least."""
         return flow.velocity(clean_latents, noise)
 
     def predict_x0(
@@ -53,24 +50,20 @@ class FlowMatchingAdapter(DistillAdapter, PredictNoise):
         conditional: bool,
         attn_kind: AttentionKind = "dense",
     ) -> Tensor:
-        """x0 = x_t - sigma v, float32 at least."""
         v = self.predict_noise(handle, noisy_latents, t, batch, conditional=conditional, attn_kind=attn_kind)
         return flow.x0_from_velocity(noisy_latents, v, self.sigma(t))
 
     def predict_x0_guided(
         self, handle: RoleHandle, noisy_latents: Tensor, t: Tensor, batch: TrainingBatch, *, guidance_scale: float
     ) -> Tensor:
-        """x0 with guidance u + w (c - u): one call of the network on both halves, on the conditional one alone at w = 1."""
         return _guided(self.predict_x0, handle, noisy_latents, t, batch, guidance_scale)
 
     def predict_noise_guided(
         self, handle: RoleHandle, noisy_latents: Tensor, t: Tensor, batch: TrainingBatch, *, guidance_scale: float
     ) -> Tensor:
-        """The velocity with guidance u + w (c - u): one call of the network, as in `predict_x0_guided`."""
         return _guided(self.predict_noise, handle, noisy_latents, t, batch, guidance_scale)
 
     def backward(self, loss: Tensor, ctx: Any, grad_accum_rounds: int = 1) -> None:
-        """Accumulates the gradient of loss / grad_accum_rounds; the forward leaves no context."""
         (loss / grad_accum_rounds).backward()  # type: ignore[no-untyped-call]
 
 

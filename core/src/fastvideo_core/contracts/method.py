@@ -266,19 +266,12 @@ class DistillMethod(nn.Module, Generic[Needs]):
     ) -> Tensor:
         """Timesteps [size] of a micro-batch, so that one network of each role serves all samples of an iteration; or [size, K].
 
-        Where roles have several networks (`noise_ranges`), one value is drawn from a shared stream; its range holds for the
-        iteration, its rounds and all processes, and samples are drawn until they lie in it: each still has the
-        distribution of `draw`. Otherwise it is `draw` from the local stream. Where
-        `draw` gives several timesteps of each sample, at which the roles are called one after another, each has its own range.
-
-        Args:
-            handles: every role that is called at these timesteps.
-            draw: (size, generator) -> timesteps [size], or [size, K].
-            stream: the local stream of the samples.
-            shared: the shared stream of the range, `stream` by default; draws with the same one have the same range.
-
-        Raises:
-            ContractError: `draw` never reaches a range that is trained.
+        Samples are drawn from the local stream `stream`. Where a role of `handles`, which are all that are called at these
+        timesteps, has several networks (`noise_ranges`), one value is drawn from the shared stream `shared`, by default of the
+        same name; its range holds for the iteration, its rounds, all processes and all draws with that stream, and samples are
+        drawn until they lie in it: each still has the distribution of `draw`. Where `draw` gives several timesteps of each
+        sample, at which the roles are called one after another, each has its own range. Raises ContractError where no range is
+        reached that is trained.
         """
         shared = shared or stream
         cuts, common = ranges_of_roles(self.adapter, handles)

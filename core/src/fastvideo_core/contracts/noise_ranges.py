@@ -57,8 +57,7 @@ def draw_range(
 ) -> Tensor:
     """The numbers of the ranges between `cuts` that one sample's drawn timesteps lie in, [] or [K], all of them allowed.
 
-    Raises:
-        ContractError: none of very many draws lies in one.
+    Raises ContractError where none of very many draws lies in one.
     """
     for _ in range(_MOST_DRAWS):
         numbers = range_of(draw(1, generator), cuts)[0]

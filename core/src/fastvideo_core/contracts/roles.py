@@ -146,9 +146,6 @@ class RoleManager:
     def __iter__(self) -> Iterator[RoleHandle]:
         return iter(self.roles.values())
 
-    def __len__(self) -> int:
-        return len(self.roles)
-
     def require_roles(self, names: Sequence[str]) -> None:
         """Raises a ContractError that names every missing role, and those that exist."""
         missing = [name for name in names if name not in self.roles]

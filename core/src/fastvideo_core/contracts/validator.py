@@ -23,12 +23,9 @@ from fastvideo_core.errors import Problem
 class ValidationPrompt:
     """One prompt to sample; None leaves a value to the run's configuration.
 
-    Args:
-        height, width, num_frames: of the video; pixels and frames, > 0.
-        image_path: first frame for image-to-video, an existing file.
-        seed: of the sample's noise, >= 0.
-        negative_prompt: in place of the run's; `default` is the published one, the empty text is allowed.
-        where: how an error names the prompt: file, entry and caption; empty for one from the command line.
+    Sizes are pixels and frames, > 0; `image_path` is the first frame for image-to-video, an existing file; `seed` is that of the
+    sample's noise, >= 0. The negative prompt replaces the run's; `default` is the published one, and it may be empty. `where` is
+    how an error names the prompt: file, entry and caption; empty for one from the command line.
     """
 
     caption: str
@@ -49,10 +46,10 @@ def is_text(value: object) -> bool:
 
 def unread_negative_prompts(prompts: Sequence[ValidationPrompt], config: PluginConfig, family: str) -> list[Problem]:
     """Prompts with a negative prompt of their own, where the family, of pipeline_config `config`, reads none."""
-    if isinstance(config, GuidedPipelineConfig):
-        return []
     found = f"the family '{family}' takes no negative prompt"
-    own = (prompt for prompt in prompts if prompt.negative_prompt is not None)
+    own = (
+        [] if isinstance(config, GuidedPipelineConfig) else [one for one in prompts if one.negative_prompt is not None]
+    )
     return [Problem(found, prompt.where or "--negative-prompt", fix="leave it out") for prompt in own]
 
 
@@ -60,12 +57,9 @@ def unread_negative_prompts(prompts: Sequence[ValidationPrompt], config: PluginC
 class ValidationRequest:
     """What a method wants to see: videos of one role, by the family's own sampler in many steps, or in few.
 
-    Args:
-        sampling_steps: of many-step sampling.
-        fixed_steps: whether sampling_steps holds for every prompt; else a prompt's own num_inference_steps replaces it.
-        sampler_kind, sampling_timesteps: of few-step sampling, on exactly these timesteps in (0, num_train_timesteps].
-        guidance_scale: w of u + w (c - u); 1 is no guidance.
-        label: tells several requests of one validation apart in file names and in the tracker.
+    Many-step sampling has `sampling_steps`, which a prompt's own num_inference_steps replaces unless they are `fixed_steps`.
+    Few-step sampling has a kind and `sampling_timesteps`, exactly these, in (0, num_train_timesteps]. `guidance_scale` is the w of
+    u + w (c - u); 1 is none. `label` tells requests of one validation apart in file names and in the tracker.
     """
 
     sample_handle: RoleHandle

@@ -7,17 +7,17 @@ NOISE_AXIS = 1000
 """The scale of denoising steps in run.yaml, and of every family that they can be given to."""
 
 
-def denoising_steps_problem(steps: Sequence[float], num_train_timesteps: int = NOISE_AXIS) -> str:
+def denoising_steps_problem(steps: Sequence[float]) -> str:
     """What is wrong with a list of denoising steps, in a sentence; empty when it is fine."""
     calls = [step for step in steps if step != 0]
     if not calls:
         return "needs at least one step above 0"
-    if any(step < 0 or step > num_train_timesteps for step in steps):
-        return f"every step must be in 0..{num_train_timesteps}"
+    if any(step < 0 or step > NOISE_AXIS for step in steps):
+        return f"every step must be in 0..{NOISE_AXIS}"
     if any(later >= earlier for earlier, later in pairwise(steps)):
         return "steps must fall strictly, from noise to clean"
-    if calls[0] < num_train_timesteps - 1:
-        return f"the first step must be {num_train_timesteps} or {num_train_timesteps - 1} (pure noise)"
-    if len(calls) > 1 and calls[1] >= num_train_timesteps - 1:
-        return f"only the first step may be pure noise ({num_train_timesteps} or {num_train_timesteps - 1})"
+    if calls[0] < NOISE_AXIS - 1:
+        return f"the first step must be {NOISE_AXIS} or {NOISE_AXIS - 1} (pure noise)"
+    if len(calls) > 1 and calls[1] >= NOISE_AXIS - 1:
+        return f"only the first step may be pure noise ({NOISE_AXIS} or {NOISE_AXIS - 1})"
     return ""

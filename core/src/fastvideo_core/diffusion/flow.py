@@ -39,10 +39,8 @@ def shift_sigma(u: Tensor, shift: float) -> Tensor:
 def move_along(noisy: Tensor, x0: Tensor, level: Tensor | float, next_level: Tensor | float) -> Tensor:
     """x at another noise level of the straight line through x_t and x0, whose noise stays: x0 + (level' / level)(x_t - x0).
 
-    An Euler step of the probability-flow ODE, and DDIM's (Song et al. 2021). In the dtype of `x0`.
-
-    Args:
-        level, next_level: noise levels or timesteps, [B] or numbers; only their ratio counts. The first is above 0.
+    An Euler step of the probability-flow ODE, and DDIM's (Song et al. 2021). In the dtype of `x0`. Levels are noise levels or
+    timesteps, [B] or numbers; only their ratio counts. The first is above 0.
     """
     ratio = next_level / level
     if isinstance(ratio, Tensor):

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from fastvideo_core.diffusion.denoising_steps import denoising_steps_problem
+from fastvideo_core.diffusion.denoising_steps import NOISE_AXIS, denoising_steps_problem
 from fastvideo_core.diffusion.flow import move_along
 
 SamplerKind = Literal["ode", "sde"]
@@ -20,38 +20,28 @@ SamplerKind = Literal["ode", "sde"]
 class FewStepSchedule:
     """The noise levels at which a few-step student calls its network.
 
-    Args:
-        timesteps: descending, each in (0, num_train_timesteps]; one network call per entry, and 0 (clean) after the last.
-        num_train_timesteps: the length of the noise axis.
+    `timesteps` fall, each in (0, num_train_timesteps], the noise axis; one network call per entry, and 0 (clean) after the last.
     """
 
     timesteps: tuple[float, ...]
-    num_train_timesteps: int = 1000
+    num_train_timesteps: int = NOISE_AXIS
 
     @classmethod
     def from_denoising_steps(
-        cls,
-        steps: Sequence[float],
-        *,
-        num_train_timesteps: int = 1000,
-        warp: Callable[[Tensor], Tensor] | None = None,
+        cls, steps: Sequence[float], *, warp: Callable[[Tensor], Tensor] | None = None
     ) -> FewStepSchedule:
         """From the notation of `dmd_denoising_steps`, for example [999, 750, 500, 250, 0].
 
         The last index of the noise axis (999 of 1000) means pure noise and is read as 1000: there is no data left in
         the input of the first call, so that its sigma is 1. A closing 0 means "clean" and costs no network call. `warp`, the
-        family's `shift_and_clamp_timestep`, shifts the levels [N] (float64).
-
-        Raises:
-            ValueError: naming what is wrong with the steps.
+        family's `shift_and_clamp_timestep`, shifts the levels [N] (float64). Raises ValueError, naming what is wrong.
         """
-        if problem := denoising_steps_problem(steps, num_train_timesteps):
+        if problem := denoising_steps_problem(steps):
             raise ValueError(problem)
-        calls = [float(step) for step in steps if step != 0]
-        calls = [float(num_train_timesteps) if step == num_train_timesteps - 1 else step for step in calls]
+        calls = [float(NOISE_AXIS if step == NOISE_AXIS - 1 else step) for step in steps if step != 0]
         if warp is not None:
             calls = warp(torch.tensor(calls, dtype=torch.float64)).tolist()
-        return cls(tuple(calls), num_train_timesteps)
+        return cls(tuple(calls))
 
     def __len__(self) -> int:
         return len(self.timesteps)

@@ -20,17 +20,11 @@ def directional_derivative(
     """(function(*primals), its derivative along `tangents`), in one pass of forward-mode differentiation, without a graph.
 
     It is a pass of its own: a graph for the loss comes from another call, which may then be checkpointed or compiled. Attention
-    is exact, by `scaled_dot_product_attention`, in chunks of queries: its scores are never in memory as a whole.
+    is exact, by `scaled_dot_product_attention`, in chunks of queries: its scores are never in memory as a whole. Networks may be
+    whole, sharded by FSDP2 or have LoRA adapters. Tangents have the shapes [B, ...] and dtypes of `primals`; that of a timestep
+    t in [0, num_train_timesteps] is in units of t: along the flow, dx/dsigma = v, it is `num_train_timesteps`.
 
-    Args:
-        function: of tensors; calls networks that are whole, sharded by FSDP2 or have LoRA adapters.
-        primals: where, each [B, ...].
-        tangents: the direction, of the shapes and dtypes of `primals`. That of a timestep t in [0, num_train_timesteps] is in
-            units of t: along the flow, dx/dsigma = v, it is `num_train_timesteps`.
-
-    Raises:
-        ValueError: the network's attention has active dropout.
-        NotImplementedError: of torch, where an operation has no forward-mode derivative.
+    Raises ValueError for attention with active dropout, torch's NotImplementedError for what has no forward-mode derivative.
     """
     # Who compiled a block has imported dynamo, which takes long; compiled blocks know no forward mode.
     uncompiled = torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()

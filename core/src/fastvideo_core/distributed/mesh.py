@@ -11,7 +11,7 @@ from fastvideo_core.distributed import context
 
 
 def mesh_shape(training: TrainingArgs, processes: int) -> tuple[int, int]:
-    """(replicas, processes that share one replica's shards); what `training` leaves out follows, and config/check.py checks the rest."""
+    """(replicas, processes that share one replica's shards), as `training` says it or leaves it open; config/check.py checks."""
     replicas = training.hsdp_replicate_dim or processes // (training.hsdp_shard_dim or processes)
     return replicas, processes // replicas
 

@@ -22,8 +22,7 @@ def add_lora(handle: RoleHandle, lora: LoraConfig) -> None:
     They are float32 whatever the networks are, and on the networks' device (meta too). Raises ConfigError where a target names
     no linear layer.
     """
-    chosen = {name: _chosen_layers(handle, module, lora.targets) for name, module in handle.modules.items()}
-    _require_matches(handle, lora.targets, [layer for layers in chosen.values() for layer in layers])
+    chosen = _chosen_layers(handle, lora.targets)
     from peft import LoraConfig as PeftConfig
     from peft import inject_adapter_in_model
 
@@ -87,34 +86,28 @@ class MergedWeights:
         return (weight.float() + self._scale * (up @ down)).to(weight.dtype)
 
 
-def _chosen_layers(handle: RoleHandle, module: nn.Module, targets: tuple[str, ...] | None) -> list[str]:
-    if targets is not None:
-        return [name for name in _linear_layers(module) if any(_matches(name, target) for target in targets)]
-    blocks = [name for name, part in module.named_modules() if isinstance(part, handle.block_classes)]
-    return [name for name in _linear_layers(module) if any(name.startswith(f"{block}.") for block in blocks)]
-
-
-def _require_matches(handle: RoleHandle, targets: tuple[str, ...] | None, chosen: list[str]) -> None:
-    where = f"roles.{handle.name}.lora"
-    ends = sorted({_end(layer) for module in handle.modules.values() for layer in _linear_layers(module)})
-    allowed = ", ".join(ends[:_SHOWN]) + (", ..." if len(ends) > _SHOWN else "")
+def _chosen_layers(handle: RoleHandle, targets: tuple[str, ...] | None) -> dict[str, list[str]]:
+    """By module, the linear layers whose names end in one of the targets; all of the blocks where there are no targets."""
+    linear: list[str] = []
+    chosen: dict[str, list[str]] = {}
+    for key, module in handle.modules.items():
+        layers = [name for name, part in module.named_modules() if isinstance(part, nn.Linear)]
+        blocks = tuple(f"{name}." for name, part in module.named_modules() if isinstance(part, handle.block_classes))
+        ends = tuple(f".{target}" for target in targets or ())
+        chosen[key] = [n for n in layers if (n.startswith(blocks) if targets is None else f".{n}".endswith(ends))]
+        linear += layers
+    where, known = f"roles.{handle.name}.lora", sorted(set(map(_end, linear)))
+    allowed = ", ".join(known[:_SHOWN]) + (", ..." if len(known) > _SHOWN else "")
     problems = [
-        Problem(f"{target!r} is the end of no linear layer's name", f"{where}.targets", allowed=allowed)
+        Problem(f"{target!r} is the end of no linear layer's name", f"{where}.targets", allowed)
         for target in targets or ()
-        if not any(_matches(layer, target) for layer in chosen)
+        if not any(f".{name}".endswith(f".{target}") for name in linear)
     ]
-    if not problems and not chosen:
-        problems = [Problem("the network's blocks have no linear layers", where, allowed=allowed, fix="name targets")]
+    if not problems and not any(chosen.values()):
+        problems = [Problem("the network's blocks have no linear layers", where, allowed, "name targets")]
     if problems:
         raise ConfigError(problems)
-
-
-def _linear_layers(module: nn.Module) -> list[str]:
-    return [name for name, part in module.named_modules() if isinstance(part, nn.Linear)]
-
-
-def _matches(name: str, target: str) -> bool:
-    return name == target or name.endswith(f".{target}")
+    return chosen
 
 
 def _end(name: str) -> str:
