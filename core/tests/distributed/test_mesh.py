@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from fastvideo_core.checkpoint.rank_state import collect_rng, rng_of_other_world
-from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.distributed import context
 from fastvideo_core.distributed.mesh import Mesh
 from fastvideo_testing.ranks import fake_process_group
@@ -34,7 +33,7 @@ def pairs(rank: int) -> Mesh:
 def draws_of(rank: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
     """What a process of the four trains on and draws, also after a resume with another number of processes."""
     with fake_process_group(rank, 4), toy_world(), monkeypatch.context() as patch:
-        patch.setattr(Mesh, "of", classmethod(lambda cls, training: pairs(context.rank())))
+        patch.setattr(Mesh, "current", classmethod(lambda cls: pairs(context.rank())))
         patch.setattr(
             "fastvideo_core.placing.shard.context.world_size", lambda: 1
         )  # nothing is sharded in a fake group
@@ -47,10 +46,9 @@ def draws_of(rank: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[t
 
 
 def test_without_sequence_parallelism_every_process_has_samples_of_its_own() -> None:
-    training = TrainingArgs(output_dir="out", max_train_steps=1)
     with fake_process_group(1, 4):
-        assert Mesh.of(training) == Mesh(data_rank=1, data_size=4)
-    assert Mesh.of(training) == Mesh(data_rank=0, data_size=1)
+        assert Mesh.current() == Mesh(data_rank=1, data_size=4)
+    assert Mesh.current() == Mesh(data_rank=0, data_size=1)
 
 
 def test_processes_that_share_samples_draw_and_read_alike(tmp_path, monkeypatch) -> None:

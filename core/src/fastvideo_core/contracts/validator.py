@@ -58,8 +58,8 @@ class ValidationRequest:
     """What a method wants to see: videos of one role, by the family's own sampler in many steps, or in few.
 
     Many-step sampling has `sampling_steps`, which a prompt's own num_inference_steps replaces unless they are `fixed_steps`.
-    Few-step sampling has a kind and `sampling_timesteps`, exactly these, in (0, num_train_timesteps]. `guidance_scale` is the w of
-    u + w (c - u); 1 is none. `label` tells requests of one validation apart in file names and in the tracker.
+    Few-step sampling has a kind and `sampling_timesteps`, exactly these, in (0, num_train_timesteps]. `guidance_scale` is the w
+    of u + w (c - u); 1 is none. `label` tells requests of one validation apart in file names and in the tracker.
     """
 
     sample_handle: RoleHandle

@@ -86,7 +86,7 @@ def build_runtime_from_config(cfg: RunConfig, registry: PluginRegistry) -> Disti
             logger.warning(warning)
     cfg, training = run.cfg, run.cfg.training
     # Nothing of ours draws from torch's global generator, but dropout layers and third parties' code do.
-    torch.manual_seed(stream_seed(training.seed, "global", Mesh.of(training).data_rank))
+    torch.manual_seed(stream_seed(training.seed, "global", Mesh.current().data_rank))
     checkpoint_manager = CheckpointManager(
         Path(training.output_dir),
         every=training.training_state_checkpointing_steps,

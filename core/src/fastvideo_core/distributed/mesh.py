@@ -27,7 +27,7 @@ class Mesh:
     data_size: int
 
     @classmethod
-    def of(cls, training: TrainingArgs) -> Mesh:
+    def current(cls) -> Mesh:
         """The mesh of the processes that run."""
         return cls(context.rank(), context.world_size())
 

@@ -21,9 +21,7 @@ def base_name(name: str) -> str:
 def trainable_by_name(modules: dict[str, nn.Module]) -> dict[str, dict[str, nn.Parameter]]:
     """The parameters that require a gradient as module name -> clean parameter name -> parameter, in a stable order."""
     return {
-        module_name: {
-            clean_name(name): parameter for name, parameter in module.named_parameters() if parameter.requires_grad
-        }
+        module_name: {clean_name(name): p for name, p in module.named_parameters() if p.requires_grad}
         for module_name, module in modules.items()
     }
 

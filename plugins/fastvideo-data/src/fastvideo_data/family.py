@@ -214,7 +214,7 @@ def parquet_loader(cfg: RunConfig, data: DataSet) -> ParquetLoader:
 
     Where the run's processes are not started (`check`), the shares are those of `training.num_gpus`.
     """
-    args, mesh = cfg.training, Mesh.of(cfg.training)
+    args, mesh = cfg.training, Mesh.current()
     return data.loader(
         batch_size=args.train_batch_size,
         seed=args.seed,
