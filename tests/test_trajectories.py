@@ -113,10 +113,17 @@ def test_another_teacher_or_other_options_are_refused(asked, commands, tiny_wan,
     said = commands.refuses(*asked, "--output", "out", "--seed", 1)
     assert "was written with other settings: seed was 0, is 1" in said
     assert "name another --output, or delete this one" in said
+    assert "dtype was 'float32', is 'float16'" in commands.refuses(*asked, "--output", "out", "--dtype", "float16")
     shutil.copytree(tiny_wan, tmp_path / "other")
     double(tmp_path / "other" / "transformer")
     again = [tmp_path / "other" if argument == tiny_wan else argument for argument in asked]
     assert "teacher was" in commands.refuses(*again, "--output", "out")
+
+
+def test_another_shift_is_refused_where_the_stored_timesteps_do_not_tell(asked, commands):
+    one_step = [*asked, "--output", "out", "--denoising-steps", 1000]
+    commands.works(*one_step)
+    assert "flow_shift was None, is 5" in commands.refuses(*one_step, "--flow-shift", 5)
 
 
 def test_prompts_that_were_edited_are_refused_by_name(asked, commands, prompts):
@@ -158,13 +165,24 @@ def double(folder: Path) -> None:
     save_file({name: 2 * tensor for name, tensor in load_file(weights).items()}, weights, {"format": "pt"})
 
 
-def test_a_schedule_that_the_teacher_s_steps_do_not_meet_names_the_nearest(asked, commands):
+def test_a_schedule_that_the_teacher_s_steps_do_not_meet_names_the_nearest(asked, commands, tmp_path):
     said = commands.refuses(*asked, "--output", "out", "--no-warp")
     assert "the teacher's 8 steps have no state at 250; the nearest are at 500 and 300" in said
-    assert "denoising-steps" in commands.refuses(*asked, "--output", "out", "--denoising-steps", "1000,x")
-    assert "steps must fall strictly" in commands.refuses(
-        *asked, "--output", "out", "--denoising-steps", "1000,500,700"
-    )
+    assert not (tmp_path / "out" / ".prompts").exists()
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("1000,x", "--denoising-steps: '1000,x' are no numbers with commas between them"),
+        ("1000,nan", "--denoising-steps: '1000,nan': Input should be a finite number"),
+        ("1000,500,700", "--denoising-steps: '1000,500,700': steps must fall strictly, from noise to clean"),
+        ("500", "--denoising-steps: '500': the first step must be 1000 or 999 (pure noise)"),
+    ],
+)
+def test_a_schedule_that_is_none_is_refused_before_anything_is_encoded(asked, commands, tmp_path, typed, said):
+    assert f"{said}\n" in commands.refuses(*asked, "--output", "out", "--denoising-steps", typed)
+    assert not (tmp_path / "out" / ".prompts").exists()
 
 
 @pytest.mark.parametrize(
@@ -175,6 +193,8 @@ def test_a_schedule_that_the_teacher_s_steps_do_not_meet_names_the_nearest(asked
         (["--flow-shift", 0], "--flow-shift: is 0"),
         (["--guidance-scale", 1, "--negative-prompt", "x"], "nothing is guided at guidance 1"),
         (["--height", 33], "--height, --width, --num-frames: height is 33"),
+        (["--all-states", "--no-warp"], "--no-warp: does nothing with --all-states"),
+        (["--all-states", "--denoising-steps", "1000,500"], "--denoising-steps: does nothing with --all-states"),
         (["--model", "nowhere"], "there is no such path"),
         (["--prompts", "nowhere.txt"], "there is no such file or folder"),
         (["--output", "file"], "file"),
@@ -231,3 +251,13 @@ def test_prompts_may_be_encoded_before(asked, commands, prompts, tiny_wan, tmp_p
     for name, states in one.items():
         assert torch.equal(states, other[name])
     assert not (tmp_path / "again" / ".prompts").exists()
+
+
+def test_prompts_that_another_text_encoder_encoded_are_refused(asked, commands, prompts, tiny_wan, tmp_path):
+    shutil.copytree(tiny_wan, tmp_path / "other")
+    double(tmp_path / "other" / "text_encoder")
+    commands.works("preprocess", "--model", tmp_path / "other", "--input", prompts, "--output", "encoded")
+    again = [tmp_path / "encoded" if argument == prompts else argument for argument in asked]
+    said = commands.refuses(*again, "--output", "again")
+    assert "was made with text_encoder" in said
+    assert "preprocess the prompts with --model" in said

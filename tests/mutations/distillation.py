@@ -137,8 +137,8 @@ DISTILLATION: tuple[Mutation, ...] = (
     ),
     Mutation(
         "the teacher's steps not shifted",
-        f"{KD}/trajectories.py",
-        "teacher.adapter.shift_and_clamp_timestep(unshifted).tolist()",
+        f"{KD}/stored_steps.py",
+        "shift(unshifted).tolist()",
         "unshifted.tolist()",
         (SHORT, SHIFTS),
     ),

@@ -12,7 +12,8 @@ import torch
 
 from fastvideo_core.contracts.roles import RoleHandle
 from fastvideo_kd.losses import line_ends, regression_loss
-from fastvideo_kd.trajectories import sample_states, solver_timesteps
+from fastvideo_kd.stored_steps import solver_timesteps
+from fastvideo_kd.trajectories import sample_states
 from fastvideo_testing.runs import build_run, toy_family
 from fastvideo_testing.toy import ExactNetwork, Mixture, ToyAdapter
 
@@ -117,7 +118,7 @@ def affine_end(network, *, steps, guidance_scale=1.0, shift=5.0):
     one = teacher(network, shift)
     noise = torch.tensor([[0.0], [1.0]], dtype=torch.float64)
     batch = one.adapter.prepare_batch({"vae_latent": torch.zeros(2, 1)}, latents_source="zeros")
-    times = solver_timesteps(one, steps)
+    times = solver_timesteps(one.adapter.shift_and_clamp_timestep, steps)
     *_, end = sample_states(one, batch, noise, times, range(steps), guidance_scale=guidance_scale)
     return (end[1] - end[0]).item(), end[0].item()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -19,11 +20,14 @@ from fastvideo_core.contracts.roles import RoleHandle
 from fastvideo_core.dispatch.role_weights import load_role
 from fastvideo_core.dispatch.trained_model import TrainedModel, open_trained_model
 from fastvideo_core.distributed import context
-from fastvideo_core.errors import ConfigError, Problem
+from fastvideo_core.errors import ConfigError, DataError, Problem
 from fastvideo_data.data_set import DataSet
+from fastvideo_data.encoder import EncoderIdentity
+from fastvideo_data.family import ParquetFamily
 from fastvideo_data.preprocessing.run import PreprocessOptions, preprocess
 from fastvideo_data.trajectories import UnpackLatents
-from fastvideo_kd.trajectories_command import ENCODED
+from fastvideo_kd.stored_steps import kept_steps, solver_timesteps, student_options, student_timesteps
+from fastvideo_kd.trajectories_command import DENOISING_STEPS, ENCODED
 
 ROLE = "teacher"
 _VALUES = 16
@@ -69,13 +73,46 @@ def check_options(args: argparse.Namespace) -> None:
     if args.negative_prompt is not None and args.guidance_scale == 1:
         found = "nothing is guided at guidance 1, so that it would do nothing"
         problems.append(Problem(found, "--negative-prompt", fix="leave it out, or raise --guidance-scale"))
+    if args.all_states:
+        given = {"--denoising-steps": args.denoising_steps != DENOISING_STEPS, "--no-warp": args.no_warp}
+        found = "does nothing with --all-states, which stores what any schedule needs"
+        problems += [Problem(found, option, fix="leave it out") for option, is_given in given.items() if is_given]
     if problems:
         raise ConfigError(problems)
+    student = None if args.all_states else student_options(args)
     model, family = _opened(args)
-    training = _run_config(args, model, family).training
+    cfg = _run_config(args, model, family)
     geometry = family.encoder(model.source.base, device=context.device()).geometry
-    height, width, frames = training.num_height, training.num_width, training.num_frames
+    height, width, frames = cfg.training.num_height, cfg.training.num_width, cfg.training.num_frames
     geometry.check(height=height, width=width, num_frames=frames, where="--height, --width, --num-frames")
+    if not isinstance(family, ParquetFamily):
+        return
+    if student is not None and (shift := family.timestep_shift(cfg)) is not None:
+        kept_steps(solver_timesteps(shift, args.steps), student_timesteps(student, shift))
+    if args.prompts.is_dir():
+        _check_encoders(args.prompts, family.encoder_identity(cfg, latents_source="trajectory", download=True))
+
+
+def _check_encoders(prompts: Path, own: EncoderIdentity | None) -> None:
+    """The prompts were encoded with the teacher's text encoder, as far as both are known.
+
+    Raises:
+        DataError: they were not.
+    """
+    if own is None:
+        return
+    problems = [
+        Problem(
+            f"{one.file} was made with {key} {one.encoder[key]}, and the teacher's pipeline has {value}",
+            str(prompts),
+            fix=f"preprocess the prompts with --model {own.path}",
+        )
+        for one in DataSet(prompts, wanted=("text_embedding",)).encoders
+        for key, value in own.values.items()
+        if one.encoder and one.encoder.get(key, value) != value
+    ]
+    if problems:
+        raise DataError(problems)
 
 
 def encode_prompts(args: argparse.Namespace) -> None:

@@ -12,13 +12,9 @@ from torch import Tensor
 from fastvideo_core.contracts.batch import TrainingBatch
 from fastvideo_core.contracts.rng import stream_seed
 from fastvideo_core.diffusion.flow import move_along
-from fastvideo_core.diffusion.rollout import FewStepSchedule
-from fastvideo_core.errors import ConfigError, Problem
 from fastvideo_core.launch.stdio import say
 from fastvideo_data.preprocessing.progress import progress
-from fastvideo_kd.config import KDConfig
-from fastvideo_kd.method import KDMethod
-from fastvideo_kd.states import TOLERANCE
+from fastvideo_kd.stored_steps import kept_steps, solver_timesteps, student_options, student_timesteps
 from fastvideo_kd.teacher import Teacher, open_prompts, open_teacher
 from fastvideo_kd.trajectory_files import TrajectoryFiles
 
@@ -36,8 +32,10 @@ def write_trajectories(args: argparse.Namespace, *, rank: int, size: int) -> Non
         UserError: the options, the teacher or the prompts cannot be used, or the output holds trajectories of others.
     """
     teacher, prompts = open_teacher(args), open_prompts(args)
-    timesteps = solver_timesteps(teacher, args.steps)
-    kept = range(args.steps) if args.all_states else kept_steps(timesteps, student_timesteps(args, teacher))
+    shift = teacher.adapter.shift_and_clamp_timestep
+    timesteps = solver_timesteps(shift, args.steps, teacher.adapter.num_train_timesteps)
+    wanted = timesteps[:-1] if args.all_states else student_timesteps(student_options(args), shift)
+    kept = kept_steps(timesteps, wanted)
     files = TrajectoryFiles(args, teacher, prompts, [timesteps[index] for index in kept], rank=rank)
     missing = files.missing(range(rank, prompts.num_samples, size))
     if files.samples:
@@ -54,53 +52,6 @@ def write_trajectories(args: argparse.Namespace, *, rank: int, size: int) -> Non
     if rank == 0:
         shown = ", ".join(f"{timesteps[index]:g}" for index in kept)
         say(f"{args.output}: trajectories of {teacher.source} ({teacher.weights}), states at {shown} and the clean end")
-
-
-def solver_timesteps(teacher: Teacher, steps: int) -> list[float]:
-    """Where the teacher's steps begin, and the end: 1 - i / steps on the unshifted axis, moved through the family's shift."""
-    total = teacher.adapter.num_train_timesteps
-    unshifted = torch.linspace(total, 0, steps + 1, dtype=torch.float64)
-    shifted: list[float] = teacher.adapter.shift_and_clamp_timestep(unshifted).tolist()
-    return shifted
-
-
-def student_timesteps(args: argparse.Namespace, teacher: Teacher) -> tuple[float, ...]:
-    """The timesteps of the student's schedule.
-
-    Raises:
-        ConfigError: it is none.
-    """
-    where, fix = "--denoising-steps", "for example 1000,750,500,250"
-    try:
-        steps = tuple(float(step) for step in args.denoising_steps.split(","))
-        config = KDConfig(denoising_steps=steps, warp_denoising_step=not args.no_warp)
-    except ValueError as error:
-        said = str(error).splitlines()
-        found = next((line.strip() for line in said if "Value error" in line), said[0])
-        raise ConfigError(Problem(f"{args.denoising_steps!r}: {found}", where, fix=fix)) from None
-    schedule = KDMethod.student_schedule(config, teacher.adapter.shift_and_clamp_timestep)
-    assert isinstance(schedule, FewStepSchedule)
-    return schedule.timesteps
-
-
-def kept_steps(timesteps: Sequence[float], wanted: Sequence[float]) -> list[int]:
-    """Which of the teacher's steps begin at the wanted timesteps.
-
-    Raises:
-        ConfigError: none does at one of them; the nearest ones are named.
-    """
-    kept, problems = [], []
-    for t in wanted:
-        nearest = sorted(range(len(timesteps) - 1), key=lambda index: abs(timesteps[index] - t))
-        kept.append(nearest[0])
-        if abs(timesteps[nearest[0]] - t) > TOLERANCE:
-            near = " and ".join(f"{timesteps[index]:g}" for index in sorted(nearest[:2]))
-            found = f"the teacher's {len(timesteps) - 1} steps have no state at {t:g}; the nearest are at {near}"
-            fix = "choose --steps so that the schedule's are among them (a multiple of the student's), or other ones"
-            problems.append(Problem(found, "--denoising-steps", fix=fix))
-    if problems:
-        raise ConfigError(problems)
-    return kept
 
 
 def noise_of(ids: Sequence[str], latents: Tensor, seed: int) -> Tensor:

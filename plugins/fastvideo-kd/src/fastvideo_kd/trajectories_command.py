@@ -12,6 +12,8 @@ from fastvideo_core.registry.specs import Command
 
 ENCODED = ".prompts"
 """Sub-folder of the output with the encoded prompts; hidden, so that it is no part of the data set."""
+DENOISING_STEPS = "1000,750,500,250"
+"""The student's schedule where the command line names none."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,9 +45,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--denoising-steps",
-        default="1000,750,500,250",
+        default=DENOISING_STEPS,
         help="the student's schedule, as method_config.denoising_steps of kd: the states that are stored, beside the clean "
-        "end (default: 1000,750,500,250)",
+        f"end (default: {DENOISING_STEPS})",
     )
     parser.add_argument(
         "--no-warp", action="store_true", help="take that schedule as it is (warp_denoising_step: false)"

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+from fastvideo_core.config.base import plain
 from fastvideo_core.errors import DataError, Problem, foreign_file
 from fastvideo_data.data_set import DataSet
 from fastvideo_data.preprocessing.part_files import writing
@@ -51,12 +52,13 @@ class TrajectoryFiles:
         encoders = [one.encoder for one in prompts.encoders if one.encoder is not None]
         training = teacher.cfg.training
         self._settings = {
+            **plain(teacher.cfg.pipeline_config),
             "kind": "trajectory",
             "encoder": dict(encoders[0]) if encoders else {},
             "teacher": teacher.weights,
             "steps": args.steps,
             "guidance_scale": args.guidance_scale,
-            "negative_prompt": getattr(teacher.cfg.pipeline_config, "negative_prompt", ""),
+            "dtype": args.dtype,
             "timesteps": self._timesteps.tolist(),
             "seed": args.seed,
             "size": [training.num_height, training.num_width, training.num_frames],
