@@ -18,6 +18,8 @@ METHODS = tuple(
     if '[project.entry-points."fastvideo.methods"]' in (ROOT / plugin / "pyproject.toml").read_text(encoding="utf-8")
 )
 EXAMPLES = ("fastvideo-velocity", "fastvideo-deadline", "fastvideo-mochi")
+SCAFFOLDS = ("method", "model", "callback", "diffusers-model")
+"""The kinds of `new-plugin`. The last one of these and of the examples bring diffusers, which the others do without."""
 SOURCES = ("core", "plugins", "examples", "tests", "benchmarks", "docs", "noxfile.py")
 FIRST_PARTY = tuple(Path(plugin).name for plugin in (f"fastvideo-{CORE}", *PLUGINS))
 TEST_FOLDERS = ("core/tests", *(f"{plugin}/tests" for plugin in PLUGINS), "tests")
@@ -102,10 +104,11 @@ def types(session: nox.Session) -> None:
     session.run("mypy", "core/src", *(f"{plugin}/src" for plugin in PLUGINS))
     made = Path(session.create_tmp()).absolute() / "made"
     shutil.rmtree(made, ignore_errors=True)
-    for kind in ("method", "model", "callback"):
+    for kind in SCAFFOLDS:
         out = made / kind
         session.run("fastvideo-distill", "new-plugin", f"typed-{kind}", "--kind", kind, "--out", str(out), silent=True)
-        session.run("mypy", "--strict", "--config-file=", str(out / "src"), str(out / "tests"))
+        config = f"--config-file={out / 'pyproject.toml'}"
+        session.run("mypy", "--strict", config, str(out / "src"), str(out / "tests"))
     for name in EXAMPLES[:2]:  # diffusers, which the last one calls, is not typed
         session.run("mypy", "--strict", "--config-file=", f"examples/{name}/src")
     session.run("mypy", "--strict", "--config-file=", "tests/typing/misuse.py")
@@ -193,13 +196,12 @@ def template(session: nox.Session) -> None:
     install_by_name(session, "fastvideo-core[testing,tools]", "pytest-timeout", "pytest-xdist")
     made = Path(session.create_tmp()).absolute() / "made"
     shutil.rmtree(made, ignore_errors=True)
-    projects = []
-    for kind in ("method", "model", "callback"):
+    for kind in SCAFFOLDS:
         out = made / kind
         session.run("fastvideo-distill", "new-plugin", f"fresh-{kind}", "--kind", kind, "--out", str(out))
-        projects.append(str(out))
-    # The tutorials' family comes last: what it brings (diffusers) is not there for the others.
-    projects += [f"examples/{name}" for name in EXAMPLES]
+    # Families of diffusers pipelines come last: what they bring is not there for the others.
+    projects = [*(str(made / kind) for kind in SCAFFOLDS[:-1]), *(f"examples/{name}" for name in EXAMPLES[:-1])]
+    projects += [str(made / SCAFFOLDS[-1]), f"examples/{EXAMPLES[-1]}"]
     for project, wheel in zip(projects, built(session, *projects), strict=True):
         install_by_name(session, wheel)
         folder = copied_tests(session, project)

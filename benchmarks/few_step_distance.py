@@ -33,10 +33,10 @@ from fastvideo_core.diffusion.rollout import FewStepSchedule, SamplerKind, rollo
 from fastvideo_core.dispatch.role_weights import load_role
 from fastvideo_core.dispatch.trained_model import open_trained_model
 from fastvideo_core.registry import PluginRegistry
+from fastvideo_diffusers.scheduler_shift import shifted_scheduler
 from fastvideo_diffusers.text import pad_text
 from fastvideo_wan.folder import open_folder
 from fastvideo_wan.network import predict_velocity
-from fastvideo_wan.schedule import many_step_scheduler
 from fastvideo_wan.tiny import write_tiny_pipeline
 
 MARGIN = 0.8
@@ -286,7 +286,7 @@ class Model:
         base = open_folder(trained.source.base, where=path)
 
         def many_steps(steps: int) -> FewStepSchedule:
-            scheduler = many_step_scheduler(base, FLOW_SHIFT)
+            scheduler = shifted_scheduler(base, FLOW_SHIFT)
             scheduler.set_timesteps(steps)
             return FewStepSchedule(tuple(1000 * float(sigma) for sigma in scheduler.sigmas[:-1]))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import pkgutil
 from pathlib import Path
 
 import pytest
@@ -19,3 +20,9 @@ def test_the_stub_of_a_package_names_what_it_exports_and_where_from(package: str
     imports = [node for node in stub.body if isinstance(node, ast.ImportFrom) and str(node.module).startswith(package)]
     named = {alias.asname: f"{node.module}.{alias.name}" for node in imports for alias in node.names}
     assert named == {name: f"{package}.{place}.{name}" for name, place in module._EXPORTS.items()}
+
+
+@pytest.mark.parametrize("package", LAZY)
+def test_no_exported_name_is_that_of_a_module_which_would_hide_it_once_imported(package: str) -> None:
+    module = importlib.import_module(package)
+    assert {item.name for item in pkgutil.iter_modules(module.__path__)}.isdisjoint(module._EXPORTS)

@@ -21,7 +21,7 @@ from fastvideo_core.errors import ContractError
 from fastvideo_testing.runs import build_run, toy_family
 from fastvideo_testing.steps import weights
 from fastvideo_testing.toy import ToyAdapter, ToyConfig, ToyData, ToyNetwork
-from fastvideo_testing.toy_method import ROLES, ToyMethod, ToyMethodConfig
+from fastvideo_testing.toy_regression import ROLES, ToyMethod, ToyMethodConfig
 
 METHODS: dict[str, dict[str, Any]] = {
     "toy": {"roles": ("student", "teacher"), "method_config": {}},

@@ -114,6 +114,9 @@ def _scene(folder: Path, sampler: Sampler, on_error: str) -> dict[str, Any]:
         def build(self, cfg: RunConfig) -> ModelComponents:
             return replace(super().build(cfg), validator=SamplingValidator(sampler, prompts, seed=0))
 
+        def validates(self) -> bool:
+            return True
+
     with isolated_registrations():
         register_model("toy", config=ToyConfig)(Sampled)
         runtime = build_run(own_folder(folder), run)

@@ -146,6 +146,16 @@ def test_check_says_ok_where_the_run_goes_on(capsys: pytest.CaptureFixture[str])
         assert main([*command, write_run(4), "--resume", "latest"]) == 0, capsys.readouterr().err
 
 
+def test_an_estimate_without_activations_says_why(capsys: pytest.CaptureFixture[str]) -> None:
+    write_data("a.parquet", 0)
+    assert main(["check", write_run(2)]) == 0
+    said = capsys.readouterr().out
+    assert ", without activations\n" in said
+    assert (
+        "activations are not estimated: the family does not say how a network is called (RoleOutline.evaluate" in said
+    )
+
+
 @pytest.mark.parametrize("change", [one_more_file, one_file_less, swapped_files])
 def test_new_data_keeps_all_but_the_position_in_the_data(capsys: pytest.CaptureFixture[str], change: Any) -> None:
     trained(3)

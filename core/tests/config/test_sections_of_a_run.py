@@ -10,7 +10,7 @@ from fastvideo_core import MethodConfig, PipelineConfig, PluginConfig, RunConfig
 from fastvideo_core.errors import ContractError
 from fastvideo_testing import load_config, toy_world
 from fastvideo_testing.toy import ToyConfig
-from fastvideo_testing.toy_method import ToyMethodConfig
+from fastvideo_testing.toy_regression import ToyMethodConfig
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from fastvideo_core.contracts.roles import RoleHandle
 from fastvideo_core.errors import ContractError
 from fastvideo_core.registry import register_method
 from fastvideo_testing import build_run, toy_world
-from fastvideo_testing.toy_method import ROLES, ToyMethod, ToyMethodConfig
+from fastvideo_testing.toy_regression import ROLES, ToyMethod, ToyMethodConfig
 
 
 class LearnedVariance(ToyMethod):

@@ -9,7 +9,7 @@ from fastvideo_core.registry import register_method, register_model
 from fastvideo_core.registry.registration import isolated_registrations
 from fastvideo_testing.runs import build_run
 from fastvideo_testing.toy import ToyConfig, build_toy_components
-from fastvideo_testing.toy_method import ROLES, ToyMethod, ToyMethodConfig
+from fastvideo_testing.toy_regression import ROLES, ToyMethod, ToyMethodConfig
 
 SEEN: list[str] = []
 BUILT: list[float] = []

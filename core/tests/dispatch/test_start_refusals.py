@@ -24,7 +24,7 @@ from fastvideo_core.tracking import wandb_login
 from fastvideo_testing import toy_world
 from fastvideo_testing.fake_packages import CONFIG, ENTRY, install, method_spec
 from fastvideo_testing.toy import ToyAdapter, ToyConfig, ToyFamily
-from fastvideo_testing.toy_method import ROLES, ToyMethod, ToyMethodConfig
+from fastvideo_testing.toy_regression import ROLES, ToyMethod, ToyMethodConfig
 
 
 class EveryConfig(PluginConfig):
@@ -241,6 +241,9 @@ def register_sampling() -> None:
             components.validator = NoVideos()
             return components
 
+        def validates(self) -> bool:
+            return True
+
 
 class NoVideos:
     """A validator that has nothing to do."""
@@ -295,11 +298,26 @@ def test_a_family_without_a_validator_is_refused_before_a_step_where_validation_
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     register_sampling()
+
+    def edit(told: dict[str, Any]) -> None:
+        validated(told)
+        told["recipe"]["method"] = "sampling"
+
+    said = both(capsys, edit)
+    assert "the family 'toy' gives no validator, so that nothing would be sampled" in said
+
+
+def test_a_family_that_only_promised_a_validator_is_refused_before_a_step(capsys: pytest.CaptureFixture[str]) -> None:
+    class Promises(ToyFamily):
+        def validates(self) -> bool:
+            return True
+
+    register_sampling()
+    register_model("promises", config=ToyConfig)(Promises)
     told = run()
     validated(told)
-    told["recipe"]["method"] = "sampling"
+    told["recipe"] = {"family": "promises", "method": "sampling"}
     Path("run.yaml").write_text(json.dumps(told))
     assert cli.main(["run.yaml"]) == 2
-    said = capsys.readouterr().err
-    assert "the family 'toy' gives no validator, so that nothing would be sampled" in said
+    assert "the family 'promises' gives no validator, so that nothing would be sampled" in capsys.readouterr().err
     assert [path.name for path in Path("out").glob("*") if path.name != LOCK] == []

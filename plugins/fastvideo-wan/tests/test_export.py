@@ -16,13 +16,14 @@ from fastvideo_core.contracts.validator import ValidationPrompt, ValidationReque
 from fastvideo_core.diffusion.rollout import FewStepSchedule
 from fastvideo_core.errors import CheckpointError, ConfigError
 from fastvideo_diffusers.schedule_fit import few_step_scheduler_config, fit_euler
+from fastvideo_diffusers.scheduler_shift import shifted_scheduler
 from fastvideo_wan.config import WanConfig
 from fastvideo_wan.export import export_pipeline, pipeline_sigmas
 from fastvideo_wan.folder import open_folder
 from fastvideo_wan.latents import decode_frames
 from fastvideo_wan.loading import load_transformer
 from fastvideo_wan.sampler import build_sampler
-from fastvideo_wan.schedule import many_step_scheduler, resolve_flow_shift
+from fastvideo_wan.schedule import resolve_flow_shift
 from fastvideo_wan.tiny import write_tiny_pipeline
 
 CPU = torch.device("cpu")
@@ -137,7 +138,7 @@ def test_an_exported_student_still_tells_its_flow_shift(tiny, trained, tmp_path,
     )
     folder = open_folder(str(tmp_path / "out"), where="x")
     assert resolve_flow_shift(folder, WanConfig()) == 8.0
-    many = many_step_scheduler(folder, 8.0)
+    many = shifted_scheduler(folder, 8.0)
     assert (many.config.shift, many.config.shift_terminal) == (8.0, None)
     capfd.readouterr()
     WanPipeline.from_pretrained(tmp_path / "out")

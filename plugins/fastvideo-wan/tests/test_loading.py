@@ -11,11 +11,12 @@ import torch
 from diffusers import WanTransformer3DModel
 
 from fastvideo_core.errors import ConfigError
+from fastvideo_diffusers.scheduler_shift import shifted_scheduler
 from fastvideo_wan.config import WanConfig
 from fastvideo_wan.family import WanFamily
 from fastvideo_wan.folder import open_folder
 from fastvideo_wan.loading import load_transformer, load_vae
-from fastvideo_wan.schedule import many_step_scheduler, resolve_flow_shift
+from fastvideo_wan.schedule import resolve_flow_shift
 from fastvideo_wan.text import TextEncoder
 from fastvideo_wan.tiny import write_tiny_pipeline
 
@@ -231,7 +232,7 @@ def test_flow_shift_comes_from_the_scheduler_unless_configured(tmp_path, schedul
     folder = open_folder(str(tmp_path / "w"), where="x")
     assert resolve_flow_shift(folder, WanConfig()) == 7.0
     assert resolve_flow_shift(folder, WanConfig(flow_shift=2.5)) == 2.5
-    assert many_step_scheduler(folder, 2.5).config[key] == 2.5
+    assert shifted_scheduler(folder, 2.5).config[key] == 2.5
 
 
 def test_a_scheduler_without_fixed_shift_asks_for_one(copy):

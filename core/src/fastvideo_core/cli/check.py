@@ -76,6 +76,9 @@ def _memory(run: Run) -> list[str]:
     lines = [f"memory per GPU, {gpus} GPU{'s' if gpus > 1 else ''}, at its peak: {peak}", _row("role", shown)]
     for name, role in estimate.roles.items():
         lines.append(_row(name, (_size(size) if (size := getattr(role, kind)) else "-" for kind in shown)))
+    if not known:
+        silent = "the family does not say how a network is called (RoleOutline.evaluate; `call` of a DiffusersFamily)"
+        lines.append(f"  activations are not estimated: {silent}")
     if estimate.host:
         lines.append(f"memory of the host, per process: {_size(estimate.host)} of frozen weights")
     return [*lines, f"checkpoint: {_size(estimate.checkpoint)}"]

@@ -110,6 +110,10 @@ class ModelFamily(ABC):
         """The class of the adapter that `build` gives, so that a method which it does not fit is told early."""
         return None
 
+    def validates(self) -> bool:
+        """Whether `build` gives a validator where `training.log_validation` asks for one: by default where it has `sampler`."""
+        return "sampler" in self.offers()
+
     def latent_space(self, role: str) -> Mapping[str, object] | None:
         """What a role's latents and text embeddings are like, in plain words and numbers; None where the family does not say.
 
@@ -185,7 +189,8 @@ def family_class(plugin: Plugin, registry: PluginRegistry) -> type[ModelFamily]:
     if isinstance(impl, type):
         found = f"impl is {impl.__module__}.{impl.__qualname__}, which is no ModelFamily"
         raise PluginError(Problem(found, where=str(plugin.provenance), fix="subclass fastvideo_core.ModelFamily"))
-    return type(plugin.name, (ModelFamily,), {"build": lambda self, cfg: impl(cfg)})
+    # Whether a function's components have a validator is seen once it is called.
+    return type(plugin.name, (ModelFamily,), {"build": lambda self, cfg: impl(cfg), "validates": lambda self: True})
 
 
 def open_family(name: str, registry: PluginRegistry, offer: str = "build") -> ModelFamily:

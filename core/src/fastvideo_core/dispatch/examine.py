@@ -121,6 +121,8 @@ def examine(cfg: RunConfig, registry: PluginRegistry, *, starts: bool) -> tuple[
         if cfg.training.log_validation and method.log_validation is DistillMethod.log_validation:
             silent = f"the method {cfg.recipe.method!r} samples no videos: it does not define log_validation"
             raise ConfigError(Problem(silent, "training.log_validation", allowed="false", fix="set it to false"))
+    if cfg.training.log_validation and (main := families.get(cfg.recipe.family)) and not main.validates():
+        problems.append(no_validator(cfg))
     with noted():
         build_callbacks(cfg, registry)
     if starts and problems:
@@ -174,6 +176,13 @@ def examine(cfg: RunConfig, registry: PluginRegistry, *, starts: bool) -> tuple[
             warnings += [*run_notes(cfg), *_another_negative_prompt(run.cfg, earlier)]
     found = Findings(tuple(dict.fromkeys(problems)), tuple(dict.fromkeys(warnings)), tuple(facts))
     return (None if problems else run), found
+
+
+def no_validator(cfg: RunConfig) -> Problem:
+    """Of a run that asks for validation, by a family that cannot."""
+    nobody = f"the family '{cfg.recipe.family}' gives no validator, so that nothing would be sampled"
+    fix = "set it to false (whoever wrote the family defines `sampler`, or `validates`)"
+    return Problem(nobody, where="training.log_validation", allowed="false", fix=fix)
 
 
 def based_on(cfg: RunConfig, sources: Mapping[str, RoleSource]) -> RunConfig:

@@ -16,7 +16,7 @@ from fastvideo_core.contracts.family import ModelComponents
 from fastvideo_core.contracts.method import DistillMethod
 from fastvideo_core.contracts.rng import stream_seed
 from fastvideo_core.contracts.roles import RoleManager
-from fastvideo_core.dispatch.examine import Run, examine
+from fastvideo_core.dispatch.examine import Run, examine, no_validator
 from fastvideo_core.dispatch.plugin_checks import build_callbacks, check_adapters, used_plugins
 from fastvideo_core.dispatch.role_weights import layered, load_role
 from fastvideo_core.dispatch.routing import route, route_validator
@@ -104,8 +104,7 @@ def build_runtime_from_config(cfg: RunConfig, registry: PluginRegistry) -> Disti
         no_data = f"the family '{cfg.recipe.family}' gives no data loader, and the run trains on its batches"
         raise ContractError(Problem(no_data, where="recipe.family", fix="take another family for recipe.family"))
     if training.log_validation and components.validator is None:
-        nobody = f"the family '{cfg.recipe.family}' gives no validator, so that nothing would be sampled"
-        raise ContractError(Problem(nobody, where="training.log_validation", allowed="false", fix="set it to false"))
+        raise ContractError(no_validator(cfg))
     bundle.require_roles(registry.get("methods", cfg.recipe.method).spec.roles)
     for handle in list(run.method.extra_roles(cfg, bundle, components.adapter)):
         if handle.name in bundle:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from fastvideo_core import MethodConfig
-from fastvideo_core.errors import Problem
 
 if TYPE_CHECKING:
     from fastvideo_core import RunConfig
+    from fastvideo_core.errors import Problem
 
 
 class VelocityConfig(MethodConfig):
@@ -20,11 +20,4 @@ class VelocityConfig(MethodConfig):
 
     def check_run(self, cfg: RunConfig) -> list[tuple[str, Problem]]:
         """The student trains, the teacher does not."""
-        return [
-            (
-                f"roles.{role}.trainable",
-                Problem(f"the {role} of velocity must {'be' if wanted else 'not be'} trainable"),
-            )
-            for role, wanted in (("student", True), ("teacher", False))
-            if cfg.roles[role].trainable is not wanted
-        ]
+        return self.wrongly_trainable(cfg, student=True, teacher=False)

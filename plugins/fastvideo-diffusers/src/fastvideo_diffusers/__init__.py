@@ -10,6 +10,7 @@ from typing import Any
 
 _EXPORTS = {
     "DiffusersFamily": "family",
+    "halved": "family",
     "PipelineFolder": "folder",
     "open_pipeline": "folder",
     "check_components": "folder",
@@ -39,6 +40,9 @@ _EXPORTS = {
     "shown": "latents",
     "export_pipeline": "export",
     "write_lora": "export_lora",
+    "pipeline_shift": "scheduler_shift",
+    "shifted_scheduler": "scheduler_shift",
+    "Autocast": "autocast",
     "student_of": "schedule_fit",
     "fitted_scheduler": "schedule_fit",
     "byte_tokenizer": "tiny",

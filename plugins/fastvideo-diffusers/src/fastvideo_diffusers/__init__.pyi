@@ -1,9 +1,11 @@
 from fastvideo_diffusers.adapter import PipelineAdapter as PipelineAdapter
 from fastvideo_diffusers.adapter import PreparedLatents as PreparedLatents
+from fastvideo_diffusers.autocast import Autocast as Autocast
 from fastvideo_diffusers.encoder import PipelineEncoder as PipelineEncoder
 from fastvideo_diffusers.export import export_pipeline as export_pipeline
 from fastvideo_diffusers.export_lora import write_lora as write_lora
 from fastvideo_diffusers.family import DiffusersFamily as DiffusersFamily
+from fastvideo_diffusers.family import halved as halved
 from fastvideo_diffusers.folder import TRANSFORMER as TRANSFORMER
 from fastvideo_diffusers.folder import PipelineFolder as PipelineFolder
 from fastvideo_diffusers.folder import check_components as check_components
@@ -30,6 +32,8 @@ from fastvideo_diffusers.sampler import PipelineSampler as PipelineSampler
 from fastvideo_diffusers.sampler import path_sampler as path_sampler
 from fastvideo_diffusers.schedule_fit import fitted_scheduler as fitted_scheduler
 from fastvideo_diffusers.schedule_fit import student_of as student_of
+from fastvideo_diffusers.scheduler_shift import pipeline_shift as pipeline_shift
+from fastvideo_diffusers.scheduler_shift import shifted_scheduler as shifted_scheduler
 from fastvideo_diffusers.text import T5TextEncoder as T5TextEncoder
 from fastvideo_diffusers.text import pad_text as pad_text
 from fastvideo_diffusers.tiny import byte_tokenizer as byte_tokenizer

@@ -240,9 +240,16 @@ class DiffusersFamily(ParquetFamily, Generic[F, A]):
     def call(
         self, cfg: RunConfig, folder: F, network: nn.Module, latents_source: LatentsSource | None
     ) -> Callable[[int], Tensor] | None:
-        """Calls a network on so many samples of the largest size that the run can meet; see `RoleOutline.evaluate`.
+        """One call of a role's network, from which `check` estimates activations; see `RoleOutline.evaluate`.
 
-        None where the family does not say how.
+        What it gives is called with a number of samples, while nothing is computed and shapes alone count. It makes the network's
+        arguments of `torch.empty` (latents of `largest_latents`, the largest that the run can meet; levels [samples]; text
+        [samples, folder.text_length, folder.text_dim]) and calls the network as the adapter does, under autocast where
+        `halved(cfg)`. By default None: the family does not say how, and the estimate is "without activations".
+
+        Args:
+            folder: the role's pipeline.
+            network: its transformer, with parameters on meta.
 
         Raises:
             UserError: the run says no size, or the data's latents do not fit.

@@ -25,7 +25,7 @@ _EXPORTS = {
     "build_run": "runs",
     "ToyConfig": "toy",
     "ToyAdapter": "toy",
-    "ToyMethod": "toy_method",
+    "ToyMethod": "toy_regression",
     "take_step": "steps",
     "StepRecord": "steps",
     "PerSampleDraws": "draws",

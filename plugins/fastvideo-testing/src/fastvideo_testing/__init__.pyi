@@ -14,5 +14,5 @@ from fastvideo_testing.steps import StepRecord as StepRecord
 from fastvideo_testing.steps import take_step as take_step
 from fastvideo_testing.toy import ToyAdapter as ToyAdapter
 from fastvideo_testing.toy import ToyConfig as ToyConfig
-from fastvideo_testing.toy_method import ToyMethod as ToyMethod
+from fastvideo_testing.toy_regression import ToyMethod as ToyMethod
 from fastvideo_testing.tracker import InMemoryTracker as InMemoryTracker

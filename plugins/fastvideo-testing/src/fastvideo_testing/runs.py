@@ -17,7 +17,7 @@ from fastvideo_core.errors import ConfigError
 from fastvideo_core.registry import PluginRegistry, register_method, register_model
 from fastvideo_core.registry.registration import isolated_registrations
 from fastvideo_testing.toy import ToyConfig, ToyFamily
-from fastvideo_testing.toy_method import ROLES, ToyMethod, ToyMethodConfig
+from fastvideo_testing.toy_regression import ROLES, ToyMethod, ToyMethodConfig
 
 
 @contextmanager

@@ -12,10 +12,11 @@ from torch import Tensor
 from fastvideo_core.contracts.family import WarpedSchedule
 from fastvideo_diffusers import export
 from fastvideo_diffusers.schedule_fit import as_json, fitted_scheduler, student_of
+from fastvideo_diffusers.scheduler_shift import shifted_scheduler
 from fastvideo_wan.config import WanConfig
 from fastvideo_wan.folder import WanFolder, open_folder
 from fastvideo_wan.loading import outline_transformer
-from fastvideo_wan.schedule import many_step_scheduler, resolve_flow_shift
+from fastvideo_wan.schedule import resolve_flow_shift
 
 
 def export_pipeline(
@@ -59,7 +60,7 @@ def _scheduler(
     axis = folder.num_train_timesteps
     student = student_of(student_schedule, flow_shift=flow_shift, num_train_timesteps=axis)
     if student is None:
-        return as_json(many_step_scheduler(folder, flow_shift)), []
+        return as_json(shifted_scheduler(folder, flow_shift)), []
     notes = [f"sample it with WanPipeline(num_inference_steps={len(student)}, guidance_scale=1.0)"]
     kind = config.sampler_kind
     own = {"flow_shift": flow_shift}

@@ -18,6 +18,7 @@ from fastvideo_data.captions import PromptEmbeddings
 from fastvideo_data.model_sampler import PathSampler
 from fastvideo_diffusers.family import DiffusersFamily, halved
 from fastvideo_diffusers.schedule_fit import timestep_shift
+from fastvideo_diffusers.scheduler_shift import shifted_scheduler
 from fastvideo_wan.adapter import WanAdapter
 from fastvideo_wan.batches import stored_latents
 from fastvideo_wan.config import NEGATIVE_PROMPT, WanConfig
@@ -28,7 +29,7 @@ from fastvideo_wan.folder import COMPONENTS, WanFolder, open_folder
 from fastvideo_wan.loading import load_transformer, meta_transformer
 from fastvideo_wan.network import predict_velocity
 from fastvideo_wan.sampler import WanSampler, build_sampler
-from fastvideo_wan.schedule import many_step_scheduler, resolve_flow_shift
+from fastvideo_wan.schedule import resolve_flow_shift
 from fastvideo_wan.sizes import GEOMETRY, SIZE
 from fastvideo_wan.text import TextEncoder
 from fastvideo_wan.tiny import write_tiny_pipeline
@@ -67,7 +68,7 @@ class WanFamily(DiffusersFamily[WanFolder, WanAdapter]):
         base = self.roles(cfg).base
         flow_shift = resolve_flow_shift(base, section(cfg))
         if cfg.training.log_validation and many_steps:
-            many_step_scheduler(base, flow_shift)
+            shifted_scheduler(base, flow_shift)
 
     def timestep_shift(self, cfg: RunConfig) -> Callable[[Tensor], Tensor]:
         base = self.roles(cfg).base

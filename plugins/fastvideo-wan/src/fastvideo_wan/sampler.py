@@ -17,12 +17,13 @@ from fastvideo_diffusers.folder import TRANSFORMER
 from fastvideo_diffusers.latents import shown
 from fastvideo_diffusers.sampler import PipelineSampler, path_sampler
 from fastvideo_diffusers.schedule_fit import timestep_shift
+from fastvideo_diffusers.scheduler_shift import shifted_scheduler
 from fastvideo_diffusers.text import pad_text
 from fastvideo_wan.config import NEGATIVE_PROMPT, WanConfig
 from fastvideo_wan.folder import WanFolder, open_folder
 from fastvideo_wan.latents import decode_frames
 from fastvideo_wan.loading import load_transformer, load_vae
-from fastvideo_wan.schedule import FewStepScheduler, many_step_scheduler, resolve_flow_shift
+from fastvideo_wan.schedule import FewStepScheduler, resolve_flow_shift
 from fastvideo_wan.sizes import FPS, GEOMETRY, SIZE
 from fastvideo_wan.text import TextEncoder
 
@@ -82,7 +83,7 @@ class WanSampler(PipelineSampler[WanFolder, WanConfig]):
         schedule = self.few_steps(request)
         if schedule is not None:
             return FewStepScheduler(schedule, kind=self.kind(request), generator=generator), len(schedule)
-        return many_step_scheduler(self.folder, self._flow_shift), self.many_steps(request)
+        return shifted_scheduler(self.folder, self._flow_shift), self.many_steps(request)
 
     def _padded(self, embedding: Tensor) -> Tensor:
         return pad_text(embedding[None], self.folder.text_length)[0].to(self.device)

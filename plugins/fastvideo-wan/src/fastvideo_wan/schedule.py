@@ -2,67 +2,21 @@
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import dataclass
-from typing import Any
 
-import diffusers
 import torch
 from torch import Tensor
 
 from fastvideo_core.diffusion import flow
 from fastvideo_core.diffusion.rollout import FewStepSchedule, SamplerKind, transition
-from fastvideo_core.errors import ConfigError, Problem
+from fastvideo_diffusers.scheduler_shift import pipeline_shift
 from fastvideo_wan.config import WanConfig
 from fastvideo_wan.folder import WanFolder
 
-SHIFT_KEYS = ("flow_shift", "shift")
-
 
 def resolve_flow_shift(folder: WanFolder, config: WanConfig) -> float:
-    """The one flow shift of a run: pipeline_config's, else that of the pipeline's scheduler.
-
-    Raises:
-        ConfigError: neither states one.
-    """
-    if config.flow_shift is not None:
-        return config.flow_shift
-    for source in (folder.marked, folder.scheduler):
-        for key in SHIFT_KEYS:
-            if source.get(key) is not None and not folder.scheduler.get("use_dynamic_shifting"):
-                return float(source[key])
-    raise ConfigError(
-        Problem(
-            f"{folder.scheduler.get('_class_name', 'the scheduler')} states no fixed shift",
-            where=f"{folder.path}/scheduler/scheduler_config.json",
-            fix="set pipeline_config.flow_shift (Wan 2.1: 5.0, or 3.0 for 480p)",
-        )
-    )
-
-
-def many_step_scheduler(folder: WanFolder, flow_shift: float) -> Any:
-    """A fresh scheduler of the pipeline's own class, with `flow_shift`.
-
-    Raises:
-        ConfigError: diffusers has no such scheduler, or it takes no shift.
-    """
-    config = dict(folder.scheduler)
-    if folder.marked:  # an exported student's schedule is no many-step schedule
-        config = {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": folder.num_train_timesteps}
-    name = str(config.get("_class_name"))
-    kind = getattr(diffusers, name, None)
-    parameters = inspect.signature(kind).parameters if isinstance(kind, type) else {}
-    key = next((key for key in SHIFT_KEYS if key in parameters), None)
-    if kind is None or key is None:
-        raise ConfigError(
-            Problem(
-                f"is a {name}",
-                where=f"{folder.path}/scheduler",
-                allowed="a flow-matching scheduler of diffusers, as FlowMatchEulerDiscreteScheduler or "
-                "UniPCMultistepScheduler",
-            )
-        )
-    return kind.from_config(config, **{key: flow_shift})
+    """`pipeline_shift`, with what to set where neither run nor pipeline states one."""
+    return pipeline_shift(folder, config, usual="Wan 2.1: 5.0, or 3.0 for 480p")
 
 
 @dataclass(frozen=True)

@@ -22,14 +22,37 @@ if TYPE_CHECKING:
 
     from fastvideo_core.registry.registry import PluginRegistry
 
-KINDS: dict[str, Kind] = {"method": "methods", "model": "models", "callback": "callbacks"}
+KINDS: dict[str, Kind] = {
+    "method": "methods",
+    "model": "models",
+    "diffusers-model": "models",
+    "callback": "callbacks",
+}
 """What can be made -> its entry-point group."""
 
 LICENCES = {"apache-2.0": "Apache-2.0", "mit": "MIT", "bsd-3-clause": "BSD-3-Clause", "none": ""}
 """Choice -> SPDX expression."""
 
-DEPENDENCIES = {"model": ("fastvideo-data>=@core_minor@,<@core_next@", "safetensors>=0.4.3")}
+DEPENDENCIES = {
+    "model": ("fastvideo-data>=@core_minor@,<@core_next@", "safetensors>=0.4.3"),
+    "diffusers-model": (
+        "fastvideo-data>=@core_minor@,<@core_next@",
+        "fastvideo-diffusers>=@core_minor@,<@core_next@",
+        "diffusers>=0.35",
+        "transformers>=4.56",
+        "ftfy>=6.2",
+        "sentencepiece>=0.2",
+    ),
+}
 """What a kind of package needs besides core, pydantic and torch."""
+
+MYPY_SETTINGS = """
+[[tool.mypy.overrides]]
+module = ["diffusers.*", "transformers.*"]
+follow_imports = "skip"
+ignore_missing_imports = true
+"""
+"""So that `mypy --strict` does not read libraries that are not typed throughout."""
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _NAMES = {"gitignore": ".gitignore", "init.py.txt": "__init__.py", "tests.yml": ".github/workflows/tests.yml"}
@@ -38,7 +61,8 @@ _NAMES = {"gitignore": ".gitignore", "init.py.txt": "__init__.py", "tests.yml": 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `new-plugin`."""
     parser.add_argument("name", help="the plug-in's name in run.yaml, such as my-method")
-    parser.add_argument("--kind", required=True, choices=list(KINDS), help="what it gives")
+    families = "a model family is of a network of its own (model) or of a pipeline of diffusers (diffusers-model)"
+    parser.add_argument("--kind", required=True, choices=list(KINDS), help=f"what it gives; {families}")
     parser.add_argument("--out", type=Path, help="folder to write (default: the distribution's name); must be new")
     parser.add_argument("--distribution", help="the pip name (default: fastvideo-NAME)")
     parser.add_argument("--license", choices=list(LICENCES), default="apache-2.0", help="default: apache-2.0")
@@ -60,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
             file = out / path
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(text, encoding="utf-8")
-    say(f"{out}: the {args.kind} {args.name!r} as the package {distribution}; next:")
+    say(f"{out}: the {_said(args.kind)} {args.name!r} as the package {distribution}; next:")
     say(f"  cd {out}\n  pip install -e '.[test]'\n  pytest")
     if args.repository is None:
         say("before it is published: [project.urls] in pyproject.toml, which names your repository")
@@ -80,7 +104,7 @@ def package_files(
         "distribution": distribution,
         "package": package,
         "group": KINDS[kind],
-        "description": f"The {'model family' if kind == 'model' else kind} {name}",
+        "description": f"The {_said(kind)} {name}",
         "repository": (repository or f"https://github.com/YOUR-NAME/{distribution}").rstrip("/"),
         "api": ", ".join(map(str, API_VERSION)),
         "api_dotted": ".".join(map(str, API_VERSION)),
@@ -88,6 +112,7 @@ def package_files(
         "core_next": f"{major}.{int(minor) + 1}",
         "licence_line": f'license = "{spdx}"\n' if spdx else "",
         "more_dependencies": "".join(f'    "{one}",\n' for one in DEPENDENCIES.get(kind, ())),
+        "more_settings": MYPY_SETTINGS if kind == "diffusers-model" else "",
         "author": author,
         "year": str(datetime.date.today().year),
     }
@@ -100,6 +125,10 @@ def package_files(
     if spdx:
         files["LICENSE"] = _filled(scaffold / "licences" / licence, values)
     return files
+
+
+def _said(kind: str) -> str:
+    return "model family" if KINDS[kind] == "models" else kind
 
 
 def _place(template: str, package: str) -> str:

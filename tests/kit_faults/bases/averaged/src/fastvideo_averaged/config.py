@@ -8,10 +8,10 @@ from pydantic import Field
 
 from fastvideo_core import MethodConfig
 from fastvideo_core.config.base import FloatTuple
-from fastvideo_core.errors import Problem
 
 if TYPE_CHECKING:
     from fastvideo_core import RunConfig
+    from fastvideo_core.errors import Problem
 
 
 class AveragedConfig(MethodConfig):
@@ -24,8 +24,4 @@ class AveragedConfig(MethodConfig):
     decay: float = Field(default=0.5, ge=0, lt=1, description="Of the average")
 
     def check_run(self, cfg: RunConfig) -> list[tuple[str, Problem]]:
-        return [
-            (f"roles.{role}.trainable", Problem(f"the {role} must {'be' if wanted else 'not be'} trainable"))
-            for role, wanted in (("student", True), ("teacher", False))
-            if cfg.roles[role].trainable is not wanted
-        ]
+        return self.wrongly_trainable(cfg, student=True, teacher=False)
