@@ -14,10 +14,10 @@ import pytest
 
 from fastvideo_core import ModelFamily, PluginConfig, register_model
 from fastvideo_core.cli import main as cli
-from fastvideo_core.cli.plugins import as_details, as_text
+from fastvideo_core.cli.plugins import as_text
 from fastvideo_core.cli.table import render_table
 from fastvideo_core.errors import FastVideoError
-from fastvideo_core.registry import PluginRegistry, PluginStatus, Provenance, isolated_registrations
+from fastvideo_core.registry import PluginRegistry, isolated_registrations
 from fastvideo_core.registry.discovery import find_installed
 from fastvideo_testing.fake_packages import install, method_spec
 
@@ -323,14 +323,6 @@ def test_schema_of_installed_plug_ins_loads_no_torch() -> None:
     pytest.importorskip("fastvideo_dmd2")
     for name in ("dmd2", "finetune", "wan", "ema"):
         assert "torch" not in modules_after(COMMAND.format(["schema", name])), name
-
-
-def test_verbose_shows_provenance_and_time_of_imports(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["plugins", "--verbose", "--plugin", "mine.py"]) == 0
-    out = capsys.readouterr().out
-    assert ":Mine registered by mine.py" in out
-    slow = PluginStatus(Provenance("methods", "x", "x-dist", "1", "x:PLUGIN"), None, None, 1.5)
-    assert as_details([slow]) == ("  1.500 s  method x-dist 1 (entry point fastvideo.methods: x = x:PLUGIN)")
 
 
 def test_an_allow_list_is_mentioned(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -362,11 +362,3 @@ def test_an_allow_list_names_distributions(site: Path, package: str, monkeypatch
     monkeypatch.setenv("FASTVIDEO_DISTILL_PLUGINS", "Other_Dist, surely-absent")
     assert [item.distribution for item in find_installed()] == ["other-dist"]
     assert PluginRegistry().get("methods", "fancy").provenance.distribution == "other-dist"
-
-
-# slow imports
-
-
-def test_the_list_knows_how_long_a_spec_takes_to_load(site: Path, package: str) -> None:
-    install_fancy(site, package, plugin="import time\ntime.sleep(0.25)\n" + method_spec(package=package))
-    assert 0.25 <= status(here(site)).seconds < 250  # seconds, not milliseconds

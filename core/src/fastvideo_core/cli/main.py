@@ -83,8 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _show(text: str, status: int) -> int:
-    """Says it and returns the status; of several processes one speaks: the launcher that `num_gpus` starts, else the first
-    that fails."""
+    """Says it, in one of several processes (the launcher that `num_gpus` starts, or the first that fails); the status."""
     if "RANK" in os.environ or "SLURM_STEP_ID" in os.environ:
         from fastvideo_core.launch.launcher import report_error
 

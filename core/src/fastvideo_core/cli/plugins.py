@@ -18,8 +18,6 @@ from fastvideo_core.registry.specs import SINGULAR, Command
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
-    verbose = "also where each comes from, and how long loading its spec takes"
-    parser.add_argument("--verbose", action="store_true", help=verbose)
     pairs = "which methods and families fit each other, and why others do not (needs fastvideo-tools; imports torch)"
     parser.add_argument("--pairs", action="store_true", help=pairs)
     strict = "exit status 1 when anything is BROKEN or incomplete"
@@ -37,8 +35,6 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps([as_data(status) for status in statuses], indent=2))
     else:
         say(as_text(statuses, terminal_width()))
-        if args.verbose:
-            say(f"\n{as_details(statuses)}")
         if ALLOWED in os.environ:
             say(f"\n{ALLOWED} hides the plug-ins of all distributions but: {os.environ[ALLOWED] or 'none'}")
     return int(args.strict and any(status.provenance.unmet or not status.healthy for status in statuses))
@@ -51,7 +47,6 @@ def as_data(status: PluginStatus) -> dict[str, Any]:
         **asdict(status.provenance),
         **{name: getattr(spec, name, None) for name in ("api", "roles", "optional_roles", "pipelines")},
         "deprecated": asdict(spec.deprecated) if spec and spec.deprecated else None,
-        "seconds": round(status.seconds, 4),
         "healthy": status.healthy,
         "unmet": [{"wanted": item.wanted, "found": item.there} for item in status.provenance.unmet],
         "reason": str(status.problem) if status.problem is not None else None,
@@ -77,12 +72,6 @@ def as_text(statuses: Sequence[PluginStatus], width: int) -> str:
     if "methods" not in kinds:
         parts.append("No method is installed. Get one with: pip install fastvideo-finetune fastvideo-dmd2")
     return "\n\n".join(parts)
-
-
-def as_details(statuses: Sequence[PluginStatus]) -> str:
-    """Provenance and import time of every plug-in, the slowest first."""
-    slowest = sorted(statuses, key=lambda item: -item.seconds)
-    return "\n".join(f"{item.seconds:7.3f} s  {SINGULAR[item.provenance.kind]} {item.provenance}" for item in slowest)
 
 
 def _row(status: PluginStatus) -> tuple[str, ...]:

@@ -57,9 +57,7 @@ def run(args: argparse.Namespace) -> int:
 def _whole(registry: PluginRegistry) -> str:
     families, methods, callbacks = (", ".join(registry.names(kind)) or "none installed" for kind in CONFIGURED)
     rows = [
-        ("recipe", "required", "schema recipe"),
-        ("roles", "required", "schema roles"),
-        ("training", "required", "schema training"),
+        *((name, "required", f"schema {name}") for name in SECTIONS),
         ("pipeline_config", "", f"schema FAMILY, one of: {families}"),
         ("pipeline_config_path", "", "a file with pipeline_config instead"),
         ("method_config", "", f"schema METHOD, one of: {methods}"),

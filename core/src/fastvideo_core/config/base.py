@@ -69,10 +69,7 @@ def is_hub_id(path: str) -> bool:
 
 
 class StrictModel(BaseModel):
-    """Values keep the type in which they were written: no "3" for 3, no true for 1, no unknown keys, no NaN.
-
-    Whole numbers are accepted where a number is asked for. Instances are immutable.
-    """
+    """Immutable, and strict: no "3" for 3, no true for 1, no unknown keys, no NaN; but 3 where a number is asked for."""
 
     model_config = ConfigDict(
         strict=True, extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True, protected_namespaces=()
@@ -89,20 +86,15 @@ class PluginConfig(StrictModel):
     """
 
     def check_run(self, cfg: RunConfig) -> list[tuple[str, Problem]]:
-        """Problems of this section in the light of the whole run, each with the dotted key it is about.
+        """Problems of this section in the light of the whole run, each with its key in run.yaml ("method_config.steps[0]").
 
-        Keys count from the top of run.yaml ("method_config.dmd_denoising_steps[0]", "roles.critic"). `Problem.where` is
-        filled in by the caller with file and line.
+        The caller fills in `Problem.where`, with file and line.
         """
         return []
 
 
 class MethodConfig(PluginConfig):
-    """Base class of `method_config` sections.
-
-    `pipeline_options` and `training_options` are options of these sections that its runs need otherwise than by default: `init`
-    writes them out.
-    """
+    """Base class of `method_config` sections; `init` writes out the `pipeline_options` and `training_options` of its runs."""
 
     pipeline_options: ClassVar[Mapping[str, Any]] = {}
     training_options: ClassVar[Mapping[str, Any]] = {}

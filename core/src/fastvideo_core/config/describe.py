@@ -14,17 +14,6 @@ from fastvideo_core.config.deprecation import Deprecated
 Schema = dict[str, Any]
 """A JSON schema, or a part of one."""
 
-_PLURALS = {
-    "a whole number": "whole numbers",
-    "a number": "numbers",
-    "text": "texts",
-    "non-empty text": "non-empty texts",
-    "true or false": "booleans",
-    "a mapping": "mappings",
-    "a list": "lists",
-    "one of": "any of",
-}
-
 
 @dataclass(frozen=True)
 class Option:
@@ -149,40 +138,29 @@ def describe(schema: Schema, root: Schema) -> str:
 
 
 def _range(schema: Schema) -> str:
-    names = ("minimum", "maximum", "exclusiveMaximum", "exclusiveMinimum")
-    low, high, below, above = (_number(schema.get(name)) for name in names)
-    if low is not None and high is not None:
-        return f" from {low} to {high}"
-    if isinstance(below, int) and below >= 2**31:
-        below = f"2**{below.bit_length() - 1}"
-    limits = [(">=", low), (">", above), ("<=", high), ("<", below)]
-    text = " and ".join(f"{sign} {limit}" for sign, limit in limits if limit is not None)
-    return f" {text}" if text else ""
+    signs = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
+    limits = {sign: _number(schema[name]) for name, sign in signs.items() if name in schema}
+    if limits.keys() == {">=", "<="}:
+        return f" from {limits['>=']} to {limits['<=']}"
+    return " and".join(f" {sign} {limit}" for sign, limit in limits.items())
 
 
 def _number(value: Any) -> Any:
-    """Whole numbers without a point, as newer versions of pydantic write them."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+    """Whole numbers without a point, as newer versions of pydantic write them; a large power of two as such."""
+    value = int(value) if isinstance(value, float) and value.is_integer() else value
+    large = isinstance(value, int) and value >= 2**31 and value.bit_count() == 1
+    return f"2**{value.bit_length() - 1}" if large else value
 
 
 def _array(schema: Schema, root: Schema) -> str:
-    if prefix := [describe(item, root) for item in schema.get("prefixItems", ())]:
-        alike = len(set(prefix)) == 1
-        return f"a list of {len(prefix)} {_plural(prefix[0])}" if alike else f"a list of ({', '.join(prefix)})"
-    few, many, items = schema.get("minItems"), schema.get("maxItems"), schema.get("items")
-    text = "a non-empty list" if few == 1 and many is None else "a list"
-    text += f" of {_plural(describe(items, root))}" if isinstance(items, dict) and items else ""
-    if few is not None and few == many:
-        return f"{text}, exactly {few}"
-    text += f", at least {few}" if few and few > 1 else ""
-    return text + (f", at most {many}" if many is not None else "")
-
-
-def _plural(text: str) -> str:
-    for one, many in _PLURALS.items():
-        if text.startswith(one):
-            return many + text[len(one) :]
-    return f"({text})" if text else "values"
+    few, many = schema.get("minItems"), schema.get("maxItems")
+    if few == many:
+        size = "" if few is None else f" of {few}"
+    else:
+        size = f" of at least {few}" if many is None else f" of {few or 0} to {many}"
+    items = [describe(item, root) for item in schema.get("prefixItems") or [schema.get("items", {})]]
+    inside = f"each {items[0]}" if len(set(items)) == 1 else ", ".join(items)
+    return f"a list{size} ({inside})" if items[0] else f"a list{size}"
 
 
 def _show(value: Any) -> str:

@@ -20,29 +20,29 @@ class ProblemCollector:
 
     def __init__(self) -> None:
         self._documents: list[Document] = []
-        self._found: list[tuple[int, KeyPath, Problem]] = []  # the first is the document's index
+        self._found: dict[tuple[int, KeyPath], Problem] = {}  # by the document's index and the place in it
 
     def add_document(self, document: Document) -> None:
         """Problems of a document's form come along."""
-        self._found += [(len(self._documents), path, problem) for path, problem in document.problems]
         self._documents.append(document)
+        for path, problem in document.problems:
+            self.add(document, path, problem)
 
     def add(self, document: Document, path: KeyPath, problem: Problem) -> None:
         """Note a problem about the value at `path`; an empty `problem.where` becomes file, line and key."""
         index = next(index for index, known in enumerate(self._documents) if known is document)
-        if all((index, path) != item[:2] for item in self._found):
-            placed = problem if problem.where else replace(problem, where=document.where(path))
-            self._found.append((index, path, placed))
+        placed = problem if problem.where else replace(problem, where=document.where(path))
+        self._found.setdefault((index, path), placed)
 
     def raise_if_any(self) -> None:
         """Raises ConfigError with every problem that was noted."""
         if self._found:
-            in_order = sorted(self._found, key=lambda item: (item[0], self._documents[item[0]].position(item[1])))
-            raise ConfigError(problem for _, _, problem in in_order)
+            in_order = sorted(self._found, key=lambda at: (at[0], self._documents[at[0]].position(at[1])))
+            raise ConfigError(self._found[place] for place in in_order)
 
     def touches(self, path: KeyPath) -> bool:
         """Whether something was noted at `path` or below it, in any document."""
-        return any(place[: len(path)] == path for _, place, _ in self._found)
+        return any(place[: len(path)] == path for _, place in self._found)
 
 
 def validation_problems(

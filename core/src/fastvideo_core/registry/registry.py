@@ -10,7 +10,6 @@ import operator
 import os
 import re
 import sys
-import time
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,15 +27,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PluginStatus:
-    """One line of `fastvideo-distill plugins`: `plugin` is None and `problem` says why when it is BROKEN.
-
-    `seconds` is what loading its spec took; what other plug-ins had imported already counts for them.
-    """
+    """One line of `fastvideo-distill plugins`; when it is BROKEN, `problem` says why and `plugin` may be None."""
 
     provenance: Provenance
     plugin: Plugin | None
     problem: Problem | None = None
-    seconds: float = 0.0
 
     @property
     def healthy(self) -> bool:
@@ -44,10 +39,7 @@ class PluginStatus:
 
 
 class PluginRegistry:
-    """Every plug-in that is installed (`find_installed` looks at the first use) or was registered in this process.
-
-    Installed is not active: nothing is imported before it is asked for.
-    """
+    """Every plug-in that is installed or was registered in this process; none is imported before it is asked for."""
 
     def __init__(self, installed: Sequence[Provenance] | None = None) -> None:
         self._installed = tuple(installed) if installed is not None else None
@@ -159,7 +151,6 @@ class PluginRegistry:
         return Problem(f"no {SINGULAR[kind]} {name!r} is installed (installed: {listed})", fix=fix)
 
     def _status(self, provenance: Provenance) -> PluginStatus:
-        start = time.perf_counter()
         try:
             plugin = _load(provenance)
             for field, value in plugin.spec.targets.items():
@@ -169,7 +160,7 @@ class PluginRegistry:
             problem = _ambiguous(twins) if len(twins) > 1 else None
         except PluginError as error:
             plugin, problem = None, error.problems[0]
-        return PluginStatus(provenance, plugin, problem, time.perf_counter() - start)
+        return PluginStatus(provenance, plugin, problem)
 
 
 def _load(provenance: Provenance) -> Plugin:
