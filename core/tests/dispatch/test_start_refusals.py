@@ -81,7 +81,7 @@ def test_a_run_that_is_fine_is_no_refusal(capsys: pytest.CaptureFixture[str]) ->
         ({}, "its module pkg.method does not exist"),
         ({"pkg/method.py": ""}, "pkg.method has no 'Fancy'"),
         ({"pkg/method.py": "Fancy = 3\n"}, "its `impl` pkg.method:Fancy is 3, not a class"),
-        ({"pkg/method.py": "class Fancy: pass\n"}, "impl is pkg.method.Fancy, which is no DistillMethod"),
+        ({"pkg/method.py": "class Fancy: pass\n"}, "Fancy'>, not a subclass of fastvideo_core.DistillMethod"),
         ({"pkg/method.py": "import no_such_module\n"}, "'no_such_module', which it imports, is not"),
         ({"pkg/method.py": "1 / 0\n"}, "importing pkg.method fails: ZeroDivisionError"),
     ],
@@ -125,7 +125,7 @@ def test_a_callback_that_cannot_be_used(capsys: pytest.CaptureFixture[str]) -> N
 
     for name, implementation in (("none", object), ("fails", Fails)):
         register_callback(name, config=PluginConfig)(implementation)
-    assert "impl is builtins.object, which is no Callback" in both(
+    assert "is <class 'object'>, not a subclass of fastvideo_core.Callback" in both(
         capsys, lambda told: told.update(callbacks={"none": {}})
     )
     error = both(capsys, lambda told: told.update(callbacks={"fails": {}}))

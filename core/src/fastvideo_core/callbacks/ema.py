@@ -12,7 +12,7 @@ from fastvideo_core.callbacks.hooks import Callback, hookimpl
 from fastvideo_core.contracts.method import DistillMethod
 from fastvideo_core.contracts.roles import RoleHandle
 from fastvideo_core.errors import CheckpointError, ConfigError, Problem
-from fastvideo_core.optim.average import move_averages
+from fastvideo_core.optim import move_averages
 from fastvideo_core.weights.parameters import trainable_by_name
 
 ByName = dict[str, dict[str, Tensor]]  # module -> parameter name -> tensor

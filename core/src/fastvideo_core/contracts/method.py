@@ -185,7 +185,6 @@ class DistillMethod(nn.Module, Generic[Needs]):
 
     def log_validation(self, iteration: int) -> None:
         """Samples videos for the log; called every `validation_steps` iterations when `log_validation` is on."""
-        return
 
     def validation_dir(self, iteration: int) -> Path:
         """Where the videos of this iteration go."""

@@ -148,8 +148,8 @@ class RoleManager:
 
     def require_roles(self, names: Sequence[str]) -> None:
         """Raises a ContractError that names every missing role, and those that exist."""
-        missing = [name for name in names if name not in self.roles]
-        if missing:
-            listed, allowed = ", ".join(missing), f"this run has: {', '.join(self.roles) or 'no roles'}"
-            found = f"missing role{'s' if len(missing) > 1 else ''} {listed}"
-            raise ContractError(Problem(found, "roles", allowed, f"add {listed} to the roles section of run.yaml"))
+        if listed := ", ".join(name for name in names if name not in self.roles):
+            allowed = f"this run has: {', '.join(self.roles) or 'no roles'}"
+            raise ContractError(
+                Problem(f"missing roles {listed}", "roles", allowed, f"add {listed} to run.yaml's roles")
+            )

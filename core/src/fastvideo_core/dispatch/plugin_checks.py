@@ -1,7 +1,7 @@
 """The plug-ins of a run: their classes, and whether they fit each other as far as these alone can tell."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 from fastvideo_core.callbacks.hooks import Callback
 from fastvideo_core.callbacks.manager import CallbackManager
@@ -14,8 +14,6 @@ from fastvideo_core.errors import ContractError, FastVideoError, PluginError, Pr
 from fastvideo_core.registry import Plugin, PluginRegistry
 from fastvideo_core.registry.discovery import NOTHING, pip_command, unmet_of
 from fastvideo_core.registry.specs import SINGULAR
-
-_T = TypeVar("_T")
 
 
 def used_plugins(cfg: RunConfig, registry: PluginRegistry) -> Iterator[Plugin]:
@@ -59,7 +57,7 @@ def _deprecated_options(place: str, section: StrictModel) -> Iterator[str]:
 
 def method_class(name: str, registry: PluginRegistry) -> type[DistillMethod]:
     """The class of a method; raises PluginError where it cannot be imported, or is no DistillMethod."""
-    return _implementation(registry.get("methods", name), registry, DistillMethod)  # type: ignore[type-abstract]
+    return registry.class_of(registry.get("methods", name), "impl", DistillMethod)  # type: ignore[type-abstract]
 
 
 def build_callbacks(cfg: RunConfig, registry: PluginRegistry) -> CallbackManager:
@@ -67,7 +65,7 @@ def build_callbacks(cfg: RunConfig, registry: PluginRegistry) -> CallbackManager
     callbacks: dict[str, Callback] = {}
     for name, section in cfg.callbacks.items():
         plugin = registry.get("callbacks", name)
-        implementation = _implementation(plugin, registry, Callback)
+        implementation = registry.class_of(plugin, "impl", Callback)
         try:
             callbacks[name] = implementation(section)
         except FastVideoError:
@@ -76,15 +74,6 @@ def build_callbacks(cfg: RunConfig, registry: PluginRegistry) -> CallbackManager
             found = f"the callback {name!r} cannot be made: {type(error).__name__}: {error}"
             raise PluginError(Problem(found, where=str(plugin.provenance), fix="tell its authors")) from error
     return CallbackManager(callbacks, waived=cfg.training.resume_without_callbacks)
-
-
-def _implementation(plugin: Plugin, registry: PluginRegistry, base: type[_T]) -> type[_T]:
-    found: Any = registry.resolve(plugin, "impl")
-    if not issubclass(found, base):
-        text = f"impl is {found.__module__}.{found.__qualname__}, which is no {base.__name__}"
-        raise PluginError(Problem(text, str(plugin.provenance), fix=f"subclass fastvideo_core.{base.__name__}"))
-    implementation: type[_T] = found
-    return implementation
 
 
 def check_adapters(cfg: RunConfig, needed: type | Iterable[type], adapters: Mapping[str, Any]) -> None:

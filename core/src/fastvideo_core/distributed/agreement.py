@@ -13,10 +13,7 @@ _T = TypeVar("_T")
 
 
 class SharedWorkError(Exception):
-    """Raised on every process alike: why process `rank`, the first that failed, could not do its share.
-
-    `by_system` says whether the operating system refused (disk full, read-only, ...).
-    """
+    """Why process `rank`, the first that failed, could not do its share; `by_system`: the system refused (disk full, ...)."""
 
     def __init__(self, rank: int, text: str, by_system: bool) -> None:
         super().__init__(rank, text, by_system)  # so that it can be pickled

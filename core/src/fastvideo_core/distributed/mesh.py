@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-
 from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.distributed import context
 
@@ -30,12 +28,3 @@ class Mesh:
     def current(cls) -> Mesh:
         """The mesh of the processes that run."""
         return cls(context.rank(), context.world_size())
-
-
-def device_mesh(training: TrainingArgs) -> DeviceMesh:
-    """The devices of all processes, (shard,) or, with replicas, (replicate, shard). Collective."""
-    replicas, shards = mesh_shape(training, context.world_size())
-    kind = context.device().type
-    if replicas == 1:
-        return init_device_mesh(kind, (shards,), mesh_dim_names=("shard",))
-    return init_device_mesh(kind, (replicas, shards), mesh_dim_names=("replicate", "shard"))

@@ -1,17 +1,19 @@
-"""A role's optimizer and its learning-rate schedule, with the role's own settings where it has any."""
+"""A role's optimizer and its learning-rate schedule, with the role's own settings where it has any; averages of its weights."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from fastvideo_core.contracts.roles import RoleHandle
 from fastvideo_core.errors import ConfigError, Problem
 from fastvideo_core.optim.muon import Muon
+from fastvideo_core.weights.parameters import local_part
 
 if TYPE_CHECKING:
     from fastvideo_core.config.run import RunConfig
@@ -24,11 +26,9 @@ def build_optimizer(
 
     Learning rate, betas and weight decay are those of the role `like` of run.yaml, by default its own, where it gives
     them, else training's; `learning_rate` replaces the first. A role that a method makes itself has no settings. Raises
-    ConfigError for Muon and a role of run.yaml whose blocks have no trained matrices, ValueError where there is nothing to train.
+    ConfigError for Muon and a role of run.yaml whose blocks have no trained matrices.
     """
     parameters = handle.trainable_parameters()
-    if not parameters:
-        raise ValueError(f"role '{handle.name}' has no parameter that requires a gradient")
     role, muon = like or handle.name, cfg.training.optimizer == "muon"
     settings: dict[str, Any] = {
         "lr": cfg.role_setting(role, "learning_rate") if learning_rate is None else learning_rate,
@@ -43,8 +43,8 @@ def build_optimizer(
     if matrices:
         chosen = {id(parameter) for parameter in matrices}
         return Muon(matrices, [parameter for parameter in parameters if id(parameter) not in chosen], **settings)
-    fused = True if parameters[0].device.type == "cuda" else None  # one kernel per step
-    return torch.optim.AdamW(parameters, **settings, fused=fused)
+    on_gpu = any(parameter.is_cuda for parameter in parameters)
+    return torch.optim.AdamW(parameters, **settings, fused=on_gpu or None)  # one kernel per step
 
 
 def _matrices(handle: RoleHandle) -> list[nn.Parameter]:
@@ -84,3 +84,13 @@ def build_lr_scheduler(optimizer: torch.optim.Optimizer, cfg: RunConfig, role: s
         return floor + (1 - floor) * shape
 
     return LambdaLR(optimizer, factor)
+
+
+@torch.no_grad()
+def move_averages(pairs: Iterable[tuple[Tensor, Tensor]], decay: float) -> None:
+    """average = decay * average + (1 - decay) * weight, in the average's dtype, for each (average, weight), sharded alike."""
+    averages, weights = [], []
+    for average, weight in pairs:
+        averages.append(local_part(average))
+        weights.append(local_part(weight.detach()).to(average.dtype))
+    torch._foreach_lerp_(averages, weights, 1 - decay)

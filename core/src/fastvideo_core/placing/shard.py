@@ -7,14 +7,14 @@ from typing import Any
 import torch
 from torch import nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
-from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.utils.checkpoint import create_selective_checkpoint_contexts
 
 from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.contracts.roles import RoleHandle, RoleManager
 from fastvideo_core.distributed import context
-from fastvideo_core.distributed.mesh import device_mesh
+from fastvideo_core.distributed.mesh import mesh_shape
 
 _HALF = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False)
 _aten = torch.ops.aten
@@ -45,7 +45,9 @@ def shard_roles(bundle: RoleManager, training: TrainingArgs) -> None:
         return
     # Said of every network whose output is a view; nothing here changes a network's output in place.
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
-    mesh = device_mesh(training)
+    replicas, shards = mesh_shape(training, context.world_size())
+    axes = {"shard": shards} if replicas == 1 else {"replicate": replicas, "shard": shards}
+    mesh = init_device_mesh(context.device().type, tuple(axes.values()), mesh_dim_names=tuple(axes))
     for handle in bundle:
         for module in handle.modules.values():
             _shard(handle, module, mesh, training)

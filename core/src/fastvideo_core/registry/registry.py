@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fastvideo_core.errors import PluginError, Problem, closest, did_you_mean
 from fastvideo_core.registry import discovery, registration, specs
@@ -23,6 +23,8 @@ from fastvideo_core.registry.specs import API_VERSION, FIRST_PARTY, KINDS, SINGU
 
 if TYPE_CHECKING:
     from fastvideo_core.config.base import PluginConfig
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -84,9 +86,13 @@ class PluginRegistry:
         """The class that parses the plug-in's section of run.yaml; raises PluginError as `resolve`."""
         from fastvideo_core.config.base import PluginConfig
 
-        found = self.resolve(plugin, "config")
-        if not (isinstance(found, type) and issubclass(found, PluginConfig)):
-            raise _unfit(plugin, "config", found, "a subclass of fastvideo_core.PluginConfig")
+        return self.class_of(plugin, "config", PluginConfig)
+
+    def class_of(self, plugin: Plugin, target: str, base: type[_T]) -> type[_T]:
+        """As `resolve`, of what must be a subclass of `base`."""
+        found = self.resolve(plugin, target)
+        if not (isinstance(found, type) and issubclass(found, base)):
+            raise _unfit(plugin, target, found, f"a subclass of fastvideo_core.{base.__name__}")
         return found
 
     def list(self, *kinds: Kind) -> tuple[PluginStatus, ...]:
