@@ -35,6 +35,7 @@ SECOND = {
     },
     "kd": {
         "cli.options",
+        "config.base",
         "config.run",
         "dispatch.output_dir",
         "dispatch.role_weights",
