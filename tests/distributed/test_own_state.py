@@ -87,7 +87,7 @@ def test_a_callback_goes_on_with_the_main_processes_part_on_another_number_of_th
     with caplog.at_level("WARNING", "fastvideo_core"):
         resumed.train()
     assert torch.equal(at_start[0], ranks[0]["total"])
-    text = "'total' of the state of callback 'loss_sum' was not the same on the 2 processes that wrote the checkpoint: "
+    text = "callbacks.loss_sum.total was not the same on the 2 processes that wrote the checkpoint: "
     assert text + "this run, of another number, goes on with that of process 0" in caplog.text
 
 
@@ -110,5 +110,5 @@ def test_what_differs_is_not_kept_together_with_what_is_sharded(tmp_path):
     run_ranks("tests.distributed.own_state:refused", {"out": tmp_path / "run"})
     for rank in (0, 1):
         text = (tmp_path / f"run-{rank}.txt").read_text()
-        assert "'all' of the state of callback 'loss_sum': a sharded tensor is kept together with something" in text
+        assert "callbacks.loss_sum.all: a sharded tensor is kept together with something" in text
         assert "keep what differs under a key of its own" in text

@@ -220,7 +220,6 @@ def resumable(out: Path, *, runs: dict[str, dict[str, Any]]) -> None:
         if run["training"].get("resume_from_checkpoint"):
             runtime.callbacks.hook.train_start(method=runtime.method, start_step=runtime.start_step)
             runtime.checkpoint_manager.attach(runtime.method, runtime.callbacks, runtime.dataloader)
-            runtime.checkpoint_manager.resume()
             seen["resumed"] = state_of(runtime)
         recorded = Recorded(runtime.dataloader)
         replace(runtime, dataloader=recorded).train()

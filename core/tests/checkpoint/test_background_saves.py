@@ -18,8 +18,7 @@ from fastvideo_core.callbacks.hooks import Callback, hookimpl
 from fastvideo_core.checkpoint import manager as manager_module
 from fastvideo_core.checkpoint import storage
 from fastvideo_core.checkpoint.manager import CheckpointManager
-from fastvideo_core.checkpoint.resume_choice import choose
-from fastvideo_core.checkpoint.storage import CheckpointWriteError
+from fastvideo_core.checkpoint.storage import CheckpointWriteError, choose
 from fastvideo_testing.waiting import LIMIT, wait_until
 
 from ..full_disk import full_disk
@@ -67,7 +66,7 @@ def test_what_is_saved_is_the_state_of_that_step_whatever_is_trained_meanwhile(t
     gate.set()
     run.manager.finish()
     resumed = toy_run(tmp_path)
-    assert resumed.manager.load(tmp_path / "checkpoint-000003") == 3
+    assert resumed.load(tmp_path / "checkpoint-000003") == 3
     assert_same(resumed.fingerprint(), expected.fingerprint())
     assert_same(resumed.steps(4, 6).fingerprint(), run.fingerprint())
 
@@ -106,7 +105,7 @@ def test_callbacks_hear_of_it_in_the_main_thread_once_it_is_complete(tmp_path, g
 
     run = in_background(tmp_path, callbacks={"watcher": Watcher(PluginConfig())})
     run.manager.save(1)
-    run.manager.poll()
+    assert not run.manager.poll()
     assert heard == []
     gate.set()
     wait_until(lambda: run.manager.poll() or heard, "the callback heard of the checkpoint")
@@ -136,7 +135,7 @@ def test_an_error_surfaces_at_the_end(tmp_path, monkeypatch):
     with pytest.raises(CheckpointWriteError, match=r"checkpoint-000002: the checkpoint could not be written: No space"):
         run.manager.finish()
     assert os.listdir(tmp_path) == ["checkpoint-000001"]
-    toy_run(tmp_path).manager.load(tmp_path / "checkpoint-000001")
+    toy_run(tmp_path).load(tmp_path / "checkpoint-000001")
 
 
 def test_an_error_does_not_keep_the_next_state_from_being_saved(tmp_path, monkeypatch):
@@ -149,7 +148,7 @@ def test_an_error_does_not_keep_the_next_state_from_being_saved(tmp_path, monkey
     assert "checkpoint-000002: the checkpoint could not be written: No space" in str(raised.value)
     assert "checkpoint-000003: the run ends for that; its state after step 3 is saved" in str(raised.value)
     resumed = toy_run(tmp_path)
-    assert resumed.manager.load(tmp_path / "checkpoint-000003") == 3
+    assert resumed.load(tmp_path / "checkpoint-000003") == 3
     assert_same(resumed.fingerprint(), run.fingerprint())
 
 
@@ -187,7 +186,7 @@ def test_a_skipped_error_is_logged_while_training_goes_on(tmp_path, monkeypatch,
     run.manager.save(2)
     run.manager.finish()
     assert caplog.text.count("training goes on") == 1
-    assert not run.manager.must_save()
+    assert not run.manager.poll()
 
 
 def test_errors_may_be_skipped_with_a_count_but_not_the_last_one(tmp_path, monkeypatch, caplog):
@@ -267,7 +266,7 @@ def test_a_kill_at_thirty_random_moments_leaves_the_newest_complete_checkpoint_l
         latest = storage.resolve_checkpoint(folder)
         step = storage.read_document(latest).step
         again = toy_run(folder, networks={"student": torch.nn.Linear(3, 40_000)})
-        assert again.manager.load(choose("latest", folder).path) == step
+        assert again.load(choose("latest", folder).path) == step
         assert again.loader.position == step
         assert len(again.method.history) == step
         assert not [path for path in folder.iterdir() if path.name.startswith(".")]

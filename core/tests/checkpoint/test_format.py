@@ -13,11 +13,10 @@ from pathlib import Path
 import safetensors.torch
 import torch
 
-from fastvideo_core.checkpoint.resume_choice import choose
-from fastvideo_core.checkpoint.storage import StoredFile, checksum, sign_document
+from fastvideo_core.checkpoint.storage import StoredFile, checksum, choose
 from fastvideo_core.checkpoint.weights import describe, read_role_weights
 
-from .toy_run import assert_same, toy_run
+from .toy_run import assert_same, sign, toy_run
 
 STORED = Path(__file__).parent / "format_4" / "checkpoint-000002"
 
@@ -64,7 +63,7 @@ def test_the_layout_of_every_file_is_that_of_the_stored_checkpoint(tmp_path):
 def test_a_checkpoint_of_an_earlier_version_is_resumed_with_all_its_state(tmp_path):
     shutil.copytree(STORED, tmp_path / STORED.name)
     run = toy_run(tmp_path, seed=100)
-    assert run.manager.load(choose("latest", tmp_path).path) == 2
+    assert run.load(choose("latest", tmp_path).path) == 2
     for section in ("roles", "optimizers"):
         stored = safetensors.torch.load_file(STORED / "state" / f"{section}-rank-00000.safetensors")
         again = run.manager.save(3) / "state" / f"{section}-rank-00000.safetensors"
@@ -97,8 +96,8 @@ def test_each_rank_s_own_state_is_read_from_its_file(tmp_path):
     del document["state"]["dataloader"], document["state"]["callbacks"]["counter"]["tensor"]
     entry = StoredFile(size=file.stat().st_size, crc32=checksum(file))
     document["files"]["own/rank-00000.safetensors"] = entry.model_dump()
-    sign_document(path, json.dumps(document).encode())
+    sign(path, json.dumps(document).encode())
     run = toy_run(tmp_path)
-    run.manager.load(path)
+    run.load(path)
     assert run.loader.position == 5
     assert run.callbacks.callbacks["counter"].state["tensor"].tolist() == [7, 8]

@@ -5,11 +5,12 @@ import torch
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 from torch.optim.lr_scheduler import ExponentialLR, LambdaLR
 
+from fastvideo_core import RoleConfig
 from fastvideo_core.callbacks.config import EMAConfig
 from fastvideo_core.callbacks.ema import EMACallback
-from fastvideo_core.checkpoint.resume_choice import choose
-from fastvideo_core.checkpoint.storage import read_document
+from fastvideo_core.checkpoint.storage import choose, read_document
 from fastvideo_core.checkpoint.weights import describe, read_role_weights
+from fastvideo_core.dispatch.role_weights import role_source
 from fastvideo_core.errors import CheckpointError
 
 from .toy_run import Counter, ToyRun, assert_same, network, toy_run
@@ -18,7 +19,7 @@ from .toy_run import Counter, ToyRun, assert_same, network, toy_run
 def resumed(folder, path=None, **options) -> ToyRun:
     run = toy_run(folder, seed=100, **options)
     torch.manual_seed(999)
-    run.manager.load(path or choose("latest", folder).path)
+    run.load(path or choose("latest", folder).path)
     return run
 
 
@@ -51,7 +52,7 @@ def test_an_optimizer_that_never_stepped_loses_what_it_had(tmp_path):
     run = toy_run(tmp_path).steps(1, 4)
     optimizer = run.method.bundle["student"].optimizers["adamw"]
     assert optimizer.state
-    run.manager.load(tmp_path / "checkpoint-000001")
+    run.load(tmp_path / "checkpoint-000001")
     assert not optimizer.state
 
 
@@ -112,13 +113,13 @@ def test_weights_are_loaded_in_place(tmp_path):
     toy_run(tmp_path).steps(1, 2).manager.save(2)
     run = toy_run(tmp_path)
     before = [parameter.data_ptr() for parameter in run.method.parameters()]
-    run.manager.load(tmp_path / "checkpoint-000002")
+    run.load(tmp_path / "checkpoint-000002")
     assert [parameter.data_ptr() for parameter in run.method.parameters()] == before
 
 
 def fails(run: ToyRun, path, *messages: str) -> None:
     with pytest.raises(CheckpointError) as error:
-        run.manager.load(path)
+        run.load(path)
     for message in messages:
         assert message in str(error.value)
 
@@ -178,7 +179,7 @@ def test_callbacks_must_be_those_of_the_checkpoint(tmp_path):
 def test_a_dataloader_that_cannot_resume_is_an_error(tmp_path):
     path = toy_run(tmp_path).manager.save(2)
     run = toy_run(tmp_path)
-    run.manager.attach(run.method, run.callbacks, [torch.zeros(2, 3)])
+    run.loader = [torch.zeros(2, 3)]
     fails(run, path, "it holds the position in the data, but this run's dataloader cannot resume")
 
 
@@ -193,7 +194,7 @@ def test_other_optimizer_settings_in_the_configuration_are_reported(tmp_path, ca
     path = toy_run(tmp_path).manager.save(2)
     run = toy_run(tmp_path)
     run.method.bundle["student"].optimizers["adamw"].param_groups[0]["weight_decay"] = 0.7
-    run.manager.load(path)
+    run.load(path)
     assert "weight_decay was 0.1 in the checkpoint; this run's configuration says 0.7, and counts" in caplog.text
 
 
@@ -216,7 +217,7 @@ def test_the_first_step_after_a_resume_has_the_rate_of_the_new_schedule(tmp_path
     straight, expected = run_of(total, rate)
     straight.steps(1, 4)
     run, group = run_of(total, rate)
-    run.manager.load(path)
+    run.load(path)
     schedule = run.method.bundle["critic"].lr_schedulers["adam"]
     assert group["lr"] == expected["lr"] == schedule.get_last_lr()[0]
     if change != "rate":
@@ -231,7 +232,7 @@ def test_a_schedule_that_is_not_changed_keeps_its_rate_to_the_bit_and_says_nothi
     run = toy_run(tmp_path).steps(1, 7)
     path = run.manager.save(7)
     again = toy_run(tmp_path)
-    again.manager.load(path)
+    again.load(path)
     assert_same(again.fingerprint()["optimizers"], run.fingerprint()["optimizers"])
     assert_same(again.fingerprint()["lr_schedulers"], run.fingerprint()["lr_schedulers"])
     assert "schedule" not in caplog.text
@@ -247,7 +248,7 @@ def test_a_schedule_with_a_memory_goes_on_from_the_checkpoint_s_rate_and_says_so
 
     path = run_of(1e-2)[0].steps(1, 2).manager.save(2)
     run, group = run_of(4e-2)
-    run.manager.load(path)
+    run.load(path)
     assert group["lr"] == pytest.approx(1e-2)
     assert "lr scheduler 'adam' of role 'critic': a ExponentialLR goes on from [0.01], not anew" in caplog.text
 
@@ -279,11 +280,13 @@ def test_a_checkpoint_describes_itself(tmp_path):
 def test_ema_weights_that_had_not_started_are_not_there(tmp_path):
     toy_run(tmp_path, ema_start=10).steps(1, 2).manager.save(2)
     assert describe(tmp_path).ema_roles == ()
-    with pytest.raises(CheckpointError, match="there are no EMA weights of role 'student'"):
-        read_role_weights(tmp_path, "student", ema=True)
 
 
-def test_an_unknown_role_is_named(tmp_path):
-    toy_run(tmp_path).manager.save(2)
-    with pytest.raises(CheckpointError, match=r"no role 'teacher' in the checkpoint\n.*student, critic \(frozen roles"):
-        read_role_weights(tmp_path, "teacher", ema=False)
+def test_a_role_or_averages_that_the_checkpoint_does_not_hold_are_named(tmp_path):
+    toy_run(tmp_path, ema_start=10).steps(1, 2).manager.save(2)
+    with pytest.raises(
+        CheckpointError, match=r"(?s)checkpoint_role: .* holds no role 'teacher'.*holds: student, critic"
+    ):
+        role_source("teacher", RoleConfig(path=str(tmp_path), trainable=False))
+    with pytest.raises(CheckpointError, match=r"(?s)weights: .* has no EMA weights of role 'student'.*take the raw"):
+        role_source("student", RoleConfig(path=str(tmp_path), trainable=False, weights="ema"))

@@ -16,12 +16,11 @@ from fastvideo_core import PluginConfig
 from fastvideo_core.callbacks.hooks import Callback, hookimpl
 from fastvideo_core.checkpoint import manager as manager_module
 from fastvideo_core.checkpoint import storage
-from fastvideo_core.checkpoint.resume_choice import choose, damage
-from fastvideo_core.checkpoint.storage import CheckpointWriteError, sign_document
+from fastvideo_core.checkpoint.storage import CheckpointWriteError, choose
 from fastvideo_core.checkpoint.weights import read_role_weights
 from fastvideo_core.errors import CheckpointError, UserError
 
-from .toy_run import assert_same, toy_run
+from .toy_run import assert_same, sign, toy_run
 
 
 def steps_in(folder) -> list[str]:
@@ -119,7 +118,7 @@ def test_a_kill_at_any_moment_of_a_save_leaves_latest_whole(tmp_path, saved_befo
         assert all(name.startswith("checkpoint-") for name in steps_in(folder))
         weights = read_role_weights(latest, "critic", ema=False)["net"]
         assert same(weights, before) or same(weights, expected)
-        again.manager.load(latest)
+        again.load(latest)
         if status == 0:
             assert latest.name == "checkpoint-000002"
             assert same(weights, expected)
@@ -177,7 +176,7 @@ def test_a_full_disk_is_one_clear_error_and_costs_no_earlier_checkpoint(tmp_path
 
     assert forked(save_with_little_space) == 0
     assert steps_in(tmp_path) == ["checkpoint-000001"]
-    toy_run(tmp_path).manager.load(tmp_path / "checkpoint-000001")
+    toy_run(tmp_path).load(tmp_path / "checkpoint-000001")
 
 
 def test_a_refused_rename_brings_the_replaced_checkpoint_back(tmp_path, monkeypatch):
@@ -198,7 +197,7 @@ def test_a_flipped_bit_of_the_random_state_is_an_error_that_names_the_file(tmp_p
     content[-1] ^= 4
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match=r"rng/rank-00000\.safetensors was changed since it was written"):
-        toy_run(tmp_path).manager.load(tmp_path / "checkpoint-000001")
+        toy_run(tmp_path).load(tmp_path / "checkpoint-000001")
 
 
 @pytest.mark.parametrize(
@@ -222,12 +221,12 @@ def test_a_truncated_file_is_noticed(tmp_path):
     path = toy_run(tmp_path).manager.save(1)
     os.truncate(path / "state" / "roles-rank-00000.safetensors", 10)
     with pytest.raises(CheckpointError, match=r"roles-rank-00000\.safetensors has 10 bytes instead of \d+"):
-        toy_run(tmp_path).manager.load(path)
+        toy_run(tmp_path).load(path)
 
 
 def test_what_is_not_a_checkpoint_is_refused(tmp_path):
     output = tmp_path / "run"
-    with pytest.raises(CheckpointError, match=r"(?s)no whole checkpoint to resume from.*start without resuming"):
+    with pytest.raises(CheckpointError, match=r"(?s)no whole checkpoint in it.*start a new run without resuming"):
         choose("latest", output)
     with pytest.raises(CheckpointError, match="there is no such folder"):
         choose(tmp_path / "nowhere", output)
@@ -247,15 +246,14 @@ def test_a_run_folder_means_its_newest_checkpoint(tmp_path):
 
 
 def rewrite(path, **changes) -> None:
-    """Another state.json, with the right sum."""
-    sign_document(path, json.dumps({**json.loads((path / "state.json").read_text()), **changes}).encode())
+    sign(path, json.dumps({**json.loads((path / "state.json").read_text()), **changes}).encode())
 
 
 def test_another_format_names_the_version_that_reads_it(tmp_path):
     path = toy_run(tmp_path).manager.save(1)
     rewrite(path, format=9, versions={"fastvideo-core": "7.1"})
     with pytest.raises(CheckpointError, match=r"(?s)format 9, written by fastvideo-core 7\.1.*fastvideo-core==7\.1"):
-        toy_run(tmp_path).manager.load(path)
+        toy_run(tmp_path).load(path)
 
 
 def test_another_number_of_processes_draws_new_noise_and_keeps_shared_streams(tmp_path, caplog):
@@ -268,7 +266,7 @@ def test_another_number_of_processes_draws_new_noise_and_keeps_shared_streams(tm
     for _ in range(2):
         other = toy_run(tmp_path)
         other.method.rng.shared("exit_step")
-        assert other.manager.load(path) == 1
+        assert other.load(path) == 1
         states.append(other.method.rng.state_dict())
         assert torch.equal(states[-1]["shared/exit_step"], before["shared/exit_step"])
         assert not torch.equal(states[-1]["local/noise"], before["local/noise"])
@@ -281,14 +279,14 @@ def test_a_damaged_document_is_a_clear_error(tmp_path, state):
     path = toy_run(tmp_path).manager.save(1)
     rewrite(path, state=state)
     with pytest.raises(CheckpointError, match="its content cannot be understood"):
-        toy_run(tmp_path).manager.load(path)
+        toy_run(tmp_path).load(path)
 
 
 def test_later_checkpoints_of_another_attempt_are_pointed_out(tmp_path, caplog):
     run = toy_run(tmp_path)
     for step in (1, 2):
         run.manager.save(step)
-    toy_run(tmp_path).manager.load(tmp_path / "checkpoint-000001")
+    toy_run(tmp_path).load(tmp_path / "checkpoint-000001")
     assert "going on from step 1" in caplog.text
     assert "later checkpoints (checkpoint-000002)" in caplog.text
 
@@ -296,7 +294,7 @@ def test_later_checkpoints_of_another_attempt_are_pointed_out(tmp_path, caplog):
 def test_a_checkpoint_may_be_moved(tmp_path):
     path = toy_run(tmp_path / "a").steps(1, 2).manager.save(2)
     shutil.move(path, tmp_path / "elsewhere")
-    assert toy_run(tmp_path / "b").manager.load(tmp_path / "elsewhere") == 2
+    assert toy_run(tmp_path / "b").load(tmp_path / "elsewhere") == 2
 
 
 # --- damage -----------------------------------------------------------------------------------------------------------
@@ -363,7 +361,6 @@ def test_a_checkpoint_that_was_passed_over_is_kept_when_training_comes_to_its_st
         assert again.manager.resumed.step == 1
         assert steps_in(tmp_path)[-1] != kept, "choosing alone changes nothing"
         again.manager.attach(again.method, again.callbacks, again.loader)
-        again.manager.resume()
         assert f"is kept as {kept}" in caplog.text
         again.manager.save(2)
         assert storage.flaw(tmp_path / "checkpoint-000002") == ""
@@ -378,7 +375,7 @@ def test_without_a_whole_checkpoint_all_are_named(tmp_path):
         os.truncate(path / "state" / "roles-rank-00000.safetensors", 8)
     with pytest.raises(CheckpointError) as error:
         choose("latest", tmp_path)
-    assert "there is no whole checkpoint to resume from" in str(error.value)
+    assert "there is no whole checkpoint in it" in str(error.value)
     for name in ("checkpoint-000001", "checkpoint-000002"):
         assert f"{name}: state/roles-rank-00000.safetensors has 8 bytes" in str(error.value)
 
@@ -386,39 +383,42 @@ def test_without_a_whole_checkpoint_all_are_named(tmp_path):
 def test_each_process_reads_a_share_of_the_files(tmp_path):
     path = toy_run(tmp_path).manager.save(1)
     (path / "run.yaml").write_bytes(b"x" * (path / "run.yaml").stat().st_size)
-    found = [damage(path, part, 3) for part in range(3)]
+    found = [storage.flaw(path, slice(part, None, 3)) for part in range(3)]
     assert sorted(map(bool, found)) == [False, False, True]
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    "change",
     [
-        ({"step": -3}, "step is -3 (input should be greater than or equal to 0)"),
-        ({"step": True}, "step is true"),
-        ({"step": 1.5}, "step is 1.5"),
-        ({"world_size": "x"}, 'world_size is "x" (input should be a valid integer)'),
-        ({"world_size": 0}, "world_size is 0"),
-        ({"format": None}, "format is null"),
-        ({"versions": {"torch": 2}}, "versions.torch is 2"),
-        ({"files": ["run.yaml"]}, 'files is ["run.yaml"]'),
-        ({"files": {"run.yaml": 1}}, "files.run.yaml is 1"),
-        ({"files": {"run.yaml": {"size": -1, "crc32": 1}}}, "files.run.yaml.size is -1"),
-        ({"files": {"run.yaml": {"size": 1}}}, "files.run.yaml.crc32 is missing"),
-        ({"files": {"../run.yaml": {"size": 1, "crc32": 1}}}, "files: '../run.yaml' is outside of the checkpoint"),
+        {"step": -3},
+        {"step": True},
+        {"step": 1.5},
+        {"world_size": "x"},
+        {"world_size": 0},
+        {"format": None},
+        {"versions": {"torch": 2}},
+        {"files": ["run.yaml"]},
+        {"files": {"run.yaml": 1}},
+        {"files": {"run.yaml": {"size": -1, "crc32": 1}}},
+        {"files": {"run.yaml": {"size": 1}}},
+        {"files": {"../run.yaml": {"size": 1, "crc32": 1}}},
+        {"files": {"/run.yaml": {"size": 1, "crc32": 1}}},
+        {"files": {"state/../../run.yaml": {"size": 1, "crc32": 1}}},
     ],
 )
-def test_a_list_that_cannot_be_is_an_error_that_says_what(tmp_path, change, message):
+def test_a_list_that_cannot_be_is_an_error(tmp_path, change):
     path = toy_run(tmp_path).manager.save(1)
     rewrite(path, **change)
-    with pytest.raises(CheckpointError, match="the checkpoint is not whole: ") as error:
+    with pytest.raises(
+        CheckpointError, match=r"the checkpoint is not whole: state\.json is no valid checkpoint's list: "
+    ):
         choose(path, tmp_path)
-    assert message in str(error.value)
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff", b"null", b"[" * 100_000, b'{"step": ' + b"9" * 5000 + b"}"])
 def test_a_list_that_is_none_is_one_message(tmp_path, content):
     path = toy_run(tmp_path).manager.save(1)
-    sign_document(path, content)
+    sign(path, content)
     with pytest.raises(CheckpointError, match=r"the checkpoint is not whole: state\.json"):
         choose(path, tmp_path)
 
@@ -429,18 +429,19 @@ def test_a_checkpoint_of_an_earlier_format_is_one_message_that_says_what_to_do(t
     (path / "state.json.sum").unlink()  # format 3 had its sums elsewhere
     for refused in (
         lambda: choose("latest", tmp_path),
-        lambda: toy_run(tmp_path).manager.load(path),
+        lambda: choose(path, tmp_path),
         lambda: read_role_weights(path, "critic", ema=False),
     ):
         with pytest.raises(CheckpointError, match=r"(?s)has format 3, written by.*allowed: format 4") as error:
             refused()
-        assert "resume or export it with the version that wrote it; or start a new run" in str(error.value)
+        assert "resume or export it with the version that wrote it (pip install fastvideo-core==" in str(error.value)
+        assert "), or start a new run" in str(error.value)
 
 
 def test_a_list_without_its_sum_is_not_whole(tmp_path):
     path = toy_run(tmp_path).manager.save(1)
     (path / "state.json.sum").unlink()
-    with pytest.raises(CheckpointError, match=r"not whole: state\.json: its sum \(state\.json\.sum\) is missing"):
+    with pytest.raises(CheckpointError, match=r"not whole: state\.json has lost its sum \(state\.json\.sum\)"):
         choose(path, tmp_path)
 
 

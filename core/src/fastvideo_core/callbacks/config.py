@@ -24,16 +24,12 @@ class EMAConfig(PluginConfig):
     def check_run(self, cfg: RunConfig) -> list[tuple[str, Problem]]:
         """Every role must exist and be trainable."""
         trainable = [name for name, role in cfg.roles.items() if role.trainable]
+        allowed = f"trainable roles: {', '.join(trainable) or 'none'}"
         problems = []
         for index, name in enumerate(self.roles):
             if name not in trainable:
                 key = f"callbacks.ema.roles[{index}]" if "roles" in self.model_fields_set else "callbacks.ema"
-                problems.append((key, ema_role_problem(name, name in cfg.roles, trainable)))
+                what = "is not trainable" if name in cfg.roles else "is not in this run"
+                found = f"role '{name}' {what}"
+                problems.append((key, Problem(found, "", allowed, "name the roles to average in callbacks.ema.roles")))
         return problems
-
-
-def ema_role_problem(name: str, exists: bool, trainable: list[str]) -> Problem:
-    """The problem of averaging a role that this run does not train."""
-    found = f"role '{name}' is not trainable" if exists else f"there is no role '{name}' in this run"
-    allowed = f"trainable roles: {', '.join(trainable) or 'none'}"
-    return Problem(found, allowed=allowed, fix="name the roles to average in callbacks.ema.roles")

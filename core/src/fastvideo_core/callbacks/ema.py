@@ -7,15 +7,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from fastvideo_core.callbacks.config import EMAConfig, ema_role_problem
+from fastvideo_core.callbacks.config import EMAConfig
 from fastvideo_core.callbacks.hooks import Callback, hookimpl
 from fastvideo_core.contracts.method import DistillMethod
 from fastvideo_core.contracts.roles import RoleHandle
-from fastvideo_core.errors import CheckpointError, ConfigError, Problem
+from fastvideo_core.errors import Problem
 from fastvideo_core.optim import move_averages
 from fastvideo_core.weights.parameters import trainable_by_name
-
-ByName = dict[str, dict[str, Tensor]]  # module -> parameter name -> tensor
 
 
 class _RoleAverage:
@@ -23,28 +21,13 @@ class _RoleAverage:
 
     def __init__(self, handle: RoleHandle) -> None:
         self.handle = handle
-        self.shadows: ByName = {}
+        self.shadows: dict[str, dict[str, Tensor]] = {}  # by module and parameter name
         self.pairs: list[tuple[Tensor, nn.Parameter]] = []
         for module, parameters in trainable_by_name(handle.modules).items():
             for name, parameter in parameters.items():
                 shadow = parameter.detach().to(torch.float32, copy=True)
                 self.shadows.setdefault(module, {})[name] = shadow
                 self.pairs.append((shadow, parameter))
-
-    def load(self, state: ByName) -> None:
-        stored, own = _flat(state), _flat(self.shadows)
-        found = [f"the checkpoint has no '{name}'" for name in own if name not in stored]
-        found += [f"'{name}' is in the checkpoint, but not trained in this run" for name in stored if name not in own]
-        shapes = {name: (list(stored[name].shape), list(own[name].shape)) for name in own if name in stored}
-        found += [f"'{n}' is {a} in the checkpoint and {b} in this run" for n, (a, b) in shapes.items() if a != b]
-        if found:
-            raise CheckpointError([Problem(one, f"EMA weights of role '{self.handle.name}'") for one in found])
-        for name, shadow in own.items():
-            shadow.copy_(stored[name])
-
-
-def _flat(tensors: ByName) -> dict[str, Tensor]:
-    return {f"{module}.{name}": tensor for module, by_name in tensors.items() for name, tensor in by_name.items()}
 
 
 class EMACallback(Callback):
@@ -66,10 +49,6 @@ class EMACallback(Callback):
 
     @hookimpl
     def train_start(self, method: DistillMethod, start_step: int) -> None:
-        trainable = [handle.name for handle in method.bundle if handle.trainable]
-        unfit = [name for name in self.config.roles if name not in trainable]
-        if unfit:
-            raise ConfigError([ema_role_problem(name, name in method.bundle, trainable) for name in unfit])
         self._averages = {name: _RoleAverage(method.bundle[name]) for name in self.config.roles}
         self._started = start_step >= self.config.start_step
 
@@ -105,14 +84,12 @@ class EMACallback(Callback):
         return {"started": self._started, "shadow": shadow}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Raises CheckpointError when averaged roles or their parameters are others."""
+        """Copies into the averages that there are; `misfits`, and those of the roles' own weights, were asked before."""
         self._started = state["started"]
-        if not self._started:
-            return
-        if problems := self.misfits(state):
-            raise CheckpointError(problems)
-        for role, average in self._averages.items():
-            average.load(state["shadow"][role])
+        for role, average in self._averages.items() if self._started else ():
+            for module, shadows in average.shadows.items():
+                for name, shadow in shadows.items():
+                    shadow.copy_(state["shadow"][role][module][name])
 
     def misfits(self, state: dict[str, Any]) -> list[Problem]:
         """Averages of other roles."""

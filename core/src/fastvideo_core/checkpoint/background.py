@@ -29,14 +29,12 @@ class Writing(threading.Thread):
         except BaseException as error:
             self.error = error
 
-    def wait(self, timeout: float | None = None) -> bool:
-        """Waits for the end, `timeout` seconds at most; whether it was reached. Raises what the work raised."""
+    def wait(self) -> None:
+        """Waits for the end; raises what the work raised."""
         if self.is_alive():
-            self.join(timeout)
-        is_done = not self.is_alive()
-        if is_done and self.error is not None:
+            self.join()
+        if self.error is not None:
             raise self.error
-        return is_done
 
 
 class HostCopies:

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -21,16 +21,25 @@ from fastvideo_core.checkpoint.rank_state import (
     rng_of_other_world,
     separate,
 )
-from fastvideo_core.checkpoint.resume_choice import Choice, choose
-from fastvideo_core.checkpoint.storage import FORMAT, CheckpointDocument, CheckpointWriteError, synced, write_document
+from fastvideo_core.checkpoint.storage import (
+    FORMAT,
+    CheckpointDocument,
+    CheckpointWriteError,
+    Choice,
+    synced,
+    write_document,
+)
 from fastvideo_core.checkpoint.stored_state import StoredState
 from fastvideo_core.checkpoint.tensors import save_file, write_tensors
-from fastvideo_core.checkpoint.training_state import RunCallbacks, RunState
+from fastvideo_core.checkpoint.training_state import RunState
 from fastvideo_core.checkpoint.tree import split
 from fastvideo_core.contracts.method import DistillMethod
 from fastvideo_core.distributed import context
 from fastvideo_core.distributed.agreement import SharedWork, SharedWorkError
 from fastvideo_core.errors import CheckpointError, Problem, foreign_file
+
+if TYPE_CHECKING:
+    from fastvideo_core.callbacks.manager import CallbackManager
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +58,7 @@ class CheckpointManager:
         background: write from a copy in host memory while training goes on; one checkpoint at a time.
         skip_errors: when a checkpoint cannot be written, log it and go on; only the run's last one must be there.
         new_data: a resumed run starts its data afresh.
-        resumed: the checkpoint that `resume` loads.
+        resumed: the checkpoint that the run goes on from, as `choose` gave it.
     """
 
     output_dir: Path
@@ -70,14 +79,17 @@ class CheckpointManager:
         self._copies = HostCopies()
         self._writing: Writing | None = None
         self._failure: CheckpointWriteError | None = None  # of the newest checkpoint
-        self._logged_failures: set[int] = set()  # their steps
+        self._failures = 0
         self._saved_step: int | None = None
         self._rng: tuple[dict[str, Tensor], str] | None = None  # as stored, and where
 
-    def attach(self, method: DistillMethod, callbacks: RunCallbacks, dataloader: Iterable[Any]) -> None:
-        """The live objects that `save` reads and `load` writes; comes before both. Collective.
+    def attach(self, method: DistillMethod, callbacks: "CallbackManager", dataloader: Iterable[Any]) -> None:
+        """Takes the live objects that are saved from now on, after `train_start` of the callbacks, and puts the state of the
+        `resumed` checkpoint into them. Collective.
 
-        Also clears away what a killed save left, and renames checkpoints that are not whole and were passed over.
+        Also clears away what a killed save left, and renames checkpoints that are not whole and were passed over. Whatever
+        draws random numbers between this and the first step (the start of a dataloader's iterator, say) is undone by
+        `restore_rng`. Raises CheckpointError where the checkpoint is damaged, or of another run.
         """
         self._run, self._work = RunState(method, callbacks, dataloader, self.new_data), SharedWork()
         if context.is_main_process():
@@ -86,6 +98,8 @@ class CheckpointManager:
                 if path.parent.resolve() == self.output_dir.resolve():
                     storage.set_aside(path)
         context.barrier()
+        if self.resumed is not None:
+            self._load(self.resumed.path)
 
     # --- saving -------------------------------------------------------------------------------------------------------
 
@@ -97,15 +111,13 @@ class CheckpointManager:
         """Saves the state after `step` steps; once saved, a step is not saved again. Collective.
 
         In the background the checkpoint is complete some time later: at the latest when the next one is saved or
-        `finish` returns, which is also where its errors appear; the next one is written all the same.
-
-        Raises:
-            CheckpointWriteError: the disk is full or read-only; earlier checkpoints are intact.
+        `finish` returns, which is also where its errors appear; the next one is written all the same. Raises
+        CheckpointWriteError when the disk is full or read-only; earlier checkpoints are intact.
         """
         target = storage.checkpoint_path(self.output_dir, step)
+        earlier = self._end_writing()
         if step == self._saved_step:
             return target
-        earlier = self._end_writing()
         tensors, skeleton, own = separate(*split(self._run.collect()), self._work.group)
         if self.background:
             tensors = self._copies.take(tensors)
@@ -115,37 +127,30 @@ class CheckpointManager:
         )
         self._saved_step = step
         self._writing = Writing(step, lambda: self._write(document, tensors, rng, own), threaded=self.background)
-        waits = not self.background or (earlier is not None and not self.skip_errors)
-        failure = self._end_writing() if waits else None
-        if self.skip_errors:
+        if self.background and (earlier is None or self.skip_errors):
             return target
-        if failure is not None:
-            raise failure from earlier
-        if earlier is not None:
+        failure = self._end_writing()
+        if failure is None and earlier is not None:
             stopped = Problem(f"the run ends for that; its state after step {step} is saved", str(target))
-            raise CheckpointWriteError([*earlier.problems, stopped]) from earlier
+            failure = CheckpointWriteError([*earlier.problems, stopped])
+        if failure is not None and not self.skip_errors:
+            raise failure from earlier
         return target
 
-    def poll(self) -> None:
-        """Tells the callbacks of a checkpoint that was completed meanwhile, and the log of one that could not be."""
-        if self._writing is None or self._writing.is_alive():
-            return
-        if self._writing.error is None:
-            self._end_writing()
-        elif self.skip_errors:
-            self._log_failure(self._writing)
-
-    def must_save(self) -> bool:
-        """Whether this process knows that the run must end with a checkpoint, as the one before could not be written."""
+    def poll(self) -> bool:
+        """Tells callbacks and log of a checkpoint that has come to its end; whether the run must end with another one, as far as
+        this process knows, as that one could not be written."""
         writing = self._writing
-        return writing is not None and not writing.is_alive() and writing.error is not None and not self.skip_errors
+        if writing is None or writing.is_alive():
+            return False
+        if writing.error is not None and not self.skip_errors:
+            return True
+        self._end_writing()
+        return False
 
     def finish(self) -> None:
-        """Waits for the checkpoint that is being written. Collective.
-
-        Raises:
-            CheckpointWriteError: the last checkpoint could not be written, whatever `skip_errors` says.
-        """
+        """Waits for the checkpoint that is being written; raises CheckpointWriteError where the last one could not be, whatever
+        `skip_errors` says. Collective."""
         self._end_writing()
         if self._failure is not None:
             raise self._failure
@@ -155,12 +160,12 @@ class CheckpointManager:
         writing, self._writing = self._writing, None
         if writing is None:
             return
-        try:
-            if not writing.wait(None if context.world_size() == 1 else _PATIENCE):
-                target = storage.checkpoint_path(self.output_dir, writing.step)
-                logger.error("%s is not complete: other processes are gone", target)
-        except Exception as error:
-            logger.error("%s", error)
+        writing.join(None if context.world_size() == 1 else _PATIENCE)
+        if writing.is_alive():
+            target = storage.checkpoint_path(self.output_dir, writing.step)
+            logger.error("%s is not complete: other processes are gone", target)
+        elif writing.error is not None:
+            logger.error("%s", writing.error)
 
     def _end_writing(self) -> CheckpointWriteError | None:
         """Waits for what is being written; why it could not be, the same on all processes."""
@@ -171,24 +176,16 @@ class CheckpointManager:
             writing.wait()
         except CheckpointWriteError as error:
             self._saved_step, self._failure = None, error
-            if self.skip_errors:
-                self._log_failure(writing)
+            self._failures += 1
+            if self.skip_errors and context.is_main_process():
+                goes_on = "training goes on (training.on_checkpoint_error: skip); checkpoints that could not be written"
+                logger.error("%s\n    %s: %d", error, goes_on, self._failures)
             return error
         self._failure = None
         if context.is_main_process():
             target = storage.checkpoint_path(self.output_dir, writing.step)
             self._run.callbacks.hook.checkpoint_saved(path=target, step=writing.step)
         return None
-
-    def _log_failure(self, writing: Writing) -> None:
-        if writing.step in self._logged_failures or not context.is_main_process():
-            return
-        self._logged_failures.add(writing.step)
-        logger.error(
-            "%s\n    training goes on (training.on_checkpoint_error: skip); checkpoints that could not be written: %d",
-            writing.error,
-            len(self._logged_failures),
-        )
 
     def _write(
         self, document: CheckpointDocument, tensors: Mapping[str, Tensor], rng: dict[str, Tensor], own: RankFile | None
@@ -236,22 +233,7 @@ class CheckpointManager:
 
     # --- loading ------------------------------------------------------------------------------------------------------
 
-    def resume(self) -> None:
-        """Loads the checkpoint that the run goes on from, if any."""
-        if self.resumed is not None:
-            self.load(self.resumed.path)
-
-    def load(self, folder: Path) -> int:
-        """Restores everything from a checkpoint and returns the step after which it was saved.
-
-        To be called after `train_start` of the callbacks. Whatever draws random numbers between this and the first
-        step (the start of a dataloader's iterator, say) is undone by `restore_rng`.
-
-        Raises:
-            CheckpointError: it is incomplete, damaged, of another format or of another run.
-        """
-        if self.resumed is None or self.resumed.path != folder:
-            choose(folder, self.output_dir)  # whose files nobody has looked at
+    def _load(self, folder: Path) -> None:
         stored = StoredState(folder, context.world_size(), new_data=self.new_data)
         document = stored.document
         is_same = document.world_size == context.world_size()
@@ -268,8 +250,6 @@ class CheckpointManager:
         self._rng = rng, str(folder)
         with foreign_file(folder / "rng", "random state", CheckpointError, "use another checkpoint"):
             self.restore_rng()
-        if folder.resolve().parent == self.output_dir.resolve():
-            self._saved_step = document.step
         if later := storage.checkpoints(self.output_dir, after=document.step):
             logger.warning(
                 "going on from step %d, but %s has later checkpoints (%s): `latest` means those until this run passes "
@@ -278,7 +258,6 @@ class CheckpointManager:
                 self.output_dir,
                 ", ".join(one.name for one in later),
             )
-        return document.step
 
     def restore_rng(self) -> None:
         """Sets all random generators once more as the loaded checkpoint has them; without one, nothing happens."""

@@ -21,10 +21,8 @@ logger = logging.getLogger(__name__)
 def collect_optimizer(optimizer: Optimizer, names: Mapping[int, str], where: str) -> dict[str, Any]:
     """`{"param_groups": [{"params": [name, ...], option: value, ...}], "state": {name: {key: value}}}`.
 
-    A parameter that was never stepped has no entry under "state". `names` are by id of the parameter.
-
-    Raises:
-        TypeError: the optimizer has a parameter without a name, or state that belongs to no parameter.
+    A parameter that was never stepped has no entry under "state". `names` are by id of the parameter. Raises TypeError where
+    the optimizer has a parameter without a name, or state that belongs to no parameter.
     """
     groups, state = [], {}
     for group in optimizer.param_groups:

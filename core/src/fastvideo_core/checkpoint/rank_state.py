@@ -113,14 +113,10 @@ def _generators(method: DistillMethod) -> dict[str, torch.Generator]:
 def separate(
     tensors: dict[str, Tensor], skeleton: Json, group: dist.ProcessGroup | None
 ) -> tuple[dict[str, Tensor], Json, RankFile | None]:
-    """Takes out of a split state tree the entries that differ from process to process. Collective.
+    """Takes out of a split state tree the entries that differ from process to process (a sharded tensor counts as the same for
+    all), for this rank's own file; None, on all processes, when nothing differs. Collective.
 
-    Returns:
-        Tensors and skeleton, from which these entries are taken (a sharded tensor counts as the same for all), and the entries
-        for this rank's own file; None, on all processes, when nothing differs.
-
-    Raises:
-        ContractError: an entry that differs has a sharded tensor in it.
+    Raises ContractError where an entry that differs has a sharded tensor in it.
     """
     if group is None:
         return tensors, skeleton, None
@@ -133,7 +129,7 @@ def separate(
     if mixed := [place for place in differing if any(one.get(place, ("", False))[1] for one in digests)]:
         fix = "keep what differs under a key of its own, or make it the same on all of them"
         found = "a sharded tensor is kept together with something that is not the same on all processes"
-        raise ContractError([Problem(found, _told(place), fix=fix) for place in mixed])
+        raise ContractError([Problem(found, ".".join(place), fix=fix) for place in mixed])
     if not differing:
         return tensors, skeleton, None
     own = [(place, entries[place]) for place in differing if place in entries]
@@ -151,8 +147,7 @@ def with_rank_state(
     """The whole skeleton of a checkpoint for this one of `processes`, and the tensors of its own file; process 0's counts for
     all, and the log says of what, where another number of them wrote it. With `new_data` the position in the data does not count.
 
-    Raises:
-        CheckpointError: the file is damaged; or the position in the data is each process's own, and they were others.
+    Raises CheckpointError where the file is damaged; or the position in the data is each process's own, and they were others.
     """
     then, skeleton = document.world_size, document.state
     rank = context.rank() if processes == then else 0
@@ -164,20 +159,16 @@ def with_rank_state(
         differing = [tuple(place) for place in stored["differing"]]
         for place, node in stored["own"]:
             _parent(skeleton, place)[place[-1]] = node
-    if new_data:
-        differing = [place for place in differing if place != _DATA]
-    if processes != then and _DATA in differing:
+    if processes == then:
+        return skeleton, tensors
+    if _DATA in differing and not new_data:
         found = f"its dataloader had a state of its own on each of {then} processes; this run has {processes}"
         allowed = f"{then} processes, or a dataloader whose state is the same on all of them"
         fix = f"resume with {then} processes, or start the data afresh: --resume latest --new-data"
         raise CheckpointError(Problem(found, str(folder), allowed, fix))
-    if processes != then and differing:
-        logger.warning(
-            "%s was not the same on the %d processes that wrote the checkpoint: this run, of another number, goes on with "
-            "that of process 0",
-            "; ".join(map(_told, differing)),
-            then,
-        )
+    if others := [".".join(place) for place in differing if place != _DATA]:
+        text = "%s was not the same on the %d processes that wrote the checkpoint: this run, of another number, goes on with "
+        logger.warning(text + "that of process 0", ", ".join(others), then)
     return skeleton, tensors
 
 
@@ -208,12 +199,3 @@ def _parent(tree: Any, place: Sequence[str]) -> dict[str, Json]:
         tree = tree.setdefault(key, {})
     parent: dict[str, Json] = tree
     return parent
-
-
-def _told(place: _Place) -> str:
-    section, *keys = place
-    if section == "callbacks" and keys:
-        return "".join(f"'{key}' of " for key in keys[1:]) + f"the state of callback '{keys[0]}'"
-    if section == "method":
-        return "".join(f"'{key}' of " for key in keys) + "the method's state"
-    return f"the state of the {section}"

@@ -1,4 +1,7 @@
-"""Folders of checkpoints: renamed when they are written, so that each is whole or absent; state.json lists their files."""
+"""Folders of checkpoints: renamed when they are written, so that each is whole or absent; state.json lists their files.
+
+`latest`, a run's folder or a path means the newest whose every byte is as it was written (`choose`).
+"""
 
 import json
 import logging
@@ -6,13 +9,16 @@ import os
 import re
 import shutil
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path, PurePosixPath
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
+from fastvideo_core.distributed import context
 from fastvideo_core.errors import CheckpointError, FastVideoError, Problem, foreign_file
 
 logger = logging.getLogger(__name__)
@@ -24,6 +30,7 @@ TENSORS, RUN_CONFIG, DOCUMENT, SUM = "state", "run.yaml", "state.json", "state.j
 DAMAGED = "use another checkpoint; this one is damaged"
 
 _Count = Annotated[int, Field(ge=0, lt=2**63)]
+_Inside = Annotated[str, Field(pattern=r"^\w[\w.-]*(/\w[\w.-]*)*$")]  # a path inside the folder: no part is ".."
 _NAME = re.compile(r"checkpoint-(\d+)")
 _TEMPORARY = re.compile(r"\.checkpoint-\d+\.(tmp|replaced|removed)")
 
@@ -65,79 +72,64 @@ class CheckpointDocument(BaseModel):
     step: _Count
     world_size: Annotated[int, Field(ge=1, lt=2**31)]
     versions: dict[str, str]
-    files: dict[str, StoredFile]
+    files: dict[_Inside, StoredFile]
     state: Any
 
 
 def write_document(folder: Path, document: CheckpointDocument) -> None:
-    """Writes state.json and its sum, which are a checkpoint's last files."""
-    sign_document(folder, json.dumps(document.model_dump(), allow_nan=False, indent=1).encode())
-
-
-def sign_document(folder: Path, content: bytes) -> None:
-    """Writes the content of state.json, and its sum beside it, to the disk."""
+    """Writes state.json and its sum, which are a checkpoint's last files, to the disk."""
+    content = json.dumps(document.model_dump(), allow_nan=False, indent=1).encode()
     for name, part in ((DOCUMENT, content), (SUM, _sum_of(content))):
         (folder / name).write_bytes(part)
         sync(folder / name)
 
 
-def parse_document(folder: Path) -> CheckpointDocument:
+def _parsed_document(folder: Path) -> CheckpointDocument:
     """state.json as it was written; raises OtherFormatError, or CheckpointError when it is missing, damaged, or cannot be."""
     path = folder / DOCUMENT
-    with foreign_file(path, "checkpoint's list", CheckpointError, "use another checkpoint"):
-        text = path.read_bytes()
-        signed = (folder / SUM).is_file()
-        if signed and (folder / SUM).read_bytes() != _sum_of(text):
+    with foreign_file(path, "checkpoint's list", CheckpointError, DAMAGED):
+        text, is_signed = path.read_bytes(), (folder / SUM).is_file()
+        if is_signed and (folder / SUM).read_bytes() != _sum_of(text):
             raise _damaged(path, "was changed since it was written")
         content = json.loads(text)
-        if isinstance(content, dict) and type(content.get("format")) is int and content["format"] != FORMAT:
-            writer = content["versions"].get("fastvideo-core") if isinstance(content.get("versions"), dict) else None
-            found = f"the checkpoint has format {content['format']}, written by fastvideo-core {writer or 'another version'}"
-            other = f": pip install fastvideo-core=={writer}" if content["format"] > FORMAT else "; or start a new run"
-            fix = f"resume or export it with the version that wrote it{other}"
+        if isinstance(content["format"], int) and content["format"] != FORMAT:
+            writer = content["versions"]["fastvideo-core"]
+            found = f"the checkpoint has format {content['format']}, written by fastvideo-core {writer}"
+            other = f"the version that wrote it (pip install fastvideo-core=={writer})"
+            fix = f"resume or export it with {other}, or start a new run"
             raise OtherFormatError(Problem(found, str(folder), f"format {FORMAT}", fix))
-        if not signed:
-            raise _damaged(path, f"its sum ({SUM}) is missing")
-        try:
-            document = CheckpointDocument.model_validate(content)
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            key = ".".join(map(str, first["loc"])) or "the whole"
-            found = f"{key} is {json.dumps(first['input'])[:80]}" if first["type"] != "missing" else f"{key} is missing"
-            raise _damaged(path, f"{found} ({first['msg'][:1].lower()}{first['msg'][1:]})") from None
-    for name in document.files:
-        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-            raise _damaged(path, f"files: {name!r} is outside of the checkpoint")
-    return document
+        if not is_signed:
+            raise _damaged(path, f"has lost its sum ({SUM})")
+        return CheckpointDocument.model_validate(content)
 
 
-def flaw(folder: Path) -> str:
-    """Why a checkpoint is not whole, by its list of files; empty when it is. `resume_choice.damage` reads them as well."""
+def flaw(folder: Path, share: slice = slice(0)) -> str:
+    """Why a checkpoint is not whole, by its list, the sizes of its files and the bytes of a `share` of them, the largest first;
+    empty when it is, or of another format."""
     try:
-        document = parse_document(folder)
+        document = _parsed_document(folder)
+        for name, file in document.files.items():
+            size = os.path.getsize(folder / name) if os.path.isfile(folder / name) else None
+            if size != file.size:
+                return f"{name} is missing" if size is None else f"{name} has {size} bytes instead of {file.size}"
+        largest_first = sorted(document.files, key=lambda name: (-document.files[name].size, name))
+        check_files(folder, largest_first[share], document)
     except OtherFormatError:
         return ""
     except CheckpointError as error:
-        return f"{DOCUMENT}: {error.problems[0].found}"
-    for name, file in document.files.items():
-        try:
-            actual = (folder / name).stat().st_size
-        except OSError:
-            return f"{name} is missing"
-        if actual != file.size:
-            return f"{name} has {actual} bytes instead of {file.size}"
+        (problem,) = error.problems
+        return f"{os.path.relpath(problem.where, folder)} {problem.found}"
     return ""
 
 
 def read_document(folder: Path) -> CheckpointDocument:
     """The document of a complete checkpoint; raises CheckpointError when it is not whole, or of another format."""
     if why := flaw(folder):
-        raise not_whole(folder, why)
-    return parse_document(folder)
+        raise _not_whole(folder, why)
+    return _parsed_document(folder)
 
 
-def not_whole(folder: Path, why: str) -> CheckpointError:
-    """The error of a checkpoint that cannot be gone on from."""
+def _not_whole(folder: Path, why: str) -> CheckpointError:
     return CheckpointError(Problem(f"the checkpoint is not whole: {why}", str(folder), fix="use another checkpoint"))
 
 
@@ -285,20 +277,6 @@ def is_checkpoint(path: str | Path) -> bool:
     return any((folder / DOCUMENT).is_file() for folder in (path, *checkpoints(path)))
 
 
-def resolve_checkpoint(path: str | Path) -> Path:
-    """The complete checkpoint that `path` means: itself, or the newest in a run's folder, others being passed over with a
-    warning. Their tensors are not looked at. Raises CheckpointError when there is none, or it is not whole."""
-    for folder in named_checkpoints(path):
-        why = flaw(folder)
-        if not why:
-            return folder
-        if folder == Path(path).expanduser():
-            raise not_whole(folder, why)
-        logger.warning("%s is passed over: it is not whole (%s)", folder, why)
-    fix = "check the path; it is the output_dir of a run that has saved"
-    raise CheckpointError(Problem("there is no whole checkpoint in it", str(path), fix=fix))
-
-
 def named_checkpoints(path: str | Path) -> list[Path]:
     """The checkpoint at `path`, or all those in a run's folder, newest first, whole or not; raises CheckpointError if none."""
     path = Path(path).expanduser()
@@ -310,3 +288,71 @@ def named_checkpoints(path: str | Path) -> list[Path]:
         return [path]
     allowed = "a folder checkpoint-<step>, or the output_dir of a run that has some"
     raise CheckpointError(Problem("this is not a checkpoint, and holds none", str(path), allowed))
+
+
+def resolve_checkpoint(path: str | Path) -> Path:
+    """The complete checkpoint that `path` means: itself, or the newest in a run's folder, others being passed over with a
+    warning. Their tensors are not looked at. Raises CheckpointError when there is none, or it is not whole."""
+    whole, passed_over = _first_whole(named_checkpoints(path), path, flaw)
+    for folder, why in passed_over:
+        logger.warning("%s is passed over: it is not whole (%s)", folder, why)
+    return whole
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A whole checkpoint, and the newer ones of the same run that are passed over as they are not whole, with the reason."""
+
+    path: Path
+    step: int
+    passed_over: tuple[tuple[Path, str], ...] = ()
+
+    def notes(self) -> list[str]:
+        """What the user must hear of those that are passed over."""
+        return [f"{path} IS NOT WHOLE: {why}; going on from {self.path} instead" for path, why in self.passed_over]
+
+
+def choose(which: str | Path, output_dir: Path, *, put_back: bool = True) -> Choice:
+    """The checkpoint meant by `latest` (the newest whole one of `output_dir`), by a run's folder (likewise) or by its path.
+
+    Collective: the main process looks at the folders, all of them read the files, each its part. With `put_back`, what a
+    killed save had just put aside counts again; not while somebody else may be saving. Raises CheckpointError when there is
+    none, it is not whole, or of another format; on all processes alike.
+    """
+    named = output_dir if str(which) == "latest" else which
+    found: list[Path] | CheckpointError = []
+    if context.is_main_process():
+        if put_back:
+            with suppress(OSError):  # a folder that cannot be written is told as such
+                put_back_replaced(output_dir)
+        try:
+            found = checkpoints(output_dir)[::-1] if named is output_dir else named_checkpoints(which)
+        except CheckpointError as error:
+            found = error
+    found = context.from_main(found)
+    if isinstance(found, CheckpointError):
+        raise found
+
+    def flaw_by_any(folder: Path) -> str:
+        own = flaw(folder, slice(context.rank(), None, context.world_size()))
+        return next(filter(None, context.gathered(own)), "")
+
+    path, passed_over = _first_whole(found, named, flaw_by_any)
+    return Choice(path, read_document(path).step, passed_over)
+
+
+def _first_whole(
+    folders: list[Path], named: str | Path, flaw_of: Callable[[Path], str]
+) -> tuple[Path, tuple[tuple[Path, str], ...]]:
+    """The first that has no flaw, and those before it with theirs; CheckpointError where all that the user `named` have one."""
+    passed_over: list[tuple[Path, str]] = []
+    for folder in folders:
+        why = flaw_of(folder)
+        if not why:
+            return folder, tuple(passed_over)
+        passed_over.append((folder, why))
+    if folders == [Path(named).expanduser()]:
+        raise _not_whole(*passed_over[0])
+    reasons = "".join(f"\n      {path.name}: {why}" for path, why in passed_over)
+    fix = "name the output_dir of a run that has saved, or start a new run without resuming"
+    raise CheckpointError(Problem(f"there is no whole checkpoint in it{reasons}", str(named), fix=fix))

@@ -30,12 +30,9 @@ class StoredTensor(NamedTuple):
 class StoredState:
     """The state in a checkpoint's folder: `tree` is that of `RunState.collect`, with a StoredTensor for each tensor.
 
-    Args:
-        processes: of the run that goes on from it; with 0 the state that differs from process to process is left out.
-        new_data: the position in the data does not count.
-
-    Raises:
-        CheckpointError: it is not whole, damaged or of another format; see also `with_rank_state`.
+    `processes` are those of the run that goes on from it; with 0 the state that differs from process to process is left out.
+    With `new_data` the position in the data does not count. Raises CheckpointError where it is not whole, damaged or of another
+    format; see also `with_rank_state`.
     """
 
     def __init__(self, folder: Path, processes: int = 0, *, new_data: bool = False) -> None:

@@ -46,8 +46,7 @@ def save_file(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] |
 def write_tensors(folder: Path, tensors: Mapping[str, Tensor], group: dist.ProcessGroup | None = None) -> list[Path]:
     """Writes tensors (also DTensors, each rank its shards) into `folder`; raises OSError. Collective among `group`, or all.
 
-    Returns:
-        The files of this process: one for every first part of the tensors' keys ("roles" of "roles.student.net.weight").
+    Returns this process's files: one for every first part of the tensors' keys ("roles" of "roles.student.net.weight").
     """
     writer = _Writer(folder)
     with _first_failure():
@@ -109,8 +108,7 @@ class StoredTensors(HuggingFaceStorageReader):
     def read(self, targets: Mapping[str, Tensor], *, every_rank_alone: bool = False) -> None:
         """Reads stored tensors into `targets`, in place; shapes must fit. Collective unless `every_rank_alone`.
 
-        Raises:
-            CheckpointError: a tensor or a file is missing or damaged.
+        Raises CheckpointError where a tensor or a file is missing or damaged.
         """
         if not targets:
             return

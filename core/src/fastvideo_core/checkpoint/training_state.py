@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -29,17 +29,8 @@ from fastvideo_core.contracts.roles import RoleHandle, is_lora_parameter
 from fastvideo_core.errors import CheckpointError, FastVideoError, Problem
 from fastvideo_core.weights.parameters import clean_name
 
-
-class RunCallbacks(Protocol):
-    """What a checkpoint needs of a run's callbacks; callbacks.manager.CallbackManager is one."""
-
-    # no subclass of Stateful: Python would ask it, of every tensor that torch takes for one, whether it is a RunCallbacks
-
-    hook: Any
-
-    def state_dict(self) -> dict[str, Any]: ...
-
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+if TYPE_CHECKING:
+    from fastvideo_core.callbacks.manager import CallbackManager
 
 
 @dataclass(frozen=True)
@@ -51,7 +42,7 @@ class RunState:
     """
 
     method: DistillMethod
-    callbacks: RunCallbacks
+    callbacks: "CallbackManager"
     dataloader: Iterable[Any]
     new_data: bool = False
 
@@ -81,8 +72,7 @@ class RunState:
     def restore(self, stored: StoredState) -> None:
         """Puts a stored state back: weights in place, everything else through its owner's load method. Collective.
 
-        Raises:
-            CheckpointError: the checkpoint is damaged, or of another run: naming all that does not fit.
+        Raises CheckpointError where the checkpoint is damaged, or of another run: naming all that does not fit.
         """
         where = str(stored.folder)
         names = _parameter_names(self.method)
@@ -155,10 +145,7 @@ def weight_misfits(
 
 def stored_tensors(handle: RoleHandle, module: nn.Module) -> dict[str, Tensor]:
     """What of a role's module goes into a checkpoint, by clean name: parameters and persistent buffers, or its adapters where
-    it trains nothing else. They share memory with the module.
-
-    Raises:
-        TypeError: the module's state dict holds something that is not a tensor.
+    it trains nothing else. They share memory with the module. Raises TypeError where its state dict holds anything else.
     """
     tensors = {}
     for name, value in module.state_dict().items():

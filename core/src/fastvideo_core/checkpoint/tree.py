@@ -15,11 +15,9 @@ _TENSOR, _TUPLE, _DICT, _FLOAT = "$tensor", "$tuple", "$dict", "$float"
 def split(tree: Any) -> tuple[dict[str, Tensor], Json]:
     """Splits nested state into (tensors by dotted key, JSON skeleton with references to them).
 
-    Allowed are dicts with str or int keys, lists, tuples, tensors, int, float (also nan and inf), str, bool and None.
-    The same structure always gives the same keys; `join` gives back equal values of the same types.
-
-    Raises:
-        TypeError: naming the path of anything else.
+    Allowed are dicts with str or int keys, lists, tuples, tensors, int, float (also nan and inf), str, bool and None; a
+    TypeError names the path of anything else. The same structure always gives the same keys; `join` gives back equal values of
+    the same types.
     """
     tensors: dict[str, Tensor] = {}
     return tensors, _split(tree, (), tensors)
@@ -28,8 +26,7 @@ def split(tree: Any) -> tuple[dict[str, Tensor], Json]:
 def join(skeleton: Json, tensors: Mapping[str, Any]) -> Any:
     """The inverse of `split`; `tensors` may be anything that stands for them.
 
-    Raises:
-        LookupError, TypeError or ValueError: this is no skeleton that `split` made, or a tensor is missing.
+    Raises LookupError, TypeError or ValueError where this is no skeleton that `split` made, or a tensor is missing.
     """
     if isinstance(skeleton, list):
         return [join(item, tensors) for item in skeleton]

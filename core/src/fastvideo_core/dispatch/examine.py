@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from fastvideo_core.checkpoint.resume_choice import Choice, choose
+from fastvideo_core.checkpoint.storage import Choice, choose
 from fastvideo_core.checkpoint.stored_state import StoredState
 from fastvideo_core.checkpoint.training_state import weight_misfits
 from fastvideo_core.checkpoint.weights import describe

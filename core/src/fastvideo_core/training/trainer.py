@@ -60,10 +60,9 @@ class DistillTrainer:
     ) -> None:
         """Trains from `start_step` (already done) to `max_steps`.
 
-        Raises:
-            NonFiniteError: more than `max_skipped_steps` steps in a row were skipped; the weights from before them are saved.
-            ValidationError: one failed that may not (`on_validation_error`); the step is saved.
-            RunStopped: SIGTERM, SIGHUP or SIGINT came; the step was finished and saved.
+        Raises, the step being saved: NonFiniteError after more than `max_skipped_steps` steps in a row were skipped, with the
+        weights from before them; ValidationError when one failed that may not (`on_validation_error`); RunStopped after
+        SIGTERM, SIGHUP or SIGINT.
         """
         args, manager = self.training_args, checkpoint_manager
         self._method, self._dataloader, self._manager = method, dataloader, manager
@@ -78,7 +77,6 @@ class DistillTrainer:
                 hook.train_start(method=method, start_step=start_step)
                 if manager is not None:
                     manager.attach(method, self._callbacks, dataloader)
-                    manager.resume()
                     if start_step > 0 and not isinstance(dataloader, Stateful):
                         logger.warning("the dataloader keeps no position (it has no state_dict): its data starts over")
                 batches = endless(dataloader)
@@ -98,7 +96,7 @@ class DistillTrainer:
                 for step in range(start_step + 1, max_steps + 1):
                     metrics, losses = self._accumulate_gradients(batches, step)
                     request = signals.take()
-                    if manager is not None and manager.must_save():
+                    if manager is not None and manager.poll():
                         request = max(request, SAVE)
                     request = self._update(step, metrics, losses, request)
                     hook.step_end(method=method, step=step, metrics=metrics)
@@ -188,10 +186,8 @@ class DistillTrainer:
     def _save(self, step: int, request: int, *, is_last: bool) -> None:
         """Saves when it is due, asked for or the last chance; ends the run when it must not go on."""
         manager, failure, signal = self._manager, self._updates.failure, STOPPED_BY.get(request)
-        if manager is not None:
-            manager.poll()
-            if request or failure or is_last or manager.is_due(step):
-                self._checkpoint(manager, step, failure, waits=bool(signal or failure))
+        if manager is not None and (request or failure or is_last or manager.is_due(step)):
+            self._checkpoint(manager, step, failure, waits=bool(signal or failure))
         if failure is not None:
             raise failure
         if signal is not None and not is_last:

@@ -82,9 +82,8 @@ class Validations(SamplingWatch):
     def run(self, step: int) -> int:
         """Validates, with all processes; the request that ended it early, else 0. A failure that the run may have is logged.
 
-        Raises:
-            ValidationError: the run must end for it; its state is as before.
-            FastVideoError: the processes can do nothing together any more.
+        Raises ValidationError where the run must end for it, its state being as before; another FastVideoError where the
+        processes can do nothing together any more.
         """
         self._sampling = Sampling(step, self.args.max_train_steps)
         self._timestep: object = None  # of the last call
