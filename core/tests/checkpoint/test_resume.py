@@ -171,9 +171,7 @@ def test_callbacks_must_be_those_of_the_checkpoint(tmp_path):
         "holds the state of callback 'counter', which this run does not have",
     )
     more = {"ema": EMACallback(EMAConfig()), "counter": Counter(), "second": Counter()}
-    fails(
-        toy_run(tmp_path, callbacks=more), path, "holds no state of callback 'second'", "it holds that of: ema, counter"
-    )
+    fails(toy_run(tmp_path, callbacks=more), path, "holds no state of callback 'second'")
 
 
 def test_a_dataloader_that_cannot_resume_is_an_error(tmp_path):

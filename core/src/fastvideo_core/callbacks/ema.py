@@ -20,14 +20,12 @@ class _RoleAverage:
     """One role's float32 averages, sharded as its parameters are, and each parameter beside its own."""
 
     def __init__(self, handle: RoleHandle) -> None:
-        self.handle = handle
-        self.shadows: dict[str, dict[str, Tensor]] = {}  # by module and parameter name
-        self.pairs: list[tuple[Tensor, nn.Parameter]] = []
-        for module, parameters in trainable_by_name(handle.modules).items():
-            for name, parameter in parameters.items():
-                shadow = parameter.detach().to(torch.float32, copy=True)
-                self.shadows.setdefault(module, {})[name] = shadow
-                self.pairs.append((shadow, parameter))
+        self.handle, trained = handle, trainable_by_name(handle.modules)
+        self.shadows = {
+            module: {name: one.detach().to(torch.float32, copy=True) for name, one in parameters.items()}
+            for module, parameters in trained.items()
+        }
+        self.pairs = [(self.shadows[module][name], one) for module in trained for name, one in trained[module].items()]
 
 
 class EMACallback(Callback):

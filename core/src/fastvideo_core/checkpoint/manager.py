@@ -48,29 +48,18 @@ _PATIENCE = 60.0  # seconds for which a failing process waits for a checkpoint t
 
 @dataclass(eq=False)
 class CheckpointManager:
-    """Saves a run's state every so many steps, and restores it.
-
-    Args:
-        every: steps between checkpoints for `is_due`; with 0 none is.
-        keep: how many of the newest stay; 0 keeps all.
-        config_yaml: the resolved run.yaml, stored beside the state.
-        versions: of the plug-ins by distribution; those of fastvideo-core and torch are added.
-        background: write from a copy in host memory while training goes on; one checkpoint at a time.
-        skip_errors: when a checkpoint cannot be written, log it and go on; only the run's last one must be there.
-        new_data: a resumed run starts its data afresh.
-        resumed: the checkpoint that the run goes on from, as `choose` gave it.
-    """
+    """Saves a run's state every so many steps, and restores it."""
 
     output_dir: Path
     _: KW_ONLY
-    every: int
-    keep: int
-    config_yaml: str
-    versions: dict[str, str]
-    background: bool = False
-    skip_errors: bool = False
-    new_data: bool = False
-    resumed: Choice | None = None
+    every: int  # steps between checkpoints for `is_due`; with 0 none is
+    keep: int  # how many of the newest stay; 0 keeps all
+    config_yaml: str  # the resolved run.yaml, stored beside the state
+    versions: dict[str, str]  # of the plug-ins by distribution; those of fastvideo-core and torch are added
+    background: bool = False  # write from a copy in host memory while training goes on; one checkpoint at a time
+    skip_errors: bool = False  # log a checkpoint that cannot be written, and go on; the run's last one must be there
+    new_data: bool = False  # a resumed run starts its data afresh
+    resumed: Choice | None = None  # the checkpoint that the run goes on from
 
     def __post_init__(self) -> None:
         self.versions = {"fastvideo-core": __version__, "torch": str(torch.__version__), **self.versions}

@@ -12,7 +12,7 @@ from fastvideo_core.checkpoint import storage
 from fastvideo_core.checkpoint.rank_state import with_rank_state
 from fastvideo_core.checkpoint.storage import DAMAGED
 from fastvideo_core.checkpoint.tensors import StoredTensors
-from fastvideo_core.checkpoint.tree import join, references
+from fastvideo_core.checkpoint.tree import join
 from fastvideo_core.errors import CheckpointError, Problem
 
 OTHER_RUN = "resume with the run.yaml that lies in the checkpoint, or start a new run from its weights"
@@ -42,14 +42,11 @@ class StoredState:
         self._skeleton, self._of_rank = self.document.state, dict[str, Tensor]()
         if processes:
             self._skeleton, self._of_rank = with_rank_state(folder, self.document, processes, new_data=new_data)
-        stored = {key: StoredTensor(key, one.size, one.properties.dtype) for key, one in self.tensors.index.items()}
-        stored |= {key: StoredTensor(key, one.shape, one.dtype) for key, one in self._of_rank.items()}
+        of_all = self.tensors.index.items()
+        self.by_key = {key: StoredTensor(key, one.size, one.properties.dtype) for key, one in of_all}
+        self.by_key |= {key: StoredTensor(key, one.shape, one.dtype) for key, one in self._of_rank.items()}
         with self.understood():
-            keys = references(self._skeleton)
-            if len(set(keys)) < len(keys):
-                raise ValueError("a tensor stands in two places")
-            self.tree: dict[str, Any] = join(self._skeleton, stored)
-            self.by_key = {key: stored[key] for key in keys}
+            self.tree: dict[str, Any] = join(self._skeleton, self.by_key)
 
     def read_into(self, targets: Mapping[str, Tensor]) -> dict[str, Any]:
         """Reads all tensors into `targets`, by key; the tree with these in place. Collective."""

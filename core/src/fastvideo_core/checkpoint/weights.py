@@ -53,13 +53,15 @@ class CheckpointWeights:
 
     def __init__(self, path: str | Path, role: str, *, ema: bool) -> None:
         self._stored = stored = StoredState(storage.resolve_checkpoint(path))
-        self._checked = False
         with stored.understood():
             roles, averages = stored.tree["roles"], _averages(stored) if ema else {}
             assert role in (averages if ema else roles), f"{stored.folder} holds no such weights of '{role}'"
             self.trained = {name: _tensors(trained) for name, trained in roles[role].items()}
             averaged = averages.get(role, {})
             self._chosen = {name: plain | _tensors(averaged.get(name, {})) for name, plain in self.trained.items()}
+        keys = [one.key for tensors in self._chosen.values() for one in tensors.values()]
+        files = [f"{storage.TENSORS}/{file}" for file in stored.tensors.files(keys)]
+        check_files(stored.folder, files, stored.document)
 
     def tensor_names(self, module: str) -> Sequence[str]:
         """Names of the module's stored tensors."""
@@ -71,15 +73,10 @@ class CheckpointWeights:
         return tensor if rows is None else tensor[rows]
 
     def read_some(self, module: str, names: Iterable[str]) -> dict[str, Tensor]:
-        """Tensors read by this process alone; before the first, all files that hold the role's are looked at."""
-        stored, wanted = self._stored, {name: self._chosen[module][name] for name in names}
-        if not self._checked:
-            keys = [one.key for tensors in self._chosen.values() for one in tensors.values()]
-            files = [f"{storage.TENSORS}/{file}" for file in stored.tensors.files(keys)]
-            check_files(stored.folder, files, stored.document)
-            self._checked = True
+        """Tensors read by this process alone."""
+        wanted = {name: self._chosen[module][name] for name in names}
         tensors = {name: torch.empty(one.shape, dtype=one.dtype) for name, one in wanted.items()}
-        stored.tensors.read({wanted[name].key: tensor for name, tensor in tensors.items()}, every_rank_alone=True)
+        self._stored.tensors.read({wanted[name].key: tensor for name, tensor in tensors.items()}, every_rank_alone=True)
         return tensors
 
 

@@ -30,9 +30,6 @@ from fastvideo_core.training.validation import ValidationError, Validations
 
 logger = logging.getLogger(__name__)
 
-ON_ALL_PROCESSES = (RunStopped, NonFiniteError, CheckpointWriteError, ValidationError)
-"""Why a run ends early on all of its processes alike, at the same step."""
-
 
 class DistillTrainer:
     """Runs a method over batches for a number of steps.
@@ -116,7 +113,8 @@ class DistillTrainer:
                 hook.train_end(method=method, step=step)
                 self._display.close()
         except BaseException as error:
-            leaves_together = isinstance(error, ON_ALL_PROCESSES)
+            # on all of its processes alike, at the same step
+            leaves_together = isinstance(error, (RunStopped, NonFiniteError, CheckpointWriteError, ValidationError))
             self._display.close()
             hook.exception(method=method, step=step, error=error)
             if manager is not None:

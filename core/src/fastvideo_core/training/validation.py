@@ -33,8 +33,7 @@ PROMPT_FAILED, FAILED, FAILED_INSIDE, FAILED_APART = 11, 12, 13, 14
 processes share, in its call, so that their gathering of weights is in disorder. The last is told to nobody: processes
 failed that the others wait for, and they do nothing together any more."""
 
-_PATIENCE = 120.0
-"""Seconds that a process that failed waits for the others, which may be writing a video, to hear of it."""
+_PATIENCE = 120.0  # seconds that a failed process waits for the others (they may be writing a video) to hear of it
 
 
 class ValidationError(FastVideoError):
