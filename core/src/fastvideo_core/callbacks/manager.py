@@ -15,8 +15,6 @@ from fastvideo_core.errors import CheckpointError, FastVideoError, PluginError, 
 logger = logging.getLogger(__name__)
 
 HOOKS: tuple[str, ...] = tuple(name for name in vars(RunHooks) if not name.startswith("_"))
-"""The names of all hooks."""
-
 _MARK = f"{PROJECT}_impl"
 
 

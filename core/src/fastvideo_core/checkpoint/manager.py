@@ -70,7 +70,7 @@ class CheckpointManager:
         self._failure: CheckpointWriteError | None = None  # of the newest checkpoint
         self._failures = 0
         self._saved_step: int | None = None
-        self._rng: tuple[dict[str, Tensor], str] | None = None  # as stored, and where
+        self._rng: dict[str, Tensor] | None = None  # of the checkpoint
 
     def attach(self, method: DistillMethod, callbacks: "CallbackManager", dataloader: Iterable[Any]) -> None:
         """Takes the live objects that are saved from now on, after `train_start` of the callbacks, and puts the state of the
@@ -236,7 +236,7 @@ class CheckpointManager:
                 context.world_size(),
             )
         self._run.restore(stored)
-        self._rng = rng, str(folder)
+        self._rng = rng
         with foreign_file(folder / "rng", "random state", CheckpointError, "use another checkpoint"):
             self.restore_rng()
         if later := storage.checkpoints(self.output_dir, after=document.step):
@@ -251,4 +251,4 @@ class CheckpointManager:
     def restore_rng(self) -> None:
         """Sets all random generators once more as the loaded checkpoint has them; without one, nothing happens."""
         if self._rng is not None:
-            restore_rng(self._run.method, *self._rng)
+            restore_rng(self._run.method, self._rng)

@@ -24,11 +24,9 @@ from fastvideo_core.errors import CheckpointError, ContractError, Problem, forei
 logger = logging.getLogger(__name__)
 
 _Place: TypeAlias = tuple[str, ...]
-RankFile: TypeAlias = tuple[dict[str, Tensor], dict[str, str]]
-"""Tensors and metadata of one rank's file."""
+RankFile: TypeAlias = tuple[dict[str, Tensor], dict[str, str]]  # tensors and metadata of one rank's file
 
-_METHOD, _ADAPTER, _CPU, _CUDA = "method/", "adapter/", "torch/cpu", "torch/cuda"  # random states, by name
-
+_METHOD, _ADAPTER = "method/", "adapter/"  # what names of random states begin with
 _DATA: _Place = ("dataloader",)
 _DEPTHS = {"method": 1, "callbacks": 2, "dataloader": 0}
 """Sections that may differ from process to process, and how deep their entries lie: a key of the method, a key of a callback, the
@@ -56,30 +54,22 @@ def read_rank_file(folder: Path, document: CheckpointDocument, kind: str, rank: 
 
 def collect_rng(method: DistillMethod) -> dict[str, Tensor]:
     """uint8 tensors by name: the method's streams, the adapter's generators, and torch's, from which dropout layers draw."""
-    state = {_METHOD + name: value for name, value in method.rng.state_dict().items()}
-    state |= {_ADAPTER + name: generator.get_state() for name, generator in _generators(method).items()}
-    state[_CPU] = torch.get_rng_state()
-    if context.device().type == "cuda":
-        state[_CUDA] = torch.cuda.get_rng_state(context.device())
-    return state
+    streams = {_METHOD + name: value for name, value in method.rng.state_dict().items()}
+    return streams | {name: generator.get_state() for name, generator in _generators(method).items()}
 
 
-def restore_rng(method: DistillMethod, state: dict[str, Tensor], where: str) -> None:
+def restore_rng(method: DistillMethod, state: dict[str, Tensor]) -> None:
     """Sets every generator as `collect_rng` found it; raises CheckpointError when the adapter has others now."""
     generators = _generators(method)
-    stored = {name.removeprefix(_ADAPTER) for name in state if name.startswith(_ADAPTER)}
-    if stored != set(generators):
-        then, now = (", ".join(sorted(names)) or "none" for names in (stored, generators))
-        found = f"it holds the adapter's random generators {then}; this run has {now}"
-        fix = "resume with the version of the model family that wrote the checkpoint"
-        raise CheckpointError(Problem(found, where, fix=fix))
+    then, now = ({name for name in names if name.startswith(_ADAPTER)} for names in (state, generators))
+    if then != now:
+        one, other = (", ".join(sorted(names)) or "none" for names in (then, now))
+        found = f"the checkpoint holds the random generators {one}; this run has {other}"
+        raise CheckpointError(Problem(found, fix="resume with the version of the model family that wrote it"))
     streams = {name.removeprefix(_METHOD): value for name, value in state.items() if name.startswith(_METHOD)}
     method.rng.load_state_dict(streams)
-    for name, generator in generators.items():
-        generator.set_state(state[_ADAPTER + name])
-    torch.set_rng_state(state[_CPU])
-    if _CUDA in state and context.device().type == "cuda":
-        torch.cuda.set_rng_state(state[_CUDA], context.device())
+    for name in generators.keys() & state.keys():
+        generators[name].set_state(state[name])
 
 
 def rng_of_other_world(method: DistillMethod, rank_0: dict[str, Tensor], step: int) -> dict[str, Tensor]:
@@ -88,23 +78,27 @@ def rng_of_other_world(method: DistillMethod, rank_0: dict[str, Tensor], step: i
     Shared streams go on where `rank_0` had them. Everything that differs by rank starts anew from (seed, step, number
     of data ranks, data rank, name): no numbers of before are drawn again, and resuming twice gives the same run.
     """
-    devices = {_ADAPTER + name: generator.device for name, generator in _generators(method).items()}
-    devices[_CUDA] = context.device()
-    state = {}
+    state, generators = {}, _generators(method)
     for name, value in rank_0.items():
         if name.startswith(f"{_METHOD}shared/"):
             state[name] = value
             continue
         source = f"{name} from step {step} with {method.mesh.data_size} processes"
-        is_stream = name.startswith(_METHOD)
-        generator = torch.Generator(method.rng.device if is_stream else devices.get(name, torch.device("cpu")))
+        generator = torch.Generator(generators[name].device if name in generators else method.rng.device)
         generator.manual_seed(stream_seed(method.rng.seed, source, method.mesh.data_rank))
         state[name] = generator.get_state()
     return state
 
 
 def _generators(method: DistillMethod) -> dict[str, torch.Generator]:
-    return method.adapter.get_rng_generators() if isinstance(method.adapter, HasRngGenerators) else {}
+    """The adapter's, and torch's own."""
+    own = method.adapter.get_rng_generators() if isinstance(method.adapter, HasRngGenerators) else {}
+    generators = {_ADAPTER + name: generator for name, generator in own.items()}
+    generators["torch/cpu"] = torch.default_generator
+    if (device := context.device()).type == "cuda":
+        torch.cuda.init()  # type: ignore[no-untyped-call]
+        generators["torch/cuda"] = torch.cuda.default_generators[device.index]
+    return generators
 
 
 # --- the run's state --------------------------------------------------------------------------------------------------
