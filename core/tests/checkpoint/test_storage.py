@@ -433,7 +433,7 @@ def test_a_checkpoint_of_an_earlier_format_is_one_message_that_says_what_to_do(t
     ):
         with pytest.raises(CheckpointError, match=r"(?s)has format 3, written by.*allowed: format 4") as error:
             refused()
-        assert "resume or export it with the version that wrote it (pip install fastvideo-core==" in str(error.value)
+        assert "resume or export it with that version (pip install fastvideo-core==" in str(error.value)
         assert "), or start a new run" in str(error.value)
 
 

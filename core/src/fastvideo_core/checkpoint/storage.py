@@ -93,8 +93,7 @@ def _parsed_document(folder: Path) -> CheckpointDocument:
         if isinstance(content["format"], int) and content["format"] != FORMAT:
             writer = content["versions"]["fastvideo-core"]
             found = f"the checkpoint has format {content['format']}, written by fastvideo-core {writer}"
-            other = f"the version that wrote it (pip install fastvideo-core=={writer})"
-            fix = f"resume or export it with {other}, or start a new run"
+            fix = f"resume or export it with that version (pip install fastvideo-core=={writer}), or start a new run"
             raise OtherFormatError(Problem(found, str(folder), f"format {FORMAT}", fix))
         return CheckpointDocument.model_validate(content)
 

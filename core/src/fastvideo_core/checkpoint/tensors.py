@@ -7,7 +7,6 @@ import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -89,16 +88,17 @@ class _Writer(HuggingFaceStorageWriter):
 
 
 class StoredTensors(HuggingFaceStorageReader):
-    """The tensors that `write_tensors` has put into a folder, whatever number of processes did."""
+    """The tensors that `write_tensors` has put into a folder, whatever number of processes did.
+
+    `index` has size, dtype and chunks of every tensor, by key. Raises CheckpointError when a file is none of safetensors'.
+    """
 
     def __init__(self, folder: Path) -> None:
         super().__init__(str(folder))
         self.folder = folder
-
-    @property
-    def index(self) -> dict[str, TensorStorageMetadata]:
-        """Size, dtype and chunks of every tensor, by key; raises CheckpointError when a file is none of safetensors'."""
-        return self._metadata.state_dict_metadata  # type: ignore[return-value]
+        with foreign_file(folder, "set of stored tensors", CheckpointError, DAMAGED):
+            self._metadata = super().read_metadata()
+        self.index: dict[str, TensorStorageMetadata] = self._metadata.state_dict_metadata  # type: ignore[assignment]
 
     def files(self, keys: Iterable[str]) -> list[str]:
         """Names of the files that hold any of these tensors."""
@@ -118,11 +118,6 @@ class StoredTensors(HuggingFaceStorageReader):
 
     def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
         return self._metadata
-
-    @cached_property
-    def _metadata(self) -> Metadata:
-        with foreign_file(self.folder, "set of stored tensors", CheckpointError, DAMAGED):
-            return super().read_metadata()
 
 
 @contextmanager

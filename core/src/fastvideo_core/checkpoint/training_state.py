@@ -14,14 +14,7 @@ from fastvideo_core.checkpoint.optimizer_state import (
     restore_optimizer,
     restore_scheduler,
 )
-from fastvideo_core.checkpoint.stored_state import (
-    OTHER_RUN,
-    Outline,
-    StoredState,
-    misfits,
-    optimizer_of,
-    outline_of,
-)
+from fastvideo_core.checkpoint.stored_state import OTHER_RUN, Outline, StoredState, misfits, optimizer_of, outline_of
 from fastvideo_core.checkpoint.tree import split
 from fastvideo_core.contracts.method import DistillMethod
 from fastvideo_core.contracts.roles import RoleHandle, is_lora_parameter
