@@ -121,7 +121,7 @@ SIBLINGS: dict[str, tuple[Any, dict[str, Any], str]] = {
     "another network": (
         another_width,
         {"pipeline_config": {"width": 12}},
-        "'net.0.weight' is [16, 4] in the checkpoint and [12, 4] in this run",
+        "'net.0.weight' is float32[16, 4] in the checkpoint and float32[12, 4] in this run",
     ),
 }
 

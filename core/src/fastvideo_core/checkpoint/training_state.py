@@ -14,7 +14,7 @@ from fastvideo_core.checkpoint.optimizer_state import (
     restore_optimizer,
     restore_scheduler,
 )
-from fastvideo_core.checkpoint.stored_state import OTHER_RUN, Outline, StoredState, misfits, optimizer_of, outline_of
+from fastvideo_core.checkpoint.stored_state import OTHER_RUN, StoredState, form_of, misfits, optimizer_of, outline_of
 from fastvideo_core.checkpoint.tree import split
 from fastvideo_core.contracts.method import DistillMethod
 from fastvideo_core.contracts.roles import RoleHandle, is_lora_parameter
@@ -120,15 +120,16 @@ def weight_misfits(
     Compared are the names of the roles that it trains, and those whose networks are known (`outlines`, with LoRA adapters, on
     meta), but for dtypes and further modules (a method's own). `restore` compares everything.
     """
-    kept: Outline = {("saved role", ""): dict.fromkeys(stored, "")}
-    live: Outline = {("saved role", ""): dict.fromkeys(trainable, "")}
+    kept = {("saved role", ""): dict.fromkeys(stored, "")}
+    live = {("saved role", ""): dict.fromkeys(trainable, "")}
     for handle in outlines:
         for name, module in handle.modules.items():
             tensors = stored.get(handle.name, {}).get(name)
             if tensors is not None:
                 place = "parameter", f"role '{handle.name}', module '{name}'"
-                kept[place] = {fqn: str(list(one.shape)) for fqn, one in tensors.items()}
-                live[place] = {fqn: str(list(one.shape)) for fqn, one in stored_tensors(handle, module).items()}
+                now = stored_tensors(handle, module).items()
+                kept[place] = {fqn: form_of(one) for fqn, one in tensors.items()}
+                live[place] = {fqn: form_of(one.to(tensors[fqn].dtype) if fqn in tensors else one) for fqn, one in now}
     problems = misfits(kept, live)
     return [Problem(p.found, f"{where}, {p.where}" if p.where else where, p.allowed, p.fix) for p in problems]
 
