@@ -79,7 +79,7 @@ def test_the_report_accounts_for_everything_that_was_skipped(clips: Path, tmp_pa
     assert reasons.keys() == {"mute.mp4", "broken.mp4", "short.mp4"}
     assert reasons["mute.mp4"] == "missing caption"
     assert reasons["broken.mp4"].startswith("unreadable: is no valid video: ")
-    assert reasons["short.mp4"] == "too short: 4 frames, but a clip needs 5"
+    assert reasons["short.mp4"] == "too short: 4 frames, but a clip needs 5 (--num-frames)"
     assert report.unused_frames == {"a.mp4": 3}
     stored = json.loads((tmp_path / "out" / "report.json").read_text())
     assert stored["samples"] == 13
@@ -90,6 +90,29 @@ def test_the_report_accounts_for_everything_that_was_skipped(clips: Path, tmp_pa
     assert "unused: 3 frames after the last whole clip of 1 videos" in printed
     again = preprocess(FakeEncoder(), clips, tmp_path / "out", OPTIONS)
     assert (again.skipped, again.unused_frames) == (report.skipped, report.unused_frames)
+
+
+@pytest.mark.parametrize(
+    ("frames", "fps", "reason"),
+    [
+        (
+            8,
+            32,
+            "4 frames, but a clip needs 5: its 8 frames at 32 fps were resampled to 16 fps; --fps-policy keep takes it",
+        ),
+        (4, 24, "3 frames, but a clip needs 5: its 4 frames at 24 fps were resampled to 16 fps; lower --num-frames"),
+    ],
+)
+def test_a_video_that_is_too_short_after_resampling_says_so(
+    tmp_path: Path, frames: int, fps: float, reason: str
+) -> None:
+    (tmp_path / "in").mkdir()
+    write_clip(tmp_path / "in" / "fast.mp4", frames, fps=fps, caption="fast")
+    with pytest.raises(DataError, match=reason):
+        preprocess(FakeEncoder(), tmp_path / "in", tmp_path / "out", OPTIONS)
+    if "keep" in reason:
+        kept = replace(OPTIONS, fps_policy="keep", num_frames=5)
+        assert preprocess(FakeEncoder(), tmp_path / "in", tmp_path / "kept", kept).samples == 1
 
 
 def test_the_first_clip_alone(clips: Path, tmp_path: Path) -> None:

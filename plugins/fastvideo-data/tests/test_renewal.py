@@ -119,7 +119,7 @@ def test_a_replacement_that_is_too_short_leaves_no_sample(clips: Path, tmp_path:
     write_clip(clips / "a.mp4", 3)
     report = preprocess(FakeEncoder(), clips, tmp_path / "out", OPTIONS)
     assert "a.mp4#0000" not in rows(tmp_path / "out")
-    assert [skip.reason for skip in report.skipped] == ["too short: 3 frames, but a clip needs 5"]
+    assert [skip.reason for skip in report.skipped] == ["too short: 3 frames, but a clip needs 5 (--num-frames)"]
 
 
 def test_what_the_source_no_longer_lists_is_taken_out_when_asked(clips: Path, tmp_path: Path) -> None:

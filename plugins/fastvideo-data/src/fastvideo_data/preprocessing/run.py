@@ -242,12 +242,22 @@ class _Run:
         except DataError as error:
             problem = f"{'partly ' if count else ''}unreadable: {error.problems[0].found}"
         if held is None:
-            self._report(item, problem or f"too short: {len(rest)} frames, but a clip needs {length}")
+            self._report(item, problem or self._too_short(video, len(rest), fps))
             return
         self._report(item, problem)
         used_up = VideoRecord(count, len(rest), problem)
         if not self._parts.holds(_clip_id(item, count - 1)):
             yield _Pending(_clip_id(item, count - 1), item, held, fps, record, {item.id: used_up})
+
+    def _too_short(self, video: Path, frames: int, fps: float) -> str:
+        """What a video of so many frames, at the rate of the clips, lacks, and what would take it."""
+        needed = self._options.num_frames
+        lacks, own = f"too short: {frames} frames, but a clip needs {needed}", probe(video)
+        is_image = video.suffix.lower() in IMAGE_SUFFIXES
+        if is_image or self._options.fps_policy == "keep" or abs(own.fps - fps) < 0.01 * fps:
+            return f"{lacks} (--num-frames)"
+        keep = "--fps-policy keep takes it as it is, or " if own.frames >= needed else ""
+        return f"{lacks}: its {own.frames} frames at {own.fps:g} fps were resampled to {fps:g} fps; {keep}lower --num-frames"
 
     def _sound(self, video: Path, stack: ExitStack) -> SoundTrack | None:
         """The sound of a video, when it has any and the family makes some; closed with `stack`."""
