@@ -26,8 +26,7 @@ def write_page(out: Path, recipe: Recipe, results: Results, prompts: Mapping[int
     body = [
         paragraph(
             f"Family {recipe.family}, method {recipe.method}: a network of random weights was trained on captioned clips into a "
-            f"teacher{', and the teacher distilled into students of few steps' if students else ''}. All of it took "
-            f"{total / 60:.1f} minutes here."
+            f"teacher{_distilled(recipe)}. All of it took {total / 60:.1f} minutes here."
         ),
         heading("The same prompts and seeds"),
         _videos(out, results.rows, prompts),
@@ -51,6 +50,19 @@ def write_page(out: Path, recipe: Recipe, results: Results, prompts: Mapping[int
     (out / "demo.html").write_text(document, encoding="utf-8")
 
 
+def _distilled(recipe: Recipe) -> str:
+    """How the students came to be, as the end of a sentence."""
+    if not recipe.students:
+        return ""
+    data = recipe.method_demo.data
+    if data is None:
+        return ", and the teacher distilled into students of few steps"
+    return (
+        f", which then sampled {data.prompts} prompts (fastvideo-distill {data.command} {' '.join(data.options)}); students of "
+        "few steps were trained on what it stored of that alone"
+    )
+
+
 def _videos(out: Path, rows: Sequence[Row], prompts: Mapping[int, Content]) -> str:
     lines = []
     for row in rows:
@@ -70,7 +82,7 @@ def _advantages(recipe: Recipe, results: Results) -> list[str]:
     if not lines:
         return []
     names = ("", "caption", "colour", "shape", "direction", "Wasserstein", "energy")
-    note = "Points of accuracy gained, and distances as a share of the teacher's."
+    note = "Points of accuracy gained, and distances as a share of the teacher's (- where either is not above 0, by chance)."
     return [heading("Student against teacher in as many steps"), table(names, lines), paragraph(note, faint=True)]
 
 
@@ -79,8 +91,9 @@ def _better(student: Row, teacher: Row) -> list[str]:
         100 * (getattr(student.accuracy, name) - getattr(teacher.accuracy, name))
         for name in ("caption", "colour", "shape", "direction")
     ]
-    shares = [student.wasserstein / teacher.wasserstein, student.energy / teacher.energy]
-    return [*(f"{gain:+.0f}" for gain in gains), *(f"{100 * share:.0f} %" for share in shares)]
+    distances = [(student.wasserstein, teacher.wasserstein), (student.energy, teacher.energy)]
+    shares = [f"{100 * ours / its:.0f} %" if min(ours, its) > 0 else "-" for ours, its in distances]
+    return [*(f"{gain:+.0f}" for gain in gains), *shares]
 
 
 def _losses(out: Path, recipe: Recipe) -> list[str]:
