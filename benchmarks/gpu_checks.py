@@ -188,7 +188,6 @@ def estimate(runs: Runs, variant: Variant) -> str:
     config = runs.write("finetune", variant, max_train_steps=3, enable_gradient_checkpointing_type="full")
     registry = PluginRegistry()
     run, _ = examine(load_run_config(config, registry), registry, starts=True)
-    require(run is not None, "the run is refused")
     found = estimate_run(run)
     require(found is not None and found.knows_activations, "there is no estimate")
     foretold = found.peak

@@ -249,15 +249,3 @@ def test_a_negative_prompt_that_nothing_takes_is_refused(commands, student, trai
         commands.works("sample", trained, *size, *guided, "--out", f"videos-{len(sheets)}")
         sheets.append((tmp_path / f"videos-{len(sheets)}" / "00.png").read_bytes())
     assert sheets[0] == sheets[2] != sheets[1]
-
-
-def test_going_on_with_another_negative_prompt_is_told(run, tmp_path, caplog):
-    for steps, text in ((1, ""), (2, ""), (3, "default")):
-        run["training"] |= {"max_train_steps": steps, "resume_from_checkpoint": "latest" if steps > 1 else None}
-        run["pipeline_config"] = {"negative_prompt": text}
-        caplog.clear()
-        assert main([str(write_run(tmp_path / "run.yaml", run))]) == 0
-        told = [record.getMessage() for record in caplog.records if "negative_prompt" in record.getMessage()]
-        assert len(told) == (steps == 3)
-    assert 'was trained with "", and the run goes on with "色调艳丽' in told[0]
-    assert "set it to the former to go on as before" in told[0]

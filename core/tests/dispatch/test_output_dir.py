@@ -46,17 +46,6 @@ def another_process(folder: Path, alone=alone_in, *, with_worker: bool = False) 
             os.waitpid(pid, 0)
 
 
-def is_refused_by_another_process(folder: Path) -> bool:
-    pid = os.fork()
-    if pid == 0:
-        try:
-            with alone_in(folder):
-                os._exit(0)
-        except ConfigError:
-            os._exit(3)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 3
-
-
 def end(pid: int) -> None:
     try:
         os.kill(pid, signal.SIGKILL)
@@ -87,32 +76,6 @@ def test_the_folder_is_free_after_the_run_whatever_ended_it(tmp_path):
         raise RuntimeError
     with another_process(tmp_path):
         pass
-
-
-@pytest.mark.parametrize("there", [False, True])
-def test_a_run_that_wrote_nothing_leaves_nothing(tmp_path, there):
-    folder = tmp_path / "run"
-    if there:
-        folder.mkdir()
-    with pytest.raises(RuntimeError), alone_in(folder):
-        raise RuntimeError
-    assert list(tmp_path.rglob("*")) == ([folder] if there else [])
-    with alone_in(folder):
-        (folder / "metrics.jsonl").touch()
-    assert {path.name for path in folder.iterdir()} == {LOCK, "metrics.jsonl"}
-
-
-def test_a_lock_that_its_holder_removed_is_made_anew(tmp_path, monkeypatch):
-    def removed_meanwhile(descriptor, command, lock=fcntl.lockf):
-        monkeypatch.setattr(fcntl, "lockf", lock)
-        (tmp_path / LOCK).unlink()
-        lock(descriptor, command)
-
-    monkeypatch.setattr(fcntl, "lockf", removed_meanwhile)
-    with alone_in(tmp_path):
-        monkeypatch.undo()
-        assert (tmp_path / LOCK).exists()
-        assert is_refused_by_another_process(tmp_path)
 
 
 def test_what_does_not_write_leaves_nothing_and_waits_for_nobody_but_is_refused_beside_a_run(tmp_path):

@@ -20,20 +20,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Reports every problem at once, or what the run would be."""
-    from fastvideo_core.dispatch.examine import device_warnings, examine, resume_problems
+    from fastvideo_core.dispatch.examine import check_resume, device_warnings, examine
     from fastvideo_core.dispatch.load_run_config import load_run_config
-    from fastvideo_core.errors import ConfigError
 
     cfg = load_run_config(args.config, args.registry, options.overrides(args))
     resolved, found = examine(cfg, args.registry, starts=False)
-    if resolved is None:
-        raise ConfigError(found.problems)
-    roles = _roles(resolved, cfg)
-    if problems := resume_problems(resolved):
-        raise ConfigError(problems)
-    passed_over = [] if resolved.resumed is None else resolved.resumed.notes()
-    warnings = [f"warning: {text}" for text in (*passed_over, *found.warnings, *device_warnings(cfg))]
-    memory = _memory(resolved)
+    check_resume(resolved)
+    roles, memory = _roles(resolved, cfg), _memory(resolved)
+    warnings = [f"warning: {text}" for text in (*found.warnings, *device_warnings(cfg))]
     say(f"{args.config}: {cfg.recipe.method} of {cfg.recipe.family}, {cfg.training.max_train_steps} steps")
     for line in (*roles, *found.facts, *warnings, *memory):
         say(f"  {line}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from fastvideo_core.cli import console, options
 from fastvideo_core.cli.console import Console
-from fastvideo_core.errors import DataError, UserError
+from fastvideo_core.errors import DataError
 from fastvideo_core.launch.stdio import drop_unwritten
 
 if TYPE_CHECKING:  # torch and pydantic are imported when a run starts, not to show help
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _train(cfg: RunConfig, args: argparse.Namespace, out: Console) -> None:
     from fastvideo_core.dispatch import summary
-    from fastvideo_core.dispatch.examine import resume_problems
+    from fastvideo_core.dispatch.examine import check_resume
     from fastvideo_core.dispatch.runtime import build_runtime_from_config
     from fastvideo_core.dispatch.started import write_records
 
@@ -58,8 +58,7 @@ def _train(cfg: RunConfig, args: argparse.Namespace, out: Console) -> None:
     runtime = build_runtime_from_config(cfg, args.registry)
     out.tell("start", summary.title(runtime), summary.plan(runtime))
     if args.dry_run:
-        if problems := resume_problems(runtime.run):
-            raise UserError(problems)
+        check_resume(runtime.run)
         tried = _try_batch(runtime)
         text = f"dry run: everything was built{tried}; training would start at step {runtime.start_step + 1}"
         out.tell("dry_run", text, {}, also_quiet=True)

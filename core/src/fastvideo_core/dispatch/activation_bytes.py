@@ -13,8 +13,8 @@ from torch.utils._pytree import tree_iter
 from fastvideo_core.contracts.roles import RoleHandle
 from fastvideo_core.weights.parameters import clean_name
 
+# Blocks that stand for a network of many; even, as activation checkpointing may leave out every second one.
 _FEW, _MANY = 2, 4
-"""Blocks that stand for a network of many; even, as activation checkpointing may leave out every second one."""
 
 
 class EvaluationBytes(NamedTuple):
@@ -76,11 +76,8 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def evaluation_bytes(handle: RoleHandle, evaluate: Callable[[int], Tensor], *, samples: int) -> EvaluationBytes:
     """What evaluating a role's networks once takes; with a graph, and back through it, where the role is trained.
 
-    A network of many equal blocks is run with few of them, twice: every further block adds the same.
-
-    Args:
-        handle: its networks are on the meta device; afterwards they are of no use.
-        evaluate: runs them on so many samples.
+    `evaluate` runs them, which are on the meta device and of no use afterwards, on so many samples. A network of many equal
+    blocks is run with few of them, twice: every further block adds the same.
     """
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     with mode:

@@ -1,6 +1,5 @@
 """Everything that can be known of a run before weights are loaded: `check` shows it, and training asks the same questions."""
 
-import json
 import sys
 import textwrap
 from collections.abc import Iterator, Mapping
@@ -15,7 +14,6 @@ from fastvideo_core.checkpoint.storage import Choice, choose
 from fastvideo_core.checkpoint.stored_state import StoredState
 from fastvideo_core.checkpoint.training_state import weight_misfits
 from fastvideo_core.checkpoint.weights import describe
-from fastvideo_core.config.base import GuidedPipelineConfig
 from fastvideo_core.config.check import run_notes
 from fastvideo_core.config.run import RunConfig
 from fastvideo_core.contracts.adapter import LatentsSource
@@ -41,11 +39,9 @@ from fastvideo_core.weights.lora import add_lora
 class Run:
     """A run whose plug-ins, roles and checkpoint are found.
 
-    Args:
-        cfg: as it is kept: role paths mean the same whenever and from wherever they are read, `pipeline_config` is in full.
-        families: one instance by name, the recipe's first.
-        sources: where the weights of each role of run.yaml come from.
-        resumed: the checkpoint that it goes on from; None for a new run.
+    In `cfg`, as it is kept, role paths mean the same whenever and from wherever they are read, and `pipeline_config` is in full.
+    `families` are one instance by name, the recipe's first; `sources` are where the weights of each role of run.yaml come from;
+    `resumed` is the checkpoint that it goes on from, None for a new run.
     """
 
     cfg: RunConfig
@@ -58,7 +54,7 @@ class Run:
     @property
     def based(self) -> RunConfig:
         """The configuration as families see it: a role's path is the pipeline that the role rests on."""
-        return based_on(self.cfg, self.sources)
+        return self.cfg.with_role_paths({name: source.base for name, source in self.sources.items()})
 
     @property
     def family(self) -> ModelFamily:
@@ -90,11 +86,11 @@ class Run:
                     yield Problem(found, where=f"roles.{role}.path ({paths[role]})", allowed=allowed)
 
 
-def examine(cfg: RunConfig, registry: PluginRegistry, *, starts: bool) -> tuple[Run | None, Findings]:
-    """The run, resolved, and what is found out about it; None where a problem keeps it from being resolved. Collective.
+def examine(cfg: RunConfig, registry: PluginRegistry, *, starts: bool) -> tuple[Run, Findings]:
+    """The run, resolved, and what else is found out about it; raises ConfigError with all its problems. Collective.
 
     One that `starts` is about to be built: weights may be fetched to be looked at, what a killed save had put aside is put
-    back, and PluginError is raised for plug-ins that are broken or do not fit, as the rest needs them.
+    back, and plug-ins that are broken or do not fit are told alone (PluginError), as the rest needs them.
     """
     problems, warnings = check_requirements(cfg, registry)
     warnings += deprecations(cfg, registry)
@@ -128,11 +124,15 @@ def examine(cfg: RunConfig, registry: PluginRegistry, *, starts: bool) -> tuple[
     if starts and problems:
         raise PluginError(dict.fromkeys(problems))
     problems += output_problems(cfg)
-    if not (starts and sys.stdin and sys.stdin.isatty()):  # on a terminal wandb asks
-        problems += login_problems(cfg)
+    asks = starts and sys.stdin and sys.stdin.isatty()  # wandb does, on a terminal
+    if "wandb" in cfg.training.trackers and context.is_main_process() and not asks:
+        found, text = wandb_login()
+        fix = f"{FIX}, or remove wandb from training.trackers"
+        problems += [] if found else [Problem(f"wandb would not start: {text}", "training.trackers", fix=fix)]
     with noted():
         if (which := cfg.training.resume_from_checkpoint) is not None:
             resumed = choose(which, Path(cfg.training.output_dir), put_back=starts)
+            warnings += resumed.notes()
             earlier, step = describe(resumed.path).config, resumed.step
             if step >= (steps := cfg.training.max_train_steps):
                 text = f"the checkpoint is at step {step}, and training.max_train_steps is {steps}"
@@ -145,7 +145,7 @@ def examine(cfg: RunConfig, registry: PluginRegistry, *, starts: bool) -> tuple[
         with noted():
             sources[name] = role_source(name, role)
     roles_known = len(sources) == len(cfg.roles)
-    based = based_on(cfg, sources)
+    based = cfg.with_role_paths({name: source.base for name, source in sources.items()})
     for family in families.values() if roles_known else ():
         with noted():
             problems += family.check_roles(based)
@@ -163,19 +163,16 @@ def examine(cfg: RunConfig, registry: PluginRegistry, *, starts: bool) -> tuple[
             facts = [*looked_at.facts, *facts]
     if cfg.training.data_path is None:
         facts.insert(0, "data: of the family's own loader, as there is no training.data_path")
-    run = None
     if method is not None and not problems:
         run = Run(cfg, registry, method, families, sources, resumed)
         problems += run.latent_space_problems()
         with noted():
             problems += method.check(run.based, run.family)
-    if run is not None and not problems:
-        with noted():
+        if not problems:
             section = run.family.resolve(run.based, latents_source=run.latents_source)
-            run = replace(run, cfg=replace(run.cfg, pipeline_config=section))
-            warnings += [*run_notes(cfg), *_another_negative_prompt(run.cfg, earlier)]
-    found = Findings(tuple(dict.fromkeys(problems)), tuple(dict.fromkeys(warnings)), tuple(facts))
-    return (None if problems else run), found
+            warnings = list(dict.fromkeys([*warnings, *run_notes(cfg)]))
+            return replace(run, cfg=replace(cfg, pipeline_config=section)), Findings((), tuple(warnings), tuple(facts))
+    raise ConfigError(dict.fromkeys(problems))
 
 
 def no_validator(cfg: RunConfig) -> Problem:
@@ -183,11 +180,6 @@ def no_validator(cfg: RunConfig) -> Problem:
     nobody = f"the family '{cfg.recipe.family}' gives no validator, so that nothing would be sampled"
     fix = "set it to false (whoever wrote the family defines `sampler`, or `validates`)"
     return Problem(nobody, where="training.log_validation", allowed="false", fix=fix)
-
-
-def based_on(cfg: RunConfig, sources: Mapping[str, RoleSource]) -> RunConfig:
-    """The run with the pipelines that its roles rest on as their paths."""
-    return cfg.with_role_paths({name: source.base for name, source in sources.items()})
 
 
 def _differences(first: Mapping[str, object], other: Mapping[str, object]) -> str:
@@ -198,24 +190,6 @@ def _differences(first: Mapping[str, object], other: Mapping[str, object]) -> st
     return "; ".join(f"{key} {short(other.get(key))}, not {short(first.get(key))}" for key in keys)
 
 
-def _another_negative_prompt(cfg: RunConfig, earlier: Mapping[str, Any]) -> Iterator[str]:
-    """Checkpoints keep the text in full, so that a `default` that has become another one is noticed."""
-    before = (earlier.get("pipeline_config") or {}).get("negative_prompt")
-    now = cfg.pipeline_config.negative_prompt if isinstance(cfg.pipeline_config, GuidedPipelineConfig) else before
-    if before not in (None, now):
-        one, other = (json.dumps(text, ensure_ascii=False) for text in (before, now))
-        text = f"the checkpoint was trained with {one}, and the run goes on with {other}"
-        yield f"pipeline_config.negative_prompt: {text}; set it to the former to go on as before"
-
-
-def login_problems(cfg: RunConfig) -> list[Problem]:
-    """Trackers that would refuse to start; the process that logs looks."""
-    wanted = "wandb" in cfg.training.trackers and context.is_main_process()
-    found, text = wandb_login() if wanted else (True, "")
-    fix = f"{FIX}, or remove wandb from training.trackers"
-    return [] if found else [Problem(f"wandb would not start: {text}", where="training.trackers", fix=fix)]
-
-
 def device_warnings(cfg: RunConfig) -> list[str]:
     """Why the run could not be started on this machine; another one may have more."""
     visible, wanted = torch.cuda.device_count() if torch.cuda.is_available() else 0, cfg.training.num_gpus
@@ -223,16 +197,13 @@ def device_warnings(cfg: RunConfig) -> list[str]:
     return [text] if 0 < visible < wanted else []
 
 
-def resume_problems(run: Run) -> list[Problem]:
-    """What does not fit the checkpoint that a run goes on from: roles and their networks, callbacks, the data.
+def check_resume(run: Run) -> None:
+    """Raises UserError where the checkpoint that a run goes on from is damaged, or has other roles, networks, callbacks or data.
 
     What only a built run knows (optimizers' groups, the method's own state) is compared when it starts.
-
-    Raises:
-        UserError: the checkpoint is damaged.
     """
     if run.resumed is None:
-        return []
+        return
     cfg, path = run.cfg, run.resumed.path
     new_data = cfg.training.resume_with_new_data
     stored = StoredState(path, cfg.training.num_gpus, new_data=new_data)
@@ -241,11 +212,13 @@ def resume_problems(run: Run) -> list[Problem]:
     for handle in outlines:
         if (lora := cfg.roles[handle.name].lora) is not None:
             add_lora(handle, lora)
-    # What the method keeps besides is compared when the run starts.
     then = [name for name, role in describe(path).config["roles"].items() if role.get("trainable")]
     with stored.understood():
         roles = {name: modules for name, modules in stored.tree["roles"].items() if name in then}
         problems = weight_misfits(roles, trainable=trainable, outlines=outlines, where=str(path))
     with suppress(Exception):  # broken ones are told as plug-ins, others may know their state only once they started
         problems += build_callbacks(cfg, run.registry).misfits(stored.tree["callbacks"])
-    return problems if new_data else [*problems, *run.family.resume_problems(run.based, stored.tree["dataloader"])]
+    if not new_data:
+        problems += run.family.resume_problems(run.based, stored.tree["dataloader"])
+    if problems:
+        raise ConfigError(problems)

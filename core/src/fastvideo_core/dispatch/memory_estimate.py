@@ -18,19 +18,11 @@ from fastvideo_core.distributed.mesh import mesh_shape
 from fastvideo_core.placing.shard import blocks_of, gathers_in_bfloat16, is_offloaded, prepare_blocks
 from fastvideo_core.weights.lora import add_lora
 
-_FULL, _HALF = 4, 2
-"""Bytes of a float32 and of a bfloat16 number."""
-
+_FULL, _HALF = 4, 2  # bytes of a float32 and of a bfloat16 number
 _ADAMW_MOMENTS = 2
-
-_GUIDED_HALVES = 2
-"""Samples per sample of a frozen role's evaluation: with guidance both halves go through the network in one call."""
-
-_GATHERED_AHEAD = 2
-"""Blocks whose gathered weights live at once: the one that computes, and the next."""
-
-_ENTRY_BYTES = 600
-"""Of a tensor in the index and the documents of a checkpoint, about (measured for Wan 1.3B and 14B)."""
+_GUIDED_HALVES = 2  # samples that a frozen role's network gets for each: with guidance both halves go in one call
+_GATHERED_AHEAD = 2  # blocks whose gathered weights live at once: the one that computes, and the next
+_ENTRY_BYTES = 600  # of a tensor in the index and the documents of a checkpoint, about (measured for Wan 1.3B and 14B)
 
 
 @dataclass(frozen=True)
@@ -110,10 +102,8 @@ def estimate_run(run: Run) -> RunEstimate | None:
     """The estimate of a run; None when a family has no outline of its networks.
 
     What a method makes besides the roles of run.yaml and their copies (dmd2's discriminator) is not among it, nor are the VAE
-    and the text encoder, which are used before the first step and for validation.
-
-    Raises:
-        UserError: a path, a size or LoRA adapters do not fit.
+    and the text encoder, which are used before the first step and for validation. Raises UserError where a path, a size or LoRA
+    adapters do not fit.
     """
     training = run.cfg.training
     _, shards = mesh_shape(training, training.num_gpus)

@@ -30,13 +30,9 @@ def alone_in(output_dir: Path, *, writes: bool = True, where: str = "training.ou
     """Keeps other runs out of a folder until the end of the context or of this process, however it ends. Collective.
 
     The main process holds a POSIX lock on a file there, which its forks do not inherit and which NFS hands on to other
-    machines. The file stays with what the run wrote; of a run that wrote nothing (it was refused) nothing stays. One that will
-    not write (`writes`) makes nothing. `where` is the option that names the folder.
-
-    Raises:
-        ConfigError: another run is going on there; on all processes alike.
+    machines; the file stays. One that will not write (`writes`) makes nothing. `where` is the option that names the folder.
+    Raises ConfigError where another run is going on there, on all processes alike.
     """
-    made = writes and not os.path.lexists(output_dir)
     held = _lock(output_dir, writes, where) if context.is_main_process() else None
     try:
         if problem := context.from_main(held if isinstance(held, Problem) else None):
@@ -44,12 +40,7 @@ def alone_in(output_dir: Path, *, writes: bool = True, where: str = "training.ou
         yield
     finally:
         if isinstance(held, int):
-            with suppress(OSError):
-                if os.listdir(output_dir) == [LOCK]:
-                    (output_dir / LOCK).unlink()
-                    if made:
-                        output_dir.rmdir()
-            os.close(held)  # not before: the file is removed by who has locked it
+            os.close(held)
 
 
 def _lock(folder: Path, writes: bool, where: str) -> int | Problem | None:
@@ -73,15 +64,11 @@ def _lock(folder: Path, writes: bool, where: str) -> int | Problem | None:
             fix = f"wait for its end, stop it, or name another {where.rpartition('.')[2]}"
             return Problem(found, f"{where} ({folder})", "one run at a time", fix)
         logger.warning("%s cannot be locked (%s): nothing tells when another run begins in it", path, error.strerror)
-    with suppress(FileNotFoundError):
-        if os.path.samestat(os.fstat(descriptor), os.lstat(path)):
-            holder = f"process {os.getpid()} on {socket.gethostname()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}\n"
-            with suppress(OSError):  # a full disk
-                os.ftruncate(descriptor, 0)
-                os.pwrite(descriptor, holder.encode(), 0)
-            return descriptor
-    os.close(descriptor)  # who had locked it has removed it meanwhile
-    return _lock(folder, writes, where)
+    holder = f"process {os.getpid()} on {socket.gethostname()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}\n"
+    with suppress(OSError):  # a full disk
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, holder.encode(), 0)
+    return descriptor
 
 
 def output_problems(cfg: RunConfig) -> list[Problem]:

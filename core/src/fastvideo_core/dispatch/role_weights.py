@@ -13,7 +13,6 @@ from fastvideo_core.checkpoint import storage
 from fastvideo_core.checkpoint.weights import CheckpointInfo, CheckpointWeights, describe, read_role_weights
 from fastvideo_core.config.run import LoraConfig, RoleConfig, RunConfig
 from fastvideo_core.contracts.roles import OwnWeights, RoleHandle, WeightSource
-from fastvideo_core.distributed import context
 from fastvideo_core.errors import CheckpointError, ConfigError, Problem
 from fastvideo_core.placing.materialise import fill
 from fastvideo_core.weights.lora import MergedWeights, adapted_weights
@@ -57,9 +56,7 @@ def find_checkpoint(path: str) -> Path | None:
 def role_source(name: str, role: RoleConfig, places: Mapping[str, str] | None = None) -> RoleSource:
     """What the role `name` starts from; `places`: what messages call `checkpoint_role` and `weights`, if not by their keys.
 
-    Raises:
-        ConfigError: checkpoint options on a path that is no checkpoint.
-        CheckpointError: the checkpoint has no such role or no EMA weights of it.
+    Raises ConfigError for these on a path that is no checkpoint, CheckpointError where it has no such role or EMA weights.
     """
     places = places or {key: f"roles.{name}.{key}" for key in ("checkpoint_role", "weights")}
     checkpoint = find_checkpoint(role.path)
@@ -105,10 +102,8 @@ def pin_role_paths(cfg: RunConfig, earlier: Mapping[str, Any]) -> RunConfig:
     """The run with role paths that always mean the same: absolute, and the one checkpoint of a run's folder.
 
     `earlier` is the stored configuration of the checkpoint that the run goes on from, if it does: where a role's path is a run's
-    folder, it goes on with the checkpoint that it started from, not with one that came since.
-
-    Raises:
-        CheckpointError: that checkpoint is gone; or adapters would go on on another base, or with another rank or alpha.
+    folder, it goes on with the checkpoint that it started from, not with one that came since. Raises CheckpointError where that
+    one is gone, or adapters would go on on another base, or with another rank or alpha.
     """
     stored: Mapping[str, Any] = earlier.get("roles") or {}
     paths, problems = {}, []
@@ -143,17 +138,17 @@ def _other_adapters(name: str, then: RoleConfig, now: RoleConfig) -> list[Proble
         fix = f"go on with {one}, or start a new run with the checkpoint as the role's path"
         problems.append(Problem(found, f"roles.{name}.lora", fix=fix))
     before, path = Path(then.path), Path(now.path)
+    one, other = (" ".join([role.path, *_choice(role)]) for role in (then, now))
+    found, where = (
+        f"the checkpoint's adapters were trained on {one}; this run puts them on {other}",
+        f"roles.{name}.path",
+    )
     # The base's folder is not here any more, or a hub id was downloaded into a folder.
-    moved = then.path != now.path and not before.exists() and (before.is_absolute() or path.exists())
-    if moved and _choice(then) == _choice(now):
-        if context.is_main_process():
-            text = "roles.%s.path: the checkpoint's adapters were trained on %s, which is not here; they go on on %s, which "
-            logger.warning(text + "must hold the same weights", name, then.path, now.path)
-    elif (then.path, *_choice(then)) != (now.path, *_choice(now)):
-        one, other = (" ".join([role.path, *_choice(role)]) for role in (then, now))
-        found = f"the checkpoint's adapters were trained on {one}; this run puts them on {other}"
-        fix = f"go on with {one}, or train new adapters in a new run"
-        problems.append(Problem(found, f"roles.{name}.path", fix=fix))
+    moved = not before.exists() and (before.is_absolute() or path.exists()) and _choice(then) == _choice(now)
+    if one != other and moved:
+        logger.warning("%s: %s, which must hold the same weights", where, found)
+    elif one != other:
+        problems.append(Problem(found, where, fix=f"go on with {one}, or train new adapters in a new run"))
     return problems
 
 

@@ -22,7 +22,7 @@ from fastvideo_core.dispatch.role_weights import layered, load_role
 from fastvideo_core.dispatch.routing import route, route_validator
 from fastvideo_core.distributed import context
 from fastvideo_core.distributed.mesh import Mesh
-from fastvideo_core.errors import ConfigError, ContractError, Problem
+from fastvideo_core.errors import ContractError, Problem
 from fastvideo_core.placing.materialise import materialise
 from fastvideo_core.placing.shard import is_offloaded, shard_roles
 from fastvideo_core.registry.registry import PluginRegistry
@@ -77,11 +77,7 @@ def build_runtime_from_config(cfg: RunConfig, registry: PluginRegistry) -> Disti
     Raises UserError for whatever does not fit, before anything is trained or written.
     """
     run, found = examine(cfg, registry, starts=True)
-    if run is None:
-        raise ConfigError(found.problems)
     if context.is_main_process():
-        for note in [] if run.resumed is None else run.resumed.notes():
-            logger.error(note)
         for warning in found.warnings:
             logger.warning(warning)
     cfg, training = run.cfg, run.cfg.training
@@ -92,7 +88,7 @@ def build_runtime_from_config(cfg: RunConfig, registry: PluginRegistry) -> Disti
         every=training.training_state_checkpointing_steps,
         keep=training.checkpoints_total_limit,
         config_yaml=cfg.to_yaml(),
-        versions=plugin_versions(cfg, registry),
+        versions={one.provenance.distribution: one.provenance.version for one in used_plugins(cfg, registry)},
         background=training.async_checkpointing,
         skip_errors=training.on_checkpoint_error == "skip",
         new_data=training.resume_with_new_data,
@@ -177,8 +173,3 @@ def check_parameters(method: DistillMethod) -> None:
             "discriminator; what is not trained needs requires_grad_(False)"
         )
         raise ContractError(Problem(found, type(method).__qualname__, allowed, fix))
-
-
-def plugin_versions(cfg: RunConfig, registry: PluginRegistry) -> dict[str, str]:
-    """The versions of every plug-in that the run uses, by distribution."""
-    return {plugin.provenance.distribution: plugin.provenance.version for plugin in used_plugins(cfg, registry)}

@@ -59,11 +59,8 @@ def open_trained_model(
     """Looks at what `path` is; reads no weights.
 
     `family` is by default that of the checkpoint, or the one that reads the folder; a hub id needs it. `role` is by default the
-    checkpoint's student, or its only one; `weights` are `auto` (EMA where there are some), `raw` or `ema`.
-
-    Raises:
-        ConfigError: nothing there, role or weights of a plain folder, no family for it, or another one than the checkpoint's.
-        CheckpointError: the checkpoint is damaged, or lacks the role or its EMA weights.
+    checkpoint's student, or its only one; `weights` are `auto` (EMA where there are some), `raw` or `ema`. Raises ConfigError
+    where nothing is there or one of them does not fit it, CheckpointError where the checkpoint is damaged or lacks these weights.
     """
     if not Path(path).exists() and not is_hub_id(path):
         allowed = "a checkpoint folder, a run's folder, a diffusers folder, or a hub id (org/name)"
@@ -91,8 +88,7 @@ def open_trained_model(
 def family_of_pipeline(path: str, registry: PluginRegistry) -> str:
     """The installed family that reads a pipeline's folder, by the class that its model_index.json names.
 
-    Raises:
-        ConfigError: a hub id or a folder without that file, a class that no installed family reads, or that several read.
+    Raises ConfigError for a hub id or a folder without that file, and for a class that no installed family reads, or several.
     """
     index, names = Path(path) / INDEX, registry.names("models")
     one_of = f"add --family, one of: {', '.join(names) or '(none installed)'}"

@@ -13,7 +13,6 @@ from fastvideo_core.config.run import RunConfig
 from fastvideo_core.dispatch.examine import Run, examine
 from fastvideo_core.dispatch.load_run_config import load_run_config
 from fastvideo_core.dispatch.runtime import DistillRuntime, build_runtime_from_config
-from fastvideo_core.errors import ConfigError
 from fastvideo_core.registry import PluginRegistry, register_method, register_model
 from fastvideo_core.registry.registration import isolated_registrations
 from fastvideo_testing.toy import ToyConfig, ToyFamily
@@ -59,10 +58,7 @@ def resolve_run(folder: Path, run: Mapping[str, Any]) -> Run:
     Raises:
         UserError: with everything that is wrong with it.
     """
-    resolved, found = examine(load_config(folder, run), PluginRegistry(), starts=True)
-    if resolved is None:
-        raise ConfigError(found.problems)
-    return resolved
+    return examine(load_config(folder, run), PluginRegistry(), starts=True)[0]
 
 
 def build_run(folder: Path, run: Mapping[str, Any]) -> DistillRuntime:
