@@ -26,14 +26,14 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Plugin
         yield registry
 
 
-def load(registry: PluginRegistry, text: str, **overrides: object) -> RunConfig:
+def load(registry: PluginRegistry, text: str, **options: object) -> RunConfig:
     Path("run.yaml").write_text(text)
-    return load_run_config("run.yaml", registry, {key.replace("__", "."): value for key, value in overrides.items()})
+    return load_run_config("run.yaml", registry, options)
 
 
-def message(registry: PluginRegistry, text: str, **overrides: object) -> str:
+def message(registry: PluginRegistry, text: str, **options: object) -> str:
     with pytest.raises(ConfigError) as raised:
-        load(registry, text, **overrides)
+        load(registry, text, **options)
     return "\n".join(map(str, raised.value.problems))
 
 
@@ -134,11 +134,11 @@ def test_home_is_expanded_in_paths(
     assert cfg.training.output_dir == str(home / "out")
 
 
-def test_overrides_replace_what_the_file_says(registry: PluginRegistry) -> None:
-    cfg = load(registry, RUN_YAML, training__max_train_steps=3, training__resume_from_checkpoint="latest")
+def test_options_replace_what_the_file_says(registry: PluginRegistry) -> None:
+    cfg = load(registry, RUN_YAML, max_train_steps=3, resume_from_checkpoint="latest")
     assert (cfg.training.max_train_steps, cfg.training.resume_from_checkpoint) == (3, "latest")
     assert cfg.raw["training"]["max_train_steps"] == 10
-    assert message(registry, RUN_YAML, training__max_train_steps="3").startswith(
+    assert message(registry, RUN_YAML, max_train_steps="3").startswith(
         "run.yaml:9 training.max_train_steps: found '3' (text)"
     )
 

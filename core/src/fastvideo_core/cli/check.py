@@ -10,7 +10,6 @@ from fastvideo_core.cli import options
 from fastvideo_core.launch.stdio import say
 
 if TYPE_CHECKING:  # torch and pydantic are imported when a run is looked at, not to show help
-    from fastvideo_core.config.run import RunConfig
     from fastvideo_core.dispatch.examine import Run
 
 
@@ -26,7 +25,7 @@ def run(args: argparse.Namespace) -> int:
     cfg = load_run_config(args.config, args.registry, options.overrides(args))
     resolved, found = examine(cfg, args.registry, starts=False)
     check_resume(resolved)
-    roles, memory = _roles(resolved, cfg), _memory(resolved)
+    roles, memory = _roles(resolved), _memory(resolved)
     warnings = [f"warning: {text}" for text in (*found.warnings, *device_warnings(cfg))]
     say(f"{args.config}: {cfg.recipe.method} of {cfg.recipe.family}, {cfg.training.max_train_steps} steps")
     for line in (*roles, *found.facts, *warnings, *memory):
@@ -35,13 +34,10 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _roles(run: Run, typed: RunConfig) -> list[str]:
-    """The roles, with their paths as they are typed."""
-    from fastvideo_core.dispatch.role_weights import role_source
-
+def _roles(run: Run) -> list[str]:
     lines = []
-    for name, role in typed.roles.items():
-        text = f"role {name}: {'trained' if role.trainable else 'frozen'}, {role_source(name, role)}"
+    for name, role in run.cfg.roles.items():
+        text = f"role {name}: {'trained' if role.trainable else 'frozen'}, {run.sources[name]}"
         if (outline := run.outline(name)) is not None:
             parameters = sum(parameter.numel() for _, parameter in outline.handle.named_parameters())
             text += f", {parameters / 1e6:,.2f} M parameters"

@@ -26,10 +26,9 @@ def run(args: argparse.Namespace) -> int:
     source = model.source
     if source.checkpoint is None:
         found, fix = "this is a diffusers folder already", "give the path of a checkpoint"
-        raise ConfigError(Problem(found, where=args.model, fix=fix))
+        raise ConfigError(Problem(found, args.model, fix=fix))
     if args.lora is not None and source.lora is None:
-        found = "is for roles that trained adapters"
-        raise ConfigError(Problem(found, where=f"--lora {args.lora}", fix="leave it out"))
+        raise ConfigError(Problem("is for roles that trained adapters", f"--lora {args.lora}", fix="leave it out"))
     check_new_folder(args.out)
     if args.lora == "separate":
         assert source.lora is not None

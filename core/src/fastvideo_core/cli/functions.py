@@ -39,12 +39,9 @@ def train(run: RunSource | DistillRuntime, *, quiet: bool = False) -> list[dict[
     """Trains as the command does, in this process alone or in each that torchrun, accelerate or srun started.
 
     Gives the logged steps back: `step`, losses, learning rates, gradient norms, seconds, as in metrics.jsonl; unless `quiet`, a
-    line is printed for each. `run` may have been built before (`build_runtime`), to be trained once.
-
-    Raises:
-        UserError: whatever does not fit, before anything is trained.
-        RunStopped: it was interrupted; the step was finished and a checkpoint is written.
-        FastVideoError: what else ends runs, such as losses that are not finite.
+    line is printed for each. `run` may have been built before (`build_runtime`), to be trained once. Raises UserError for what
+    does not fit, before anything is trained; RunStopped where it was interrupted (the step was finished and a checkpoint is
+    written); FastVideoError for what else ends runs, such as losses that are not finite.
     """
     cfg = run.cfg if isinstance(run, DistillRuntime) else _config(run)
     join(cfg)  # for good: torch meets no second time

@@ -28,9 +28,9 @@ def add_run(parser: argparse.ArgumentParser, resume: str) -> None:
 
 
 def overrides(args: argparse.Namespace) -> dict[str, Any]:
-    """The values of run.yaml that the options of a run replace, by dotted key."""
-    found: dict[str, Any] = {} if args.resume is None else {"training.resume_from_checkpoint": args.resume}
-    return {**found, "training.resume_with_new_data": True} if args.new_data else found
+    """The values of run.yaml's `training` that the options of a run replace."""
+    found: dict[str, Any] = {} if args.resume is None else {"resume_from_checkpoint": args.resume}
+    return {**found, "resume_with_new_data": True} if args.new_data else found
 
 
 def finite(text: str) -> float:

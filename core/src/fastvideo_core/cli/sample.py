@@ -6,8 +6,7 @@ from pathlib import Path
 from fastvideo_core.cli import options
 from fastvideo_core.config import limits
 
-PLAIN_GUIDANCE = 5.0
-"""Of a plain folder's many-step model."""
+PLAIN_GUIDANCE = 5.0  # of a plain folder's many-step model
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

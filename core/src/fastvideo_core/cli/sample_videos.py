@@ -26,8 +26,7 @@ from fastvideo_core.launch.stdio import complain, say
 from fastvideo_core.registry.registry import PluginRegistry
 
 PLAIN_STEPS = 50
-SIZES = {"height": "num_height", "width": "num_width", "num_frames": "num_frames"}
-"""Sizes of a prompt, and what `training` calls them."""
+SIZES = {"height": "num_height", "width": "num_width", "num_frames": "num_frames"}  # of a prompt, and of `training`
 
 
 def sample(args: argparse.Namespace, registry: PluginRegistry) -> list[Path]:
@@ -69,8 +68,7 @@ def sample(args: argparse.Namespace, registry: PluginRegistry) -> list[Path]:
 
 def _check_prompts(args: argparse.Namespace) -> None:
     if not all(map(is_text, args.prompt)):
-        found, allowed = "the prompt is empty, or no UTF-8 text", "a text that is not empty"
-        raise ConfigError(Problem(found, where="--prompt", allowed=allowed))
+        raise ConfigError(Problem("the prompt is empty, or no UTF-8 text", "--prompt", "a text that is not empty"))
     if args.negative_prompt and not is_text(args.negative_prompt):
         raise ConfigError(Problem("is blank, or no UTF-8 text", where="--negative-prompt", allowed='a text, or ""'))
     if not args.prompt and args.prompts is None:
@@ -141,8 +139,7 @@ def _timesteps(typed: str) -> tuple[float, ...]:
     try:
         return FewStepSchedule.from_denoising_steps([finite(t) for t in typed.split(",")]).timesteps
     except (ValueError, argparse.ArgumentTypeError) as error:
-        where, allowed = f"--timesteps {typed}", "numbers such as 1000,750,500,250"
-        raise ConfigError(Problem(str(error), where=where, allowed=allowed)) from None
+        raise ConfigError(Problem(str(error), f"--timesteps {typed}", "numbers such as 1000,750,500,250")) from None
 
 
 def _few(timesteps: tuple[float, ...], kind: SamplerKind | None) -> str:

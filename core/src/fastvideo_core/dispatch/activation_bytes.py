@@ -20,14 +20,10 @@ _FEW, _MANY = 2, 4
 class EvaluationBytes(NamedTuple):
     """The most bytes that one evaluation holds beside the network's weights; all but the first are 0 where it has no graph."""
 
-    forward: int
-    """By a forward without a graph."""
-    held: int = 0
-    """By a graph between forward and backward."""
-    activations: int = 0
-    """By forward and backward, gradients of weights left out."""
-    with_gradients: int = 0
-    """By forward and backward, these gradients among it."""
+    forward: int  # by a forward without a graph
+    held: int = 0  # by a graph between forward and backward
+    activations: int = 0  # by forward and backward, gradients of weights left out
+    with_gradients: int = 0  # by forward and backward, these gradients among it
 
 
 class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -88,7 +84,7 @@ def evaluation_bytes(handle: RoleHandle, evaluate: Callable[[int], Tensor], *, s
     if not stacks:
         with mode:
             return _measured(handle, evaluate, samples)
-    length, gradients = sum(map(len, stacks)) / len(stacks), _gradient_bytes(handle)
+    length, gradients = sum(map(len, stacks)) / len(stacks), sum(p.nbytes for p in handle.trainable_parameters())
     measured = []
     for count in (_MANY, _FEW):
         for stack in stacks:
@@ -99,7 +95,7 @@ def evaluation_bytes(handle: RoleHandle, evaluate: Callable[[int], Tensor], *, s
     further = (length - _FEW) / (_MANY - _FEW)
     forward, held, activations, _ = (int(low + further * (high - low)) for low, high in zip(few, many, strict=True))
     # The most is held either when the way back begins, or at its end, when gradients are there.
-    late = gradients + few.with_gradients - _gradient_bytes(handle)
+    late = gradients + few.with_gradients - sum(p.nbytes for p in handle.trainable_parameters())
     return EvaluationBytes(forward, held, activations, max(activations, late))
 
 
@@ -110,11 +106,6 @@ def _is_stack(handle: RoleHandle, part: nn.ModuleList) -> bool:
     }
     are_blocks = all(any(isinstance(inner, handle.block_classes) for inner in block.modules()) for block in part)
     return len(part) > 2 * _MANY and len(forms) == 1 and are_blocks
-
-
-def _gradient_bytes(handle: RoleHandle) -> int:
-    found: int = sum(parameter.nbytes for parameter in handle.trainable_parameters())
-    return found
 
 
 def _measured(handle: RoleHandle, evaluate: Callable[[int], Tensor], samples: int) -> EvaluationBytes:

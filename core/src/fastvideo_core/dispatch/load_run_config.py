@@ -3,7 +3,6 @@
 import re
 import shlex
 from collections.abc import Mapping
-from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -33,16 +32,15 @@ Model = TypeVar("Model", bound=StrictModel)
 def load_run_config(
     run: str | Path | Mapping[str, Any],
     registry: PluginRegistry | None = None,
-    overrides: Mapping[str, Any] | None = None,
+    options: Mapping[str, Any] | None = None,
     *,
     processes: int | None = None,
 ) -> RunConfig:
     """Read and validate a whole run.yaml; raises ConfigError with everything that is wrong, in the order of the file.
 
     `run` is its path, or what it says as a mapping: messages about that name keys, and no file. Without a `registry` plug-ins are
-    what is installed, and what was registered in this process. `overrides` are plain values by dotted key
-    ("training.resume_from_checkpoint") that replace what the file says. Where it leaves num_gpus out, it is `processes`, as
-    many as a launcher has started (`launched_processes`).
+    what is installed, and what was registered in this process. `options` replace what the file says in `training`. Where it
+    leaves num_gpus out, it is `processes`, as many as a launcher has started (`launched_processes`).
     """
     registry = registry or PluginRegistry()
     document = Document("the run", plain(run), {}) if isinstance(run, Mapping) else read_document(run)
@@ -53,30 +51,16 @@ def load_run_config(
         raise ConfigError(Problem(found, where=document.where(()), allowed=allowed))
     if is_fastvideo(raw):
         found = "this is a file of FastVideo's trainer (`_target_`, models, nested training)"
-        fix = (
-            f"fastvideo-distill convert {'FILE' if isinstance(run, Mapping) else shlex.quote(str(run))} --out NEW.yaml"
-        )
+        file = "FILE" if isinstance(run, Mapping) else shlex.quote(str(run))
+        fix = f"fastvideo-distill convert {file} --out NEW.yaml"
         raise ConfigError(Problem(found, where=document.where(()), allowed=allowed, fix=fix))
-    for key, value in (overrides or {}).items():
-        document = _override(document, key_path(key), value)
-    training = document.data.get("training")
-    if processes is not None and isinstance(training, dict) and "num_gpus" not in training:
-        document = _override(document, ("training", "num_gpus"), processes)
+    if isinstance(training := raw.get("training"), dict):
+        options, launched = options or {}, {} if processes is None else {"num_gpus": processes}
+        replaced = {("training", key) for key in options}
+        problems = tuple((path, problem) for path, problem in document.problems if path[:2] not in replaced)
+        document = replace(document, data={**raw, "training": {**launched, **training, **options}}, problems=problems)
     with foreign_file(document.source, "run configuration", ConfigError, fix=_TELL):
         return _Reader(document, registry, raw).read()
-
-
-def _override(document: Document, path: KeyPath, value: Any) -> Document:
-    data = deepcopy(document.data)
-    place = data
-    for part in path[:-1]:
-        place = place.setdefault(part, {})
-        if not isinstance(place, dict):
-            found = f"cannot set {dotted(path)}: {part} is {show(place)}"
-            raise ConfigError(Problem(found, where=document.where(path[:-1])))
-    place[path[-1]] = value
-    problems = tuple((known, problem) for known, problem in document.problems if known[: len(path)] != path)
-    return replace(document, data=data, problems=problems)
 
 
 class _Reader:
@@ -230,10 +214,7 @@ class _Reader:
         parsed: dict[str, PluginConfig] = {}
         for name in data:
             path = ("callbacks", name)
-            if not isinstance(name, str):
-                self._note(path, Problem(f"found {show(name)} as a callback's name", allowed="text"))
-                continue
-            _, section = self._plugin("callbacks", path, name)
+            _, section = self._plugin("callbacks", path, str(name))
             if (config := self._parse(self.document, path, section)) is not None:
                 parsed[name] = config
         return parsed

@@ -19,10 +19,9 @@ from fastvideo_core.errors import ConfigError, Problem
 logger = logging.getLogger(__name__)
 
 LOCK = ".run.lock"
-
+# What a run writes beside checkpoints, which are renamed into their place.
 _FOLDERS = ("validation", "tensorboard", "profile")
 _WRITTEN = ("metrics.jsonl", "run.yaml", "environment.json", LOCK, "wandb", "wandb/run-id.txt", *_FOLDERS)
-"""What a run writes beside checkpoints, which are renamed into their place."""
 
 
 @contextmanager

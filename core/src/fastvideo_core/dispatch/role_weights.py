@@ -129,8 +129,8 @@ def pin_role_paths(cfg: RunConfig, earlier: Mapping[str, Any]) -> RunConfig:
 
 def _other_adapters(name: str, then: RoleConfig, now: RoleConfig) -> list[Problem]:
     """What of a role's adapters is not in the checkpoint, so that nothing else would notice that it is another."""
-    assert then.lora is not None
-    assert now.lora is not None
+    assert then.lora
+    assert now.lora
     problems = []
     if (then.lora.rank, then.lora.scale) != (now.lora.rank, now.lora.scale):
         one, other = (f"rank {lora.rank} and alpha {lora.scale * lora.rank:g}" for lora in (then.lora, now.lora))
@@ -139,16 +139,14 @@ def _other_adapters(name: str, then: RoleConfig, now: RoleConfig) -> list[Proble
         problems.append(Problem(found, f"roles.{name}.lora", fix=fix))
     before, path = Path(then.path), Path(now.path)
     one, other = (" ".join([role.path, *_choice(role)]) for role in (then, now))
-    found, where = (
-        f"the checkpoint's adapters were trained on {one}; this run puts them on {other}",
-        f"roles.{name}.path",
-    )
+    found = f"the checkpoint's adapters were trained on {one}; this run puts them on {other}"
     # The base's folder is not here any more, or a hub id was downloaded into a folder.
     moved = not before.exists() and (before.is_absolute() or path.exists()) and _choice(then) == _choice(now)
     if one != other and moved:
-        logger.warning("%s: %s, which must hold the same weights", where, found)
+        logger.warning("roles.%s.path: %s, which must hold the same weights", name, found)
     elif one != other:
-        problems.append(Problem(found, where, fix=f"go on with {one}, or train new adapters in a new run"))
+        fix = f"go on with {one}, or train new adapters in a new run"
+        problems.append(Problem(found, f"roles.{name}.path", fix=fix))
     return problems
 
 

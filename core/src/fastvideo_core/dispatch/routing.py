@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -24,10 +24,10 @@ def route(adapters: Mapping[str, Any], family: str, handles: Iterable[RoleHandle
 
     With several families, calls that take a role go to the adapter of the role's family, all others to the recipe's;
     `on_train_start` and `get_rng_generators` reach every adapter, and generators are named `<family>/<name>`. For roles of
-    several networks every call is checked by `RangeCheck`. `adapters` are by family, and `family` is the recipe's. Collective.
+    several networks every call is checked (`_check_range`). `adapters` are by family, and `family` is the recipe's. Collective.
     """
     main = adapters[family]
-    has_ranges = any(_borders(adapters[handle.family], handle) for handle in handles)
+    has_ranges = any(ranges_of_roles(adapters[handle.family], [handle])[0] for handle in handles)
     if len(adapters) == 1 and not has_ranges:
         return main
     # Members are attributes of a class: from Python 3.12 on, `isinstance` of Protocols does not ask `__getattr__`.
@@ -38,12 +38,12 @@ def route(adapters: Mapping[str, Any], family: str, handles: Iterable[RoleHandle
         members["get_rng_generators"] = _Routed._all_generators
     if has_ranges:
         members["noise_ranges"] = lambda self, handle: noise_ranges_of(self._adapters[handle.family], handle)
-    return type("RoutedAdapter", (_Routed,), members)(adapters, family, RangeCheck() if has_ranges else None)
+    return type("RoutedAdapter", (_Routed,), members)(adapters, family, SharedWork() if has_ranges else None)
 
 
 class _Routed:
-    def __init__(self, adapters: Mapping[str, Any], family: str, check: RangeCheck | None) -> None:
-        self._adapters, self._main, self._check = dict(adapters), adapters[family], check
+    def __init__(self, adapters: Mapping[str, Any], family: str, work: SharedWork | None) -> None:
+        self._adapters, self._main, self._work = dict(adapters), adapters[family], work
 
     def _adapter_of(self, handle: RoleHandle, name: str, t: Tensor | None) -> Any:
         """Whom the call `name` of a role at timesteps t goes to."""
@@ -53,8 +53,8 @@ class _Routed:
             others = ", ".join(key for key, other in self._adapters.items() if hasattr(other, name))
             fix = "give the role a family that has it, or choose another method"
             raise ContractError(Problem(found, f"roles.{handle.name}.family", others, fix))
-        if self._check is not None and t is not None:
-            self._check(adapter, name, handle, t)
+        if self._work is not None and t is not None and (cuts := ranges_of_roles(adapter, [handle])[0]):
+            _check_range(self._work, name, handle, t, cuts)
         return adapter
 
     def _start_all(self) -> None:
@@ -92,40 +92,24 @@ def _member(main: Any, name: str) -> Any:
     return call
 
 
-class RangeCheck:
-    """Ends a run whose samples or processes would call different networks of a role in one call.
+def _check_range(work: SharedWork, name: str, handle: RoleHandle, t: Tensor, cuts: Sequence[float]) -> None:
+    """Raises ContractError where samples or processes would call different networks of a role at timesteps t. Collective.
 
+    At each of `cuts` one network of the role ends and another begins.
     Sharded networks are gathered by all processes in the order of their calls: where these differ, each process computes
-    with parts of another network, and nothing else tells (measured). Making one is collective.
+    with parts of another network, and nothing else tells (measured).
     """
-
-    def __init__(self) -> None:
-        self._work = SharedWork()
-
-    def __call__(self, adapter: Any, name: str, handle: RoleHandle, t: Tensor) -> None:
-        """Before the call `name` of a role at timesteps t, any shape; raises ContractError on all processes alike.
-
-        Collective for roles of several networks.
-        """
-        cuts = _borders(adapter, handle)
-        if not cuts:
-            return
-        ends = torch.stack(t.detach().aminmax()).double().cpu()
-        low, high = range_of(ends, cuts).tolist()
-        parts = len(cuts) + 1
-        if set(self._work.tell(low * parts + high)) == {low * parts + low}:
-            return
-        every = [end for both in self._work.gather(ends.tolist()) for end in both]
-        found = f"'{name}' calls role '{handle.name}' at timesteps from {min(every):g} to {max(every):g} at once, and "
-        found += f"other networks of the role serve them below and above {', '.join(f'{cut:g}' for cut in cuts)}"
-        allowed = "timesteps of one noise range for all samples of all processes"
-        fix = "choose a method that knows of noise ranges; in your own, draw timesteps with `draw_in_one_range`"
-        raise ContractError(Problem(found, f"roles.{handle.name}", allowed, fix))
-
-
-def _borders(adapter: Any, handle: RoleHandle) -> tuple[float, ...]:
-    """Where one network of the role ends inside of the noise axis and another begins; empty for a single network."""
-    return ranges_of_roles(adapter, [handle])[0]
+    ends = torch.stack(t.detach().aminmax()).double().cpu()
+    low, high = range_of(ends, cuts).tolist()
+    parts = len(cuts) + 1
+    if set(work.tell(low * parts + high)) == {low * parts + low}:
+        return
+    every = [end for both in work.gather(ends.tolist()) for end in both]
+    found = f"'{name}' calls role '{handle.name}' at timesteps from {min(every):g} to {max(every):g} at once, and "
+    found += f"other networks of the role serve them below and above {', '.join(f'{cut:g}' for cut in cuts)}"
+    allowed = "timesteps of one noise range for all samples of all processes"
+    fix = "choose a method that knows of noise ranges; in your own, draw timesteps with `draw_in_one_range`"
+    raise ContractError(Problem(found, f"roles.{handle.name}", allowed, fix))
 
 
 def route_validator(validators: Mapping[str, DistillValidator | None]) -> DistillValidator | None:

@@ -60,15 +60,9 @@ class DistillRuntime:
 
     def train(self, display: Display | None = None) -> None:
         """Trains to `max_train_steps`; `display` shows the logged steps."""
+        steps, manager = self.training_args.max_train_steps, self.checkpoint_manager
         trainer = DistillTrainer(self.training_args, config=self.cfg.resolved(), display=display)
-        trainer.run(
-            self.method,
-            self.dataloader,
-            self.training_args.max_train_steps,
-            self.start_step,
-            checkpoint_manager=self.checkpoint_manager,
-            callbacks=self.callbacks,
-        )
+        trainer.run(self.method, self.dataloader, steps, self.start_step, manager, self.callbacks)
 
 
 def build_runtime_from_config(cfg: RunConfig, registry: PluginRegistry) -> DistillRuntime:
@@ -103,9 +97,7 @@ def build_runtime_from_config(cfg: RunConfig, registry: PluginRegistry) -> Disti
         raise ContractError(no_validator(cfg))
     bundle.require_roles(registry.get("methods", cfg.recipe.method).spec.roles)
     for handle in list(run.method.extra_roles(cfg, bundle, components.adapter)):
-        if handle.name in bundle:
-            taken = f"the method makes a role '{handle.name}', and the run has one of that name"
-            raise ContractError(Problem(taken, where="extra_roles", fix="name it otherwise"))
+        assert handle.name not in bundle, f"the method makes a role '{handle.name}', and the run has one of that name"
         handle.family = handle.family or cfg.recipe.family
         bundle.roles[handle.name] = handle
     _place_roles(bundle, cfg)
@@ -169,7 +161,6 @@ def check_parameters(method: DistillMethod) -> None:
     if trained:
         found, allowed = f"it trains {'; '.join(trained)}, which no role has", "parameters of the roles' modules"
         fix = (
-            "make it a module of a trainable role of its own (a RoleHandle that `extra_roles` gives), as dmd2 does with its "
-            "discriminator; what is not trained needs requires_grad_(False)"
+            "make it a trainable role that `extra_roles` gives (as dmd2's discriminator), or call requires_grad_(False)"
         )
         raise ContractError(Problem(found, type(method).__qualname__, allowed, fix))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -36,28 +37,34 @@ def started(cfg: RunConfig, *, writes: bool = True) -> Iterator[None]:
 
     Processes that were joined before stay so.
     """
-    joined = join(cfg)
+    leave = leave_process_group if join(cfg) else leave_peers
     try:
         with alone_in(Path(cfg.training.output_dir), writes=writes):
             yield
     except RunStopped:
-        leave_process_group() if joined else leave_peers()
+        leave()
         raise
     except RuntimeError as error:  # what torch says when a process that it waits for is gone
         if (lost := lost_peer(wait=2.0)) is None:
             raise
         raise FastVideoError(lost) from error
     # After an error the group is not left in good order: that would wait for processes that are not there any more.
-    leave_process_group() if joined else leave_peers()
+    leave()
 
 
 def write_records(runtime: DistillRuntime) -> None:
     """run.yaml, with every default filled in and the versions of its plug-ins, and environment.json; by the main process."""
     if context.is_main_process():
-        folder = Path(runtime.training_args.output_dir)
-        versions = ", ".join(f"{name} {version}" for name, version in runtime.checkpoint_manager.versions.items())
-        write_whole(folder / "run.yaml", f"# {versions}\n{runtime.cfg.to_yaml()}")
-        write_whole(folder / "environment.json", json.dumps(summary.environment(runtime), indent=2) + "\n")
+        folder, versions = Path(runtime.training_args.output_dir), runtime.checkpoint_manager.versions
+        listed = ", ".join(f"{name} {version}" for name, version in versions.items())
+        write_whole(folder / "run.yaml", f"# {listed}\n{runtime.cfg.to_yaml()}")
+        environment = {  # nothing of the user's environment variables
+            "python": platform.python_version(),
+            "system": f"{platform.system()} {platform.machine()}",
+            "processes": summary.processes(runtime.training_args),
+            "versions": dict(versions),
+        }
+        write_whole(folder / "environment.json", json.dumps(environment, indent=2) + "\n")
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -72,4 +79,4 @@ def write_whole(path: Path, text: str) -> None:
         with suppress(OSError):
             aside.unlink(missing_ok=True)
         found, fix = f"cannot be written: {error.strerror or error}", "free space or make the folder writable"
-        raise FastVideoError(Problem(found, where=str(path), fix=f"{fix}, then start the run again")) from error
+        raise FastVideoError(Problem(found, str(path), fix=f"{fix}, then start the run again")) from error

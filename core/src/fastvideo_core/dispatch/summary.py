@@ -1,10 +1,9 @@
 """A run in words: what will happen before the first step, and what was written after the last."""
 
-import platform
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch.distributed.checkpoint.stateful import Stateful
@@ -19,14 +18,6 @@ from fastvideo_core.distributed.mesh import Mesh, mesh_shape
 from fastvideo_core.errors import CheckpointError
 
 
-@runtime_checkable
-class CountedLoader(Protocol):
-    """A data loader that knows how much there is: samples of the data set, and batches of one process in a pass over it."""
-
-    num_samples: int
-    batches_per_epoch: int
-
-
 def title(runtime: DistillRuntime) -> str:
     """Method, family and steps."""
     recipe, args = runtime.cfg.recipe, runtime.training_args
@@ -37,14 +28,12 @@ def title(runtime: DistillRuntime) -> str:
 def plan(runtime: DistillRuntime) -> dict[str, Any]:
     """What will happen, by name; values are texts or lists of texts."""
     args = runtime.training_args
-    precision = (
-        "bfloat16, weights and moments of trained roles in float32" if args.mixed_precision == "bf16" else "float32"
-    )
+    mixed = "bfloat16, weights and moments of trained roles in float32"
     validation = f"every {args.validation_steps} steps, prompts of {args.validation_dataset_file}"
     return {
         "roles": [_role(handle, runtime.cfg) for handle in runtime.method.bundle],
-        "precision": precision,
-        "processes": _processes(args),
+        "precision": mixed if args.mixed_precision == "bf16" else "float32",
+        "processes": processes(args),
         "batch": _batch(args),
         "data": _data(args, runtime.dataloader),
         "checkpoints": _checkpoints(args),
@@ -71,16 +60,6 @@ def outcome(runtime: DistillRuntime, plugin_files: Sequence[str] = ()) -> dict[s
     return written
 
 
-def environment(runtime: DistillRuntime) -> dict[str, Any]:
-    """Where a run runs, for its folder; nothing of the user's environment variables."""
-    return {
-        "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "processes": _processes(runtime.training_args),
-        "versions": dict(runtime.checkpoint_manager.versions),
-    }
-
-
 def _role(handle: RoleHandle, cfg: RunConfig) -> str:
     """A role's parameters, how many of them are trained, and where they come from."""
     sizes = [(parameter.numel(), parameter.requires_grad) for _, parameter in handle.named_parameters()]
@@ -95,7 +74,8 @@ def _millions(count: int) -> str:
     return f"{count / 1e6:,.2f} M" if count < 1e9 else f"{count / 1e9:,.2f} B"
 
 
-def _processes(args: TrainingArgs) -> str:
+def processes(args: TrainingArgs) -> str:
+    """How many processes on what, and their shards."""
     device = context.device()
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     if context.world_size() == 1:
@@ -112,8 +92,8 @@ def _batch(args: TrainingArgs) -> str:
     return f"{size} samples a step" + (f" ({' x '.join(parts)})" if len(parts) > 1 else "")
 
 
-def _data(args: TrainingArgs, loader: Iterable[Any]) -> str:
-    if not isinstance(loader, CountedLoader):
+def _data(args: TrainingArgs, loader: Any) -> str:
+    if not hasattr(loader, "batches_per_epoch"):  # of one process
         keeps = isinstance(loader, Stateful)
         return "the family's own" + ("" if keeps else "; it keeps no position: a resumed run starts it over")
     steps = loader.batches_per_epoch / args.gradient_accumulation_steps
@@ -126,5 +106,4 @@ def _checkpoints(args: TrainingArgs) -> str:
     moments = [f"every {every} steps"] if every else []
     if args.log_validation and context.world_size() > 1:
         moments.append("before the first validation")
-    when = " and ".join(filter(None, (", ".join(moments), "at the end")))
-    return f"{when}{f', the newest {limit} kept' if limit else ''}, in {args.output_dir}"
+    return f"{', '.join([*moments, 'at the end'])}{f', the newest {limit} kept' if limit else ''}, in {args.output_dir}"

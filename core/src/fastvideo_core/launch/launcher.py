@@ -17,9 +17,7 @@ from pathlib import Path
 
 from fastvideo_core.errors import ConfigError, Problem
 
-LAUNCHER = "FASTVIDEO_LAUNCHER"
-"""The variable that tells processes the id of the one that started them, where that is our launcher."""
-
+LAUNCHER = "FASTVIDEO_LAUNCHER"  # tells processes the id of the one that started them, where that is our launcher
 # torch's variables, and those of Slurm that say the same
 _OF_SLURM = {"RANK": "SLURM_PROCID", "WORLD_SIZE": "SLURM_STEP_NUM_TASKS", "LOCAL_RANK": "SLURM_LOCALID"}
 _FAILED = "fastvideo-failed"
@@ -47,10 +45,7 @@ def complete_environment() -> None:
     count, by_srun = launched_processes(), _is_task_of_srun()
     if count is None:
         return
-    fix = (
-        "start the processes with torchrun, accelerate launch or srun, or set the rest as well; unset RANK and "
-        "WORLD_SIZE to have `training.num_gpus` start them"
-    )
+    fix = "start them with torchrun, accelerate launch or srun, or unset RANK and WORLD_SIZE: training.num_gpus starts them"
     if missing := [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in os.environ]:
         found = f"srun started {count} processes" if by_srun else "RANK and WORLD_SIZE are set, as a launcher does"
         found += f", but {' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set"

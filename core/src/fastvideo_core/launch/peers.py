@@ -32,9 +32,8 @@ _peers: _Peers | None = None
 def watch_peers() -> None:
     """From now on this process knows of peers that are gone, and ends when it has waited for one in vain. Collective."""
     global _peers
-    if (
-        _peers is None and context.world_size() > 1 and "TORCHELASTIC_RUN_ID" not in os.environ
-    ):  # its launcher notices it
+    watched = "TORCHELASTIC_RUN_ID" in os.environ  # by torch's launcher
+    if _peers is None and context.world_size() > 1 and not watched:
         _peers = _Peers()
 
 

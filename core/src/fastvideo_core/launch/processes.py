@@ -108,10 +108,7 @@ def _killed(rank: int, count: int, failure: ProcessFailure) -> Problem:
     found = f"process {rank} of {count} (pid {failure.pid}) was killed by the system with {name}; the others were ended"
     fix = "a crash in compiled code; go on with --resume latest, and report it if it comes again"
     if name == "SIGKILL":
-        fix = (
-            "the system kills a process when memory runs out (see `dmesg`): use less of it, e.g. fewer "
-            "dataloader_num_workers, or a machine with more; then go on with --resume latest"
-        )
+        fix = "memory ran out, mostly (see `dmesg`): take fewer dataloader_num_workers, or a machine with more; --resume latest"
     return Problem(found, fix=fix)
 
 

@@ -18,13 +18,10 @@ from fastvideo_core.launch.launcher import has_ended_peer, has_own_launcher, reg
 from fastvideo_core.launch.peers import lost_peer
 
 SAVE = 1
-STOPPED_BY = {2: signal.SIGINT, 3: signal.SIGHUP, 4: signal.SIGTERM}
-"""Requests; of several, the highest counts."""
-
+STOPPED_BY = {2: signal.SIGINT, 3: signal.SIGHUP, 4: signal.SIGTERM}  # requests; of several, the highest counts
 _REQUESTS = {signal.SIGUSR1: SAVE} | {number: request for request, number in STOPPED_BY.items()}
-
+# What is said of a run that did not end in order: by its only process, or by the launcher of several.
 ENDED_AT_ONCE = "ended at once by a second SIGINT; --resume latest goes on from the last checkpoint, if there is one"
-"""What is said of a run that did not end in order: by its only process, or by the launcher of several."""
 
 
 @contextmanager

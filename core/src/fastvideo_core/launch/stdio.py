@@ -11,8 +11,7 @@ from fastvideo_core.errors import printable
 
 logger = logging.getLogger(__name__)
 
-FAILURES = (OSError, ValueError)
-"""What writing to a stream raises: the system refuses, or it is closed."""
+FAILURES = (OSError, ValueError)  # what writing to a stream raises: the system refuses, or it is closed
 
 
 def say(text: object = "", *, flush: bool = False) -> None:

@@ -4,18 +4,21 @@ import configparser
 import netrc
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlparse
 
 HOST = "api.wandb.ai"
-FIX = "run `wandb login`, or set WANDB_API_KEY, or WANDB_MODE=offline"
-"""What to do where there is none."""
+FIX = "run `wandb login`, or set WANDB_API_KEY, or WANDB_MODE=offline"  # where there is none
 
 
 def wandb_login(environment: Mapping[str, str] = os.environ, home: Path | None = None) -> tuple[bool, str]:
     """Whether wandb would find a login, and where: a mode without one, the environment, its settings files, the netrc file."""
-    home = home or Path.home()
-    settings = _settings(home)
+    home, files = home or Path.home(), configparser.ConfigParser(interpolation=None, default_section="default")
+    with suppress(configparser.Error, UnicodeDecodeError, OSError):
+        # What `wandb login`, `wandb offline` and the like have written: the user's file, then the working directory's.
+        files.read([home / ".config" / "wandb" / "settings", Path("wandb") / "settings"], encoding="utf-8")
+    settings = files.defaults()
     if (mode := environment.get("WANDB_MODE") or settings.get("mode", "")) in ("offline", "disabled", "dryrun"):
         return True, f"WANDB_MODE={mode}: nothing is sent"
     for name in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE"):
@@ -30,13 +33,3 @@ def wandb_login(environment: Mapping[str, str] = os.environ, home: Path | None =
     except (OSError, ValueError, netrc.NetrcParseError):
         return False, f"{file} cannot be read as a netrc file"
     return known, f"logged in to {host} by {file}" if known else f"not logged in to {host}"
-
-
-def _settings(home: Path) -> Mapping[str, str]:
-    """What `wandb login`, `wandb offline` and the like have written: the user's file, then the working directory's."""
-    parser = configparser.ConfigParser(interpolation=None)
-    try:
-        parser.read([home / ".config" / "wandb" / "settings", Path("wandb") / "settings"], encoding="utf-8")
-    except (configparser.Error, UnicodeDecodeError, OSError):
-        return {}
-    return parser["default"] if parser.has_section("default") else {}

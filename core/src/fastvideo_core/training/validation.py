@@ -23,8 +23,7 @@ from fastvideo_core.distributed import context
 from fastvideo_core.distributed.agreement import SharedWork
 from fastvideo_core.errors import FastVideoError, Problem
 from fastvideo_core.launch.signals import STOPPED_BY
-from fastvideo_core.tracking.display import Sampling
-from fastvideo_core.tracking.progress import Progress
+from fastvideo_core.tracking.display import Progress, Sampling
 
 logger = logging.getLogger(__name__)
 
