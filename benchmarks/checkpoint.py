@@ -53,7 +53,6 @@ def trained(folder: Path, megabytes: int) -> tuple[Trained, CallbackManager]:
         pipeline_config=PluginConfig(),
         method_config=PluginConfig(),
         callbacks={},
-        raw={},
         source="run.yaml",
     )
     width = 1024

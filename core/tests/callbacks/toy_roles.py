@@ -29,7 +29,6 @@ def toy_config(callbacks: dict[str, PluginConfig] | None = None) -> RunConfig:
         pipeline_config=PluginConfig(),
         method_config=PluginConfig(),
         callbacks=callbacks or {},
-        raw={},
         source="run.yaml",
     )
 

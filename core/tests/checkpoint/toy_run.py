@@ -150,7 +150,6 @@ def config(output_dir: Path) -> RunConfig:
         pipeline_config=PluginConfig(),
         method_config=PluginConfig(),
         callbacks={},
-        raw={},
         source="run.yaml",
     )
 

@@ -116,7 +116,6 @@ def config_of(folder, roles=None, **training):
         pipeline_config=PluginConfig(),
         method_config=PluginConfig(),
         callbacks={},
-        raw={},
         source="run.yaml",
     )
 

@@ -30,7 +30,6 @@ def opened(roles: Mapping[str, dict[str, Any]]) -> FamilyRoles[Folder]:
         pipeline_config=None,
         method_config=None,
         callbacks={},
-        raw={},
         source="run.yaml",
     )
     return open_family_roles(cfg, "toy", Folder)

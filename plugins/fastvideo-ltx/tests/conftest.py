@@ -80,7 +80,6 @@ def run_config(tiny: str, tmp_path: Path) -> MakeConfig:
             pipeline_config=LtxConfig(**{"shift_tokens": 1024, **(pipeline or {})}),
             method_config=MethodConfig.model_validate({"attn_kind": attn_kind}),
             callbacks={},
-            raw={},
             source="run.yaml",
         )
 

@@ -67,7 +67,7 @@ OPTIMIZER_OVERRIDES = ("learning_rate", "betas", "weight_decay", "lr_scheduler",
 class RunConfig:
     """A validated run.yaml; the sections of plug-ins are of the classes that the family, the method and each callback declare.
 
-    `raw` is the YAML as it was read, `source` the path of the file as the user gave it.
+    `source` is the path of the file as the user gave it.
     """
 
     recipe: RecipeConfig
@@ -76,7 +76,6 @@ class RunConfig:
     pipeline_config: PluginConfig
     method_config: PluginConfig
     callbacks: Mapping[str, PluginConfig]
-    raw: Mapping[str, Any]
     source: str
 
     def section(self, kind: type[Section]) -> Section:

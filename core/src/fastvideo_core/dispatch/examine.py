@@ -20,13 +20,7 @@ from fastvideo_core.contracts.adapter import LatentsSource
 from fastvideo_core.contracts.family import Findings, ModelFamily, RoleOutline, open_family
 from fastvideo_core.contracts.method import DistillMethod
 from fastvideo_core.dispatch.output_dir import output_problems
-from fastvideo_core.dispatch.plugin_checks import (
-    build_callbacks,
-    check_adapters,
-    check_requirements,
-    deprecations,
-    method_class,
-)
+from fastvideo_core.dispatch.plugin_checks import build_callbacks, check_adapters, check_requirements, method_class
 from fastvideo_core.dispatch.role_weights import RoleSource, pin_role_paths, role_source
 from fastvideo_core.distributed import context
 from fastvideo_core.errors import ConfigError, PluginError, Problem, UserError
@@ -93,7 +87,6 @@ def examine(cfg: RunConfig, registry: PluginRegistry, *, starts: bool) -> tuple[
     back, and plug-ins that are broken or do not fit are told alone (PluginError), as the rest needs them.
     """
     problems, warnings = check_requirements(cfg, registry)
-    warnings += deprecations(cfg, registry)
     facts: list[str] = []
     method: type[DistillMethod] | None = None
     families: dict[str, ModelFamily] = {}

@@ -60,14 +60,14 @@ def load_run_config(
         problems = tuple((path, problem) for path, problem in document.problems if path[:2] not in replaced)
         document = replace(document, data={**raw, "training": {**launched, **training, **options}}, problems=problems)
     with foreign_file(document.source, "run configuration", ConfigError, fix=_TELL):
-        return _Reader(document, registry, raw).read()
+        return _Reader(document, registry).read()
 
 
 class _Reader:
     """Reads section by section; what fails is noted and the rest is read all the same."""
 
-    def __init__(self, document: Document, registry: PluginRegistry, raw: Any) -> None:
-        self.document, self.registry, self.raw = document, registry, raw
+    def __init__(self, document: Document, registry: PluginRegistry) -> None:
+        self.document, self.registry = document, registry
         self.data: dict[Any, Any] = document.data
         self.problems = ProblemCollector()
         self.problems.add_document(document)
@@ -89,7 +89,7 @@ class _Reader:
         cfg = None
         if recipe and training and pipeline_config and method_config and not self.problems.touches(("roles",)):
             source = self.document.source
-            cfg = RunConfig(recipe, roles, training, pipeline_config, method_config, callbacks, self.raw, source)
+            cfg = RunConfig(recipe, roles, training, pipeline_config, method_config, callbacks, source)
             self._ask_plugins(cfg)
         self.problems.raise_if_any()
         assert cfg is not None, "a section is unread although nothing is wrong with it"

@@ -74,9 +74,8 @@ def output_problems(cfg: RunConfig) -> list[Problem]:
     """An output_dir that cannot be written, is not the run's own, or that a new run would share with an earlier one."""
     args = cfg.training
     output_dir = Path(args.output_dir)
-    read = {
-        "training.data_path": args.data_path,
-        **{f"roles.{name}.path": role.path for name, role in cfg.roles.items()},
+    read = {"training.data_path": args.data_path} | {
+        f"roles.{name}.path": role.path for name, role in cfg.roles.items()
     }
     problems = []
     for key, path in read.items():

@@ -24,7 +24,7 @@ def used_plugins(cfg: RunConfig, registry: PluginRegistry) -> Iterator[Plugin]:
 
 
 def check_requirements(cfg: RunConfig, registry: PluginRegistry) -> tuple[list[Problem], list[str]]:
-    """What the run's plug-ins need and is not installed, and what is installed in another version, which may do."""
+    """What the run's plug-ins need and is not installed; what is in another version, which may do, and what is deprecated."""
     problems, notes = [], []
     for provenance in (plugin.provenance for plugin in used_plugins(cfg, registry) if plugin.provenance.installed):
         unmet = unmet_of(provenance.distribution)
@@ -33,7 +33,7 @@ def check_requirements(cfg: RunConfig, registry: PluginRegistry) -> tuple[list[P
             found = f"{provenance.distribution} needs what is not installed: {wanted}"
             problems.append(Problem(found, where=str(provenance), fix=pip_command(missing)))
         notes += [f"{provenance.distribution} {item}: {pip_command([item])}" for item in unmet if item not in missing]
-    return problems, notes
+    return problems, [*notes, *deprecations(cfg, registry)]
 
 
 def deprecations(cfg: RunConfig, registry: PluginRegistry) -> Iterator[str]:

@@ -38,9 +38,8 @@ class TrainedModel:
     training: Mapping[str, Any] = field(default_factory=dict)
 
     def weights(self) -> dict[str, dict[str, Tensor]]:
-        """What the checkpoint holds by module and name: weights, or adapters alone; empty for a plain folder."""
-        if self.source.checkpoint is None:
-            return {}
+        """What the checkpoint holds by module and name: weights, or adapters alone."""
+        assert self.source.checkpoint is not None
         return read_role_weights(self.source.checkpoint, self.source.checkpoint_role, ema=self.source.ema)
 
     def whole_weights(self, registry: PluginRegistry) -> dict[str, dict[str, Tensor]]:

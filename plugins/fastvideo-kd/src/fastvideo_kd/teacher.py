@@ -209,7 +209,6 @@ def _run_config(args: argparse.Namespace, model: TrainedModel, family: ModelFami
         pipeline_config=pipeline_config,
         method_config=MethodConfig(),
         callbacks={},
-        raw={},
         source="the command line",
     )
     return _with_size(args, cfg, family)

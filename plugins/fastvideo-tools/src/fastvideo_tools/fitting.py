@@ -125,7 +125,6 @@ def _needed(plugin: Plugin, method: Any, registry: PluginRegistry) -> tuple[tupl
             pipeline_config=PipelineConfig(),
             method_config=options.model_validate(required_values(options)),
             callbacks={},
-            raw={},
             source="",
         )
         needed = method.needs(cfg)
