@@ -80,10 +80,7 @@ def _prompts(args: argparse.Namespace, family: ModelFamily) -> list[ValidationPr
     if args.prompts is not None:
         prompts += family.read_prompts(args.prompts)
     given = {name: getattr(args, name) for name in (*SIZES, "negative_prompt") if getattr(args, name) is not None}
-    return [
-        replace(prompt, seed=args.seed + index if prompt.seed is None else prompt.seed, **given)
-        for index, prompt in enumerate(prompts)
-    ]
+    return [replace(p, seed=args.seed + i if p.seed is None else p.seed, **given) for i, p in enumerate(prompts)]
 
 
 def _size(asked: ValidationPrompt, sized: ValidationPrompt, fitted: ValidationPrompt) -> str:

@@ -154,10 +154,8 @@ def _gathered_bytes(handle: RoleHandle, training: TrainingArgs) -> int:
     halved = handle.bfloat16_classes if gathers_in_bfloat16(handle, training) else ()
 
     def gathered(block: nn.Module) -> int:
-        in_bfloat16 = {
-            p for part in block.modules() if isinstance(part, halved) for p in part.parameters(recurse=False)
-        }
-        return sum(p.numel() * (_HALF if p in in_bfloat16 else p.element_size()) for p in block.parameters())
+        half = {p for part in block.modules() if isinstance(part, halved) for p in part.parameters(recurse=False)}
+        return sum(p.numel() * (_HALF if p in half else p.element_size()) for p in block.parameters())
 
     found = 0
     for module in handle.modules.values():

@@ -74,11 +74,9 @@ def output_problems(cfg: RunConfig) -> list[Problem]:
     """An output_dir that cannot be written, is not the run's own, or that a new run would share with an earlier one."""
     args = cfg.training
     output_dir = Path(args.output_dir)
-    read = {"training.data_path": args.data_path} | {
-        f"roles.{name}.path": role.path for name, role in cfg.roles.items()
-    }
+    of_roles = {f"roles.{name}.path": role.path for name, role in cfg.roles.items()}
     problems = []
-    for key, path in read.items():
+    for key, path in {"training.data_path": args.data_path, **of_roles}.items():
         if path is not None and os.path.isdir(path) and (place := _place_in(output_dir, path)):
             found = f"training.output_dir {output_dir} {place} {key} ({path}), which the run reads"
             problems.append(Problem(found, cfg.source, "a folder of the run's own", "name another output_dir"))

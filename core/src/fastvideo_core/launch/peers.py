@@ -100,10 +100,9 @@ class _Peers:
             return
         lost = _NUMBER.unpack(said)[0] if len(said) == _NUMBER.size else rank
         self.tell(_NUMBER.pack(lost))
-        self.lost = Problem(
-            found=f"process {lost} of {context.world_size()} is gone: it failed or was killed, or its machine was lost",
-            fix="see what it said; --resume latest goes on from the last checkpoint, if there is one",
-        )
+        found = f"process {lost} of {context.world_size()} is gone: it failed or was killed, or its machine was lost"
+        fix = "see what it said; --resume latest goes on from the last checkpoint, if there is one"
+        self.lost = Problem(found, fix=fix)
         self.known.set()
         time.sleep(_GRACE)
         complain(f"error: {self.lost}")

@@ -125,9 +125,7 @@ class TerminalBar(Display):
 
     def _draw(self, at: LoggedStep | Sampling, text: str) -> None:
         if self._bar is None:
-            self._bar = tqdm(
-                total=at.max_steps, initial=at.step, dynamic_ncols=True, file=self._stream, bar_format=_BAR
-            )
+            self._bar = tqdm(total=at.max_steps, dynamic_ncols=True, file=self._stream, bar_format=_BAR)
         self._bar.n = at.step
         self._bar.set_description_str(text)
 
