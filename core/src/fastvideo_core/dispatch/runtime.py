@@ -160,5 +160,5 @@ def check_parameters(method: DistillMethod) -> None:
                 trained.append(f"parameters of shape {', '.join(unknown)} {where}")
     if trained:
         found, allowed = f"it trains {'; '.join(trained)}, which no role has", "parameters of the roles' modules"
-        fix = "make it a trainable role of `extra_roles` (as dmd2's discriminator is), or call requires_grad_(False)"
+        fix = "make it a module of a trainable role of its own (see `extra_roles`), or call requires_grad_(False)"
         raise ContractError(Problem(found, type(method).__qualname__, allowed, fix))

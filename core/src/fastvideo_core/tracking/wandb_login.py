@@ -9,7 +9,8 @@ from pathlib import Path
 from urllib.parse import urlparse
 
 HOST = "api.wandb.ai"
-FIX = "run `wandb login`, or set WANDB_API_KEY, or WANDB_MODE=offline"  # where there is none
+FIX = "run `wandb login`, or set WANDB_API_KEY, or WANDB_MODE=offline"
+"""What to do where there is none."""
 
 
 def wandb_login(environment: Mapping[str, str] = os.environ, home: Path | None = None) -> tuple[bool, str]:
