@@ -15,10 +15,10 @@ import yaml
 from fastvideo_core.cli.main import main
 from fastvideo_core.dispatch.load_run_config import load_run_config
 from fastvideo_core.registry import PluginRegistry
-from fastvideo_core.registry.registration import isolated_registrations
 from fastvideo_data.video_files import write_video
 from fastvideo_dmd2.config import DMD2Config
 from fastvideo_testing.fake_packages import install
+from fastvideo_testing.isolation import isolated_registrations
 from fastvideo_testing.runs import build_run, toy_family
 from tests.docs_extension import docs_extension
 

@@ -78,7 +78,6 @@ SECOND = {
         "launch",
         "registry",
         "registry.discovery",
-        "registry.registration",
         "training.trainer",
         "weights.parameters",
     },

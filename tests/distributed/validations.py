@@ -18,9 +18,9 @@ from fastvideo_core.contracts.validator import SampledVideo, ValidationPrompt, V
 from fastvideo_core.distributed import context
 from fastvideo_core.errors import FastVideoError
 from fastvideo_core.registry import register_model
-from fastvideo_core.registry.registration import isolated_registrations
 from fastvideo_core.training import validation
 from fastvideo_data.video_validator import SamplingValidator
+from fastvideo_testing.isolation import isolated_registrations
 from fastvideo_testing.runs import build_run
 from fastvideo_testing.toy import ToyConfig, ToyFamily
 from tests.distributed.workers import own_folder

@@ -17,9 +17,10 @@ from fastvideo_core.cli import main as cli
 from fastvideo_core.cli.plugins import as_text
 from fastvideo_core.cli.table import render_table
 from fastvideo_core.errors import FastVideoError
-from fastvideo_core.registry import PluginRegistry, isolated_registrations
+from fastvideo_core.registry import PluginRegistry
 from fastvideo_core.registry.discovery import find_installed
 from fastvideo_testing.fake_packages import install, method_spec
+from fastvideo_testing.isolation import isolated_registrations
 
 MINE = """\
 from typing import Literal

@@ -12,11 +12,11 @@ from fastvideo_core import IntTuple, PluginConfig, RunConfig
 from fastvideo_core.errors import Problem
 from fastvideo_core.registry import (
     PluginRegistry,
-    isolated_registrations,
     register_callback,
     register_method,
     register_model,
 )
+from fastvideo_testing.isolation import isolated_registrations
 
 RUN_YAML = """\
 recipe:

@@ -6,7 +6,7 @@ import yaml
 
 from fastvideo_core.contracts.family import ModelFamily
 from fastvideo_core.registry import register_method, register_model
-from fastvideo_core.registry.registration import isolated_registrations
+from fastvideo_testing.isolation import isolated_registrations
 from fastvideo_testing.runs import build_run
 from fastvideo_testing.toy import ToyConfig, build_toy_components
 from fastvideo_testing.toy_regression import ROLES, ToyMethod, ToyMethodConfig

@@ -10,9 +10,10 @@ import pytest
 
 from fastvideo_core.contracts.family import open_family
 from fastvideo_core.errors import PluginError
-from fastvideo_core.registry import PluginRegistry, PluginStatus, isolated_registrations
+from fastvideo_core.registry import PluginRegistry, PluginStatus
 from fastvideo_core.registry.discovery import find_installed
 from fastvideo_testing.fake_packages import CONFIG, ENTRY, METHOD, install, method_spec
+from fastvideo_testing.isolation import isolated_registrations
 
 _numbers = count()
 

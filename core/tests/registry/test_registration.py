@@ -13,11 +13,11 @@ from fastvideo_core.errors import PluginError
 from fastvideo_core.registry import (
     PluginRegistry,
     Provenance,
-    isolated_registrations,
     register_callback,
     register_method,
     register_model,
 )
+from fastvideo_testing.isolation import isolated_registrations
 
 
 class Config(PluginConfig):

@@ -11,9 +11,10 @@ import pytest
 from fastvideo_core.cli.main import main
 from fastvideo_core.cli.plugins import as_text
 from fastvideo_core.errors import PluginError
-from fastvideo_core.registry import PluginRegistry, isolated_registrations
+from fastvideo_core.registry import PluginRegistry
 from fastvideo_core.registry.discovery import NOTHING, Unmet, find_installed, pip_command, unmet_of
 from fastvideo_testing.fake_packages import CONFIG, ENTRY, METHOD, install, method_spec
+from fastvideo_testing.isolation import isolated_registrations
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ import pytest
 from fastvideo_core import ModelFamily, PluginConfig, register_model
 from fastvideo_core.cli.main import main
 from fastvideo_core.dispatch.output_dir import alone_in
-from fastvideo_core.registry import isolated_registrations
 from fastvideo_data.loading.file_scan import scan_files
+from fastvideo_testing.isolation import isolated_registrations
 
 from .tiny_data import FakeEncoder
 

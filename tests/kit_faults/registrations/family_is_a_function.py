@@ -9,5 +9,5 @@ FAULT = Fault(
         ("plugin.py", "family:MineFamily", "family:build_mine"),
     ),
     checks=("test_it_is_healthy_in_the_list_of_plug_ins",),
-    says="is <function build_mine .*: the spec of a model family names its class",
+    says="is <function build_mine .*: the spec names the class",
 )

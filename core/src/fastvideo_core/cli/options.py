@@ -39,10 +39,8 @@ def finite(text: str) -> float:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"{text!r} is no finite number")
-    if abs(value) > limits.FACTOR:
-        raise argparse.ArgumentTypeError(f"{text!r} is above {limits.FACTOR:.0f}, the largest number that it takes")
+    if not abs(value) <= limits.FACTOR:
+        raise argparse.ArgumentTypeError(f"{text!r} is no finite number up to {limits.FACTOR}")
     return value
 
 

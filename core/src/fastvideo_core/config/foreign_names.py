@@ -21,9 +21,7 @@ def fix_of_foreign_name(key: object, section: str = "training") -> str:
     # Whole sections of other trainers are known at the top and in `training` alone.
     if not trainer or (target in _SECTIONS and section not in ("run.yaml", "training")):
         return ""
-    methods = [method for method, targets in names()["of_method"].items() if target.startswith(tuple(targets))]
-    notes = [*([note] if note else []), *(f"of the method {method}" for method in methods)]
-    told = f" ({'; '.join(notes)})" if notes else ""
+    told = f" ({note})" if note else ""
     if not target:
         return f"remove it: {trainer}'s {key} is not offered here{told}"
     return f"{trainer}'s {key} is {target} here{told}"
@@ -43,21 +41,15 @@ def _plain(name: str) -> str:
 
 
 @cache
-def names() -> dict[str, Any]:
-    """foreign_names.yaml: `renamed`, `not_offered` and `of_method`, as told there."""
-    found: dict[str, Any] = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
-    return found
-
-
-@cache
 def _table() -> dict[str, tuple[str, str, str]]:
     """By name, whose it is, the dotted key here ("" where it is not offered), and what is different or why not."""
     table: dict[str, tuple[str, str, str]] = {}
-    for trainer, renamed in names()["renamed"].items():
+    names = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+    for trainer, renamed in names["renamed"].items():
         for name, value in renamed.items():
             target, note = (value, "") if isinstance(value, str) else value
             table.setdefault(_plain(name), (trainer, target, note))
-    for trainer, reasons in names()["not_offered"].items():
+    for trainer, reasons in names["not_offered"].items():
         for note, listed in reasons.items():
             for name in listed.split():
                 table.setdefault(_plain(name), (trainer, "", note))

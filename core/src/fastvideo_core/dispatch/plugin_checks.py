@@ -13,7 +13,6 @@ from fastvideo_core.contracts.method import DistillMethod
 from fastvideo_core.errors import ContractError, FastVideoError, PluginError, Problem
 from fastvideo_core.registry import Plugin, PluginRegistry
 from fastvideo_core.registry.discovery import NOTHING, pip_command, unmet_of
-from fastvideo_core.registry.specs import SINGULAR
 
 
 def used_plugins(cfg: RunConfig, registry: PluginRegistry) -> Iterator[Plugin]:
@@ -40,7 +39,7 @@ def deprecations(cfg: RunConfig, registry: PluginRegistry) -> Iterator[str]:
     """What of a run is deprecated, plug-ins and options that run.yaml names, and what to use instead."""
     for plugin in used_plugins(cfg, registry):
         if plugin.spec.deprecated is not None:
-            yield f"the {SINGULAR[plugin.kind]} {plugin.name!r} of {plugin.provenance.distribution} is {plugin.spec.deprecated}"
+            yield f"{plugin.provenance.in_words} of {plugin.provenance.distribution} is {plugin.spec.deprecated}"
     sections = {"pipeline_config": cfg.pipeline_config, "method_config": cfg.method_config}
     sections |= {f"callbacks.{name}": section for name, section in cfg.callbacks.items()}
     for place, section in sections.items():

@@ -2,7 +2,6 @@
 
 from fastvideo_core.registry.discovery import Plugin as Plugin
 from fastvideo_core.registry.discovery import Provenance as Provenance
-from fastvideo_core.registry.registration import isolated_registrations as isolated_registrations
 from fastvideo_core.registry.registration import register_callback as register_callback
 from fastvideo_core.registry.registration import register_method as register_method
 from fastvideo_core.registry.registration import register_model as register_model

@@ -62,10 +62,6 @@ class Plugin:
     def name(self) -> str:
         return self.provenance.name
 
-    @property
-    def kind(self) -> Kind:
-        return self.provenance.kind
-
 
 @dataclass(frozen=True)
 class Unmet:

@@ -1,8 +1,7 @@
 """Register plug-ins from running code: notebooks, tests and single-file research (`--plugin ./my_method.py`)."""
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,31 +12,15 @@ from fastvideo_core.registry.specs import API_VERSION, SPEC_TYPES, Kind
 
 Decorated = TypeVar("Decorated", bound=Callable[..., object])
 
-_registrations: dict[Provenance, Plugin] = {}
-
-
-def registrations() -> dict[Provenance, Plugin]:
-    """What the decorators of this process have registered so far, oldest first."""
-    return dict(_registrations)
-
-
-@contextmanager
-def isolated_registrations() -> Iterator[None]:
-    """Registrations made inside are forgotten at the end, and those made before are unseen: for tests."""
-    before = registrations()
-    _registrations.clear()
-    try:
-        yield
-    finally:
-        _registrations.clear()
-        _registrations.update(before)
+REGISTERED: dict[Provenance, Plugin] = {}
+"""What the decorators of this process have registered so far, oldest first."""
 
 
 def forget_module(module: str) -> None:
     """Forget what a module has registered, so that it can be loaded anew."""
-    for provenance in registrations():
+    for provenance in list(REGISTERED):
         if provenance.value.partition(":")[0] == module:
-            del _registrations[provenance]
+            del REGISTERED[provenance]
 
 
 def register_model(
@@ -94,7 +77,7 @@ def _registering(kind: Kind, name: str, api: tuple[int, int], **fields: Any) -> 
             raise PluginError(Problem(problem, where=str(provenance)))
         objects = {field: item for field, item in given.items() if item is not None and not isinstance(item, str)}
         # A notebook cell that runs again replaces its own.
-        _registrations[provenance] = Plugin(spec, provenance, objects)
+        REGISTERED[provenance] = Plugin(spec, provenance, objects)
         return impl
 
     return register

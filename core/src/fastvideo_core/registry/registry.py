@@ -74,9 +74,9 @@ class PluginRegistry:
             raise PluginError(Problem(found, where=str(plugin.provenance)))
         imported = plugin.objects[target] if target in plugin.objects else _import(plugin.provenance, value, target)
         fits, wanted = target == "config" or callable(imported), "a class or function"
-        if plugin.kind == "commands":
+        if plugin.provenance.kind == "commands":
             fits, wanted = isinstance(imported, specs.Command), "a Command"
-        elif target == "impl" and plugin.kind != "models":
+        elif target == "impl" and plugin.provenance.kind != "models":
             fits, wanted = isinstance(imported, type), "a class"
         if not fits:
             raise _unfit(plugin, target, imported, wanted)
@@ -118,7 +118,7 @@ class PluginRegistry:
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = module
-        before = registration.registrations()
+        before = dict(registration.REGISTERED)
         try:
             spec.loader.exec_module(module)
         except (Exception, SystemExit) as error:
@@ -128,7 +128,7 @@ class PluginRegistry:
                 raise
             fix = _missing_package(error, name)[1]
             raise PluginError(Problem(f"the file fails: {_cause(error)}", where=where, fix=fix)) from error
-        added = tuple(item for item, plugin in registration.registrations().items() if before.get(item) is not plugin)
+        added = tuple(item for item, plugin in registration.REGISTERED.items() if before.get(item) is not plugin)
         if not added:
             fix = "decorate your class with @register_method(...), or a build function with @register_model(...)"
             raise PluginError(Problem("the file registers no plug-in", where=where, fix=fix))
@@ -137,7 +137,7 @@ class PluginRegistry:
     def _candidates(self, kind: Kind) -> Sequence[Provenance]:
         if self._installed is None:
             self._installed = find_installed()
-        found = [item for item in (*self._installed, *registration.registrations()) if item.kind == kind]
+        found = [item for item in (*self._installed, *registration.REGISTERED) if item.kind == kind]
         return sorted(found, key=lambda item: item.name)
 
     def _unknown(self, kind: Kind, name: str) -> Problem:
@@ -171,7 +171,7 @@ class PluginRegistry:
 
 def _load(provenance: Provenance) -> Plugin:
     """A plug-in, its spec checked."""
-    local = registration.registrations().get(provenance)
+    local = registration.REGISTERED.get(provenance)
     spec = local.spec if local is not None else _import(provenance, provenance.value, "its spec")
     wanted = specs.SPEC_TYPES[provenance.kind]
     if not isinstance(spec, wanted):

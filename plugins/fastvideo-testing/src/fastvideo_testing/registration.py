@@ -13,7 +13,6 @@ from fastvideo_core.contracts.family import ModelFamily
 from fastvideo_core.contracts.method import DistillMethod
 from fastvideo_core.registry import Kind, Plugin, PluginRegistry
 from fastvideo_core.registry.discovery import pip_command
-from fastvideo_core.registry.specs import SINGULAR
 
 CPU_SECONDS = 0.5
 """Of the processor, from which on loading a spec is slow; most take a thousandth."""
@@ -55,7 +54,7 @@ print(json.dumps(seen))
 def wrong_when_loaded(plugin: Plugin) -> Iterator[str]:
     """What is wrong with loading its spec and options, in a fresh interpreter."""
     spec, config = plugin.provenance.value, plugin.spec.targets["config"]
-    command = [sys.executable, "-c", _FRESH, plugin.kind, f"{plugin.provenance.distribution}:{plugin.name}"]
+    command = [sys.executable, "-c", _FRESH, plugin.provenance.kind, f"{plugin.provenance.distribution}:{plugin.name}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         yield f"in a fresh interpreter it cannot be loaded:\n{done.stderr}"
@@ -101,7 +100,7 @@ def wrong_in_the_list(plugin: Plugin, registry: PluginRegistry) -> Iterator[str]
             "pyproject.toml, if it needs something else"
         )
     impl: Any = registry.resolve(plugin, "impl")
-    base = _BASES[plugin.kind]
+    base = _BASES[plugin.provenance.kind]
     if isinstance(impl, type) and not issubclass(impl, base):
         yield (
             f"its `impl` {plugin.spec.targets['impl']} is {impl.__name__}, which is no {base.__name__}: subclass "
@@ -109,8 +108,8 @@ def wrong_in_the_list(plugin: Plugin, registry: PluginRegistry) -> Iterator[str]
         )
     elif plugin.provenance.installed and not isinstance(impl, type):
         yield (
-            f"its `impl` {plugin.spec.targets['impl']} is {impl!r}: the spec of a {SINGULAR[plugin.kind]} names its class, a "
-            f"subclass of fastvideo_core.{base.__name__}"
+            f"its `impl` {plugin.spec.targets['impl']} is {impl!r}: the spec names the class, a subclass "
+            f"of fastvideo_core.{base.__name__}"
         )
     for target, value in plugin.spec.targets.items():
         if value is not None:

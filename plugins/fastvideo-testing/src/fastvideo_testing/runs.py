@@ -14,7 +14,7 @@ from fastvideo_core.dispatch.examine import Run, examine
 from fastvideo_core.dispatch.load_run_config import load_run_config
 from fastvideo_core.dispatch.runtime import DistillRuntime, build_runtime_from_config
 from fastvideo_core.registry import PluginRegistry, register_method, register_model
-from fastvideo_core.registry.registration import isolated_registrations
+from fastvideo_testing.isolation import isolated_registrations
 from fastvideo_testing.toy import ToyConfig, ToyFamily
 from fastvideo_testing.toy_regression import ROLES, ToyMethod, ToyMethodConfig
 
