@@ -26,8 +26,7 @@ class StudentSteps:
         if adapter.num_train_timesteps != length:
             where = f"family '{student.family}', {type(adapter).__name__}"
             found = f"num_train_timesteps is {adapter.num_train_timesteps}; {key} counts on {length}"
-            fix = f"let the family's primitives take timesteps in 0..{length}"
-            raise ContractError(Problem(found, where=where, allowed=str(length), fix=fix))
+            raise ContractError(Problem(found, where, fix=f"let the family's primitives take timesteps in 0..{length}"))
         self.indices = [n for n, t in enumerate(schedule.timesteps) if is_trained_at(adapter, student, t)]
         if not self.indices:
             found = f"the student's network is trained at none of its timesteps {list(schedule.timesteps)}"

@@ -55,10 +55,7 @@ def is_trained_at(adapter: Any, handle: RoleHandle, t: float) -> bool:
 def draw_range(
     draw: Draw, generator: torch.Generator, cuts: Sequence[float], allowed: Sequence[int], handles: Sequence[RoleHandle]
 ) -> Tensor:
-    """The numbers of the ranges between `cuts` that one sample's drawn timesteps lie in, [] or [K], all of them allowed.
-
-    Raises ContractError where none of very many draws lies in one.
-    """
+    """The numbers of the ranges between `cuts` of one sample's timesteps, [] or [K], all allowed; else ContractError."""
     for _ in range(_MOST_DRAWS):
         numbers = range_of(draw(1, generator), cuts)[0]
         if set(numbers.flatten().tolist()) <= set(allowed):

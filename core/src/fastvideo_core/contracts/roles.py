@@ -39,7 +39,6 @@ class RoleHandle:
     """One role's networks and what trains them.
 
     Args:
-        name: the role's name in run.yaml; any string.
         modules: the role's networks by name, for example `{"transformer": ...}`, which `family` built.
         optimizers, lr_schedulers: written by the method; a scheduler under the name of the optimizer that it drives.
         block_classes: the classes that are the unit of sharding, activation checkpointing and compiling.
