@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     from fastvideo_core.contracts.method import DistillMethod
 
-PROJECT = "fastvideo_distill"  # whose hooks they are, for pluggy
+PROJECT = "fastvideo_distill"
+"""Whose hooks they are, for pluggy."""
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
 """Marks a callback's method as the hook of its name."""
