@@ -1,5 +1,6 @@
 """Trajectories in raw batches: their shapes, their times, and the clips that they stand for."""
 
+import math
 from typing import Any
 
 import pytest
@@ -45,7 +46,7 @@ def test_sound_goes_along():
     assert torch.equal(all_states(batch)["audio_latent"], sound.flatten(0, 1))
 
 
-@pytest.mark.parametrize("times", [[1000.0, 500.0, 500.0], [0.0, 500.0, 1000.0]])
+@pytest.mark.parametrize("times", [[1000.0, 500.0, 500.0], [0.0, 500.0, 1000.0], [1000.0, math.nan, 0.0]])
 def test_times_that_do_not_fall_are_refused(times):
     with pytest.raises(DataError, match="falling from noise to the clean end"):
         trajectory_timesteps(raw(trajectory_timesteps=torch.tensor([TIMES, times])))

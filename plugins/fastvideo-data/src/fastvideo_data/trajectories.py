@@ -52,7 +52,7 @@ def trajectory_timesteps(raw_batch: Mapping[str, Any]) -> Tensor:
     stored: Tensor = raw_batch[TIMESTEPS]
     times = stored.reshape(len(stored), -1).to(torch.float32)
     rows = times.tolist()
-    if wrong := [row for row in rows if len(row) < 2 or any(b >= a for a, b in pairwise(row))]:
+    if wrong := [row for row in rows if len(row) < 2 or not all(a > b for a, b in pairwise(row))]:
         shown = ", ".join(f"{t:g}" for t in wrong[0])
         allowed = "at least two, falling from noise to the clean end"
         raise DataError(Problem(f"{TIMESTEPS} are {shown}", _place(raw_batch), allowed, _FIX))
