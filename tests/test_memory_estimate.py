@@ -205,6 +205,30 @@ def test_shares_of_several_processes_replicas_and_offload(tmp_path, wan, latent_
     assert eight.checkpoint == pytest.approx(one.checkpoint, rel=0.3)
 
 
+def test_a_role_of_two_networks_has_both_s_weights_and_moments_and_one_s_gradients_and_activations(
+    tmp_path, latent_data
+):
+    paths = {variant: tmp_path / variant for variant in ("t2v", "a14b")}
+    for variant, path in paths.items():
+        write_tiny_pipeline(path, num_layers=3, num_heads=4, head_dim=16, ffn_dim=256, variant=variant)
+    runs = {key: run_of(path, latent_data, tmp_path / "run", "finetune", **SIZE) for key, path in paths.items()}
+    one, two = (estimated(tmp_path, run).roles["student"] for run in runs.values())
+    assert (two.weights, two.optimizer, two.ema) == (2 * one.weights, 2 * one.optimizer, 2 * one.ema)
+    assert (two.gradients, two.activations) == (one.gradients, one.activations)
+    chosen = runs["a14b"]
+    chosen["roles"]["student"]["train_modules"] = ["transformer_2"]
+    whole = estimated(tmp_path, chosen)
+    low = whole.roles["student"]
+    assert (low.weights, low.optimizer, low.gradients) == (two.weights, one.optimizer, one.gradients)
+    runtime = built(tmp_path, chosen)
+    runtime.train()
+    held_now = held(runtime, "student")
+    for kind in ("weights", "gradients", "optimizer"):
+        assert within(getattr(low, kind), held_now[kind], 0.01), kind
+    size = folder_size(tmp_path / "run" / "checkpoint-000003")
+    assert within(whole.checkpoint, size)
+
+
 @pytest.mark.slow
 def test_the_readme_shows_what_check_says(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))

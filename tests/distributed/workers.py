@@ -109,11 +109,18 @@ def compiled_graphs() -> int:
 
 @worker
 def two_networks(
-    out: Path, *, method: str, batch_size: int, wrong: Sequence[str] = (), training: dict[str, Any] | None = None
+    out: Path,
+    *,
+    method: str,
+    batch_size: int,
+    wrong: Sequence[str] = (),
+    training: dict[str, Any] | None = None,
+    of_wan: dict[str, Any] | None = None,
 ) -> None:
-    """Trains the family `two`: its losses, weights and moved networks.
+    """Trains the family `two`, or a run of Wan: its losses, weights and moved networks.
 
     Args:
+        of_wan: the run, without what belongs to its processes.
         wrong: `range per rank`: each draws its own; `unchecked`: nobody compares the ranges of calls.
     """
 
@@ -128,7 +135,10 @@ def two_networks(
             )
         if "unchecked" in wrong:
             patch.setattr(routing, "_check_range", lambda *_: None)
-        runtime = build_run(own_folder(out), run_of(method, out, train_batch_size=batch_size, **(training or {})))
+        run = run_of(method, out, train_batch_size=batch_size, **(training or {}))
+        if of_wan is not None:
+            run = {**run, **of_wan, "training": run["training"] | of_wan["training"] | (training or {})}
+        runtime = build_run(own_folder(out), run)
         observed = Observed(runtime, batch_size)
     save(out / "weights.pt", weights(runtime.method))
     save(out / "moved.pt", observed.moved)

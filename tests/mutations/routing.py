@@ -10,9 +10,33 @@ COMMON = f"{RANGES}::test_all_roles_that_are_called_at_a_timestep_have_one_netwo
 BORDERS = "core/tests/contracts/test_common_noise_ranges.py"
 ROUTING = "core/tests/dispatch/test_routing.py"
 
+WAN = "plugins/fastvideo-wan"
+TWO_WAN = f"{WAN}/tests/test_two_networks.py"
+
 DRAWS = f"{CORE}/contracts/method.py"
 
 ROUTES: tuple[Mutation, ...] = (
+    Mutation(
+        "the boundary itself given to Wan's network for low noise",
+        f"{WAN}/src/fastvideo_wan/adapter.py",
+        "TRANSFORMER_2 if high < boundary",
+        "TRANSFORMER_2 if high <= boundary",
+        (f"{TWO_WAN}::test_each_step_of_a_student_s_schedule_calls_one_network",),
+    ),
+    Mutation(
+        "features of a Wan role's first network whatever the noise",
+        f"{WAN}/src/fastvideo_wan/adapter.py",
+        "called = replace(handle, modules={TRANSFORMER: self._network(handle, t)})",
+        "called = replace(handle, modules={TRANSFORMER: handle.modules[TRANSFORMER]})",
+        (f"{TWO_WAN}::test_gradients_reach_the_called_network_alone_and_features_are_its_own",),
+    ),
+    Mutation(
+        "a network trained that train_modules leaves out",
+        f"{CORE}/contracts/roles.py",
+        'name.partition(".")[0] not in modules or (below is not None and below(name))',
+        "below is not None and below(name)",
+        (f"{TWO_WAN}::test_ranges_are_those_of_the_trained_networks_and_adapters_are_put_on_these_alone",),
+    ),
     Mutation("the noise range drawn per rank", DRAWS, "rng.shared(shared)", "rng.local(shared)", (ONE_RANGE,)),
     Mutation(
         "the noise range drawn anew in every round",

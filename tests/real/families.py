@@ -39,7 +39,7 @@ class Family:
     """
 
     family: str
-    tiny: Mapping[str, int]
+    tiny: Mapping[str, int | str]
     size: Size
     pipeline: str
     frames: Callable[[Any, str, ValidationRequest, ValidationPrompt, torch.Generator], FloatFrames]
@@ -97,6 +97,16 @@ FAMILIES = {
         learning_rate=2.0e-3,
         loss_fall=0.6,  # measured over three seeds: 0.90 to 0.93; the margin is for other machines and versions of torch
         real_latent="wan21_latent_61x320x512.safetensors",
+    ),
+    "wan22": Family(
+        family="wan",
+        tiny={"variant": "a14b", "num_layers": 2, "num_heads": 4, "head_dim": 32, "ffn_dim": 256},
+        size=Size(height=64, width=96, num_frames=17),
+        pipeline="WanPipeline",
+        frames=wan_frames,
+        same_frames=ROUNDING,
+        learning_rate=2.0e-3,
+        loss_fall=0.3,
     ),
     "ltx": Family(
         family="ltx",

@@ -28,6 +28,14 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(path)
 
 
+@pytest.fixture(scope="session")
+def tiny_a14b(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A tiny Wan 2.2 A14B, whose networks change at 875; read only."""
+    path = tmp_path_factory.mktemp("tiny") / "a14b"
+    write_tiny_pipeline(path, seed=0, variant="a14b")
+    return str(path)
+
+
 @pytest.fixture
 def run_config(tiny: str, tmp_path: Path) -> MakeConfig:
     """A run over the tiny pipeline: roles by name as {name: trainable}, training and pipeline settings."""

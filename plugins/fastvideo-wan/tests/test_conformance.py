@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 from diffusers import WanPipeline
 
 from fastvideo_testing import ModelPluginSuite
@@ -13,3 +14,10 @@ class TestWan(ModelPluginSuite):
 
     def own_pipeline(self, path: str) -> Any:
         return WanPipeline.from_pretrained(path)
+
+
+@pytest.mark.slow
+class TestWanA14B(TestWan):
+    """Wan 2.2: two networks; the kit trains below their boundary, and samples on both sides."""
+
+    tiny = {"variant": "a14b"}

@@ -21,6 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sampler", choices=("ode", "sde"), help="how few-step sampling moves between levels")
     guidance = f"w of u + w (c - u); 1 is none (default: 1 for few-step students, else the run's or {PLAIN_GUIDANCE:g})"
     parser.add_argument("--guidance-scale", type=options.finite, help=guidance)
+    low = "that of the network for low noise, in a model that has one (default: the run's, else --guidance-scale)"
+    parser.add_argument("--guidance-scale-2", type=options.finite, help=low)
     negative = "what guidance leads away from, always; `default` is the model's published one (default: the run's)"
     parser.add_argument("--negative-prompt", metavar="TEXT", help=negative)
     parser.add_argument("--height", type=pixels, help="pixels (default: of the prompt, the run, the family)")

@@ -123,7 +123,9 @@ def _request(
     if guidance is None:
         is_few_step = timesteps is not None or student is not None
         guidance = 1.0 if is_few_step else model.training.get("validation_guidance_scale", [PLAIN_GUIDANCE])[0]
-    request = ValidationRequest(sampler.handle, args.out, guidance_scale=guidance)
+    if (second := args.guidance_scale_2) is not None and len(sampler.handle.modules) == 1:
+        raise ConfigError(Problem("the model has one network", "--guidance-scale-2", fix="leave it out"))
+    request = ValidationRequest(sampler.handle, args.out, guidance_scale=guidance, guidance_scale_2=second)
     if timesteps is None:
         steps = args.steps or model.training.get("validation_sampling_steps", [PLAIN_STEPS])[0]
         return replace(request, sampling_steps=steps, fixed_steps=args.steps is not None)

@@ -65,7 +65,7 @@ def role_contradictions(name: str, role: RoleConfig, training: TrainingArgs) -> 
     """Everything about one role that cannot be meant."""
     place, path = ("roles", name), role.path
     if not role.trainable:
-        for key in OPTIMIZER_OVERRIDES:
+        for key in (*OPTIMIZER_OVERRIDES, "train_modules"):
             if (value := getattr(role, key)) is not None:
                 found = f"found {show(value)} for a role that is not trained"
                 yield _at((*place, key), found, fix="remove it, or set trainable: true")

@@ -57,6 +57,9 @@ class RoleConfig(StrictModel):
     lr_warmup_steps: StepsOrZero | None = Field(None, description="Instead of training.lr_warmup_steps.")
     max_grad_norm: FactorOrZero | None = Field(None, description="Instead of training.max_grad_norm.")
     lora: LoraConfig | None = Field(None, description="Train low-rank adapters only; null trains all weights.")
+    train_modules: tuple[str, ...] | None = Field(
+        None, min_length=1, strict=False, description="Which of its networks are trained, by their folders; null: all."
+    )
 
 
 OPTIMIZER_OVERRIDES = ("learning_rate", "betas", "weight_decay", "lr_scheduler", "lr_warmup_steps", "max_grad_norm")

@@ -48,11 +48,13 @@ class RoleOutline:
     """A role without weights, from configurations alone: what `check` estimates its memory from.
 
     `handle` is as `build` makes it, in the same dtypes, but with parameters on meta. `evaluate` gives the network's output for so
-    many samples of the run's size, made of `torch.empty` on the CPU, in the run's precision.
+    many samples of the run's size, made of `torch.empty` on the CPU, in the run's precision; of several networks, of which a call
+    is of one, `evaluates` names the one that it calls.
     """
 
     handle: RoleHandle
     evaluate: Callable[[int], Tensor] | None = None
+    evaluates: str | None = None
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from fastvideo_core.errors import ContractError, Problem
+from fastvideo_core.errors import ConfigError, ContractError, Problem
 
 if TYPE_CHECKING:
     from fastvideo_core.config.run import LoraConfig
@@ -91,6 +91,19 @@ class RoleHandle:
         for module_name, module in self.modules.items():
             for name, parameter in module.named_parameters():
                 yield f"{module_name}.{name}", parameter
+
+    def train_only(self, modules: Sequence[str]) -> None:
+        """Leaves the role's other modules as they are; raises a ConfigError for a name that none of its modules has."""
+        if unknown := [name for name in modules if name not in self.modules]:
+            where, allowed = f"roles.{self.name}.train_modules", ", ".join(self.modules)
+            raise ConfigError([Problem(f"the role has no network {name!r}", where, allowed) for name in unknown])
+        below = self.frozen
+        self.frozen = lambda name: name.partition(".")[0] not in modules or (below is not None and below(name))
+
+    def may_train(self, module: str) -> bool:
+        """Whether `frozen` leaves a module any parameter to train."""
+        names = (f"{module}.{name}" for name, _ in self.modules[module].named_parameters())
+        return self.frozen is None or not all(map(self.frozen, names))
 
     def set_trainable(self) -> None:
         """Lets exactly what this role trains require a gradient: all, its adapters, or nothing; and sets train or eval."""

@@ -59,7 +59,8 @@ class ValidationRequest:
 
     Many-step sampling has `sampling_steps`, which a prompt's own num_inference_steps replaces unless they are `fixed_steps`.
     Few-step sampling has a kind and `sampling_timesteps`, exactly these, in (0, num_train_timesteps]. `guidance_scale` is the w
-    of u + w (c - u); 1 is none. `label` tells requests of one validation apart in file names and in the tracker.
+    of u + w (c - u); 1 is none. `guidance_scale_2` is that of the network for low noise, where a role has one; None leaves it to
+    the family. `label` tells requests of one validation apart in file names and in the tracker.
     """
 
     sample_handle: RoleHandle
@@ -69,6 +70,7 @@ class ValidationRequest:
     fixed_steps: bool = False
     sampling_timesteps: tuple[float, ...] | None = None
     guidance_scale: float = 1.0
+    guidance_scale_2: float | None = None
     label: str = ""
 
     def for_prompt(self, prompt: ValidationPrompt) -> ValidationRequest:

@@ -63,7 +63,10 @@ class Run:
     def outline(self, role: str) -> RoleOutline | None:
         """As `ModelFamily.outline`: a role's networks on the meta device, without LoRA adapters."""
         family = self.families[self.cfg.role_family(role)]
-        return family.outline(self.based, role, latents_source=self.latents_source)
+        outline = family.outline(self.based, role, latents_source=self.latents_source)
+        if outline is not None and (chosen := self.cfg.roles[role].train_modules) is not None:
+            outline.handle.train_only(chosen)
+        return outline
 
     def latent_space_problems(self) -> Iterator[Problem]:
         """Roles whose latents or text embeddings are not like the first role's."""

@@ -128,18 +128,21 @@ def _estimate_role(cfg: RunConfig, outline: RoleOutline, *, shards: int) -> Role
     trained = handle.trainable_parameters()
     parameters = [parameter for _, parameter in handle.named_parameters()]
     buffers = sum(buffer.nbytes for module in handle.modules.values() for buffer in module.buffers())
-    gradients = sum(_share(p, shards).nbytes for p in trained)
+    called = handle  # what has gradients at a time
+    if outline.evaluates is not None:
+        called = replace(handle, modules={outline.evaluates: handle.modules[outline.evaluates]})
+    of_trained = sum(_share(p, shards).nbytes for p in trained)
     averaged = cfg.callbacks.get("ema")
     ema = isinstance(averaged, EMAConfig) and handle.name in averaged.roles
     return RoleEstimate(
         weights=sum(_share(p, shards).nbytes for p in parameters) + buffers,
-        gradients=gradients,
-        optimizer=_ADAMW_MOMENTS * gradients + _FULL * len(trained),
+        gradients=sum(_share(p, shards).nbytes for p in called.trainable_parameters()),
+        optimizer=_ADAMW_MOMENTS * of_trained + _FULL * len(trained),
         ema=sum(_share(p, shards).numel() * _FULL for p in trained) if ema else 0,
-        gathered=_gathered_bytes(handle, training) if training.num_gpus > 1 else 0,
+        gathered=_gathered_bytes(called, training) if training.num_gpus > 1 else 0,
         checkpoint=_checkpoint_bytes(handle, trained, ema=ema) if handle.is_saved else 0,
         offloaded=is_offloaded(handle, training),
-        evaluation=_evaluation(cfg, outline),
+        evaluation=_evaluation(cfg, replace(outline, handle=called)),
     )
 
 

@@ -119,6 +119,9 @@ def build_components(run: Run) -> ModelComponents:
             handle.family, roles[handle.name] = name, handle
     main: ModelComponents = built[run.cfg.recipe.family]
     main.bundle = RoleManager({name: roles[name] for name in run.cfg.roles if name in roles})
+    for handle in main.bundle:
+        if (chosen := run.cfg.roles[handle.name].train_modules) is not None:
+            handle.train_only(chosen)
     adapters = {name: components.adapter for name, components in built.items()}
     check_adapters(run.cfg, run.method.needs(run.cfg), adapters)
     main.adapter = route(adapters, run.cfg.recipe.family, main.bundle)

@@ -27,7 +27,7 @@ def add_lora(handle: RoleHandle, lora: LoraConfig) -> None:
     from peft import inject_adapter_in_model
 
     for name, module in handle.modules.items():
-        if not chosen[name]:
+        if not chosen.get(name):
             continue
         alpha: Any = lora.rank if lora.alpha is None else lora.alpha
         config = PeftConfig(r=lora.rank, lora_alpha=alpha, target_modules=chosen[name], init_lora_weights=False)
@@ -87,10 +87,12 @@ class MergedWeights:
 
 
 def _chosen_layers(handle: RoleHandle, targets: tuple[str, ...] | None) -> dict[str, list[str]]:
-    """By module, the linear layers whose names end in one of the targets; all of the blocks where there are no targets."""
+    """By module that may train, linear layers whose names end in a target; all of the blocks where there are no targets."""
     linear: list[str] = []
     chosen: dict[str, list[str]] = {}
     for key, module in handle.modules.items():
+        if not handle.may_train(key):
+            continue
         layers = [name for name, part in module.named_modules() if isinstance(part, nn.Linear)]
         blocks = tuple(f"{name}." for name, part in module.named_modules() if isinstance(part, handle.block_classes))
         ends = tuple(f".{target}" for target in targets or ())

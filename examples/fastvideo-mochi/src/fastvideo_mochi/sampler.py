@@ -101,4 +101,4 @@ def build_sampler(model_path: str, config: MochiConfig, device: torch.device) ->
     sampler = MochiSampler(
         folder, adapter=adapter, config=config, device=device, prompts=prompts, size=SIZE, autocast=False
     )
-    return path_sampler(folder, transformer, sampler, family="mochi")
+    return path_sampler(folder, {TRANSFORMER: transformer}, sampler, family="mochi")

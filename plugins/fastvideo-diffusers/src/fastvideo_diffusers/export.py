@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,6 @@ from diffusers import DiffusionPipeline
 from torch import Tensor
 
 from fastvideo_core.errors import CheckpointError, Problem
-from fastvideo_diffusers.folder import TRANSFORMER
 from fastvideo_diffusers.pipeline_copy import ROOT_FILES, component_names, copy_parts, new_folder
 from fastvideo_diffusers.pipeline_files import component_config
 from fastvideo_diffusers.quiet import no_progress_bars
@@ -25,27 +24,30 @@ def export_pipeline(
     out: Path,
     modules: Mapping[str, Mapping[str, Tensor]],
     *,
-    transformer: Any,
+    networks: Mapping[str, Any],
     scheduler: Mapping[str, Any] | None = None,
 ) -> None:
-    """Writes the base pipeline with another transformer.
+    """Writes the base pipeline with other networks.
 
     Args:
         base_path: folder or hub id whose other components are copied.
         out: the new folder; complete or absent, whatever happens.
         modules: state dicts by module name: {"transformer": ...}, stored in their own dtypes.
-        transformer: the base's, a diffusers model on meta, as `loading.outline_model` gives it.
+        networks: the base's by the same names, diffusers models on meta, as `loading.outline_model` gives them.
         scheduler: the whole configuration of the new pipeline's scheduler; None keeps the base's.
 
     Raises:
         ConfigError: `out` is not empty, or the base cannot be copied.
-        CheckpointError: the state dict does not fit the base's transformer.
+        CheckpointError: the state dicts do not fit the base's networks.
     """
-    _fill(transformer, modules, base_path)
+    check_modules(modules, networks)
+    for name, network in networks.items():
+        _fill(network, modules[name], f"the {name}", base_path)
     with new_folder(Path(out)) as aside:
-        _copy_components(base_path, aside)
+        _copy_components(base_path, aside, networks)
         with no_progress_bars():
-            transformer.save_pretrained(aside / TRANSFORMER, max_shard_size=MAX_SHARD_SIZE)
+            for name, network in networks.items():
+                network.save_pretrained(aside / name, max_shard_size=MAX_SHARD_SIZE)
         if scheduler is not None:
             _write_json(aside / "scheduler" / "scheduler_config.json", scheduler)
             index = json.loads((aside / "model_index.json").read_text(encoding="utf-8"))
@@ -53,31 +55,30 @@ def export_pipeline(
                 _write_json(aside / "model_index.json", {**index, "scheduler": ["diffusers", scheduler["_class_name"]]})
 
 
-def only_transformer(modules: Mapping[str, Mapping[str, Tensor]]) -> Mapping[str, Tensor]:
-    """The tensors of a role's one module.
+def check_modules(modules: Mapping[str, Any], networks: Mapping[str, Any]) -> None:
+    """A role's modules are those of the base.
 
     Raises:
-        CheckpointError: it has other modules.
+        CheckpointError: it has others, or lacks one.
     """
-    if set(modules) != {TRANSFORMER}:
+    if set(modules) != set(networks):
         found = f"holds the modules {', '.join(modules) or 'none'}"
-        raise CheckpointError(Problem(found, where="export", allowed=TRANSFORMER))
-    return modules[TRANSFORMER]
+        raise CheckpointError(Problem(found, where="export", allowed=", ".join(networks)))
 
 
-def _fill(transformer: Any, modules: Mapping[str, Mapping[str, Tensor]], base_path: str) -> None:
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in only_transformer(modules).items()}
+def _fill(network: Any, tensors: Mapping[str, Tensor], what: str, base_path: str) -> None:
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     try:
-        transformer.load_state_dict(state, strict=True, assign=True)
+        network.load_state_dict(state, strict=True, assign=True)
     except RuntimeError as error:
-        found = f"its weights do not fit the transformer: {' '.join(str(error).split())[:300]}"
+        found = f"its weights do not fit {what}: {' '.join(str(error).split())[:300]}"
         raise CheckpointError(Problem(found, where=f"export with base {base_path}", fix=FIX)) from error
 
 
-def _copy_components(base_path: str, aside: Path) -> None:
-    """The base's index, its license, and every component of the index but the transformer."""
+def _copy_components(base_path: str, aside: Path, networks: Collection[str]) -> None:
+    """The base's index, its license, and every component of the index but the networks."""
     names = component_names(component_config(DiffusionPipeline, base_path, None), where=f"base path ({base_path})")
-    components = [name for name in names if name != TRANSFORMER]
+    components = [name for name in names if name not in networks]
     source = Path(base_path)
     if not source.is_dir():
         from huggingface_hub import snapshot_download

@@ -10,10 +10,12 @@ from torch import Tensor, nn
 
 from fastvideo_core.config.run import LoraConfig
 from fastvideo_core.errors import CheckpointError, ConfigError, Problem
-from fastvideo_diffusers.export import FIX, only_transformer
+from fastvideo_diffusers.export import FIX, check_modules
+from fastvideo_diffusers.folder import TRANSFORMER
 from fastvideo_diffusers.pipeline_copy import not_empty
 
 WEIGHTS = "pytorch_lora_weights.safetensors"
+"""The file of the first network's adapters; that of another one is named after it."""
 
 
 def write_lora(
@@ -23,9 +25,9 @@ def write_lora(
     *,
     lora: LoraConfig,
     pipeline: Any,
-    transformer: nn.Module,
+    networks: Mapping[str, nn.Module],
 ) -> list[str]:
-    """Writes `pytorch_lora_weights.safetensors` into a folder.
+    """Writes `pytorch_lora_weights.safetensors` into a folder, and a file for each further network that has adapters.
 
     Args:
         base_path: folder or hub id of the pipeline that the adapters fit.
@@ -33,33 +35,49 @@ def write_lora(
         modules: the adapters by module name and name, as in a checkpoint.
         lora: how they were trained; rank and alpha are stored with them.
         pipeline: the diffusers class of the base's pipeline.
-        transformer: the base's, on meta.
+        networks: the base's by module name, on meta; adapters may be on some of them only.
 
     Returns:
         notes for the user.
 
     Raises:
         ConfigError: `out` is not empty.
-        CheckpointError: the adapters are not those of the base's transformer.
+        CheckpointError: the adapters are not those of the base's networks.
     """
     out = Path(out)
     if problems := not_empty(out):
         raise ConfigError(problems)
-    # as other programs write them: without peft's name for the set of adapters
-    layers = {name.replace(".default.", "."): tensor.contiguous() for name, tensor in only_transformer(modules).items()}
+    adapted = {name: tensors for name, tensors in modules.items() if tensors}
+    check_modules(adapted, {name: network for name, network in networks.items() if name in adapted} or networks)
+    checked = {
+        name: _layers(tensors, networks[name], f"the {name} of {base_path}") for name, tensors in adapted.items()
+    }
+    notes = []
+    for name, (layers, targets) in checked.items():
+        further = name != TRANSFORMER
+        file = f"pytorch_lora_weights_{name}.safetensors" if further else WEIGHTS
+        pipeline.save_lora_weights(
+            out,
+            transformer_lora_layers=layers,
+            weight_name=file,
+            transformer_lora_adapter_metadata={
+                "r": lora.rank,
+                "lora_alpha": lora.scale * lora.rank,
+                "target_modules": targets,
+            },
+        )
+        named = f", weight_name={file!r}" if len(networks) > 1 else ""
+        named += f", load_into_{name}=True" if further else ""
+        notes.append(f"load it on {base_path} with {pipeline.__name__}.load_lora_weights({str(out)!r}{named})")
+    return notes
+
+
+def _layers(tensors: Mapping[str, Tensor], network: nn.Module, what: str) -> tuple[dict[str, Tensor], list[str]]:
+    """A network's adapters as other programs write them, without peft's name for the set, and the layers that have some."""
+    layers = {name.replace(".default.", "."): tensor.contiguous() for name, tensor in tensors.items()}
     targets = sorted({name.partition(".lora_")[0] for name in layers})
-    known = {name for name, _ in transformer.named_modules()}
+    known = {name for name, _ in network.named_modules()}
     if unknown := [name for name in targets if name not in known]:
-        found = f"the transformer of {base_path} has no layer {', '.join(unknown[:3])}"
+        found = f"{what} has no layer {', '.join(unknown[:3])}"
         raise CheckpointError(Problem(found, where="export", fix=FIX))
-    pipeline.save_lora_weights(
-        out,
-        transformer_lora_layers=layers,
-        weight_name=WEIGHTS,
-        transformer_lora_adapter_metadata={
-            "r": lora.rank,
-            "lora_alpha": lora.scale * lora.rank,
-            "target_modules": targets,
-        },
-    )
-    return [f"load it on {base_path} with {pipeline.__name__}.load_lora_weights({str(out)!r})"]
+    return layers, targets

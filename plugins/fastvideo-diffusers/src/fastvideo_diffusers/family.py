@@ -63,21 +63,23 @@ class DiffusersFamily(CheckedPipelines[F], Generic[F, A]):
 
     # --- what a family builds -------------------------------------------------------------------------------------------
 
-    def load_network(self, folder: F, *, dtype: torch.dtype, device: torch.device, where: str) -> nn.Module:
-        """The transformer with its weights, in eval mode, a module of its own at every call."""
+    def load_network(
+        self, folder: F, *, dtype: torch.dtype, device: torch.device, where: str, name: str = TRANSFORMER
+    ) -> nn.Module:
+        """One of `folder.networks` with its weights, in eval mode, a module of its own at every call."""
         network: nn.Module = loading.load_model(
-            self.transformer, folder.path, TRANSFORMER, dtype=dtype, device=device, where=where
+            self.transformer, folder.path, name, dtype=dtype, device=device, where=where
         )
         return network
 
-    def meta_network(self, folder: F, *, dtype: torch.dtype, where: str) -> nn.Module:
-        """The transformer with its parameters on meta."""
-        network: nn.Module = loading.meta_model(self.transformer, folder.path, TRANSFORMER, dtype=dtype, where=where)
+    def meta_network(self, folder: F, *, dtype: torch.dtype, where: str, name: str = TRANSFORMER) -> nn.Module:
+        """One of `folder.networks` with its parameters on meta."""
+        network: nn.Module = loading.meta_model(self.transformer, folder.path, name, dtype=dtype, where=where)
         return network
 
     def network_weights(self, folder: F, *, where: str) -> WeightSource:
-        """Where a role's weights are read from, by the name of its module."""
-        return loading.stored_weights(folder.path, TRANSFORMER, where=where)
+        """Where a role's weights are read from, by the names of its modules."""
+        return loading.stored_weights(folder.path, *folder.networks, where=where)
 
     def block_classes(self, folder: F) -> tuple[type[nn.Module], ...]:
         """The classes that are the unit of sharding, activation checkpointing and compiling."""
@@ -171,24 +173,30 @@ class DiffusersFamily(CheckedPipelines[F], Generic[F, A]):
         return ModelComponents(RoleManager(handles), adapter, validator, data)
 
     def outline(self, cfg: RunConfig, role: str, *, latents_source: LatentsSource | None) -> RoleOutline:
-        """The role's network on meta and one call of it; see `ModelFamily.outline`."""
+        """The role's networks on meta and one call of one; see `ModelFamily.outline`."""
         handle = self._role(cfg, role, on_meta=True)
         folder = self.roles(cfg).folders[role]
-        return RoleOutline(handle, self.call(cfg, folder, handle.modules[TRANSFORMER], latents_source))
+        called = (cfg.roles[role].train_modules or folder.networks)[0]
+        network = handle.modules.get(called, handle.modules[TRANSFORMER])  # a wrong name is told by who applies it
+        evaluates = called if len(folder.networks) > 1 else None
+        return RoleOutline(handle, self.call(cfg, folder, network, latents_source), evaluates)
 
     def _role(self, cfg: RunConfig, name: str, *, on_meta: bool) -> RoleHandle:
         role, folder, place = cfg.roles[name], self.roles(cfg).folders[name], f"roles.{name}.path"
         dtype = torch.bfloat16 if halved(cfg) and not role.trainable else torch.float32
         weights = None
+        networks: dict[str, nn.Module] = {}
+        for key in folder.networks:
+            if on_meta:
+                network = self.meta_network(folder, name=key, dtype=dtype, where=place)
+            else:
+                network = self.load_network(folder, name=key, dtype=dtype, device=context.device(), where=place)
+            networks[key] = network.requires_grad_(role.trainable).train(role.trainable)
         if on_meta:
-            network = self.meta_network(folder, dtype=dtype, where=place)
             weights = self.network_weights(folder, where=place)
-        else:
-            network = self.load_network(folder, dtype=dtype, device=context.device(), where=place)
-        network.requires_grad_(role.trainable).train(role.trainable)
         return RoleHandle(
             name=name,
-            modules={TRANSFORMER: network},
+            modules=networks,
             family=cfg.role_family(name),
             trainable=role.trainable,
             block_classes=self.block_classes(folder),
@@ -224,8 +232,9 @@ class DiffusersFamily(CheckedPipelines[F], Generic[F, A]):
         student_schedule: WarpedSchedule | None,
     ) -> list[str]:
         """The base pipeline with the trained network and a scheduler that stays as it is; see `ModelFamily.export`."""
-        path = self.open_folder(base, where="base path").path
-        export_pipeline(base, out, modules, transformer=loading.outline_model(self.transformer, path, TRANSFORMER))
+        folder = self.open_folder(base, where="base path")
+        networks = {name: loading.outline_model(self.transformer, folder.path, name) for name in folder.networks}
+        export_pipeline(base, out, modules, networks=networks)
         if student_schedule is None or student_schedule(lambda t: t) is None:
             return []
         return ["the pipeline's own scheduler knows no student's schedule; `fastvideo-distill sample` follows it"]

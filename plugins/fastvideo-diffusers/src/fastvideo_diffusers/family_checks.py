@@ -19,7 +19,7 @@ from fastvideo_data.family import ParquetFamily
 from fastvideo_data.video_sizes import VideoGeometry, VideoSize, fit_prompt
 from fastvideo_diffusers import loading
 from fastvideo_diffusers.family_roles import FamilyRoles, open_family_roles
-from fastvideo_diffusers.folder import TRANSFORMER, PipelineFolder
+from fastvideo_diffusers.folder import PipelineFolder
 from fastvideo_diffusers.identity import TEXT_ENCODER, VAE, encoder_identity
 from fastvideo_diffusers.latents import data_free_latents, stored_video
 from fastvideo_diffusers.pipeline_files import check_undamaged
@@ -83,7 +83,7 @@ class CheckedPipelines(ParquetFamily, Generic[F]):
         Raises:
             ConfigError: they are not.
         """
-        kinds = {TRANSFORMER: self.transformer}
+        kinds = dict.fromkeys(folder.networks, self.transformer)
         kinds |= {"text_encoder": self.text_model} if encodes else {}
         kinds |= {"vae": self.vae} if decodes else {}
         loading.check_weights(folder.path, kinds, where=where, tokenizer=encodes)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 TRANSFORMER = "transformer"
-"""The name of a role's only module, and of its folder."""
+"""The name of a role's module, of several the first, and of its folder."""
 
 MARKER = "_fastvideo"
 """Key of scheduler_config.json under which an exported few-step student keeps its schedule, and what else its family says.
@@ -63,6 +63,11 @@ class PipelineFolder:
     def channels(self) -> int:
         """Of the video's latents."""
         return len(self.latents_mean)
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """The sub-folders of a role's networks."""
+        return (TRANSFORMER,)
 
     @property
     def num_train_timesteps(self) -> int:

@@ -65,15 +65,18 @@ def meta_model(kind: Any, path: str, subfolder: str, *, dtype: torch.dtype, wher
     return model.eval()
 
 
-def stored_weights(path: str, subfolder: str, *, where: str = "path") -> SafetensorsWeights:
-    """The stored weights of a component, to be read in parts; of a hub id once they are downloaded.
+def stored_weights(path: str, *subfolders: str, where: str = "path") -> SafetensorsWeights:
+    """The stored weights of components, to be read in parts; of a hub id once they are downloaded.
 
     Raises:
         ConfigError: there are none, or they are damaged.
     """
-    folder = component_folder(path, subfolder, where=where)
-    assert folder is not None
-    return SafetensorsWeights({subfolder: folder}, where=where)
+    folders = {}
+    for subfolder in subfolders:
+        folder = component_folder(path, subfolder, where=where)
+        assert folder is not None
+        folders[subfolder] = folder
+    return SafetensorsWeights(folders, where=where)
 
 
 def component_folder(path: str, subfolder: str, *, where: str, download: bool = True) -> Path | None:

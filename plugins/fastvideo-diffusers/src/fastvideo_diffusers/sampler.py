@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
@@ -17,7 +19,7 @@ from fastvideo_data.captions import PromptEmbeddings
 from fastvideo_data.model_sampler import FamilySampler, PathSampler
 from fastvideo_data.video_sizes import VideoGeometry, VideoSize, fit_prompt, video_size
 from fastvideo_data.video_validator import evaluating
-from fastvideo_diffusers.folder import TRANSFORMER, PipelineFolder
+from fastvideo_diffusers.folder import PipelineFolder
 from fastvideo_diffusers.schedule_fit import exported_schedule
 
 F = TypeVar("F", bound=PipelineFolder)
@@ -136,7 +138,9 @@ class PipelineSampler(ABC, Generic[F, C]):
         negative = None
         if request.guidance_scale > 1:
             negative = self.prompts.get(self.config.negative_text(self.negative_prompt, prompt.negative_prompt))
-        with torch.no_grad(), evaluating(request.sample_handle.modules[TRANSFORMER]):
+        with torch.no_grad(), ExitStack() as modes:
+            for module in request.sample_handle.modules.values():
+                modes.enter_context(evaluating(module))
             return self.latents(request, text, negative, size, generator)
 
     def few_steps(self, request: ValidationRequest) -> FewStepSchedule | None:
@@ -189,12 +193,15 @@ class PipelineSampler(ABC, Generic[F, C]):
             raise ConfigError(Problem(found, fix="give one of the two"))
 
 
-def path_sampler(folder: PipelineFolder, transformer: nn.Module, sampler: FamilySampler, *, family: str) -> PathSampler:
-    """A folder's own transformer as the role "student", and the sampler that uses it: what `sample` works with.
+def path_sampler(
+    folder: PipelineFolder, networks: Mapping[str, nn.Module], sampler: FamilySampler, *, family: str
+) -> PathSampler:
+    """A folder's own networks as the role "student", and the sampler that uses it: what `sample` works with.
 
     Raises:
         ConfigError: the folder is an exported student, and what it says of its schedule is damaged.
     """
-    handle = RoleHandle("student", {TRANSFORMER: transformer.requires_grad_(False)}, family=family)
+    frozen = {name: network.requires_grad_(False) for name, network in networks.items()}
+    handle = RoleHandle("student", frozen, family=family)
     student = exported_schedule(folder.marked, where=f"{folder.path}/scheduler")
     return PathSampler(handle, sampler, student)

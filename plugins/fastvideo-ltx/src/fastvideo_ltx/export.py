@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fastvideo_core.contracts.family import WarpedSchedule
 from fastvideo_diffusers import export
+from fastvideo_diffusers.folder import TRANSFORMER
 from fastvideo_diffusers.schedule_fit import (
     FittedSchedule,
     few_step_scheduler_config,
@@ -62,7 +63,7 @@ def export_pipeline(
     scheduler, notes = _scheduler(folder, pipeline_config, student_schedule)
     generation = generation_of(folder)
     transformer = generation.outline(folder.path)
-    export.export_pipeline(base, out, modules, transformer=transformer, scheduler=scheduler)
+    export.export_pipeline(base, out, modules, networks={TRANSFORMER: transformer}, scheduler=scheduler)
     return notes + generation.export_notes(folder, pipeline_config)
 
 

@@ -18,6 +18,7 @@ from fastvideo_data.model_sampler import PathSampler
 from fastvideo_data.video_sizes import VideoSize, fit_prompt
 from fastvideo_diffusers.family import DiffusersFamily, halved
 from fastvideo_diffusers.family_roles import FamilyRoles
+from fastvideo_diffusers.folder import TRANSFORMER
 from fastvideo_diffusers.identity import encoder_identity
 from fastvideo_diffusers.sampler import path_sampler
 from fastvideo_diffusers.schedule_fit import timestep_shift
@@ -165,10 +166,12 @@ class LtxFamily(DiffusersFamily[LtxFolder, LtxAdapter]):
 
     # --- its networks ---------------------------------------------------------------------------------------------------
 
-    def load_network(self, folder: LtxFolder, *, dtype: torch.dtype, device: torch.device, where: str) -> nn.Module:
+    def load_network(
+        self, folder: LtxFolder, *, dtype: torch.dtype, device: torch.device, where: str, name: str = TRANSFORMER
+    ) -> nn.Module:
         return generation_of(folder).load_transformer(folder.path, dtype=dtype, device=device, where=where)
 
-    def meta_network(self, folder: LtxFolder, *, dtype: torch.dtype, where: str) -> nn.Module:
+    def meta_network(self, folder: LtxFolder, *, dtype: torch.dtype, where: str, name: str = TRANSFORMER) -> nn.Module:
         return generation_of(folder).meta_transformer(folder.path, dtype=dtype, where=where)
 
     def block_classes(self, folder: LtxFolder) -> tuple[type[nn.Module], ...]:
@@ -294,4 +297,4 @@ def build_sampler(
     sampler = generation.sampler(
         folder, adapter=adapter, config=pipeline_config, device=device, prompts=prompts, size=size, autocast=False
     )
-    return path_sampler(folder, transformer, sampler, family="ltx")
+    return path_sampler(folder, {TRANSFORMER: transformer}, sampler, family="ltx")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pydantic import Field
+
 from fastvideo_core.config.base import GuidedPipelineConfig
 from fastvideo_core.config.run import RunConfig
 from fastvideo_core.errors import Problem
@@ -26,7 +28,14 @@ NEGATIVE_PROMPT = (
 
 
 class WanConfig(GuidedPipelineConfig):
-    """How Wan is trained and sampled, with the options of every family alone."""
+    """How Wan is trained and sampled."""
+
+    guidance_scale_2: float | None = Field(
+        None,
+        ge=1,
+        allow_inf_nan=False,
+        description="Guidance of many-step sampling below boundary_ratio (Wan 2.2); null: the other one.",
+    )
 
     def check_run(self, cfg: RunConfig) -> list[tuple[str, Problem]]:
         """Sizes, guidance scales and attention that Wan cannot do, and the data that it needs."""

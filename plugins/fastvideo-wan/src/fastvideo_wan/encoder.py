@@ -13,7 +13,7 @@ from fastvideo_wan.text import TextEncoder
 
 
 class WanEncoder(PipelineEncoder):
-    """The VAE and text encoder of a Wan 2.1 pipeline; each is loaded at its first use.
+    """The VAE and text encoder of a Wan pipeline; each is loaded at its first use.
 
     Args:
         model_path: folder or hub id.
@@ -21,7 +21,7 @@ class WanEncoder(PipelineEncoder):
         dtype: of the text encoder; the VAE is float32.
 
     Raises:
-        ConfigError: the path holds no Wan 2.1 text-to-video pipeline.
+        ConfigError: the path holds no Wan text-to-video pipeline.
     """
 
     def __init__(self, model_path: str, device: torch.device, dtype: torch.dtype = torch.float32) -> None:

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
 from fastvideo_core.contracts.family import WarpedSchedule
+from fastvideo_core.diffusion.rollout import FewStepSchedule
 from fastvideo_diffusers import export
 from fastvideo_diffusers.schedule_fit import as_json, fitted_scheduler, student_of
 from fastvideo_diffusers.scheduler_shift import shifted_scheduler
@@ -27,7 +29,7 @@ def export_pipeline(
     pipeline_config: WanConfig,
     student_schedule: WarpedSchedule | None,
 ) -> list[str]:
-    """Writes the base pipeline with another transformer and the run's one flow shift.
+    """Writes the base pipeline with other networks and the run's one flow shift.
 
     For a few-step student the scheduler is set so that plain WanPipeline, called with as many inference steps as the
     schedule has and guidance_scale=1.0, follows the student's schedule.
@@ -35,7 +37,7 @@ def export_pipeline(
     Args:
         base: folder or hub id whose other components are copied.
         out: the new folder; complete or absent, whatever happens.
-        modules: state dicts by module name: {"transformer": ...}, stored in their own dtypes.
+        modules: state dicts by module name: {"transformer": ...}, of two networks both, stored in their own dtypes.
         pipeline_config: of the run.
         student_schedule: the method's schedule of its few-step student, given the family's timestep shift; None, or
             one that gives None, exports for many-step sampling.
@@ -44,12 +46,13 @@ def export_pipeline(
         notes for the user: how to sample, and how far the exported schedule is from the student's.
 
     Raises:
-        ConfigError: the base is no Wan 2.1 text-to-video pipeline, or `out` is not empty.
-        CheckpointError: the state dict does not fit the base's transformer.
+        ConfigError: the base is no Wan text-to-video pipeline, or `out` is not empty.
+        CheckpointError: the state dicts do not fit the base's networks.
     """
     folder = open_folder(base, where="base path")
     scheduler, notes = _scheduler(folder, pipeline_config, student_schedule)
-    export.export_pipeline(base, out, modules, transformer=outline_transformer(folder.path), scheduler=scheduler)
+    networks = {name: outline_transformer(folder.path, name=name) for name in folder.networks}
+    export.export_pipeline(base, out, modules, networks=networks, scheduler=scheduler)
     return notes
 
 
@@ -65,7 +68,23 @@ def _scheduler(
     kind = config.sampler_kind
     own = {"flow_shift": flow_shift}
     settings, deviation = fitted_scheduler(student, pipeline_sigmas, flow_shift=flow_shift, kind=kind, own=own)
-    return settings, notes + deviation
+    return settings, notes + deviation + _boundary_notes(folder, student, settings)
+
+
+def _boundary_notes(folder: WanFolder, student: FewStepSchedule, settings: Mapping[str, Any]) -> list[str]:
+    """What the user is told where the plain pipeline calls the other one of two networks than the student does."""
+    if folder.boundary_ratio is None:
+        return []
+    boundary = folder.boundary_ratio * folder.num_train_timesteps
+    levels = pipeline_sigmas(FlowMatchEulerDiscreteScheduler.from_config(dict(settings)), len(student))
+    plain = (levels * folder.num_train_timesteps).tolist()
+    own = torch.tensor(student.timesteps, dtype=torch.float32).tolist()
+    other = [index + 1 for index in range(len(own)) if (plain[index] >= boundary) != (own[index] >= boundary)]
+    return [
+        f"step {index} is at t = {own[index - 1]:g}, beside the networks' boundary {boundary:g}: WanPipeline calls the other "
+        "one there; `fastvideo-distill sample` calls the one that was trained"
+        for index in other
+    ]
 
 
 def pipeline_sigmas(scheduler: FlowMatchEulerDiscreteScheduler, steps: int) -> Tensor:

@@ -9,10 +9,12 @@ from torch import Tensor
 
 from fastvideo_core.config.run import LoraConfig
 from fastvideo_diffusers.export_lora import write_lora
+from fastvideo_wan.folder import open_folder
 from fastvideo_wan.loading import outline_transformer
 
 
 def export_lora(base_path: str, out: Path, adapters: dict[str, dict[str, Tensor]], *, lora: LoraConfig) -> list[str]:
     """See `fastvideo_diffusers.export_lora`."""
-    transformer = outline_transformer(base_path)
-    return write_lora(base_path, out, adapters, lora=lora, pipeline=WanPipeline, transformer=transformer)
+    folder = open_folder(base_path, where="base path")
+    networks = {name: outline_transformer(base_path, name=name) for name in folder.networks}
+    return write_lora(base_path, out, adapters, lora=lora, pipeline=WanPipeline, networks=networks)

@@ -14,9 +14,11 @@ from transformers import UMT5EncoderModel
 from fastvideo_core.config.run import RunConfig
 from fastvideo_core.contracts.adapter import LatentsSource
 from fastvideo_core.contracts.demo import FamilyDemo
+from fastvideo_core.errors import ConfigError, Problem
 from fastvideo_data.captions import PromptEmbeddings
 from fastvideo_data.model_sampler import PathSampler
 from fastvideo_diffusers.family import DiffusersFamily, halved
+from fastvideo_diffusers.folder import TRANSFORMER
 from fastvideo_diffusers.schedule_fit import timestep_shift
 from fastvideo_diffusers.scheduler_shift import shifted_scheduler
 from fastvideo_wan.adapter import WanAdapter
@@ -25,7 +27,7 @@ from fastvideo_wan.config import NEGATIVE_PROMPT, WanConfig
 from fastvideo_wan.encoder import WanEncoder
 from fastvideo_wan.export import export_pipeline
 from fastvideo_wan.export_lora import export_lora
-from fastvideo_wan.folder import COMPONENTS, WanFolder, open_folder
+from fastvideo_wan.folder import WanFolder, open_folder
 from fastvideo_wan.loading import load_transformer, meta_transformer
 from fastvideo_wan.network import predict_velocity
 from fastvideo_wan.sampler import WanSampler, build_sampler
@@ -36,12 +38,11 @@ from fastvideo_wan.tiny import write_tiny_pipeline
 
 
 class WanFamily(DiffusersFamily[WanFolder, WanAdapter]):
-    """Wan 2.1 text-to-video."""
+    """Wan 2.1 and Wan 2.2 A14B text-to-video."""
 
     family = "wan"
 
     adapter = WanAdapter
-    parts = COMPONENTS
     transformer = WanTransformer3DModel
     block = WanTransformerBlock
     vae = AutoencoderKLWan
@@ -57,6 +58,9 @@ class WanFamily(DiffusersFamily[WanFolder, WanAdapter]):
     def open_folder(self, path: str, *, where: str) -> WanFolder:
         return open_folder(path, where=where)
 
+    def components(self, folder: WanFolder) -> Sequence[str]:
+        return folder.components
+
     def check_schedule(
         self,
         cfg: RunConfig,
@@ -67,6 +71,10 @@ class WanFamily(DiffusersFamily[WanFolder, WanAdapter]):
     ) -> None:
         base = self.roles(cfg).base
         flow_shift = resolve_flow_shift(base, section(cfg))
+        folders = self.roles(cfg).folders.values()
+        if section(cfg).guidance_scale_2 is not None and all(folder.boundary_ratio is None for folder in folders):
+            found = "a guidance scale for the second network, and every role has one network"
+            raise ConfigError(Problem(found, "pipeline_config.guidance_scale_2", fix="remove it"))
         if cfg.training.log_validation and many_steps:
             shifted_scheduler(base, flow_shift)
 
@@ -79,12 +87,14 @@ class WanFamily(DiffusersFamily[WanFolder, WanAdapter]):
 
     # --- its networks ---------------------------------------------------------------------------------------------------
 
-    def load_network(self, folder: WanFolder, *, dtype: torch.dtype, device: torch.device, where: str) -> nn.Module:
-        network: nn.Module = load_transformer(folder.path, dtype=dtype, device=device, where=where)
+    def load_network(
+        self, folder: WanFolder, *, dtype: torch.dtype, device: torch.device, where: str, name: str = TRANSFORMER
+    ) -> nn.Module:
+        network: nn.Module = load_transformer(folder.path, dtype=dtype, device=device, where=where, name=name)
         return network
 
-    def meta_network(self, folder: WanFolder, *, dtype: torch.dtype, where: str) -> nn.Module:
-        network: nn.Module = meta_transformer(folder.path, dtype=dtype, where=where)
+    def meta_network(self, folder: WanFolder, *, dtype: torch.dtype, where: str, name: str = TRANSFORMER) -> nn.Module:
+        network: nn.Module = meta_transformer(folder.path, dtype=dtype, where=where, name=name)
         return network
 
     def call(
@@ -112,11 +122,27 @@ class WanFamily(DiffusersFamily[WanFolder, WanAdapter]):
     def run_adapter(self, cfg: RunConfig, prompts: PromptEmbeddings) -> WanAdapter:
         base = self.roles(cfg).base
         flow_shift = resolve_flow_shift(base, section(cfg))
-        return WanAdapter(base, flow_shift=flow_shift, **self.settings(cfg, prompts))
+        return WanAdapter(
+            base,
+            boundary_ratios=self._boundary_ratios(cfg),
+            flow_shift=flow_shift,
+            **self.settings(cfg, prompts),
+        )
 
     def run_sampler(self, cfg: RunConfig, adapter: WanAdapter, prompts: PromptEmbeddings) -> WanSampler:
         base, shift = self.roles(cfg).base, adapter.flow_shift
-        return WanSampler(base, config=section(cfg), flow_shift=shift, **self.sampling(cfg, prompts))
+        return WanSampler(
+            base,
+            boundary_ratios=self._boundary_ratios(cfg),
+            config=section(cfg),
+            flow_shift=shift,
+            **self.sampling(cfg, prompts),
+        )
+
+    def _boundary_ratios(self, cfg: RunConfig) -> dict[str, float]:
+        """By role, of those with two networks."""
+        folders = self.roles(cfg).folders
+        return {name: ratio for name, folder in folders.items() if (ratio := folder.boundary_ratio) is not None}
 
     # --- commands -------------------------------------------------------------------------------------------------------
 

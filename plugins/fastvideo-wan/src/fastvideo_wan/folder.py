@@ -21,8 +21,14 @@ from fastvideo_diffusers.folder import (
     read_config,
     whole_numbers,
 )
+from fastvideo_diffusers.pipeline_files import DAMAGED
 
-SUPPORTED = "Wan 2.1 text-to-video in diffusers format (for example Wan-AI/Wan2.1-T2V-1.3B-Diffusers)"
+SUPPORTED = (
+    "Wan 2.1 text-to-video in diffusers format (for example Wan-AI/Wan2.1-T2V-1.3B-Diffusers), or Wan 2.2 T2V-A14B "
+    "(Wan-AI/Wan2.2-T2V-A14B-Diffusers)"
+)
+TRANSFORMER_2 = "transformer_2"
+"""The network for low noise, of pipelines that have one."""
 COMPONENTS = (TRANSFORMER, "vae", "text_encoder", "tokenizer", "scheduler")
 WEIGHTED = (TRANSFORMER, "vae", "text_encoder")
 LATENT_CHANNELS = 16
@@ -33,13 +39,25 @@ tokenizer takes fewer (its model_max_length) is one for so many."""
 
 @dataclass(frozen=True, kw_only=True)
 class WanFolder(PipelineFolder):
-    """A Wan 2.1 text-to-video pipeline; `text_length` is 512, or the tokenizer's limit below it.
+    """A Wan text-to-video pipeline; `text_length` is 512, or the tokenizer's limit below it.
 
     Args:
         patch_size: (frames, height, width) of latents that become one token.
+        boundary_ratio: of two networks, the noise level sigma in (0, 1) from which on the first is called and below which the
+            second; None for one network.
     """
 
     patch_size: tuple[int, int, int]
+    boundary_ratio: float | None = None
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        return (TRANSFORMER,) if self.boundary_ratio is None else (TRANSFORMER, TRANSFORMER_2)
+
+    @property
+    def components(self) -> tuple[str, ...]:
+        """The sub-folders of the pipeline."""
+        return (*COMPONENTS, *self.networks[1:])
 
     @property
     def latent_space(self) -> dict[str, object]:
@@ -63,9 +81,11 @@ def _read(path: str, index: Mapping[str, Any], where: str) -> WanFolder:
     def config(kind: Any, subfolder: str) -> dict[str, Any]:
         return read_config(kind, path, subfolder, supported=SUPPORTED, where=where)
 
-    _check_index(index, where)
-    check_components(path, COMPONENTS, WEIGHTED, where=where)
+    further = _check_index(index, where)
+    check_components(path, (*COMPONENTS, *further), (*WEIGHTED, *further), where=where)
     transformer, vae = config(WanTransformer3DModel, TRANSFORMER), config(AutoencoderKLWan, "vae")
+    for name in further:
+        _check_alike(transformer, config(WanTransformer3DModel, name), where)
     scheduler = config(FlowMatchEulerDiscreteScheduler, "scheduler")
     statistics = f"{LATENT_CHANNELS} numbers", number_list((int, float), LATENT_CHANNELS)
     check_values(
@@ -85,6 +105,7 @@ def _read(path: str, index: Mapping[str, Any], where: str) -> WanFolder:
         text_dim=int(transformer["text_dim"]),
         text_length=_text_length(path),
         patch_size=tuple(transformer["patch_size"]),
+        boundary_ratio=index["boundary_ratio"] if further else None,
         latents_mean=tuple(vae["latents_mean"]),
         latents_std=tuple(vae["latents_std"]),
         temporal_factor=int(vae["scale_factor_temporal"]),
@@ -98,14 +119,50 @@ def _text_length(path: str) -> int:
     return min(TEXT_LENGTH, int(limit)) if isinstance(limit, int | float) and limit > 0 else TEXT_LENGTH
 
 
-def _check_index(index: Mapping[str, Any], where: str) -> None:
+def _check_index(index: Mapping[str, Any], where: str) -> tuple[str, ...]:
+    """The further networks that the pipeline has."""
     problems = []
+    ratio, has_second = index.get("boundary_ratio"), (index.get(TRANSFORMER_2) or [None])[0] is not None
     if index.get("_class_name") != "WanPipeline":
         problems.append(Problem(f"is a {index.get('_class_name')}", where, allowed=f"a WanPipeline: {SUPPORTED}"))
-    if (index.get("transformer_2") or [None])[0] is not None or index.get("boundary_ratio") is not None:
-        problems.append(Problem("has two transformers (Wan 2.2 A14B), not supported", where, allowed=SUPPORTED))
+    if has_second != (ratio is not None):
+        found = (
+            f"boundary_ratio in model_index.json is {ratio!r}, and there is {'a' if has_second else 'no'} transformer_2"
+        )
+        problems.append(Problem(found, where, allowed="both, or neither", fix=DAMAGED))
+    elif has_second and not (isinstance(ratio, float) and 0 < ratio < 1):
+        found = f"boundary_ratio in model_index.json is {ratio!r}"
+        problems.append(Problem(found, where, allowed="a number between 0 and 1", fix=DAMAGED))
+    if has_second and (index.get(TRANSFORMER) or [None])[0] is None:
+        problems.append(Problem("has a transformer_2 and no transformer", where, allowed=SUPPORTED, fix=DAMAGED))
     if index.get("expand_timesteps"):
         problems.append(Problem("is a Wan 2.2 TI2V pipeline, not supported", where, allowed=SUPPORTED))
+    if problems:
+        raise ConfigError(problems)
+    return (TRANSFORMER_2,) if has_second else ()
+
+
+def _check_alike(first: Mapping[str, Any], second: Mapping[str, Any], where: str) -> None:
+    """Both networks take the same latents and the same text, and the same width of features."""
+    keys = (
+        "patch_size",
+        "text_dim",
+        "in_channels",
+        "out_channels",
+        "image_dim",
+        "num_attention_heads",
+        "attention_head_dim",
+    )
+    problems = [
+        Problem(
+            f"{key} in {TRANSFORMER_2}/ is {second.get(key)!r}",
+            where,
+            f"{first.get(key)!r}, as in {TRANSFORMER}/",
+            DAMAGED,
+        )
+        for key in keys
+        if first.get(key) != second.get(key)
+    ]
     if problems:
         raise ConfigError(problems)
 

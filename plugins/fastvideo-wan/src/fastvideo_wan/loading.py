@@ -11,9 +11,9 @@ from fastvideo_wan.network import keep_time_embedder_in_float32
 
 
 def load_transformer(
-    path: str, *, dtype: torch.dtype, device: torch.device, where: str = "path"
+    path: str, *, dtype: torch.dtype, device: torch.device, where: str = "path", name: str = TRANSFORMER
 ) -> WanTransformer3DModel:
-    """The denoising network, in eval mode, a module of its own at every call.
+    """A denoising network, in eval mode, a module of its own at every call.
 
     With bfloat16, the modules that diffusers lists in `_keep_in_fp32_modules` (time embedder, modulation tables, norms)
     stay in float32.
@@ -21,29 +21,31 @@ def load_transformer(
     Raises:
         ConfigError: the weights cannot be read, or do not fit the configuration.
     """
-    transformer = loading.load_model(WanTransformer3DModel, path, TRANSFORMER, dtype=dtype, device=device, where=where)
+    transformer = loading.load_model(WanTransformer3DModel, path, name, dtype=dtype, device=device, where=where)
     keep_time_embedder_in_float32(transformer)
     return transformer
 
 
-def meta_transformer(path: str, *, dtype: torch.dtype, where: str = "path") -> WanTransformer3DModel:
-    """The denoising network as `load_transformer` gives it, but with its parameters on meta; buffers hold their values.
+def meta_transformer(
+    path: str, *, dtype: torch.dtype, where: str = "path", name: str = TRANSFORMER
+) -> WanTransformer3DModel:
+    """A denoising network as `load_transformer` gives it, but with its parameters on meta; buffers hold their values.
 
     Raises:
         ConfigError: the configuration cannot be read.
     """
-    transformer = loading.meta_model(WanTransformer3DModel, path, TRANSFORMER, dtype=dtype, where=where)
+    transformer = loading.meta_model(WanTransformer3DModel, path, name, dtype=dtype, where=where)
     keep_time_embedder_in_float32(transformer)
     return transformer
 
 
-def outline_transformer(path: str, *, where: str = "path") -> WanTransformer3DModel:
-    """The denoising network on the meta device: names, shapes and architecture without weights.
+def outline_transformer(path: str, *, where: str = "path", name: str = TRANSFORMER) -> WanTransformer3DModel:
+    """A denoising network on the meta device: names, shapes and architecture without weights.
 
     Raises:
         ConfigError: the configuration cannot be read.
     """
-    return loading.outline_model(WanTransformer3DModel, path, TRANSFORMER, where=where)
+    return loading.outline_model(WanTransformer3DModel, path, name, where=where)
 
 
 def load_vae(path: str, *, device: torch.device, where: str = "path") -> AutoencoderKLWan:

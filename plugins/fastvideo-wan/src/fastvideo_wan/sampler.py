@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -9,18 +10,18 @@ from diffusers import WanPipeline
 from torch import Tensor
 
 from fastvideo_core.contracts.validator import SampledVideo, ValidationRequest
+from fastvideo_core.errors import ConfigError, Problem
 from fastvideo_data.captions import PromptEmbeddings
 from fastvideo_data.model_sampler import PathSampler
 from fastvideo_data.video_sizes import VideoSize
 from fastvideo_diffusers.autocast import Autocast
-from fastvideo_diffusers.folder import TRANSFORMER
 from fastvideo_diffusers.latents import shown
 from fastvideo_diffusers.sampler import PipelineSampler, path_sampler
 from fastvideo_diffusers.schedule_fit import timestep_shift
 from fastvideo_diffusers.scheduler_shift import shifted_scheduler
 from fastvideo_diffusers.text import pad_text
 from fastvideo_wan.config import NEGATIVE_PROMPT, WanConfig
-from fastvideo_wan.folder import WanFolder, open_folder
+from fastvideo_wan.folder import TRANSFORMER_2, WanFolder, open_folder
 from fastvideo_wan.latents import decode_frames
 from fastvideo_wan.loading import load_transformer, load_vae
 from fastvideo_wan.schedule import FewStepScheduler, resolve_flow_shift
@@ -33,15 +34,19 @@ class WanSampler(PipelineSampler[WanFolder, WanConfig]):
 
     Args:
         flow_shift: the run's one flow shift.
+        boundary_ratios: by role, of those that have two networks; see `WanFolder`.
     """
 
     geometry = GEOMETRY
     negative_prompt = NEGATIVE_PROMPT
     unguided = "WanPipeline does not guide"
 
-    def __init__(self, folder: WanFolder, *, flow_shift: float, **settings: Any) -> None:
+    def __init__(
+        self, folder: WanFolder, *, flow_shift: float, boundary_ratios: Mapping[str, float], **settings: Any
+    ) -> None:
         super().__init__(folder, **settings)
         self._flow_shift = flow_shift
+        self._boundary_ratios = boundary_ratios
 
     def latents(
         self,
@@ -53,19 +58,18 @@ class WanSampler(PipelineSampler[WanFolder, WanConfig]):
     ) -> Tensor:
         scheduler, steps = self._scheduler(request, generator)
         shape = (1, self.folder.channels, *self.folder.latent_size(size))
-        transformer = request.sample_handle.modules[TRANSFORMER]
+        handle = request.sample_handle
+        networks = {name: Autocast(one) if self.autocast else one for name, one in handle.modules.items()}
+        ratio = self._boundary_ratios[handle.copy_of or handle.name] if TRANSFORMER_2 in networks else None
         pipeline = WanPipeline(
-            tokenizer=None,
-            text_encoder=None,
-            vae=None,
-            scheduler=scheduler,
-            transformer=Autocast(transformer) if self.autocast else transformer,
+            tokenizer=None, text_encoder=None, vae=None, scheduler=scheduler, boundary_ratio=ratio, **networks
         )
         pipeline.set_progress_bar_config(disable=True)
         latents: Tensor = pipeline(
             prompt_embeds=self._padded(text),
             negative_prompt_embeds=None if negative is None else self._padded(negative),
             **self.asked(size, steps=steps, guidance_scale=request.guidance_scale),
+            guidance_scale_2=None if ratio is None else self._second_scale(request),
             latents=torch.randn(shape, generator=generator, device=generator.device),
         )[0]
         return latents.float()
@@ -85,6 +89,21 @@ class WanSampler(PipelineSampler[WanFolder, WanConfig]):
             return FewStepScheduler(schedule, kind=self.kind(request), generator=generator), len(schedule)
         return shifted_scheduler(self.folder, self._flow_shift), self.many_steps(request)
 
+    def _second_scale(self, request: ValidationRequest) -> float | None:
+        """The guidance scale of the second network; None for that of the first.
+
+        Raises:
+            ConfigError: it guides and the first does not, where WanPipeline guides neither.
+        """
+        asked, first = request.guidance_scale_2, request.guidance_scale
+        if asked is None:
+            return self.config.guidance_scale_2 if first > 1 else None
+        if asked < 1 or first <= 1 < asked:
+            found = f"guidance scales {first:g} and {asked:g}"
+            allowed = "1 or more; above 1 for the second network only where it is for the first: WanPipeline guides neither else"
+            raise ConfigError(Problem(found, allowed=allowed))
+        return asked
+
     def _padded(self, embedding: Tensor) -> Tensor:
         return pad_text(embedding[None], self.folder.text_length)[0].to(self.device)
 
@@ -101,13 +120,17 @@ def build_sampler(
         dtype: of transformer and text encoder; the VAE is float32.
 
     Raises:
-        ConfigError: the path holds no Wan 2.1 text-to-video pipeline.
+        ConfigError: the path holds no Wan text-to-video pipeline.
     """
     folder = open_folder(model_path, where="model path")
-    transformer = load_transformer(model_path, dtype=dtype, device=device, where="model path")
+    networks = {
+        name: load_transformer(model_path, dtype=dtype, device=device, where="model path", name=name)
+        for name in folder.networks
+    }
     encoder = TextEncoder(model_path, device=device, dtype=dtype, where="model path")
     sampler = WanSampler(
         folder,
+        boundary_ratios={} if folder.boundary_ratio is None else {"student": folder.boundary_ratio},
         config=pipeline_config,
         flow_shift=resolve_flow_shift(folder, pipeline_config),
         device=device,
@@ -115,4 +138,4 @@ def build_sampler(
         size=SIZE,
         autocast=False,
     )
-    return path_sampler(folder, transformer, sampler, family="wan")
+    return path_sampler(folder, networks, sampler, family="wan")

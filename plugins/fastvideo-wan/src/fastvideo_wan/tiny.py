@@ -1,4 +1,4 @@
-"""A random-weight Wan 2.1 pipeline, small enough for tests, in the real diffusers format."""
+"""A random-weight Wan pipeline, small enough for tests, in the real diffusers format."""
 
 from __future__ import annotations
 
@@ -14,9 +14,13 @@ from diffusers import (
 from transformers import UMT5Config, UMT5EncoderModel
 
 from fastvideo_core.errors import Problem
+from fastvideo_diffusers.folder import TRANSFORMER
 from fastvideo_diffusers.tiny import byte_tokenizer, check_sizes, save_pipeline, seeded, t5_encoder
+from fastvideo_wan.folder import TRANSFORMER_2
 
 LATENT_CHANNELS = 16
+BOUNDARY_RATIO = 0.875
+"""Of Wan2.2-T2V-A14B as it is published."""
 LATENTS_MEAN = (
     0.61, -0.34, 1.12, -0.87, 0.05, -1.41, 0.73, 0.29, -0.52, 1.64, -0.18, 0.94, -1.07, 0.41, -0.66, 0.13,
 )  # fmt: skip
@@ -38,6 +42,7 @@ def write_tiny_pipeline(
     vae_dim: int = 3,
     flow_shift: float = 3.0,
     scheduler: Literal["euler", "unipc"] = "euler",
+    variant: Literal["t2v", "a14b"] = "t2v",
 ) -> None:
     """Writes a pipeline folder that plain `WanPipeline.from_pretrained` loads; equal arguments give equal bytes.
 
@@ -53,6 +58,7 @@ def write_tiny_pipeline(
         vae_dim: base width of the autoencoder.
         flow_shift: written into the scheduler's config.
         scheduler: `euler` (FlowMatchEulerDiscreteScheduler) or `unipc` (UniPCMultistepScheduler, as Wan is published).
+        variant: `t2v` (Wan 2.1) or `a14b` (Wan 2.2 T2V-A14B: two transformers and their boundary).
 
     Raises:
         ConfigError: for options that make no Wan, or a folder that is not empty.
@@ -65,10 +71,13 @@ def write_tiny_pipeline(
         more.append(Problem(f"is {head_dim}", where="head_dim", allowed="even numbers from 6 on"))
     if scheduler not in ("euler", "unipc"):
         more.append(Problem(f"is {scheduler!r}", where="scheduler", allowed="euler, unipc"))
+    if variant not in ("t2v", "a14b"):
+        more.append(Problem(f"is {variant!r}", where="variant", allowed="t2v, a14b"))
     check_sizes(out, at_least_one=counts, multiples={"text_dim": (text_dim, 8)}, more=more)
     tokenizer = byte_tokenizer(max_length=512)
-    with seeded(seed):
-        transformer = WanTransformer3DModel(
+
+    def transformer() -> WanTransformer3DModel:
+        return WanTransformer3DModel(
             patch_size=(1, 2, 2),
             num_attention_heads=num_heads,
             attention_head_dim=head_dim,
@@ -81,6 +90,9 @@ def write_tiny_pipeline(
             cross_attn_norm=True,
             qk_norm="rms_norm_across_heads",
         )
+
+    with seeded(seed):
+        networks = {TRANSFORMER: transformer()}
         vae = AutoencoderKLWan(
             base_dim=vae_dim,
             z_dim=LATENT_CHANNELS,
@@ -91,6 +103,8 @@ def write_tiny_pipeline(
             latents_std=list(LATENTS_STD),
         )
         text_encoder = t5_encoder(UMT5EncoderModel, UMT5Config, tokenizer, width=text_dim, layers=text_layers)
+        if variant == "a14b":
+            networks[TRANSFORMER_2] = transformer()
     schedule = (
         FlowMatchEulerDiscreteScheduler(shift=flow_shift)
         if scheduler == "euler"
@@ -101,7 +115,8 @@ def write_tiny_pipeline(
     save_pipeline(
         out,
         "WanPipeline",
-        transformer=transformer,
+        settings={"boundary_ratio": BOUNDARY_RATIO} if variant == "a14b" else None,
+        **networks,
         vae=vae,
         text_encoder=text_encoder,
         tokenizer=tokenizer,
