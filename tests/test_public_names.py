@@ -72,6 +72,7 @@ SECOND = {
         "config.base",
         "config.describe",
         "dispatch.examine",
+        "dispatch.memory_estimate",
         "dispatch.role_weights",
         "dispatch.runtime",
         "distributed.mesh",

@@ -292,6 +292,16 @@ WRONG = [
         "the outline of transformer has other parameters than the network that is built",
     ),
     (
+        "test_the_outline_is_of_the_networks_that_are_built",
+        [
+            (
+                'RoleOutline(RoleHandle(role, {"transformer": ToyNetwork(*SIZES)}))',
+                'RoleOutline(RoleHandle(role, {"transformer": ToyNetwork(*SIZES)}), lambda n: torch.empty(2) @ torch.empty(3))',
+            )
+        ],
+        r"calling the outline's network ends in RuntimeError: .*`call` of a DiffusersFamily",
+    ),
+    (
         "test_preprocessing_again_gives_the_same_latents",
         [("clip.float().mean((1, 2))", "torch.rand(1) + clip.float().mean((1, 2))")],
         "vae_latent, encoded twice, differs",

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fastvideo_core.contracts.validator import SampledVideo, ValidationPrompt, ValidationRequest
+from fastvideo_core.dispatch.memory_estimate import estimate_run
 from fastvideo_core.dispatch.role_weights import load_role, role_source
 from fastvideo_core.errors import UserError
 from fastvideo_data.captions import caption_cut
@@ -54,7 +55,8 @@ class TargetChecks(FamilySuite):
     @needs("outline")
     def test_the_outline_is_of_the_networks_that_are_built(self, prepared: PreparedFamily) -> None:
         built = prepared.components().bundle["student"]
-        outline = resolve_run(prepared.folder, prepared.run).outline("student")
+        run = resolve_run(prepared.folder, prepared.run)
+        outline = run.outline("student")
         assert outline is not None, (
             f"{self.called()} has no `outline`; define it, or opt out of 'outline' in `unsupported`"
         )
@@ -68,6 +70,14 @@ class TargetChecks(FamilySuite):
             shapes = {key: list(p.shape) for key, p in network.named_parameters()}
             wanted = {key: list(p.shape) for key, p in built.modules[name].named_parameters()}
             assert shapes == wanted, f"the outline of {name} has other parameters than the network that is built"
+        try:
+            estimate_run(run)
+        except Exception as error:
+            said = f"{type(error).__name__}: {error}".rstrip(".")
+            raise AssertionError(
+                f"calling the outline's network ends in {said}; does its `evaluate` (`call` of a DiffusersFamily) call it with "
+                "the shapes of training, all made of torch.empty?"
+            ) from error
 
     @needs("encoder")
     def test_preprocessing_again_gives_the_same_latents(self, prepared: PreparedFamily, tmp_path: Path) -> None:
