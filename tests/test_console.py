@@ -24,7 +24,8 @@ from fastvideo_core.cli.main import main
 from fastvideo_core.dispatch import summary
 from fastvideo_core.dispatch.runtime import DistillRuntime
 from fastvideo_core.launch.stdio import drop_unwritten
-from fastvideo_core.tracking.display import JsonLines, LoggedStep, LogLines, Progress, TerminalBar, display_for
+from fastvideo_core.tracking.display import JsonLines, LoggedStep, LogLines, TerminalBar, display_for
+from fastvideo_core.tracking.progress import Progress
 from fastvideo_testing.runs import build_run, toy_family, toy_world
 from tests.conftest import write_run
 

@@ -15,7 +15,7 @@ import pytest
 from fastvideo_core.dispatch.output_dir import LOCK, alone_in, output_problems
 from fastvideo_core.dispatch.started import write_whole
 from fastvideo_core.errors import ConfigError
-from fastvideo_core.tracking.build import JsonlTracker
+from fastvideo_core.tracking.jsonl import JsonlTracker
 from fastvideo_testing.runs import load_config, toy_world
 
 from ..checkpoint.toy_run import toy_run

@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-from fastvideo_core.tracking.build import JsonlTracker
+from fastvideo_core.tracking.jsonl import JsonlTracker
 
 
 def records(path) -> list[dict]:

@@ -19,7 +19,8 @@ from fastvideo_core.checkpoint.manager import CheckpointManager
 from fastvideo_core.contracts.roles import RoleHandle
 from fastvideo_core.contracts.validator import SampledVideo, ValidationPrompt, ValidationRequest
 from fastvideo_core.errors import RunStopped
-from fastvideo_core.tracking.display import JsonLines, LogLines, Progress, Sampling, TerminalBar
+from fastvideo_core.tracking.display import JsonLines, LogLines, Sampling, TerminalBar
+from fastvideo_core.tracking.progress import Progress
 from fastvideo_core.training.trainer import DistillTrainer
 from fastvideo_core.training.validation import ValidationError
 from fastvideo_data.video_validator import SamplingValidator

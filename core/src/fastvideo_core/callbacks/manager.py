@@ -78,12 +78,14 @@ class CallbackManager:
                 continue
             if callback is None:
                 found = f"the checkpoint holds the state of callback '{name}', which this run does not have"
+                has = f"this run has: {', '.join(self.callbacks) or 'no callbacks'}"
                 fix = f"add '{name}' to the callbacks section of run.yaml, or {waiver} to drop its state"
             else:
                 found = f"the checkpoint holds no state of callback '{name}'"
+                has = f"it holds that of: {', '.join(state) or 'no callback'}"
                 fix = f"remove '{name}' from the callbacks section of run.yaml, or {waiver} to start it afresh"
             if name not in self.waived and (callback is None or callback.state_dict()):
-                problems.append(Problem(found, "callbacks", fix=fix))
+                problems.append(Problem(found, "callbacks", has, fix))
         return problems
 
     def stops(self, step: int) -> bool:

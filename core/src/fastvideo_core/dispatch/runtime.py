@@ -97,7 +97,9 @@ def build_runtime_from_config(cfg: RunConfig, registry: PluginRegistry) -> Disti
         raise ContractError(no_validator(cfg))
     bundle.require_roles(registry.get("methods", cfg.recipe.method).spec.roles)
     for handle in list(run.method.extra_roles(cfg, bundle, components.adapter)):
-        assert handle.name not in bundle, f"the method makes a role '{handle.name}', and the run has one of that name"
+        if handle.name in bundle:
+            taken = f"the method makes a role '{handle.name}', and the run has one of that name"
+            raise ContractError(Problem(taken, where="extra_roles", fix="name it otherwise"))
         handle.family = handle.family or cfg.recipe.family
         bundle.roles[handle.name] = handle
     _place_roles(bundle, cfg)

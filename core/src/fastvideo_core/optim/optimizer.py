@@ -26,9 +26,11 @@ def build_optimizer(
 
     Learning rate, betas and weight decay are those of the role `like` of run.yaml, by default its own, where it gives
     them, else training's; `learning_rate` replaces the first. A role that a method makes itself has no settings. Raises
-    ConfigError for Muon and a role of run.yaml whose blocks have no trained matrices.
+    ValueError for a role with nothing to train, ConfigError for Muon where a role of run.yaml has no trained matrices.
     """
     parameters = handle.trainable_parameters()
+    if not parameters:
+        raise ValueError(f"role '{handle.name}' has no parameter that requires a gradient")
     role, muon = like or handle.name, cfg.training.optimizer == "muon"
     settings: dict[str, Any] = {
         "lr": cfg.role_setting(role, "learning_rate") if learning_rate is None else learning_rate,

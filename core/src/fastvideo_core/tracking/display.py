@@ -1,25 +1,18 @@
-"""Where a run stands, for whoever started it: as a bar, lines, JSON objects, or not at all."""
+"""How a logged step is shown to whoever started the run: a bar, a line, a JSON object, or not at all."""
 
 import os
-import resource
-import statistics
-import sys
 import time
-from collections import deque
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import partial
 from typing import TextIO
 
-import torch
 from tqdm import tqdm
 
-from fastvideo_core.launch.stdio import FAILURES, Attempts
-from fastvideo_core.tracking.build import json_line
+from fastvideo_core.launch.stdio import FAILURES
+from fastvideo_core.tracking.jsonl import json_line
 
-RECENT = 30  # logged lines, whose median is the speed by which the time left is told
 SAMPLING_LINES = 30.0  # seconds between two lines of a log that say where a validation is
 _SPEED = ("seconds_per_step", "samples_per_second", "peak_memory_bytes")
 _BAR = "{n_fmt}/{total_fmt} |{bar:20}| {desc}"
@@ -166,77 +159,3 @@ def display_for(stream: TextIO) -> Display:
     except OSError:  # no terminal of the system's
         is_wide = stream.isatty()
     return TerminalBar(stream) if is_wide else LogLines(stream)
-
-
-class Progress:
-    """Speed and remaining time of a run whose next step is `start_step` + 1.
-
-    `samples_per_step` are of all processes and rounds; `interruptions`, by name, come every so many steps, 0 never. A
-    `display` that fails (a full disk, a reader that has gone) does not end the run.
-    """
-
-    def __init__(
-        self, max_steps: int, start_step: int, samples_per_step: int, display: Display, interruptions: Mapping[str, int]
-    ) -> None:
-        self._max_steps = max_steps
-        self._samples_per_step = samples_per_step
-        self._display = display
-        self._attempt = partial(Attempts(), "the run's steps cannot be shown")
-        self._interruptions = interruptions
-        self._last_step = start_step
-        self._last_time = time.perf_counter()
-        self._recent: deque[float] = deque(maxlen=RECENT)
-        self._took: dict[str, list[float]] = {name: [] for name in interruptions}
-        self._unlogged: dict[str, float] = {}
-
-    @contextmanager
-    def interruption(self, name: str) -> Iterator[None]:
-        """Around what is no training: its time counts under its own name and not as the steps' speed."""
-        started = _device_time()
-        try:
-            yield
-        finally:
-            seconds = _device_time() - started
-            self._last_time += seconds
-            self._took[name].append(seconds)
-            self._unlogged[name] = self._unlogged.get(name, 0.0) + seconds
-
-    def measure(self, step: int) -> dict[str, float]:
-        """Since the last call: seconds per step, samples per second, and seconds of interruptions; peak memory in bytes."""
-        now = time.perf_counter()
-        seconds = (now - self._last_time) / max(1, step - self._last_step)
-        self._last_time, self._last_step = now, step
-        self._recent.append(seconds)
-        interruptions, self._unlogged = self._unlogged, {}
-        return {
-            "seconds_per_step": seconds,
-            "samples_per_second": self._samples_per_step / seconds if seconds > 0 else 0.0,
-            "peak_memory_bytes": float(peak_memory_bytes()),
-            **{f"seconds/{name}": value for name, value in interruptions.items()},
-        }
-
-    def validating(self, sampling: Sampling) -> None:
-        self._attempt(self._display.validating, sampling)
-
-    def show(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Shows `step`, whose interruptions are still to come; `metrics` hold what `measure` gave, losses and learning rates."""
-        remaining = statistics.median(self._recent) * (self._max_steps - step)
-        for name, every in self._interruptions.items():
-            if every and self._took[name]:
-                remaining += statistics.median(self._took[name]) * (self._max_steps // every - (step - 1) // every)
-        self._attempt(self._display.show, LoggedStep(step, self._max_steps, metrics, remaining))
-
-
-def _device_time() -> float:
-    """When all that was asked of the device so far is done."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter()
-
-
-def peak_memory_bytes() -> int:
-    """The device's peak allocation; on CPU the process's peak resident size."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

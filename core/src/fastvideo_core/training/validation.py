@@ -23,7 +23,8 @@ from fastvideo_core.distributed import context
 from fastvideo_core.distributed.agreement import SharedWork
 from fastvideo_core.errors import FastVideoError, Problem
 from fastvideo_core.launch.signals import STOPPED_BY
-from fastvideo_core.tracking.display import Progress, Sampling
+from fastvideo_core.tracking.display import Sampling
+from fastvideo_core.tracking.progress import Progress
 
 logger = logging.getLogger(__name__)
 
