@@ -126,3 +126,14 @@ def test_plugins_pairs_is_this_command(capsys: pytest.CaptureFixture[str]) -> No
     data = json.loads(capsys.readouterr().out)
     assert {"method": "depth", "family": "deep", "fits": True, "reasons": []} in data["pairs"]
     assert set(data) == {"methods", "families", "pairs", "broken"}
+
+
+def test_strict_is_exit_code_1_where_a_method_or_family_is_left_out(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FASTVIDEO_DISTILL_PLUGINS", "fastvideo-tools")
+    assert main(["plugins", "--strict"]) == main(["plugins", "--pairs"]) == 0
+    assert main(["plugins", "--pairs", "--strict"]) == main(["pairs", "--strict"]) == 1
+    assert "impl is NoMethod, which is no DistillMethod" in capsys.readouterr().out
+    with toy_world():
+        assert main(["plugins", "--pairs", "--strict"]) == 0

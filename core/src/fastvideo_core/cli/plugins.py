@@ -20,24 +20,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
     pairs = "which methods and families fit each other, and why others do not (needs fastvideo-tools; imports torch)"
     parser.add_argument("--pairs", action="store_true", help=pairs)
-    strict = "exit status 1 when anything is BROKEN or incomplete"
+    strict = "exit status 1 when anything is BROKEN or incomplete; with --pairs, or cannot be imported"
     parser.add_argument("--strict", action="store_true", help=strict)
 
 
 def run(args: argparse.Namespace) -> int:
     registry: PluginRegistry = args.registry
-    if args.pairs:
-        pairs = registry.resolve(registry.get("commands", "pairs"), "impl")
-        return cast(Command, pairs).run(args)
     with contextlib.redirect_stdout(sys.stderr):  # what a plug-in prints while it is imported is not of the list
         statuses = registry.list()
+    wrong = int(args.strict and any(status.provenance.unmet or not status.healthy for status in statuses))
+    if args.pairs:
+        pairs = registry.resolve(registry.get("commands", "pairs"), "impl")
+        return max(wrong, cast(Command, pairs).run(args))
     if args.json:
         print(json.dumps([as_data(status) for status in statuses], indent=2))
     else:
         say(as_text(statuses, terminal_width()))
         if ALLOWED in os.environ:
             say(f"\n{ALLOWED} hides the plug-ins of all distributions but: {os.environ[ALLOWED] or 'none'}")
-    return int(args.strict and any(status.provenance.unmet or not status.healthy for status in statuses))
+    return wrong
 
 
 def as_data(status: PluginStatus) -> dict[str, Any]:

@@ -22,10 +22,11 @@ MARKS = {True: "yes", False: "NO", None: "?"}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--strict", action="store_true", help="exit status 1 when a method or family is left out")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Imports everything that is installed; always 0."""
+    """Imports every method and family that is installed; 1 where `--strict` is given and one of them is left out, else 0."""
     with contextlib.redirect_stdout(sys.stderr):  # what a plug-in prints while it is imported is not of the answer
         from fastvideo_tools.fitting import fitting
 
@@ -34,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(asdict(found), indent=2))
     else:
         say("\n\n".join(as_text(found, terminal_width())))
-    return 0
+    return int(args.strict and bool(found.broken))
 
 
 def as_text(found: Fitting, width: int) -> Iterator[str]:
