@@ -16,5 +16,5 @@ FAULT = Fault(
         ),
     ),
     checks=("test_it_is_built_from_its_config_and_its_hooks_exist",),
-    says="cannot be made: TypeError",
+    says="cannot be made: TypeError.*it gets its section of run.yaml alone",
 )

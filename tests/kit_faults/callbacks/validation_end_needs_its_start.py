@@ -22,5 +22,5 @@ FAULT = Fault(
         ),
     ),
     checks=("test_a_validation_leaves_the_networks_as_they_were",),
-    says="failed in its hook 'validation_end': AttributeError",
+    says="failed in its hook 'validation_end': AttributeError.*set what it reads in __init__",
 )

@@ -12,5 +12,5 @@ FAULT = Fault(
         ),
     ),
     checks=("test_captions_reach_the_conditioning",),
-    says="two samples with other captions, but the same latents, predict the same",
+    says="with other captions, but the same latents, predict the same: does predict_noise hand the network batch.conditioning",
 )

@@ -12,7 +12,7 @@ FAULT = Fault(
         ),
     ),
     checks=("test_the_context_holds_for_both_halves_of_guidance_and_for_dropped_captions",),
-    says="context 'rate' has shape \\[1, 1\\] for 2 samples",
+    says="context 'rate' has shape \\[1, 1\\] for 2 samples: dim 0 is the batch",
     setup=(
         (
             "adapter.py",

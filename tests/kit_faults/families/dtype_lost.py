@@ -17,5 +17,5 @@ FAULT = Fault(
         ),
     ),
     checks=("test_x0_prediction_and_noisy_latents_belong_together",),
-    says="predict_x0 gave torch\\.bfloat16, not float32",
+    says="predict_x0 gave torch\\.bfloat16, not float32: take x0 in float32",
 )

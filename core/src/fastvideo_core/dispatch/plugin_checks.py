@@ -71,7 +71,8 @@ def build_callbacks(cfg: RunConfig, registry: PluginRegistry) -> CallbackManager
             raise
         except Exception as error:
             found = f"the callback {name!r} cannot be made: {type(error).__name__}: {error}"
-            raise PluginError(Problem(found, where=str(plugin.provenance), fix="tell its authors")) from error
+            fix = "tell its authors: it gets its section of run.yaml alone"
+            raise PluginError(Problem(found, where=str(plugin.provenance), fix=fix)) from error
     return CallbackManager(callbacks, waived=cfg.training.resume_without_callbacks)
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from fastvideo_core.callbacks.hooks import Callback
 from fastvideo_core.contracts.roles import RoleHandle
 from fastvideo_core.dispatch.runtime import DistillRuntime
+from fastvideo_core.errors import FastVideoError
 from fastvideo_core.registry import Kind
 from fastvideo_core.training.trainer import DistillTrainer
 from fastvideo_testing.compare import changed
@@ -138,7 +139,13 @@ class CallbackPluginSuite(PluginSuite):
         runtime = self._runtime(tmp_path)
         hook, method = runtime.callbacks.hook, runtime.method
         hook.train_start(method=method, start_step=0)
-        hook.validation_end(method=method, step=0)  # as when another callback's start fails
+        try:
+            hook.validation_end(method=method, step=0)
+        except FastVideoError as error:
+            raise AssertionError(
+                f"{error}: validation_end is called without validation_start where another callback's start fails; set what it "
+                "reads in __init__"
+            ) from error
         self._train(runtime, self.steps)
         before = {handle.name: _state(handle) for handle in method.bundle}
         hook.validation_start(method=method, step=self.steps)

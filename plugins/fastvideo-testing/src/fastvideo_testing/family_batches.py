@@ -126,7 +126,8 @@ class BatchChecks(FamilySuite):
         level = t[:1].expand(batch.batch_size)
         out = self._predict(components, "student", same, level, batch)
         assert not torch.equal(out[0], out[1]), (
-            "two samples with other captions, but the same latents, predict the same"
+            "two samples with other captions, but the same latents, predict the same: does predict_noise hand the network "
+            "batch.conditioning?"
         )
 
     @needs("encoder")
@@ -268,7 +269,9 @@ class BatchChecks(FamilySuite):
         for name, value in (("predict_noise", prediction), ("predict_x0", x0)):
             assert value.shape == noisy.shape, f"{name} gave {list(value.shape)} for latents {list(noisy.shape)}"
             assert torch.isfinite(value).all(), f"{name} gave NaN or infinite numbers"
-        assert x0.dtype in (torch.float32, torch.float64), f"predict_x0 gave {x0.dtype}, not float32"
+        assert x0.dtype in (torch.float32, torch.float64), (
+            f"predict_x0 gave {x0.dtype}, not float32: take x0 in float32, whatever the network computes in"
+        )
         sigma = along(t.double() / adapter.num_train_timesteps, noisy)
         noise = (noisy.double() - (1 - sigma) * x0.double()) / sigma
         target = adapter.prediction_target(x0.double(), noise, t)

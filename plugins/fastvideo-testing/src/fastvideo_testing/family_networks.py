@@ -39,8 +39,9 @@ class NetworkChecks(FamilySuite):
         )
         again = self._predict(components, "student", noisy, t, batch)
         assert_equal(
-            "the student's output after the teacher ran", again, student, advice="adapters keep no role's state"
-        )
+            "the student's output after the teacher ran", again, student,
+            advice="an adapter keeps no role's state, and each role has networks of its own, one of an equal path too",
+        )  # fmt: skip
 
     def test_a_call_changes_none_of_its_inputs(self, prepared: PreparedFamily) -> None:
         components, batch = self._batch(prepared)
@@ -51,7 +52,7 @@ class NetworkChecks(FamilySuite):
         for what in ("predict_noise", "predict_x0"):
             self._predict(components, "student", noisy, t, batch, what=what)
         touched = changed(before, inputs)
-        assert not touched, f"predicting changed its input {touched[0]} in place"
+        assert not touched, f"predicting changed its input {touched[0]} in place: make a new tensor"
         moved = changed(held, weights(components.bundle["student"]))
         assert not moved, f"predicting changed {moved[0]} of the network"
 
@@ -117,7 +118,9 @@ class NetworkChecks(FamilySuite):
         _, t, noisy = noisy_input(components, batch)
         positive = self._predict(components, "student", noisy, t, batch)
         unconditional = self._predict(components, "student", noisy, t, batch, conditional=False)
-        assert not torch.equal(positive, unconditional), "conditional=False predicts the same as conditional=True"
+        assert not torch.equal(positive, unconditional), (
+            "conditional=False predicts the same as conditional=True: does the network get batch.negative_conditioning then?"
+        )
         dropped = batch.with_conditioning_dropped(torch.ones(batch.batch_size, dtype=torch.bool))
         as_dropped = self._predict(components, "student", noisy, t, dropped)
         without = replace(batch, negative_conditioning=batch.dropped_conditioning or negative)
@@ -154,7 +157,9 @@ class NetworkChecks(FamilySuite):
         twice = batch.with_both_conditionings()
         dropped = batch.with_conditioning_dropped(torch.ones(size, dtype=torch.bool))
         for name, value in batch.context.items():
-            assert value.shape[:1] == (size,), f"context {name!r} has shape {list(value.shape)} for {size} samples"
+            assert value.shape[:1] == (size,), (
+                f"context {name!r} has shape {list(value.shape)} for {size} samples: dim 0 is the batch, as guidance doubles it"
+            )
             for half in (slice(None, size), slice(size, None)):
                 assert_equal(f"context {name!r} of a half of guidance", twice.context[name][half], value)
             assert_equal(f"context {name!r} without captions", dropped.context[name], value)
@@ -228,8 +233,13 @@ class NetworkChecks(FamilySuite):
             f"features have shapes {found}; each is [B, tokens, channels]"
         )
         channels = tuple(shape[2] for shape in found)
-        assert channels == tuple(announced), f"feature_channels says {tuple(announced)}, the features have {channels}"
-        assert all(feature.requires_grad for feature in features), "features come without their graph"
+        assert channels == tuple(announced), (
+            f"feature_channels says {tuple(announced)}, the features have {channels}: name those of the modules that "
+            "extract_features reads"
+        )
+        assert all(feature.requires_grad for feature in features), (
+            "features come without their graph: they are neither detached nor made under torch.no_grad()"
+        )
 
     @needs("features")
     def test_features_depend_on_the_network_s_output(self, prepared: PreparedFamily) -> None:

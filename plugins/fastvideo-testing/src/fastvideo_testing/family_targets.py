@@ -36,7 +36,10 @@ class TargetChecks(FamilySuite):
             write(tmp_path / name, seed=seed, **self.tiny)
         one, two, three = (files_of(tmp_path / name) for name in ("one", "two", "three"))
         differing = sorted(name for name in {*one, *two} if one.get(name) != two.get(name))
-        assert not differing, f"equal seeds write another {differing[0]}"
+        assert not differing, (
+            f"equal seeds write another {differing[0]}: seed what draws the weights (torch.manual_seed(seed) inside of "
+            "torch.random.fork_rng)"
+        )
         assert one != three, "another seed writes the same weights"
         assert torch.equal(state, torch.get_rng_state()), "writing a tiny pipeline moved torch's global generator"
 
@@ -126,7 +129,10 @@ class TargetChecks(FamilySuite):
                 "own format"
             ) from error
         after = self._predict(again, "student", noisy, t, batch)
-        assert_equal("the output of the exported role, opened again,", after, before)
+        assert_equal(
+            "the output of the exported role, opened again,", after, before,
+            advice="`export` writes the weights of `modules`; from `base_path` comes what is not trained",
+        )  # fmt: skip
 
     @needs("sampler")
     def test_equal_seeds_sample_equal_videos(self, prepared: PreparedFamily, tmp_path: Path) -> None:
