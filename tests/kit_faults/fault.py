@@ -8,6 +8,7 @@ Change = tuple[str, str, str]
 """(file's name, the text that stands in it exactly once, what replaces it)"""
 
 METHOD, FAMILY, CALLBACK = "scaffold/method", "scaffold/model", "scaffold/callback"
+DIFFUSERS_FAMILY = "scaffold/diffusers-model"
 """What `fastvideo-distill new-plugin mine --kind ...` writes: the package fastvideo_mine with the plug-in `mine`."""
 DMD2, FINETUNE, VELOCITY = "plugins/fastvideo-dmd2", "plugins/fastvideo-finetune", "examples/fastvideo-velocity"
 MOCHI, DEADLINE = "examples/fastvideo-mochi", "examples/fastvideo-deadline"

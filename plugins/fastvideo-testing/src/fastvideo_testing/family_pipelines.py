@@ -215,7 +215,10 @@ class PipelineChecks(SamplerChecks):
                 "velocity; then say pipeline_sign = -1 in the suite"
             )
         elif close(found, wanted):
-            cause = "it is nearly that"
+            cause = (
+                "it is nearly that: are captions cleaned as the pipeline cleans them before they are tokenized (spaces, HTML "
+                "entities), and numbers rounded as there?"
+            )
         elif close(predict(training.total - t), wanted):
             cause = "it would be that at num_train_timesteps - t: the network's time runs the other way"
         else:

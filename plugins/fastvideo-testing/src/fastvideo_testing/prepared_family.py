@@ -24,7 +24,8 @@ from fastvideo_data.video_files import write_video
 from fastvideo_data.video_sizes import VideoGeometry
 from fastvideo_testing.runs import resolve_run
 
-CAPTIONS = ("A red Square moves to the right", "two blue circles, very slowly", "green", "nothing at all happens here")
+CAPTIONS = ("A red  Square &gt; to the right", "two blue circles, very slowly", "green", "nothing at all happens here")
+"""The first has what many pipelines clean: capitals stay, two spaces become one, and `&gt;` its character."""
 _SAMPLE_RATE = 48000
 
 
