@@ -146,6 +146,7 @@ def test_gradients_reach_the_called_network_alone_and_features_are_its_own(run_c
 
 
 def test_ranges_are_those_of_the_trained_networks_and_adapters_are_put_on_these_alone(run_config, tiny_a14b):
+    pytest.importorskip("peft")
     built = build(run_config, tiny_a14b, student=True, teacher=False)
     student, teacher = built.bundle["student"], built.bundle["teacher"]
     student.train_only([LOW])
@@ -265,6 +266,7 @@ def test_an_export_tells_where_plain_diffusers_calls_the_other_network(tiny_a14b
 
 
 def test_adapters_are_a_file_for_each_network(run_config, tiny_a14b, tmp_path):
+    pytest.importorskip("peft")
     student = build(run_config, tiny_a14b).bundle["student"]
     lora = LoraConfig(rank=2, alpha=1.0)
     add_lora(student, lora)
