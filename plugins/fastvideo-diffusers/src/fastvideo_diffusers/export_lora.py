@@ -64,6 +64,7 @@ def write_lora(
                 "r": lora.rank,
                 "lora_alpha": lora.scale * lora.rank,
                 "target_modules": targets,
+                "rank_pattern": {},  # diffusers 0.35 reads it without asking whether it is there
             },
         )
         named = f", weight_name={file!r}" if len(networks) > 1 else ""
