@@ -171,7 +171,7 @@ CONSISTENCY: tuple[Mutation, ...] = (
     ),
     Mutation(
         "the average's decay turned round",
-        f"{CORE}/optim/optimizer.py",
+        f"{CORE}/optim/average.py",
         "torch._foreach_lerp_(averages, weights, 1 - decay)",
         "torch._foreach_lerp_(averages, weights, decay)",
         (AVERAGE, "core/tests/optim/test_average.py::test_the_average_of_one_two_three_from_zero_is_the_known_one"),

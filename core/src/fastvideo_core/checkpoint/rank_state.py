@@ -96,7 +96,7 @@ def _generators(method: DistillMethod) -> dict[str, torch.Generator]:
     generators = {_ADAPTER + name: generator for name, generator in own.items()}
     generators["torch/cpu"] = torch.default_generator
     if (device := context.device()).type == "cuda":
-        torch.cuda.init()  # type: ignore[no-untyped-call]
+        torch.cuda.init()  # type: ignore[no-untyped-call]  # torch makes its generators no sooner
         generators["torch/cuda"] = torch.cuda.default_generators[device.index]
     return generators
 

@@ -98,6 +98,7 @@ class StoredTensors(HuggingFaceStorageReader):
         self.folder = folder
         with foreign_file(folder, "set of stored tensors", CheckpointError, DAMAGED):
             self._metadata = super().read_metadata()
+        # "assignment": torch's type allows bytes beside tensors, which safetensors files do not hold.
         self.index: dict[str, TensorStorageMetadata] = self._metadata.state_dict_metadata  # type: ignore[assignment]
 
     def files(self, keys: Iterable[str]) -> list[str]:

@@ -187,6 +187,7 @@ def family_class(plugin: Plugin, registry: PluginRegistry) -> type[ModelFamily]:
     """The class of a family, made where a bare build function was registered; raises PluginError where it is neither."""
     impl: Any = registry.resolve(plugin, "impl")
     if isinstance(impl, type):
+        # "type-abstract": what comes back is a subclass, and is not abstract.
         return registry.class_of(plugin, "impl", ModelFamily)  # type: ignore[type-abstract]
     # Whether a function's components have a validator is seen once it is called.
     return type(plugin.name, (ModelFamily,), {"build": lambda self, cfg: impl(cfg), "validates": lambda self: True})

@@ -56,6 +56,7 @@ def _deprecated_options(place: str, section: StrictModel) -> Iterator[str]:
 
 def method_class(name: str, registry: PluginRegistry) -> type[DistillMethod]:
     """The class of a method; raises PluginError where it cannot be imported, or is no DistillMethod."""
+    # "type-abstract": what comes back is a subclass, and is not abstract.
     return registry.class_of(registry.get("methods", name), "impl", DistillMethod)  # type: ignore[type-abstract]
 
 

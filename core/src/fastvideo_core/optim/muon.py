@@ -31,6 +31,7 @@ class Muon(torch.optim.AdamW):
             groups.append({"params": list(others)})
         super().__init__(groups, **adamw)
 
+    # "override": the base takes a closure and returns its loss.
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """One update; without a closure, unlike other optimizers."""

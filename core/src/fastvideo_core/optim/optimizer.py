@@ -1,19 +1,17 @@
-"""A role's optimizer and its learning-rate schedule, with the role's own settings where it has any; averages of its weights."""
+"""A role's optimizer and its learning-rate schedule, with the role's own settings where it has any."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from fastvideo_core.contracts.roles import RoleHandle
 from fastvideo_core.errors import ConfigError, Problem
 from fastvideo_core.optim.muon import Muon
-from fastvideo_core.weights.parameters import local_part
 
 if TYPE_CHECKING:
     from fastvideo_core.config.run import RunConfig
@@ -86,13 +84,3 @@ def build_lr_scheduler(optimizer: torch.optim.Optimizer, cfg: RunConfig, role: s
         return floor + (1 - floor) * shape
 
     return LambdaLR(optimizer, factor)
-
-
-@torch.no_grad()
-def move_averages(pairs: Iterable[tuple[Tensor, Tensor]], decay: float) -> None:
-    """average = decay * average + (1 - decay) * weight, in the average's dtype, for each (average, weight), sharded alike."""
-    averages, weights = [], []
-    for average, weight in pairs:
-        averages.append(local_part(average))
-        weights.append(local_part(weight.detach()).to(average.dtype))
-    torch._foreach_lerp_(averages, weights, 1 - decay)

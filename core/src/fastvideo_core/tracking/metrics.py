@@ -1,6 +1,5 @@
-"""A step's metrics, which stay on the device until they are logged, and the time of its phases."""
+"""A step's metrics: they stay on the device until they are logged."""
 
-import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -17,42 +16,6 @@ def phase_name(loss_map: Mapping[str, Tensor]) -> str:
     """What a phase is called in the log: after its first named loss (`student` of student_loss), else `step`."""
     named = [name.removesuffix("_loss") for name in loss_map if name != TOTAL]
     return named[0] if named else "step"
-
-
-class PhaseTimer:
-    """Adds up the time between a `start` and the next `stop`, by the name given to `stop`.
-
-    On a CUDA device it is the device's time between two events, which only `take` waits for; else the process's clock.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self._on_cuda = device.type == "cuda"
-        self._spans: list[tuple[str, Any, Any]] = []  # two events, or two times in seconds
-        self.start()
-
-    def start(self) -> None:
-        self._started = self._mark()
-
-    def stop(self, name: str) -> None:
-        self._spans.append((name, self._started, self._mark()))
-
-    def take(self) -> dict[str, float]:
-        """Seconds by name since the last `take`."""
-        spans, self._spans = self._spans, []
-        seconds: dict[str, float] = {}
-        for name, started, stopped in spans:
-            if self._on_cuda:
-                stopped.synchronize()
-            took = started.elapsed_time(stopped) / 1000 if self._on_cuda else stopped - started
-            seconds[name] = seconds.get(name, 0.0) + took
-        return seconds
-
-    def _mark(self) -> Any:
-        if not self._on_cuda:
-            return time.perf_counter()
-        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-        event.record()
-        return event
 
 
 class MetricMeans:

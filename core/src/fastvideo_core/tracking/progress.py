@@ -1,4 +1,4 @@
-"""How fast a run goes, what interrupts it, and how long it still takes."""
+"""How fast a run goes: the time of its phases and interruptions, and how long it still takes."""
 
 import resource
 import statistics
@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import torch
 
@@ -15,6 +16,42 @@ from fastvideo_core.launch.stdio import Attempts
 from fastvideo_core.tracking.display import Display, LoggedStep, Sampling
 
 RECENT = 30  # logged lines, whose median is the speed by which the time left is told
+
+
+class PhaseTimer:
+    """Adds up the time between a `start` and the next `stop`, by the name given to `stop`.
+
+    On a CUDA device it is the device's time between two events, which only `take` waits for; else the process's clock.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._on_cuda = device.type == "cuda"
+        self._spans: list[tuple[str, Any, Any]] = []  # two events, or two times in seconds
+        self.start()
+
+    def start(self) -> None:
+        self._started = self._mark()
+
+    def stop(self, name: str) -> None:
+        self._spans.append((name, self._started, self._mark()))
+
+    def take(self) -> dict[str, float]:
+        """Seconds by name since the last `take`."""
+        spans, self._spans = self._spans, []
+        seconds: dict[str, float] = {}
+        for name, started, stopped in spans:
+            if self._on_cuda:
+                stopped.synchronize()
+            took = started.elapsed_time(stopped) / 1000 if self._on_cuda else stopped - started
+            seconds[name] = seconds.get(name, 0.0) + took
+        return seconds
+
+    def _mark(self) -> Any:
+        if not self._on_cuda:
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]  # untyped in torch
+        event.record()
+        return event
 
 
 class Progress:

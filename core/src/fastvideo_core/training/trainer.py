@@ -23,8 +23,8 @@ from fastvideo_core.launch.signals import SAVE, STOPPED_BY, RunSignals
 from fastvideo_core.placing.shard import set_gradient_sync
 from fastvideo_core.tracking.build import build_tracker
 from fastvideo_core.tracking.display import Display, display_for
-from fastvideo_core.tracking.metrics import MetricMeans, PhaseTimer, phase_name, to_floats
-from fastvideo_core.tracking.progress import Progress
+from fastvideo_core.tracking.metrics import MetricMeans, phase_name, to_floats
+from fastvideo_core.tracking.progress import PhaseTimer, Progress
 from fastvideo_core.training.updates import Updates, clip_gradients
 from fastvideo_core.training.validation import ValidationError, Validations
 
