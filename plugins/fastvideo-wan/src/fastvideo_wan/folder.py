@@ -22,11 +22,15 @@ from fastvideo_diffusers.folder import (
     whole_numbers,
 )
 from fastvideo_diffusers.pipeline_files import DAMAGED
+from fastvideo_wan.image_conditions import ImageConditions, image_channels, named_components, read_image_conditions
 
 SUPPORTED = (
-    "Wan 2.1 text-to-video in diffusers format (for example Wan-AI/Wan2.1-T2V-1.3B-Diffusers), or Wan 2.2 T2V-A14B "
-    "(Wan-AI/Wan2.2-T2V-A14B-Diffusers)"
+    "Wan 2.1 text-to-video in diffusers format (for example Wan-AI/Wan2.1-T2V-1.3B-Diffusers), image-to-video (for example "
+    "Wan-AI/Wan2.1-I2V-14B-480P-Diffusers) or first and last frame (Wan-AI/Wan2.1-FLF2V-14B-720P-diffusers), or Wan 2.2 "
+    "T2V-A14B and I2V-A14B (Wan-AI/Wan2.2-T2V-A14B-Diffusers)"
 )
+PIPELINE, IMAGE_PIPELINE = "WanPipeline", "WanImageToVideoPipeline"
+"""The classes of diffusers whose folders are read."""
 TRANSFORMER_2 = "transformer_2"
 """The network for low noise, of pipelines that have one."""
 COMPONENTS = (TRANSFORMER, "vae", "text_encoder", "tokenizer", "scheduler")
@@ -39,16 +43,20 @@ tokenizer takes fewer (its model_max_length) is one for so many."""
 
 @dataclass(frozen=True, kw_only=True)
 class WanFolder(PipelineFolder):
-    """A Wan text-to-video pipeline; `text_length` is 512, or the tokenizer's limit below it.
+    """A Wan pipeline; `text_length` is 512, or the tokenizer's limit below it.
 
     Args:
+        pipeline: the name of its class in diffusers.
         patch_size: (frames, height, width) of latents that become one token.
         boundary_ratio: of two networks, the noise level sigma in (0, 1) from which on the first is called and below which the
             second; None for one network.
+        images: of a network that has given frames as channels beside the noise (image-to-video); None for others.
     """
 
+    pipeline: str
     patch_size: tuple[int, int, int]
     boundary_ratio: float | None = None
+    images: ImageConditions | None = None
 
     @property
     def networks(self) -> tuple[str, ...]:
@@ -57,11 +65,16 @@ class WanFolder(PipelineFolder):
     @property
     def components(self) -> tuple[str, ...]:
         """The sub-folders of the pipeline."""
-        return (*COMPONENTS, *self.networks[1:])
+        images = () if self.images is None else self.images.components
+        return (*COMPONENTS, *self.networks[1:], *images)
 
     @property
     def latent_space(self) -> dict[str, object]:
-        return super().latent_space | {"patch_size": self.patch_size}
+        frames, features = "none", None
+        if self.images is not None:
+            frames, features = "first and last" if self.images.both_ends else "first", self.images.features
+        more = {"patch_size": self.patch_size, "given frames": frames, "image features": features}
+        return super().latent_space | more
 
 
 def open_folder(path: str, *, where: str) -> WanFolder:
@@ -82,7 +95,9 @@ def _read(path: str, index: Mapping[str, Any], where: str) -> WanFolder:
         return read_config(kind, path, subfolder, supported=SUPPORTED, where=where)
 
     further = _check_index(index, where)
-    check_components(path, (*COMPONENTS, *further), (*WEIGHTED, *further), where=where)
+    images = named_components(index) if index["_class_name"] == IMAGE_PIPELINE else ()
+    weighted = (*WEIGHTED, *further, *images[:1])
+    check_components(path, (*COMPONENTS, *further, *images), weighted, where=where)
     transformer, vae = config(WanTransformer3DModel, TRANSFORMER), config(AutoencoderKLWan, "vae")
     for name in further:
         _check_alike(transformer, config(WanTransformer3DModel, name), where)
@@ -99,11 +114,17 @@ def _read(path: str, index: Mapping[str, Any], where: str) -> WanFolder:
         ],
         where=where,
     )
-    _check_variant(transformer, vae, where)
+    _check_variant(index, transformer, vae, where)
+    text_length = _text_length(path)
+    conditions = None
+    if index["_class_name"] == IMAGE_PIPELINE:
+        conditions = read_image_conditions(path, index, transformer, text_length=text_length, where=where)
     return WanFolder(
         path=path,
+        pipeline=index["_class_name"],
+        images=conditions,
         text_dim=int(transformer["text_dim"]),
-        text_length=_text_length(path),
+        text_length=text_length,
         patch_size=tuple(transformer["patch_size"]),
         boundary_ratio=index["boundary_ratio"] if further else None,
         latents_mean=tuple(vae["latents_mean"]),
@@ -123,8 +144,9 @@ def _check_index(index: Mapping[str, Any], where: str) -> tuple[str, ...]:
     """The further networks that the pipeline has."""
     problems = []
     ratio, has_second = index.get("boundary_ratio"), (index.get(TRANSFORMER_2) or [None])[0] is not None
-    if index.get("_class_name") != "WanPipeline":
-        problems.append(Problem(f"is a {index.get('_class_name')}", where, allowed=f"a WanPipeline: {SUPPORTED}"))
+    if index.get("_class_name") not in (PIPELINE, IMAGE_PIPELINE):
+        allowed = f"a {PIPELINE} or {IMAGE_PIPELINE}: {SUPPORTED}"
+        problems.append(Problem(f"is a {index.get('_class_name')}", where, allowed=allowed))
     if has_second != (ratio is not None):
         found = (
             f"boundary_ratio in model_index.json is {ratio!r}, and there is {'a' if has_second else 'no'} transformer_2"
@@ -150,6 +172,7 @@ def _check_alike(first: Mapping[str, Any], second: Mapping[str, Any], where: str
         "in_channels",
         "out_channels",
         "image_dim",
+        "pos_embed_seq_len",
         "num_attention_heads",
         "attention_head_dim",
     )
@@ -167,16 +190,19 @@ def _check_alike(first: Mapping[str, Any], second: Mapping[str, Any], where: str
         raise ConfigError(problems)
 
 
-def _check_variant(transformer: Mapping[str, Any], vae: Mapping[str, Any], where: str) -> None:
+def _check_variant(
+    index: Mapping[str, Any], transformer: Mapping[str, Any], vae: Mapping[str, Any], where: str
+) -> None:
     problems = []
-    if transformer["in_channels"] != LATENT_CHANNELS or transformer["image_dim"] is not None:
-        problems.append(
-            Problem(
-                f"its transformer takes {transformer['in_channels']} channels (image-to-video or another variant)",
-                where,
-                allowed=f"{LATENT_CHANNELS} channels and no image embedding: {SUPPORTED}",
-            )
-        )
+    kind, channels = index["_class_name"], LATENT_CHANNELS
+    if kind == IMAGE_PIPELINE:
+        channels += image_channels(LATENT_CHANNELS)
+    if transformer["in_channels"] != channels:
+        found = f"its transformer takes {transformer['in_channels']} channels"
+        problems.append(Problem(found, where, allowed=f"{channels} channels in a {kind}: {SUPPORTED}"))
+    if kind == PIPELINE and transformer["image_dim"] is not None:
+        found = "its transformer attends to an image's features, which a WanPipeline does not give it"
+        problems.append(Problem(found, where, allowed=f"image_dim null, or a {IMAGE_PIPELINE}: {SUPPORTED}"))
     if vae["z_dim"] != LATENT_CHANNELS:
         problems.append(
             Problem(f"its VAE has {vae['z_dim']} channels", where, allowed=f"{LATENT_CHANNELS}: {SUPPORTED}")

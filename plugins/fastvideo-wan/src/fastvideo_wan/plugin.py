@@ -9,5 +9,5 @@ PLUGIN = ModelPlugin(
     api=(1, 0),
     impl="fastvideo_wan.family:WanFamily",
     config="fastvideo_wan.config:WanConfig",
-    pipelines=("WanPipeline",),
+    pipelines=("WanPipeline", "WanImageToVideoPipeline"),
 )

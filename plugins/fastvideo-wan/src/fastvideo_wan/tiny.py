@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from diffusers import (
     AutoencoderKLWan,
@@ -11,16 +11,27 @@ from diffusers import (
     UniPCMultistepScheduler,
     WanTransformer3DModel,
 )
+from torch import nn
 from transformers import UMT5Config, UMT5EncoderModel
 
 from fastvideo_core.errors import Problem
 from fastvideo_diffusers.folder import TRANSFORMER
 from fastvideo_diffusers.tiny import byte_tokenizer, check_sizes, save_pipeline, seeded, t5_encoder
-from fastvideo_wan.folder import TRANSFORMER_2
+from fastvideo_wan.folder import IMAGE_PIPELINE, PIPELINE, TRANSFORMER_2
+from fastvideo_wan.image_conditions import IMAGE_ENCODER, image_channels
+from fastvideo_wan.tiny_image_encoder import (
+    IMAGE_PROCESSOR_ENTRY,
+    NO_IMAGE_ENCODER,
+    TOKENS,
+    WIDTH,
+    tiny_image_encoder,
+    write_image_processor,
+)
 
 LATENT_CHANNELS = 16
-BOUNDARY_RATIO = 0.875
-"""Of Wan2.2-T2V-A14B as it is published."""
+BOUNDARY_RATIOS = {"a14b": 0.875, "i2v_a14b": 0.9}
+"""Of Wan2.2-T2V-A14B and Wan2.2-I2V-A14B as they are published."""
+VARIANTS = ("t2v", "i2v", "flf2v", "a14b", "i2v_a14b")
 LATENTS_MEAN = (
     0.61, -0.34, 1.12, -0.87, 0.05, -1.41, 0.73, 0.29, -0.52, 1.64, -0.18, 0.94, -1.07, 0.41, -0.66, 0.13,
 )  # fmt: skip
@@ -42,9 +53,9 @@ def write_tiny_pipeline(
     vae_dim: int = 3,
     flow_shift: float = 3.0,
     scheduler: Literal["euler", "unipc"] = "euler",
-    variant: Literal["t2v", "a14b"] = "t2v",
+    variant: Literal["t2v", "i2v", "flf2v", "a14b", "i2v_a14b"] = "t2v",
 ) -> None:
-    """Writes a pipeline folder that plain `WanPipeline.from_pretrained` loads; equal arguments give equal bytes.
+    """Writes a pipeline folder that plain `DiffusionPipeline.from_pretrained` loads; equal arguments give equal bytes.
 
     Args:
         out: the folder; created, must be empty or absent.
@@ -58,7 +69,8 @@ def write_tiny_pipeline(
         vae_dim: base width of the autoencoder.
         flow_shift: written into the scheduler's config.
         scheduler: `euler` (FlowMatchEulerDiscreteScheduler) or `unipc` (UniPCMultistepScheduler, as Wan is published).
-        variant: `t2v` (Wan 2.1) or `a14b` (Wan 2.2 T2V-A14B: two transformers and their boundary).
+        variant: `t2v` (Wan 2.1), `i2v` (Wan 2.1 image-to-video), `flf2v` (Wan 2.1, first and last frame), `a14b` (Wan 2.2
+            T2V-A14B: two transformers and their boundary) or `i2v_a14b` (Wan 2.2 I2V-A14B).
 
     Raises:
         ConfigError: for options that make no Wan, or a folder that is not empty.
@@ -71,18 +83,22 @@ def write_tiny_pipeline(
         more.append(Problem(f"is {head_dim}", where="head_dim", allowed="even numbers from 6 on"))
     if scheduler not in ("euler", "unipc"):
         more.append(Problem(f"is {scheduler!r}", where="scheduler", allowed="euler, unipc"))
-    if variant not in ("t2v", "a14b"):
-        more.append(Problem(f"is {variant!r}", where="variant", allowed="t2v, a14b"))
+    if variant not in VARIANTS:
+        more.append(Problem(f"is {variant!r}", where="variant", allowed=", ".join(VARIANTS)))
     check_sizes(out, at_least_one=counts, multiples={"text_dim": (text_dim, 8)}, more=more)
     tokenizer = byte_tokenizer(max_length=512)
+    takes_images, attends_to_images = variant in ("i2v", "flf2v", "i2v_a14b"), variant in ("i2v", "flf2v")
 
     def transformer() -> WanTransformer3DModel:
-        return WanTransformer3DModel(
+        network = WanTransformer3DModel(
             patch_size=(1, 2, 2),
             num_attention_heads=num_heads,
             attention_head_dim=head_dim,
-            in_channels=LATENT_CHANNELS,
+            in_channels=LATENT_CHANNELS + takes_images * image_channels(LATENT_CHANNELS),
             out_channels=LATENT_CHANNELS,
+            image_dim=WIDTH if attends_to_images else None,
+            added_kv_proj_dim=num_heads * head_dim if attends_to_images else None,
+            pos_embed_seq_len=2 * TOKENS if variant == "flf2v" else None,
             text_dim=text_dim,
             freq_dim=256,
             ffn_dim=ffn_dim,
@@ -90,6 +106,9 @@ def write_tiny_pipeline(
             cross_attn_norm=True,
             qk_norm="rms_norm_across_heads",
         )
+        if variant == "flf2v":
+            nn.init.normal_(network.condition_embedder.image_embedder.pos_embed)  # zeros tell nothing
+        return network
 
     with seeded(seed):
         networks = {TRANSFORMER: transformer()}
@@ -103,8 +122,9 @@ def write_tiny_pipeline(
             latents_std=list(LATENTS_STD),
         )
         text_encoder = t5_encoder(UMT5EncoderModel, UMT5Config, tokenizer, width=text_dim, layers=text_layers)
-        if variant == "a14b":
+        if variant in BOUNDARY_RATIOS:
             networks[TRANSFORMER_2] = transformer()
+        image_encoder = {IMAGE_ENCODER: tiny_image_encoder()} if attends_to_images else {}
     schedule = (
         FlowMatchEulerDiscreteScheduler(shift=flow_shift)
         if scheduler == "euler"
@@ -112,13 +132,19 @@ def write_tiny_pipeline(
             prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=flow_shift, num_train_timesteps=1000
         )
     )
+    settings: dict[str, Any] = {"boundary_ratio": BOUNDARY_RATIOS[variant]} if variant in BOUNDARY_RATIOS else {}
+    if takes_images:
+        settings |= IMAGE_PROCESSOR_ENTRY if attends_to_images else NO_IMAGE_ENCODER
     save_pipeline(
         out,
-        "WanPipeline",
-        settings={"boundary_ratio": BOUNDARY_RATIO} if variant == "a14b" else None,
+        IMAGE_PIPELINE if takes_images else PIPELINE,
+        settings=settings,
         **networks,
+        **image_encoder,
         vae=vae,
         text_encoder=text_encoder,
         tokenizer=tokenizer,
         scheduler=schedule,
     )
+    if attends_to_images:
+        write_image_processor(out)
