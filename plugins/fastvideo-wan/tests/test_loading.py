@@ -82,7 +82,14 @@ def test_another_pipeline(copy):
             },
             "a transformer_2 and no transformer",
         ),
-        ({"expand_timesteps": True}, "Wan 2.2 TI2V"),
+        (
+            {
+                "boundary_ratio": 0.9,
+                "transformer_2": ["diffusers", "WanTransformer3DModel"],
+                "expand_timesteps": True,
+            },
+            "has two networks, and a noise level for every token",
+        ),
     ],
 )
 def test_wan_2_2(copy, change, message):

@@ -63,7 +63,7 @@ class PipelineAdapter(FlowMatchingAdapter, Generic[F]):
 
     family: ClassVar[str]
     name: ClassVar[str]
-    size_multiple: ClassVar[int]
+    size_multiple: int
     levels_taken: ClassVar[str] = "one noise level per sample, [B]"
     supports_tangent = True
     supported_attention: tuple[AttentionKind, ...] = ("dense",)

@@ -20,7 +20,6 @@ from fastvideo_data.captions import CaptionEncoder, PromptEmbeddings
 from fastvideo_data.encoder import LatentEncoder
 from fastvideo_data.model_sampler import FamilySampler
 from fastvideo_data.validation_prompts import prompts_of_run
-from fastvideo_data.video_sizes import VideoSize
 from fastvideo_data.video_validator import SamplingValidator
 from fastvideo_diffusers import loading
 from fastvideo_diffusers.encoder import PipelineEncoder
@@ -134,10 +133,6 @@ class DiffusersFamily(CheckedPipelines[F], Generic[F, A]):
             "size": self.video_size(cfg).of_run(cfg.training),
             "autocast": halved(cfg),
         }
-
-    def video_size(self, cfg: RunConfig) -> VideoSize:
-        """Of sampled videos whose prompt and run name none."""
-        return self.size
 
     @abstractmethod
     def run_adapter(self, cfg: RunConfig, prompts: PromptEmbeddings) -> A:

@@ -94,7 +94,15 @@ class CheckedPipelines(ParquetFamily, Generic[F]):
         Raises:
             UserError: the family cannot sample it.
         """
-        return fit_prompt(prompt, self.size.of_run(cfg.training), self.geometry)
+        return fit_prompt(prompt, self.video_size(cfg).of_run(cfg.training), self.video_geometry(cfg))
+
+    def video_size(self, cfg: RunConfig) -> VideoSize:
+        """Of sampled videos whose prompt and run name none."""
+        return self.size
+
+    def video_geometry(self, cfg: RunConfig) -> VideoGeometry:
+        """The videos that the run's pipelines encode."""
+        return self.geometry
 
     def check_schedule(
         self,
@@ -132,7 +140,8 @@ class CheckedPipelines(ParquetFamily, Generic[F]):
         Raises:
             DataError: they are missing, or do not fit the base's pipeline.
         """
-        return stored_video(row, self.roles(cfg).base, cfg.training, size_multiple=self.geometry.size_multiple)
+        multiple = self.video_geometry(cfg).size_multiple
+        return stored_video(row, self.roles(cfg).base, cfg.training, size_multiple=multiple)
 
     def data_free_latents(self, cfg: RunConfig, row: Mapping[str, Any]) -> tuple[int, int, int]:
         """(T, H, W) of latents that are not taken from the data.
@@ -140,7 +149,7 @@ class CheckedPipelines(ParquetFamily, Generic[F]):
         Raises:
             UserError: the run says no size, or the data's latents would give it and do not fit.
         """
-        base, multiple = self.roles(cfg).base, self.geometry.size_multiple
+        base, multiple = self.roles(cfg).base, self.video_geometry(cfg).size_multiple
         return data_free_latents(
             row, base, cfg.training, size_multiple=multiple, stored=lambda: self.stored_latents(cfg, row)
         )

@@ -10,12 +10,11 @@ from torch import Tensor, nn
 
 from fastvideo_core.config.run import RunConfig
 from fastvideo_core.contracts.adapter import LatentsSource
-from fastvideo_core.contracts.validator import ValidationPrompt
 from fastvideo_core.errors import ConfigError, Problem
 from fastvideo_data.captions import CaptionEncoder, PromptEmbeddings
 from fastvideo_data.encoder import EncoderIdentity, LatentEncoder
 from fastvideo_data.model_sampler import PathSampler
-from fastvideo_data.video_sizes import VideoSize, fit_prompt
+from fastvideo_data.video_sizes import VideoGeometry, VideoSize
 from fastvideo_diffusers.family import DiffusersFamily, halved
 from fastvideo_diffusers.family_roles import FamilyRoles
 from fastvideo_diffusers.folder import TRANSFORMER
@@ -105,8 +104,8 @@ class LtxFamily(DiffusersFamily[LtxFolder, LtxAdapter]):
     def check_weights(self, folder: LtxFolder, *, where: str, encodes: bool, decodes: bool) -> None:
         generation_of(folder).check_weights(folder.path, where=where, encodes=encodes, decodes=decodes)
 
-    def fit_prompt(self, cfg: RunConfig, prompt: ValidationPrompt) -> ValidationPrompt:
-        return fit_prompt(prompt, self.video_size(cfg).of_run(cfg.training), self._generation(cfg).geometry)
+    def video_geometry(self, cfg: RunConfig) -> VideoGeometry:
+        return self._generation(cfg).geometry
 
     def check_schedule(
         self,

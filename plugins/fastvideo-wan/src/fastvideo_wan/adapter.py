@@ -17,7 +17,6 @@ from fastvideo_diffusers.adapter import PipelineAdapter
 from fastvideo_diffusers.folder import TRANSFORMER
 from fastvideo_diffusers.text import pad_text
 from fastvideo_wan.batches import stored_latents
-from fastvideo_wan.config import SIZE_MULTIPLE
 from fastvideo_wan.folder import TRANSFORMER_2, WanFolder
 from fastvideo_wan.network import predict_velocity
 
@@ -25,7 +24,7 @@ TEXT = "text"
 
 
 class WanAdapter(PipelineAdapter[WanFolder]):
-    """Every primitive, over latents [B, 16, T, H, W] and the conditioning {"text": [B, 512, D]}; t is [B].
+    """Every primitive, over latents [B, C, T, H, W] and the conditioning {"text": [B, 512, D]}; t is [B].
 
     Args:
         boundary_ratios: by role, of those that have two networks; see `WanFolder`.
@@ -34,10 +33,10 @@ class WanAdapter(PipelineAdapter[WanFolder]):
 
     family = "wan"
     name = "Wan"
-    size_multiple = SIZE_MULTIPLE
 
     def __init__(self, folder: WanFolder, *, boundary_ratios: Mapping[str, float], **settings: Any) -> None:
         super().__init__(folder, **settings)
+        self.size_multiple = folder.size_multiple
         self._boundary_ratios = boundary_ratios
 
     def text_conditioning(self, embeddings: Tensor, lengths: Tensor | None) -> dict[str, Tensor]:

@@ -9,12 +9,11 @@ from torch import Tensor
 
 from fastvideo_core.config.training import TrainingArgs
 from fastvideo_diffusers import stored_tensors as stored
-from fastvideo_wan.config import SIZE_MULTIPLE
 from fastvideo_wan.folder import WanFolder
 
 
 def stored_latents(raw_batch: Mapping[str, Any], folder: WanFolder, training: TrainingArgs) -> Tensor:
-    """`vae_latent` [B, 16, T, H, W] as it is stored, at most `num_latent_t` frames of it.
+    """`vae_latent` [B, C, T, H, W] as it is stored, at most `num_latent_t` frames of it.
 
     Raises:
         DataError: there is none, or one that this pipeline cannot take.
@@ -25,5 +24,5 @@ def stored_latents(raw_batch: Mapping[str, Any], folder: WanFolder, training: Tr
         channels=folder.channels,
         patch=(height, width),
         most_frames=training.num_latent_t,
-        fix=f"preprocess the videos with this pipeline's VAE, at sizes that are multiples of {SIZE_MULTIPLE} pixels",
+        fix=f"preprocess the videos with this pipeline's VAE, at sizes that are multiples of {folder.size_multiple} pixels",
     )

@@ -8,7 +8,6 @@ from fastvideo_diffusers.encoder import PipelineEncoder
 from fastvideo_diffusers.identity import TEXT_ENCODER, VAE
 from fastvideo_wan.folder import open_folder
 from fastvideo_wan.loading import load_vae
-from fastvideo_wan.sizes import GEOMETRY
 from fastvideo_wan.text import TextEncoder
 
 
@@ -25,12 +24,12 @@ class WanEncoder(PipelineEncoder):
     """
 
     def __init__(self, model_path: str, device: torch.device, dtype: torch.dtype = torch.float32) -> None:
-        open_folder(model_path, where="model path")
+        folder = open_folder(model_path, where="model path")
         device = torch.device(device)
         super().__init__(
             model_path,
             family="wan",
-            geometry=GEOMETRY,
+            geometry=folder.geometry,
             encoders=(VAE, TEXT_ENCODER),
             text=TextEncoder(model_path, device=device, dtype=dtype, where="model path"),
             settings={"text_dtype": str(dtype).removeprefix("torch.")},

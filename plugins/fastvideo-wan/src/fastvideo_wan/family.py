@@ -17,6 +17,7 @@ from fastvideo_core.contracts.demo import FamilyDemo
 from fastvideo_core.errors import ConfigError, Problem
 from fastvideo_data.captions import PromptEmbeddings
 from fastvideo_data.model_sampler import PathSampler
+from fastvideo_data.video_sizes import VideoGeometry, VideoSize
 from fastvideo_diffusers.family import DiffusersFamily, halved
 from fastvideo_diffusers.folder import TRANSFORMER
 from fastvideo_diffusers.schedule_fit import timestep_shift
@@ -32,13 +33,12 @@ from fastvideo_wan.loading import load_transformer, meta_transformer
 from fastvideo_wan.network import predict_velocity
 from fastvideo_wan.sampler import WanSampler, build_sampler
 from fastvideo_wan.schedule import resolve_flow_shift
-from fastvideo_wan.sizes import GEOMETRY, SIZE
 from fastvideo_wan.text import TextEncoder
 from fastvideo_wan.tiny import write_tiny_pipeline
 
 
 class WanFamily(DiffusersFamily[WanFolder, WanAdapter]):
-    """Wan 2.1 and Wan 2.2 A14B text-to-video."""
+    """Wan 2.1 and Wan 2.2 (A14B, TI2V-5B); all roles of a run have the same latents."""
 
     family = "wan"
 
@@ -47,7 +47,6 @@ class WanFamily(DiffusersFamily[WanFolder, WanAdapter]):
     block = WanTransformerBlock
     vae = AutoencoderKLWan
     text_model = UMT5EncoderModel
-    geometry, size = GEOMETRY, SIZE
 
     def resolve(self, cfg: RunConfig, *, latents_source: LatentsSource | None) -> WanConfig:
         """With the negative prompt in full."""
@@ -57,6 +56,12 @@ class WanFamily(DiffusersFamily[WanFolder, WanAdapter]):
 
     def open_folder(self, path: str, *, where: str) -> WanFolder:
         return open_folder(path, where=where)
+
+    def video_size(self, cfg: RunConfig) -> VideoSize:
+        return self.roles(cfg).base.usual.size
+
+    def video_geometry(self, cfg: RunConfig) -> VideoGeometry:
+        return self.roles(cfg).base.geometry
 
     def components(self, folder: WanFolder) -> Sequence[str]:
         return folder.components

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanTran
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
 from fastvideo_core.errors import ConfigError, Problem
+from fastvideo_data.video_sizes import VideoGeometry
 from fastvideo_diffusers.folder import (
     TRANSFORMER,
     PipelineFolder,
@@ -23,11 +25,12 @@ from fastvideo_diffusers.folder import (
 )
 from fastvideo_diffusers.pipeline_files import DAMAGED
 from fastvideo_wan.image_conditions import ImageConditions, image_channels, named_components, read_image_conditions
+from fastvideo_wan.sizes import USUAL, USUAL_OF_TI2V, UsualVideo
 
 SUPPORTED = (
     "Wan 2.1 text-to-video in diffusers format (for example Wan-AI/Wan2.1-T2V-1.3B-Diffusers), image-to-video (for example "
     "Wan-AI/Wan2.1-I2V-14B-480P-Diffusers) or first and last frame (Wan-AI/Wan2.1-FLF2V-14B-720P-diffusers), or Wan 2.2 "
-    "T2V-A14B and I2V-A14B (Wan-AI/Wan2.2-T2V-A14B-Diffusers)"
+    "T2V-A14B, I2V-A14B (Wan-AI/Wan2.2-T2V-A14B-Diffusers) and TI2V-5B (Wan-AI/Wan2.2-TI2V-5B-Diffusers)"
 )
 PIPELINE, IMAGE_PIPELINE = "WanPipeline", "WanImageToVideoPipeline"
 """The classes of diffusers whose folders are read."""
@@ -35,7 +38,6 @@ TRANSFORMER_2 = "transformer_2"
 """The network for low noise, of pipelines that have one."""
 COMPONENTS = (TRANSFORMER, "vae", "text_encoder", "tokenizer", "scheduler")
 WEIGHTED = (TRANSFORMER, "vae", "text_encoder")
-LATENT_CHANNELS = 16
 TEXT_LENGTH = 512
 """Tokens that Wan's networks attend to. They have no text mask, so that the zeros behind a short caption count. A pipeline whose
 tokenizer takes fewer (its model_max_length) is one for so many."""
@@ -51,12 +53,14 @@ class WanFolder(PipelineFolder):
         boundary_ratio: of two networks, the noise level sigma in (0, 1) from which on the first is called and below which the
             second; None for one network.
         images: of a network that has given frames as channels beside the noise (image-to-video); None for others.
+        expand_timesteps: whether every token has a noise level of its own (TI2V): a first frame can be given by keeping it clean.
     """
 
     pipeline: str
     patch_size: tuple[int, int, int]
     boundary_ratio: float | None = None
     images: ImageConditions | None = None
+    expand_timesteps: bool = False
 
     @property
     def networks(self) -> tuple[str, ...]:
@@ -74,7 +78,23 @@ class WanFolder(PipelineFolder):
         if self.images is not None:
             frames, features = "first and last" if self.images.both_ends else "first", self.images.features
         more = {"patch_size": self.patch_size, "given frames": frames, "image features": features}
-        return super().latent_space | more
+        return super().latent_space | more | {"expand_timesteps": self.expand_timesteps}
+
+    @property
+    def size_multiple(self) -> int:
+        """Pixels that height and width are multiples of."""
+        return self.spatial_factor * math.lcm(*self.patch_size[1:])
+
+    @property
+    def geometry(self) -> VideoGeometry:
+        """The videos that its autoencoder encodes."""
+        frames, multiple = self.temporal_factor, self.size_multiple
+        return VideoGeometry(frames_divisor=frames, frames_remainder=1, size_multiple=multiple, fps=self.usual.fps)
+
+    @property
+    def usual(self) -> UsualVideo:
+        """The videos that it makes where nothing else is said."""
+        return USUAL_OF_TI2V if self.expand_timesteps else USUAL
 
 
 def open_folder(path: str, *, where: str) -> WanFolder:
@@ -95,18 +115,19 @@ def _read(path: str, index: Mapping[str, Any], where: str) -> WanFolder:
         return read_config(kind, path, subfolder, supported=SUPPORTED, where=where)
 
     further = _check_index(index, where)
-    images = named_components(index) if index["_class_name"] == IMAGE_PIPELINE else ()
+    images = named_components(index) if _takes_image_channels(index) else ()
     weighted = (*WEIGHTED, *further, *images[:1])
     check_components(path, (*COMPONENTS, *further, *images), weighted, where=where)
     transformer, vae = config(WanTransformer3DModel, TRANSFORMER), config(AutoencoderKLWan, "vae")
     for name in further:
         _check_alike(transformer, config(WanTransformer3DModel, name), where)
     scheduler = config(FlowMatchEulerDiscreteScheduler, "scheduler")
-    statistics = f"{LATENT_CHANNELS} numbers", number_list((int, float), LATENT_CHANNELS)
+    statistics = f"{vae['z_dim']} numbers", number_list((int, float), vae["z_dim"])
     check_values(
         [
             (TRANSFORMER, transformer, "patch_size", "3 whole numbers", number_list(int, 3)),
             *whole_numbers(TRANSFORMER, transformer, "text_dim"),
+            *whole_numbers("vae", vae, "z_dim"),
             ("vae", vae, "latents_mean", *statistics),
             ("vae", vae, "latents_std", *statistics),
             *whole_numbers("vae", vae, "scale_factor_temporal", "scale_factor_spatial"),
@@ -117,7 +138,7 @@ def _read(path: str, index: Mapping[str, Any], where: str) -> WanFolder:
     _check_variant(index, transformer, vae, where)
     text_length = _text_length(path)
     conditions = None
-    if index["_class_name"] == IMAGE_PIPELINE:
+    if _takes_image_channels(index):
         conditions = read_image_conditions(path, index, transformer, text_length=text_length, where=where)
     return WanFolder(
         path=path,
@@ -127,6 +148,7 @@ def _read(path: str, index: Mapping[str, Any], where: str) -> WanFolder:
         text_length=text_length,
         patch_size=tuple(transformer["patch_size"]),
         boundary_ratio=index["boundary_ratio"] if further else None,
+        expand_timesteps=bool(index.get("expand_timesteps")),
         latents_mean=tuple(vae["latents_mean"]),
         latents_std=tuple(vae["latents_std"]),
         temporal_factor=int(vae["scale_factor_temporal"]),
@@ -157,8 +179,8 @@ def _check_index(index: Mapping[str, Any], where: str) -> tuple[str, ...]:
         problems.append(Problem(found, where, allowed="a number between 0 and 1", fix=DAMAGED))
     if has_second and (index.get(TRANSFORMER) or [None])[0] is None:
         problems.append(Problem("has a transformer_2 and no transformer", where, allowed=SUPPORTED, fix=DAMAGED))
-    if index.get("expand_timesteps"):
-        problems.append(Problem("is a Wan 2.2 TI2V pipeline, not supported", where, allowed=SUPPORTED))
+    if has_second and index.get("expand_timesteps"):
+        problems.append(Problem("has two networks, and a noise level for every token", where, allowed=SUPPORTED))
     if problems:
         raise ConfigError(problems)
     return (TRANSFORMER_2,) if has_second else ()
@@ -194,18 +216,21 @@ def _check_variant(
     index: Mapping[str, Any], transformer: Mapping[str, Any], vae: Mapping[str, Any], where: str
 ) -> None:
     problems = []
-    kind, channels = index["_class_name"], LATENT_CHANNELS
-    if kind == IMAGE_PIPELINE:
-        channels += image_channels(LATENT_CHANNELS)
-    if transformer["in_channels"] != channels:
+    kind, channels = index["_class_name"], vae["z_dim"]
+    takes = channels + image_channels(channels) if _takes_image_channels(index) else channels
+    if transformer["in_channels"] != takes:
         found = f"its transformer takes {transformer['in_channels']} channels"
-        problems.append(Problem(found, where, allowed=f"{channels} channels in a {kind}: {SUPPORTED}"))
-    if kind == PIPELINE and transformer["image_dim"] is not None:
-        found = "its transformer attends to an image's features, which a WanPipeline does not give it"
+        problems.append(Problem(found, where, allowed=f"{takes} channels in a {kind}: {SUPPORTED}"))
+    if (transformer["out_channels"] or transformer["in_channels"]) != channels:
+        found = f"its transformer gives {transformer['out_channels']} channels"
+        problems.append(Problem(found, where, allowed=f"{channels}, as its VAE has: {SUPPORTED}"))
+    if not _takes_image_channels(index) and transformer["image_dim"] is not None:
+        found = "its transformer attends to an image's features, which its pipeline does not give it"
         problems.append(Problem(found, where, allowed=f"image_dim null, or a {IMAGE_PIPELINE}: {SUPPORTED}"))
-    if vae["z_dim"] != LATENT_CHANNELS:
-        problems.append(
-            Problem(f"its VAE has {vae['z_dim']} channels", where, allowed=f"{LATENT_CHANNELS}: {SUPPORTED}")
-        )
     if problems:
         raise ConfigError(problems)
+
+
+def _takes_image_channels(index: Mapping[str, Any]) -> bool:
+    """Whether the network has given frames as channels beside the noise; one that keeps given frames clean has none."""
+    return index["_class_name"] == IMAGE_PIPELINE and not index.get("expand_timesteps")

@@ -13,7 +13,7 @@ from fastvideo_core.contracts.validator import SampledVideo, ValidationRequest
 from fastvideo_core.errors import ConfigError, Problem
 from fastvideo_data.captions import PromptEmbeddings
 from fastvideo_data.model_sampler import PathSampler
-from fastvideo_data.video_sizes import VideoSize
+from fastvideo_data.video_sizes import VideoGeometry, VideoSize
 from fastvideo_diffusers.autocast import Autocast
 from fastvideo_diffusers.latents import shown
 from fastvideo_diffusers.sampler import PipelineSampler, path_sampler
@@ -25,7 +25,6 @@ from fastvideo_wan.folder import TRANSFORMER_2, WanFolder, open_folder
 from fastvideo_wan.latents import decode_frames
 from fastvideo_wan.loading import load_transformer, load_vae
 from fastvideo_wan.schedule import FewStepScheduler, resolve_flow_shift
-from fastvideo_wan.sizes import FPS, GEOMETRY, SIZE
 from fastvideo_wan.text import TextEncoder
 
 
@@ -37,7 +36,6 @@ class WanSampler(PipelineSampler[WanFolder, WanConfig]):
         boundary_ratios: by role, of those that have two networks; see `WanFolder`.
     """
 
-    geometry = GEOMETRY
     negative_prompt = NEGATIVE_PROMPT
     unguided = "WanPipeline does not guide"
 
@@ -47,6 +45,10 @@ class WanSampler(PipelineSampler[WanFolder, WanConfig]):
         super().__init__(folder, **settings)
         self._flow_shift = flow_shift
         self._boundary_ratios = boundary_ratios
+
+    @property
+    def geometry(self) -> VideoGeometry:
+        return self.folder.geometry
 
     def latents(
         self,
@@ -75,7 +77,7 @@ class WanSampler(PipelineSampler[WanFolder, WanConfig]):
         return latents.float()
 
     def decode(self, latents: Tensor, size: VideoSize, generator: torch.Generator) -> SampledVideo:
-        return SampledVideo(shown(decode_frames(self.autoencoder(), latents, self.folder)[0]), FPS)
+        return SampledVideo(shown(decode_frames(self.autoencoder(), latents, self.folder)[0]), self.geometry.fps)
 
     def load_vae(self) -> Any:
         return load_vae(self.folder.path, device=self.device)
@@ -111,7 +113,7 @@ class WanSampler(PipelineSampler[WanFolder, WanConfig]):
 def build_sampler(
     model_path: str, pipeline_config: WanConfig, *, device: torch.device, dtype: torch.dtype = torch.float32
 ) -> PathSampler:
-    """A sampler for the pipeline at `model_path`; videos are 480 x 832 and 81 frames unless a prompt says otherwise.
+    """A sampler for the pipeline at `model_path`; videos have the usual size of its generation unless a prompt says otherwise.
 
     Args:
         model_path: folder or hub id.
@@ -135,7 +137,7 @@ def build_sampler(
         flow_shift=resolve_flow_shift(folder, pipeline_config),
         device=device,
         prompts=PromptEmbeddings(encoder, keep_encoder=True),
-        size=SIZE,
+        size=folder.usual.size,
         autocast=False,
     )
     return path_sampler(folder, networks, sampler, family="wan")

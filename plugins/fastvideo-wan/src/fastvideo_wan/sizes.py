@@ -1,11 +1,24 @@
-"""The sizes of the videos that Wan 2.1 makes."""
+"""The videos that Wan makes where nothing else is said: the one thing about sizes that its folders do not tell."""
 
 from __future__ import annotations
 
-from fastvideo_data.video_sizes import VideoGeometry, VideoSize
-from fastvideo_wan.config import FRAMES_DIVISOR, SIZE_MULTIPLE
+from dataclasses import dataclass
 
-FPS = 16.0
-GEOMETRY = VideoGeometry(frames_divisor=FRAMES_DIVISOR, frames_remainder=1, size_multiple=SIZE_MULTIPLE, fps=FPS)
-SIZE = VideoSize(height=480, width=832, num_frames=81)
-"""Of videos whose prompt and run name none."""
+from fastvideo_data.video_sizes import VideoSize
+
+
+@dataclass(frozen=True)
+class UsualVideo:
+    """What a generation of Wan was trained on.
+
+    Args:
+        fps: frames per second.
+        size: of videos whose prompt and run name none.
+    """
+
+    fps: float
+    size: VideoSize
+
+
+USUAL = UsualVideo(16.0, VideoSize(height=480, width=832, num_frames=81))
+USUAL_OF_TI2V = UsualVideo(24.0, VideoSize(height=704, width=1280, num_frames=121))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from diffusers import (
     AutoencoderKLWan,
@@ -28,16 +28,27 @@ from fastvideo_wan.tiny_image_encoder import (
     write_image_processor,
 )
 
+Variant = Literal["t2v", "i2v", "flf2v", "a14b", "i2v_a14b", "ti2v"]
 LATENT_CHANNELS = 16
 BOUNDARY_RATIOS = {"a14b": 0.875, "i2v_a14b": 0.9}
 """Of Wan2.2-T2V-A14B and Wan2.2-I2V-A14B as they are published."""
-VARIANTS = ("t2v", "i2v", "flf2v", "a14b", "i2v_a14b")
 LATENTS_MEAN = (
     0.61, -0.34, 1.12, -0.87, 0.05, -1.41, 0.73, 0.29, -0.52, 1.64, -0.18, 0.94, -1.07, 0.41, -0.66, 0.13,
 )  # fmt: skip
 LATENTS_STD = (
     1.31, 2.45, 0.82, 1.97, 3.06, 1.14, 2.21, 0.95, 1.58, 2.73, 1.43, 0.77, 2.08, 1.86, 1.22, 2.59,
 )  # fmt: skip
+
+TI2V_CHANNELS = 48
+TI2V_VAE = {
+    "is_residual": True,
+    "patch_size": 2,
+    "in_channels": 12,
+    "out_channels": 12,
+    "scale_factor_spatial": 16,
+    "dim_mult": [1, 2, 2, 2],
+}
+"""What the autoencoder of Wan2.2-TI2V-5B, as it is published, has of its own."""
 
 
 def write_tiny_pipeline(
@@ -53,7 +64,7 @@ def write_tiny_pipeline(
     vae_dim: int = 3,
     flow_shift: float = 3.0,
     scheduler: Literal["euler", "unipc"] = "euler",
-    variant: Literal["t2v", "i2v", "flf2v", "a14b", "i2v_a14b"] = "t2v",
+    variant: Variant = "t2v",
 ) -> None:
     """Writes a pipeline folder that plain `DiffusionPipeline.from_pretrained` loads; equal arguments give equal bytes.
 
@@ -70,7 +81,8 @@ def write_tiny_pipeline(
         flow_shift: written into the scheduler's config.
         scheduler: `euler` (FlowMatchEulerDiscreteScheduler) or `unipc` (UniPCMultistepScheduler, as Wan is published).
         variant: `t2v` (Wan 2.1), `i2v` (Wan 2.1 image-to-video), `flf2v` (Wan 2.1, first and last frame), `a14b` (Wan 2.2
-            T2V-A14B: two transformers and their boundary) or `i2v_a14b` (Wan 2.2 I2V-A14B).
+            T2V-A14B: two transformers and their boundary), `i2v_a14b` (Wan 2.2 I2V-A14B) or `ti2v` (Wan 2.2 TI2V-5B: an
+            autoencoder of 48 channels, and a noise level for every token).
 
     Raises:
         ConfigError: for options that make no Wan, or a folder that is not empty.
@@ -83,19 +95,22 @@ def write_tiny_pipeline(
         more.append(Problem(f"is {head_dim}", where="head_dim", allowed="even numbers from 6 on"))
     if scheduler not in ("euler", "unipc"):
         more.append(Problem(f"is {scheduler!r}", where="scheduler", allowed="euler, unipc"))
-    if variant not in VARIANTS:
-        more.append(Problem(f"is {variant!r}", where="variant", allowed=", ".join(VARIANTS)))
+    if variant not in get_args(Variant):
+        more.append(Problem(f"is {variant!r}", where="variant", allowed=", ".join(get_args(Variant))))
     check_sizes(out, at_least_one=counts, multiples={"text_dim": (text_dim, 8)}, more=more)
     tokenizer = byte_tokenizer(max_length=512)
     takes_images, attends_to_images = variant in ("i2v", "flf2v", "i2v_a14b"), variant in ("i2v", "flf2v")
+    channels = TI2V_CHANNELS if variant == "ti2v" else LATENT_CHANNELS
+    means = [LATENTS_MEAN[channel % 16] + channel // 16 / 8 for channel in range(channels)]
+    deviations = [LATENTS_STD[channel % 16] + channel // 16 / 8 for channel in range(channels)]
 
     def transformer() -> WanTransformer3DModel:
         network = WanTransformer3DModel(
             patch_size=(1, 2, 2),
             num_attention_heads=num_heads,
             attention_head_dim=head_dim,
-            in_channels=LATENT_CHANNELS + takes_images * image_channels(LATENT_CHANNELS),
-            out_channels=LATENT_CHANNELS,
+            in_channels=channels + takes_images * image_channels(LATENT_CHANNELS),
+            out_channels=channels,
             image_dim=WIDTH if attends_to_images else None,
             added_kv_proj_dim=num_heads * head_dim if attends_to_images else None,
             pos_embed_seq_len=2 * TOKENS if variant == "flf2v" else None,
@@ -114,12 +129,12 @@ def write_tiny_pipeline(
         networks = {TRANSFORMER: transformer()}
         vae = AutoencoderKLWan(
             base_dim=vae_dim,
-            z_dim=LATENT_CHANNELS,
-            dim_mult=[1, 1, 1, 1],
+            z_dim=channels,
             num_res_blocks=1,
             temperal_downsample=[False, True, True],
-            latents_mean=list(LATENTS_MEAN),
-            latents_std=list(LATENTS_STD),
+            latents_mean=means,
+            latents_std=deviations,
+            **(TI2V_VAE if variant == "ti2v" else {"dim_mult": [1, 1, 1, 1]}),
         )
         text_encoder = t5_encoder(UMT5EncoderModel, UMT5Config, tokenizer, width=text_dim, layers=text_layers)
         if variant in BOUNDARY_RATIOS:
@@ -133,6 +148,8 @@ def write_tiny_pipeline(
         )
     )
     settings: dict[str, Any] = {"boundary_ratio": BOUNDARY_RATIOS[variant]} if variant in BOUNDARY_RATIOS else {}
+    if variant == "ti2v":
+        settings["expand_timesteps"] = True
     if takes_images:
         settings |= IMAGE_PROCESSOR_ENTRY if attends_to_images else NO_IMAGE_ENCODER
     save_pipeline(
