@@ -49,3 +49,15 @@ class TestLTX2(ModelPluginSuite):
     def pipeline_latents(self, parts: Sequence[Tensor]) -> Tensor:
         """Video tokens, then audio tokens."""
         return torch.cat(list(parts), dim=1)
+
+
+class TestLTX23(TestLTX2):
+    """Gates, modulated cross-attention to the text, a projection of the text per stream, sound of 48 kHz."""
+
+    tiny = {"generation": 2, "variant": "ltx23"}
+
+
+class TestLTX25(TestLTX2):
+    """Gemma 4 text, no biases in the video's feed-forward layers."""
+
+    tiny = {"generation": 2, "variant": "ltx25"}

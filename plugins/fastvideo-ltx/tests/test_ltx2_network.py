@@ -136,7 +136,7 @@ def test_the_text_is_what_the_pipeline_s_connectors_give(pipeline, tiny_ltx2, pr
     with recorded(pipeline.transformer) as calls:
         generate(pipeline, prompt, output_type="latent")
     call, _ = calls[0]
-    captions = GemmaCaptions(tiny_ltx2, device=CPU, dtype=torch.float32, where="path")
+    captions = GemmaCaptions(tiny_ltx2, "Gemma3ForConditionalGeneration", device=CPU, dtype=torch.float32, where="path")
     features = captions.encode([prompt])[0]
     assert features.shape == (1 + len(prompt.replace(" ", "▁").encode()), 32)
     given = Connectors(tiny_ltx2, device=CPU, dtype=torch.float32).connect(*pad_left(features[None]))

@@ -1,4 +1,4 @@
-"""LTX-2.3 and other folders of the generation: what is read, and what is refused."""
+"""LTX-2.3, LTX-2.5 and other folders of the generation: what is read, and what is refused."""
 
 from __future__ import annotations
 
@@ -9,27 +9,38 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from ltx2_pipeline import FPS, FRAMES, HEIGHT, WIDTH, generate, open_pipeline, write_ltx23
+from ltx2_pipeline import FPS, FRAMES, HEIGHT, WIDTH, generate, open_pipeline
 
 from fastvideo_core.contracts.validator import ValidationPrompt, ValidationRequest
 from fastvideo_core.errors import ConfigError
 from fastvideo_ltx.config import LtxConfig
 from fastvideo_ltx.family import build_sampler
 from fastvideo_ltx.generations import open_folder
+from fastvideo_ltx.tiny import write_tiny_pipeline
 
 
 @pytest.fixture(scope="module")
-def ltx23(tiny_ltx2, tmp_path_factory) -> str:
-    return write_ltx23(tiny_ltx2, tmp_path_factory.mktemp("ltx23") / "tiny")
+def ltx23(tmp_path_factory) -> str:
+    path = tmp_path_factory.mktemp("ltx23") / "tiny"
+    write_tiny_pipeline(path, generation=2, variant="ltx23")
+    return str(path)
 
 
-@pytest.mark.parametrize("guidance", [1.0, 3.0])
-def test_ltx23_is_sampled_as_by_its_own_pipeline(ltx23, guidance):
-    frames, sound = generate(open_pipeline(ltx23), steps=2, guidance=guidance, output_type="np")
-    sampler = build_sampler(ltx23, LtxConfig(negative_prompt=""), device=torch.device("cpu"))
-    request = ValidationRequest(sampler.handle, Path("unused"), sampling_steps=2, guidance_scale=guidance)
+@pytest.fixture(scope="module")
+def ltx25(tmp_path_factory) -> str:
+    path = tmp_path_factory.mktemp("ltx25") / "tiny"
+    write_tiny_pipeline(path, generation=2, variant="ltx25")
+    return str(path)
+
+
+@pytest.mark.parametrize(("variant", "guidance"), [("ltx23", 1.0), ("ltx23", 3.0), ("ltx25", 3.0)])
+def test_later_variants_are_sampled_as_by_their_own_pipeline(request, variant, guidance):
+    path = request.getfixturevalue(variant)
+    frames, sound = generate(open_pipeline(path), steps=2, guidance=guidance, output_type="np")
+    sampler = build_sampler(path, LtxConfig(negative_prompt=""), device=torch.device("cpu"))
+    asked = ValidationRequest(sampler.handle, Path("unused"), sampling_steps=2, guidance_scale=guidance)
     prompt = ValidationPrompt("a cat", height=HEIGHT, width=WIDTH, num_frames=FRAMES)
-    ours = sampler.sample(request, prompt, torch.Generator().manual_seed(3))
+    ours = sampler.sample(asked, prompt, torch.Generator().manual_seed(3))
     assert np.abs(ours.frames.numpy().astype(int) - (frames[0] * 255).round()).max() <= 1
     length = min(sound.shape[-1], ours.audio.shape[-1])
     torch.testing.assert_close(ours.audio[:, :length], sound[0, :, :length], rtol=0, atol=1e-4)
@@ -55,7 +66,7 @@ def test_ltx23_trains_on_video_alone_too(ltx23, run_config):
     assert not any("audio" in name for name in with_gradient)
 
 
-def test_a_folder_says_what_it_holds(tiny_ltx2, ltx23):
+def test_a_folder_says_what_it_holds(tiny_ltx2, ltx23, ltx25):
     folder = open_folder(tiny_ltx2, where="path")
     assert (folder.traits.name, folder.channels, folder.temporal_factor, folder.spatial_factor) == (
         "LTX-2",
@@ -66,6 +77,8 @@ def test_a_folder_says_what_it_holds(tiny_ltx2, ltx23):
     assert (folder.facts["audio_sample_rate"], folder.facts["sound_sample_rate"]) == (16000, 24000)
     later = open_folder(ltx23, where="path")
     assert (folder.text_dim, later.text_dim) == (32, 32 + 16)
+    assert "Gemma4" not in later.facts["text_encoder"]
+    assert open_folder(ltx25, where="path").facts["text_encoder"] == "Gemma4UnifiedForConditionalGeneration"
     assert (later.facts["vocoder"], later.facts["sound_sample_rate"]) == ("LTX2VocoderWithBWE", 48000)
 
 
@@ -81,8 +94,8 @@ def edited(tiny: str, out: Path, file: str, **changes: object) -> str:
     [
         (
             "model_index.json",
-            {"text_encoder": ["transformers", "Gemma4UnifiedForConditionalGeneration"]},
-            r"its text encoder is Gemma4UnifiedForConditionalGeneration \(LTX-2.5 or another variant\)",
+            {"text_encoder": ["transformers", "T5EncoderModel"]},
+            "its text encoder is T5EncoderModel\n    allowed: Gemma3ForConditionalGeneration or Gemma4Unified",
         ),
         (
             "model_index.json",

@@ -102,7 +102,7 @@ class LtxFamily(DiffusersFamily[LtxFolder, LtxAdapter]):
         return folder.traits.components
 
     def check_weights(self, folder: LtxFolder, *, where: str, encodes: bool, decodes: bool) -> None:
-        generation_of(folder).check_weights(folder.path, where=where, encodes=encodes, decodes=decodes)
+        generation_of(folder).check_weights(folder, where=where, encodes=encodes, decodes=decodes)
 
     def video_geometry(self, cfg: RunConfig) -> VideoGeometry:
         return self._generation(cfg).geometry

@@ -30,7 +30,6 @@ class Generation(Traits, ABC):
 
     Attributes:
         encoders: whose weights decide what `preprocess` stores.
-        text_models: the classes of what makes text embeddings, by sub-folder.
         decoders: the classes of what makes videos and sound of latents, by sub-folder.
         tokenizer_pads: whether its tokenizer must have a padding token of its own.
         transformer: the diffusers class of its transformer.
@@ -40,7 +39,6 @@ class Generation(Traits, ABC):
     """
 
     encoders: ClassVar[tuple[StoredEncoder, ...]]
-    text_models: ClassVar[Mapping[str, Any]]
     decoders: ClassVar[Mapping[str, Any]]
     tokenizer_pads: ClassVar[bool] = True
     transformer: ClassVar[type[nn.Module]]
@@ -51,6 +49,10 @@ class Generation(Traits, ABC):
     def frozen(self, config: LtxConfig) -> Callable[[str], bool] | None:
         """Which parameters of a trained transformer, by name, the run leaves as they are; None where there are none."""
         return None
+
+    @abstractmethod
+    def text_models(self, folder: LtxFolder) -> Mapping[str, Any]:
+        """The classes of what makes text embeddings, by sub-folder."""
 
     @abstractmethod
     def read(self, path: str, index: Mapping[str, Any], *, where: str) -> LtxFolder:
@@ -120,7 +122,7 @@ class Generation(Traits, ABC):
         transformer: nn.Module = meta_model(self.transformer, path, TRANSFORMER, dtype=dtype, where=where)
         return transformer
 
-    def check_weights(self, path: str, *, where: str, encodes: bool, decodes: bool) -> None:
+    def check_weights(self, folder: LtxFolder, *, where: str, encodes: bool, decodes: bool) -> None:
         """A pipeline's weights are those that its configurations describe, by the headers of their files; the tokenizer can be
         used.
 
@@ -132,9 +134,11 @@ class Generation(Traits, ABC):
             ConfigError: they are not.
         """
         kinds = {
-            TRANSFORMER: self.transformer, **(self.text_models if encodes else {}), **(self.decoders if decodes else {}),
-        }  # fmt: skip
-        check_weights(path, kinds, where=where, tokenizer=encodes, tokenizer_pads=self.tokenizer_pads)
+            TRANSFORMER: self.transformer,
+            **(self.text_models(folder) if encodes else {}),
+            **(self.decoders if decodes else {}),
+        }
+        check_weights(folder.path, kinds, where=where, tokenizer=encodes, tokenizer_pads=self.tokenizer_pads)
 
     @abstractmethod
     def evaluate(
@@ -173,7 +177,7 @@ class Generation(Traits, ABC):
         return False
 
     @abstractmethod
-    def write_tiny(self, out: Path, *, seed: int, **sizes: int) -> None:
+    def write_tiny(self, out: Path, *, seed: int, variant: str, **sizes: int) -> None:
         """A small random-weight pipeline in a new folder `out`; see `tiny.write_tiny_pipeline`."""
 
 

@@ -14,6 +14,7 @@ def write_tiny_pipeline(
     *,
     seed: int = 0,
     generation: int = 1,
+    variant: str = "",
     num_layers: int = 2,
     num_heads: int = 2,
     head_dim: int = 16,
@@ -27,6 +28,7 @@ def write_tiny_pipeline(
         out: the folder; created, must be empty or absent.
         seed: of all weights; the global random state is left as it was.
         generation: 1 (LTX-Video) or 2 (LTX-2).
+        variant: of LTX-2: `ltx2`, `ltx23` or `ltx25`, with what each has of its own; empty is the generation's first.
         num_layers: transformer blocks.
         num_heads: attention heads of the transformer.
         head_dim: width of a head; a multiple of 4, with num_heads at least 6 (rotary embedding over time, height, width).
@@ -44,6 +46,9 @@ def write_tiny_pipeline(
     if generation not in GENERATIONS:
         allowed = ", ".join(str(number) for number in GENERATIONS)
         more.append(Problem(f"is {generation}", where="generation", allowed=allowed))
+    elif variant and variant not in GENERATIONS[generation].variants:
+        allowed = f"for generation {generation}: {', '.join(GENERATIONS[generation].variants)}"
+        more.append(Problem(f"is {variant!r}", where="variant", allowed=allowed))
     if head_dim * num_heads < 6:
         more.append(Problem(f"make {head_dim * num_heads}", where="head_dim x num_heads", allowed="6 or more"))
     check_sizes(
@@ -55,6 +60,7 @@ def write_tiny_pipeline(
     GENERATIONS[generation].write_tiny(
         out,
         seed=seed,
+        variant=variant or GENERATIONS[generation].variants[0],
         num_layers=num_layers,
         num_heads=num_heads,
         head_dim=head_dim,
@@ -63,4 +69,6 @@ def write_tiny_pipeline(
         vae_dim=vae_dim,
     )
     others = "; ".join(f"--set generation={n} writes {one.name}" for n, one in GENERATIONS.items() if n != generation)
-    return f"{GENERATIONS[generation].name} (generation {generation}; {others})"
+    one = GENERATIONS[generation]
+    kinds = f"; --set variant= takes {', '.join(one.variants)}" if len(one.variants) > 1 else ""
+    return f"{one.name} (generation {generation}; {others}{kinds})"

@@ -13,6 +13,7 @@ class Traits:
 
     Attributes:
         name: how messages call it.
+        variants: of its tiny pipelines, the first one first.
         supported: what errors about an unusable pipeline offer instead.
         pipelines: the diffusers pipeline classes whose folders it reads.
         components: the sub-folders of such a folder.
@@ -25,6 +26,7 @@ class Traits:
     """
 
     name: ClassVar[str]
+    variants: ClassVar[tuple[str, ...]]
     supported: ClassVar[str]
     pipelines: ClassVar[tuple[str, ...]]
     components: ClassVar[tuple[str, ...]]

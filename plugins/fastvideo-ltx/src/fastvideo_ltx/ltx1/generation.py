@@ -70,12 +70,12 @@ class LtxVideo(Generation):
     """
 
     name = "LTX-Video"
+    variants = ("ltx",)
     supported = SUPPORTED
     pipelines = tuple(PIPELINES)
     components = (TRANSFORMER, "vae", "text_encoder", "tokenizer", "scheduler")
     weighted = (TRANSFORMER, "vae", "text_encoder")
     encoders = (VAE, TEXT_ENCODER)
-    text_models: ClassVar[Mapping[str, Any]] = {"text_encoder": T5EncoderModel}
     decoders: ClassVar[Mapping[str, Any]] = {"vae": AutoencoderKLLTXVideo}
     streams = ("video",)
     transformer = LTXVideoTransformer3DModel
@@ -86,6 +86,9 @@ class LtxVideo(Generation):
     size = VideoSize(height=512, width=704, num_frames=161)
     # of InferenceConfig in Lightricks/LTX-Video, ltx_video/inference.py
     negative_prompt = "worst quality, inconsistent motion, blurry, jittery, distorted"
+
+    def text_models(self, folder: LtxFolder) -> Mapping[str, Any]:
+        return {"text_encoder": T5EncoderModel}
 
     def read(self, path: str, index: Mapping[str, Any], *, where: str) -> LtxFolder:
         def config(kind: Any, subfolder: str) -> dict[str, Any]:
@@ -164,7 +167,7 @@ class LtxVideo(Generation):
         takes: bool = folder.pipeline == LTXConditionPipeline.__name__
         return takes
 
-    def write_tiny(self, out: Path, *, seed: int, **sizes: int) -> None:
+    def write_tiny(self, out: Path, *, seed: int, variant: str, **sizes: int) -> None:
         write_tiny(out, seed=seed, **sizes)
 
 

@@ -19,7 +19,6 @@ from diffusers.models.transformers.transformer_ltx2 import LTX2VideoTransformerB
 from diffusers.pipelines.ltx2 import LTX2TextConnectors
 from diffusers.pipelines.ltx2.utils import DEFAULT_NEGATIVE_PROMPT
 from torch import Tensor
-from transformers import Gemma3ForConditionalGeneration
 
 from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.errors import ConfigError, Problem
@@ -33,21 +32,21 @@ from fastvideo_ltx.generation import Generation
 from fastvideo_ltx.layout import TokenLayout
 from fastvideo_ltx.ltx2.adapter import AUDIO, Ltx2Adapter, audio_tokens, stored_audio
 from fastvideo_ltx.ltx2.encoder import ENCODERS, Ltx2Encoder
-from fastvideo_ltx.ltx2.loading import VOCODERS
+from fastvideo_ltx.ltx2.loading import TEXT_ENCODERS, VOCODERS
 from fastvideo_ltx.ltx2.network import AUDIO_TEXT, audio_text_width, predict_velocity, serves_sound, text_width
 from fastvideo_ltx.ltx2.sampler import Ltx2Sampler
 from fastvideo_ltx.ltx2.text import TEXT_LENGTH, GemmaCaptions
-from fastvideo_ltx.ltx2.tiny import write_tiny
+from fastvideo_ltx.ltx2.tiny import VARIANTS, write_tiny
 
 SUPPORTED = "LTX-2 in diffusers format (for example Lightricks/LTX-2)"
-TEXT_ENCODER = "Gemma3ForConditionalGeneration"
 STATISTICS = ("latents_mean", "latents_std")
 
 
 class Ltx2(Generation):
-    """LTX-2: video and sound in two streams that see each other, Gemma 3 text."""
+    """LTX-2 (2.0, 2.3, 2.5): video and sound in two streams that see each other, Gemma text."""
 
     name = "LTX-2"
+    variants = VARIANTS
     supported = SUPPORTED
     pipelines = ("LTX2Pipeline", "LTX2ImageToVideoPipeline", "LTX2ConditionPipeline")
     components = (
@@ -55,10 +54,6 @@ class Ltx2(Generation):
     )  # fmt: skip
     weighted = (TRANSFORMER, "vae", "audio_vae", "vocoder", "connectors", "text_encoder")
     encoders = ENCODERS
-    text_models: ClassVar[Mapping[str, Any]] = {
-        "text_encoder": Gemma3ForConditionalGeneration,
-        "connectors": LTX2TextConnectors,
-    }
     decoders: ClassVar[Mapping[str, Any]] = {"vae": AutoencoderKLLTX2Video, "audio_vae": AutoencoderKLLTX2Audio}
     tokenizer_pads = False
     streams = ("video", AUDIO)
@@ -85,12 +80,15 @@ class Ltx2(Generation):
         """Whatever serves the sound, in a run on video alone: no decay and no gradient of zeros may move it."""
         return None if AUDIO in self.chosen_streams(config) else serves_sound
 
+    def text_models(self, folder: LtxFolder) -> Mapping[str, Any]:
+        return {"text_encoder": TEXT_ENCODERS[folder.facts["text_encoder"]], "connectors": LTX2TextConnectors}
+
     def read(self, path: str, index: Mapping[str, Any], *, where: str) -> LtxFolder:
         def config(kind: Any, subfolder: str) -> dict[str, Any]:
             return read_config(kind, path, subfolder, supported=SUPPORTED, where=where)
 
-        vocoder = _class_name(index, "vocoder")
-        _check_index(index, vocoder, where)
+        text_encoder, vocoder = (_class_name(index, name) for name in ("text_encoder", "vocoder"))
+        _check_index(text_encoder, vocoder, where)
         transformer = config(LTX2VideoTransformer3DModel, TRANSFORMER)
         vae = config(AutoencoderKLLTX2Video, "vae")
         audio_vae = config(AutoencoderKLLTX2Audio, "audio_vae")
@@ -124,6 +122,7 @@ class Ltx2(Generation):
                 "audio_sample_rate": audio_vae["sample_rate"],
                 "audio_hop_length": audio_vae["mel_hop_length"],
                 "audio_compression": LATENT_DOWNSAMPLE_FACTOR,
+                "text_encoder": text_encoder,
                 "vocoder": vocoder,
                 "sound_sample_rate": sound["output_sampling_rate"],
             },
@@ -165,7 +164,7 @@ class Ltx2(Generation):
     def caption_encoder(
         self, folder: LtxFolder, *, device: torch.device, dtype: torch.dtype, where: str = "path"
     ) -> GemmaCaptions:
-        return GemmaCaptions(folder.path, device=device, dtype=dtype, where=where)
+        return GemmaCaptions(folder.path, folder.facts["text_encoder"], device=device, dtype=dtype, where=where)
 
     def export_notes(self, folder: LtxFolder, config: LtxConfig) -> list[str]:
         if AUDIO in self.chosen_streams(config):
@@ -177,8 +176,8 @@ class Ltx2(Generation):
         text = self.caption_encoder(folder, device=device, dtype=dtype, where="model path")
         return Ltx2Encoder(folder, text=text, text_dtype=dtype, device=device)
 
-    def write_tiny(self, out: Path, *, seed: int, **sizes: int) -> None:
-        write_tiny(out, seed=seed, **sizes)
+    def write_tiny(self, out: Path, *, seed: int, variant: str, **sizes: int) -> None:
+        write_tiny(out, seed=seed, variant=variant, **sizes)
 
 
 def _class_name(index: Mapping[str, Any], component: str) -> str:
@@ -186,12 +185,11 @@ def _class_name(index: Mapping[str, Any], component: str) -> str:
     return str(entry[1]) if isinstance(entry, list | tuple) and len(entry) == 2 else "nothing"
 
 
-def _check_index(index: Mapping[str, Any], vocoder: str, where: str) -> None:
+def _check_index(text_encoder: str, vocoder: str, where: str) -> None:
     problems = []
-    text_encoder = _class_name(index, "text_encoder")
-    if text_encoder != TEXT_ENCODER:
-        found = f"its text encoder is {text_encoder} (LTX-2.5 or another variant)"
-        problems.append(Problem(found, where, allowed=f"{TEXT_ENCODER}: {SUPPORTED}"))
+    if text_encoder not in TEXT_ENCODERS:
+        allowed = f"{' or '.join(TEXT_ENCODERS)}: {SUPPORTED}"
+        problems.append(Problem(f"its text encoder is {text_encoder}", where, allowed=allowed))
     if vocoder not in VOCODERS:
         problems.append(Problem(f"its vocoder is {vocoder}", where, allowed=", ".join(VOCODERS)))
     if problems:

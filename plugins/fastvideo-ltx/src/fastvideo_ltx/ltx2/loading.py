@@ -5,12 +5,22 @@ from __future__ import annotations
 import torch
 from diffusers import AutoencoderKLLTX2Audio, AutoencoderKLLTX2Video
 from diffusers.pipelines.ltx2 import LTX2TextConnectors, LTX2Vocoder, LTX2VocoderWithBWE
-from transformers import Gemma3ForConditionalGeneration, PreTrainedTokenizerBase
+from transformers import (
+    Gemma3ForConditionalGeneration,
+    Gemma4UnifiedForConditionalGeneration,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from fastvideo_diffusers.loading import load_frozen, load_text_model, load_tokenizer
 
 VOCODERS = {kind.__name__: kind for kind in (LTX2Vocoder, LTX2VocoderWithBWE)}
 """By the name that a pipeline's index gives."""
+
+TEXT_ENCODERS = {
+    kind.__name__: kind for kind in (Gemma3ForConditionalGeneration, Gemma4UnifiedForConditionalGeneration)
+}
+"""Likewise: Gemma 3 up to LTX-2.3, Gemma 4 from LTX-2.5 on."""
 
 
 def load_vae(path: str, *, device: torch.device, where: str = "path") -> AutoencoderKLLTX2Video:
@@ -39,11 +49,9 @@ def load_connectors(path: str, *, dtype: torch.dtype, device: torch.device, wher
 
 
 def load_text_encoder(
-    path: str, *, dtype: torch.dtype, device: torch.device, where: str = "path"
-) -> tuple[PreTrainedTokenizerBase, Gemma3ForConditionalGeneration]:
-    """The tokenizer and Gemma 3; errors as `load_vae`."""
+    path: str, kind: str, *, dtype: torch.dtype, device: torch.device, where: str = "path"
+) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
+    """The tokenizer and the Gemma of the class named `kind`; errors as `load_vae`."""
     tokenizer = load_tokenizer(path, where=where, pads=False)
-    gemma = load_text_model(
-        Gemma3ForConditionalGeneration, path, "text_encoder", dtype=dtype, device=device, where=where
-    )
+    gemma = load_text_model(TEXT_ENCODERS[kind], path, "text_encoder", dtype=dtype, device=device, where=where)
     return tokenizer, gemma

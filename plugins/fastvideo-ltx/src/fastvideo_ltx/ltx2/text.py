@@ -1,4 +1,4 @@
-"""Captions to what LTX-2's network attends to: Gemma 3, the checkpoint's projection, then its connectors.
+"""Captions to what LTX-2's network attends to: Gemma, the checkpoint's projection, then its connectors.
 
 Cached is what comes out of the projection: one vector per token of the caption. Gemma's own hidden states (all layers of
 them) would be fifty times larger; behind the connectors every caption is 1024 tokens long.
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from diffusers.pipelines.ltx2 import LTX2TextConnectors
 from torch import Tensor, nn
-from transformers import Gemma3ForConditionalGeneration, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from fastvideo_data.captions import CaptionCut, cut_of
 from fastvideo_diffusers.lazy_weights import LazyWeights
@@ -24,18 +24,19 @@ TEXT_LENGTH = 1024
 
 
 class GemmaCaptions:
-    """Gemma 3 and the projection of a pipeline; the weights are loaded at the first caption and can be let go of.
+    """Gemma and the projection of a pipeline; the weights are loaded at the first caption and can be let go of.
 
     Args:
         path: folder or hub id of the pipeline.
+        kind: class of its text encoder.
         device: where the encoder runs.
         dtype: of its weights.
         where: how errors name the place that gave the path.
     """
 
-    def __init__(self, path: str, *, device: torch.device, dtype: torch.dtype, where: str) -> None:
+    def __init__(self, path: str, kind: str, *, device: torch.device, dtype: torch.dtype, where: str) -> None:
         def load() -> _GemmaProjection:
-            tokenizer, gemma = load_text_encoder(path, dtype=dtype, device=device, where=where)
+            tokenizer, gemma = load_text_encoder(path, kind, dtype=dtype, device=device, where=where)
             return _GemmaProjection(tokenizer, gemma, load_connectors(path, dtype=dtype, device=device, where=where))
 
         self._projection = LazyWeights(load, device)
@@ -64,7 +65,7 @@ class _GemmaProjection(nn.Module):
     def __init__(
         self,
         tokenizer: PreTrainedTokenizerBase,
-        gemma: Gemma3ForConditionalGeneration,
+        gemma: PreTrainedModel,
         connectors: LTX2TextConnectors,
     ) -> None:
         super().__init__()
