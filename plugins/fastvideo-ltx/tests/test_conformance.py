@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
 import torch
 from diffusers import LTX2Pipeline, LTXPipeline
 from torch import Tensor
@@ -57,6 +58,7 @@ class TestLTX23(TestLTX2):
     tiny = {"generation": 2, "variant": "ltx23"}
 
 
+@pytest.mark.slow
 class TestLTX25(TestLTX2):
     """Gemma 4 text, no biases in the video's feed-forward layers."""
 
