@@ -9,7 +9,8 @@ import pytest
 from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.contracts.validator import ValidationPrompt
 from fastvideo_core.errors import ConfigError, ContractError
-from fastvideo_data.video_sizes import VideoSize, data_free_size, video_size
+from fastvideo_data.prompt_fit import video_size
+from fastvideo_data.video_sizes import VideoSize, data_free_size
 
 
 def size(**training: Any) -> VideoSize:

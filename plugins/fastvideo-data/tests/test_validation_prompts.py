@@ -124,3 +124,12 @@ def test_a_run_samples_the_prompts_of_its_file_and_none_without_validation(tmp_p
         ConfigError, match=r"validation_dataset_file: validation needs prompts\n.*log_validation: false"
     ):
         prompts_of_run(training(log_validation=True))
+
+
+def test_a_last_image_is_relative_to_the_file_too(tmp_path: Path) -> None:
+    (tmp_path / "last.png").write_bytes(b"png")
+    path = write(tmp_path, {"data": [{"caption": "a", "image_path": "last.png", "last_image_path": "last.png"}]})
+    (prompt,) = read_validation_prompts(path)
+    assert (prompt.image_path, prompt.last_image_path) == (tmp_path / "last.png",) * 2
+    said = error(write(tmp_path, {"data": [{"caption": "a", "last_image_path": "none.png"}]}))
+    assert 'data[0].last_image_path: is "none.png"' in said

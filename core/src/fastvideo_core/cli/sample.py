@@ -25,6 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--guidance-scale-2", type=options.finite, help=low)
     negative = "what guidance leads away from, always; `default` is the model's published one (default: the run's)"
     parser.add_argument("--negative-prompt", metavar="TEXT", help=negative)
+    frames = "image-to-video: the {} frame of every video, a picture (default: of the prompt)"
+    for name, which in (("--image", "first"), ("--last-image", "last")):
+        parser.add_argument(name, type=Path, dest=f"{name[2:].replace('-', '_')}_path", help=frames.format(which))
     parser.add_argument("--height", type=pixels, help="pixels (default: of the prompt, the run, the family)")
     parser.add_argument("--width", type=pixels, help="pixels (default: likewise)")
     parser.add_argument("--num-frames", type=options.up_to(limits.FRAMES), help="frames (default: likewise)")

@@ -27,6 +27,7 @@ from fastvideo_core.registry.registry import PluginRegistry
 
 PLAIN_STEPS = 50
 SIZES = {"height": "num_height", "width": "num_width", "num_frames": "num_frames"}  # of a prompt, and of `training`
+REPLACED = (*SIZES, "negative_prompt", "image_path", "last_image_path")  # of every prompt, where an option names it
 
 
 def sample(args: argparse.Namespace, registry: PluginRegistry) -> list[Path]:
@@ -79,7 +80,7 @@ def _prompts(args: argparse.Namespace, family: ModelFamily) -> list[ValidationPr
     prompts = [ValidationPrompt(caption=text) for text in args.prompt]
     if args.prompts is not None:
         prompts += family.read_prompts(args.prompts)
-    given = {name: getattr(args, name) for name in (*SIZES, "negative_prompt") if getattr(args, name) is not None}
+    given = {name: getattr(args, name) for name in REPLACED if getattr(args, name) is not None}
     return [replace(p, seed=args.seed + i if p.seed is None else p.seed, **given) for i, p in enumerate(prompts)]
 
 

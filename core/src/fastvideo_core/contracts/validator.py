@@ -23,9 +23,9 @@ from fastvideo_core.errors import Problem
 class ValidationPrompt:
     """One prompt to sample; None leaves a value to the run's configuration.
 
-    Sizes are pixels and frames, > 0; `image_path` is the first frame for image-to-video, an existing file; `seed` is that of the
-    sample's noise, >= 0. The negative prompt replaces the run's; `default` is the published one, and it may be empty. `where` is
-    how an error names the prompt: file, entry and caption; empty for one from the command line.
+    Sizes are pixels and frames, > 0; `image_path` and `last_image_path` are the first and the last frame for image-to-video,
+    existing files; `seed` is that of the sample's noise, >= 0. The negative prompt replaces the run's; `default` is the published
+    one, and it may be empty. `where` is how an error names the prompt: file, entry and caption; empty for one from the command line.
     """
 
     caption: str
@@ -36,6 +36,7 @@ class ValidationPrompt:
     image_path: Path | None = None
     seed: int | None = None
     negative_prompt: str | None = None
+    last_image_path: Path | None = None
     where: str = field(default="", compare=False)
 
 

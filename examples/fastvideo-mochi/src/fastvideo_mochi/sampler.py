@@ -18,7 +18,7 @@ from fastvideo_data.video_sizes import VideoGeometry, VideoSize
 from fastvideo_diffusers.folder import TRANSFORMER
 from fastvideo_diffusers.latents import denormalise, frames_of, shown
 from fastvideo_diffusers.loading import load_frozen
-from fastvideo_diffusers.sampler import PipelineSampler, path_sampler
+from fastvideo_diffusers.sampler import PipelineSampler, PromptConditions, path_sampler
 from fastvideo_mochi.adapter import MochiAdapter
 from fastvideo_mochi.config import FRAMES_DIVISOR, LIMITS, SIZE_MULTIPLE, MochiConfig
 from fastvideo_mochi.folder import MochiFolder, open_folder
@@ -44,15 +44,14 @@ class MochiSampler(PipelineSampler[MochiFolder, MochiConfig]):
     def latents(
         self,
         request: ValidationRequest,
-        text: Tensor,
-        negative: Tensor | None,
+        conditions: PromptConditions,
         size: VideoSize,
         generator: torch.Generator,
     ) -> Tensor:
         few = self.few_steps(request)
         shape = (1, self.folder.channels, *self.folder.latent_size(size))
         noise = torch.randn(shape, generator=generator).to(self.device)
-        batch = self._adapter.prompt_batch(noise, text, negative)
+        batch = self._adapter.prompt_batch(noise, conditions.text, conditions.negative)
 
         def predict_x0(noisy: Tensor, t: Tensor) -> Tensor:
             return self._adapter.predict_x0_guided(

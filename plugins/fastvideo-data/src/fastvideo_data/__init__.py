@@ -3,8 +3,8 @@
 `data_set` opens one, `schema` is its format, `loading` makes its batches, `preprocessing` writes it (the command is in
 `command`). `family` is the base of families on such data, with what `run_checks` finds before a run is built. `encoder` is what
 a family offers to preprocess, `captions` embeds the prompts of a run, `video_sizes` are what a family can encode,
-`validation_prompts` and `video_validator` are a run's validation, `model_sampler` samples a pipeline outside of one, and
-`video_files` reads and writes videos.
+`prompt_fit` is what it can make of a prompt, `validation_prompts` and `video_validator` are a run's validation,
+`model_sampler` samples a pipeline outside of one, and `video_files` reads and writes videos.
 
 The names that plug-ins use are imported lazily from here, so that `import fastvideo_data` loads neither torch nor pyarrow.
 """
@@ -38,7 +38,9 @@ _EXPORTS = {
     "read_frames": "video_files",
     "write_video": "video_files",
     "PathSampler": "model_sampler",
-    "fit_prompt": "video_sizes",
+    "fit_prompt": "prompt_fit",
+    "ImageUse": "prompt_fit",
+    "PromptImages": "prompt_fit",
     "data_free_size": "video_sizes",
     "cut_of": "captions",
 }

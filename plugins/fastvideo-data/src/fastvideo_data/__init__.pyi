@@ -12,6 +12,9 @@ from fastvideo_data.loading.loader import ParquetLoader as ParquetLoader
 from fastvideo_data.model_sampler import PathSampler as PathSampler
 from fastvideo_data.preprocessing.run import PreprocessOptions as PreprocessOptions
 from fastvideo_data.preprocessing.run import preprocess as preprocess
+from fastvideo_data.prompt_fit import ImageUse as ImageUse
+from fastvideo_data.prompt_fit import PromptImages as PromptImages
+from fastvideo_data.prompt_fit import fit_prompt as fit_prompt
 from fastvideo_data.schema import arrow_schema as arrow_schema
 from fastvideo_data.schema import encode_tensor as encode_tensor
 from fastvideo_data.schema import key_value_metadata as key_value_metadata
@@ -22,5 +25,4 @@ from fastvideo_data.video_files import write_video as write_video
 from fastvideo_data.video_sizes import VideoGeometry as VideoGeometry
 from fastvideo_data.video_sizes import VideoSize as VideoSize
 from fastvideo_data.video_sizes import data_free_size as data_free_size
-from fastvideo_data.video_sizes import fit_prompt as fit_prompt
 from fastvideo_data.video_validator import SamplingValidator as SamplingValidator

@@ -12,6 +12,7 @@ from fastvideo_core.config import limits
 from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.contracts.validator import ValidationPrompt, is_text
 from fastvideo_core.errors import ConfigError, DataError, Problem, did_you_mean, foreign_file
+from fastvideo_data.prompt_fit import FIRST, LAST
 from fastvideo_data.text_files import read_text, text_lines
 
 _INTEGERS = {
@@ -102,7 +103,7 @@ def _prompt(entry: object, where: str, root: Path, problems: list[Problem]) -> V
             problem = _check(key, value, root)
             if problem:
                 problems.append(Problem(problem[0], f"{where}.{key}", allowed=problem[1]))
-            values[key] = root / value if key == "image_path" and isinstance(value, str) else value
+            values[key] = root / value if key in (FIRST, LAST) and isinstance(value, str) else value
     if "caption" not in values:
         problems.append(Problem("has no caption", where, allowed='a text under "caption"'))
         return None
@@ -118,7 +119,7 @@ def _check(key: str, value: object, root: Path) -> tuple[str, str] | None:
         good, allowed = is_text(value), "a text that is not empty, of whole characters"
     elif key == "negative_prompt":
         good, allowed = value == "" or is_text(value), "a text of whole characters, or the empty one"
-    elif key == "image_path":
+    elif key in (FIRST, LAST):
         good, allowed = isinstance(value, str) and os.path.isfile(root / value), "an existing image file"
     else:
         least, most = _INTEGERS[key]

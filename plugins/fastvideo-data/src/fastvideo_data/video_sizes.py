@@ -1,4 +1,4 @@
-"""The sizes of videos: those that a family can encode, that prompts ask for, and that runs without data latents train on."""
+"""The sizes of videos: those that a family can encode, and that runs without data latents train on."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from dataclasses import dataclass, replace
 
 from fastvideo_core.config import limits
 from fastvideo_core.config.training import TrainingArgs
-from fastvideo_core.contracts.validator import ValidationPrompt
-from fastvideo_core.errors import ConfigError, ContractError, DataError, Problem
+from fastvideo_core.errors import ConfigError, DataError, Problem
 
 
 @dataclass(frozen=True)
@@ -124,35 +123,3 @@ def data_free_size(training: TrainingArgs, *, size_multiple: int, temporal_facto
     assert width is not None
     assert frames is not None
     return VideoSize(height, width, frames)
-
-
-def fit_prompt(prompt: ValidationPrompt, size: VideoSize, geometry: VideoGeometry) -> ValidationPrompt:
-    """The prompt with the size of its video: its own, else `size`.
-
-    Raises:
-        DataError: the family makes no video of that size, or the prompt brings an image.
-    """
-    where = prompt.where or f"prompt {prompt.caption!r}"
-    height = size.height if prompt.height is None else prompt.height
-    width = size.width if prompt.width is None else prompt.width
-    num_frames = size.num_frames if prompt.num_frames is None else prompt.num_frames
-    problems: list[Problem] = []
-    if prompt.image_path is not None:
-        allowed = "text prompts: this family samples from text alone"
-        problems.append(Problem("the prompt has an image_path", where, allowed=allowed, fix="remove image_path"))
-    try:
-        geometry.check(height=height, width=width, num_frames=num_frames, where=where)
-    except DataError as error:
-        problems += error.problems
-    if problems:
-        raise DataError(problems)
-    return replace(prompt, height=height, width=width, num_frames=num_frames)
-
-
-def video_size(prompt: ValidationPrompt) -> VideoSize:
-    """The size of a prompt that went through `fit_prompt`; ContractError for another that leaves some of it open."""
-    height, width, num_frames = prompt.height, prompt.width, prompt.num_frames
-    if height is None or width is None or num_frames is None:
-        found = f"the prompt {prompt.caption!r} comes to the sampler without its size"
-        raise ContractError(Problem(found, fix="the validator fits it with `fit_prompt` before"))
-    return VideoSize(height, width, num_frames)

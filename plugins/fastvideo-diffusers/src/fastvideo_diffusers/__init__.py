@@ -21,6 +21,7 @@ _EXPORTS = {
     "PipelineAdapter": "adapter",
     "PreparedLatents": "adapter",
     "PipelineSampler": "sampler",
+    "PromptConditions": "sampler",
     "path_sampler": "sampler",
     "PipelineEncoder": "encoder",
     "T5TextEncoder": "text",

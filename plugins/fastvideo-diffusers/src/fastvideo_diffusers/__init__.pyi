@@ -29,6 +29,7 @@ from fastvideo_diffusers.loading import meta_model as meta_model
 from fastvideo_diffusers.loading import outline_model as outline_model
 from fastvideo_diffusers.loading import stored_weights as stored_weights
 from fastvideo_diffusers.sampler import PipelineSampler as PipelineSampler
+from fastvideo_diffusers.sampler import PromptConditions as PromptConditions
 from fastvideo_diffusers.sampler import path_sampler as path_sampler
 from fastvideo_diffusers.schedule_fit import fitted_scheduler as fitted_scheduler
 from fastvideo_diffusers.schedule_fit import student_of as student_of

@@ -16,7 +16,8 @@ from fastvideo_core.contracts.validator import ValidationPrompt
 from fastvideo_core.errors import Problem, UserError
 from fastvideo_data.encoder import EncoderIdentity
 from fastvideo_data.family import ParquetFamily
-from fastvideo_data.video_sizes import VideoGeometry, VideoSize, fit_prompt
+from fastvideo_data.prompt_fit import ImageUse, fit_prompt
+from fastvideo_data.video_sizes import VideoGeometry, VideoSize
 from fastvideo_diffusers import loading
 from fastvideo_diffusers.family_roles import FamilyRoles, open_family_roles
 from fastvideo_diffusers.folder import PipelineFolder
@@ -94,7 +95,8 @@ class CheckedPipelines(ParquetFamily, Generic[F]):
         Raises:
             UserError: the family cannot sample it.
         """
-        return fit_prompt(prompt, self.video_size(cfg).of_run(cfg.training), self.video_geometry(cfg))
+        size = self.video_size(cfg).of_run(cfg.training)
+        return fit_prompt(prompt, size, self.video_geometry(cfg), self.image_use)
 
     def video_size(self, cfg: RunConfig) -> VideoSize:
         """Of sampled videos whose prompt and run name none."""
@@ -103,6 +105,11 @@ class CheckedPipelines(ParquetFamily, Generic[F]):
     def video_geometry(self, cfg: RunConfig) -> VideoGeometry:
         """The videos that the run's pipelines encode."""
         return self.geometry
+
+    @property
+    def image_use(self) -> ImageUse | None:
+        """What the base pipeline does with images; None where no pipeline could be opened."""
+        return None if self._roles is None else self._roles.base.images
 
     def check_schedule(
         self,
@@ -207,11 +214,11 @@ class CheckedPipelines(ParquetFamily, Generic[F]):
     ) -> list[Problem]:
         """Prompts that cannot be sampled, data that does not fit the pipelines; see ParquetFamily."""
         problems: list[Problem] = []
+        with noted(problems):
+            self.roles(cfg)
         for prompt in prompts:
             with noted(problems):
                 self.fit_prompt(cfg, prompt)
-        with noted(problems):
-            self.roles(cfg)
         for row in rows if self._roles is not None else ():
             with noted(problems):
                 self.check_row(cfg, row, latents_source)

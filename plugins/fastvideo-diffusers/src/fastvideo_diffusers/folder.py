@@ -13,6 +13,7 @@ from safetensors import safe_open
 
 from fastvideo_core.config.base import is_hub_id
 from fastvideo_core.errors import ConfigError, Problem, foreign_file
+from fastvideo_data.prompt_fit import TEXT_ALONE, ImageUse
 from fastvideo_data.video_sizes import VideoSize
 from fastvideo_diffusers.hub import quiet_hub, unreadable_pipeline
 from fastvideo_diffusers.pipeline_files import DAMAGED, check_files, component_config
@@ -63,6 +64,11 @@ class PipelineFolder:
     def channels(self) -> int:
         """Of the video's latents."""
         return len(self.latents_mean)
+
+    @property
+    def images(self) -> ImageUse:
+        """The images that its prompts bring."""
+        return TEXT_ALONE
 
     @property
     def networks(self) -> tuple[str, ...]:

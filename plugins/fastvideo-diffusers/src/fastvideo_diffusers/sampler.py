@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
@@ -17,13 +18,29 @@ from fastvideo_core.diffusion.rollout import FewStepSchedule, SamplerKind
 from fastvideo_core.errors import ConfigError, ContractError, Problem
 from fastvideo_data.captions import PromptEmbeddings
 from fastvideo_data.model_sampler import FamilySampler, PathSampler
-from fastvideo_data.video_sizes import VideoGeometry, VideoSize, fit_prompt, video_size
+from fastvideo_data.prompt_fit import PromptImages, fit_prompt, read_prompt_images, video_size
+from fastvideo_data.video_sizes import VideoGeometry, VideoSize
 from fastvideo_data.video_validator import evaluating
 from fastvideo_diffusers.folder import PipelineFolder
 from fastvideo_diffusers.schedule_fit import exported_schedule
 
 F = TypeVar("F", bound=PipelineFolder)
 C = TypeVar("C", bound=GuidedPipelineConfig)
+
+
+@dataclass(frozen=True)
+class PromptConditions:
+    """What one video is made from.
+
+    Args:
+        text: the prompt's embedding [L, D].
+        negative: that of the negative prompt; None without guidance.
+        images: those that the prompt brings.
+    """
+
+    text: Tensor
+    negative: Tensor | None
+    images: PromptImages
 
 
 class PipelineSampler(ABC, Generic[F, C]):
@@ -83,17 +100,11 @@ class PipelineSampler(ABC, Generic[F, C]):
     def latents(
         self,
         request: ValidationRequest,
-        text: Tensor,
-        negative: Tensor | None,
+        conditions: PromptConditions,
         size: VideoSize,
         generator: torch.Generator,
     ) -> Tensor:
-        """Normalised latents of one video [1, ...], float32; the transformer is in eval mode, without gradients.
-
-        Args:
-            text: the prompt's embedding [L, D].
-            negative: that of the negative prompt; None without guidance.
-        """
+        """Normalised latents of one video [1, ...], float32; the transformer is in eval mode, without gradients."""
 
     @abstractmethod
     def decode(self, latents: Tensor, size: VideoSize, generator: torch.Generator) -> SampledVideo:
@@ -113,9 +124,9 @@ class PipelineSampler(ABC, Generic[F, C]):
         """The prompt with its video's size, before any work.
 
         Raises:
-            DataError: its size does not fit, or it brings an image.
+            DataError: its size or its images do not fit.
         """
-        return fit_prompt(prompt, self._size, self.geometry)
+        return fit_prompt(prompt, self._size, self.geometry, self.folder.images)
 
     def sample(self, request: ValidationRequest, prompt: ValidationPrompt, generator: torch.Generator) -> SampledVideo:
         """One video.
@@ -138,10 +149,11 @@ class PipelineSampler(ABC, Generic[F, C]):
         negative = None
         if request.guidance_scale > 1:
             negative = self.prompts.get(self.config.negative_text(self.negative_prompt, prompt.negative_prompt))
+        conditions = PromptConditions(text, negative, read_prompt_images(prompt, size))
         with torch.no_grad(), ExitStack() as modes:
             for module in request.sample_handle.modules.values():
                 modes.enter_context(evaluating(module))
-            return self.latents(request, text, negative, size, generator)
+            return self.latents(request, conditions, size, generator)
 
     def few_steps(self, request: ValidationRequest) -> FewStepSchedule | None:
         """The schedule that the request names; None where it asks for many steps."""

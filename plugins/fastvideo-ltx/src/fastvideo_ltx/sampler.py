@@ -12,7 +12,7 @@ from fastvideo_core.contracts.validator import SampledVideo, ValidationRequest
 from fastvideo_core.diffusion.rollout import FewStepSchedule, rollout
 from fastvideo_data.video_sizes import VideoGeometry, VideoSize
 from fastvideo_diffusers.folder import TRANSFORMER
-from fastvideo_diffusers.sampler import PipelineSampler
+from fastvideo_diffusers.sampler import PipelineSampler, PromptConditions
 from fastvideo_ltx.adapter import LtxAdapter
 from fastvideo_ltx.config import LtxConfig
 from fastvideo_ltx.folder import LtxFolder
@@ -45,8 +45,7 @@ class LtxSampler(PipelineSampler[LtxFolder, LtxConfig]):
     def sample_many_steps(
         self,
         transformer: nn.Module,
-        text: Tensor,
-        negative: Tensor | None,
+        conditions: PromptConditions,
         size: VideoSize,
         *,
         steps: int,
@@ -57,8 +56,6 @@ class LtxSampler(PipelineSampler[LtxFolder, LtxConfig]):
 
         Args:
             transformer: in eval mode.
-            text: the prompt's embedding [L, D].
-            negative: that of the negative prompt; None at guidance_scale 1.
         """
 
     @abstractmethod
@@ -93,19 +90,17 @@ class LtxSampler(PipelineSampler[LtxFolder, LtxConfig]):
     def latents(
         self,
         request: ValidationRequest,
-        text: Tensor,
-        negative: Tensor | None,
+        conditions: PromptConditions,
         size: VideoSize,
         generator: torch.Generator,
     ) -> Tensor:
         """Packed, [1, S, C]."""
         schedule = self.few_steps(request)
         if schedule is not None:
-            return self._sample_few_steps(request, schedule, text, negative, size, generator)
+            return self._sample_few_steps(request, schedule, conditions, size, generator)
         return self.sample_many_steps(
             request.sample_handle.modules[TRANSFORMER],
-            text,
-            negative,
+            conditions,
             size,
             steps=self.many_steps(request),
             guidance_scale=request.guidance_scale,
@@ -116,13 +111,12 @@ class LtxSampler(PipelineSampler[LtxFolder, LtxConfig]):
         self,
         request: ValidationRequest,
         schedule: FewStepSchedule,
-        text: Tensor,
-        negative: Tensor | None,
+        conditions: PromptConditions,
         size: VideoSize,
         generator: torch.Generator,
     ) -> Tensor:
         layout = self.layout(size)
-        batch = self.adapter.video_batch(text, negative, layout)
+        batch = self.adapter.video_batch(conditions.text, conditions.negative, layout)
 
         def predict_x0(noisy: Tensor, t: Tensor) -> Tensor:
             # Noise of a CPU generator is the same for every device; so small a tensor may travel.

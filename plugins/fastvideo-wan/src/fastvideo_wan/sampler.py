@@ -16,7 +16,7 @@ from fastvideo_data.model_sampler import PathSampler
 from fastvideo_data.video_sizes import VideoGeometry, VideoSize
 from fastvideo_diffusers.autocast import Autocast
 from fastvideo_diffusers.latents import shown
-from fastvideo_diffusers.sampler import PipelineSampler, path_sampler
+from fastvideo_diffusers.sampler import PipelineSampler, PromptConditions, path_sampler
 from fastvideo_diffusers.schedule_fit import timestep_shift
 from fastvideo_diffusers.scheduler_shift import shifted_scheduler
 from fastvideo_diffusers.text import pad_text
@@ -53,8 +53,7 @@ class WanSampler(PipelineSampler[WanFolder, WanConfig]):
     def latents(
         self,
         request: ValidationRequest,
-        text: Tensor,
-        negative: Tensor | None,
+        conditions: PromptConditions,
         size: VideoSize,
         generator: torch.Generator,
     ) -> Tensor:
@@ -68,8 +67,8 @@ class WanSampler(PipelineSampler[WanFolder, WanConfig]):
         )
         pipeline.set_progress_bar_config(disable=True)
         latents: Tensor = pipeline(
-            prompt_embeds=self._padded(text),
-            negative_prompt_embeds=None if negative is None else self._padded(negative),
+            prompt_embeds=self._padded(conditions.text),
+            negative_prompt_embeds=None if conditions.negative is None else self._padded(conditions.negative),
             **self.asked(size, steps=steps, guidance_scale=request.guidance_scale),
             guidance_scale_2=None if ratio is None else self._second_scale(request),
             latents=torch.randn(shape, generator=generator, device=generator.device),

@@ -18,6 +18,7 @@ from fastvideo_data.video_sizes import VideoSize
 from fastvideo_diffusers.autocast import Autocast
 from fastvideo_diffusers.latents import shown
 from fastvideo_diffusers.loading import load_frozen
+from fastvideo_diffusers.sampler import PromptConditions
 from fastvideo_diffusers.text import pad_text
 from fastvideo_ltx.batches import layout_of_video
 from fastvideo_ltx.layout import TokenLayout, pack_video, unpack_video
@@ -35,8 +36,7 @@ class LtxVideoSampler(LtxSampler):
     def sample_many_steps(
         self,
         transformer: nn.Module,
-        text: Tensor,
-        negative: Tensor | None,
+        conditions: PromptConditions,
         size: VideoSize,
         *,
         steps: int,
@@ -60,9 +60,9 @@ class LtxVideoSampler(LtxSampler):
             transformer=network,
         )
         pipeline.set_progress_bar_config(disable=True)
-        embeddings = self._embeddings("", text, network.dtype)
-        if negative is not None:
-            embeddings |= self._embeddings("negative_", negative, network.dtype)
+        embeddings = self._embeddings("", conditions.text, network.dtype)
+        if conditions.negative is not None:
+            embeddings |= self._embeddings("negative_", conditions.negative, network.dtype)
         latents: Tensor = pipeline(
             **embeddings,
             **self.asked(size, steps=steps, guidance_scale=guidance_scale),

@@ -14,6 +14,7 @@ from fastvideo_core.contracts.validator import SampledVideo
 from fastvideo_data.video_sizes import VideoSize
 from fastvideo_diffusers.autocast import Autocast
 from fastvideo_diffusers.latents import frames_of, shown
+from fastvideo_diffusers.sampler import PromptConditions
 from fastvideo_ltx.adapter import TEXT, TEXT_MASK, LtxAdapter
 from fastvideo_ltx.batches import layout_of_video
 from fastvideo_ltx.folder import LtxFolder
@@ -67,8 +68,7 @@ class Ltx2Sampler(LtxSampler):
     def sample_many_steps(
         self,
         transformer: nn.Module,
-        text: Tensor,
-        negative: Tensor | None,
+        conditions: PromptConditions,
         size: VideoSize,
         *,
         steps: int,
@@ -87,9 +87,9 @@ class Ltx2Sampler(LtxSampler):
             vocoder=None,
         )
         pipeline.set_progress_bar_config(disable=True)
-        embeddings = self._embeddings("", text, network.dtype)
-        if negative is not None:
-            embeddings |= self._embeddings("negative_", negative, network.dtype)
+        embeddings = self._embeddings("", conditions.text, network.dtype)
+        if conditions.negative is not None:
+            embeddings |= self._embeddings("negative_", conditions.negative, network.dtype)
         video, audio = pipeline(
             **embeddings,
             **self.asked(size, steps=steps, guidance_scale=guidance_scale),

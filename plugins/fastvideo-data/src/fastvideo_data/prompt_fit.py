@@ -1,0 +1,107 @@
+"""Whether a pipeline can make the video that a prompt asks for: its size, and the images that it begins and ends with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fastvideo_core.contracts.validator import ValidationPrompt
+from fastvideo_core.errors import ContractError, DataError, Problem
+from fastvideo_data.video_files import read_frames
+from fastvideo_data.video_sizes import VideoGeometry, VideoSize
+
+FIRST, LAST = "image_path", "last_image_path"
+
+
+@dataclass(frozen=True)
+class ImageUse:
+    """Which images a pipeline's prompts must bring, and which they may bring besides: of FIRST and LAST."""
+
+    needed: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+
+    def problems(self, prompt: ValidationPrompt, where: str) -> list[Problem]:
+        """What is wrong with the images of a prompt; each is opened."""
+        given = {name: path for name in (FIRST, LAST) if (path := getattr(prompt, name)) is not None}
+        taken = (*self.needed, *self.optional)
+        allowed = " and ".join(taken) if taken else "text prompts: this pipeline samples from text alone"
+        problems = []
+        for name in (FIRST, LAST):
+            option = f"--{name.removesuffix('_path').replace('_', '-')}"
+            if name in given and name not in taken:
+                problems.append(
+                    Problem(f"the prompt has an image, {name}", where, allowed, f"remove {name} or {option}")
+                )
+            elif name not in given and (name in self.needed or (name == FIRST and LAST in given)):
+                problems.append(
+                    Problem(f"the prompt has no {name}", where, allowed, f"add {name}, or {option} to sample")
+                )
+        for path in () if problems else given.values():
+            try:
+                read_frames(path, max_frames=1)
+            except DataError as error:
+                problems += error.problems
+        return problems
+
+
+TEXT_ALONE = ImageUse()
+
+
+@dataclass(frozen=True)
+class PromptImages:
+    """The images of a prompt, uint8 RGB [H, W, 3] at its video's size; None for one that it does not bring."""
+
+    first: Tensor | None = None
+    last: Tensor | None = None
+
+
+def read_prompt_images(prompt: ValidationPrompt, size: VideoSize) -> PromptImages:
+    """A prompt's images, scaled to cover its video's size and cropped around the centre: as `preprocess` crops clips.
+
+    Raises:
+        DataError: one is missing or damaged.
+    """
+
+    def pixels(path: Path | None) -> Tensor | None:
+        if path is None:
+            return None
+        return torch.from_numpy(read_frames(path, height=size.height, width=size.width, max_frames=1)[0])
+
+    return PromptImages(pixels(prompt.image_path), pixels(prompt.last_image_path))
+
+
+def fit_prompt(
+    prompt: ValidationPrompt, size: VideoSize, geometry: VideoGeometry, images: ImageUse | None = TEXT_ALONE
+) -> ValidationPrompt:
+    """The prompt with the size of its video: its own, else `size`.
+
+    Args:
+        images: what its pipeline does with images; None where it is not known.
+
+    Raises:
+        DataError: the family makes no video of that size, or images are missing, damaged, or not taken.
+    """
+    where = prompt.where or f"prompt {prompt.caption!r}"
+    height = size.height if prompt.height is None else prompt.height
+    width = size.width if prompt.width is None else prompt.width
+    num_frames = size.num_frames if prompt.num_frames is None else prompt.num_frames
+    problems = [] if images is None else images.problems(prompt, where)
+    try:
+        geometry.check(height=height, width=width, num_frames=num_frames, where=where)
+    except DataError as error:
+        problems += error.problems
+    if problems:
+        raise DataError(problems)
+    return replace(prompt, height=height, width=width, num_frames=num_frames)
+
+
+def video_size(prompt: ValidationPrompt) -> VideoSize:
+    """The size of a prompt that went through `fit_prompt`; ContractError for another that leaves some of it open."""
+    height, width, num_frames = prompt.height, prompt.width, prompt.num_frames
+    if height is None or width is None or num_frames is None:
+        found = f"the prompt {prompt.caption!r} comes to the sampler without its size"
+        raise ContractError(Problem(found, fix="the validator fits it with `fit_prompt` before"))
+    return VideoSize(height, width, num_frames)
