@@ -25,7 +25,7 @@ class ValidationPrompt:
 
     Sizes are pixels and frames, > 0; `image_path` and `last_image_path` are the first and the last frame for image-to-video,
     existing files; `seed` is that of the sample's noise, >= 0. The negative prompt replaces the run's; `default` is the published
-    one, and it may be empty. `where` is how an error names the prompt: file, entry and caption; empty for one from the command line.
+    one, and it may be empty. `where` is how an error names the prompt: file, entry and caption.
     """
 
     caption: str

@@ -48,6 +48,7 @@ class ImageUse:
 
 
 TEXT_ALONE = ImageUse()
+"""Of pipelines that sample from text."""
 
 
 @dataclass(frozen=True)
