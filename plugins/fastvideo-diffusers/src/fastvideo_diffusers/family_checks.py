@@ -109,7 +109,7 @@ class CheckedPipelines(ParquetFamily, Generic[F]):
     @property
     def image_use(self) -> ImageUse | None:
         """What the base pipeline does with images; None where no pipeline could be opened."""
-        return None if self._roles is None else self._roles.base.images
+        return None if self._roles is None else self._roles.base.image_use
 
     def check_schedule(
         self,

@@ -66,7 +66,7 @@ class PipelineFolder:
         return len(self.latents_mean)
 
     @property
-    def images(self) -> ImageUse:
+    def image_use(self) -> ImageUse:
         """The images that its prompts bring."""
         return TEXT_ALONE
 

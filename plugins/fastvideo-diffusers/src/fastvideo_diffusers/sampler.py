@@ -126,7 +126,7 @@ class PipelineSampler(ABC, Generic[F, C]):
         Raises:
             DataError: its size or its images do not fit.
         """
-        return fit_prompt(prompt, self._size, self.geometry, self.folder.images)
+        return fit_prompt(prompt, self._size, self.geometry, self.folder.image_use)
 
     def sample(self, request: ValidationRequest, prompt: ValidationPrompt, generator: torch.Generator) -> SampledVideo:
         """One video.
