@@ -22,6 +22,7 @@ _EXPORTS = {
     "LoraConfig": "config.run",
     "RoleConfig": "config.run",
     "RunConfig": "config.run",
+    "DataSource": "config.training",
     "TrainingArgs": "config.training",
     "API_VERSION": "registry.specs",
     "CallbackPlugin": "registry.specs",

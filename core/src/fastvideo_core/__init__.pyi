@@ -19,6 +19,7 @@ from fastvideo_core.config.deprecation import Deprecated as Deprecated
 from fastvideo_core.config.run import LoraConfig as LoraConfig
 from fastvideo_core.config.run import RoleConfig as RoleConfig
 from fastvideo_core.config.run import RunConfig as RunConfig
+from fastvideo_core.config.training import DataSource as DataSource
 from fastvideo_core.config.training import TrainingArgs as TrainingArgs
 from fastvideo_core.contracts.adapter import DistillAdapter as DistillAdapter
 from fastvideo_core.contracts.batch import TrainingBatch as TrainingBatch

@@ -103,13 +103,15 @@ def config(folder: Path, output_dir: Path, **paths: Path | None):
     role = {"path": str(paths.get("role") or "toy/base"), "trainable": True}
     if paths.get("data") is not None:
         training["data_path"] = str(paths["data"])
+    if paths.get("source") is not None:
+        training["data_path"] = [{"path": str(folder)}, {"path": str(paths["source"])}]
     run = {"recipe": {"family": "toy", "method": "toy"}, "roles": {"student": role}, "training": training}
     run["roles"]["teacher"] = {"path": "toy/base", "trainable": False}
     with toy_world():
         return load_config(folder, run)
 
 
-@pytest.mark.parametrize("read", ["data", "role"])
+@pytest.mark.parametrize("read", ["data", "source", "role"])
 @pytest.mark.parametrize(("place", "word"), [("", "is"), ("sub", "lies in"), ("sub/deeper", "lies in")])
 @pytest.mark.parametrize("linked", ["", "output_dir", "read"])
 def test_an_output_dir_in_what_the_run_reads_is_refused(tmp_path, read, place, word, linked):
@@ -118,8 +120,9 @@ def test_an_output_dir_in_what_the_run_reads_is_refused(tmp_path, read, place, w
     (tmp_path / "link").symlink_to(folder)
     output_dir = (tmp_path / "link" if linked == "output_dir" else folder) / place
     cfg = config(tmp_path, output_dir, **{read: tmp_path / "link" if linked == "read" else folder})
-    key = {"data": "training.data_path", "role": "roles.student.path"}[read]
-    (problem,) = output_problems(cfg)
+    keys = {"data": "training.data_path", "source": "training.data_path[1].path", "role": "roles.student.path"}
+    key = keys[read]
+    *_, problem = output_problems(cfg)
     assert f"training.output_dir {output_dir} {word} {key} (" in problem.found
 
 

@@ -6,6 +6,7 @@ import math
 import time
 
 import pytest
+import torch
 
 from fastvideo_core.callbacks.manager import CallbackManager
 from fastvideo_core.checkpoint import storage
@@ -57,6 +58,19 @@ def test_the_gradient_is_the_mean_over_accumulation_rounds(tmp_path):
     method = Linear(config_of(tmp_path, gradient_accumulation_steps=4))
     run(method, numbers(1, 2, 3, 6), 1)
     assert method.weight().item() == 2.0 - 3.0
+
+
+def test_the_losses_of_a_batch_count_by_the_weight_of_its_source_and_are_logged_as_they_are(tmp_path):
+    class OfSources(Phases):
+        def single_train_step(self, batch, iteration, *, current_vsa_sparsity=0.0):
+            return super().single_train_step(batch["values"], iteration)
+
+    method = OfSources(config_of(tmp_path, gradient_accumulation_steps=2))
+    first, second = (torch.tensor([value]) for value in (1.0, 4.0))
+    run(method, [{"values": first, "data_loss_weight": 0.5}, {"values": second}], 1)
+    assert method.weight("student").item() == 2.0 - (0.5 * 1 + 4) / 2
+    assert method.weight("critic").item() == 2.0 - 10 * (0.5 * 1 + 4) / 2
+    assert metrics_of(tmp_path)[0]["student_loss"] == 2.0 * (1 + 4) / 2
 
 
 def test_each_phase_is_back_propagated_before_the_next_is_made(tmp_path):

@@ -13,7 +13,7 @@ def layout(group_rows: list[int], buckets: list[int] | None = None) -> Layout:
 
 
 def order(data: Layout, epoch: int = 0, seed: int = 0, consumed: tuple[Segment, ...] = ()) -> EpochOrder:
-    return EpochOrder(data, seed=seed, epoch=epoch, window_bytes=70, consumed=consumed)
+    return EpochOrder(data, stream=(seed, epoch), window_bytes=70, consumed=consumed)
 
 
 def flat(parts: list[list[int]]) -> list[int]:

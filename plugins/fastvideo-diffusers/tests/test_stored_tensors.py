@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from fastvideo_core.errors import DataError
-from fastvideo_diffusers.stored_tensors import place, stored_latents, stored_text
+from fastvideo_data.raw_batch import place
+from fastvideo_diffusers.stored_tensors import stored_latents, stored_text
 
 
 def batch(**changes: Any) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fastvideo_core.config.base import is_hub_id
-from fastvideo_core.config.document import KeyPath
+from fastvideo_core.config.document import KeyPath, key_path
 from fastvideo_core.config.problems import show
 from fastvideo_core.config.run import OPTIMIZER_OVERRIDES, RoleConfig, RunConfig
 from fastvideo_core.config.training import TrainingArgs
@@ -164,7 +164,10 @@ def _no_file(place: str | KeyPath, path: str, allowed: str) -> Contradiction:
 
 
 def _paths(training: TrainingArgs) -> Iterator[Contradiction]:
-    for key in ("data_path", "validation_dataset_file", "resume_from_checkpoint"):
+    for key, source in training.data_sources.items():
+        if not Path(source.path).exists():
+            yield _no_file(key_path(key), source.path, "")
+    for key in ("validation_dataset_file", "resume_from_checkpoint"):
         path, resumes = getattr(training, key), key == "resume_from_checkpoint"
         if path is not None and not (resumes and path == "latest") and not Path(path).exists():
             yield _no_file(key, path, "`latest` or a checkpoint folder" if resumes else "")

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, Strict
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Strict, Tag
 from pydantic_core import PydanticCustomError
 
 from fastvideo_core.config import limits
@@ -55,12 +55,29 @@ GuidanceScales = Annotated[_Scales, _read(float, FactorOrZero | _Scales, "5.0", 
 Trackers = Annotated[tuple[Literal["wandb", "tensorboard"], ...], Strict(False), AfterValidator(_unique)]
 
 
+class DataSource(StrictModel):
+    """One of several data sets of a run."""
+
+    path: PathText = Field(description="Parquet data set (folder or file).")
+    weight: Factor | None = Field(None, description="Its share of the batches, among the sources' weights; null is 1.")
+    loss_weight: FactorOrZero = Field(1.0, description="What the losses of its batches are multiplied by.")
+
+
+_Sources = Annotated[tuple[DataSource, ...], Strict(False), Field(min_length=1), Tag("a list")]
+DataPath = Annotated[
+    Annotated[PathText, Tag("a path")] | _Sources,
+    Discriminator(lambda path: "a list" if type(path) in (list, tuple) else "a path"),
+]
+
+
 class TrainingArgs(StrictModel):
     """Everything about the training loop that is neither the family's nor the method's."""
 
     seed: int = Field(0, ge=0, lt=2**63, description="Every random stream of the run derives from it.")
     output_dir: PathText = Field(description="Folder of the run: its config, metrics.jsonl, checkpoints, videos.")
-    data_path: PathText | None = Field(None, description="Parquet data set (folder or file) of families that read one.")
+    data_path: DataPath | None = Field(
+        None, description="Parquet data set (folder or file) of families that read one, or several: {path, weight}."
+    )
 
     max_train_steps: Steps = Field(description="Number of optimizer steps, counted from the start of training.")
     train_batch_size: Samples = Field(1, description="Samples per process in one forward pass.")
@@ -136,3 +153,10 @@ class TrainingArgs(StrictModel):
     tracker_project_name: str = Field("fastvideo", min_length=1, description="Project name for the trackers.")
     wandb_run_name: str | None = Field(None, min_length=1, description="Name of the run in wandb.")
     logging_steps: Steps = Field(1, description="Log metrics every so many optimizer steps.")
+
+    @property
+    def data_sources(self) -> dict[str, DataSource]:
+        """Each source of `data_path` by the key under which messages name its path."""
+        if isinstance(self.data_path, tuple):
+            return {f"training.data_path[{index}].path": source for index, source in enumerate(self.data_path)}
+        return {} if self.data_path is None else {"training.data_path": DataSource(path=self.data_path)}

@@ -76,8 +76,8 @@ def output_problems(cfg: RunConfig) -> list[Problem]:
     output_dir = Path(args.output_dir)
     of_roles = {f"roles.{name}.path": role.path for name, role in cfg.roles.items()}
     problems = []
-    for key, path in {"training.data_path": args.data_path, **of_roles}.items():
-        if path is not None and os.path.isdir(path) and (place := _place_in(output_dir, path)):
+    for key, path in {**{key: one.path for key, one in args.data_sources.items()}, **of_roles}.items():
+        if os.path.isdir(path) and (place := _place_in(output_dir, path)):
             found = f"training.output_dir {output_dir} {place} {key} ({path}), which the run reads"
             problems.append(Problem(found, cfg.source, "a folder of the run's own", "name another output_dir"))
     folders = [output_dir / name for name in _FOLDERS if not (output_dir / name).is_symlink()]

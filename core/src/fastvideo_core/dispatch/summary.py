@@ -98,7 +98,8 @@ def _data(args: TrainingArgs, loader: Any) -> str:
         return "the family's own" + ("" if keeps else "; it keeps no position: a resumed run starts it over")
     steps = loader.batches_per_epoch / args.gradient_accumulation_steps
     epochs = args.max_train_steps / steps
-    return f"{args.data_path}: {loader.num_samples:,} samples, {steps:,.1f} steps an epoch, {epochs:,.1f} epochs in all"
+    paths = ", ".join(source.path for source in args.data_sources.values())
+    return f"{paths}: {loader.num_samples:,} samples, {steps:,.1f} steps an epoch, {epochs:,.1f} epochs in all"
 
 
 def _checkpoints(args: TrainingArgs) -> str:

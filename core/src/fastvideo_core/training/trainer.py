@@ -140,8 +140,10 @@ class DistillTrainer:
             self._timer.start()
             result = method.single_train_step(batch, step, current_vsa_sparsity=self.training_args.VSA_sparsity)
             phases = iter([result]) if isinstance(result, tuple) else result
+            weight = batch.get("data_loss_weight", 1) if isinstance(batch, Mapping) else 1  # of the batch's source
             for loss_map, outputs, metrics in phases:
-                method.backward(loss_map, outputs, grad_accum_rounds=rounds)
+                weighted = {**loss_map, "total_loss": loss_map["total_loss"] * weight} if weight != 1 else loss_map
+                method.backward(weighted, outputs, grad_accum_rounds=rounds)
                 means.add(loss_map, metrics)
                 losses += [loss.detach() for loss in loss_map.values()]
                 self._timer.stop(phase_name(loss_map))

@@ -1,6 +1,6 @@
 """Parquet data sets of latents and text embeddings: made from videos and captions, read as training batches.
 
-`data_set` opens one, `schema` is its format, `loading` makes its batches, `preprocessing` writes it (the command is in
+`data_set` opens one, `data_sources` all of a run, `schema` is its format, `loading` makes its batches, `preprocessing` writes it (the command is in
 `command`). `family` is the base of families on such data, with what `run_checks` finds before a run is built. `encoder` is what
 a family offers to preprocess, `captions` embeds the prompts of a run, `video_sizes` are what a family can encode,
 `prompt_fit` is what it can make of a prompt, `validation_prompts` and `video_validator` are a run's validation,
@@ -18,7 +18,9 @@ _EXPORTS = {
     "ParquetFamily": "family",
     "parquet_loader": "family",
     "DataSet": "data_set",
+    "DataSources": "data_sources",
     "ParquetLoader": "loading.loader",
+    "SourcesLoader": "loading.sources",
     "LatentEncoder": "encoder",
     "AudioEncoder": "encoder",
     "EncoderIdentity": "encoder",

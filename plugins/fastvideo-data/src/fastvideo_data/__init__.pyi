@@ -3,12 +3,14 @@ from fastvideo_data.captions import CaptionEncoder as CaptionEncoder
 from fastvideo_data.captions import PromptEmbeddings as PromptEmbeddings
 from fastvideo_data.captions import cut_of as cut_of
 from fastvideo_data.data_set import DataSet as DataSet
+from fastvideo_data.data_sources import DataSources as DataSources
 from fastvideo_data.encoder import AudioEncoder as AudioEncoder
 from fastvideo_data.encoder import EncoderIdentity as EncoderIdentity
 from fastvideo_data.encoder import LatentEncoder as LatentEncoder
 from fastvideo_data.family import ParquetFamily as ParquetFamily
 from fastvideo_data.family import parquet_loader as parquet_loader
 from fastvideo_data.loading.loader import ParquetLoader as ParquetLoader
+from fastvideo_data.loading.sources import SourcesLoader as SourcesLoader
 from fastvideo_data.model_sampler import PathSampler as PathSampler
 from fastvideo_data.preprocessing.run import PreprocessOptions as PreprocessOptions
 from fastvideo_data.preprocessing.run import preprocess as preprocess

@@ -154,6 +154,8 @@ class DataSet:
         num_workers: int = 0,
         skip_bad_rows: bool = False,
         window_bytes: int = WINDOW_BYTES,
+        source: int | None = None,
+        extras: Mapping[str, Any] | None = None,
     ) -> ParquetLoader:
         """Endless raw batches of the data set; see `ParquetLoader`.
 
@@ -165,6 +167,8 @@ class DataSet:
             num_workers: threads that read ahead; 0 reads when a batch is asked for. Never changes the order.
             skip_bad_rows: a damaged row is logged, and another one stands in its place; else it is an error.
             window_bytes: size of the windows in which rows are shuffled; bounds the memory.
+            source: number of the data set among several, see `ParquetLoader`.
+            extras: what every batch holds besides.
 
         Raises:
             DataError: an argument is out of its range.
@@ -178,6 +182,8 @@ class DataSet:
             num_workers=num_workers,
             skip_bad_rows=skip_bad_rows,
             window_bytes=window_bytes,
+            source=source,
+            extras=extras,
         )
 
     def close(self) -> None:

@@ -16,8 +16,10 @@ from fastvideo_core.distributed import context
 from fastvideo_core.distributed.mesh import Mesh
 from fastvideo_core.errors import ConfigError, Problem, UserError
 from fastvideo_data.data_set import DataSet
+from fastvideo_data.data_sources import DataSources
 from fastvideo_data.encoder import EncoderIdentity
 from fastvideo_data.loading.loader import ParquetLoader
+from fastvideo_data.loading.sources import SourcesLoader
 from fastvideo_data.run_checks import compare_encoders, normalisation_warnings, size_warnings
 from fastvideo_data.trajectories import clean_ends, trajectory_tensors
 from fastvideo_data.validation_prompts import prompts_of_run, read_validation_prompts
@@ -28,7 +30,7 @@ class ParquetFamily(ModelFamily):
     """A family on parquet data; a subclass says what of it fits, as far as it knows."""
 
     def __init__(self) -> None:
-        self._data: DataSet | None = None
+        self._data: DataSources | None = None
         self._on_trajectories = False
 
     # --- what a subclass may say ----------------------------------------------------------------------------------------
@@ -87,7 +89,7 @@ class ParquetFamily(ModelFamily):
 
     # --- what it has of it ----------------------------------------------------------------------------------------------
 
-    def data(self, cfg: RunConfig) -> DataSet:
+    def data(self, cfg: RunConfig) -> DataSources:
         """The run's data, opened once.
 
         Raises:
@@ -101,7 +103,7 @@ class ParquetFamily(ModelFamily):
             self._data = open_data(cfg, wanted=wanted, optional=optional)
         return self._data
 
-    def loader(self, cfg: RunConfig) -> ParquetLoader:
+    def loader(self, cfg: RunConfig) -> ParquetLoader | SourcesLoader:
         """This process's share of the run's data; see `parquet_loader`."""
         return parquet_loader(cfg, self.data(cfg))
 
@@ -137,13 +139,15 @@ class ParquetFamily(ModelFamily):
         self._on_trajectories = latents_source == "trajectory"
         if training.data_path is not None:
             try:
-                data = self.data(cfg)
                 rows = self.rows(cfg)
-                facts.append(
-                    f"data: {data.num_samples} samples in {training.data_path} ({', '.join(data.tensor_names)}), "
-                    f"{self.loader(cfg).batches_per_epoch} batches per epoch and process"
-                )
-                warnings += normalisation_warnings(data, latents_source)
+                loader = self.loader(cfg)
+                loaders = loader.loaders if isinstance(loader, SourcesLoader) else [loader]
+                for data, own in zip(self.data(cfg).data_sets.values(), loaders, strict=True):
+                    facts.append(
+                        f"data: {data.num_samples} samples in {data.path} ({', '.join(data.tensor_names)}), "
+                        f"{own.batches_per_epoch} batches per epoch and process"
+                    )
+                    warnings += normalisation_warnings(data, latents_source)
             except UserError as error:
                 problems += error.problems
         try:
@@ -165,18 +169,19 @@ class ParquetFamily(ModelFamily):
             knows_encoders = type(self).encoder_identity is not ParquetFamily.encoder_identity
             if training.data_path is not None and knows_encoders:
                 try:
-                    own = self.encoder_identity(cfg, latents_source=latents_source, download=download)
-                    made_by = self.data(cfg).encoders
-                    compared = compare_encoders(str(training.data_path), made_by, own)
-                    problems += compared.problems
-                    warnings += compared.warnings
+                    identity = self.encoder_identity(cfg, latents_source=latents_source, download=download)
+                    for key, data in self.data(cfg).data_sets.items():
+                        compared = compare_encoders(f"{key} ({data.path})", data.encoders, identity)
+                        problems += compared.problems
+                        warnings += compared.warnings
                 except UserError as error:
                     problems += error.problems
         return Findings(tuple(problems), tuple(warnings), tuple(facts))
 
     def resume_problems(self, cfg: RunConfig, data_state: Any) -> list[Problem]:
         """Whether the stored position is one of this data; see `ModelFamily.resume_problems`."""
-        if cfg.training.data_path is None or not ParquetLoader.is_state(data_state):
+        of_this_package = ParquetLoader.is_state(data_state) or SourcesLoader.is_state(data_state)
+        if cfg.training.data_path is None or not of_this_package:
             return []
         try:
             self.loader(cfg).load_state_dict(data_state)
@@ -189,15 +194,14 @@ class ParquetFamily(ModelFamily):
         return read_validation_prompts(path)
 
 
-def open_data(cfg: RunConfig, *, wanted: Sequence[str], optional: Sequence[str]) -> DataSet:
-    """The data set at `training.data_path`; arguments as `DataSet`.
+def open_data(cfg: RunConfig, *, wanted: Sequence[str], optional: Sequence[str]) -> DataSources:
+    """The data sets at `training.data_path`; arguments as `DataSet`.
 
     Raises:
         ConfigError: there is no data_path.
         DataError: the data set cannot be used.
     """
-    path = cfg.training.data_path
-    if path is None:
+    if cfg.training.data_path is None:
         raise ConfigError(
             Problem(
                 found="training.data_path is missing",
@@ -206,11 +210,11 @@ def open_data(cfg: RunConfig, *, wanted: Sequence[str], optional: Sequence[str])
                 fix="make one with `fastvideo-distill preprocess`, then set training.data_path",
             )
         )
-    return DataSet(path, wanted=wanted, optional=optional)
+    return DataSources(cfg.training.data_sources, wanted=wanted, optional=optional)
 
 
-def parquet_loader(cfg: RunConfig, data: DataSet) -> ParquetLoader:
-    """This process's share of a data set, in batches as the run asks for them.
+def parquet_loader(cfg: RunConfig, data: DataSet | DataSources) -> ParquetLoader | SourcesLoader:
+    """This process's share of data, in batches as the run asks for them.
 
     Where the run's processes are not started (`check`), the shares are those of `training.num_gpus`.
     """

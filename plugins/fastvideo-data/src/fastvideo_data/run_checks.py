@@ -38,10 +38,11 @@ def size_warnings(training: TrainingArgs, sizes: Sequence[VideoSize]) -> list[st
     return notes
 
 
-def compare_encoders(data_path: str, made_by: Sequence[EncodedBy], own: EncoderIdentity | None) -> Findings:
+def compare_encoders(place: str, made_by: Sequence[EncodedBy], own: EncoderIdentity | None) -> Findings:
     """Whether a run's data was made by the encoders of its own pipeline.
 
     Args:
+        place: how messages name the data.
         made_by: of `DataSet.encoders`.
         own: the encoders of the run's pipeline; None where they are not known here.
     """
@@ -50,7 +51,7 @@ def compare_encoders(data_path: str, made_by: Sequence[EncodedBy], own: EncoderI
     if own is None:
         note = "the pipeline's encoders are not on this machine yet: training will compare them with the data's"
         return Findings(warnings=(note,))
-    problems = [problem for one in made_by if (problem := _made_by_others(data_path, one, own)) is not None]
+    problems = [problem for one in made_by if (problem := _made_by_others(place, one, own)) is not None]
     warnings = [
         f"{one.file} does not say which encoders made it: training takes them to be those of roles.{own.role}.path "
         f"({own.path})"
@@ -60,7 +61,7 @@ def compare_encoders(data_path: str, made_by: Sequence[EncodedBy], own: EncoderI
     return Findings(tuple(problems), tuple(warnings))
 
 
-def _made_by_others(data_path: str, made_by: EncodedBy, own: EncoderIdentity) -> Problem | None:
+def _made_by_others(place: str, made_by: EncodedBy, own: EncoderIdentity) -> Problem | None:
     stored = made_by.encoder or {}
     differences = [
         f"{key} {stored[key]} made it, but roles.{own.role}.path ({own.path}) has {value}"
@@ -71,7 +72,7 @@ def _made_by_others(data_path: str, made_by: EncodedBy, own: EncoderIdentity) ->
         return None
     return Problem(
         found="; ".join(differences),
-        where=f"training.data_path ({data_path}), as {made_by.file} says",
+        where=f"{place}, as {made_by.file} says",
         allowed="data that was preprocessed with the encoders of the run's own pipeline",
         fix=f"preprocess it again with --model {own.path}, or train the pipeline that it was made with",
     )

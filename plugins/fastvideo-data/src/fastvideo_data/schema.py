@@ -62,7 +62,7 @@ TENSOR_NAMES = (
 """FastVideo's tensors, which are read when nobody says which; a data set holds some of them, and always text_embedding."""
 
 _TENSOR_NAME = re.compile(r"[a-z][a-z0-9_]*")
-_BATCH_KEYS = re.compile(r"info|.*_(length|normalised)")
+_BATCH_KEYS = re.compile(r"info|data_source|data_loss_weight|.*_(length|normalised)")
 
 METADATA_TYPES: dict[str, pa.DataType] = {
     "id": pa.string(),
@@ -100,7 +100,7 @@ def tensor_name_problem(name: str) -> str:
     if not _TENSOR_NAME.fullmatch(name):
         return "a tensor's name is of lower-case letters, digits and _, and begins with a letter"
     if _BATCH_KEYS.fullmatch(name):
-        return "batches have keys of their own that are called info, X_length and X_normalised"
+        return "batches have keys of their own: info, data_source, data_loss_weight, X_length and X_normalised"
     return ""
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from fastvideo_core.contracts.batch import TrainingBatch
 from fastvideo_core.errors import DataError, Problem
+from fastvideo_data.raw_batch import place
 
 TIMESTEPS = "trajectory_timesteps"
 """The stored tensor that has the timestep of each state."""
@@ -48,14 +49,14 @@ def trajectory_timesteps(raw_batch: Mapping[str, Any]) -> Tensor:
     """
     if TIMESTEPS not in raw_batch or STATES_OF["vae_latent"] not in raw_batch:
         found = "the data holds no trajectories"
-        raise DataError(Problem(found, _place(raw_batch), f"{STATES_OF['vae_latent']} and {TIMESTEPS}", _FIX))
+        raise DataError(Problem(found, place(raw_batch), f"{STATES_OF['vae_latent']} and {TIMESTEPS}", _FIX))
     stored: Tensor = raw_batch[TIMESTEPS]
     times = stored.reshape(len(stored), -1).to(torch.float32)
     rows = times.tolist()
     if wrong := [row for row in rows if len(row) < 2 or not all(a > b for a, b in pairwise(row))]:
         shown = ", ".join(f"{t:g}" for t in wrong[0])
         allowed = "at least two, falling from noise to the clean end"
-        raise DataError(Problem(f"{TIMESTEPS} are {shown}", _place(raw_batch), allowed, _FIX))
+        raise DataError(Problem(f"{TIMESTEPS} are {shown}", place(raw_batch), allowed, _FIX))
     return times
 
 
@@ -90,7 +91,7 @@ def _states(raw_batch: Mapping[str, Any]) -> dict[str, Tensor]:
         if states.ndim < 3 or states.shape[1] != times.shape[1]:
             found_shape = f"{stored_as} has shape {list(raw_batch[stored_as].shape[1:])}"
             allowed = f"[S, ...] or [1, S, ...] with S = {times.shape[1]}, as there are timesteps"
-            raise DataError(Problem(found_shape, _place(raw_batch), allowed, _FIX))
+            raise DataError(Problem(found_shape, place(raw_batch), allowed, _FIX))
         found[name] = states
     return found
 
@@ -98,9 +99,3 @@ def _states(raw_batch: Mapping[str, Any]) -> dict[str, Tensor]:
 def _normalised(raw_batch: Mapping[str, Any]) -> dict[str, bool]:
     """States are what the network sees unless the file says otherwise."""
     return {f"{name}_normalised": raw_batch.get(f"{states}_normalised", True) for name, states in STATES_OF.items()}
-
-
-def _place(raw_batch: Mapping[str, Any]) -> str:
-    info = raw_batch.get("info") or [{}]
-    name = info[0].get("id") or info[0].get("file_name")
-    return f"training.data_path, batch with sample {name}" if name else "training.data_path"

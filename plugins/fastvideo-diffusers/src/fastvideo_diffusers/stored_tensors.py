@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from fastvideo_core.errors import DataError, Problem
+from fastvideo_data.raw_batch import place
 
 
 def stored_text(raw_batch: Mapping[str, Any], *, width: int, path: str) -> Tensor:
@@ -105,10 +106,3 @@ def _floating(stored: Tensor, name: str, raw_batch: Mapping[str, Any]) -> Tensor
         allowed = "float64, float32, float16, bfloat16"
         raise DataError(Problem(f"{name} has dtype {dtype}", place(raw_batch), allowed=allowed, fix=fix))
     return stored
-
-
-def place(raw_batch: Mapping[str, Any]) -> str:
-    """How errors name a batch: by its first sample."""
-    info = raw_batch.get("info") or [{}]
-    name = info[0].get("id") or info[0].get("file_name")
-    return f"training.data_path, batch with sample {name}" if name else "training.data_path"

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.errors import ConfigError, DataError, Problem
+from fastvideo_data.raw_batch import SOURCE
 from fastvideo_data.video_sizes import VideoSize, data_free_size
 from fastvideo_diffusers import stored_tensors as stored
 from fastvideo_ltx.config import SIZE_MULTIPLE, LtxConfig
@@ -36,7 +37,7 @@ def frame_rates(raw_batch: Mapping[str, Any], default: float, batch_size: int) -
     rates = [default if row.get("fps") is None else float(row["fps"]) for row in info]
     for row, rate in zip(info, rates, strict=True):
         if not 0 < rate < float("inf"):
-            where = f"training.data_path, sample {row.get('id') or row.get('file_name')}"
+            where = f"{raw_batch.get(SOURCE, 'training.data_path')}, sample {row.get('id') or row.get('file_name')}"
             raise DataError(
                 Problem(f"its fps is {rate:g}", where, allowed="a number above 0", fix="correct the column")
             )

@@ -78,17 +78,17 @@ class EpochOrder:
 
     Args:
         layout: the data set.
-        seed: seed of the order, >= 0.
-        epoch: number of the epoch, >= 0.
+        stream: what the order is drawn from: the seed and the number of the epoch, each >= 0, and more where there are
+            several orders.
         window_bytes: rows are shuffled inside windows of consecutive row groups of about this many bytes.
         consumed: the segments of this epoch that were consumed already, oldest first.
     """
 
     def __init__(
-        self, layout: Layout, *, seed: int, epoch: int, window_bytes: int, consumed: Sequence[Segment] = ()
+        self, layout: Layout, *, stream: Sequence[int], window_bytes: int, consumed: Sequence[Segment] = ()
     ) -> None:
         self._layout = layout
-        self._seed = (seed, epoch)
+        self._seed = tuple(stream)
         self._window_bytes = window_bytes
         self._segment = 0
         self._order = self._permuted_rows()

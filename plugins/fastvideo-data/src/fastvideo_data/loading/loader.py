@@ -5,17 +5,19 @@ from __future__ import annotations
 import logging
 import weakref
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from fastvideo_core.errors import CheckpointError, DataError, Problem
 from fastvideo_data.loading.batch_buffers import MemoryPool
 from fastvideo_data.loading.collate import BadRow
-from fastvideo_data.loading.epoch_order import EpochOrder, EpochPlan, Segment
+from fastvideo_data.loading.epoch_order import EpochOrder, EpochPlan, Layout, Segment
 from fastvideo_data.loading.parquet_folder import ParquetFolder
 from fastvideo_data.loading.read_ahead import InlineExecutor, ReadBatch, Ticket, stream_batches
+from fastvideo_data.loading.shared_order import SharedOrder
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +53,9 @@ class ParquetLoader:
         window_bytes: size of the windows in which rows are shuffled; bounds the memory.
         skip_bad_rows: a damaged row is logged, and the next good one of the epoch with the same latent shape stands in
             its place, always the same one; else it is an error.
+        source: number of the data set among several: all ranks then have the same latent shapes in the same order, which
+            other numbers have not. None is the order of a data set that is alone, in which each rank has its own.
+        extras: what every batch holds besides.
 
     Raises:
         DataError: an argument is out of its range; damaged rows are found when they are read.
@@ -67,9 +72,13 @@ class ParquetLoader:
         num_workers: int = 0,
         window_bytes: int = WINDOW_BYTES,
         skip_bad_rows: bool = False,
+        source: int | None = None,
+        extras: Mapping[str, Any] | None = None,
     ) -> None:
         _check_arguments(batch_size, seed, rank, size, num_workers, window_bytes)
         self._folder = folder
+        self._source = source
+        self._extras = extras or {}
         self._seed = seed
         self._rank = rank
         self._num_workers = num_workers
@@ -110,7 +119,11 @@ class ParquetLoader:
 
     def __next__(self) -> dict[str, Any]:
         if self._running is None:
-            epochs = self._plans(self._position)
+            # Runs ahead of the consumer, so it must not hold on to the loader: see _Running.
+            order = partial(
+                _order, self._folder.layout, self._seed, window_bytes=self._window_bytes, source=self._source
+            )
+            epochs = _planned_epochs(order, self._rank, self._position)
             self._running = _Running(
                 self._num_workers, self._folder, epochs, self._pool, skip_bad_rows=self._skip_bad_rows
             )
@@ -122,7 +135,7 @@ class ParquetLoader:
         self._position = position
         if batch.bad_rows:
             self._tell(batch.bad_rows)
-        return batch.data
+        return {**batch.data, **self._extras}
 
     def take_skipped_rows(self) -> int | None:
         """Damaged rows of the batches handed out since the last call; None when they are errors."""
@@ -147,6 +160,7 @@ class ParquetLoader:
             "files": {name: file.num_rows for name, file in files},
             "layout": self._folder.digest,
             "contents": {name: file.contents for name, file in files},
+            **({} if self._source is None else {"source": self._source}),
         }
 
     @staticmethod
@@ -179,19 +193,15 @@ class ParquetLoader:
             self._running.close()
             self._running = None
 
-    def _order(self, epoch: int, consumed: Sequence[Segment]) -> EpochOrder:
-        return EpochOrder(
-            self._folder.layout, seed=self._seed, epoch=epoch, window_bytes=self._window_bytes, consumed=consumed
-        )
-
-    def _plans(self, position: _Position) -> Iterator[_PlannedEpoch]:
-        # Runs ahead of the consumer, so it must not hold on to the loader: see _Running.
-        folder, seed, window, rank = self._folder, self._seed, self._window_bytes, self._rank
-        return _planned_epochs(folder, seed, window, rank, position)
+    def _order(self, epoch: int, consumed: Sequence[Segment]) -> EpochOrder | SharedOrder:
+        return _order(self._folder.layout, self._seed, epoch, self._window_bytes, self._source, consumed)
 
     def _changes(self, state: dict[str, Any]) -> list[Problem]:
         where = str(self._folder.root)
         problems = []
+        if state.get("source") != self._source:
+            found = "the order of its batches is that of a source with a weight, or the checkpoint's is, and not both"
+            problems.append(Problem(found, where, fix=f"give training.data_path as it was; {_NEW_DATA}"))
         for key, now in (("seed", self._seed), ("window_bytes", self._window_bytes)):
             if state[key] != now:
                 found = f"the loader's {key} is {now}, but the checkpoint was made with {state[key]}"
@@ -276,12 +286,20 @@ class _Running:
         self._executor.shutdown(wait=True, cancel_futures=True)
 
 
+def _order(
+    layout: Layout, seed: int, epoch: int, window_bytes: int, source: int | None, consumed: Sequence[Segment]
+) -> EpochOrder | SharedOrder:
+    if source is None:
+        return EpochOrder(layout, stream=(seed, epoch), window_bytes=window_bytes, consumed=consumed)
+    return SharedOrder(layout, seed=seed, epoch=epoch, window_bytes=window_bytes, source=source, consumed=consumed)
+
+
 def _planned_epochs(
-    folder: ParquetFolder, seed: int, window_bytes: int, rank: int, position: _Position
+    order_of: Callable[..., EpochOrder | SharedOrder], rank: int, position: _Position
 ) -> Iterator[_PlannedEpoch]:
     while True:
         *consumed, current = position.segments
-        order = EpochOrder(folder.layout, seed=seed, epoch=position.epoch, window_bytes=window_bytes, consumed=consumed)
+        order = order_of(epoch=position.epoch, consumed=consumed)
         plan = order.plan(rank, current.world_size, current.batch_size)
         if current.batches < len(plan):
             yield _PlannedEpoch(position, plan, current.batches)
@@ -300,6 +318,9 @@ def _check_arguments(batch_size: int, seed: int, rank: int, size: int, num_worke
 
 
 def _segments(state: dict[str, Any]) -> list[Segment]:
+    if "sources" in state:
+        found = f"its data is one path without a weight, but the checkpoint's was {len(state['sources'])} with weights"
+        raise CheckpointError(Problem(found, fix=f"give training.data_path as it was; {_NEW_DATA}"))
     missing = [key for key in _STATE_KEYS if key not in state]
     if missing or not state["segments"]:
         found = f"the data loader's state lacks {', '.join(missing or ['segments'])}"

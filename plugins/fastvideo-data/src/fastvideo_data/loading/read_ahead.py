@@ -138,7 +138,7 @@ def stream_batches(
 def _units(folder: ParquetFolder, plan: EpochPlan, start: int) -> Iterator[_Unit]:
     batch_size = plan.rows.shape[1]
     rows, units = plan.rows[start:].ravel(), plan.units[start:].ravel()
-    ready = plan.units[start:].max(axis=1)
+    ready = np.maximum.accumulate(plan.units[start:].max(axis=1))
     starts = folder.layout.group_starts
     order = np.lexsort((rows, units))
     for slots in _runs(order, units[order]):

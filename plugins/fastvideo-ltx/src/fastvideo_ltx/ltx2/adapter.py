@@ -13,8 +13,9 @@ from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.contracts.batch import TrainingBatch
 from fastvideo_core.contracts.roles import RoleHandle
 from fastvideo_core.errors import Problem
+from fastvideo_data.raw_batch import place
 from fastvideo_diffusers.folder import TRANSFORMER
-from fastvideo_diffusers.stored_tensors import place, stored_tensor
+from fastvideo_diffusers.stored_tensors import stored_tensor
 from fastvideo_ltx.adapter import LAYOUT, LtxAdapter, PackedLatents
 from fastvideo_ltx.batches import data_free_video, frame_rates, stored_video
 from fastvideo_ltx.config import LtxConfig

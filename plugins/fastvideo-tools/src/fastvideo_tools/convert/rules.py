@@ -112,7 +112,10 @@ def _yaml(value: Any) -> str:
 def _data_path(value: Any, _: Source) -> Outcome:
     paths = [value] if isinstance(value, str) else list(value) if isinstance(value, (list, dict)) else []
     if len(paths) != 1 or (isinstance(value, dict) and value[paths[0]] != 1):
-        return "several folders or repeats: data_path is one folder; put the parquet files into one"
+        return (
+            "several folders or repeats: write data_path as a list of {path, weight}, where a weight is a folder's share of "
+            "the batches; or put all parquet files into one folder"
+        )
     return Taken("training.data_path", paths[0]) if paths[0] else NOT_SET
 
 
