@@ -1,9 +1,9 @@
 """Parquet data sets of latents and text embeddings: made from videos and captions, read as training batches.
 
-`data_set` opens one, `data_sources` all of a run, `schema` is its format, `loading` makes its batches, `preprocessing` writes it (the command is in
-`command`). `family` is the base of families on such data, with what `run_checks` finds before a run is built. `encoder` is what
-a family offers to preprocess, `captions` embeds the prompts of a run, `video_sizes` are what a family can encode,
-`prompt_fit` is what it can make of a prompt, `validation_prompts` and `video_validator` are a run's validation,
+`data_set` opens one, `data_sources` all of a run, `schema` is its format, `loading` makes its batches, `preprocessing` writes it
+(the command is in `command`). `family` is the base of families on such data, with what `run_checks` finds before a run is built.
+`encoder` is what a family offers to preprocess, `captions` embeds the prompts of a run, `video_sizes` are what a family can
+encode, `prompt_fit` is what it can make of a prompt, `validation_prompts` and `video_validator` are a run's validation,
 `model_sampler` samples a pipeline outside of one, and `video_files` reads and writes videos.
 
 The names that plug-ins use are imported lazily from here, so that `import fastvideo_data` loads neither torch nor pyarrow.
