@@ -272,7 +272,9 @@ def test_several_data_folders_are_not_taken_for_one():
         data["training"]["data"]["data_path"] = paths
         result = converted(data)
         assert "data_path" not in result.run["training"]
-        assert any(row.key.startswith("training.data.data_path") and "{path, weight}" in row.note for row in result.rows)
+        assert any(
+            row.key.startswith("training.data.data_path") and "{path, weight}" in row.note for row in result.rows
+        )
 
 
 @pytest.mark.parametrize("data", [DISTIL, FINETUNE], ids=["dmd2", "finetune"])
