@@ -262,6 +262,7 @@ class DistillMethod(nn.Module, Generic[Needs]):
         iteration: int,
         stream: str,
         shared: str | None = None,
+        above: float = 0.0,
     ) -> Tensor:
         """Timesteps [size] of a micro-batch, so that one network of each role serves all samples of an iteration; or [size, K].
 
@@ -269,11 +270,11 @@ class DistillMethod(nn.Module, Generic[Needs]):
         timesteps, has several networks (`noise_ranges`), one value is drawn from the shared stream `shared`, by default of the
         same name; its range holds for the iteration, its rounds, all processes and all draws with that stream, and samples are
         drawn until they lie in it: each still has the distribution of `draw`. Where `draw` gives several timesteps of each
-        sample, at which the roles are called one after another, each has its own range. Raises ContractError where no range is
-        reached that is trained.
+        sample, at which the roles are called one after another, each has its own range. All lie at `above` or higher. Raises
+        ContractError where no range is reached that is trained.
         """
         shared = shared or stream
-        cuts, common = ranges_of_roles(self.adapter, handles)
+        cuts, common = ranges_of_roles(self.adapter, handles, above)
         local = self.rng.local(stream)
         t = draw(size, local)
         if not cuts:

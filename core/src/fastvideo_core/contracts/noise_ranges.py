@@ -22,9 +22,12 @@ def noise_ranges_of(adapter: Any, handle: RoleHandle) -> Ranges:
     return adapter.noise_ranges(handle) if isinstance(adapter, NoiseRanges) else ((0.0, _axis_length(adapter)),)
 
 
-def ranges_of_roles(adapter: Any, handles: Iterable[RoleHandle]) -> tuple[tuple[float, ...], tuple[int, ...]]:
-    """`common_ranges` of roles: the cuts are empty where each has one network."""
-    return common_ranges([noise_ranges_of(adapter, handle) for handle in handles], _axis_length(adapter))
+def ranges_of_roles(
+    adapter: Any, handles: Iterable[RoleHandle], above: float = 0.0
+) -> tuple[tuple[float, ...], tuple[int, ...]]:
+    """`common_ranges` of roles, from `above` on: the cuts are empty where each has one network, and `above` is 0."""
+    length = _axis_length(adapter)
+    return common_ranges([*(noise_ranges_of(adapter, handle) for handle in handles), ((above, length),)], length)
 
 
 def common_ranges(ranges: Sequence[Ranges], length: float) -> tuple[tuple[float, ...], tuple[int, ...]]:

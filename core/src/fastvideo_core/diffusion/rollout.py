@@ -58,13 +58,13 @@ class FewStepSchedule:
 def transition(
     noisy: Tensor,
     x0: Tensor,
-    sigma: float,
+    sigma: float | Tensor,
     next_sigma: float,
     *,
     kind: SamplerKind,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """x at the next noise level, from x_t [B, ...] and the network's x0 [B, ...]; float32 at least.
+    """x at the next noise level, from x_t [B, ...] at sigma (a number or [B]) and the network's x0 [B, ...]; float32 at least.
 
     `ode` keeps the noise that x_t and x0 imply (`move_along`); `sde` draws fresh noise: (1 - sigma') x0 + sigma' e (as in
     consistency and DMD2 sampling, Yin et al. 2024, section 4.4).

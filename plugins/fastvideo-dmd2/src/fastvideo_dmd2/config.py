@@ -28,6 +28,11 @@ class DMD2Config(FewStepConfig):
     warp_denoising_step: bool = Field(
         default=False, description="Move the schedule through the family's timestep shift before use"
     )
+    phased: bool = Field(
+        default=False,
+        description="Train one of the student's networks (train_modules) up to the noise level at which the next one takes over, "
+        "and compare scores above that level only (Phased DMD)",
+    )
     generator_update_interval: int = Field(
         default=5,
         ge=1,
@@ -108,6 +113,8 @@ class DMD2Config(FewStepConfig):
             problems.append(("method_config.generator_update_interval", Problem(found=found, fix=fix)))
         problems += self._long_warmup(cfg, "student", updates)
         problems += self._long_warmup(cfg, "critic", self.critic_updates(cfg.training.max_train_steps))
+        if self.phased:
+            problems += self._check_phase(cfg)
         if self.adversarial_weight == 0:
             problems += self.without_use(
                 "does nothing without adversarial_weight",
@@ -119,6 +126,20 @@ class DMD2Config(FewStepConfig):
                     "r1_sigma",
                 ),
             )
+        return problems
+
+    def _check_phase(self, cfg: RunConfig) -> list[tuple[str, Problem]]:
+        problems = []
+        chosen = cfg.roles["student"].train_modules or () if "student" in cfg.roles else ("unknown",)
+        if len(chosen) != 1:
+            trained = ", ".join(chosen) or "all of its networks"
+            found = f"phased trains one of the student's networks in a run, and this one trains {trained}"
+            fix = "name one: first that of the highest noise levels, then, from that run's checkpoint, the next"
+            problems.append(("roles.student.train_modules", Problem(found, fix=fix)))
+        if self.adversarial_weight > 0:
+            found = "the adversarial term compares clean samples, and those of a phase are not"
+            fix = "set it to 0, or phased to false"
+            problems.append(("method_config.adversarial_weight", Problem(found, fix=fix)))
         return problems
 
     @staticmethod

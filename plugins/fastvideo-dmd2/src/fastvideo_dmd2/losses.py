@@ -56,10 +56,15 @@ def dmd_loss(x: Tensor, gradient: Tensor, loss_weight: Tensor | None = None) -> 
     return 0.5 * mean_per_sample((x - target) ** 2, loss_weight).mean()
 
 
-def critic_loss(prediction: Tensor, target: Tensor, loss_weight: Tensor | None = None) -> Tensor:
-    """mean((prediction - target)^2) of the critic's native output on the student's samples, in float32 at least."""
+def critic_loss(
+    prediction: Tensor, target: Tensor, loss_weight: Tensor | None = None, sample_weight: Tensor | float = 1.0
+) -> Tensor:
+    """mean((prediction - target)^2) of the critic's native output on the student's samples, in float32 at least.
+
+    `sample_weight` [B] is a factor of each sample's own mean.
+    """
     wide = torch.promote_types(prediction.dtype, torch.float32)
-    return mean_per_sample((prediction.to(wide) - target.to(wide)) ** 2, loss_weight).mean()
+    return (sample_weight * mean_per_sample((prediction.to(wide) - target.to(wide)) ** 2, loss_weight)).mean()
 
 
 def variation_per_sample(values: Tensor) -> Tensor:

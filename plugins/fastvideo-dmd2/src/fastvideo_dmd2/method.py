@@ -22,14 +22,18 @@ from fastvideo_core.contracts.adapter import (
     ShiftAndClampTimestep,
 )
 from fastvideo_core.contracts.batch import TrainingBatch
+from fastvideo_core.contracts.family import ModelFamily
 from fastvideo_core.contracts.few_steps import FewStepMethod, StudentSteps
 from fastvideo_core.contracts.method import StepResult
+from fastvideo_core.contracts.noise_ranges import noise_ranges_of
 from fastvideo_core.contracts.rng import stream_seed
 from fastvideo_core.contracts.roles import RoleHandle, RoleManager
 from fastvideo_core.contracts.validator import DistillValidator
-from fastvideo_core.diffusion.rollout import FewStepSchedule, roll_to
+from fastvideo_core.diffusion.flow import add_noise_from_level, pair_from_level
+from fastvideo_core.diffusion.rollout import FewStepSchedule, roll_to, transition
 from fastvideo_core.diffusion.timesteps import timestep_fractions
 from fastvideo_core.distributed import context
+from fastvideo_core.errors import ConfigError, Problem
 from fastvideo_core.optim import build_lr_scheduler, build_optimizer
 from fastvideo_dmd2.adversarial import AdversarialGradient, AdversarialNeeds, AdversarialTerm, DiscriminatorHeads
 from fastvideo_dmd2.config import DMD2Config
@@ -46,6 +50,13 @@ class DMD2Needs(
     PredictX0Guided,
     Protocol,
 ): ...
+
+
+NO_PHASES = Problem(
+    "the student has one network for all noise levels, and phased trains one of several",
+    "method_config.phased",
+    fix="set it to false, or take a student of several networks, such as Wan 2.2 A14B",
+)
 
 
 Needs = TypeVar("Needs", bound=DMD2Needs)
@@ -71,6 +82,13 @@ class DMD2Method(FewStepMethod[Needs]):
         return "zeros" if config.rollout_mode == "simulate" and config.adversarial_weight == 0 else "data"
 
     @classmethod
+    def check(cls, cfg: RunConfig, family: ModelFamily) -> Iterable[Problem]:
+        if cfg.section(DMD2Config).phased and cfg.role_family("student") == cfg.recipe.family:
+            outline = family.outline(cfg, "student", latents_source=cls.latents_source(cfg))
+            if outline is not None and len(outline.handle.modules) == 1:
+                yield NO_PHASES
+
+    @classmethod
     def student_schedule(cls, config: DMD2Config, warp: Callable[[Tensor], Tensor]) -> FewStepSchedule:
         return FewStepSchedule.from_denoising_steps(
             config.dmd_denoising_steps, warp=warp if config.warp_denoising_step else None
@@ -92,6 +110,7 @@ class DMD2Method(FewStepMethod[Needs]):
             handle.optimizers["adamw"] = optimizer
             handle.lr_schedulers["adamw"] = build_lr_scheduler(optimizer, cfg, handle.name, num_updates=updates)
         self.adversarial = self._adversarial_term() if self.config.adversarial_weight > 0 else None
+        self.level = self._end_of_phase() if self.config.phased else 0.0
         self._iteration = 0
         self._exit = (0, 0)  # (iteration, exit index): all accumulation rounds of an iteration leave at the same step
         self.shown_teacher = self.teacher if self.config.validate_teacher else None
@@ -108,6 +127,18 @@ class DMD2Method(FewStepMethod[Needs]):
             channels = cast("AdversarialNeeds", adapter).feature_channels(scorer)
             heads = DiscriminatorHeads(channels).to(context.device())
         return (RoleHandle("discriminator", {"heads": heads}, family=scorer.family, trainable=True),)
+
+    def _end_of_phase(self) -> float:
+        """The noise level of the student's first call behind those that are trained: where the next network takes its sample."""
+        if noise_ranges_of(self.adapter, self.student) == ((0.0, float(self.adapter.num_train_timesteps)),):
+            raise ConfigError([NO_PHASES])
+        level = self.schedule.sigma(self.student_steps.indices[-1] + 1)
+        if level >= self.config.max_timestep_ratio:
+            found = f"scores are compared above the noise level {level:g}, where the next network takes over"
+            raise ConfigError(
+                [Problem(found, "method_config.max_timestep_ratio", allowed=f"above {level:g}", fix="raise it")]
+            )
+        return level
 
     def _adversarial_term(self) -> AdversarialTerm:
         handle = self.bundle["discriminator"]
@@ -141,12 +172,12 @@ class DMD2Method(FewStepMethod[Needs]):
         noisy, t = self.student_input(prepared, iteration)
         if self.student_is_due(iteration):
             realism = self.realism_gradient(noisy, t, prepared)
-            x = self.student_sample(noisy, t, prepared)
+            x = self.sample_at_level(noisy, t, prepared)
             yield self.student_phase(x, prepared, realism)
             x = x.detach()
         else:
             with torch.no_grad():
-                x = self.student_sample(noisy, t, prepared)
+                x = self.sample_at_level(noisy, t, prepared)
         losses, outputs, metrics = self.critic_phase(x, prepared)
         yield losses, outputs, {**metrics, **self.exit_metrics(t)}
         yield from self.discriminator_phases(x, prepared)
@@ -211,6 +242,14 @@ class DMD2Method(FewStepMethod[Needs]):
         )
         return x0
 
+    def sample_at_level(self, noisy: Tensor, t: Tensor, batch: TrainingBatch) -> Tensor:
+        """The student's sample [B, ...] that scores are compared at: its x0, moved to `level` as sampling goes there."""
+        x0 = self.student_sample(noisy, t, batch)
+        if self.level == 0:
+            return x0
+        sigma, stream = t.double() / self.adapter.num_train_timesteps, self.rng.local("phase_noise")
+        return transition(noisy, x0, sigma, self.level, kind=self.sampler_kind, generator=stream)
+
     # --- the two losses -------------------------------------------------------------------------------------------
 
     def realism_gradient(self, noisy: Tensor, t: Tensor, batch: TrainingBatch) -> AdversarialGradient | None:
@@ -226,14 +265,14 @@ class DMD2Method(FewStepMethod[Needs]):
         return self.adversarial.generator(x, batch)
 
     def student_phase(self, x: Tensor, batch: TrainingBatch, realism: AdversarialGradient | None = None) -> StepResult:
-        """The distribution matching loss on the student's sample x [B, ...]; no graph in either score network.
+        """The distribution matching loss on the student's sample x [B, ...], at `level`; no graph in either score network.
 
         Args:
             realism: the adversarial term's gradient with respect to x, which is added at its weight.
         """
         with torch.no_grad():
             t = self.score_timesteps(batch.batch_size, "student_score").to(x.device)
-            noisy = self.adapter.add_noise(x, self.noise_like(x, "student_score_noise"), t)
+            noisy, *_ = self.noised_sample(x, self.noise_like(x, "student_score_noise"), t)
             fake = self.adapter.predict_x0(self.critic, noisy, t, batch, conditional=True)
             real = self.adapter.predict_x0_guided(
                 self.teacher, noisy, t, batch, guidance_scale=self.config.real_score_guidance_scale
@@ -258,14 +297,20 @@ class DMD2Method(FewStepMethod[Needs]):
         return {"total_loss": loss, **losses}, {}, metrics
 
     def critic_phase(self, x: Tensor, batch: TrainingBatch) -> StepResult:
-        """The critic's regression on the student's detached sample x [B, ...]."""
+        """The critic's regression on the student's detached sample x [B, ...], at `level`."""
         t = self.score_timesteps(batch.batch_size, "critic").to(x.device)
-        noise = self.noise_like(x, "critic_noise")
-        noisy = self.adapter.add_noise(x, noise, t)
+        noisy, clean, noise, weight = self.noised_sample(x, self.noise_like(x, "critic_noise"), t)
         prediction = self.adapter.predict_noise(self.critic, noisy, t, batch, conditional=True)
-        loss = critic_loss(prediction, self.adapter.prediction_target(x, noise, t), batch.loss_weight)
+        loss = critic_loss(prediction, self.adapter.prediction_target(clean, noise, t), batch.loss_weight, weight)
         metrics = {"critic_timestep": self.timestep_fractions(t)}
         return {"total_loss": loss, "critic_loss": loss.detach()}, {}, metrics
+
+    def noised_sample(self, x: Tensor, noise: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | float]:
+        """x [B, ...] noised from `level` to t [B]; clean latents, noise and weight [B] of what the critic regresses there."""
+        if self.level == 0:
+            return self.adapter.add_noise(x, noise, t), x, noise, 1.0
+        sigma = t.double() / self.adapter.num_train_timesteps
+        return add_noise_from_level(x, noise, self.level, sigma), *pair_from_level(x, noise, self.level, sigma)
 
     def discriminator_phases(self, x: Tensor, batch: TrainingBatch) -> Iterator[StepResult]:
         """The discriminator's loss on the student's detached sample x [B, ...] and the batch's data; none without the term."""
@@ -275,7 +320,7 @@ class DMD2Method(FewStepMethod[Needs]):
             yield {"total_loss": self.config.discriminator_weight * part.loss, **part.losses}, {}, part.metrics
 
     def score_timesteps(self, batch_size: int, stream: str) -> Tensor:
-        """Noise levels of the scores, one per sample [B]: uniform, shifted, then held inside the configured bounds.
+        """Noise levels of the scores, one per sample [B]: uniform, shifted, held inside the configured bounds, above `level`.
 
         All of an iteration are served by one network of the teacher and one of the critic.
         """
@@ -293,6 +338,7 @@ class DMD2Method(FewStepMethod[Needs]):
             iteration=self._iteration,
             stream=f"{stream}_timestep",
             shared="score_range",
+            above=self.level * total,
         )
 
     def timestep_fractions(self, t: Tensor) -> Tensor:

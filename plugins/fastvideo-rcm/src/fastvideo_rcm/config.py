@@ -91,6 +91,9 @@ class RcmConfig(DMD2Config):
         if self.attn_kind != "dense":
             found = f"attention '{self.attn_kind}' has no tangent"
             problems.append(("method_config.attn_kind", Problem(found, allowed="dense")))
+        if self.phased:
+            found = "the consistency term trains clean samples at all noise levels, and those of a phase are not"
+            problems.append(("method_config.phased", Problem(found, allowed="false", fix="remove it, or take dmd2")))
         wanted, there = self.dmd_weight > 0, "critic" in cfg.roles
         if wanted and not there:
             found = "distribution matching needs a critic"
