@@ -89,6 +89,29 @@ def test_every_method_trains_on_it(tiny, tmp_path, method):
 
 
 @pytest.mark.slow
+def test_a_phase_trains_one_network_and_the_next_phase_goes_on_from_it(tmp_path, tiny, capsys):
+    """The run of docs/dmd2.md."""
+    first = yaml.safe_load(example("docs/dmd2.md", "phased.yaml"))
+    for role in first["roles"].values():
+        role["path"] = str(tiny.base)
+    first["training"] |= run_of(tiny, tmp_path / "high", "dmd2")["training"]
+    first["method_config"] |= {"generator_update_interval": 2}
+    assert start(first, tmp_path) == 0
+    assert (changed(tiny, tmp_path / "high"), changed(tiny, tmp_path / "high", "critic")) == ({HIGH}, {HIGH})
+    second = yaml.safe_load(yaml.safe_dump(first))
+    second["roles"]["student"] = {"path": str(tmp_path / "high"), "trainable": True, "train_modules": [LOW]}
+    del second["roles"]["critic"]["train_modules"]
+    second["training"]["output_dir"] = str(tmp_path / "low")
+    assert start(second, tmp_path) == 0
+    assert changed(tiny, tmp_path / "low") == {HIGH, LOW}
+    before, after = (
+        read_role_weights(next((tmp_path / name).glob("checkpoint-*")), "student", ema=False)
+        for name in ("high", "low")
+    )
+    assert all(torch.equal(before[HIGH][key], value) for key, value in after[HIGH].items())
+
+
+@pytest.mark.slow
 def test_adapters_of_one_network_are_merged_where_they_were_trained(tiny, tmp_path, capsys):
     lora = {"rank": 2, "targets": ["to_q", "to_v"]}
     run = run_of(tiny, tmp_path / "out", "finetune", train_modules=[LOW], lora=lora)
@@ -119,6 +142,9 @@ def test_what_cannot_be_meant_is_told_before_weights_are_loaded(tiny, tmp_path, 
     assert "roles.student.train_modules" in text
     assert "no network 'transformer_3'" in text
     assert "transformer, transformer_2" in text
+    phased = run_of(tiny, tmp_path / "out", "dmd2") | {"method_config": {"phased": True}}
+    assert start(phased, tmp_path, "check") == 2
+    assert "phased trains one of the student's networks in a run, and this one trains all" in capsys.readouterr().err
     run["roles"]["student"] |= {"train_modules": [HIGH], "trainable": False}
     assert start(run, tmp_path, "check") == 2
     assert "for a role that is not trained" in capsys.readouterr().err

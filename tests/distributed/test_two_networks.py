@@ -36,7 +36,7 @@ def distance(one: Path, other: Path) -> float:
     return max(float((left[name] - right[name]).abs().max()) for name in left)
 
 
-@pytest.fixture(scope="module", params=["finetune", "dmd2", "consistency", "kd", "rcm"])
+@pytest.fixture(scope="module", params=["finetune", "dmd2", "phased", "consistency", "kd", "rcm"])
 def trained(request, tmp_path_factory) -> tuple[str, Path, Path]:
     """The method, its run on one process and its run on two."""
     out = tmp_path_factory.mktemp(request.param)
@@ -52,13 +52,15 @@ def test_two_processes_train_as_one_does(trained):
 
 def test_an_iteration_moves_one_network_of_a_role_and_leaves_the_other_s_bits(trained):
     method, one, two = trained
-    role = "critic" if method == "dmd2" else "student"
+    role = "critic" if method in ("dmd2", "phased") else "student"
     moved = torch.load(one / "moved.pt")
     assert moved == torch.load(two / "moved.pt")
     networks = [[name for name in names if name.startswith(f"{role}.")] for names in moved]
     assert all(len(names) == 1 for names in networks)
     assert {name for names in networks for name in names} == {f"{role}.transformer", f"{role}.transformer_2"}
-    if method == "dmd2":
+    if method == "phased":
+        assert not any("student.transformer_2" in names for names in moved)
+    if role == "critic":
         assert ["student.transformer" in names for names in moved] == [False, True] * (STEPS // 2)
 
 
@@ -66,7 +68,7 @@ def test_a_run_that_is_resumed_while_one_network_was_never_stepped_ends_with_the
     method, one, two = trained
     for world_size, straight in ((1, one), (2, two)):
         out = tmp_path / str(world_size)
-        train(out, world_size, method, training={"max_train_steps": 2 if method == "dmd2" else 1})
+        train(out, world_size, method, training={"max_train_steps": 2 if method in ("dmd2", "phased") else 1})
         train(out, world_size, method, training={"resume_from_checkpoint": "latest"})
         assert distance(straight, out) == 0
 

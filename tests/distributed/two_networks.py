@@ -37,7 +37,8 @@ class TwoNetworksAdapter(ToyAdapter):
     def noise_ranges(self, handle: RoleHandle) -> Ranges:
         if len(handle.modules) == 1:
             return ((0.0, 1000.0),)
-        return tuple(RANGES[name] for name in ("transformer_2", "transformer"))
+        names = ("transformer_2", "transformer")
+        return tuple(RANGES[name] for name in names if not handle.trainable or handle.may_train(name))
 
     def predict_noise(self, handle: RoleHandle, noisy_latents: Tensor, t: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         if len(handle.modules) == 2:
@@ -84,6 +85,12 @@ METHODS: dict[str, dict[str, Any]] = {
         "method_config": {"dmd_weight": 0, "tangent_warmup_steps": 4, "dmd_denoising_steps": [1000]},
     },
     "kd": {"roles": {"student": f"{TWO}student"}, "method_config": {"denoising_steps": [1000, 750, 500]}},
+    "phased": {
+        "roles": {"student": f"{TWO}student", "teacher": f"{TWO}teacher", "critic": f"{TWO}critic"},
+        "method": "dmd2",
+        "train_modules": {"student": ["transformer"]},
+        "method_config": {"phased": True, "generator_update_interval": 2, "dmd_denoising_steps": [1000, 750, 500]},
+    },
     "ignorant": {"roles": {"student": f"{TWO}student"}},
 }
 
@@ -91,9 +98,12 @@ METHODS: dict[str, dict[str, Any]] = {
 def run_of(method: str, output_dir: Path, **training: Any) -> dict[str, Any]:
     """A run of the family; roles other than the teacher are trained."""
     given = METHODS[method]
+    roles = {name: {"path": path, "trainable": name != "teacher"} for name, path in given["roles"].items()}
+    for name, modules in given.get("train_modules", {}).items():
+        roles[name]["train_modules"] = modules
     return {
-        "recipe": {"family": "two", "method": method},
-        "roles": {name: {"path": path, "trainable": name != "teacher"} for name, path in given["roles"].items()},
+        "recipe": {"family": "two", "method": given.get("method", method)},
+        "roles": roles,
         "training": {
             "seed": 5,
             "output_dir": str(output_dir),

@@ -255,9 +255,7 @@ def test_what_contradicts_a_phase_is_told_before_training(tmp_path: Path) -> Non
         built(tmp_path, max_timestep_ratio=0.5)
 
 
-def test_a_student_of_one_network_is_told_before_weights_are_loaded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_student_of_one_network_is_told_before_weights_are_loaded(tmp_path: Path) -> None:
     class Outlined(TwoNetworksFamily):
         __module__ = "test_phased"
         networks = 2
