@@ -36,6 +36,14 @@ def tiny_a14b(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(path)
 
 
+@pytest.fixture(scope="session")
+def tiny_ti2v(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A tiny Wan 2.2 TI2V-5B; read only."""
+    path = tmp_path_factory.mktemp("tiny") / "ti2v"
+    write_tiny_pipeline(path, seed=0, variant="ti2v")
+    return str(path)
+
+
 @pytest.fixture
 def run_config(tiny: str, tmp_path: Path) -> MakeConfig:
     """A run over the tiny pipeline: roles by name as {name: trainable}, training and pipeline settings."""

@@ -64,7 +64,7 @@ class PipelineAdapter(FlowMatchingAdapter, Generic[F]):
     family: ClassVar[str]
     name: ClassVar[str]
     size_multiple: int
-    levels_taken: ClassVar[str] = "one noise level per sample, [B]"
+    levels_taken: str = "one noise level per sample, [B]"
     supports_tangent = True
     supported_attention: tuple[AttentionKind, ...] = ("dense",)
     """The values of `attn_kind` that this family can do."""

@@ -21,7 +21,7 @@ from fastvideo_data.video_sizes import VideoGeometry, VideoSize
 from fastvideo_diffusers import loading
 from fastvideo_diffusers.family_roles import FamilyRoles, open_family_roles
 from fastvideo_diffusers.folder import PipelineFolder
-from fastvideo_diffusers.identity import TEXT_ENCODER, VAE, encoder_identity
+from fastvideo_diffusers.identity import TEXT_ENCODER, VAE, StoredEncoder, encoder_identity
 from fastvideo_diffusers.latents import data_free_latents, stored_video
 from fastvideo_diffusers.pipeline_files import check_undamaged
 from fastvideo_diffusers.stored_tensors import stored_text
@@ -178,12 +178,15 @@ class CheckedPipelines(ParquetFamily, Generic[F]):
         shapes = [self.stored_latents(cfg, row).shape[2:] for row in rows if "vae_latent" in row]
         return [self.roles(cfg).base.video_size(shape) for shape in shapes]
 
+    def encoders(self, cfg: RunConfig, latents_source: LatentsSource | None) -> Sequence[StoredEncoder]:
+        """The encoders whose output the run takes from its data."""
+        return (VAE, TEXT_ENCODER) if latents_source == "data" else (TEXT_ENCODER,)
+
     def encoder_identity(
         self, cfg: RunConfig, *, latents_source: LatentsSource | None, download: bool
     ) -> EncoderIdentity | None:
-        """Text encoder, and VAE where the data's latents are trained on, of the first trained role's pipeline."""
-        roles = self.roles(cfg)
-        wanted = (VAE, TEXT_ENCODER) if latents_source == "data" else (TEXT_ENCODER,)
+        """`encoders` of the first trained role's pipeline."""
+        roles, wanted = self.roles(cfg), self.encoders(cfg, latents_source)
         where = f"roles.{roles.base_role}.path"
         identity = encoder_identity(roles.base.path, wanted, where=where, download=download)
         return None if identity is None else EncoderIdentity(roles.base_role, roles.base.path, identity)

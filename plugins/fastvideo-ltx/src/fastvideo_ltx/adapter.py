@@ -15,7 +15,8 @@ from fastvideo_core.contracts.adapter import AttentionKind, LatentsSource
 from fastvideo_core.contracts.batch import TrainingBatch, Trajectory
 from fastvideo_core.contracts.roles import RoleHandle
 from fastvideo_diffusers.adapter import PipelineAdapter, PreparedLatents
-from fastvideo_ltx.batches import check_first_frames, check_no_first_frames, frame_rates
+from fastvideo_diffusers.first_frames import GIVEN, check_first_frames, drawn_samples, kept
+from fastvideo_ltx.batches import frame_rates
 from fastvideo_ltx.config import LtxConfig
 from fastvideo_ltx.folder import LtxFolder
 from fastvideo_ltx.layout import TokenLayout, unpack_video
@@ -26,8 +27,8 @@ TEXT, TEXT_MASK = "text", "text_mask"
 FPS = "fps"
 """Context: frames per second of each sample [B], float64."""
 
-GIVEN, CLEAN = "given", "clean"
-"""Context of runs with first-frame conditioning: which tokens are given [B, S] (bool), and clean latents [B, S, C]."""
+CLEAN = "clean"
+"""Context of runs with first-frame conditioning: clean latents [B, S, C], beside GIVEN, the tokens that are given [B, S]."""
 
 LAYOUT = "layout"
 """Extras: the TokenLayout of the batch."""
@@ -119,14 +120,14 @@ class LtxAdapter(PipelineAdapter[LtxFolder]):
         latents, weight = packed.latents, packed.weight
         if clean is not None:
             given = self._given_tokens(packed, generator)
-            latents = torch.where(given[..., None], clean, latents)
+            latents = kept(latents, given[..., None], clean)
             context |= {GIVEN: given, CLEAN: clean}
             free = (~given)[..., None].float()
             weight = free if weight is None else weight * _free_of_stream(free, packed.layout)
         return PreparedLatents(latents, context, weight, {LAYOUT: packed.layout})
 
     def stored_trajectory(self, raw_batch: Mapping[str, Any]) -> Trajectory:
-        check_no_first_frames(self.config)
+        self.config.check_no_first_frames()
         return super().stored_trajectory(raw_batch)
 
     def unpack_latents(self, latents: Tensor, batch: TrainingBatch) -> dict[str, Tensor]:
@@ -151,23 +152,15 @@ class LtxAdapter(PipelineAdapter[LtxFolder]):
         packed = PackedLatents(zeros, layout, self.data_free_weight(layout))
         if stored is None:
             return packed, None
-        check_first_frames((stored.layout.height, stored.layout.width), layout)
+        check_first_frames((stored.layout.height, stored.layout.width), (layout.height, layout.width))
         clean = zeros.clone()
         clean[:, : layout.first_frame] = stored.latents[:, : layout.first_frame]
         return packed, clean
 
     def _given_tokens(self, packed: PackedLatents, generator: torch.Generator | None) -> Tensor:
-        """[B, S]: the first frame's tokens of the samples that are drawn; no draw decides when the probability is 1."""
-        layout, batch_size = packed.layout, len(packed.latents)
-        probability = self.config.first_frame_probability
-        if probability < 1 and generator is None:
-            raise ValueError("first frames are given at random: prepare_batch() needs a generator")
-        drawn = torch.ones(batch_size, dtype=torch.bool)
-        if probability < 1:
-            assert generator is not None
-            drawn = torch.rand(batch_size, generator=generator, device=generator.device) < probability
-        if layout.frames == 1:  # nothing would be left to learn
-            drawn = torch.zeros_like(drawn)
+        """[B, S]: the first frame's tokens of the samples that are drawn."""
+        layout, probability = packed.layout, self.config.first_frame_probability
+        drawn = drawn_samples(len(packed.latents), probability, frames=layout.frames, generator=generator)
         first = torch.arange(layout.total, device=self.device) < layout.first_frame
         return drawn.to(self.device)[:, None] & first
 
@@ -184,7 +177,7 @@ class LtxAdapter(PipelineAdapter[LtxFolder]):
         """As the generation's `token_velocity`; of no meaning on given tokens."""
         given = batch.context.get(GIVEN)
         if given is not None:
-            noisy = torch.where(given[..., None], batch.context[CLEAN].to(noisy.dtype), noisy)
+            noisy = kept(noisy, given[..., None], batch.context[CLEAN])
             per_token = levels if levels.ndim == 2 else levels[:, None]
             levels = torch.where(given, torch.zeros_like(per_token), per_token)
         return self.token_velocity(handle, noisy, levels, {**conditioning, **batch.context}, batch.extras[LAYOUT])
@@ -208,7 +201,7 @@ class LtxAdapter(PipelineAdapter[LtxFolder]):
         """x0 = x_t - sigma v, float32 at least; given tokens are the clean ones."""
         x0 = super().predict_x0(handle, noisy_latents, t, batch, conditional=conditional, attn_kind=attn_kind)
         given = batch.context.get(GIVEN)
-        return x0 if given is None else torch.where(given[..., None], batch.context[CLEAN].to(x0.dtype), x0)
+        return x0 if given is None else kept(x0, given[..., None], batch.context[CLEAN])
 
     # --- sampling ---------------------------------------------------------------------------------------------------
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from fastvideo_core.config.training import TrainingArgs
-from fastvideo_core.errors import ConfigError, DataError, Problem
+from fastvideo_core.errors import DataError, Problem
 from fastvideo_data.raw_batch import SOURCE
 from fastvideo_data.video_sizes import VideoSize, data_free_size
 from fastvideo_diffusers import stored_tensors as stored
-from fastvideo_ltx.config import SIZE_MULTIPLE, LtxConfig
+from fastvideo_ltx.config import SIZE_MULTIPLE
 from fastvideo_ltx.folder import LtxFolder
 from fastvideo_ltx.layout import TokenLayout
 
@@ -56,35 +56,6 @@ def data_free_video(raw_batch: Mapping[str, Any], folder: LtxFolder, training: T
         return TokenLayout(*stored_video(raw_batch, folder, training).shape[2:])
     size = data_free_size(training, size_multiple=SIZE_MULTIPLE, temporal_factor=folder.temporal_factor)
     return layout_of_video(folder, size)
-
-
-def check_first_frames(stored: Sequence[int], layout: TokenLayout) -> None:
-    """First frames [..., H, W] of the data fit a video that is of the run's size.
-
-    Raises:
-        ConfigError: they do not.
-    """
-    height, width = stored
-    if (height, width) != (layout.height, layout.width):
-        raise ConfigError(
-            Problem(
-                f"asks for {layout.height} x {layout.width} latents, but the data's first frames are {height} x {width}",
-                where="training.num_height, training.num_width",
-                fix="train at the size of the data, or without pipeline_config.first_frame_probability",
-            )
-        )
-
-
-def check_no_first_frames(config: LtxConfig) -> None:
-    """No first frames are given in a run on trajectories, whose teacher was given none.
-
-    Raises:
-        ConfigError: some are.
-    """
-    if config.first_frame_probability > 0:
-        where = "pipeline_config.first_frame_probability"
-        found = "first frames are given, and the trajectories of the data are of videos from prompts alone"
-        raise ConfigError(Problem(found, where, allowed="0", fix="remove it"))
 
 
 def layout_of_video(folder: LtxFolder, size: VideoSize) -> TokenLayout:

@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, Strict
 
 from fastvideo_core.config import limits
-from fastvideo_core.config.base import GuidedPipelineConfig
 from fastvideo_core.config.run import RunConfig
 from fastvideo_core.errors import Problem
+from fastvideo_diffusers.first_frame_config import FirstFrameConfig
 from fastvideo_diffusers.video_limits import VideoLimits
 
 SIZE_MULTIPLE = 32
@@ -36,7 +36,7 @@ def _with_video(value: tuple[str, ...]) -> tuple[str, ...]:
 Streams = Annotated[tuple[Stream, ...], Strict(False), AfterValidator(_with_video)]
 
 
-class LtxConfig(GuidedPipelineConfig):
+class LtxConfig(FirstFrameConfig):
     """How LTX is trained and sampled; flow_shift, sampler_kind and negative_prompt are those of every family.
 
     Without flow_shift the shift follows the pipeline's scheduler: where it shifts dynamically, training takes the shift of
@@ -53,13 +53,6 @@ class LtxConfig(GuidedPipelineConfig):
         le=limits.FACTOR,
         description="Weight a of the sound in the loss (V + a A) / (1 + a), where V and A are the mean losses of video and "
         "sound.",
-    )
-    first_frame_probability: float = Field(
-        0.0,
-        ge=0,
-        le=1,
-        description="Probability, drawn anew for each sample, that its first latent frame is given (image-to-video "
-        "training): it stays clean and has no loss. Samples of one latent frame are never conditioned.",
     )
     fps: float | None = Field(
         None,

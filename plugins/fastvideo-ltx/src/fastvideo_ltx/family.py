@@ -17,6 +17,7 @@ from fastvideo_data.model_sampler import PathSampler
 from fastvideo_data.video_sizes import VideoGeometry, VideoSize
 from fastvideo_diffusers.family import DiffusersFamily, halved
 from fastvideo_diffusers.family_roles import FamilyRoles
+from fastvideo_diffusers.first_frames import check_first_frames
 from fastvideo_diffusers.folder import TRANSFORMER
 from fastvideo_diffusers.identity import encoder_identity
 from fastvideo_diffusers.sampler import path_sampler
@@ -24,8 +25,6 @@ from fastvideo_diffusers.schedule_fit import timestep_shift
 from fastvideo_diffusers.stored_tensors import stored_text
 from fastvideo_ltx.adapter import LtxAdapter
 from fastvideo_ltx.batches import (
-    check_first_frames,
-    check_no_first_frames,
     data_free_video,
     frame_rates,
     layout_of_video,
@@ -136,11 +135,11 @@ class LtxFamily(DiffusersFamily[LtxFolder, LtxAdapter]):
         if latents_source in ("data", "trajectory") or config.first_frame_probability > 0:
             generation.check_latents(row, base, config, cfg.training)
         if latents_source == "trajectory":
-            check_no_first_frames(config)
+            config.check_no_first_frames()
         if latents_source == "zeros":
             layout = data_free_video(row, base, cfg.training)
             if config.first_frame_probability > 0:
-                check_first_frames(stored_video(row, base, cfg.training).shape[3:], layout)
+                check_first_frames(stored_video(row, base, cfg.training).shape[3:], (layout.height, layout.width))
 
     def stored_latents(self, cfg: RunConfig, row: Mapping[str, Any]) -> Tensor:
         return stored_video(row, self._base(cfg), cfg.training)

@@ -10,13 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from fastvideo_core.config.training import TrainingArgs
-from fastvideo_core.contracts.adapter import Ranges
-from fastvideo_core.contracts.batch import TrainingBatch
+from fastvideo_core.contracts.adapter import AttentionKind, LatentsSource, Ranges
+from fastvideo_core.contracts.batch import TrainingBatch, Trajectory
 from fastvideo_core.contracts.roles import RoleHandle
-from fastvideo_diffusers.adapter import PipelineAdapter
+from fastvideo_diffusers.adapter import PipelineAdapter, PreparedLatents
+from fastvideo_diffusers.first_frames import GIVEN, check_first_frames, kept
 from fastvideo_diffusers.folder import TRANSFORMER
 from fastvideo_diffusers.text import pad_text
 from fastvideo_wan.batches import stored_latents
+from fastvideo_wan.config import WanConfig
+from fastvideo_wan.first_frame import FIRST_FRAME, at_its_level, token_levels, with_given_frames
 from fastvideo_wan.folder import TRANSFORMER_2, WanFolder
 from fastvideo_wan.network import predict_velocity
 
@@ -26,7 +29,12 @@ TEXT = "text"
 class WanAdapter(PipelineAdapter[WanFolder]):
     """Every primitive, over latents [B, C, T, H, W] and the conditioning {"text": [B, 512, D]}; t is [B].
 
+    TI2V takes t per latent frame too, [B, 1, T, 1, 1]. A given first frame enters the network clean and with t = 0, stays clean
+    in x0, and has no loss. Where first frames are given, `prepare_batch` needs the data's latents, and a generator unless all
+    samples' are.
+
     Args:
+        config: probability of first-frame conditioning.
         boundary_ratios: by role, of those that have two networks; see `WanFolder`.
         settings: as of every `PipelineAdapter`.
     """
@@ -34,9 +42,14 @@ class WanAdapter(PipelineAdapter[WanFolder]):
     family = "wan"
     name = "Wan"
 
-    def __init__(self, folder: WanFolder, *, boundary_ratios: Mapping[str, float], **settings: Any) -> None:
+    def __init__(
+        self, folder: WanFolder, *, config: WanConfig, boundary_ratios: Mapping[str, float], **settings: Any
+    ) -> None:
         super().__init__(folder, **settings)
+        self.config = config
         self.size_multiple = folder.size_multiple
+        if folder.expand_timesteps:
+            self.levels_taken = "one noise level per sample, [B], or one per latent frame, [B, 1, T, 1, 1]"
         self._boundary_ratios = boundary_ratios
 
     def text_conditioning(self, embeddings: Tensor, lengths: Tensor | None) -> dict[str, Tensor]:
@@ -44,6 +57,50 @@ class WanAdapter(PipelineAdapter[WanFolder]):
 
     def stored_video(self, raw_batch: Mapping[str, Any], training: TrainingArgs) -> Tensor:
         return stored_latents(raw_batch, self.folder, training)
+
+    def prepare_latents(
+        self,
+        raw_batch: Mapping[str, Any],
+        source: LatentsSource,
+        batch_size: int,
+        training: TrainingArgs,
+        generator: torch.Generator | None,
+    ) -> PreparedLatents:
+        prepared = super().prepare_latents(raw_batch, source, batch_size, training, generator)
+        probability = self.config.first_frame_probability
+        if probability == 0:
+            return prepared
+        clean = prepared.latents
+        if source == "zeros":
+            clean = super().prepare_latents(raw_batch, "data", batch_size, training, generator).latents
+            check_first_frames(clean.shape[3:], prepared.latents.shape[3:])
+        return with_given_frames(prepared, clean[:, :, :1], probability, generator)
+
+    def stored_trajectory(self, raw_batch: Mapping[str, Any]) -> Trajectory:
+        self.config.check_no_first_frames()
+        return super().stored_trajectory(raw_batch)
+
+    def sample_timesteps(self, t: Tensor, latents: Tensor) -> Tensor:
+        """[B], or of TI2V per latent frame, [B, T]."""
+        batch_size, _, frames, _, _ = latents.shape
+        if self.folder.expand_timesteps and frames > 1 and tuple(t.shape) == (batch_size, 1, frames, 1, 1):
+            return t.to(latents.device).reshape(batch_size, frames)
+        return super().sample_timesteps(t, latents)
+
+    def predict_x0(
+        self,
+        handle: RoleHandle,
+        noisy_latents: Tensor,
+        t: Tensor,
+        batch: TrainingBatch,
+        *,
+        conditional: bool,
+        attn_kind: AttentionKind = "dense",
+    ) -> Tensor:
+        """x0 = x_t - sigma v, float32 at least; given frames are the clean ones."""
+        x0 = super().predict_x0(handle, noisy_latents, t, batch, conditional=conditional, attn_kind=attn_kind)
+        given = batch.context.get(GIVEN)
+        return x0 if given is None else kept(x0, given, batch.context[FIRST_FRAME])
 
     def velocity(
         self,
@@ -53,8 +110,11 @@ class WanAdapter(PipelineAdapter[WanFolder]):
         conditioning: Mapping[str, Tensor],
         batch: TrainingBatch,
     ) -> Tensor:
+        """As the pipelines call it; of no meaning on given frames."""
         network = self._network(handle, levels)
-        return predict_velocity(network, noisy, levels, conditioning[TEXT], autocast=self.autocast)
+        noisy, levels = at_its_level(noisy, levels, batch.context)
+        t = token_levels(levels, noisy.shape, self.folder)
+        return predict_velocity(network, noisy, t, conditioning[TEXT], autocast=self.autocast)
 
     def noise_ranges(self, handle: RoleHandle) -> Ranges:
         """As `NoiseRanges` says: the boundary itself belongs to the first network."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from fastvideo_core.config.base import GuidedPipelineConfig
 from fastvideo_core.config.run import RunConfig
 from fastvideo_core.errors import Problem
+from fastvideo_diffusers.first_frame_config import FirstFrameConfig
 from fastvideo_diffusers.video_limits import VideoLimits
 
 SIZE_MULTIPLE = 16
@@ -27,7 +27,7 @@ NEGATIVE_PROMPT = (
 """The published one: `sample_neg_prompt` of Wan-Video/Wan2.1, wan/configs/shared_config.py, for text-to-video."""
 
 
-class WanConfig(GuidedPipelineConfig):
+class WanConfig(FirstFrameConfig):
     """How Wan is trained and sampled."""
 
     guidance_scale_2: float | None = Field(

@@ -19,7 +19,9 @@ from fastvideo_data.captions import PromptEmbeddings
 from fastvideo_data.model_sampler import PathSampler
 from fastvideo_data.video_sizes import VideoGeometry, VideoSize
 from fastvideo_diffusers.family import DiffusersFamily, halved
+from fastvideo_diffusers.first_frames import check_first_frames
 from fastvideo_diffusers.folder import TRANSFORMER
+from fastvideo_diffusers.identity import TEXT_ENCODER, VAE, StoredEncoder
 from fastvideo_diffusers.schedule_fit import timestep_shift
 from fastvideo_diffusers.scheduler_shift import shifted_scheduler
 from fastvideo_wan.adapter import WanAdapter
@@ -28,6 +30,7 @@ from fastvideo_wan.config import NEGATIVE_PROMPT, WanConfig
 from fastvideo_wan.encoder import WanEncoder
 from fastvideo_wan.export import export_pipeline
 from fastvideo_wan.export_lora import export_lora
+from fastvideo_wan.first_frame import token_levels
 from fastvideo_wan.folder import WanFolder, open_folder
 from fastvideo_wan.loading import load_transformer, meta_transformer
 from fastvideo_wan.network import predict_velocity
@@ -80,6 +83,10 @@ class WanFamily(DiffusersFamily[WanFolder, WanAdapter]):
         if section(cfg).guidance_scale_2 is not None and all(folder.boundary_ratio is None for folder in folders):
             found = "a guidance scale for the second network, and every role has one network"
             raise ConfigError(Problem(found, "pipeline_config.guidance_scale_2", fix="remove it"))
+        if section(cfg).first_frame_probability > 0 and not base.expand_timesteps:
+            found = f"first frames are kept clean, which the network of {base.path} cannot take"
+            where, allowed = "pipeline_config.first_frame_probability", "0, or a TI2V pipeline (expand_timesteps)"
+            raise ConfigError(Problem(found, where, allowed=allowed, fix="remove it"))
         if cfg.training.log_validation and many_steps:
             shifted_scheduler(base, flow_shift)
 
@@ -89,6 +96,19 @@ class WanFamily(DiffusersFamily[WanFolder, WanAdapter]):
 
     def stored_latents(self, cfg: RunConfig, row: Mapping[str, Any]) -> Tensor:
         return stored_latents(row, self.roles(cfg).base, cfg.training)
+
+    def check_row(self, cfg: RunConfig, row: Mapping[str, Any], latents_source: LatentsSource | None) -> None:
+        super().check_row(cfg, row, latents_source)
+        if section(cfg).first_frame_probability > 0:
+            if latents_source == "trajectory":
+                section(cfg).check_no_first_frames()
+            stored = self.stored_latents(cfg, row)
+            if latents_source == "zeros":
+                check_first_frames(stored.shape[3:], self.data_free_latents(cfg, row)[1:])
+
+    def encoders(self, cfg: RunConfig, latents_source: LatentsSource | None) -> Sequence[StoredEncoder]:
+        wanted = super().encoders(cfg, latents_source)
+        return (VAE, TEXT_ENCODER) if section(cfg).first_frame_probability > 0 else wanted
 
     # --- its networks ---------------------------------------------------------------------------------------------------
 
@@ -109,6 +129,8 @@ class WanFamily(DiffusersFamily[WanFolder, WanAdapter]):
 
         def evaluate(samples: int) -> Tensor:
             noisy, t = torch.empty(samples, *shape), torch.empty(samples)
+            if section(cfg).first_frame_probability > 0:  # a given first frame has a level of its own
+                t = token_levels(t[:, None].expand(samples, shape[1]), noisy.shape, folder)
             text = torch.empty(samples, folder.text_length, folder.text_dim)
             return predict_velocity(network, noisy, t, text, autocast=halved(cfg))
 
@@ -129,6 +151,7 @@ class WanFamily(DiffusersFamily[WanFolder, WanAdapter]):
         flow_shift = resolve_flow_shift(base, section(cfg))
         return WanAdapter(
             base,
+            config=section(cfg),
             boundary_ratios=self._boundary_ratios(cfg),
             flow_shift=flow_shift,
             **self.settings(cfg, prompts),

@@ -31,13 +31,13 @@ def predict_velocity(
 
     Args:
         transformer: in bfloat16 it runs natively, as at inference.
-        noisy: x_t [B, 16, T, H, W].
-        t: [B] in [0, num_train_timesteps].
+        noisy: x_t [B, C, T, H, W].
+        t: [B] in [0, num_train_timesteps], or per token [B, tokens].
         text: [B, 512, D].
         autocast: compute in bfloat16 although the weights are float32.
 
     Returns:
-        [B, 16, T, H, W] in the dtype that was computed in.
+        [B, C, T, H, W] in the dtype that was computed in.
     """
     dtype = transformer.dtype
     with torch.autocast(noisy.device.type, dtype=torch.bfloat16, enabled=autocast and dtype == torch.float32):
