@@ -11,6 +11,7 @@ from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanTran
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
 from fastvideo_core.errors import ConfigError, Problem
+from fastvideo_data.prompt_fit import FIRST, LAST, TEXT_ALONE, ImageUse
 from fastvideo_data.video_sizes import VideoGeometry
 from fastvideo_diffusers.folder import (
     TRANSFORMER,
@@ -79,6 +80,14 @@ class WanFolder(PipelineFolder):
             frames, features = "first and last" if self.images.both_ends else "first", self.images.features
         more = {"patch_size": self.patch_size, "given frames": frames, "image features": features}
         return super().latent_space | more | {"expand_timesteps": self.expand_timesteps}
+
+    @property
+    def image_use(self) -> ImageUse:
+        if self.images is None:
+            return ImageUse(optional=(FIRST,)) if self.expand_timesteps else TEXT_ALONE
+        if self.images.both_ends:
+            return ImageUse(needed=(FIRST, LAST))
+        return ImageUse(needed=(FIRST,), optional=(LAST,) if self.images.may_end else ())
 
     @property
     def size_multiple(self) -> int:

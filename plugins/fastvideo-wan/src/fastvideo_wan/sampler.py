@@ -1,18 +1,20 @@
-"""From a prompt to a video with any role's transformer, through diffusers' WanPipeline."""
+"""From a prompt to a video with any role's transformer, through diffusers' WanPipeline or WanImageToVideoPipeline."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+import PIL.Image
 import torch
-from diffusers import WanPipeline
+from diffusers import WanImageToVideoPipeline, WanPipeline
 from torch import Tensor
 
 from fastvideo_core.contracts.validator import SampledVideo, ValidationRequest
 from fastvideo_core.errors import ConfigError, Problem
 from fastvideo_data.captions import PromptEmbeddings
 from fastvideo_data.model_sampler import PathSampler
+from fastvideo_data.prompt_fit import PromptImages
 from fastvideo_data.video_sizes import VideoGeometry, VideoSize
 from fastvideo_diffusers.autocast import Autocast
 from fastvideo_diffusers.latents import shown
@@ -29,7 +31,7 @@ from fastvideo_wan.text import TextEncoder
 
 
 class WanSampler(PipelineSampler[WanFolder, WanConfig]):
-    """Sampling through WanPipeline, many steps with its own scheduler, few with the student's schedule in its place.
+    """Sampling through diffusers' pipelines, many steps with its own scheduler, few with the student's schedule in its place.
 
     Args:
         flow_shift: the run's one flow shift.
@@ -62,8 +64,12 @@ class WanSampler(PipelineSampler[WanFolder, WanConfig]):
         handle = request.sample_handle
         networks = {name: Autocast(one) if self.autocast else one for name, one in handle.modules.items()}
         ratio = self._boundary_ratios[handle.copy_of or handle.name] if TRANSFORMER_2 in networks else None
-        pipeline = WanPipeline(
-            tokenizer=None, text_encoder=None, vae=None, scheduler=scheduler, boundary_ratio=ratio, **networks
+        pipeline, images = self._pipeline(
+            conditions.images,
+            scheduler=scheduler,
+            boundary_ratio=ratio,
+            expand_timesteps=self.folder.expand_timesteps,
+            **networks,
         )
         pipeline.set_progress_bar_config(disable=True)
         latents: Tensor = pipeline(
@@ -72,8 +78,17 @@ class WanSampler(PipelineSampler[WanFolder, WanConfig]):
             **self.asked(size, steps=steps, guidance_scale=request.guidance_scale),
             guidance_scale_2=None if ratio is None else self._second_scale(request),
             latents=torch.randn(shape, generator=generator, device=generator.device),
+            **images,
         )[0]
         return latents.float()
+
+    def _pipeline(self, images: PromptImages, **components: Any) -> tuple[Any, dict[str, Any]]:
+        """The pipeline of a prompt with these images, and what it is called with of them."""
+        components |= {"tokenizer": None, "text_encoder": None}
+        if images.first is None:
+            return WanPipeline(vae=None, **components), {}
+        given = {"image": PIL.Image.fromarray(images.first.numpy())}
+        return WanImageToVideoPipeline(vae=self.autoencoder(), **components), given
 
     def decode(self, latents: Tensor, size: VideoSize, generator: torch.Generator) -> SampledVideo:
         return SampledVideo(shown(decode_frames(self.autoencoder(), latents, self.folder)[0]), self.geometry.fps)
