@@ -121,6 +121,23 @@ def test_a_sample_without_it_is_treated_as_in_a_run_without_it(run_config, raw_b
     torch.testing.assert_close(*velocities)
 
 
+def test_noise_on_given_tokens_falls_with_the_square_of_the_level_and_is_not_in_x0(run_config, raw_batch):
+    built = LtxFamily().build(run_config(pipeline={"first_frame_probability": 1.0, "first_frame_noise": 0.15}))
+    adapter, student = built.adapter, built.bundle["student"]
+    batch = adapter.prepare_batch(raw_batch, generator=_generator())
+    noisy, t, calls = torch.randn_like(batch.latents), torch.tensor([200.0, 1000.0]), _seen(student)
+    with torch.no_grad():
+        x0 = adapter.predict_x0(student, noisy, t, batch, conditional=True)
+    added = calls[0]["hidden_states"][:, :FIRST] - batch.latents[:, :FIRST]
+    assert added[0].std().item() == pytest.approx(0.15 * 0.2**2, rel=0.1)
+    assert added[1].std().item() == pytest.approx(0.15, rel=0.1)
+    assert calls[0]["timestep"][:, :FIRST].abs().max() == 0
+    assert torch.equal(x0[:, :FIRST], batch.latents[:, :FIRST])
+    assert torch.equal(calls[0]["hidden_states"][:, FIRST:], noisy[:, FIRST:])
+    with pytest.raises(ValueError, match="given first frames have noise"):
+        adapter.prepare_batch(raw_batch)
+
+
 def test_images_are_never_given_whole(given, raw_batch):
     raw_batch["vae_latent"] = raw_batch["vae_latent"][:, :, :1]
     batch = given.adapter.prepare_batch(raw_batch)

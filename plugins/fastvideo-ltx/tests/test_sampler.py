@@ -181,12 +181,6 @@ def test_sizes_are_never_rounded(student, tmp_path, size, message):
         student.sample(ValidationRequest(student.handle, tmp_path, sampling_steps=2), prompt, _seeded())
 
 
-def test_images_are_refused_rather_than_ignored(student, tmp_path):
-    prompt = ValidationPrompt("x", 64, 96, 9, image_path=tmp_path / "first.png")
-    with pytest.raises(DataError, match="the prompt has an image, image_path"):
-        student.sample(ValidationRequest(student.handle, tmp_path, sampling_steps=2), prompt, _seeded())
-
-
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -27,8 +27,9 @@ TEXT, TEXT_MASK = "text", "text_mask"
 FPS = "fps"
 """Context: frames per second of each sample [B], float64."""
 
-CLEAN = "clean"
-"""Context of runs with first-frame conditioning: clean latents [B, S, C], beside GIVEN, the tokens that are given [B, S]."""
+CLEAN, GIVEN_NOISE = "clean", "given_noise"
+"""Context of runs with first-frame conditioning, beside GIVEN, the tokens that are given [B, S]: clean latents [B, S, C], and with
+first_frame_noise what is added to them at sigma 1 [B, S, C]."""
 
 LAYOUT = "layout"
 """Extras: the TokenLayout of the batch."""
@@ -52,8 +53,9 @@ class PackedLatents:
 class LtxAdapter(PipelineAdapter[LtxFolder]):
     """Every primitive, over packed latents [B, S, C] and the conditioning named above; t is [B], or [B, S, 1] per token.
 
-    A given token (first-frame conditioning) enters the network clean and with t = 0, stays clean in x0, and has no loss.
-    Where first frames are given, `prepare_batch` needs the data's latents, and a generator unless all samples' are.
+    A given token (first-frame conditioning) enters the network clean, or with its own noise times sigma squared, and with
+    t = 0; it stays clean in x0, and has no loss. Where first frames are given, `prepare_batch` needs the data's latents, and
+    a generator unless all samples' are, without noise.
 
     Args:
         config: probability of first-frame conditioning, frame rate, streams.
@@ -121,7 +123,7 @@ class LtxAdapter(PipelineAdapter[LtxFolder]):
         if clean is not None:
             given = self._given_tokens(packed, generator)
             latents = kept(latents, given[..., None], clean)
-            context |= {GIVEN: given, CLEAN: clean}
+            context |= self.given_context(given, clean, generator)
             free = (~given)[..., None].float()
             weight = free if weight is None else weight * _free_of_stream(free, packed.layout)
         return PreparedLatents(latents, context, weight, {LAYOUT: packed.layout})
@@ -157,12 +159,29 @@ class LtxAdapter(PipelineAdapter[LtxFolder]):
         clean[:, : layout.first_frame] = stored.latents[:, : layout.first_frame]
         return packed, clean
 
+    def given_context(self, given: Tensor, clean: Tensor, generator: torch.Generator | None) -> dict[str, Tensor]:
+        """The context of given tokens [B, S], which are those of clean [B, S, C].
+
+        Args:
+            generator: for the noise of `first_frame_noise`.
+        """
+        context = {GIVEN: given, CLEAN: clean}
+        if self.config.first_frame_noise:
+            if generator is None:
+                raise ValueError("given first frames have noise: prepare_batch() needs a generator")
+            noise = torch.randn(clean.shape, generator=generator, device=generator.device).to(clean.device)
+            context[GIVEN_NOISE] = self.config.first_frame_noise * noise
+        return context
+
     def _given_tokens(self, packed: PackedLatents, generator: torch.Generator | None) -> Tensor:
         """[B, S]: the first frame's tokens of the samples that are drawn."""
         layout, probability = packed.layout, self.config.first_frame_probability
         drawn = drawn_samples(len(packed.latents), probability, frames=layout.frames, generator=generator)
-        first = torch.arange(layout.total, device=self.device) < layout.first_frame
-        return drawn.to(self.device)[:, None] & first
+        return drawn.to(self.device)[:, None] & self._first_tokens(layout)
+
+    def _first_tokens(self, layout: TokenLayout) -> Tensor:
+        """[S]: which tokens are the first frame's."""
+        return torch.arange(layout.total, device=self.device) < layout.first_frame
 
     # --- the network ------------------------------------------------------------------------------------------------
 
@@ -177,8 +196,11 @@ class LtxAdapter(PipelineAdapter[LtxFolder]):
         """As the generation's `token_velocity`; of no meaning on given tokens."""
         given = batch.context.get(GIVEN)
         if given is not None:
-            noisy = kept(noisy, given[..., None], batch.context[CLEAN])
             per_token = levels if levels.ndim == 2 else levels[:, None]
+            clean = batch.context[CLEAN]
+            if (own := batch.context.get(GIVEN_NOISE)) is not None:
+                clean = clean + own * (per_token / self.num_train_timesteps).square()[..., None]
+            noisy = kept(noisy, given[..., None], clean)
             levels = torch.where(given, torch.zeros_like(per_token), per_token)
         return self.token_velocity(handle, noisy, levels, {**conditioning, **batch.context}, batch.extras[LAYOUT])
 
@@ -205,10 +227,26 @@ class LtxAdapter(PipelineAdapter[LtxFolder]):
 
     # --- sampling ---------------------------------------------------------------------------------------------------
 
-    def video_batch(self, text: Tensor, negative: Tensor | None, layout: TokenLayout) -> TrainingBatch:
-        """What few-step sampling of one video conditions on; arguments as `prompt_batch`, the latents are zeros."""
+    def video_batch(
+        self,
+        text: Tensor,
+        negative: Tensor | None,
+        layout: TokenLayout,
+        *,
+        first: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> TrainingBatch:
+        """What few-step sampling of one video conditions on; arguments as `prompt_batch`, the latents are zeros.
+
+        Args:
+            first: the tokens of a given first frame [1, layout.first_frame, C].
+            generator: for the noise of `first_frame_noise` on it.
+        """
         zeros = torch.zeros(1, layout.total, self.folder.channels, device=self.device)
         context = {FPS: torch.tensor([self.frame_rate], dtype=torch.float64, device=self.device)}
+        if first is not None:
+            clean = torch.cat([first.to(self.device), zeros[:, layout.first_frame :]], dim=1)
+            context |= self.given_context(self._first_tokens(layout)[None], clean, generator)
         return self.prompt_batch(zeros, text, negative, context=context, extras={LAYOUT: layout})
 
 

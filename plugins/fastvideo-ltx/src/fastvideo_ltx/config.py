@@ -54,6 +54,13 @@ class LtxConfig(FirstFrameConfig):
         description="Weight a of the sound in the loss (V + a A) / (1 + a), where V and A are the mean losses of video and "
         "sound.",
     )
+    first_frame_noise: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Size of the noise on given first frames, times sigma squared (image_cond_noise_scale of LTX-Video); null "
+        "trains without, and samples with that of the pipeline (LTXConditionPipeline: 0.15).",
+    )
     fps: float | None = Field(
         None,
         gt=0,

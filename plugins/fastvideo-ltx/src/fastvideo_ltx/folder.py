@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from fastvideo_data.prompt_fit import FIRST, LAST, ImageUse
 from fastvideo_diffusers.folder import PipelineFolder
 from fastvideo_ltx.traits import Traits
 
@@ -25,6 +26,10 @@ class LtxFolder(PipelineFolder):
     traits: Traits
     pipeline: str
     facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def image_use(self) -> ImageUse:
+        return ImageUse(optional=(FIRST, LAST) if self.traits.takes_last_image(self.pipeline) else (FIRST,))
 
     @property
     def latent_space(self) -> dict[str, object]:

@@ -6,10 +6,13 @@ from abc import abstractmethod
 from typing import Any
 
 import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
+from PIL import Image
 from torch import Tensor, nn
 
 from fastvideo_core.contracts.validator import SampledVideo, ValidationRequest
 from fastvideo_core.diffusion.rollout import FewStepSchedule, rollout
+from fastvideo_core.errors import ConfigError, Problem
 from fastvideo_data.video_sizes import VideoGeometry, VideoSize
 from fastvideo_diffusers.folder import TRANSFORMER
 from fastvideo_diffusers.sampler import PipelineSampler, PromptConditions
@@ -17,6 +20,7 @@ from fastvideo_ltx.adapter import LtxAdapter
 from fastvideo_ltx.config import LtxConfig
 from fastvideo_ltx.folder import LtxFolder
 from fastvideo_ltx.layout import TokenLayout, pack_video
+from fastvideo_ltx.schedule import many_step_scheduler
 
 
 class LtxSampler(PipelineSampler[LtxFolder, LtxConfig]):
@@ -42,21 +46,27 @@ class LtxSampler(PipelineSampler[LtxFolder, LtxConfig]):
         """The tokens of a video."""
 
     @abstractmethod
-    def sample_many_steps(
+    def sample_through_pipeline(
         self,
         transformer: nn.Module,
         conditions: PromptConditions,
         size: VideoSize,
         *,
-        steps: int,
+        steps: int | FewStepSchedule,
         guidance_scale: float,
         generator: torch.Generator,
     ) -> Tensor:
-        """Normalised packed latents [1, S, C], float32, through the folder's pipeline.
+        """Normalised packed latents [1, S, C], float32, through the folder's pipeline, or the one of its generation that takes
+        the prompt's images.
 
         Args:
             transformer: in eval mode.
+            steps: how many, on the pipeline's own levels; or exactly these levels.
         """
+
+    @abstractmethod
+    def encode_image(self, image: Tensor, size: VideoSize, generator: torch.Generator) -> Tensor:
+        """The normalised tokens [1, H W, C] of a given frame uint8 [H, W, 3], as the image-to-video pipeline encodes it."""
 
     @abstractmethod
     def decode_tokens(self, latents: Tensor, layout: TokenLayout, generator: torch.Generator) -> SampledVideo:
@@ -70,6 +80,20 @@ class LtxSampler(PipelineSampler[LtxFolder, LtxConfig]):
         """Noise [1, S, C] where the generator lives, drawn in the pipeline's order."""
         shape = (1, self.folder.channels, layout.frames, layout.height, layout.width)
         return pack_video(torch.randn(shape, generator=generator, device=generator.device))
+
+    def initial_state(
+        self, size: VideoSize, image: Tensor | None, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor | None]:
+        """Noise as `initial_noise`, and the tokens of a given first frame; drawn in the order of the pipeline that takes it."""
+        first = None if image is None else self.encode_image(image, size, generator)
+        return self.initial_noise(self.layout(size), generator), first
+
+    def levels(self, steps: int | FewStepSchedule) -> tuple[FlowMatchEulerDiscreteScheduler, list[float] | None]:
+        """A scheduler for the pipeline, and the timesteps that it is given; None for its own."""
+        if isinstance(steps, int):
+            return many_step_scheduler(self.folder, self.config, steps=steps), None
+        plain = FlowMatchEulerDiscreteScheduler(num_train_timesteps=self.folder.num_train_timesteps)
+        return plain, list(steps.timesteps)
 
     # --- sampling ---------------------------------------------------------------------------------------------------
 
@@ -96,13 +120,16 @@ class LtxSampler(PipelineSampler[LtxFolder, LtxConfig]):
     ) -> Tensor:
         """Packed, [1, S, C]."""
         schedule = self.few_steps(request)
-        if schedule is not None:
+        if schedule is not None and conditions.images.last is None:
             return self._sample_few_steps(request, schedule, conditions, size, generator)
-        return self.sample_many_steps(
+        if schedule is not None and self.kind(request) == "sde":
+            allowed = "ode: sde draws new noise for the last frame's tokens too"
+            raise ConfigError(Problem("sampler_kind sde with a given last frame", allowed=allowed))
+        return self.sample_through_pipeline(
             request.sample_handle.modules[TRANSFORMER],
             conditions,
             size,
-            steps=self.many_steps(request),
+            steps=schedule or self.many_steps(request),
             guidance_scale=request.guidance_scale,
             generator=generator,
         )
@@ -115,8 +142,10 @@ class LtxSampler(PipelineSampler[LtxFolder, LtxConfig]):
         size: VideoSize,
         generator: torch.Generator,
     ) -> Tensor:
-        layout = self.layout(size)
-        batch = self.adapter.video_batch(conditions.text, conditions.negative, layout)
+        noise, first = self.initial_state(size, conditions.images.first, generator)
+        batch = self.adapter.video_batch(
+            conditions.text, conditions.negative, self.layout(size), first=first, generator=generator
+        )
 
         def predict_x0(noisy: Tensor, t: Tensor) -> Tensor:
             # Noise of a CPU generator is the same for every device; so small a tensor may travel.
@@ -129,5 +158,9 @@ class LtxSampler(PipelineSampler[LtxFolder, LtxConfig]):
             )
             return x0.to(noisy.device)
 
-        noise = self.initial_noise(layout, generator)
         return rollout(predict_x0, noise, schedule, kind=self.kind(request), generator=generator).float()
+
+
+def pil_image(image: Tensor) -> Image.Image:
+    """A picture uint8 [H, W, 3] as the pipelines take it."""
+    return Image.fromarray(image.numpy())

@@ -41,6 +41,10 @@ class Traits:
         """What the run trains and samples."""
         return self.streams if config.streams is None else config.streams
 
+    def takes_last_image(self, pipeline: str) -> bool:
+        """Whether a folder of that diffusers class may be given frames other than the first."""
+        return True
+
     def frame_rate(self, config: LtxConfig) -> float:
         """Frames per second of what names none."""
         return self.geometry.fps if config.fps is None else config.fps

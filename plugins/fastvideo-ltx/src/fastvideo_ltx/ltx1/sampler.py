@@ -9,53 +9,73 @@ from diffusers import (
     AutoencoderKLLTXVideo,
     FlowMatchEulerDiscreteScheduler,
     LTXConditionPipeline,
+    LTXImageToVideoPipeline,
     LTXPipeline,
 )
+from diffusers.pipelines.ltx.pipeline_ltx_condition import LTXVideoCondition
+from diffusers.video_processor import VideoProcessor
 from torch import Tensor, nn
 
 from fastvideo_core.contracts.validator import SampledVideo
+from fastvideo_core.diffusion.rollout import FewStepSchedule
+from fastvideo_data.prompt_fit import PromptImages
 from fastvideo_data.video_sizes import VideoSize
 from fastvideo_diffusers.autocast import Autocast
-from fastvideo_diffusers.latents import shown
+from fastvideo_diffusers.latents import normalise, shown
 from fastvideo_diffusers.loading import load_frozen
 from fastvideo_diffusers.sampler import PromptConditions
 from fastvideo_diffusers.text import pad_text
 from fastvideo_ltx.batches import layout_of_video
 from fastvideo_ltx.layout import TokenLayout, pack_video, unpack_video
 from fastvideo_ltx.ltx1.latents import decode_frames
-from fastvideo_ltx.sampler import LtxSampler
-from fastvideo_ltx.schedule import many_step_scheduler
+from fastvideo_ltx.sampler import LtxSampler, pil_image
 
 
 class LtxVideoSampler(LtxSampler):
-    """Sampling through LTXPipeline, or LTXConditionPipeline where the folder's index names it; see `LtxSampler`."""
+    """Sampling through LTXPipeline and LTXImageToVideoPipeline, or LTXConditionPipeline where the folder's index names it; see
+    `LtxSampler`."""
 
     def layout(self, size: VideoSize) -> TokenLayout:
         return layout_of_video(self.folder, size)
 
-    def sample_many_steps(
+    @property
+    def _conditioned(self) -> bool:
+        return self.folder.traits.takes_last_image(self.folder.pipeline)
+
+    def sample_through_pipeline(
         self,
         transformer: nn.Module,
         conditions: PromptConditions,
         size: VideoSize,
         *,
-        steps: int,
+        steps: int | FewStepSchedule,
         guidance_scale: float,
         generator: torch.Generator,
     ) -> Tensor:
         network: Any = Autocast(transformer) if self.autocast else transformer
-        conditioned = self.folder.pipeline == LTXConditionPipeline.__name__
-        scheduler: Any = many_step_scheduler(self.folder, self.config, steps=steps)
-        timesteps = None
-        if conditioned and self.config.flow_shift is not None:
-            # The pipeline shifts none of the levels that it makes itself: they are given, and the scheduler keeps them.
-            u = torch.linspace(1, 1 / steps, steps) * self.folder.num_train_timesteps
-            timesteps = self.shift_and_clamp_timestep(u).tolist()
-            scheduler = FlowMatchEulerDiscreteScheduler(num_train_timesteps=self.folder.num_train_timesteps)
-        pipeline = (LTXConditionPipeline if conditioned else LTXPipeline)(
+        scheduler, timesteps = self.levels(steps)
+        calls = steps if isinstance(steps, int) else len(steps)
+        first = conditions.images.first
+        own: dict[str, Any] = {}
+        if not self._conditioned:
+            kind = LTXPipeline if first is None else LTXImageToVideoPipeline
+            if first is not None:  # encoded here, in the VAE's own precision
+                noise, given = self.initial_state(size, first, generator)
+                assert given is not None
+                noise[:, : given.shape[1]] = given
+                own["latents"] = noise
+        else:
+            kind = LTXConditionPipeline
+            own = self._conditions(conditions.images, size)
+            if timesteps is None and self.config.flow_shift is not None:
+                # The pipeline shifts none of the levels that it makes itself: they are given, and the scheduler keeps them.
+                u = torch.linspace(1, 1 / calls, calls) * self.folder.num_train_timesteps
+                timesteps = self.shift_and_clamp_timestep(u).tolist()
+                scheduler = FlowMatchEulerDiscreteScheduler(num_train_timesteps=self.folder.num_train_timesteps)
+        pipeline = kind(
             tokenizer=None,
             text_encoder=None,
-            vae=self.autoencoder() if conditioned else None,  # asked for its dtype
+            vae=self.autoencoder() if self._conditioned else None,  # asked for its dtype, and encodes the images
             scheduler=scheduler,
             transformer=network,
         )
@@ -65,12 +85,38 @@ class LtxVideoSampler(LtxSampler):
             embeddings |= self._embeddings("negative_", conditions.negative, network.dtype)
         latents: Tensor = pipeline(
             **embeddings,
-            **self.asked(size, steps=steps, guidance_scale=guidance_scale),
+            **self.asked(size, steps=calls, guidance_scale=guidance_scale),
+            **own,
             frame_rate=self.adapter.frame_rate,
             timesteps=timesteps,
             generator=generator,
         )[0]
         return (pack_video(latents) if latents.ndim == 5 else latents).float()
+
+    def initial_state(
+        self, size: VideoSize, image: Tensor | None, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor | None]:
+        if not self._conditioned:
+            return super().initial_state(size, image, generator)
+        noise = self.initial_noise(self.layout(size), generator)
+        return noise, None if image is None else self.encode_image(image, size, generator)
+
+    def encode_image(self, image: Tensor, size: VideoSize, generator: torch.Generator) -> Tensor:
+        """A draw from the VAE's posterior, as the pipelines take it."""
+        picture = VideoProcessor(vae_scale_factor=self.folder.spatial_factor).preprocess(
+            pil_image(image), size.height, size.width
+        )
+        posterior = self.autoencoder().encode(picture[:, :, None].to(self.device)).latent_dist
+        return pack_video(normalise(posterior.sample(generator), self.folder)).to(generator.device)
+
+    def _conditions(self, images: PromptImages, size: VideoSize) -> dict[str, Any]:
+        """What LTXConditionPipeline is asked for to begin and end with images."""
+        frames = ((images.first, 0), (images.last, size.num_frames - 1))
+        given = [LTXVideoCondition(pil_image(one), frame_index=index) for one, index in frames if one is not None]
+        if not given:
+            return {}
+        noise = self.config.first_frame_noise
+        return {"conditions": given, **({} if noise is None else {"image_cond_noise_scale": noise})}
 
     def decode_tokens(self, latents: Tensor, layout: TokenLayout, generator: torch.Generator) -> SampledVideo:
         frames = decode_frames(

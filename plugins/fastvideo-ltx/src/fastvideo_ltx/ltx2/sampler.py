@@ -6,11 +6,23 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKLLTX2Audio, AutoencoderKLLTX2Video, LTX2Pipeline
+from diffusers import (
+    AutoencoderKLLTX2Audio,
+    AutoencoderKLLTX2Video,
+    LTX2ConditionPipeline,
+    LTX2ImageToVideoPipeline,
+    LTX2Pipeline,
+)
 from diffusers.pipelines.ltx2 import LTX2Vocoder, LTX2VocoderWithBWE
+from diffusers.pipelines.ltx2.pipeline_ltx2_condition import LTX2VideoCondition
+from diffusers.pipelines.ltx2.utils import DEFAULT_IMAGE_CRF, LTX2_5_IMAGE_CRF, apply_image_conditioning_crf
+from diffusers.video_processor import VideoProcessor
 from torch import Tensor, nn
+from transformers import Gemma4UnifiedForConditionalGeneration
 
 from fastvideo_core.contracts.validator import SampledVideo
+from fastvideo_core.diffusion.rollout import FewStepSchedule
+from fastvideo_data.prompt_fit import PromptImages
 from fastvideo_data.video_sizes import VideoSize
 from fastvideo_diffusers.autocast import Autocast
 from fastvideo_diffusers.latents import frames_of, shown
@@ -24,8 +36,7 @@ from fastvideo_ltx.ltx2.latents import audio_length, audio_statistics, pack_audi
 from fastvideo_ltx.ltx2.loading import load_audio_vae, load_vae, load_vocoder
 from fastvideo_ltx.ltx2.network import AUDIO_TEXT
 from fastvideo_ltx.ltx2.text import Connectors, pad_left
-from fastvideo_ltx.sampler import LtxSampler
-from fastvideo_ltx.schedule import many_step_scheduler
+from fastvideo_ltx.sampler import LtxSampler, pil_image
 
 PLAIN_GUIDANCE: Mapping[str, Any] = {
     "stg_scale": 0.0,
@@ -65,19 +76,31 @@ class Ltx2Sampler(LtxSampler):
         audio = torch.randn(shape, generator=generator, device=generator.device)
         return torch.cat([video, pack_audio(audio)], dim=1)
 
-    def sample_many_steps(
+    def sample_through_pipeline(
         self,
         transformer: nn.Module,
         conditions: PromptConditions,
         size: VideoSize,
         *,
-        steps: int,
+        steps: int | FewStepSchedule,
         guidance_scale: float,
         generator: torch.Generator,
     ) -> Tensor:
         network = _Network(transformer, autocast=self.autocast, isolated=not self._has_audio)
-        pipeline = _NormalisedPipeline(
-            scheduler=many_step_scheduler(self.folder, self.config, steps=steps),
+        scheduler, timesteps = self.levels(steps)
+        images, layout = conditions.images, self.layout(size)
+        own: dict[str, Any] = {}
+        kind: Any = _Pipeline
+        if images.last is not None:
+            kind, own["conditions"] = _ConditionPipeline, self._conditions(images)
+        elif images.first is not None:  # encoded here, in the VAE's own precision; the pipeline draws the noise
+            kind, first = _ImagePipeline, self.encode_image(images.first, size, generator)
+            rest = first.new_zeros(1, layout.video - layout.first_frame, first.shape[2])
+            own = {"latents": unpack_video(torch.cat([first, rest], dim=1), layout), "noise_scale": 1.0}
+        if timesteps is not None:
+            own["sigmas"] = [t / self.folder.num_train_timesteps for t in timesteps]
+        pipeline = kind(
+            scheduler=scheduler,
             vae=self.autoencoder(),
             audio_vae=self.audio_autoencoder(),
             text_encoder=None,
@@ -90,9 +113,11 @@ class Ltx2Sampler(LtxSampler):
         embeddings = self._embeddings("", conditions.text, network.dtype)
         if conditions.negative is not None:
             embeddings |= self._embeddings("negative_", conditions.negative, network.dtype)
+        calls = steps if isinstance(steps, int) else len(steps)
         video, audio = pipeline(
             **embeddings,
-            **self.asked(size, steps=steps, guidance_scale=guidance_scale),
+            **self.asked(size, steps=calls, guidance_scale=guidance_scale),
+            **own,
             frame_rate=self.adapter.frame_rate,
             audio_guidance_scale=guidance_scale,
             **PLAIN_GUIDANCE,
@@ -100,6 +125,29 @@ class Ltx2Sampler(LtxSampler):
         )
         tokens = pack_video(video)
         return torch.cat([tokens, pack_audio(audio)], dim=1) if self._has_audio else tokens
+
+    @property
+    def _image_crf(self) -> int:
+        """How strongly the pipeline compresses an image before the VAE sees it, as clips are in training."""
+        latest = self.folder.facts["text_encoder"] == Gemma4UnifiedForConditionalGeneration.__name__
+        crf: int = LTX2_5_IMAGE_CRF if latest else DEFAULT_IMAGE_CRF
+        return crf
+
+    def encode_image(self, image: Tensor, size: VideoSize, generator: torch.Generator) -> Tensor:
+        compressed = torch.from_numpy(apply_image_conditioning_crf(image.numpy(), self._image_crf))
+        processor = VideoProcessor(vae_scale_factor=self.folder.spatial_factor, resample="bilinear")
+        picture = processor.preprocess(pil_image(compressed), size.height, size.width)
+        mode = self.autoencoder().encode(picture[:, :, None].to(self.device)).latent_dist.mode()
+        return video_statistics(self.folder).normalise(pack_video(mode))
+
+    def _conditions(self, images: PromptImages) -> list[LTX2VideoCondition]:
+        """What LTX2ConditionPipeline is asked for to begin and end with images."""
+        frames = ((images.first, 0), (images.last, -1))
+        return [
+            LTX2VideoCondition(pil_image(one), index=index, crf=self._image_crf)
+            for one, index in frames
+            if one is not None
+        ]
 
     def decode_tokens(self, latents: Tensor, layout: TokenLayout, generator: torch.Generator) -> SampledVideo:
         video = video_statistics(self.folder).denormalise(latents[:, : layout.video].to(self.device))
@@ -137,8 +185,8 @@ class Ltx2Sampler(LtxSampler):
         return {f"{prefix}prompt_embeds": padded.to(dtype), f"{prefix}prompt_attention_mask": mask}
 
 
-class _NormalisedPipeline(LTX2Pipeline):  # type: ignore[misc]  # diffusers is untyped
-    """LTX2Pipeline whose latents come out normalised, as the network made them."""
+class _Normalised:
+    """Of a pipeline whose latents come out normalised, as the network made them."""
 
     @staticmethod
     def _denormalize_latents(latents: Tensor, *statistics: Any) -> Tensor:
@@ -147,6 +195,30 @@ class _NormalisedPipeline(LTX2Pipeline):  # type: ignore[misc]  # diffusers is u
     @staticmethod
     def _denormalize_audio_latents(latents: Tensor, *statistics: Any) -> Tensor:
         return latents
+
+
+class _TakesNormalised(_Normalised):
+    """Latents that are given are normalised, too."""
+
+    @staticmethod
+    def _normalize_latents(latents: Tensor, *statistics: Any) -> Tensor:
+        return latents
+
+    @staticmethod
+    def _normalize_audio_latents(latents: Tensor, *statistics: Any) -> Tensor:
+        return latents
+
+
+class _Pipeline(_TakesNormalised, LTX2Pipeline):  # type: ignore[misc]  # diffusers is untyped
+    pass
+
+
+class _ImagePipeline(_TakesNormalised, LTX2ImageToVideoPipeline):  # type: ignore[misc]
+    pass
+
+
+class _ConditionPipeline(_Normalised, LTX2ConditionPipeline):  # type: ignore[misc]
+    pass
 
 
 class _Ready(nn.Module):
