@@ -28,8 +28,8 @@ FPS = "fps"
 """Context: frames per second of each sample [B], float64."""
 
 CLEAN, GIVEN_NOISE = "clean", "given_noise"
-"""Context of runs with first-frame conditioning, beside GIVEN, the tokens that are given [B, S]: clean latents [B, S, C], and with
-first_frame_noise what is added to them at sigma 1 [B, S, C]."""
+"""Context of runs with first-frame conditioning, beside GIVEN, the tokens that are given [B, S]: clean latents [B, S, C], and
+with first_frame_noise what is added to them at sigma 1 [B, S, C]."""
 
 LAYOUT = "layout"
 """Extras: the TokenLayout of the batch."""
