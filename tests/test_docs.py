@@ -50,7 +50,7 @@ def test_the_readme_s_run_yaml_is_valid_with_local_paths(tmp_path, tiny_wan, lat
     assert cfg.training.validation_sampling_steps == (8,)
 
 
-def test_the_ltx_page_s_run_yaml_trains_on_a_tiny_pipeline(tmp_path, monkeypatch):
+def test_the_ltx_page_s_runs_train_on_a_tiny_pipeline(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["tiny", "ltx", "base", "--set", "generation=2"]) == 0
     tone = np.sin(np.arange(24000) / 20)[None].astype(np.float32)
@@ -61,12 +61,16 @@ def test_the_ltx_page_s_run_yaml_trains_on_a_tiny_pipeline(tmp_path, monkeypatch
     size = ["--height", "64", "--width", "64", "--num-frames", "9"]
     where = ["--family", "ltx", "--model", "base", "--input", "clips", "--output", "data"]
     assert main(["preprocess", *where, *size]) == 0
-    run = yaml.safe_load(example("docs/ltx.md", "ltx.yaml"))
-    run["roles"]["student"]["path"] = "base"
-    run["training"]["max_train_steps"] = 1
-    (tmp_path / "ltx.yaml").write_text(yaml.safe_dump(run))
-    assert main(["ltx.yaml"]) == 0
-    assert (tmp_path / "outputs/ltx/checkpoint-000001").is_dir()
+    for name, folder in (("ltx.yaml", "ltx"), ("distilled.yaml", "ltx-distilled")):
+        run = yaml.safe_load(example("docs/ltx.md", name))
+        for role in run["roles"].values():
+            role["path"] = "base"
+        run["training"]["max_train_steps"] = 1
+        if folder == "ltx-distilled":
+            run["method_config"]["generator_update_interval"] = 1
+        (tmp_path / name).write_text(yaml.safe_dump(run))
+        assert main([name]) == 0
+        assert (tmp_path / "outputs" / folder / "checkpoint-000001").is_dir()
 
 
 @pytest.mark.slow

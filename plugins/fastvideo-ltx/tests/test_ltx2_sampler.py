@@ -8,12 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
+from diffusers.pipelines.ltx2.utils import DISTILLED_SIGMA_VALUES
 from ltx2_pipeline import FPS, FRAMES, HEIGHT, WIDTH, generate, open_pipeline, recorded
 
 from fastvideo_core.contracts.validator import ValidationPrompt, ValidationRequest
+from fastvideo_core.diffusion.rollout import FewStepSchedule
 from fastvideo_data.video_files import probe, write_video
 from fastvideo_ltx.config import LtxConfig
+from fastvideo_ltx.export import export_pipeline
 from fastvideo_ltx.family import LtxFamily, build_sampler
+from fastvideo_ltx.layout import pack_video
+from fastvideo_ltx.ltx2.latents import audio_statistics, pack_audio, video_statistics
 
 PROMPT = ValidationPrompt("a cat", height=HEIGHT, width=WIDTH, num_frames=FRAMES)
 SOUND_RATE = 24000
@@ -73,6 +79,25 @@ def test_the_first_step_of_ode_is_the_pipeline_s_euler_step(pipeline, tiny_ltx2)
     for name in ("hidden_states", "audio_hidden_states", "encoder_hidden_states", "audio_encoder_hidden_states"):
         assert torch.equal(ours[0][0][name], theirs[0][0][name])
     assert all(torch.equal(a, b) for a, b in zip(ours[0][1], theirs[0][1], strict=True))
+
+
+def test_the_distilled_schedule_is_sampled_and_exported_as_diffusers_samples_it(tiny_ltx2, tmp_path):
+    schedule = FewStepSchedule.from_denoising_steps([1000 * sigma for sigma in DISTILLED_SIGMA_VALUES])
+    sampler = sampler_of(tiny_ltx2, flow_shift=1)
+    asked = ValidationRequest(sampler.handle, Path("unused"), sampling_timesteps=schedule.timesteps)
+    ours = sampler.sampler.sample_latents(asked, PROMPT, torch.Generator().manual_seed(3))
+    weights = {"transformer": sampler.handle.modules["transformer"].state_dict()}
+    out = tmp_path / "out"
+    notes = export_pipeline(
+        tiny_ltx2, out, weights, pipeline_config=LtxConfig(flow_shift=1), student_schedule=lambda warp: schedule
+    )
+    assert "with scheduler=FlowMatchEulerDiscreteScheduler() and sigmas=[1, 0.99375, 0.9875, 0.98125, 0.975" in notes[1]
+    pipeline = open_pipeline(str(out))
+    pipeline.scheduler = FlowMatchEulerDiscreteScheduler()
+    video, sound = generate(pipeline, steps=8, sigmas=DISTILLED_SIGMA_VALUES, output_type="latent")
+    video = video_statistics(sampler.sampler.folder).normalise(pack_video(video))
+    sound = audio_statistics(sampler.sampler.folder).normalise(pack_audio(sound))
+    torch.testing.assert_close(ours, torch.cat([video, sound], dim=1), rtol=0, atol=5e-5)
 
 
 @pytest.mark.parametrize("request_", [{"sampling_steps": 2}, {"sampling_timesteps": (1000.0, 500.0)}])

@@ -91,6 +91,11 @@ def _scheduler(
     written, deviates = fitted_scheduler(
         student, pipeline_sigmas, flow_shift=flow_shift, kind=config.sampler_kind, own=own
     )
+    if deviates and generation.takes_sigmas and config.sampler_kind == "ode":
+        sigmas = ", ".join(f"{t / student.num_train_timesteps:g}" for t in student.timesteps)
+        notes.append(
+            f"{folder.pipeline} follows it exactly with scheduler=FlowMatchEulerDiscreteScheduler() and sigmas=[{sigmas}]"
+        )
     return written, notes + deviates
 
 

@@ -22,6 +22,7 @@ class Traits:
         geometry: the videos that it encodes; its fps is the one of sampled videos where nothing else is said.
         size: of sampled videos whose prompt and run name none.
         negative_prompt: the one that Lightricks publish, which `negative_prompt: default` stands for.
+        takes_sigmas: whether its pipelines sample on the noise levels that they are given.
         unguided: the arguments that turn off every guidance of its pipelines.
     """
 
@@ -35,6 +36,7 @@ class Traits:
     geometry: ClassVar[VideoGeometry]
     size: ClassVar[VideoSize]
     negative_prompt: ClassVar[str]
+    takes_sigmas: ClassVar[bool] = False
     unguided: ClassVar[str] = "guidance_scale=1.0"
 
     def chosen_streams(self, config: LtxConfig) -> tuple[str, ...]:

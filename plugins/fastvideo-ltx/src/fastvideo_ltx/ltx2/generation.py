@@ -57,6 +57,7 @@ class Ltx2(Generation):
     decoders: ClassVar[Mapping[str, Any]] = {"vae": AutoencoderKLLTX2Video, "audio_vae": AutoencoderKLLTX2Audio}
     tokenizer_pads = False
     streams = ("video", AUDIO)
+    takes_sigmas = True
     unguided = (
         "guidance_scale=1.0, audio_guidance_scale=1.0, stg_scale=0.0, audio_stg_scale=0.0, modality_scale=1.0, "
         "audio_modality_scale=1.0, guidance_rescale=0.0, audio_guidance_rescale=0.0"
