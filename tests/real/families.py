@@ -25,13 +25,15 @@ class Family:
         family: its name.
         tiny: sizes of the tiny pipeline; large enough to learn the clips in minutes.
         size: of the clips and of the sampled videos.
-        pipeline: the class of diffusers that loads an exported folder.
+        pipeline: the class of diffusers that the index of a folder names.
+        image_pipeline: that which samples with an image, of families whose videos begin with one; None for text alone.
         frames: what `sample` computes: (sampler, base folder, request, prompt, generator) to float frames [T, H, W, 3] in
             [0, 1].
         same_frames: largest difference of float frames that counts as the same video.
         scenes: the videos to learn.
         seconds: of a clip.
         sound: whether sampled videos have sound.
+        pipeline_config: of its runs.
         plain: what the plain pipeline's call needs beside prompt, size, steps and guidance scale 1.
         learning_rate: of finetune.
         loss_fall: by which fraction finetune's smoothed loss falls at least.
@@ -49,6 +51,8 @@ class Family:
     scenes: tuple[Scene, ...] = SILENT
     seconds: float = 1.25
     sound: bool = False
+    image_pipeline: str | None = None
+    pipeline_config: Mapping[str, float] = field(default_factory=dict)
     plain: Mapping[str, float] = field(default_factory=dict)
     real_latent: str | None = None
 
@@ -103,6 +107,18 @@ FAMILIES = {
         tiny={"variant": "a14b", "num_layers": 2, "num_heads": 4, "head_dim": 32, "ffn_dim": 256},
         size=Size(height=64, width=96, num_frames=17),
         pipeline="WanPipeline",
+        frames=wan_frames,
+        same_frames=ROUNDING,
+        learning_rate=2.0e-3,
+        loss_fall=0.3,
+    ),
+    "wan-ti2v": Family(
+        family="wan",
+        tiny={"variant": "ti2v", "num_layers": 2, "num_heads": 4, "head_dim": 32, "ffn_dim": 256},
+        size=Size(height=64, width=96, num_frames=17),
+        pipeline="WanPipeline",
+        image_pipeline="WanImageToVideoPipeline",
+        pipeline_config={"first_frame_probability": 0.5},
         frames=wan_frames,
         same_frames=ROUNDING,
         learning_rate=2.0e-3,

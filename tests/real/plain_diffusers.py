@@ -1,6 +1,6 @@
 """Samples an exported folder with diffusers alone: PIPELINE FOLDER OUT.npz PROMPT JSON H W FRAMES STEPS SEEDS...
 
-JSON: more arguments of the pipeline's call.
+JSON: more arguments of the pipeline's call; an image is the path of one.
 
 Nothing of this project is imported, and the end of the script makes sure of it.
 """
@@ -13,6 +13,7 @@ import sys
 import diffusers
 import numpy as np
 import torch
+from PIL import Image
 
 
 def main(arguments: list[str]) -> int:
@@ -21,6 +22,8 @@ def main(arguments: list[str]) -> int:
     height, width, num_frames, steps, *seeds = map(int, arguments[5:])
     pipeline = getattr(diffusers, pipeline_class).from_pretrained(folder)
     pipeline.to("cuda" if torch.cuda.is_available() else "cpu").set_progress_bar_config(disable=True)
+    options = json.loads(more)
+    options |= {name: Image.open(options[name]) for name in ("image", "last_image") if name in options}
     videos = {}
     for seed in seeds:
         # Noise that a scheduler draws between the steps is the global generator's, which then also draws the first.
@@ -35,7 +38,7 @@ def main(arguments: list[str]) -> int:
             guidance_scale=1.0,
             generator=None if drawn else torch.Generator().manual_seed(seed),
             output_type="np",
-            **json.loads(more),
+            **options,
         ).frames[0]
     np.savez(out, **videos)
     ours = sorted(name for name in sys.modules if name.startswith("fastvideo"))

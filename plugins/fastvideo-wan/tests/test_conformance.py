@@ -21,3 +21,11 @@ class TestWanA14B(TestWan):
     """Wan 2.2: two networks; the kit trains below their boundary, and samples on both sides."""
 
     tiny = {"variant": "a14b"}
+
+
+@pytest.mark.slow
+class TestWanTi2v(TestWan):
+    """Wan 2.2 TI2V: an autoencoder of its own, and first frames that are given in training."""
+
+    tiny = {"variant": "ti2v"}
+    config = {"first_frame_probability": 1.0}
