@@ -96,6 +96,7 @@ def test_samples_that_could_not_be_written_are_not_made(commands, trained, calls
         (("--prompt", "x", "--guidance-scale", "inf"), "'inf' is no finite number"),
         (("--prompt", "x", "--timesteps", "nan"), "--timesteps nan: 'nan' is no finite number"),
         (("--prompt", "x", "--timesteps", "1000,x"), "--timesteps 1000,x: 'x' is no finite number"),
+        (("--prompt", "x", "--upsampler", "x2"), "--upsampler: 'wan' samples in one stage"),
         (("--prompt", "x", "--seed", "-1"), "'-1' is no whole number from 0"),
         (("--prompt", "x", "--role", "critic"), "--role critic: "),
         (("--prompt", "x", "--weights", "ema"), "--weights ema: "),

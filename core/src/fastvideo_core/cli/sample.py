@@ -28,6 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     frames = "image-to-video: the {} frame of every video, a picture (default: of the prompt)"
     for name, which in (("--image", "first"), ("--last-image", "last")):
         parser.add_argument(name, type=Path, dest=f"{name[2:].replace('-', '_')}_path", help=frames.format(which))
+    stages = "sample at half the size, and refine what this model, a folder or hub id, makes of it (LTX)"
+    parser.add_argument("--upsampler", metavar="PATH", help=stages)
     parser.add_argument("--height", type=pixels, help="pixels (default: of the prompt, the run, the family)")
     parser.add_argument("--width", type=pixels, help="pixels (default: likewise)")
     parser.add_argument("--num-frames", type=options.up_to(limits.FRAMES), help="frames (default: likewise)")

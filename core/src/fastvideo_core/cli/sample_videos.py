@@ -35,6 +35,11 @@ def sample(args: argparse.Namespace, registry: PluginRegistry) -> list[Path]:
     _check_prompts(args)
     check_writable_folder(args.out, "--out")
     model = open_trained_model(args.model, registry, family=args.family, role=args.role, weights=args.weights)
+    if args.upsampler is not None:
+        if not hasattr(model.pipeline_config, "upsampler"):
+            raise ConfigError(Problem(f"'{model.family}' samples in one stage", "--upsampler", fix="leave it out"))
+        two_stages = model.pipeline_config.model_copy(update={"upsampler": args.upsampler})
+        model = replace(model, pipeline_config=two_stages)
     family = open_family(model.family, registry, "sampler")
     asked = _prompts(args, family)
     sizes: dict[str, Any] = {name: model.training.get(of_run) for name, of_run in SIZES.items()}

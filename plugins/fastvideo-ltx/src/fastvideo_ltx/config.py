@@ -61,6 +61,10 @@ class LtxConfig(FirstFrameConfig):
         description="Size of the noise on given first frames, times sigma squared (image_cond_noise_scale of LTX-Video); null "
         "trains without, and samples with that of the pipeline (LTXConditionPipeline: 0.15).",
     )
+    upsampler: str | None = Field(
+        None,
+        description="Folder or hub id with a `latent_upsampler`: videos are sampled at half their size, upsampled and refined.",
+    )
     fps: float | None = Field(
         None,
         gt=0,

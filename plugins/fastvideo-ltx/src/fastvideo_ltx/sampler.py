@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any
+from dataclasses import replace
+from typing import Any, ClassVar
 
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
+from diffusers.pipelines.ltx2.utils import STAGE_2_DISTILLED_SIGMA_VALUES
 from PIL import Image
 from torch import Tensor, nn
 
-from fastvideo_core.contracts.validator import SampledVideo, ValidationRequest
+from fastvideo_core.contracts.validator import SampledVideo, ValidationPrompt, ValidationRequest
 from fastvideo_core.diffusion.rollout import FewStepSchedule, rollout
 from fastvideo_core.errors import ConfigError, Problem
+from fastvideo_data.prompt_fit import video_size
 from fastvideo_data.video_sizes import VideoGeometry, VideoSize
 from fastvideo_diffusers.folder import TRANSFORMER
+from fastvideo_diffusers.loading import load_frozen
 from fastvideo_diffusers.sampler import PipelineSampler, PromptConditions
 from fastvideo_ltx.adapter import LtxAdapter
 from fastvideo_ltx.config import LtxConfig
 from fastvideo_ltx.folder import LtxFolder
 from fastvideo_ltx.layout import TokenLayout, pack_video
 from fastvideo_ltx.schedule import many_step_scheduler
+
+REFINING_STEPS = FewStepSchedule(tuple(1000 * sigma for sigma in STAGE_2_DISTILLED_SIGMA_VALUES))
+"""The levels of the second stage, as Lightricks publish them for the distilled model."""
 
 
 class LtxSampler(PipelineSampler[LtxFolder, LtxConfig]):
@@ -34,10 +41,12 @@ class LtxSampler(PipelineSampler[LtxFolder, LtxConfig]):
     """
 
     unguided = "LTX's pipelines do not guide"
+    upsampler_class: ClassVar[type[nn.Module]]
 
     def __init__(self, folder: LtxFolder, *, adapter: LtxAdapter, **settings: Any) -> None:
         super().__init__(folder, **settings)
         self.adapter = adapter
+        self._upsampler: nn.Module | None = None
 
     # --- what a generation fills in ---------------------------------------------------------------------------------
 
@@ -95,6 +104,23 @@ class LtxSampler(PipelineSampler[LtxFolder, LtxConfig]):
         plain = FlowMatchEulerDiscreteScheduler(num_train_timesteps=self.folder.num_train_timesteps)
         return plain, list(steps.timesteps)
 
+    @abstractmethod
+    def refine(
+        self,
+        transformer: nn.Module,
+        conditions: PromptConditions,
+        size: VideoSize,
+        small: Tensor,
+        *,
+        generator: torch.Generator,
+    ) -> Tensor:
+        """The second stage: normalised packed latents of half the size, upsampled and sampled again from REFINING_STEPS on.
+
+        Args:
+            size: of the finished video.
+            small: [1, S, C].
+        """
+
     # --- sampling ---------------------------------------------------------------------------------------------------
 
     @property
@@ -118,7 +144,57 @@ class LtxSampler(PipelineSampler[LtxFolder, LtxConfig]):
         size: VideoSize,
         generator: torch.Generator,
     ) -> Tensor:
-        """Packed, [1, S, C]."""
+        """Packed, [1, S, C]; in two stages where there is an upsampler."""
+        if self.config.upsampler is None:
+            return self._one_stage(request, conditions, size, generator)
+        self.upsampler()
+        small = self._one_stage(request, conditions, half(size), generator)
+        network = request.sample_handle.modules[TRANSFORMER]
+        return self.refine(network, conditions, size, small.to(self.device), generator=generator)
+
+    def fit_prompt(self, prompt: ValidationPrompt) -> ValidationPrompt:
+        fitted = super().fit_prompt(prompt)
+        if self.config.upsampler is not None:
+            small, where = half(video_size(fitted)), prompt.where or f"prompt {prompt.caption!r}"
+            self.geometry.check(
+                height=small.height,
+                width=small.width,
+                num_frames=small.num_frames,
+                where=f"{where}, sampled at half its size first",
+            )
+        return fitted
+
+    def upsampler(self) -> nn.Module:
+        """The model that doubles height and width of un-normalised latents, loaded once.
+
+        Raises:
+            ConfigError: it cannot be read, or does something else.
+        """
+        path = self.config.upsampler
+        assert path is not None
+        if self._upsampler is None:
+            where = "upsampler"
+            if not self.folder.traits.takes_last_image(self.folder.pipeline):
+                found = f"a {self.folder.pipeline} cannot refine latents that were upsampled"
+                raise ConfigError(
+                    Problem(found, where, allowed="LTX-2, and LTX-Video from 0.9.5 on (LTXConditionPipeline)")
+                )
+            model = load_frozen(self.upsampler_class, path, "latent_upsampler", device=self.device, where=where)
+            one = model.config
+            doubles = one.spatial_upsample and not one.temporal_upsample
+            if not doubles or one.get("rational_spatial_scale", 2.0) != 2 or one.in_channels != self.folder.channels:
+                found = f"{path} does not double height and width of {self.folder.channels} channels"
+                raise ConfigError(Problem(found, where, allowed="a spatial upsampler x2 of the same generation"))
+            self._upsampler = model
+        return self._upsampler
+
+    def _one_stage(
+        self,
+        request: ValidationRequest,
+        conditions: PromptConditions,
+        size: VideoSize,
+        generator: torch.Generator,
+    ) -> Tensor:
         schedule = self.few_steps(request)
         if schedule is not None and conditions.images.last is None:
             return self._sample_few_steps(request, schedule, conditions, size, generator)
@@ -159,6 +235,11 @@ class LtxSampler(PipelineSampler[LtxFolder, LtxConfig]):
             return x0.to(noisy.device)
 
         return rollout(predict_x0, noise, schedule, kind=self.kind(request), generator=generator).float()
+
+
+def half(size: VideoSize) -> VideoSize:
+    """Of the first of two stages."""
+    return replace(size, height=size.height // 2, width=size.width // 2)
 
 
 def pil_image(image: Tensor) -> Image.Image:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,8 +11,10 @@ from diffusers import (
     FlowMatchEulerDiscreteScheduler,
     LTXConditionPipeline,
     LTXImageToVideoPipeline,
+    LTXLatentUpsamplePipeline,
     LTXPipeline,
 )
+from diffusers.pipelines.ltx.modeling_latent_upsampler import LTXLatentUpsamplerModel
 from diffusers.pipelines.ltx.pipeline_ltx_condition import LTXVideoCondition
 from diffusers.video_processor import VideoProcessor
 from torch import Tensor, nn
@@ -28,12 +31,14 @@ from fastvideo_diffusers.text import pad_text
 from fastvideo_ltx.batches import layout_of_video
 from fastvideo_ltx.layout import TokenLayout, pack_video, unpack_video
 from fastvideo_ltx.ltx1.latents import decode_frames
-from fastvideo_ltx.sampler import LtxSampler, pil_image
+from fastvideo_ltx.sampler import REFINING_STEPS, LtxSampler, half, pil_image
 
 
 class LtxVideoSampler(LtxSampler):
     """Sampling through LTXPipeline and LTXImageToVideoPipeline, or LTXConditionPipeline where the folder's index names it; see
     `LtxSampler`."""
+
+    upsampler_class = LTXLatentUpsamplerModel
 
     def layout(self, size: VideoSize) -> TokenLayout:
         return layout_of_video(self.folder, size)
@@ -72,26 +77,59 @@ class LtxVideoSampler(LtxSampler):
                 u = torch.linspace(1, 1 / calls, calls) * self.folder.num_train_timesteps
                 timesteps = self.shift_and_clamp_timestep(u).tolist()
                 scheduler = FlowMatchEulerDiscreteScheduler(num_train_timesteps=self.folder.num_train_timesteps)
+        own["timesteps"] = timesteps
+        pipeline = self._pipeline(kind, network, scheduler)
+        embeddings = self._text(conditions, network.dtype)
+        asked = self.asked(size, steps=calls, guidance_scale=guidance_scale)
+        latents: Tensor = pipeline(
+            **embeddings, **asked, **own, frame_rate=self.adapter.frame_rate, generator=generator
+        )[0]
+        return (pack_video(latents) if latents.ndim == 5 else latents).float()
+
+    def refine(
+        self,
+        transformer: nn.Module,
+        conditions: PromptConditions,
+        size: VideoSize,
+        small: Tensor,
+        *,
+        generator: torch.Generator,
+    ) -> Tensor:
+        network: Any = Autocast(transformer) if self.autocast else transformer
+        upsample = LTXLatentUpsamplePipeline(vae=self.autoencoder(), latent_upsampler=self.upsampler())
+        latents = unpack_video(small, self.layout(half(size)))
+        large = upsample(latents=latents, output_type="latent", return_dict=False)[0]
+        levels = [self.folder.num_train_timesteps, *REFINING_STEPS.timesteps]
+        scheduler, _ = self.levels(REFINING_STEPS)
+        latents = self._pipeline(LTXConditionPipeline, network, scheduler)(
+            **self._text(replace(conditions, negative=None), network.dtype),
+            **self.asked(size, steps=len(levels), guidance_scale=1.0),
+            **self._conditions(conditions.images, size),
+            latents=large,
+            timesteps=levels,
+            denoise_strength=1 - 1 / len(levels),  # it leaves out the first level
+            frame_rate=self.adapter.frame_rate,
+            generator=generator,
+        )[0]
+        return pack_video(latents).float()
+
+    def _pipeline(self, kind: Any, network: nn.Module, scheduler: FlowMatchEulerDiscreteScheduler) -> Any:
+        """One of LTX-Video's pipelines; of the VAE it asks the dtype, and encodes images with it."""
         pipeline = kind(
             tokenizer=None,
             text_encoder=None,
-            vae=self.autoencoder() if self._conditioned else None,  # asked for its dtype, and encodes the images
+            vae=self.autoencoder() if self._conditioned else None,
             scheduler=scheduler,
             transformer=network,
         )
         pipeline.set_progress_bar_config(disable=True)
-        embeddings = self._embeddings("", conditions.text, network.dtype)
+        return pipeline
+
+    def _text(self, conditions: PromptConditions, dtype: torch.dtype) -> dict[str, Tensor]:
+        embeddings = self._embeddings("", conditions.text, dtype)
         if conditions.negative is not None:
-            embeddings |= self._embeddings("negative_", conditions.negative, network.dtype)
-        latents: Tensor = pipeline(
-            **embeddings,
-            **self.asked(size, steps=calls, guidance_scale=guidance_scale),
-            **own,
-            frame_rate=self.adapter.frame_rate,
-            timesteps=timesteps,
-            generator=generator,
-        )[0]
-        return (pack_video(latents) if latents.ndim == 5 else latents).float()
+            embeddings |= self._embeddings("negative_", conditions.negative, dtype)
+        return embeddings
 
     def initial_state(
         self, size: VideoSize, image: Tensor | None, generator: torch.Generator

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,11 +12,18 @@ from diffusers import (
     AutoencoderKLLTX2Video,
     LTX2ConditionPipeline,
     LTX2ImageToVideoPipeline,
+    LTX2LatentUpsamplePipeline,
     LTX2Pipeline,
 )
 from diffusers.pipelines.ltx2 import LTX2Vocoder, LTX2VocoderWithBWE
+from diffusers.pipelines.ltx2.latent_upsampler import LTX2LatentUpsamplerModel
 from diffusers.pipelines.ltx2.pipeline_ltx2_condition import LTX2VideoCondition
-from diffusers.pipelines.ltx2.utils import DEFAULT_IMAGE_CRF, LTX2_5_IMAGE_CRF, apply_image_conditioning_crf
+from diffusers.pipelines.ltx2.utils import (
+    DEFAULT_IMAGE_CRF,
+    LTX2_5_IMAGE_CRF,
+    STAGE_2_DISTILLED_SIGMA_VALUES,
+    apply_image_conditioning_crf,
+)
 from diffusers.video_processor import VideoProcessor
 from torch import Tensor, nn
 from transformers import Gemma4UnifiedForConditionalGeneration
@@ -36,7 +44,7 @@ from fastvideo_ltx.ltx2.latents import audio_length, audio_statistics, pack_audi
 from fastvideo_ltx.ltx2.loading import load_audio_vae, load_vae, load_vocoder
 from fastvideo_ltx.ltx2.network import AUDIO_TEXT
 from fastvideo_ltx.ltx2.text import Connectors, pad_left
-from fastvideo_ltx.sampler import LtxSampler, pil_image
+from fastvideo_ltx.sampler import REFINING_STEPS, LtxSampler, half, pil_image
 
 PLAIN_GUIDANCE: Mapping[str, Any] = {
     "stg_scale": 0.0,
@@ -52,6 +60,8 @@ PLAIN_GUIDANCE: Mapping[str, Any] = {
 
 class Ltx2Sampler(LtxSampler):
     """Sampling through LTX2Pipeline; see `LtxSampler`. A run on video alone samples without sound."""
+
+    upsampler_class = LTX2LatentUpsamplerModel
 
     def __init__(self, folder: LtxFolder, *, adapter: LtxAdapter, **settings: Any) -> None:
         super().__init__(folder, adapter=adapter, **settings)
@@ -86,8 +96,6 @@ class Ltx2Sampler(LtxSampler):
         guidance_scale: float,
         generator: torch.Generator,
     ) -> Tensor:
-        network = _Network(transformer, autocast=self.autocast, isolated=not self._has_audio)
-        scheduler, timesteps = self.levels(steps)
         images, layout = conditions.images, self.layout(size)
         own: dict[str, Any] = {}
         kind: Any = _Pipeline
@@ -97,8 +105,59 @@ class Ltx2Sampler(LtxSampler):
             kind, first = _ImagePipeline, self.encode_image(images.first, size, generator)
             rest = first.new_zeros(1, layout.video - layout.first_frame, first.shape[2])
             own = {"latents": unpack_video(torch.cat([first, rest], dim=1), layout), "noise_scale": 1.0}
+        return self._through(
+            kind, transformer, conditions, size, own, steps=steps, guidance_scale=guidance_scale, generator=generator
+        )
+
+    def refine(
+        self,
+        transformer: nn.Module,
+        conditions: PromptConditions,
+        size: VideoSize,
+        small: Tensor,
+        *,
+        generator: torch.Generator,
+    ) -> Tensor:
+        layout, images = self.layout(half(size)), conditions.images
+        upsample = LTX2LatentUpsamplePipeline(vae=self.autoencoder(), latent_upsampler=self.upsampler())
+        large: Tensor = upsample(
+            latents=unpack_video(small, layout), latents_normalized=True, output_type="latent", return_dict=False
+        )[0]
+        own: dict[str, Any] = {"latents": large, "noise_scale": STAGE_2_DISTILLED_SIGMA_VALUES[0]}
+        if layout.audio:
+            sound = audio_statistics(self.folder).denormalise(small[:, layout.video :])
+            own["audio_latents"] = unpack_audio(sound, self.folder.facts["audio_channels"])
+        kind: Any = _Pipeline if images.first is None else _ImageRefiner
+        if images.last is not None:
+            kind, own["conditions"] = _ConditionPipeline, self._conditions(images)
+        return self._through(
+            kind,
+            transformer,
+            replace(conditions, negative=None),
+            size,
+            own,
+            steps=REFINING_STEPS,
+            guidance_scale=1.0,
+            generator=generator,
+        )
+
+    def _through(
+        self,
+        kind: Any,
+        transformer: nn.Module,
+        conditions: PromptConditions,
+        size: VideoSize,
+        own: dict[str, Any],
+        *,
+        steps: int | FewStepSchedule,
+        guidance_scale: float,
+        generator: torch.Generator,
+    ) -> Tensor:
+        """What a pipeline of the class `kind`, asked for `own` too, makes: normalised packed latents."""
+        network = _Network(transformer, autocast=self.autocast, isolated=not self._has_audio)
+        scheduler, timesteps = self.levels(steps)
         if timesteps is not None:
-            own["sigmas"] = [t / self.folder.num_train_timesteps for t in timesteps]
+            own = {**own, "sigmas": [t / self.folder.num_train_timesteps for t in timesteps]}
         pipeline = kind(
             scheduler=scheduler,
             vae=self.autoencoder(),
@@ -197,28 +256,24 @@ class _Normalised:
         return latents
 
 
-class _TakesNormalised(_Normalised):
-    """Latents that are given are normalised, too."""
+class _Pipeline(_Normalised, LTX2Pipeline):  # type: ignore[misc]  # diffusers is untyped
+    """From text."""
+
+
+class _ImageRefiner(_Normalised, LTX2ImageToVideoPipeline):  # type: ignore[misc]
+    """From un-normalised latents that begin with the given frame."""
+
+
+class _ImagePipeline(_ImageRefiner):
+    """The same from normalised latents: a given frame comes out to the bit."""
 
     @staticmethod
     def _normalize_latents(latents: Tensor, *statistics: Any) -> Tensor:
         return latents
 
-    @staticmethod
-    def _normalize_audio_latents(latents: Tensor, *statistics: Any) -> Tensor:
-        return latents
-
-
-class _Pipeline(_TakesNormalised, LTX2Pipeline):  # type: ignore[misc]  # diffusers is untyped
-    pass
-
-
-class _ImagePipeline(_TakesNormalised, LTX2ImageToVideoPipeline):  # type: ignore[misc]
-    pass
-
 
 class _ConditionPipeline(_Normalised, LTX2ConditionPipeline):  # type: ignore[misc]
-    pass
+    """From images at any frame."""
 
 
 class _Ready(nn.Module):
