@@ -30,6 +30,8 @@ SECOND = {
         "dispatch.output_dir",
         "dispatch.trained_model",
         "distributed.mesh",
+        "launch.launcher",
+        "launch.processes",
         "launch.stdio",
         "registry.registry",
     },

@@ -123,7 +123,7 @@ def test_media_of_other_kinds_are_named_with_what_to_do(clips: Path) -> None:
     assert problems(discover(clips)) == {
         "g.gif": ".gif is not read from a folder: convert it to .mp4, or list it in metadata.csv",
         "m.MPG": ".mpg is not read from a folder: convert it to .mp4, or list it in metadata.csv",
-        "i.png": "is an image: a sample of one frame, which --num-frames 1 takes",
+        "i.png": "is an image: a sample of one frame, which --num-frames 1 takes, or --frames 1,...",
     }
     (clips / "metadata.csv").write_text("video,caption\ng.gif,g\ni.png,i\n")
     assert captions(discover(clips)) == {"g.gif": "g"}

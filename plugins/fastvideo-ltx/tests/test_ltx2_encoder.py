@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 from fastvideo_data.captions import CaptionCut
 from fastvideo_data.data_set import DataSet
 from fastvideo_data.encoder import AudioEncoder, LatentEncoder
-from fastvideo_data.preprocessing.run import PreprocessOptions, preprocess
+from fastvideo_data.preprocessing.clips import PreprocessOptions
+from fastvideo_data.preprocessing.run import preprocess
 from fastvideo_data.video_files import write_video
 from fastvideo_ltx.encoder import build_encoder
 from fastvideo_ltx.ltx2.mel import log_mel

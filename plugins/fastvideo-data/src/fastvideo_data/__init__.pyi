@@ -12,7 +12,8 @@ from fastvideo_data.family import parquet_loader as parquet_loader
 from fastvideo_data.loading.loader import ParquetLoader as ParquetLoader
 from fastvideo_data.loading.sources import SourcesLoader as SourcesLoader
 from fastvideo_data.model_sampler import PathSampler as PathSampler
-from fastvideo_data.preprocessing.run import PreprocessOptions as PreprocessOptions
+from fastvideo_data.preprocessing.buckets import Buckets as Buckets
+from fastvideo_data.preprocessing.clips import PreprocessOptions as PreprocessOptions
 from fastvideo_data.preprocessing.run import preprocess as preprocess
 from fastvideo_data.prompt_fit import ImageUse as ImageUse
 from fastvideo_data.prompt_fit import PromptImages as PromptImages

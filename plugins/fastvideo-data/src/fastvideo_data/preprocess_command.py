@@ -1,10 +1,11 @@
-"""`fastvideo-distill preprocess`: videos and captions, or prompts alone, become a parquet data set."""
+"""`fastvideo-distill preprocess`: videos, images and captions, or prompts alone, become a parquet data set."""
 
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fastvideo_core.cli.options import finite, up_to
 from fastvideo_core.config import limits
@@ -12,7 +13,11 @@ from fastvideo_core.registry.specs import Command
 
 if TYPE_CHECKING:  # torch is imported when encoding starts, not to show help
     from fastvideo_core.registry.registry import PluginRegistry
-    from fastvideo_data.preprocessing.run import PreprocessOptions
+    from fastvideo_data.encoder import LatentEncoder
+    from fastvideo_data.preprocessing.clips import PreprocessOptions
+
+_ASPECTS = "0.5:2:7"
+"""Wide and upright pictures alike, 1.26 apart."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,9 +36,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output", required=True, type=Path, help="folder of the data set; called again, it goes on there"
     )
-    parser.add_argument("--height", type=up_to(limits.PIXELS), help="pixels (not for prompts alone)")
-    parser.add_argument("--width", type=up_to(limits.PIXELS), help="pixels (not for prompts alone)")
-    parser.add_argument("--num-frames", type=up_to(limits.FRAMES), help="frames of a clip (not for prompts alone)")
+    one = parser.add_argument_group("clips of one size (not for prompts alone)")
+    one.add_argument("--height", type=up_to(limits.PIXELS), help="pixels")
+    one.add_argument("--width", type=up_to(limits.PIXELS), help="pixels")
+    one.add_argument(
+        "--num-frames", type=up_to(limits.FRAMES), help="frames of a clip; with 1, images are samples, too"
+    )
+    many = parser.add_argument_group("buckets: clips of many sizes, each the one that fits its video or image")
+    many.add_argument(
+        "--area",
+        action="append",
+        type=_area,
+        metavar="HEIGHTxWIDTH",
+        help="about so many pixels, in every aspect ratio; given several times, each video gets the largest area that does "
+        "not enlarge it by more than 1.25",
+    )
+    many.add_argument(
+        "--aspects",
+        type=_aspects,
+        metavar="RATIOS",
+        help=f"width:height, such as 16:9,1:1,9:16, or FROM:TO:COUNT, evenly spaced (default: {_ASPECTS}); each video "
+        "gets the nearest one",
+    )
+    many.add_argument(
+        "--frames",
+        type=_frames,
+        metavar="COUNTS",
+        help="frames of a clip, such as 1,33,81: each video gets the most that it has; with 1, images are samples, too",
+    )
     parser.add_argument(
         "--fps-policy",
         choices=("resample", "keep"),
@@ -56,42 +86,112 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="take samples of what the input no longer lists out of the data set (default: say so and stop)",
     )
+    several = parser.add_argument_group("several processes")
+    several.add_argument(
+        "--num-processes",
+        type=up_to(limits.PROCESSES),
+        default=1,
+        help="on this machine, each with a GPU and with its share of the input (default: 1)",
+    )
+    several.add_argument(
+        "--shard",
+        type=_shard,
+        default=(0, 1),
+        metavar="I/N",
+        help="encode share I, from 0, of N alone; the others are calls of their own, as in a Slurm array: "
+        "--shard $SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Encodes what is not encoded yet and reports what was skipped."""
-    from fastvideo_core.contracts.family import open_family
     from fastvideo_core.dispatch.output_dir import alone_in
-    from fastvideo_core.dispatch.trained_model import family_of_pipeline
-    from fastvideo_core.distributed import context
+    from fastvideo_core.launch.launcher import launched_processes
     from fastvideo_data.preprocessing.output_folder import check_data_output
     from fastvideo_data.preprocessing.raw_videos import discover
     from fastvideo_data.preprocessing.run import preprocess
 
     check_data_output(args.output, args.input)
-    source = discover(args.input, images=args.num_frames == 1)
+    source = discover(args.input, images=args.num_frames == 1 or 1 in (args.frames or ()))
     check_data_output(args.output, *source.folders)
     options = _options(args, source.has_videos)
+    launched = launched_processes()
+    processes = max(args.num_processes, 1) if launched is None else launched
+    if processes * args.shard[1] > 1:
+        return _run_shares(args, options, processes, launched=launched is not None)
+    with alone_in(args.output, where="--output"):
+        preprocess(_encoder(args), args.input, args.output, options)
+    return 0
+
+
+def _encoder(args: argparse.Namespace) -> LatentEncoder:
+    from fastvideo_core.contracts.family import open_family
+    from fastvideo_core.dispatch.trained_model import family_of_pipeline
+    from fastvideo_core.distributed import context
+
     registry: PluginRegistry = args.registry
     family = args.family or family_of_pipeline(args.model, registry)
-    offering = open_family(family, registry, "encoder")
-    with alone_in(args.output, where="--output"):
-        preprocess(offering.encoder(args.model, device=context.device()), args.input, args.output, options)
+    encoder: LatentEncoder = open_family(family, registry, "encoder").encoder(args.model, device=context.device())
+    return encoder
+
+
+def _run_shares(args: argparse.Namespace, options: PreprocessOptions, processes: int, *, launched: bool) -> int:
+    """What `run` does where several processes share the input, of which this is one, or starts them."""
+    from fastvideo_core.launch.launcher import complete_environment, end_with_launcher, has_own_launcher
+    from fastvideo_core.launch.processes import start_processes
+    from fastvideo_data.preprocessing.share_account import Share
+    from fastvideo_data.preprocessing.shares import merge_shares, prepare_shares, preprocess_share
+    from fastvideo_data.preprocessing.siblings import Siblings, call_of
+
+    index, count = args.shard
+    shares = range(index * processes, (index + 1) * processes)
+    if launched:
+        complete_environment()
+        shares = shares[int(os.environ["RANK"]) :][:1]
+    mine = Share(shares.start, count * processes)
+    call = args.input, args.output, options
+    encodes = launched or processes == 1
+
+    def encode() -> None:
+        preprocess_share(_encoder(args), *call, mine, shows=index * processes == mine.index)
+
+    if has_own_launcher():  # it has let them in, and tells what they did
+        end_with_launcher()
+        encode()
+        return 0
+    encoder = _encoder(args)
+    with Siblings(
+        args.output, shares, call_of(args.input, options, mine.count), lambda: prepare_shares(encoder, *call, mine)
+    ) as siblings:
+        if encodes:
+            preprocess_share(encoder, *call, mine)
+        elif status := start_processes(processes, args.typed):
+            return status
+        with siblings.turn():
+            merge_shares(encoder, *call, mine.count)
     return 0
 
 
 def _options(args: argparse.Namespace, has_videos: bool) -> PreprocessOptions:
     from fastvideo_core.errors import ConfigError, Problem
-    from fastvideo_data.preprocessing.run import PreprocessOptions
+    from fastvideo_data.preprocessing.buckets import Buckets
+    from fastvideo_data.preprocessing.clips import PreprocessOptions
 
     sizes = {"--height": args.height, "--width": args.width, "--num-frames": args.num_frames}
-    missing = [name for name, value in sizes.items() if value is None]
+    choice = {"--area": args.area, "--aspects": args.aspects, "--frames": args.frames}
+    named = [name for name, value in choice.items() if value is not None]
+    wanted = {"--area": args.area, "--frames": args.frames} if named else sizes
+    missing = [name for name, value in wanted.items() if value is None]
+    both = [name for name, value in sizes.items() if value is not None]
+    if named and both:
+        found = f"{', '.join(both)} make clips of one size, and {', '.join(named)} of many"
+        raise ConfigError(Problem(found, fix=f"leave {', '.join(both)} or {', '.join(named)} out"))
     if has_videos and missing:
         found = f"{args.input} holds videos, and {', '.join(missing)} is not given"
-        raise ConfigError(
-            Problem(found, fix="say the size of a clip, for example --height 480 --width 832 --num-frames 77")
-        )
-    of_videos = {**sizes, "--fps-policy": args.fps_policy, "--fps": args.fps, "--clips": args.clips}
+        one, many = "--height 480 --width 832 --num-frames 77", "--area 480x832 --frames 33,81"
+        fix = f"say the size of a clip, for example {one}, or of clips of many sizes, for example {many}"
+        raise ConfigError(Problem(found, fix=fix))
+    of_videos = {**sizes, **choice, "--fps-policy": args.fps_policy, "--fps": args.fps, "--clips": args.clips}
     given = [name for name, value in of_videos.items() if value is not None]
     if not has_videos and given:
         found = f"{args.input} holds prompts alone; {', '.join(given)} {'are' if len(given) > 1 else 'is'} for videos"
@@ -106,7 +206,40 @@ def _options(args: argparse.Namespace, has_videos: bool) -> PreprocessOptions:
         samples_per_file=args.samples_per_file,
         batch_size=args.batch_size,
         prune=args.prune,
+        buckets=Buckets(tuple(args.area), args.aspects or _aspects(_ASPECTS), args.frames) if named else None,
     )
+
+
+def _area(text: str) -> int:
+    pixels: int = _parsed("parse_area", text, "an area such as 480x832")
+    return pixels
+
+
+def _aspects(text: str) -> tuple[float, ...]:
+    allowed = "a list of ratios such as 16:9,1:1,9:16, or FROM:TO:COUNT such as 0.5:2:7"
+    ratios: tuple[float, ...] = _parsed("parse_aspects", text, allowed)
+    return ratios
+
+
+def _frames(text: str) -> tuple[int, ...]:
+    counts: tuple[int, ...] = _parsed("parse_frames", text, "a list of frame counts such as 1,33,81")
+    return counts
+
+
+def _shard(text: str) -> tuple[int, int]:
+    index, _, count = text.partition("/")
+    if not (index.isdecimal() and count.isdecimal() and int(index) < int(count) <= limits.PROCESSES):
+        raise argparse.ArgumentTypeError(f"{text!r} is no share: 0/8 to 7/8 are those of 8 (in Slurm, --array=0-7)")
+    return int(index), int(count)
+
+
+def _parsed(name: str, text: str, allowed: str) -> Any:
+    from fastvideo_data.preprocessing import buckets  # brings torch, which help does without
+
+    try:
+        return getattr(buckets, name)(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not {allowed}") from error
 
 
 COMMAND = Command(add_arguments, run)

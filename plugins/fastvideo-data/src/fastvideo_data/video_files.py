@@ -21,16 +21,17 @@ from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoRef
 from PIL import Image
 
 from fastvideo_core.errors import DataError, Problem, foreign_file
+from fastvideo_data.images import is_image, turned_or_transparent
 from fastvideo_data.schema import published
+from fastvideo_data.video_sizes import ENLARGED
 
 Frames = npt.NDArray[np.uint8]
 """[T, H, W, 3]."""
+_TimedFrames = Iterator[tuple[float, av.VideoFrame]]
 S = TypeVar("S", av.VideoStream, av.AudioStream)
 
 HEAVY_CROP = 0.6
 """A clip that shows less than this part of its file's picture is noted."""
-ENLARGED = 1.25
-"""A clip whose picture is enlarged by more than this factor, along one side, is noted."""
 
 _BT709, _UNSPECIFIED, _BT601, _BT2020 = 1, 2, 5, 9  # as ffmpeg numbers matrices
 _MATRICES = {_BT709: _BT709, 4: 4, 5: _BT601, 6: _BT601, 7: 7, _BT2020: _BT2020, 10: _BT2020}
@@ -94,7 +95,7 @@ def probe(path: str | Path) -> VideoInfo:
 def iter_frames(
     path: str | Path, *, height: int | None = None, width: int | None = None, fps: float | None = None
 ) -> Iterator[Frames]:
-    """The frames of a video, one after the other, as uint8 RGB [H, W, 3], upright.
+    """The frames of a video, or of an image, one after the other, as uint8 RGB [H, W, 3], upright.
 
     Args:
         path: the video file.
@@ -106,15 +107,10 @@ def iter_frames(
     Raises:
         DataError: the file is missing, is no video, or is damaged.
     """
-    path = Path(path)
-    with opened(path) as container:
-        stream = video_stream(container, path)
-        stream.thread_type = "AUTO"
-        aspect = float(stream.sample_aspect_ratio or 1)
-        frames = _decoded(container, stream)
+    with _opened_frames(Path(path), "AUTO") as (frames, aspect, frame_seconds):
         # One for all frames: each would set up its scaling anew, which takes longer than to scale a small frame.
         reformatter = VideoReformatter()
-        for frame, repeats in _resampled(frames, fps, _frame_seconds(stream)):
+        for frame, repeats in _resampled(frames, fps, frame_seconds):
             picture = _picture(frame, reformatter, height, width, aspect)
             yield from itertools.repeat(picture, repeats)
 
@@ -258,6 +254,28 @@ def default_streams(streams: Sequence[S]) -> Sequence[S]:
     return [stream for stream in streams if stream.disposition & Disposition.default] or streams
 
 
+@contextmanager
+def _opened_frames(path: Path, threads: str = "SLICE") -> Iterator[tuple[_TimedFrames, float, float]]:
+    """The frames of a file with their times, how wide its pixels are for their height, and seconds from frame to frame."""
+    image = turned_or_transparent(path) if is_image(path) and path.is_file() else None
+    if image is not None:
+        yield iter([(0.0, image)]), 1.0, 1 / 25
+        return
+    with opened(path) as container:
+        stream = video_stream(container, path)
+        stream.thread_type = threads
+        yield _decoded(container, stream), float(stream.sample_aspect_ratio or 1), _frame_seconds(stream)
+
+
+def _first_frame(path: Path) -> tuple[av.VideoFrame, float]:
+    """The first frame as it is stored, and how wide its pixels are for their height."""
+    with _opened_frames(path) as (frames, aspect, _):
+        _, frame = next(frames, (0.0, None))
+        if frame is None:
+            raise DataError(Problem("the video has no frame that can be decoded", str(path)))
+        return frame, aspect
+
+
 def _decoded(container: InputContainer, stream: av.VideoStream) -> Iterator[tuple[float, av.VideoFrame]]:
     seconds = _frame_seconds(stream)
     for i, frame in enumerate(container.decode(stream)):
@@ -336,19 +354,24 @@ def _matrix(frame: av.VideoFrame) -> int:
     return _MATRICES.get(frame.colorspace, unsaid)
 
 
+def picture_size(path: str | Path) -> tuple[float, float]:
+    """Height and width of a file's picture as it is seen: upright, in square pixels.
+
+    Raises:
+        DataError: as `iter_frames`, or the video has no frame.
+    """
+    frame, aspect = _first_frame(Path(path))
+    height, width = float(frame.height), frame.width * aspect
+    return (width, height) if round(frame.rotation / 90) % 2 else (height, width)
+
+
 def picture_notes(path: str | Path, *, height: int, width: int) -> tuple[str, ...]:
     """What a clip of height x width loses of its file's picture, or shows otherwise; "kind: how much" each.
 
     Raises:
         DataError: as `iter_frames`, or the video has no frame.
     """
-    path = Path(path)
-    with opened(path) as container:
-        stream = video_stream(container, path)
-        _, frame = next(_decoded(container, stream), (0.0, None))
-        if frame is None:
-            raise DataError(Problem("the video has no frame that can be decoded", str(path)))
-        aspect = float(stream.sample_aspect_ratio or 1)
+    frame, aspect = _first_frame(Path(path))
     if round(frame.rotation / 90) % 2:
         height, width = width, height
     cover_width, cover_height = _cover(frame, height, width, aspect)

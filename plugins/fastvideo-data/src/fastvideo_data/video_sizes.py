@@ -8,6 +8,9 @@ from fastvideo_core.config import limits
 from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.errors import ConfigError, DataError, Problem
 
+ENLARGED = 1.25
+"""A clip whose picture is enlarged by more than this factor, along one side, is noted, and avoided where areas are several."""
+
 
 @dataclass(frozen=True)
 class VideoGeometry:

@@ -24,7 +24,8 @@ from fastvideo_core.errors import ConfigError, DataError, Problem
 from fastvideo_data.data_set import DataSet
 from fastvideo_data.encoder import EncoderIdentity
 from fastvideo_data.family import ParquetFamily
-from fastvideo_data.preprocessing.run import PreprocessOptions, preprocess
+from fastvideo_data.preprocessing.clips import PreprocessOptions
+from fastvideo_data.preprocessing.run import preprocess
 from fastvideo_data.trajectories import UnpackLatents
 from fastvideo_kd.stored_steps import kept_steps, solver_timesteps, student_options, student_timesteps
 from fastvideo_kd.trajectories_command import DENOISING_STEPS, ENCODED

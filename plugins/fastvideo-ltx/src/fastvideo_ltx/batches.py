@@ -28,13 +28,14 @@ def stored_video(raw_batch: Mapping[str, Any], folder: LtxFolder, training: Trai
 
 
 def frame_rates(raw_batch: Mapping[str, Any], default: float, batch_size: int) -> Tensor:
-    """The frames per second of each sample [B], float64: the clip's own, else `default`.
+    """The frames per second of each sample [B], float64: the clip's own, else `default`, which an image has, too.
 
     Raises:
         DataError: a clip's rate is no number above 0.
     """
     info = raw_batch.get("info") or [{}] * batch_size
-    rates = [default if row.get("fps") is None else float(row["fps"]) for row in info]
+    still = [row.get("fps") is None or row.get("media_type") == "image" for row in info]
+    rates = [default if none else float(row["fps"]) for none, row in zip(still, info, strict=True)]
     for row, rate in zip(info, rates, strict=True):
         if not 0 < rate < float("inf"):
             where = f"{raw_batch.get(SOURCE, 'training.data_path')}, sample {row.get('id') or row.get('file_name')}"

@@ -19,7 +19,8 @@ from fastvideo_core.dispatch.runtime import build_components
 from fastvideo_core.training.trainer import endless
 from fastvideo_data.data_set import DataSet
 from fastvideo_data.encoder import LatentEncoder
-from fastvideo_data.preprocessing.run import PreprocessOptions, preprocess
+from fastvideo_data.preprocessing.clips import PreprocessOptions
+from fastvideo_data.preprocessing.run import preprocess
 from fastvideo_data.video_files import write_video
 from fastvideo_data.video_sizes import VideoGeometry
 from fastvideo_testing.runs import resolve_run

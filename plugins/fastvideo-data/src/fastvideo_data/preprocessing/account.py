@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from fastvideo_data.preprocessing.part_files import WITHOUT_SOUND, writing
@@ -45,6 +45,7 @@ class PreprocessReport:
         seconds: duration of this call.
         without_sound: of a family that makes sound, the videos that have none; their clips are in WITHOUT_SOUND.
         noted: what samples lose of their clips and captions, and what this call changed of those that were there.
+        buckets: samples of each size, by "height x width x frames"; none where all clips have one.
     """
 
     output_dir: Path
@@ -56,6 +57,7 @@ class PreprocessReport:
     seconds: float
     without_sound: tuple[str, ...] = ()
     noted: tuple[Noted, ...] = ()
+    buckets: dict[str, int] = field(default_factory=dict)
 
     def write(self) -> None:
         """Writes report.json into the data set, complete or not at all.
@@ -76,6 +78,10 @@ class PreprocessReport:
         """A few lines for the terminal: what was done, and what was noted and skipped, by kind."""
         before = f" ({self.resumed} were there before)" if self.resumed else ""
         lines = [f"{self.samples} samples in {self.files} files in {self.output_dir}{before}, {self.seconds:.1f} s"]
+        if self.buckets:
+            lines.append(
+                "by height x width x frames: " + ", ".join(f"{n} x {name}" for name, n in self.buckets.items())
+            )
         if self.unused_frames:
             total = sum(self.unused_frames.values())
             lines.append(f"unused: {total} frames after the last whole clip of {len(self.unused_frames)} videos")

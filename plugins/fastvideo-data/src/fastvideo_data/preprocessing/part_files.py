@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -14,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fastvideo_core.errors import DataError, FastVideoError, Problem, foreign_file
+from fastvideo_data.preprocessing.buckets import is_bucket_name
 from fastvideo_data.preprocessing.encoded_captions import EncodedCaption
 from fastvideo_data.preprocessing.file_state import FileState
 from fastvideo_data.preprocessing.progress import progress
@@ -63,6 +65,11 @@ class ItemRecord:
         return cls(None if file is None else FileState(**file), tuple(record["notes"]), tuple(record["text_notes"]))
 
 
+def clip_id(video: str, clip: int) -> str:
+    """The id of a clip of a video, which is counted from 0."""
+    return f"{video}#{clip:04d}"
+
+
 class _Sample(NamedTuple):
     item: str
     caption: str
@@ -103,7 +110,8 @@ class _Waiting:
 class PartFiles:
     """The part files of a data set, with equal settings: knows what is in them, and adds new ones.
 
-    They lie in one folder; of a family that makes sound, in one for clips with sound and one for those without.
+    They lie in one folder; of a family that makes sound, in one for clips with sound and one for those without; with buckets, in
+    folders of theirs in these.
 
     Args:
         path: the data set; made when there is something to write.
@@ -111,6 +119,7 @@ class PartFiles:
         normalised: for each tensor of latents, whether they are normalised; stored in every file.
         samples_per_file: a part file is written when so many samples have come together.
         sound: whether samples with sound and without are to be told apart.
+        share: name of one process's share: its files are named after it, and nobody else's are touched.
 
     Attributes:
         videos: what is known of the videos that are used up.
@@ -129,6 +138,7 @@ class PartFiles:
         normalised: Mapping[str, bool],
         samples_per_file: int,
         sound: bool,
+        share: str = "",
     ) -> None:
         if sound and any(path.glob("[!.]*.parquet")):
             found = f"holds samples made without regard to sound, beside which {WITH_SOUND}/ and {WITHOUT_SOUND}/ would come"
@@ -141,10 +151,12 @@ class PartFiles:
         self._samples_per_file = samples_per_file
         self._samples: dict[str, _Sample] = {}
         self._parts: set[Path] = set()
-        folders = [path / WITH_SOUND, path / WITHOUT_SOUND] if sound else [path]
-        self._waiting = {folder: _Waiting() for folder in folders}
-        for folder in folders:
-            for leftover in folder.glob(".*.partial"):
+        self._prefix = f"part-{share}-" if share else "part-"
+        kinds = [path / WITH_SOUND, path / WITHOUT_SOUND] if sound else [path]
+        self._waiting = {folder: _Waiting() for folder in kinds}
+        buckets = [folder for kind in kinds for folder in sorted(kind.glob("*")) if is_bucket_name(folder.name)]
+        for folder in [*kinds, *buckets]:
+            for leftover in folder.glob(f".{self._prefix if share else ''}*.partial"):
                 leftover.unlink()
             for part in sorted(folder.glob("[!.]*.parquet")):
                 self._parts.add(part)
@@ -163,8 +175,33 @@ class PartFiles:
     @property
     def without_sound(self) -> tuple[str, ...]:
         """The used-up videos whose clips have no sound; none where the difference is not made."""
-        silent = {s.item for s in self._samples.values() if s.part.parent == self.path / WITHOUT_SOUND}
+        silent = {s.item for s in self._samples.values() if s.part.is_relative_to(self.path / WITHOUT_SOUND)}
         return tuple(sorted(silent & self.videos.keys()))
+
+    @property
+    def buckets(self) -> dict[str, int]:
+        """How many samples each bucket has; none where all clips have one size."""
+        names = Counter(sample.part.parent.name for sample in self._samples.values())
+        return {name: names[name] for name in sorted(names) if is_bucket_name(name)}
+
+    def used_up(self, video: str) -> VideoRecord | None:
+        """What is known of a video all of whose clips are in the files; None for others.
+
+        With buckets its last clip may be written before another one.
+        """
+        record = self.videos.get(video)
+        whole = record is not None and all(self.holds(clip_id(video, clip)) for clip in range(record.clips))
+        return record if whole else None
+
+    def folder(self, *, sound: bool, bucket: str) -> Path:
+        """Where samples go.
+
+        Args:
+            sound: whether they have sound.
+            bucket: its name; empty where all clips have one size.
+        """
+        kind = self.path if self.path in self._waiting else self.path / (WITH_SOUND if sound else WITHOUT_SOUND)
+        return kind / bucket
 
     def holds(self, sample: str) -> bool:
         """Whether a sample with this id is in the files."""
@@ -242,24 +279,21 @@ class PartFiles:
         row: dict[str, Any],
         schema: pa.Schema,
         *,
+        folder: Path,
         item: str,
         record: ItemRecord,
         videos: Mapping[str, VideoRecord],
-        sound: bool,
     ) -> None:
         """Add one sample of an item, and the videos that it completes; writes a part file when enough have come together.
 
         Args:
-            sound: whether it has sound.
+            folder: as `folder` says it.
 
         Raises:
             DataWriteError: the part file cannot be written.
             DataError: the sample has other tensors than those in its folder.
         """
-        folder = self.path
-        if folder not in self._waiting:
-            folder /= WITH_SOUND if sound else WITHOUT_SOUND
-        waiting = self._waiting[folder]
+        waiting = self._waiting.setdefault(folder, _Waiting())
         waiting.schema = waiting.schema or schema
         if not schema.equals(waiting.schema):
             found = f"sample {row['id']!r} has the columns {schema.names}, but others have {waiting.schema.names}"
@@ -282,7 +316,9 @@ class PartFiles:
 
     def _write(self, folder: Path) -> None:
         waiting = self._waiting[folder]
-        part = next(part for i in itertools.count() if (part := folder / f"part-{i:06d}.parquet") not in self._parts)
+        part = next(
+            part for i in itertools.count() if (part := folder / f"{self._prefix}{i:06d}.parquet") not in self._parts
+        )
         with writing(folder, self.samples, self.files):
             folder.mkdir(parents=True, exist_ok=True)
             write_part(part, waiting.rows, waiting.schema, self._metadata(waiting.videos, waiting.items))
@@ -309,7 +345,7 @@ class PartFiles:
                     fix = "use another output folder"
                     raise DataError(Problem("was not written by preprocess", str(path), fix=fix))
                 self._check_settings(path, json.loads(metadata[SETTINGS_KEY]))
-                self._waiting[path.parent].schema = handle.schema_arrow.remove_metadata()
+                self._waiting.setdefault(path.parent, _Waiting()).schema = handle.schema_arrow.remove_metadata()
                 table = handle.read(columns=["id", "caption"])
             rows = table.to_pylist()
             self._hold(rows, path)

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from fastvideo_core.errors import DataError, Problem, foreign_file
 from fastvideo_data.folder_walk import files_below
+from fastvideo_data.images import IMAGE_SUFFIXES
 from fastvideo_data.preprocessing.listings import LISTING_SUFFIXES, read_listing
 from fastvideo_data.text_files import not_utf8, read_text, shown, text_lines
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 UNREAD_SUFFIXES = (
     *(".gif", ".apng", ".avif", ".heic", ".mpg", ".mpeg", ".m2v", ".ts", ".mts", ".m2ts", ".vob", ".mxf"),
     *(".wmv", ".asf", ".flv", ".f4v", ".3gp", ".ogv", ".y4m"),
@@ -27,7 +27,7 @@ _CONVENTIONS = (
     "a folder with x.mp4 beside x.txt, with metadata.csv|tsv|json|jsonl or videos2caption.json, or with videos.txt and "
     "prompts.txt; a metadata file itself; a .txt file of prompts, one a line"
 )
-_NO_IMAGES = "is an image: a sample of one frame, which --num-frames 1 takes"
+_NO_IMAGES = "is an image: a sample of one frame, which --num-frames 1 takes, or --frames 1,..."
 
 
 @dataclass(frozen=True)

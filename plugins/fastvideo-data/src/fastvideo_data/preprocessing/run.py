@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,15 +15,18 @@ from torch import Tensor
 from fastvideo_core.errors import DataError, Problem, foreign_file
 from fastvideo_core.launch.stdio import say
 from fastvideo_data.encoder import AudioEncoder, LatentEncoder
+from fastvideo_data.images import is_image
 from fastvideo_data.preprocessing.account import Noted, PreprocessReport, Skipped
-from fastvideo_data.preprocessing.audio import SoundTrack, Waveform
+from fastvideo_data.preprocessing.buckets import bucket_name
+from fastvideo_data.preprocessing.clips import Clip, PreprocessOptions, VideoClips
 from fastvideo_data.preprocessing.encoded_captions import EncodedCaption, encode_captions
 from fastvideo_data.preprocessing.file_state import FileState
 from fastvideo_data.preprocessing.output_folder import check_data_output
-from fastvideo_data.preprocessing.part_files import ItemRecord, PartFiles, VideoRecord
+from fastvideo_data.preprocessing.part_files import ItemRecord, PartFiles, VideoRecord, clip_id
 from fastvideo_data.preprocessing.progress import progress
-from fastvideo_data.preprocessing.raw_videos import IMAGE_SUFFIXES, Source, SourceItem, discover
+from fastvideo_data.preprocessing.raw_videos import Source, SourceItem, discover
 from fastvideo_data.preprocessing.renewal import renew
+from fastvideo_data.preprocessing.share_account import forget_accounts
 from fastvideo_data.schema import (
     LATENTS,
     SOUND_METADATA,
@@ -33,34 +35,9 @@ from fastvideo_data.schema import (
     arrow_schema,
     encode_tensor,
 )
-from fastvideo_data.video_files import Frames, iter_frames, picture_notes, probe
+from fastvideo_data.video_files import picture_notes
 
-
-@dataclass(frozen=True)
-class PreprocessOptions:
-    """How videos become clips.
-
-    Args:
-        height: clip height in pixels; videos are scaled to cover height x width and cropped around the centre.
-        width: clip width in pixels.
-        num_frames: pixel frames of a clip.
-        fps_policy: "resample" brings every video to `fps`; "keep" takes its frames as they are.
-        fps: frames per second for "resample"; None for the model's own. None with "keep".
-        clips: "first" takes one clip from each video's start; "all" cuts it into consecutive, disjoint clips.
-        samples_per_file: samples in a part file; a kill loses at most that many.
-        batch_size: clips, or prompts, that are encoded together.
-        prune: take samples of what the source no longer lists out of the data set, and take it that all clips changed.
-    """
-
-    height: int
-    width: int
-    num_frames: int
-    fps_policy: Literal["resample", "keep"] = "resample"
-    fps: float | None = None
-    clips: Literal["first", "all"] = "first"
-    samples_per_file: int = 32
-    batch_size: int = 1
-    prune: bool = False
+_WAITING_BYTES = 1 << 30
 
 
 def preprocess(
@@ -72,7 +49,7 @@ def preprocess(
     its source (`renew`). Prints a progress bar and a summary, and writes report.json.
 
     With an `AudioEncoder`, clips of videos with an audio track go with their sound into the sub-folder WITH_SOUND, those of
-    other videos into WITHOUT_SOUND.
+    other videos into WITHOUT_SOUND. With buckets there is a folder for each, named height x width x frames, in these.
 
     Raises:
         DataError: sizes that the model cannot encode, a source that cannot be understood, an output folder that holds
@@ -81,27 +58,90 @@ def preprocess(
         DataWriteError: the disk is full, or refuses; what is in the data set is whole, and a further call goes on.
     """
     started = time.monotonic()
+    found = find_source(source, output_dir, options)
+    parts = open_parts(encoder, found, output_dir, options)
+    forget_accounts(parts.path)
+    changed = renew(parts, found, encoder, prune=options.prune)
+    resumed = parts.samples
+    skipped = encode_items(encoder, found, found.items, parts, options)
+    return tell(found, parts, skipped=skipped, changed=changed, resumed=resumed, seconds=time.monotonic() - started)
+
+
+def find_source(source: str | Path, output_dir: str | Path, options: PreprocessOptions) -> Source:
+    """What a source holds, which the output folder must lie apart from; see `preprocess`."""
     check_data_output(output_dir, source)
-    found = discover(source, images=options.num_frames == 1)
+    found = discover(source, images=options.takes_images)
     check_data_output(output_dir, *found.folders)
-    if found.has_videos:
+    return found
+
+
+def open_parts(
+    encoder: LatentEncoder, found: Source, output_dir: str | Path, options: PreprocessOptions, *, share: str = ""
+) -> PartFiles:
+    """The part files that the samples of a source go into, after the options were checked; see `preprocess`.
+
+    Args:
+        share: name of one process's share, whose files others must not take for their own.
+    """
+    if found.has_videos and options.buckets is not None:
+        options.buckets.check(encoder.geometry)
+    elif found.has_videos:
         encoder.geometry.check(height=options.height, width=options.width, num_frames=options.num_frames)
     _check_options(options)
-    parts = PartFiles(
+    return PartFiles(
         Path(output_dir),
         settings=_settings(encoder, options, found),
         normalised=_normalised(encoder.describe()),
         samples_per_file=options.samples_per_file,
         sound=found.has_videos and isinstance(encoder, AudioEncoder),
+        share=share,
     )
-    changed = renew(parts, found, encoder, prune=options.prune)
-    resumed = parts.samples
+
+
+def encode_items(
+    encoder: LatentEncoder,
+    found: Source,
+    items: Sequence[SourceItem],
+    parts: PartFiles,
+    options: PreprocessOptions,
+    *,
+    shows: bool = True,
+) -> list[Skipped]:
+    """Encodes what is not in the part files yet of some of a source's items; what of it became no sample.
+
+    Args:
+        shows: whether to show the progress.
+    """
     run = _Run(encoder, options, parts)
-    items = progress(found.items, "video" if found.has_videos else "prompt")
-    for pending in _batched(run.wanted(items), options.batch_size):
+    shown = progress(items, "video" if found.has_videos else "prompt") if shows else iter(items)
+    for pending in _batched(run.wanted(shown), options.batch_size):
         run.encode(pending)
     parts.flush()
-    skipped = [Skipped(problem.item, problem.reason) for problem in found.problems] + run.skipped
+    return run.skipped
+
+
+def tell(
+    found: Source,
+    parts: PartFiles,
+    *,
+    skipped: Sequence[Skipped],
+    changed: Sequence[Noted],
+    resumed: int,
+    seconds: float,
+) -> PreprocessReport:
+    """Writes and prints the report of a call.
+
+    Args:
+        skipped: items that became no sample; what discovery could not use comes before them.
+        changed: what `renew` did.
+        resumed: samples that were there before.
+        seconds: that the call took.
+
+    Raises:
+        DataError: there is not one sample.
+    """
+    skipped = [*(Skipped(problem.item, problem.reason) for problem in found.problems), *skipped]
+    notes = (Noted(item, note) for item, record in parts.items.items() for note in record.notes + record.text_notes)
     report = PreprocessReport(
         output_dir=parts.path,
         samples=parts.samples,
@@ -109,30 +149,25 @@ def preprocess(
         files=parts.files,
         skipped=tuple(skipped),
         unused_frames={name: video.unused_frames for name, video in parts.videos.items() if video.unused_frames},
-        seconds=time.monotonic() - started,
+        seconds=seconds,
         without_sound=parts.without_sound,
-        noted=changed
-        + tuple(Noted(item, note) for item, record in parts.items.items() for note in record.notes + record.text_notes),
+        noted=(*changed, *notes),
+        buckets=parts.buckets,
     )
     report.write()
     say(report.summary(), flush=True)
     if not report.samples:
         shown = "; ".join(f"{skip.item}: {skip.reason}" for skip in skipped[:5]) or "the source is empty"
-        raise DataError(Problem(f"not one usable sample: {shown}", str(source), fix="see report.json for all of them"))
+        fix = "see report.json for all of them"
+        raise DataError(Problem(f"not one usable sample: {shown}", str(found.path), fix=fix))
     return report
-
-
-@dataclass(frozen=True)
-class _Clip:
-    frames: Frames
-    sound: Waveform | None
 
 
 @dataclass(frozen=True)
 class _Pending:
     id: str
     item: SourceItem
-    clip: _Clip | None
+    clip: Clip | None
     fps: float
     record: ItemRecord
     completes: dict[str, VideoRecord]
@@ -154,7 +189,7 @@ class _Run:
             if item.video is None:
                 if not self._parts.holds(item.id):
                     yield _Pending(item.id, item, None, 0.0, ItemRecord(), {})
-            elif (record := self._parts.videos.get(item.id)) is not None:
+            elif (record := self._parts.used_up(item.id)) is not None:
                 self._report(item, record.problem)
             else:
                 yield from self._clips(item, item.video)
@@ -178,9 +213,14 @@ class _Run:
             metadata = SOUND_METADATA if sound else VIDEO_METADATA if clips else TEXT_METADATA
             record = replace(one.record, text_notes=text.notes)
             schema = arrow_schema(tuple(named), metadata)
-            self._parts.add(row, schema, item=one.item.id, record=record, videos=one.completes, sound=sound)
+            bucket = ""
+            if one.clip is not None and self._options.buckets is not None:
+                frames, height, width, _ = one.clip.frames.shape
+                bucket = bucket_name(height, width, frames)
+            folder = self._parts.folder(sound=sound, bucket=bucket)
+            self._parts.add(row, schema, folder=folder, item=one.item.id, record=record, videos=one.completes)
 
-    def _with_sound(self, clips: Sequence[_Clip], latents: Sequence[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
+    def _with_sound(self, clips: Sequence[Clip], latents: Sequence[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
         waveforms = [torch.from_numpy(clip.sound) for clip in clips if clip.sound is not None]
         if not waveforms:
             return list(latents)
@@ -199,11 +239,12 @@ class _Run:
 
     def _metadata(self, one: _Pending, tensors: dict[str, Tensor]) -> dict[str, Any]:
         row: dict[str, Any] = {"id": one.id, "caption": one.item.caption}
-        if one.item.video is not None:
-            size = self._options
-            kind = "image" if one.item.video.suffix.lower() in IMAGE_SUFFIXES else "video"
-            row.update(file_name=one.item.video.name, media_type=kind, width=size.width, height=size.height)
-            row.update(num_frames=tensors["vae_latent"].shape[1], fps=one.fps, duration_sec=size.num_frames / one.fps)
+        if one.item.video is not None and one.clip is not None:
+            frames, height, width, _ = one.clip.frames.shape
+            kind = "image" if is_image(one.item.video) else "video"
+            row.update(file_name=one.item.video.name, media_type=kind, width=width, height=height)
+            seconds = frames / one.fps if one.fps else 0.0
+            row.update(num_frames=tensors["vae_latent"].shape[1], fps=one.fps, duration_sec=seconds)
             if "audio_latent" in tensors and isinstance(self._encoder, AudioEncoder):
                 row.update(audio_sample_rate=self._encoder.audio_sample_rate)
         return row
@@ -214,79 +255,45 @@ class _Run:
 
     def _clips(self, item: SourceItem, video: Path) -> Iterator[_Pending]:
         """The clips of one video that are not there yet; the last one completes the video."""
-        length = self._options.num_frames
-        fps = 0.0
-        held: _Clip | None = None  # only the end of the video tells which clip is the last
-        rest: list[Frames] = []
+        held: _Pending | None = None  # only the end of the video tells which clip is the last
         count = 0
         problem = ""
-        record = ItemRecord()
+        clips: VideoClips | None = None
         try:
-            fps = self._fps(video)
-            resampled = fps if self._options.fps_policy == "resample" else None
+            clips = VideoClips(video, self._encoder, self._options)
             with foreign_file(video, "video"):
                 file = FileState.of(video)
-            record = ItemRecord(file, picture_notes(video, height=self._options.height, width=self._options.width))
-            with ExitStack() as stack:
-                track = self._sound(video, stack)
-                for frame in iter_frames(video, height=self._options.height, width=self._options.width, fps=resampled):
-                    rest.append(frame)
-                    if len(rest) < length:
-                        continue
-                    if held is not None and not self._parts.holds(_clip_id(item, count - 1)):
-                        yield _Pending(_clip_id(item, count - 1), item, held, fps, record, {})
-                    sound = None if track is None else track.read(count * length / fps, length / fps)
-                    held, rest, count = _Clip(np.stack(rest), sound), [], count + 1
-                    if self._options.clips == "first":
-                        break
+            record = ItemRecord(file, picture_notes(video, height=clips.height, width=clips.width))
+            for clip in clips:
+                if held is not None and not self._parts.holds(held.id):
+                    yield held
+                held = _Pending(clip_id(item.id, count), item, clip, clips.fps, record, {})
+                count += 1
         except DataError as error:
             problem = f"{'partly ' if count else ''}unreadable: {error.problems[0].found}"
-        if held is None:
-            self._report(item, problem or self._too_short(video, len(rest), fps))
+        if held is None or clips is None:
+            self._report(item, problem or ("" if clips is None else clips.too_short()))
             return
         self._report(item, problem)
-        used_up = VideoRecord(count, len(rest), problem)
-        if not self._parts.holds(_clip_id(item, count - 1)):
-            yield _Pending(_clip_id(item, count - 1), item, held, fps, record, {item.id: used_up})
-
-    def _too_short(self, video: Path, frames: int, fps: float) -> str:
-        """What a video of so many frames, at the rate of the clips, lacks, and what would take it."""
-        needed = self._options.num_frames
-        lacks, own = f"too short: {frames} frames, but a clip needs {needed}", probe(video)
-        is_image = video.suffix.lower() in IMAGE_SUFFIXES
-        if is_image or self._options.fps_policy == "keep" or abs(own.fps - fps) < 0.01 * fps:
-            return f"{lacks} (--num-frames)"
-        keep = "--fps-policy keep takes it as it is, or " if own.frames >= needed else ""
-        return f"{lacks}: its {own.frames} frames at {own.fps:g} fps were resampled to {fps:g} fps; {keep}lower --num-frames"
-
-    def _sound(self, video: Path, stack: ExitStack) -> SoundTrack | None:
-        """The sound of a video, when it has any and the family makes some; closed with `stack`."""
-        if not isinstance(self._encoder, AudioEncoder) or not probe(video).has_audio:
-            return None
-        return stack.enter_context(SoundTrack(video, self._encoder.audio_sample_rate))
-
-    def _fps(self, video: Path) -> float:
-        if self._options.fps_policy == "resample":
-            return self._encoder.geometry.fps if self._options.fps is None else self._options.fps
-        fps = probe(video).fps
-        if not fps:
-            raise DataError(Problem("the file does not say its frame rate", str(video)))
-        return fps
-
-
-def _clip_id(item: SourceItem, clip: int) -> str:
-    return f"{item.id}#{clip:04d}"
+        if not self._parts.holds(held.id):
+            yield replace(held, completes={item.id: VideoRecord(count, clips.unused, problem)})
 
 
 def _batched(pending: Iterator[_Pending], size: int) -> Iterator[list[_Pending]]:
-    batch: list[_Pending] = []
+    """Batches of clips of one size each; those that wait for others of their size take up no more than _WAITING_BYTES."""
+    waiting: dict[tuple[int, ...], list[_Pending]] = {}
     for one in pending:
-        batch.append(one)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+        shape = () if one.clip is None else one.clip.frames.shape
+        waiting.setdefault(shape, []).append(one)
+        if len(waiting[shape]) == size:
+            yield waiting.pop(shape)
+        while len(waiting) > 1 and sum(map(_bytes, waiting.values())) > _WAITING_BYTES:
+            yield waiting.pop(max(waiting, key=lambda shape: _bytes(waiting[shape])))
+    yield from waiting.values()
+
+
+def _bytes(batch: Sequence[_Pending]) -> int:
+    return sum(one.clip.frames.nbytes for one in batch if one.clip is not None)
 
 
 def _check_options(options: PreprocessOptions) -> None:
@@ -327,7 +334,10 @@ def _settings(encoder: LatentEncoder, options: PreprocessOptions, source: Source
     settings: dict[str, Any] = {"encoder": encoder.describe(), "kind": "video" if source.has_videos else "text"}
     if source.has_videos:
         fps = None if options.fps_policy == "keep" else options.fps or encoder.geometry.fps
-        settings.update(height=options.height, width=options.width, num_frames=options.num_frames)
+        if options.buckets is None:
+            settings.update(height=options.height, width=options.width, num_frames=options.num_frames)
+        else:
+            settings.update(buckets=asdict(options.buckets))
         settings.update(fps_policy=options.fps_policy, fps=fps, clips=options.clips)
         if isinstance(encoder, AudioEncoder):
             settings.update(audio_sample_rate=encoder.audio_sample_rate)
