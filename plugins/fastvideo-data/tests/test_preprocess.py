@@ -19,8 +19,9 @@ from tiny_data import OPTIONS, FakeEncoder, write_clip
 from fastvideo_core.errors import ConfigError, DataError
 from fastvideo_data.captions import CaptionCut
 from fastvideo_data.data_set import DataSet
+from fastvideo_data.preprocessing.clips import PreprocessOptions
 from fastvideo_data.preprocessing.part_files import DataWriteError
-from fastvideo_data.preprocessing.run import PreprocessOptions, preprocess
+from fastvideo_data.preprocessing.run import preprocess
 from fastvideo_data.video_files import read_frames
 from fastvideo_testing.waiting import wait_until
 

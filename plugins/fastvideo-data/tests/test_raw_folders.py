@@ -8,14 +8,16 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 from test_sources import captions, problems, videos
 from tiny_data import OPTIONS, FakeEncoder, write_clip
 
 from fastvideo_core.errors import ConfigError, DataError
 from fastvideo_data.loading.file_scan import scan_files
+from fastvideo_data.preprocessing.clips import PreprocessOptions
 from fastvideo_data.preprocessing.raw_videos import discover
-from fastvideo_data.preprocessing.run import PreprocessOptions, preprocess
+from fastvideo_data.preprocessing.run import preprocess
+from fastvideo_data.video_files import picture_size, read_frames
 
 HIDDEN = ("._a", ".ipynb_checkpoints/a", "__MACOSX/a", "sub/.trash/a")
 
@@ -158,6 +160,38 @@ def test_images_are_samples_of_one_frame(tmp_path: Path) -> None:
         **dict.fromkeys(["i.png", "j.JPEG", "k.webp"], "image"),
     }
     assert preprocess(FakeEncoder(), clips, tmp_path / "videos", OPTIONS).samples == 1
+
+
+def test_images_are_seen_as_their_files_want_them_seen(tmp_path: Path) -> None:
+    """Turned and mirrored by EXIF, on white where they are transparent, with the colours of their palette."""
+    red, blue, white = (200, 0, 0), (0, 0, 200), (255, 255, 255)
+    picture = np.full((16, 32, 3), red, np.uint8)
+    picture[:, 16:] = blue
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[ExifTags.Base.Orientation] = orientation
+        for suffix in ("png", "jpg", "webp"):
+            Image.fromarray(picture).save(tmp_path / f"{orientation}.{suffix}", exif=exif)
+            (frame,) = read_frames(tmp_path / f"{orientation}.{suffix}")
+            upright = np.asarray(ImageOps.exif_transpose(Image.open(tmp_path / f"{orientation}.{suffix}")))
+            assert frame.shape == upright.shape
+            assert np.abs(frame.astype(int) - upright).mean() < 4
+            assert picture_size(tmp_path / f"{orientation}.{suffix}") == upright.shape[:2]
+    alpha = Image.fromarray(picture)
+    alpha.putalpha(Image.fromarray(np.repeat(np.array([[0, 255]], np.uint8), 16, axis=1).repeat(16, axis=0)))
+    alpha.save(tmp_path / "alpha.png")
+    palette = Image.fromarray(picture).quantize(4)
+    palette.save(tmp_path / "palette.png")
+    palette.save(tmp_path / "hole.png", transparency=palette.getpixel((0, 0)))
+    Image.fromarray(picture).convert("L").save(tmp_path / "grey.png")
+    colours = {name: read_frames(tmp_path / f"{name}.png")[0] for name in ("alpha", "palette", "hole", "grey")}
+    found = {name: [tuple(map(int, frame[8, x])) for x in (3, 28)] for name, frame in colours.items()}
+    assert found["alpha"] == found["hole"] == [white, blue]
+    assert found["palette"] == [red, blue]
+    assert len({*found["grey"][0]}) == 1
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"broken.png"):
+        read_frames(tmp_path / "broken.png")
 
 
 @pytest.mark.parametrize(("output", "found"), [("clips", "is the folder of the raw"), (".", "holds the raw")])

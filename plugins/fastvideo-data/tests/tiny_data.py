@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from fastvideo_data.preprocessing.run import PreprocessOptions, preprocess
+from fastvideo_data.preprocessing.clips import PreprocessOptions
+from fastvideo_data.preprocessing.run import preprocess
 from fastvideo_data.video_files import write_video
 from fastvideo_data.video_sizes import VideoGeometry
 

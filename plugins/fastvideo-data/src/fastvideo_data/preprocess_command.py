@@ -139,7 +139,7 @@ def _run_shares(args: argparse.Namespace, options: PreprocessOptions, processes:
     """What `run` does where several processes share the input, of which this is one, or starts them."""
     from fastvideo_core.launch.launcher import complete_environment, end_with_launcher, has_own_launcher
     from fastvideo_core.launch.processes import start_processes
-    from fastvideo_data.preprocessing.share_account import Share
+    from fastvideo_data.preprocessing.share_account import Share, forget_accounts
     from fastvideo_data.preprocessing.shares import merge_shares, prepare_shares, preprocess_share
     from fastvideo_data.preprocessing.siblings import Siblings, call_of
 
@@ -169,6 +169,8 @@ def _run_shares(args: argparse.Namespace, options: PreprocessOptions, processes:
             return status
         with siblings.turn():
             merge_shares(encoder, *call, mine.count)
+            if len(shares) == mine.count:
+                forget_accounts(args.output)
     return 0
 
 

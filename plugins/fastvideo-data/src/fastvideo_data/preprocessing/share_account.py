@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
-import zlib
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -37,7 +37,8 @@ class Share:
 
     def takes(self, item: str) -> bool:
         """Whether the item with this id belongs to it."""
-        return zlib.crc32(item.encode()) % self.count == self.index
+        number = int.from_bytes(hashlib.blake2b(item.encode(), digest_size=8).digest(), "big")
+        return number % self.count == self.index
 
 
 @dataclass(frozen=True)
