@@ -44,6 +44,15 @@ def tiny_ti2v(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(path)
 
 
+@pytest.fixture(scope="session")
+def tiny_images(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The tiny image-to-video pipelines by the name of their variant; read only."""
+    folder = tmp_path_factory.mktemp("tiny")
+    for variant in ("i2v", "flf2v", "i2v_a14b"):
+        write_tiny_pipeline(folder / variant, seed=0, variant=variant)
+    return {path.name: str(path) for path in folder.iterdir()}
+
+
 @pytest.fixture
 def run_config(tiny: str, tmp_path: Path) -> MakeConfig:
     """A run over the tiny pipeline: roles by name as {name: trainable}, training and pipeline settings."""

@@ -124,6 +124,14 @@ class PipelineAdapter(FlowMatchingAdapter, Generic[F]):
         normalised = raw_batch.get("vae_latent_normalised", False)
         return PreparedLatents(latents if normalised else normalise(latents, self.folder))
 
+    def given(self, raw_batch: Mapping[str, Any], latents: Tensor) -> dict[str, Tensor]:
+        """More of the batch's context: what the network is told of these latents besides the text, as the data has it.
+
+        Raises:
+            DataError: the data lacks it, or it does not fit.
+        """
+        return {}
+
     def stored_video(self, raw_batch: Mapping[str, Any], training: TrainingArgs) -> Tensor:
         """`vae_latent` [B, C, T, H, W] as it is stored, at most `num_latent_t` frames of it, once it fits the pipeline.
 
@@ -204,7 +212,7 @@ class PipelineAdapter(FlowMatchingAdapter, Generic[F]):
             conditioning=conditioning,
             negative_conditioning=_for_batch(self._negative_text, len(text)),
             dropped_conditioning=_for_batch(self._empty_text, len(text)),
-            context=prepared.context,
+            context=prepared.context | self.given(raw_batch, prepared.latents),
             loss_weight=prepared.loss_weight,
             trajectory=trajectory,
             extras={**prepared.extras, "info": raw_batch.get("info", [])},

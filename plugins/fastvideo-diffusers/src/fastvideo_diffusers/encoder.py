@@ -79,11 +79,19 @@ class PipelineEncoder:
         """
         _, num_frames, height, width, _ = frames.shape
         self.geometry.check(height=height, width=width, num_frames=num_frames)
+        latents = self.encode_pixels(self.pixels(frames))
+        return [{"vae_latent": latent.cpu()} for latent in latents]
+
+    def pixels(self, frames: Tensor) -> Tensor:
+        """uint8 frames [B, T, H, W, 3] as the VAE takes a video: [B, 3, T, H, W] in [-1, 1], on its device."""
+        return frames.to(self._device).permute(0, 4, 1, 2, 3).float() / 127.5 - 1.0
+
+    def encode_pixels(self, video: Tensor) -> Tensor:
+        """The mode of the VAE's posterior of a video as `pixels` gives it."""
         if self._vae is None:
             self._vae = self._load_vae()
-        video = frames.to(self._device).permute(0, 4, 1, 2, 3).float() / 127.5 - 1.0
-        latents = self._vae.encode(video).latent_dist.mode()
-        return [{"vae_latent": latent.cpu()} for latent in latents]
+        mode: Tensor = self._vae.encode(video).latent_dist.mode()
+        return mode
 
     def encode_texts(self, captions: Sequence[str]) -> list[Tensor]:
         """Per caption its embedding [L, D], as the pipeline encodes it, without padding; on the CPU."""

@@ -21,6 +21,7 @@ from fastvideo_wan.batches import stored_latents
 from fastvideo_wan.config import WanConfig
 from fastvideo_wan.first_frame import FIRST_FRAME, at_its_level, token_levels, with_given_frames
 from fastvideo_wan.folder import TRANSFORMER_2, WanFolder
+from fastvideo_wan.image_batches import CONDITION, FEATURES, given_frames
 from fastvideo_wan.network import predict_velocity
 
 TEXT = "text"
@@ -32,6 +33,8 @@ class WanAdapter(PipelineAdapter[WanFolder]):
     TI2V takes t per latent frame too, [B, 1, T, 1, 1]. A given first frame enters the network clean and with t = 0, stays clean
     in x0, and has no loss. Where first frames are given, `prepare_batch` needs the data's latents, and a generator unless all
     samples' are.
+
+    Image-to-video networks have the given frames in the batch's context: see `given_frames`.
 
     Args:
         config: probability of first-frame conditioning.
@@ -111,10 +114,18 @@ class WanAdapter(PipelineAdapter[WanFolder]):
         batch: TrainingBatch,
     ) -> Tensor:
         """As the pipelines call it; of no meaning on given frames."""
-        network = self._network(handle, levels)
-        noisy, levels = at_its_level(noisy, levels, batch.context)
+        network, given = self._network(handle, levels), batch.context
+        noisy, levels = at_its_level(noisy, levels, given)
         t = token_levels(levels, noisy.shape, self.folder)
-        return predict_velocity(network, noisy, t, conditioning[TEXT], autocast=self.autocast)
+        images = {"condition": given.get(CONDITION), "features": given.get(FEATURES)}
+        return predict_velocity(network, noisy, t, conditioning[TEXT], **images, autocast=self.autocast)
+
+    def given(self, raw_batch: Mapping[str, Any], latents: Tensor) -> dict[str, Tensor]:
+        """The images' latents and features, of networks that take them."""
+        if self.folder.images is None:
+            return {}
+        stored = given_frames(raw_batch, self.folder, latents.shape)
+        return {key: value.to(self.device, non_blocking=True) for key, value in stored.items()}
 
     def noise_ranges(self, handle: RoleHandle) -> Ranges:
         """As `NoiseRanges` says: the boundary itself belongs to the first network."""

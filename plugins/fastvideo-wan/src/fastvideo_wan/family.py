@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from diffusers.models.transformers.transformer_wan import WanTransformerBlock
 from torch import Tensor, nn
-from transformers import UMT5EncoderModel
+from transformers import CLIPVisionModel, UMT5EncoderModel
 
 from fastvideo_core.config.run import RunConfig
 from fastvideo_core.contracts.adapter import LatentsSource
 from fastvideo_core.contracts.demo import FamilyDemo
-from fastvideo_core.errors import ConfigError, Problem
+from fastvideo_core.errors import ConfigError, Problem, UserError
 from fastvideo_data.captions import PromptEmbeddings
 from fastvideo_data.model_sampler import PathSampler
 from fastvideo_data.video_sizes import VideoGeometry, VideoSize
@@ -22,16 +23,19 @@ from fastvideo_diffusers.family import DiffusersFamily, halved
 from fastvideo_diffusers.first_frames import check_first_frames
 from fastvideo_diffusers.folder import TRANSFORMER
 from fastvideo_diffusers.identity import TEXT_ENCODER, VAE, StoredEncoder
+from fastvideo_diffusers.loading import check_model
 from fastvideo_diffusers.schedule_fit import timestep_shift
 from fastvideo_diffusers.scheduler_shift import shifted_scheduler
 from fastvideo_wan.adapter import WanAdapter
 from fastvideo_wan.batches import stored_latents
 from fastvideo_wan.config import NEGATIVE_PROMPT, WanConfig
-from fastvideo_wan.encoder import WanEncoder
+from fastvideo_wan.encoder import WanEncoder, image_encoders
 from fastvideo_wan.export import export_pipeline
 from fastvideo_wan.export_lora import export_lora
 from fastvideo_wan.first_frame import token_levels
 from fastvideo_wan.folder import WanFolder, open_folder
+from fastvideo_wan.image_batches import given_frames, image_tensors
+from fastvideo_wan.image_conditions import IMAGE_ENCODER, image_channels
 from fastvideo_wan.loading import load_transformer, meta_transformer
 from fastvideo_wan.network import predict_velocity
 from fastvideo_wan.sampler import WanSampler, build_sampler
@@ -41,7 +45,7 @@ from fastvideo_wan.tiny import write_tiny_pipeline
 
 
 class WanFamily(DiffusersFamily[WanFolder, WanAdapter]):
-    """Wan 2.1 and Wan 2.2 (A14B, TI2V-5B); all roles of a run have the same latents."""
+    """Wan 2.1 and Wan 2.2 (A14B, TI2V-5B), text-to-video and image-to-video; all roles of a run have the same latents."""
 
     family = "wan"
 
@@ -97,17 +101,37 @@ class WanFamily(DiffusersFamily[WanFolder, WanAdapter]):
     def stored_latents(self, cfg: RunConfig, row: Mapping[str, Any]) -> Tensor:
         return stored_latents(row, self.roles(cfg).base, cfg.training)
 
+    def check_weights(self, folder: WanFolder, *, where: str, encodes: bool, decodes: bool) -> None:
+        super().check_weights(folder, where=where, encodes=encodes, decodes=decodes)
+        if encodes and folder.images is not None and folder.images.features is not None:
+            check_model(CLIPVisionModel, folder.path, IMAGE_ENCODER, where=where)
+
+    def wanted_tensors(self, cfg: RunConfig) -> Sequence[str]:
+        """Those of the images too, where the networks are given some."""
+        images = None
+        with suppress(UserError):  # what is wrong with the roles is told where they are checked
+            images = self.roles(cfg).base.images
+        return (*super().wanted_tensors(cfg), *image_tensors(images))
+
     def check_row(self, cfg: RunConfig, row: Mapping[str, Any], latents_source: LatentsSource | None) -> None:
         super().check_row(cfg, row, latents_source)
+        base = self.roles(cfg).base
         if section(cfg).first_frame_probability > 0:
             if latents_source == "trajectory":
                 section(cfg).check_no_first_frames()
             stored = self.stored_latents(cfg, row)
             if latents_source == "zeros":
                 check_first_frames(stored.shape[3:], self.data_free_latents(cfg, row)[1:])
+        if base.images is not None and latents_source is not None:
+            check_length(base, cfg.training)
+            zeros = latents_source == "zeros"
+            size = self.data_free_latents(cfg, row) if zeros else self.stored_latents(cfg, row).shape[2:]
+            given_frames(row, base, (1, base.channels, *size))
 
     def encoders(self, cfg: RunConfig, latents_source: LatentsSource | None) -> Sequence[StoredEncoder]:
-        wanted = super().encoders(cfg, latents_source)
+        wanted, images = super().encoders(cfg, latents_source), self.roles(cfg).base.images
+        if images is not None:
+            return image_encoders(images)
         return (VAE, TEXT_ENCODER) if section(cfg).first_frame_probability > 0 else wanted
 
     # --- its networks ---------------------------------------------------------------------------------------------------
@@ -125,14 +149,21 @@ class WanFamily(DiffusersFamily[WanFolder, WanAdapter]):
     def call(
         self, cfg: RunConfig, folder: WanFolder, network: nn.Module, latents_source: LatentsSource | None
     ) -> Callable[[int], Tensor]:
-        shape = (folder.channels, *self.largest_latents(cfg, latents_source))
+        size, images = self.largest_latents(cfg, latents_source), folder.images
+        shape = (folder.channels, *size)
 
         def evaluate(samples: int) -> Tensor:
             noisy, t = torch.empty(samples, *shape), torch.empty(samples)
             if section(cfg).first_frame_probability > 0:  # a given first frame has a level of its own
                 t = token_levels(t[:, None].expand(samples, shape[1]), noisy.shape, folder)
             text = torch.empty(samples, folder.text_length, folder.text_dim)
-            return predict_velocity(network, noisy, t, text, autocast=halved(cfg))
+            more = {}
+            if images is not None:
+                channels = image_channels(folder.channels, folder.temporal_factor)
+                more["condition"] = torch.empty(samples, channels, *size)
+                if images.features is not None:
+                    more["features"] = torch.empty(samples, 1 + images.both_ends, *images.features)
+            return predict_velocity(network, noisy, t, text, **more, autocast=halved(cfg))
 
         return evaluate
 

@@ -25,7 +25,13 @@ from fastvideo_diffusers.folder import (
     whole_numbers,
 )
 from fastvideo_diffusers.pipeline_files import DAMAGED
-from fastvideo_wan.image_conditions import ImageConditions, image_channels, named_components, read_image_conditions
+from fastvideo_wan.image_conditions import (
+    IMAGE_ENCODER,
+    ImageConditions,
+    image_channels,
+    named_components,
+    read_image_conditions,
+)
 from fastvideo_wan.sizes import USUAL, USUAL_OF_TI2V, UsualVideo
 
 SUPPORTED = (
@@ -125,7 +131,7 @@ def _read(path: str, index: Mapping[str, Any], where: str) -> WanFolder:
 
     further = _check_index(index, where)
     images = named_components(index) if _takes_image_channels(index) else ()
-    weighted = (*WEIGHTED, *further, *images[:1])
+    weighted = (*WEIGHTED, *further, *(name for name in images if name == IMAGE_ENCODER))
     check_components(path, (*COMPONENTS, *further, *images), weighted, where=where)
     transformer, vae = config(WanTransformer3DModel, TRANSFORMER), config(AutoencoderKLWan, "vae")
     for name in further:
@@ -226,7 +232,8 @@ def _check_variant(
 ) -> None:
     problems = []
     kind, channels = index["_class_name"], vae["z_dim"]
-    takes = channels + image_channels(channels) if _takes_image_channels(index) else channels
+    given = image_channels(channels, vae["scale_factor_temporal"]) if _takes_image_channels(index) else 0
+    takes = channels + given
     if transformer["in_channels"] != takes:
         found = f"its transformer takes {transformer['in_channels']} channels"
         problems.append(Problem(found, where, allowed=f"{takes} channels in a {kind}: {SUPPORTED}"))

@@ -13,8 +13,6 @@ from fastvideo_diffusers.folder import TRANSFORMER
 from fastvideo_diffusers.loading import readable
 from fastvideo_diffusers.pipeline_files import DAMAGED
 
-MASK_CHANNELS = 4
-"""The mask has one channel for each video frame of a latent frame."""
 IMAGE_ENCODER, IMAGE_PROCESSOR = "image_encoder", "image_processor"
 ATTENDED_TEXT = 512
 """Tokens that diffusers' attention takes for the text, from the end; what is before them it takes for the image."""
@@ -43,9 +41,9 @@ class ImageConditions:
         return () if self.features is None else (IMAGE_ENCODER, IMAGE_PROCESSOR)
 
 
-def image_channels(channels: int) -> int:
-    """The channels behind the noise: the mask, and the latents of the given frames."""
-    return MASK_CHANNELS + channels
+def image_channels(channels: int, temporal_factor: int) -> int:
+    """The channels behind the noise: a mask for each video frame of a latent frame, and the latents of the given frames."""
+    return temporal_factor + channels
 
 
 def named_components(index: Mapping[str, Any]) -> tuple[str, ...]:

@@ -25,23 +25,40 @@ def keep_time_embedder_in_float32(transformer: WanTransformer3DModel) -> None:
 
 
 def predict_velocity(
-    transformer: WanTransformer3DModel, noisy: Tensor, t: Tensor, text: Tensor, *, autocast: bool
+    transformer: WanTransformer3DModel,
+    noisy: Tensor,
+    t: Tensor,
+    text: Tensor,
+    *,
+    condition: Tensor | None = None,
+    features: Tensor | None = None,
+    autocast: bool,
 ) -> Tensor:
-    """The network's velocity at x_t, the same call as WanPipeline's.
+    """The network's velocity at x_t, the same call as that of WanPipeline or WanImageToVideoPipeline.
 
     Args:
         transformer: in bfloat16 it runs natively, as at inference.
         noisy: x_t [B, C, T, H, W].
         t: [B] in [0, num_train_timesteps], or per token [B, tokens].
         text: [B, 512, D].
+        condition: mask and latents of the given frames, [B, 20, T, H, W], of networks that take them.
+        features: of the given frames, [B, tokens, D] or, of two, [B, 2, tokens, D], of networks that attend to them.
         autocast: compute in bfloat16 although the weights are float32.
 
     Returns:
         [B, C, T, H, W] in the dtype that was computed in.
     """
     dtype = transformer.dtype
+    if condition is not None:
+        noisy = torch.cat([noisy, condition], dim=1)
+    if features is not None:
+        features = features.reshape(-1, *features.shape[-2:]).to(dtype)  # the network puts those of two images together
     with torch.autocast(noisy.device.type, dtype=torch.bfloat16, enabled=autocast and dtype == torch.float32):
         velocity: Tensor = transformer(
-            hidden_states=noisy.to(dtype), timestep=t, encoder_hidden_states=text.to(dtype), return_dict=False
+            hidden_states=noisy.to(dtype),
+            timestep=t,
+            encoder_hidden_states=text.to(dtype),
+            encoder_hidden_states_image=features,
+            return_dict=False,
         )[0]
     return velocity

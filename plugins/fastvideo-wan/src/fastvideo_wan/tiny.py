@@ -17,6 +17,7 @@ from transformers import UMT5Config, UMT5EncoderModel
 from fastvideo_core.errors import Problem
 from fastvideo_diffusers.folder import TRANSFORMER
 from fastvideo_diffusers.tiny import byte_tokenizer, check_sizes, save_pipeline, seeded, t5_encoder
+from fastvideo_wan.config import FRAMES_DIVISOR
 from fastvideo_wan.folder import IMAGE_PIPELINE, PIPELINE, TRANSFORMER_2
 from fastvideo_wan.image_conditions import IMAGE_ENCODER, image_channels
 from fastvideo_wan.tiny_image_encoder import (
@@ -109,7 +110,7 @@ def write_tiny_pipeline(
             patch_size=(1, 2, 2),
             num_attention_heads=num_heads,
             attention_head_dim=head_dim,
-            in_channels=channels + takes_images * image_channels(LATENT_CHANNELS),
+            in_channels=channels + takes_images * image_channels(channels, FRAMES_DIVISOR),
             out_channels=channels,
             image_dim=WIDTH if attends_to_images else None,
             added_kv_proj_dim=num_heads * head_dim if attends_to_images else None,
