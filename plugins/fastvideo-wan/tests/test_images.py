@@ -12,6 +12,7 @@ from diffusers import DiffusionPipeline
 
 from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.errors import ConfigError, DataError
+from fastvideo_data.prompt_fit import ImageUse
 from fastvideo_testing.prepared_family import one_sample
 from fastvideo_wan.encoder import WanEncoder
 from fastvideo_wan.family import WanFamily
@@ -34,14 +35,18 @@ def raw(tiny_images):
 
 
 @pytest.mark.parametrize(
-    ("variant", "both_ends", "features", "may_end", "networks"),
-    [("i2v", False, (5, 16), False, 1), ("flf2v", True, (5, 16), True, 1), ("i2v_a14b", False, None, True, 2)],
+    ("variant", "both_ends", "features", "use", "networks"),
+    [
+        ("i2v", False, (5, 16), ImageUse(("image_path",)), 1),
+        ("flf2v", True, (5, 16), ImageUse(("image_path", "last_image_path")), 1),
+        ("i2v_a14b", False, None, ImageUse(("image_path",), ("last_image_path",)), 2),
+    ],
 )
-def test_a_folder_says_which_images_its_network_is_given(tiny_images, variant, both_ends, features, may_end, networks):
+def test_a_folder_says_which_images_its_network_is_given(tiny_images, variant, both_ends, features, use, networks):
     folder = open_folder(tiny_images[variant], where="x")
     assert folder.pipeline == "WanImageToVideoPipeline"
     assert (folder.images.both_ends, folder.images.features) == (both_ends, features)
-    assert folder.images.may_end is may_end
+    assert folder.image_use == use
     assert len(folder.networks) == networks
     assert set(folder.components) == {entry.name for entry in Path(tiny_images[variant]).iterdir() if entry.is_dir()}
 

@@ -34,7 +34,7 @@ from fastvideo_wan.export import export_pipeline
 from fastvideo_wan.export_lora import export_lora
 from fastvideo_wan.first_frame import token_levels
 from fastvideo_wan.folder import WanFolder, open_folder
-from fastvideo_wan.image_batches import given_frames, image_tensors
+from fastvideo_wan.image_batches import check_length, given_frames, image_tensors
 from fastvideo_wan.image_conditions import IMAGE_ENCODER, image_channels
 from fastvideo_wan.loading import load_transformer, meta_transformer
 from fastvideo_wan.network import predict_velocity

@@ -11,7 +11,7 @@ from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanTran
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
 from fastvideo_core.errors import ConfigError, Problem
-from fastvideo_data.prompt_fit import FIRST, LAST, TEXT_ALONE, ImageUse
+from fastvideo_data.prompt_fit import FIRST, TEXT_ALONE, ImageUse
 from fastvideo_data.video_sizes import VideoGeometry
 from fastvideo_diffusers.folder import (
     TRANSFORMER,
@@ -89,11 +89,9 @@ class WanFolder(PipelineFolder):
 
     @property
     def image_use(self) -> ImageUse:
-        if self.images is None:
-            return ImageUse(optional=(FIRST,)) if self.expand_timesteps else TEXT_ALONE
-        if self.images.both_ends:
-            return ImageUse(needed=(FIRST, LAST))
-        return ImageUse(needed=(FIRST,), optional=(LAST,) if self.images.may_end else ())
+        if self.images is not None:
+            return self.images.use
+        return ImageUse(optional=(FIRST,)) if self.expand_timesteps else TEXT_ALONE
 
     @property
     def size_multiple(self) -> int:

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.errors import ConfigError, Problem
+from fastvideo_data.raw_batch import place
 from fastvideo_diffusers.latents import per_channel
-from fastvideo_diffusers.stored_tensors import place, stored_tensor
+from fastvideo_diffusers.stored_tensors import stored_tensor
 from fastvideo_wan.folder import WanFolder
 from fastvideo_wan.image_conditions import ImageConditions
 

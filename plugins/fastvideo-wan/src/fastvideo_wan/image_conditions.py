@@ -9,6 +9,7 @@ from typing import Any
 from transformers import CLIPVisionConfig
 
 from fastvideo_core.errors import ConfigError, Problem
+from fastvideo_data.prompt_fit import FIRST, LAST, ImageUse
 from fastvideo_diffusers.folder import TRANSFORMER
 from fastvideo_diffusers.loading import readable
 from fastvideo_diffusers.pipeline_files import DAMAGED
@@ -31,9 +32,11 @@ class ImageConditions:
     features: tuple[int, int] | None
 
     @property
-    def may_end(self) -> bool:
-        """Whether the pipeline takes a last frame."""
-        return self.both_ends or self.features is None
+    def use(self) -> ImageUse:
+        """The images of a prompt: an image encoder's features of two fit a network that always has two alone."""
+        if self.both_ends:
+            return ImageUse(needed=(FIRST, LAST))
+        return ImageUse(needed=(FIRST,), optional=(LAST,) if self.features is None else ())
 
     @property
     def components(self) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -39,6 +40,7 @@ class ImageEncoder:
 
     def __init__(self, path: str, *, device: torch.device, where: str = "path") -> None:
         self._device = device
+        self._kept: dict[bytes, Tensor] = {}
 
         def load() -> tuple[Any, Any]:
             folder = component_folder(path, IMAGE_PROCESSOR, where=where)
@@ -59,9 +61,13 @@ class ImageEncoder:
         hidden: Tensor = encoder(**pixels, output_hidden_states=True).hidden_states[-2]
         return hidden
 
-    def models(self) -> tuple[Any, Any]:
-        """The image processor and the encoder themselves."""
-        return self._models.get()
+    def features(self, images: Sequence[Tensor]) -> Tensor:
+        """As `encode`, once for the same images; afterwards the weights are let go of."""
+        key = hashlib.sha256(b"".join(one.numpy().tobytes() for one in images)).digest()
+        if key not in self._kept:
+            self._kept[key] = self.encode(images).cpu()
+            self._models.free()
+        return self._kept[key].to(self._device)
 
 
 def as_image(pixels: Tensor) -> Image.Image:

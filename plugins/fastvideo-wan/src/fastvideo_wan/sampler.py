@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import PIL.Image
 import torch
 from diffusers import WanImageToVideoPipeline, WanPipeline
 from torch import Tensor
@@ -24,6 +23,7 @@ from fastvideo_diffusers.scheduler_shift import shifted_scheduler
 from fastvideo_diffusers.text import pad_text
 from fastvideo_wan.config import NEGATIVE_PROMPT, WanConfig
 from fastvideo_wan.folder import TRANSFORMER_2, WanFolder, open_folder
+from fastvideo_wan.image_encoder import ImageEncoder, as_image
 from fastvideo_wan.latents import decode_frames
 from fastvideo_wan.loading import load_transformer, load_vae
 from fastvideo_wan.schedule import FewStepScheduler, resolve_flow_shift
@@ -47,6 +47,7 @@ class WanSampler(PipelineSampler[WanFolder, WanConfig]):
         super().__init__(folder, **settings)
         self._flow_shift = flow_shift
         self._boundary_ratios = boundary_ratios
+        self._image_encoder = ImageEncoder(folder.path, device=self.device, where="model path")
 
     @property
     def geometry(self) -> VideoGeometry:
@@ -75,6 +76,7 @@ class WanSampler(PipelineSampler[WanFolder, WanConfig]):
         latents: Tensor = pipeline(
             prompt_embeds=self._padded(conditions.text),
             negative_prompt_embeds=None if conditions.negative is None else self._padded(conditions.negative),
+            **images,
             **self.asked(size, steps=steps, guidance_scale=request.guidance_scale),
             guidance_scale_2=None if ratio is None else self._second_scale(request),
             latents=torch.randn(shape, generator=generator, device=generator.device),
@@ -85,10 +87,14 @@ class WanSampler(PipelineSampler[WanFolder, WanConfig]):
     def _pipeline(self, images: PromptImages, **components: Any) -> tuple[Any, dict[str, Any]]:
         """The pipeline of a prompt with these images, and what it is called with of them."""
         components |= {"tokenizer": None, "text_encoder": None}
-        if images.first is None:
+        given = [one for one in (images.first, images.last) if one is not None]
+        if not given:
             return WanPipeline(vae=None, **components), {}
-        given = {"image": PIL.Image.fromarray(images.first.numpy())}
-        return WanImageToVideoPipeline(vae=self.autoencoder(), **components), given
+        # The given frames are encoded by the pipeline itself, which has to have the VAE for it.
+        pipeline = WanImageToVideoPipeline(vae=self.autoencoder(), **components)
+        if self.folder.images is not None and self.folder.images.features is not None:
+            pipeline.encode_image = lambda image, device: self._image_encoder.features(given)
+        return pipeline, dict(zip(("image", "last_image"), map(as_image, given), strict=False))
 
     def decode(self, latents: Tensor, size: VideoSize, generator: torch.Generator) -> SampledVideo:
         return SampledVideo(shown(decode_frames(self.autoencoder(), latents, self.folder)[0]), self.geometry.fps)
@@ -136,7 +142,7 @@ def build_sampler(
         dtype: of transformer and text encoder; the VAE is float32.
 
     Raises:
-        ConfigError: the path holds no Wan text-to-video pipeline.
+        ConfigError: the path holds no Wan pipeline.
     """
     folder = open_folder(model_path, where="model path")
     networks = {
