@@ -282,7 +282,7 @@ class Model:
         trained = open_trained_model(path, registry)
         family = open_family(trained.family, registry, "sampler")
         sampler: Any = family.sampler(trained.source.base, trained.pipeline_config, device=torch.device("cpu"))
-        load_role(sampler.handle, trained.source)
+        load_role(sampler.handle, trained.source, family)
         base = open_folder(trained.source.base, where=path)
 
         def many_steps(steps: int) -> FewStepSchedule:

@@ -16,8 +16,10 @@ from diffusers import DiffusionPipeline
 from fastvideo_core.checkpoint.weights import describe, read_role_weights
 from fastvideo_core.cli.main import main
 from fastvideo_core.config.run import RoleConfig
+from fastvideo_core.contracts.family import open_family
 from fastvideo_core.contracts.roles import RoleHandle, is_lora_parameter
 from fastvideo_core.dispatch.role_weights import load_role, role_source
+from fastvideo_core.registry import PluginRegistry
 from tests.conftest import write_run
 from tests.families import ALL_KINDS, TinyFamily, tiny_family
 
@@ -111,7 +113,8 @@ def test_sampling_and_roles_use_the_adapters(trained, weights):
     source = role_source("student", RoleConfig(path=str(trained.checkpoint), trainable=False, weights=weights))
     assert f"{'EMA' if weights == 'ema' else 'raw'} adapters) on {trained.tiny.base}" in str(source)
     transformer = trained.tiny.network()
-    load_role(RoleHandle("student", {"transformer": transformer}), source)
+    family = open_family(trained.tiny.family, PluginRegistry())
+    load_role(RoleHandle("student", {"transformer": transformer}), source, family)
     expected = trained.merged_by_hand(ema=weights == "ema")
     for name, value in transformer.state_dict().items():
         torch.testing.assert_close(value, expected[name], atol=1e-6, rtol=1e-6)

@@ -196,6 +196,12 @@ def gathered(out: Path, *, run: dict[str, Any]) -> None:
 
 
 @worker
+def placed(out: Path, *, run: dict[str, Any]) -> None:
+    """The whole weights of every role, as the run begins with them."""
+    save(out / "weights.pt", weights(build_run(own_folder(out), run).method))
+
+
+@worker
 def tangents(out: Path, *, runs: dict[str, dict[str, Any]]) -> None:
     """The derivative of each run's student along a fixed direction, and a step's gradients after it."""
     seen = {}

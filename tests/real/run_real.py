@@ -265,7 +265,7 @@ class RealRun:
         model = open_trained_model("student", registry)
         family = open_family(model.family, registry)
         sampler: Any = family.sampler(model.source.base, model.pipeline_config, device=context.device())
-        load_role(sampler.handle, model.source)
+        load_role(sampler.handle, model.source, family)
         schedule: Any = model.student_schedule
         levels = schedule(sampler.shift_and_clamp_timestep).timesteps
         kind = self.student.sampler_kind

@@ -111,7 +111,7 @@ def test_roles_know_their_family(registry: PluginRegistry) -> None:
 
 def test_role_paths_can_be_replaced_in_a_copy(registry: PluginRegistry) -> None:
     cfg = load(registry, RUN_YAML)
-    moved = cfg.with_role_paths({"student": "/tmp/local"})
+    moved = cfg.with_roles({"student": {"path": "/tmp/local"}})
     assert (moved.roles["student"].path, cfg.roles["student"].path) == ("/tmp/local", "org/student")
 
 

@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
         assert source.lora is not None
         family = open_family(model.family, registry, "export_lora")
         notes = family.export_lora(source.base, args.out, model.weights(), lora=source.lora)
-        if source.below is not None and source.below.checkpoint is not None:
+        if source.below is not None and (source.below.checkpoint is not None or source.below.merged):
             notes = [f"the adapters were trained on {source.below}: they fit nothing else"]
     else:
         family, weights = open_family(model.family, registry, "export"), model.whole_weights(registry)

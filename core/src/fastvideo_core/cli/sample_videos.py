@@ -62,7 +62,7 @@ def sample(args: argparse.Namespace, registry: PluginRegistry) -> list[Path]:
         complain(f"note: {distilled}; other settings make other videos, mostly worse ones: {fix}")
     for line in dict.fromkeys(map(_size, asked, prompts, validator.prompts)):
         say(line)
-    load_role(sampler.handle, model.source)
+    load_role(sampler.handle, model.source, family)
     validator.log_validation(0, request)
     videos = [args.out / f"{index:02d}.mp4" for index in range(len(validator.prompts))]
     for video, prompt in zip(videos, validator.prompts, strict=True):

@@ -78,9 +78,9 @@ def role_contradictions(name: str, role: RoleConfig, training: TrainingArgs) -> 
         found = "found adapters to train for a role that is not trained"
         fix = "remove lora (a checkpoint of adapters as path brings its own), or set trainable: true"
         yield _at((*place, "lora"), found, fix=fix)
-    elif role.lora is not None and not is_installed("peft"):
-        found = "peft is not installed, which adapters need"
-        yield _at((*place, "lora"), found, fix="pip install 'fastvideo-core[lora]'")
+    elif (role.lora or role.merge_lora) and not is_installed("peft"):
+        found, key = "peft is not installed, which adapters need", "lora" if role.lora else "merge_lora"
+        yield _at((*place, key), found, fix="pip install 'fastvideo-core[lora]'")
     if not Path(path).exists() and not is_hub_id(path):
         yield _no_file((*place, "path"), path, "a diffusers folder, one of our checkpoints, or a hub id (org/name)")
     elif not Path(path).exists():

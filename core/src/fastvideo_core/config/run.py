@@ -42,6 +42,18 @@ class LoraConfig(StrictModel):
         return 1.0 if self.alpha is None else self.alpha / self.rank
 
 
+class MergedLora(StrictModel):
+    """A LoRA file that is added to a role's weights when these are read."""
+
+    path: PathText = Field(description="A safetensors file, a folder that holds one, or org/name/file of the hub.")
+    scale: float = Field(1.0, ge=-limits.FACTOR, le=limits.FACTOR, description="Factor beside its own alpha / rank.")
+    module: str | None = Field(None, min_length=1, description="The network that it is for; null: the first one.")
+    fingerprint: str | None = Field(None, description="Of its values, as the run's checkpoints keep it.")
+
+    def __str__(self) -> str:
+        return f"{self.scale:g} x {self.path}" + ("" if self.fingerprint is None else f" ({self.fingerprint})")
+
+
 class RoleConfig(StrictModel):
     """One network of the run, and how it is trained if it is: as `training:` says, unless the role says otherwise."""
 
@@ -57,6 +69,9 @@ class RoleConfig(StrictModel):
     lr_warmup_steps: StepsOrZero | None = Field(None, description="Instead of training.lr_warmup_steps.")
     max_grad_norm: FactorOrZero | None = Field(None, description="Instead of training.max_grad_norm.")
     lora: LoraConfig | None = Field(None, description="Train low-rank adapters only; null trains all weights.")
+    merge_lora: tuple[MergedLora, ...] | None = Field(
+        None, min_length=1, strict=False, description="LoRA files merged into its weights when these are read."
+    )
     train_modules: tuple[str, ...] | None = Field(
         None, min_length=1, strict=False, description="Which of its networks are trained, by their folders; null: all."
     )
@@ -108,10 +123,10 @@ class RunConfig:
         """Every family of the run, the recipe's first."""
         return tuple(dict.fromkeys([self.recipe.family, *(self.role_family(role) for role in self.roles)]))
 
-    def with_role_paths(self, paths: Mapping[str, str]) -> RunConfig:
-        """The same run with other `path`s for some roles."""
-        moved = {role: self.roles[role].model_copy(update={"path": path}) for role, path in paths.items()}
-        return replace(self, roles={**self.roles, **moved})
+    def with_roles(self, updates: Mapping[str, Mapping[str, Any]]) -> RunConfig:
+        """The same run with other values for some roles."""
+        changed = {role: self.roles[role].model_copy(update=update) for role, update in updates.items()}
+        return replace(self, roles={**self.roles, **changed})
 
     def resolved(self) -> dict[str, Any]:
         """The whole run as plain data with every default filled in; reads back to an equal RunConfig."""

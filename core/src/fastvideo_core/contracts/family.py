@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from fastvideo_core.config.base import PluginConfig
-from fastvideo_core.config.run import LoraConfig, RunConfig
+from fastvideo_core.config.run import LoraConfig, MergedLora, RunConfig
 from fastvideo_core.contracts.adapter import DistillAdapter, LatentsSource
 from fastvideo_core.contracts.demo import FamilyDemo
-from fastvideo_core.contracts.roles import RoleHandle, RoleManager
+from fastvideo_core.contracts.roles import RoleHandle, RoleManager, WeightSource
 from fastvideo_core.contracts.validator import DistillValidator, ModelSampler, ValidationPrompt
 from fastvideo_core.diffusion.rollout import FewStepSchedule
 from fastvideo_core.errors import ConfigError, PluginError, Problem
@@ -127,6 +127,15 @@ class ModelFamily(ABC):
     def outline(self, cfg: RunConfig, role: str, *, latents_source: LatentsSource | None) -> RoleOutline | None:
         """A role's networks on meta; None where the family cannot tell. UserError where path, sizes or data do not fit."""
         return None
+
+    def merge_lora(
+        self, base_path: str, weights: WeightSource, file: MergedLora, *, where: str
+    ) -> tuple[WeightSource, MergedLora]:
+        """Weights of a pipeline's networks with a LoRA file added in float32, read later, and the file as runs record it: by its
+        absolute path and its fingerprint. Raises a UserError where it does not fit, or its fingerprint is another.
+        """
+        found = f"the family '{type(self).__name__}' merges no LoRA files"
+        raise ConfigError(Problem(found, where, fix="name a pipeline as path that they are merged into"))
 
     def resume_problems(self, cfg: RunConfig, data_state: Any) -> list[Problem]:
         """Why the run's data cannot go on at a stored position, which the data loader's state_dict gave."""

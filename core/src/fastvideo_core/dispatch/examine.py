@@ -21,7 +21,7 @@ from fastvideo_core.contracts.family import Findings, ModelFamily, RoleOutline, 
 from fastvideo_core.contracts.method import DistillMethod
 from fastvideo_core.dispatch.output_dir import output_problems
 from fastvideo_core.dispatch.plugin_checks import build_callbacks, check_adapters, check_requirements, method_class
-from fastvideo_core.dispatch.role_weights import RoleSource, pin_role_paths, role_source
+from fastvideo_core.dispatch.role_weights import RoleSource, pin_lora, pin_role_paths, role_source
 from fastvideo_core.distributed import context
 from fastvideo_core.errors import ConfigError, PluginError, Problem, UserError
 from fastvideo_core.registry import PluginRegistry
@@ -47,8 +47,9 @@ class Run:
 
     @property
     def based(self) -> RunConfig:
-        """The configuration as families see it: a role's path is the pipeline that the role rests on."""
-        return self.cfg.with_role_paths({name: source.base for name, source in self.sources.items()})
+        """As families see it: a role's path is the pipeline that the role rests on, `merge_lora` what is merged into that."""
+        found = {name: {"path": one.base, "merge_lora": one.lora_files or None} for name, one in self.sources.items()}
+        return self.cfg.with_roles(found)
 
     @property
     def family(self) -> ModelFamily:
@@ -141,10 +142,14 @@ def examine(cfg: RunConfig, registry: PluginRegistry, *, starts: bool) -> tuple[
         with noted():
             sources[name] = role_source(name, role)
     roles_known = len(sources) == len(cfg.roles)
-    based = cfg.with_role_paths({name: source.base for name, source in sources.items()})
+    based = cfg.with_roles({name: {"path": source.base} for name, source in sources.items()})
     for family in families.values() if roles_known else ():
         with noted():
             problems += family.check_roles(based)
+    for name, source in sources.items() if not problems else ():
+        with noted():
+            own = pin_lora(name, source, families[cfg.role_family(name)], earlier)
+            cfg = cfg.with_roles({name: {"merge_lora": own or None}})
     if (main := families.get(cfg.recipe.family)) is not None:
         with noted():
             looked_at = main.check(

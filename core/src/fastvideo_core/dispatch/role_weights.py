@@ -11,7 +11,8 @@ from typing import Any
 
 from fastvideo_core.checkpoint import storage
 from fastvideo_core.checkpoint.weights import CheckpointInfo, CheckpointWeights, describe, read_role_weights
-from fastvideo_core.config.run import LoraConfig, RoleConfig, RunConfig
+from fastvideo_core.config.run import LoraConfig, MergedLora, RoleConfig, RunConfig
+from fastvideo_core.contracts.family import ModelFamily
 from fastvideo_core.contracts.roles import OwnWeights, RoleHandle, WeightSource
 from fastvideo_core.errors import CheckpointError, ConfigError, Problem
 from fastvideo_core.placing.materialise import fill
@@ -26,7 +27,7 @@ class RoleSource:
 
     `base` is the diffusers folder or hub id that gives architecture, text encoder and VAE; the weights of one of our
     checkpoints replace its own (`ema`: its averaged ones). `lora` and `below` are of a checkpoint that holds adapters: how
-    they count, and what they were trained on.
+    they count, and what they were trained on. `merged` are LoRA files that are added to all that.
     """
 
     base: str
@@ -35,12 +36,19 @@ class RoleSource:
     ema: bool = False
     lora: LoraConfig | None = None
     below: RoleSource | None = None
+    merged: tuple[MergedLora, ...] = ()
+
+    @property
+    def lora_files(self) -> tuple[MergedLora, ...]:
+        """Its own LoRA files, after those that are read for the weights which its checkpoint's adapters were trained on."""
+        return (self.below.lora_files if self.below is not None else ()) + self.merged
 
     def __str__(self) -> str:
+        merged = "".join(f" + {file}" for file in self.merged)
         if self.checkpoint is None:
-            return self.base
+            return f"{self.base}{merged}"
         kind = f"{'EMA' if self.ema else 'raw'} {'weights' if self.lora is None else 'adapters'}"
-        return f"{self.checkpoint} ({self.checkpoint_role}, {kind}) on {self.below or self.base}"
+        return f"{self.checkpoint} ({self.checkpoint_role}, {kind}) on {self.below or self.base}{merged}"
 
 
 def find_checkpoint(path: str) -> Path | None:
@@ -59,13 +67,13 @@ def role_source(name: str, role: RoleConfig, places: Mapping[str, str] | None = 
     Raises ConfigError for these on a path that is no checkpoint, CheckpointError where it has no such role or EMA weights.
     """
     places = places or {key: f"roles.{name}.{key}" for key in ("checkpoint_role", "weights")}
-    checkpoint = find_checkpoint(role.path)
+    checkpoint, merged = find_checkpoint(role.path), role.merge_lora or ()
     if checkpoint is None:
         given = {"checkpoint_role": role.checkpoint_role is not None, "weights": role.weights != "auto"}
         found, fix = f"is for checkpoints, and {role.path} is none", "leave it out, or name a checkpoint's folder"
         if problems := [Problem(found, places[key], fix=fix) for key, is_given in given.items() if is_given]:
             raise ConfigError(problems)
-        return RoleSource(role.path)
+        return RoleSource(role.path, merged=merged)
     contents = describe(checkpoint)
     stored = tuple(contents.roles)
     saved = role.checkpoint_role or (stored[0] if len(stored) == 1 else name)
@@ -80,9 +88,12 @@ def role_source(name: str, role: RoleConfig, places: Mapping[str, str] | None = 
     configured = configured_role(saved, contents)
     trained = RoleConfig.model_validate(contents.config["roles"][configured])
     below = role_source(configured, trained)
+    if again := {os.path.realpath(file.path) for file in merged} & {file.path for file in below.lora_files}:
+        found = f"the weights in {checkpoint} hold {', '.join(again)} already"
+        raise ConfigError(Problem(found, f"roles.{name}.merge_lora", fix="remove it"))
     if trained.lora is None:
-        return RoleSource(below.base, checkpoint, saved, ema)
-    return RoleSource(below.base, checkpoint, saved, ema, trained.lora, below)
+        return RoleSource(below.base, checkpoint, saved, ema, merged=merged)
+    return RoleSource(below.base, checkpoint, saved, ema, trained.lora, below, merged)
 
 
 def configured_role(saved: str, contents: CheckpointInfo) -> str:
@@ -118,7 +129,7 @@ def pin_role_paths(cfg: RunConfig, earlier: Mapping[str, Any]) -> RunConfig:
                 raise CheckpointError(Problem(found, f"roles.{name}.path", fix=fix))
         if checkpoint is not None or path.exists():
             paths[name] = str((checkpoint or path).resolve())
-    pinned = cfg.with_role_paths(paths)
+    pinned = cfg.with_roles({name: {"path": path} for name, path in paths.items()})
     for name, role in pinned.roles.items():
         if role.lora is not None and stored.get(name, {}).get("lora"):  # else the weights do not fit, which is told
             problems += _other_adapters(name, RoleConfig.model_validate(stored[name]), role)
@@ -156,31 +167,51 @@ def _choice(role: RoleConfig) -> list[str]:
     return named + ([] if role.weights == "auto" else [f"weights: {role.weights}"])
 
 
-def load_role(handle: RoleHandle, source: RoleSource) -> None:
-    """Puts the checkpoint's weights, if the source has one, into the networks of the handle, which have memory.
+def pin_lora(name: str, source: RoleSource, family: ModelFamily, earlier: Mapping[str, Any]) -> tuple[MergedLora, ...]:
+    """A role's own LoRA files as they are recorded, once all that it needs were looked at.
 
-    Raises CheckpointError, naming what is missing, unexpected or of another shape.
+    Raises ConfigError as `ModelFamily.merge_lora`, and where the role merged others in the run that goes on (`earlier`).
     """
-    if source.checkpoint is not None:
-        weights = layered(OwnWeights(handle.modules), source)
+    where = f"roles.{name}.merge_lora"
+    kept = [family.merge_lora(source.base, OwnWeights({}), file, where=where)[1] for file in source.lora_files]
+    own = tuple(kept[len(kept) - len(source.merged) :])
+    stored = earlier.get("roles", {}).get(name)
+    then = own if stored is None else RoleConfig.model_validate(stored).merge_lora or ()
+    if [(one.fingerprint, one.scale, one.module) for one in own] != [(o.fingerprint, o.scale, o.module) for o in then]:
+        one, other = (", ".join(map(str, files)) or "nothing" for files in (then, own))
+        found = f"the run began with {one} merged into the role, and now it is {other}"
+        raise ConfigError(Problem(found, where, fix=f"go on with {one}, or start a new run"))
+    return own
+
+
+def load_role(handle: RoleHandle, source: RoleSource, family: ModelFamily) -> None:
+    """Puts the checkpoint's weights, if the source has one, into the networks of the handle, which have memory, and LoRA files.
+
+    Raises CheckpointError, naming what is missing, unexpected or of another shape; ConfigError as `ModelFamily.merge_lora`.
+    """
+    if source.checkpoint is not None or source.merged:
+        weights = layered(OwnWeights(handle.modules), source, family)
         for name, module in handle.modules.items():
             fill(handle, name, module, weights)
 
 
-def layered(base: WeightSource, source: RoleSource) -> WeightSource:
-    """The weights of a role whose networks are on meta: the base's own, a checkpoint's, adapters merged into either.
+def layered(base: WeightSource, source: RoleSource, family: ModelFamily) -> WeightSource:
+    """The weights of a role whose networks are on meta: the base's own, a checkpoint's, adapters and LoRA files merged into them.
 
-    Raises CheckpointError where the checkpoint is damaged, or adapters are on no weight of the network.
+    Raises CheckpointError where the checkpoint is damaged, or adapters are on no weight of the network, and as `load_role`.
     """
-    if source.checkpoint is None:
-        return base
-    if source.below is None or source.lora is None:
-        return CheckpointWeights(source.checkpoint, source.checkpoint_role, ema=source.ema)
-    below = layered(base, source.below)
-    stored = read_role_weights(source.checkpoint, source.checkpoint_role, ema=source.ema)
-    for module, adapters in stored.items():
-        if unknown := sorted(adapted_weights(adapters) - set(below.tensor_names(module))):
-            found = f"the network has no weight {', '.join(unknown[:3])}{' ...' if len(unknown) > 3 else ''}"
-            where = f"adapters of {source.checkpoint}, role '{source.checkpoint_role}', module '{module}'"
-            raise CheckpointError(Problem(found, where, fix="put them on the network that they were trained on"))
-    return MergedWeights(below, stored, source.lora.scale)
+    weights, checkpoint = base, source.checkpoint
+    if checkpoint and source.below and source.lora:
+        below = layered(base, source.below, family)
+        stored = read_role_weights(checkpoint, source.checkpoint_role, ema=source.ema)
+        for module, adapters in stored.items():
+            if unknown := sorted(adapted_weights(adapters) - set(below.tensor_names(module))):
+                found = f"the network has no weight {', '.join(unknown[:3])}{' ...' if len(unknown) > 3 else ''}"
+                where = f"adapters of {checkpoint}, role '{source.checkpoint_role}', module '{module}'"
+                raise CheckpointError(Problem(found, where, fix="put them on the network that they were trained on"))
+        weights = MergedWeights(below, stored, source.lora.scale)
+    elif checkpoint:
+        weights = CheckpointWeights(checkpoint, source.checkpoint_role, ema=source.ema)
+    for file in source.merged:
+        weights, _ = family.merge_lora(source.base, weights, file, where="merge_lora")
+    return weights

@@ -131,9 +131,9 @@ def build_components(run: Run) -> ModelComponents:
     for handle in main.bundle:
         source = run.sources[handle.name]
         if handle.weights is None:
-            load_role(handle, source)
+            load_role(handle, source, run.families[handle.family])
         else:
-            handle.weights = layered(handle.weights, source)
+            handle.weights = layered(handle.weights, source, run.families[handle.family])
         if context.is_main_process():
             logger.info("role %s: %s", handle.name, source)
     return main

@@ -48,7 +48,7 @@ class TrainedModel:
             return self.weights()
         family = open_family(self.family, registry, "sampler")
         handle = family.sampler(self.source.base, self.pipeline_config, device=torch.device("cpu")).handle
-        load_role(handle, self.source)
+        load_role(handle, self.source, family)
         return {name: module.state_dict() for name, module in handle.modules.items()}
 
 

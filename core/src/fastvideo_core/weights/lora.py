@@ -83,7 +83,7 @@ class MergedWeights:
             return weight
         up = adapters[f"{layer}.lora_B.default.weight"]
         down, up = (part.to(weight.device, torch.float32) for part in (down, up if rows is None else up[rows]))
-        return (weight.float() + self._scale * (up @ down)).to(weight.dtype)
+        return weight.float() + self._scale * (up @ down)
 
 
 def _chosen_layers(handle: RoleHandle, targets: tuple[str, ...] | None) -> dict[str, list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,12 +11,13 @@ from typing import Any, ClassVar, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from fastvideo_core.config.run import RunConfig
+from fastvideo_core.config.run import MergedLora, RunConfig
 from fastvideo_core.contracts.adapter import LatentsSource
 from fastvideo_core.contracts.family import ModelComponents, RoleOutline, WarpedSchedule
 from fastvideo_core.contracts.flow_adapter import FlowMatchingAdapter
 from fastvideo_core.contracts.roles import RoleHandle, RoleManager, WeightSource
 from fastvideo_core.distributed import context
+from fastvideo_core.errors import ConfigError, Problem
 from fastvideo_data.captions import CaptionEncoder, PromptEmbeddings
 from fastvideo_data.encoder import LatentEncoder
 from fastvideo_data.model_sampler import FamilySampler
@@ -27,6 +29,7 @@ from fastvideo_diffusers.export import export_pipeline
 from fastvideo_diffusers.family_checks import CheckedPipelines
 from fastvideo_diffusers.folder import TRANSFORMER, PipelineFolder
 from fastvideo_diffusers.identity import TEXT_ENCODER, VAE
+from fastvideo_diffusers.merge_lora import LoraWeights
 
 F = TypeVar("F", bound=PipelineFolder)
 A = TypeVar("A", bound=FlowMatchingAdapter)
@@ -176,8 +179,25 @@ class DiffusersFamily(CheckedPipelines[F], Generic[F, A]):
         evaluates = called if len(folder.networks) > 1 else None
         return RoleOutline(handle, self.call(cfg, folder, network, latents_source), evaluates)
 
+    def merge_lora(
+        self, base_path: str, weights: WeightSource, file: MergedLora, *, where: str
+    ) -> tuple[WeightSource, MergedLora]:
+        """A LoRA file in any format that the pipeline's own class reads; see `ModelFamily.merge_lora`."""
+        folder = self.open_folder(base_path, where=where)
+        module = folder.networks[0] if file.module is None else file.module
+        if module not in folder.networks:
+            raise ConfigError(Problem(f"the pipeline has no network {module!r}", where, ", ".join(folder.networks)))
+        network = self.meta_network(folder, dtype=torch.float32, where=where, name=module)
+        merged = LoraWeights(weights, file, base_path, module=module, network=network, where=where)
+        if file.fingerprint not in (None, merged.fingerprint):
+            found = f"{file.path} is not the LoRA that the run began with: its fingerprint is {merged.fingerprint}"
+            raise ConfigError(Problem(found, where, str(file.fingerprint), "put that one back"))
+        path = os.path.realpath(file.path) if Path(file.path).exists() else file.path
+        return merged, file.model_copy(update={"path": path, "fingerprint": merged.fingerprint})
+
     def _role(self, cfg: RunConfig, name: str, *, on_meta: bool) -> RoleHandle:
         role, folder, place = cfg.roles[name], self.roles(cfg).folders[name], f"roles.{name}.path"
+        on_meta = on_meta or bool(role.merge_lora)  # added to the stored weights before these are cast
         dtype = torch.bfloat16 if halved(cfg) and not role.trainable else torch.float32
         weights = None
         networks: dict[str, nn.Module] = {}

@@ -20,7 +20,7 @@ def fingerprint(folder: Path, *, where: str, wanted: Callable[[str], bool] | Non
     The same for a copy of the weights in another folder, divided into other files, under other names, or in bfloat16.
 
     Args:
-        folder: safetensors files, as diffusers and transformers write them.
+        folder: safetensors files, or one such file, as diffusers and transformers write them.
         where: how errors name the place that gave the path.
         wanted: which tensors count, by name; None is all.
 

@@ -23,8 +23,8 @@ class SafetensorsWeights:
     Nothing stays open or in memory between two reads.
 
     Args:
-        folders: a folder by module; where an index file names several shards, it counts, else every file of the folder.
-            Files of a variant (`model.fp16.safetensors`) count where there are no others.
+        folders: a folder, or a file, by module; where an index file names several shards, it counts, else every file of the
+            folder. Files of a variant (`model.fp16.safetensors`) count where there are no others.
         where: how errors name the place that gave the path, for example "roles.student.path".
 
     Raises:
@@ -58,7 +58,8 @@ class SafetensorsWeights:
             return tensor
 
     def _located(self, folder: Path) -> dict[str, Path]:
-        found = _preferred([*folder.glob("[!.]*.safetensors.index.json"), *folder.glob("[!.]*.safetensors")])
+        inside = [*folder.glob("[!.]*.safetensors.index.json"), *folder.glob("[!.]*.safetensors")]
+        found = [folder] if folder.is_file() else _preferred(inside)
         index = next((path for path in found if path.suffix == ".json"), None)
         if index is not None:
             shards = weight_map(index, where=f"{self._where} ({folder.parent})")

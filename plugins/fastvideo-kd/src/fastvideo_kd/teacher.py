@@ -161,7 +161,7 @@ def open_teacher(args: argparse.Namespace) -> Teacher:
     built = family.build(cfg)
     check_adapter(built.adapter, TeacherNeeds, method="trajectories", family=model.family)
     handle = built.bundle[ROLE]
-    load_role(handle, model.source)
+    load_role(handle, model.source, family)
     for module in handle.modules.values():
         module.eval()
     if callable(start := getattr(built.adapter, "on_train_start", None)):

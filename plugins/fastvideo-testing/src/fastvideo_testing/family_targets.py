@@ -166,9 +166,10 @@ class TargetChecks(FamilySuite):
         registry, plugin = self.found()
         section = registry.config_class(plugin).model_validate(dict(self.config))
         base = prepared.run["roles"]["student"]["path"]
-        sampler = self._family("sampler").sampler(base, section, device=torch.device("cpu"))
+        family = self._family("sampler")
+        sampler = family.sampler(base, section, device=torch.device("cpu"))
         cfg = load_config(prepared.folder, prepared.run)
-        load_role(sampler.handle, role_source("student", cfg.roles["student"]))
+        load_role(sampler.handle, role_source("student", cfg.roles["student"]), family)
         clip = prepared.clip or self.clip
         prompt = ValidationPrompt(CAPTIONS[0])
         if clip is not None:
