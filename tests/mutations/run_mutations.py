@@ -26,6 +26,7 @@ from tests.mutations.adversarial import ADVERSARIAL_TERM
 from tests.mutations.consistency import CONSISTENCY
 from tests.mutations.distillation import DISTILLATION
 from tests.mutations.mathematics import MATHEMATICS
+from tests.mutations.merged_lora import MERGED_LORA
 from tests.mutations.mutation import Mutation
 from tests.mutations.routing import ROUTES
 from tests.mutations.tangents import TANGENTS
@@ -33,10 +34,19 @@ from tests.mutations.updates import UPDATES_AND_LOOP
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("core", *(f"plugins/{folder.name}" for folder in sorted((ROOT / "plugins").iterdir()) if folder.is_dir()))
-COPIED = (*(f"{package}/{part}" for package in PACKAGES for part in ("src", "tests")), "pytest.ini")
+COPIED = (*(f"{package}/{part}" for package in PACKAGES for part in ("src", "tests")), "tests", "pytest.ini")
 LIBRARIES = ("torch._dynamo", "torch.distributed.checkpoint", "torch.distributed.fsdp", "torch.distributed.tensor")
 LIBRARIES += ("av", "importlib_metadata", "pluggy", "pyarrow.parquet", "pydantic", "safetensors.torch", "yaml")
-MUTATIONS = (*MATHEMATICS, *UPDATES_AND_LOOP, *ADVERSARIAL_TERM, *ROUTES, *DISTILLATION, *CONSISTENCY, *TANGENTS)
+MUTATIONS = (
+    *MATHEMATICS,
+    *UPDATES_AND_LOOP,
+    *ADVERSARIAL_TERM,
+    *ROUTES,
+    *DISTILLATION,
+    *CONSISTENCY,
+    *TANGENTS,
+    *MERGED_LORA,
+)
 
 
 def main(words: Sequence[str]) -> int:
