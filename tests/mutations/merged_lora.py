@@ -21,11 +21,4 @@ MERGED_LORA: tuple[Mutation, ...] = (
         "for file in source.merged * 2:",
         (f"{TESTS}::test_all_weights_trained_on_it_are_in_the_checkpoint",),
     ),
-    Mutation(
-        "a LoRA file that adapters lie on forgotten by export",
-        f"{CORE}/dispatch/role_weights.py",
-        "below = layered(base, source.below, family)",
-        "below = base",
-        (f"{TESTS}::test_a_run_of_adapters_on_it_exports_samples_and_goes_on_with_it_merged_once",),
-    ),
 )

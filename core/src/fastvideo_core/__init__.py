@@ -20,6 +20,7 @@ _EXPORTS = {
     "IntTuple": "config.base",
     "StrTuple": "config.base",
     "LoraConfig": "config.run",
+    "MergedLora": "config.run",
     "RoleConfig": "config.run",
     "RunConfig": "config.run",
     "DataSource": "config.training",

@@ -17,6 +17,7 @@ from fastvideo_core.config.base import PluginConfig as PluginConfig
 from fastvideo_core.config.base import StrTuple as StrTuple
 from fastvideo_core.config.deprecation import Deprecated as Deprecated
 from fastvideo_core.config.run import LoraConfig as LoraConfig
+from fastvideo_core.config.run import MergedLora as MergedLora
 from fastvideo_core.config.run import RoleConfig as RoleConfig
 from fastvideo_core.config.run import RunConfig as RunConfig
 from fastvideo_core.config.training import DataSource as DataSource
