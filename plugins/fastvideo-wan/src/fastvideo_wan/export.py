@@ -1,4 +1,4 @@
-"""A trained role as a complete diffusers folder, which plain WanPipeline loads."""
+"""A trained role as a complete diffusers folder, which the plain pipeline of its class loads."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def export_pipeline(
 ) -> list[str]:
     """Writes the base pipeline with other networks and the run's one flow shift.
 
-    For a few-step student the scheduler is set so that plain WanPipeline, called with as many inference steps as the
+    For a few-step student the scheduler is set so that the plain pipeline, called with as many inference steps as the
     schedule has and guidance_scale=1.0, follows the student's schedule.
 
     Args:
@@ -46,7 +46,7 @@ def export_pipeline(
         notes for the user: how to sample, and how far the exported schedule is from the student's.
 
     Raises:
-        ConfigError: the base is no Wan text-to-video pipeline, or `out` is not empty.
+        ConfigError: the base is no Wan pipeline, or `out` is not empty.
         CheckpointError: the state dicts do not fit the base's networks.
     """
     folder = open_folder(base, where="base path")
@@ -64,7 +64,7 @@ def _scheduler(
     student = student_of(student_schedule, flow_shift=flow_shift, num_train_timesteps=axis)
     if student is None:
         return as_json(shifted_scheduler(folder, flow_shift)), []
-    notes = [f"sample it with WanPipeline(num_inference_steps={len(student)}, guidance_scale=1.0)"]
+    notes = [f"sample it with {folder.pipeline}(num_inference_steps={len(student)}, guidance_scale=1.0)"]
     kind = config.sampler_kind
     own = {"flow_shift": flow_shift}
     settings, deviation = fitted_scheduler(student, pipeline_sigmas, flow_shift=flow_shift, kind=kind, own=own)
@@ -81,14 +81,14 @@ def _boundary_notes(folder: WanFolder, student: FewStepSchedule, settings: Mappi
     own = torch.tensor(student.timesteps, dtype=torch.float32).tolist()
     other = [index + 1 for index in range(len(own)) if (plain[index] >= boundary) != (own[index] >= boundary)]
     return [
-        f"step {index} is at t = {own[index - 1]:g}, beside the networks' boundary {boundary:g}: WanPipeline calls the other "
-        "one there; `fastvideo-distill sample` calls the one that was trained"
+        f"step {index} is at t = {own[index - 1]:g}, beside the networks' boundary {boundary:g}: {folder.pipeline} calls the "
+        "other one there; `fastvideo-distill sample` calls the one that was trained"
         for index in other
     ]
 
 
 def pipeline_sigmas(scheduler: FlowMatchEulerDiscreteScheduler, steps: int) -> Tensor:
-    """The levels [steps] that WanPipeline samples on: the scheduler's own, evenly spaced before it shifts them."""
+    """The levels [steps] that Wan's pipelines sample on: the scheduler's own, evenly spaced before it shifts them."""
     scheduler.set_timesteps(steps)
     sigmas: Tensor = scheduler.sigmas
     return sigmas[:-1]

@@ -1,10 +1,10 @@
-"""A trained role's LoRA adapters alone, as `WanPipeline.load_lora_weights` reads them."""
+"""A trained role's LoRA adapters alone, as `load_lora_weights` of its pipeline reads them."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from diffusers import WanPipeline
+import diffusers
 from torch import Tensor
 
 from fastvideo_core.config.run import LoraConfig
@@ -17,4 +17,6 @@ def export_lora(base_path: str, out: Path, adapters: dict[str, dict[str, Tensor]
     """See `fastvideo_diffusers.export_lora`."""
     folder = open_folder(base_path, where="base path")
     networks = {name: outline_transformer(base_path, name=name) for name in folder.networks}
-    return write_lora(base_path, out, adapters, lora=lora, pipeline=WanPipeline, networks=networks)
+    return write_lora(
+        base_path, out, adapters, lora=lora, pipeline=getattr(diffusers, folder.pipeline), networks=networks
+    )

@@ -76,7 +76,6 @@ class WanSampler(PipelineSampler[WanFolder, WanConfig]):
         latents: Tensor = pipeline(
             prompt_embeds=self._padded(conditions.text),
             negative_prompt_embeds=None if conditions.negative is None else self._padded(conditions.negative),
-            **images,
             **self.asked(size, steps=steps, guidance_scale=request.guidance_scale),
             guidance_scale_2=None if ratio is None else self._second_scale(request),
             latents=torch.randn(shape, generator=generator, device=generator.device),
