@@ -25,6 +25,7 @@ from tests.forked_pytest import Outcome, outcomes, replace_once, run_pytest
 from tests.mutations.adversarial import ADVERSARIAL_TERM
 from tests.mutations.consistency import CONSISTENCY
 from tests.mutations.distillation import DISTILLATION
+from tests.mutations.given_frames import GIVEN_FRAMES
 from tests.mutations.mathematics import MATHEMATICS
 from tests.mutations.merged_lora import MERGED_LORA
 from tests.mutations.mutation import Mutation
@@ -42,6 +43,7 @@ MUTATIONS = (
     *UPDATES_AND_LOOP,
     *ADVERSARIAL_TERM,
     *ROUTES,
+    *GIVEN_FRAMES,
     *DISTILLATION,
     *CONSISTENCY,
     *TANGENTS,
