@@ -72,7 +72,7 @@ def plain(path: str, video: Tensor, *, pipeline: Any = None, **options: Any) -> 
     frames, height, width, _ = video.shape
     size = {"height": height, "width": width, "num_frames": frames, "output_type": "latent", "return_dict": False}
     try:
-        latents = pipeline(prompt=CAPTION, negative_prompt="blurred", **images_of(path, video), **size, **given)[0]
+        latents = pipeline(prompt=CAPTION, negative_prompt="blurred", **{**images_of(path, video), **size, **given})[0]
     finally:
         pipeline.scheduler.step = step
     return latents, handed
