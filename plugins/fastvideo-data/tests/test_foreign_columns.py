@@ -219,6 +219,7 @@ def test_values_that_are_stored_once_are_held_once(
             yield piece
 
     monkeypatch.setattr(ParquetFolder, "payloads", watched)
+    monkeypatch.setattr("fastvideo_data.loading.parquet_folder._WHOLE_BYTES", 0)
     monkeypatch.setattr("fastvideo_data.loading.parquet_folder._PIECE_BYTES", 8 * 4096)
     loader = DataSet(tmp_path).loader(batch_size=4, seed=0)
     batches = [next(loader)]

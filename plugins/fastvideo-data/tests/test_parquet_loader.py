@@ -197,6 +197,7 @@ def test_memory_is_bounded_by_windows_not_by_rows(tmp_path: Path, monkeypatch: p
 def test_a_row_group_is_read_no_further_than_its_last_wanted_row(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(folder_module, "_WHOLE_BYTES", 0)
     monkeypatch.setattr(folder_module, "_PIECE_BYTES", 1)
     write_numbered(tmp_path, [8], group=8)
     pieces = []

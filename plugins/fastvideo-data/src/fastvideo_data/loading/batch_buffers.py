@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
-import weakref
 from collections import defaultdict
+from collections.abc import Callable
+from functools import partial
 from threading import RLock
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -41,15 +41,25 @@ class MemoryPool:
                 memory = np.empty(capacity, np.uint8)  # numpy asks for huge pages, torch does not
         # Views of a numpy array refer to the array that owns the memory, not to each other, so the owner must be told
         # apart from the memory: every view of the lease, numpy's or torch's, keeps the lease alive.
-        lease = (ctypes.c_uint8 * capacity).from_buffer(memory.data)
-        weakref.finalize(lease, self._give_back, memory).atexit = False
-        return np.frombuffer(memoryview(lease), np.uint8, size)
+        lease = memory.view(_Lease)
+        lease.give_back = partial(self._give_back, memory)
+        return np.frombuffer(lease.data, np.uint8, size)
 
     def _give_back(self, memory: Bytes) -> None:
         with self._lock:
             if self.kept_bytes + memory.size <= self._keep_bytes:
                 self._free[memory.size].append(memory)
                 self.kept_bytes += memory.size
+
+
+class _Lease(np.ndarray[Any, np.dtype[np.uint8]]):
+    """Memory that is given back when nothing refers to it."""
+
+    give_back: Callable[[], None] | None = None
+
+    def __del__(self) -> None:
+        if self.give_back is not None:
+            self.give_back()
 
 
 class BatchMemory:

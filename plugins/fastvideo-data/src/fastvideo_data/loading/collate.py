@@ -7,7 +7,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,8 +24,7 @@ _REPEATED = 1.5
 _HUGE = 1 << 40
 
 
-@dataclass(frozen=True)
-class Payload:
+class Payload(NamedTuple):
     """A stored tensor: its bytes (in the memory of its batch where `placed`), shape and dtype name."""
 
     data: Bytes
@@ -40,8 +39,7 @@ class Payload:
         return out
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """Where a row is stored, written out only for an error."""
 
     folder: ParquetFolder
@@ -52,8 +50,7 @@ class Place:
         return self.folder.where(self.group, self.row)
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """One decoded sample: its tensors, its metadata, and how an error names it."""
 
     tensors: dict[str, Payload]
@@ -117,25 +114,35 @@ def decode_rows(
     details = folder.details(group)
     size = _decoded_bytes(folder, details)
     known: dict[bytes, bytes] | None = {} if size > _REPEATED * folder.layout.group_bytes[group] else None
+    absent = [None] * int(folder.layout.group_rows[group])
+    infos = [details.get(name, absent) for name in folder.metadata]
+    stored = [(name, *tensor_columns(name)) for name in folder.tensors]
+    said = [(details[shapes], details[dtypes]) for _, _, shapes, dtypes in stored]
+    checked: dict[tuple[Any, ...], tuple[tuple[int, ...], str]] = {}
     start = 0
     for piece in folder.payloads(group, size):
         end = start + piece.num_rows
         first, last = bisect_left(rows, start), bisect_left(rows, end)
         with foreign_file(folder.where(group), "column of bytes"):
-            payloads = {name: ByteStrings(piece.column(tensor_columns(name)[0])) for name in folder.tensors}
+            payloads = [ByteStrings(piece.column(column)) for _, column, _, _ in stored]
         for row, slot in zip(rows[first:last], slots[first:last], strict=True):
             where = Place(folder, group, row)
             try:
-                tensors = {
-                    name: _payload(name, payload.view(row - start), details, row, slot, memory, known, where)
-                    for name, payload in payloads.items()
-                }
+                tensors = {}
+                for (name, *_), payload, (shapes, dtypes) in zip(stored, payloads, said, strict=True):
+                    view, shape, dtype = payload.view(row - start), shapes[row], dtypes[row]
+                    length = None if view is None else len(view)
+                    key = (length, dtype, *(shape or ()))
+                    if (whole := checked.get(key)) is None:
+                        whole = checked[key] = check_payload(name, length, shape, dtype, where=where)
+                    assert view is not None
+                    tensors[name] = _payload(name, view, *whole, slot, memory, known)
             except DataError as error:
                 if not tolerant:
                     raise
                 decoded.append(BadRow(error))
                 continue
-            info = {name: details[name][row] if name in details else None for name in folder.metadata}
+            info = dict(zip(folder.metadata, (column[row] for column in infos), strict=True))
             decoded.append(Row(tensors, info, where))
         if last == len(rows):
             break
@@ -231,19 +238,14 @@ def _decoded_bytes(folder: ParquetFolder, details: Mapping[str, list[Any]]) -> i
 
 def _payload(
     name: str,
-    view: Bytes | None,
-    details: Mapping[str, list[Any]],
-    row: int,
+    view: Bytes,
+    shape: tuple[int, ...],
+    dtype: str,
     slot: int,
     memory: BatchMemory,
     known: dict[bytes, bytes] | None,
-    where: Place,
 ) -> Payload:
     """A tensor in its place of its batch; or, where values repeat (`known` has those so far), one copy that rows share."""
-    _, shape_column, dtype_column = tensor_columns(name)
-    size = None if view is None else len(view)
-    shape, dtype = check_payload(name, size, details[shape_column][row], details[dtype_column][row], where=where)
-    assert view is not None
     if known is not None:
         value = view.tobytes()
         return Payload(np.frombuffer(known.setdefault(value, value), np.uint8), shape, dtype)

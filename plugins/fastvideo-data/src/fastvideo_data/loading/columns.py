@@ -87,23 +87,31 @@ class ByteStrings:
     """
 
     def __init__(self, array: Any) -> None:
-        if kinds.is_dictionary(array.type):
-            array = array.dictionary_decode()
-        self._valid = array.is_valid().to_pylist() if array.null_count else [True] * len(array)
-        if _is_list(array.type):
-            array = array.cast(pa.large_list(pa.uint8()))
-            if array.values.null_count:
-                raise pa.ArrowInvalid("a list of bytes has a null in it")
-            offsets, data = array.buffers()[1], array.values.to_numpy()
-        else:
-            if not (kinds.is_binary(array.type) or kinds.is_large_binary(array.type)):
-                array = array.cast(pa.large_binary())
-            _, offsets, buffer = array.buffers()
-            data = np.frombuffer(buffer, np.uint8) if buffer is not None else np.empty(0, np.uint8)
+        if not (kinds.is_binary(array.type) or kinds.is_large_binary(array.type)):
+            array = _as_bytes(array)
+        self._valid = array.is_valid().to_pylist() if array.null_count else None
+        _, offsets, *_, data = array.buffers()
         width = np.int32 if kinds.is_binary(array.type) else np.int64
         self._offsets = np.frombuffer(offsets, width)[array.offset : array.offset + len(array) + 1].tolist()
-        self._data: npt.NDArray[np.uint8] = data
+        if kinds.is_large_list(array.type):
+            self._data: npt.NDArray[np.uint8] = array.values.to_numpy()
+        else:
+            self._data = np.empty(0, np.uint8) if data is None else np.frombuffer(data, np.uint8)
 
     def view(self, row: int) -> npt.NDArray[np.uint8] | None:
         """The bytes of one row; None for null."""
-        return self._data[self._offsets[row] : self._offsets[row + 1]] if self._valid[row] else None
+        if self._valid is not None and not self._valid[row]:
+            return None
+        return self._data[self._offsets[row] : self._offsets[row + 1]]
+
+
+def _as_bytes(array: Any) -> Any:
+    """The array as one of binary or large_binary, or of large lists of uint8."""
+    if kinds.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    if not _is_list(array.type):
+        return array if kinds.is_binary(array.type) else array.cast(pa.large_binary())
+    array = array.cast(pa.large_list(pa.uint8()))
+    if array.values.null_count:
+        raise pa.ArrowInvalid("a list of bytes has a null in it")
+    return array
