@@ -97,15 +97,15 @@ MATHEMATICS: tuple[Mutation, ...] = (
     Mutation(
         "student sampled with a graph when it is not due",
         f"{DMD2}/method.py",
-        "with torch.no_grad():\n                x = self.student_sample",
-        "with torch.enable_grad():\n                x = self.student_sample",
+        "with torch.no_grad():\n                x = self.sample_at_level",
+        "with torch.enable_grad():\n                x = self.sample_at_level",
         (f"{METHOD}::test_an_iteration_without_the_student_makes_no_student_graph_and_no_teacher_call",),
     ),
     Mutation(
         "critic sees other samples than the student's",
         f"{DMD2}/method.py",
-        "noisy = self.adapter.add_noise(x, noise, t)\n        prediction",
-        "noisy = self.adapter.add_noise(batch.latents, noise, t)\n        prediction",
+        'self.noised_sample(x, self.noise_like(x, "critic_noise"), t)',
+        'self.noised_sample(batch.latents, self.noise_like(x, "critic_noise"), t)',
         (CRITIC_BY_HAND,),
     ),
     # --- noise levels
@@ -193,8 +193,8 @@ MATHEMATICS: tuple[Mutation, ...] = (
     Mutation(
         "critic loss in the dtype of the prediction",
         f"{DMD2}/losses.py",
-        "return mean_per_sample((prediction.to(wide) - target.to(wide)) ** 2",
-        "return mean_per_sample((prediction - target.to(prediction.dtype)) ** 2",
+        "mean_per_sample((prediction.to(wide) - target.to(wide)) ** 2",
+        "mean_per_sample((prediction - target.to(prediction.dtype)) ** 2",
         (f"{LOSSES}::test_the_critic_loss_of_a_bfloat16_prediction_is_in_float32",),
     ),
     # --- the rollout
@@ -303,8 +303,8 @@ MATHEMATICS: tuple[Mutation, ...] = (
     Mutation(
         "loss weight not handed to the critic's loss",
         f"{DMD2}/method.py",
-        "self.adapter.prediction_target(x, noise, t), batch.loss_weight)",
-        "self.adapter.prediction_target(x, noise, t))",
+        "self.adapter.prediction_target(clean, noise, t), batch.loss_weight, weight)",
+        "self.adapter.prediction_target(clean, noise, t), None, weight)",
         (CRITIC_BY_HAND,),
     ),
     Mutation(

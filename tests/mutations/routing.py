@@ -49,8 +49,8 @@ ROUTES: tuple[Mutation, ...] = (
     Mutation(
         "noise ranges of the first role alone",
         DRAWS,
-        "ranges_of_roles(self.adapter, handles)",
-        "ranges_of_roles(self.adapter, handles[:1])",
+        "ranges_of_roles(self.adapter, handles, above)",
+        "ranges_of_roles(self.adapter, handles[:1], above)",
         (COMMON,),
     ),
     Mutation(

@@ -30,6 +30,7 @@ from tests.mutations.ltx_images import LTX_IMAGES
 from tests.mutations.mathematics import MATHEMATICS
 from tests.mutations.merged_lora import MERGED_LORA
 from tests.mutations.mutation import Mutation
+from tests.mutations.phases import PHASES
 from tests.mutations.routing import ROUTES
 from tests.mutations.tangents import TANGENTS
 from tests.mutations.updates import UPDATES_AND_LOOP
@@ -43,6 +44,7 @@ MUTATIONS = (
     *MATHEMATICS,
     *UPDATES_AND_LOOP,
     *ADVERSARIAL_TERM,
+    *PHASES,
     *ROUTES,
     *GIVEN_FRAMES,
     *DISTILLATION,
