@@ -199,7 +199,10 @@ def test_shares_of_several_processes_replicas_and_offload(tmp_path, wan, latent_
         assert eight.roles[role].weights < replicas.roles[role].weights < one.roles[role].weights
         assert eight.roles[role].activations == one.roles[role].activations
         assert eight.roles[role].gathered > 0 == one.roles[role].gathered
-    assert offloaded.host == eight.roles["teacher"].weights
+    away = offloaded.roles["teacher"]
+    assert offloaded.host == away.offloaded
+    buffers = away.weights - away.offloaded  # which stay where the network computes
+    assert 0 < buffers < away.offloaded
     assert eight.peak - offloaded.peak == offloaded.host
     assert eight.peak < replicas.peak < one.peak
     assert eight.checkpoint == pytest.approx(one.checkpoint, rel=0.3)
@@ -220,6 +223,11 @@ def test_a_role_of_two_networks_has_both_s_weights_and_moments_and_one_s_gradien
     whole = estimated(tmp_path, chosen)
     low = whole.roles["student"]
     assert (low.weights, low.optimizer, low.gradients) == (two.weights, one.optimizer, one.gradients)
+    chosen["training"]["frozen_cpu_offload"] = True
+    away = estimated(tmp_path, chosen)
+    assert away.host == low.gradients  # as large as the other network
+    assert whole.peak - away.peak == away.host - away.roles["student"].gathered > 0
+    del chosen["training"]["frozen_cpu_offload"]
     runtime = built(tmp_path, chosen)
     runtime.train()
     held_now = held(runtime, "student")

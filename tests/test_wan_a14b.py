@@ -12,6 +12,7 @@ from diffusers import WanPipeline
 
 from fastvideo_core.checkpoint.weights import read_role_weights
 from fastvideo_core.cli.main import main
+from fastvideo_wan.family import WanFamily
 from fastvideo_wan.loading import load_transformer
 from tests.families import Kind, TinyFamily, write_tiny_family
 from tests.methods import ALL, ON_TRAJECTORIES, sections
@@ -133,6 +134,30 @@ def test_adapters_of_one_network_are_merged_where_they_were_trained(tiny, tmp_pa
     assert all(
         torch.equal(a, b) for a, b in zip(merged.transformer.parameters(), base.transformer.parameters(), strict=True)
     )
+
+
+@pytest.mark.slow
+def test_networks_that_wait_in_host_memory_train_the_same_bits_and_go_on_from_a_checkpoint(
+    tiny, tmp_path, capsys, monkeypatch
+):
+    """The teacher's two, and of student and critic those that are not trained; on one process."""
+    role = (
+        WanFamily._role
+    )  # loads them alike: on the CPU the memory of files is aligned otherwise, which rounding shows
+    monkeypatch.setattr(WanFamily, "_role", lambda family, cfg, name, on_meta: role(family, cfg, name, on_meta=True))
+    ends = {}
+    for offloaded in (False, True):
+        run = run_of(tiny, tmp_path / str(offloaded), "dmd2", train_modules=[HIGH])
+        run["roles"]["critic"]["train_modules"] = [LOW]
+        run["training"] |= {"max_train_steps": 2, "frozen_cpu_offload": offloaded, "mixed_precision": "bf16"}
+        assert start(run, tmp_path) == 0
+        run["training"] |= {"max_train_steps": 4, "checkpoints_total_limit": 1}
+        assert start(run, tmp_path, "--resume", "latest") == 0
+        ends[offloaded] = next((tmp_path / str(offloaded)).glob("checkpoint-*4"))
+    for role, network in (("student", HIGH), ("critic", LOW)):
+        apart, there = (read_role_weights(ends[offloaded], role, ema=False) for offloaded in (True, False))
+        assert all(torch.equal(there[key][name], value) for key in (HIGH, LOW) for name, value in apart[key].items())
+        assert changed(tiny, tmp_path / "True", role) == {network}
 
 
 def test_what_cannot_be_meant_is_told_before_weights_are_loaded(tiny, tmp_path, capsys):

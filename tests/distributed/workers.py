@@ -332,7 +332,7 @@ def memory(out: Path, *, path: str) -> None:
     handle.weights = stored_weights(path, "transformer")
     shard_roles(RoleManager({"student": handle}), TrainingArgs(output_dir=str(out), max_train_steps=1))
     before = peak_memory(reset=True)
-    materialise(handle, context.device())
+    materialise(handle)
     local = [p.to_local() if isinstance(p, DTensor) else p for p in network.parameters()]
     seen = {
         "peak": peak_memory() - before,

@@ -226,8 +226,8 @@ def test_a_launcher_s_processes_are_num_gpus_where_it_is_left_out(registry: Plug
 
 
 def test_without_a_launcher_num_gpus_is_asked_for(registry: PluginRegistry) -> None:
-    text = message(registry, with_training("hsdp_replicate_dim: 2", "frozen_cpu_offload: true"))
-    assert text.count("set num_gpus, which is 1 when it is left out and no launcher (torchrun, srun, ...)") == 2
+    text = message(registry, with_training("hsdp_replicate_dim: 2"))
+    assert "set num_gpus, which is 1 when it is left out and no launcher (torchrun, srun, ...)" in text
 
 
 def test_optional_roles_may_be_there_and_others_may_not(registry: PluginRegistry) -> None:

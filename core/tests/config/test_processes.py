@@ -10,9 +10,9 @@ from fastvideo_core.config.run import RoleConfig
 from fastvideo_core.config.training import TrainingArgs
 
 
-def found(*, frozen: bool = True, **training) -> list[str]:
+def found(*, frozen: bool = True, train_modules: tuple[str, ...] | None = None, **training) -> list[str]:
     args = TrainingArgs(output_dir="out", max_train_steps=1, **training)
-    roles = {"student": RoleConfig(path=".", trainable=True)}
+    roles = {"student": RoleConfig(path=".", trainable=True, train_modules=train_modules)}
     if frozen:
         roles["teacher"] = RoleConfig(path=".", trainable=False)
     return [f"{'.'.join(map(str, item.path))}: {item.problem}" for item in training_contradictions(args, roles)]
@@ -25,6 +25,7 @@ def found(*, frozen: bool = True, **training) -> list[str]:
         {"num_gpus": 8, "hsdp_shard_dim": 4, "hsdp_replicate_dim": 2},
         {"num_gpus": 8, "hsdp_replicate_dim": 8},
         {"num_gpus": 2, "frozen_cpu_offload": True},
+        {"frozen_cpu_offload": True},
         {"sync_gradients_every_round": True, "gradient_accumulation_steps": 2},
     ],
 )
@@ -41,7 +42,6 @@ def test_options_that_fit(training):
         ),
         ({"num_gpus": 8, "hsdp_replicate_dim": 3}, "training.hsdp_replicate_dim: found 3"),
         ({"hsdp_shard_dim": 2}, "training.hsdp_shard_dim: found 2"),
-        ({"frozen_cpu_offload": True}, "only with several processes"),
         ({"sync_gradients_every_round": True}, "gradient_accumulation_steps is 1"),
     ],
 )
@@ -52,7 +52,8 @@ def test_options_that_cannot_be_meant(training, message):
 
 def test_offloading_without_a_frozen_role():
     (text,) = found(frozen=False, num_gpus=2, frozen_cpu_offload=True)
-    assert "no role is frozen" in text
+    assert "no role or network is frozen" in text
+    assert found(frozen=False, train_modules=("transformer",), frozen_cpu_offload=True) == []
 
 
 def test_adapters_need_a_trained_role_and_peft(monkeypatch):

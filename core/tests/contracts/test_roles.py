@@ -49,7 +49,7 @@ def test_a_copy_is_on_meta_until_it_is_placed_and_then_has_the_original_s_weight
     assert all(parameter.is_meta for parameter in copied.parameters())
     assert copied.mean.is_meta
     assert copied.table.tolist() == [1.0, 2.0]
-    materialise(target, CPU)
+    materialise(target)
     for name, value in network.state_dict().items():
         assert torch.equal(copied.state_dict()[name], value)
     with torch.no_grad():
@@ -65,7 +65,7 @@ def test_a_copy_of_networks_on_meta_reads_what_they_read():
     target = student.copy("target")
     again = target.copy("again")
     for handle in (student, target, again):
-        materialise(handle, CPU)
+        materialise(handle)
         assert all((parameter == 5).all() for _, parameter in handle.named_parameters())
     assert again.copy_of == "student"
 

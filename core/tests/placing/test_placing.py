@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 
 from fastvideo_core.config.run import LoraConfig
 from fastvideo_core.config.training import TrainingArgs
@@ -16,7 +19,6 @@ from fastvideo_core.placing.materialise import materialise
 from fastvideo_core.placing.shard import is_offloaded, prepare_blocks, shard_roles
 from fastvideo_core.weights.lora import MergedWeights, adapted_weights, add_lora, initialise_lora
 from fastvideo_core.weights.parameters import clean_name
-from fastvideo_testing import fake_process_group
 
 CPU = torch.device("cpu")
 
@@ -156,7 +158,7 @@ def test_a_network_on_meta_gets_the_stored_weights_and_keeps_its_computed_buffer
     network = on_meta()
     network.head.to(torch.bfloat16)
     handle = handle_of(network, weights=Stored(stored))
-    materialise(handle, CPU)
+    materialise(handle)
     assert handle.weights is None
     assert torch.equal(network.table, torch.arange(4.0))
     assert network.head.weight.dtype == torch.bfloat16
@@ -169,7 +171,7 @@ def test_buffers_of_offloaded_weights_are_where_the_network_computes(stored, mon
     other = on_meta()
     handle = handle_of(other, weights=Stored(stored))
     monkeypatch.setattr(context, "device", lambda: torch.device("meta"))
-    materialise(handle, CPU)
+    materialise(handle, ["net"])
     assert {buffer.device.type for buffer in other.buffers()} == {"meta"}
     for name, parameter in other.named_parameters():
         assert torch.equal(parameter, stored.get_parameter(name))
@@ -178,7 +180,7 @@ def test_buffers_of_offloaded_weights_are_where_the_network_computes(stored, mon
 def test_buffers_that_no_file_holds_must_be_computed_by_the_family(stored):
     handle = handle_of(on_meta(keep_table=False), weights=Stored(stored))
     with pytest.raises(ContractError, match=r"non-persistent buffers table of 'net' are on meta"):
-        materialise(handle, CPU)
+        materialise(handle)
 
 
 def test_weights_of_another_network_are_told_by_name(stored):
@@ -187,7 +189,7 @@ def test_weights_of_another_network_are_told_by_name(stored):
     del network.head
     handle = handle_of(network, weights=Stored(stored))
     with pytest.raises(CheckpointError) as error:
-        materialise(handle, CPU)
+        materialise(handle)
     assert "2 missing tensors: extra.bias, extra.weight" in str(error.value)
     assert "2 unexpected tensors: head.bias, head.weight" in str(error.value)
 
@@ -197,7 +199,7 @@ def test_weights_of_another_shape(stored):
     network.head = nn.Linear(4, 3, device="meta")
     handle = handle_of(network, weights=Stored(stored))
     with pytest.raises(CheckpointError, match=r"'head\.weight' does not have the shape \[3, 4\]"):
-        materialise(handle, CPU)
+        materialise(handle)
 
 
 # --- adapters ---------------------------------------------------------------------------------------------------------
@@ -242,7 +244,7 @@ def test_adapters_on_meta_weights_come_with_the_weights(stored):
     network = on_meta()
     handle = handle_of(network, weights=Stored(stored))
     add_lora(handle, LoraConfig(rank=2, targets=("out.0",)))
-    materialise(handle, CPU)
+    materialise(handle)
     initialise_lora(handle, 0)
     x = torch.randn(3, 4)
     assert torch.equal(network(x), stored(x))
@@ -254,7 +256,7 @@ def test_merged_weights_are_those_of_the_adapted_network(stored):
     source = Stored(stored)
     handle = handle_of(adapted, weights=source)
     add_lora(handle, lora)
-    materialise(handle, CPU)
+    materialise(handle)
     tensors = {}
     with torch.no_grad():
         for name, parameter in adapted.named_parameters():
@@ -263,7 +265,7 @@ def test_merged_weights_are_those_of_the_adapted_network(stored):
     assert adapted_weights(tensors) == {"blocks.0.up.weight", "blocks.1.up.weight"}
     below = Stored(stored)
     layered = MergedWeights(below, {"net": tensors}, lora.scale)
-    materialise(handle_of(merged, weights=layered), CPU)
+    materialise(handle_of(merged, weights=layered))
     x = torch.randn(3, 4)
     torch.testing.assert_close(merged(x), adapted(x))
     whole = layered.read("net", "blocks.0.up.weight")
@@ -274,7 +276,46 @@ def test_merged_weights_are_those_of_the_adapted_network(stored):
 
 
 def test_a_frozen_role_that_the_method_changes_stays_beside_the_student():
-    with fake_process_group():
-        for saved, expected in ((None, True), (True, False)):
-            handle = RoleHandle("target", {"net": nn.Linear(1, 1)}, saved=saved)
-            assert is_offloaded(handle, training(frozen_cpu_offload=True, num_gpus=2)) is expected
+    for saved, expected in ((None, True), (True, False)):
+        handle = RoleHandle("target", {"net": nn.Linear(1, 1)}, saved=saved)
+        assert is_offloaded(handle, "net", training(frozen_cpu_offload=True)) is expected
+
+
+@pytest.fixture
+def no_group():
+    """Undoes the process group that offloading makes in one process."""
+    yield
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def test_what_one_process_does_not_train_waits_in_host_memory_and_computes_the_same_bits(stored, no_group):
+    """A frozen role, and the network of a trained one that its `train_modules` leave out; frozen parts of others stay."""
+    handles = {
+        "student": RoleHandle("student", {"high": Network(), "low": Network()}, trainable=True, block_classes=(Block,)),
+        "teacher": RoleHandle("teacher", {"net": Network()}, block_classes=(Block,)),
+    }
+    handles["student"].train_only(["high"])
+    for handle in handles.values():
+        for module in handle.modules.values():
+            module.load_state_dict(stored.state_dict())
+    shard_roles(RoleManager(handles), training(frozen_cpu_offload=True))
+    networks = {name: module for handle in handles.values() for name, module in handle.modules.items()}
+    assert {name for name, module in networks.items() if isinstance(module, FSDPModule)} == {"low", "net"}
+    for module in (networks["low"], networks["net"]):
+        assert all(isinstance(p, DTensor) and p.to_local().device == CPU for p in module.parameters())
+        assert isinstance(module.blocks[0], FSDPModule)  # which are brought one by one
+    x = torch.randn(3, 4, requires_grad=True)
+    for module in networks.values():
+        given = x.detach().requires_grad_()
+        expected = stored(x)
+        assert torch.equal(module(given), expected)
+        grads = [torch.autograd.grad(net(one).square().sum(), one)[0] for net, one in ((module, given), (stored, x))]
+        assert torch.equal(*grads)
+
+
+def test_without_the_option_one_process_shards_nothing(stored):
+    handle = RoleHandle("teacher", {"net": stored}, block_classes=(Block,))
+    shard_roles(RoleManager({"teacher": handle}), training())
+    assert not dist.is_initialized()
+    assert type(stored) is Network

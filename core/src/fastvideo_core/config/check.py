@@ -186,11 +186,9 @@ def _processes(training: TrainingArgs, roles: Mapping[str, RoleConfig]) -> Itera
     elif not (shards and replicas) and gpus % (value := shards or replicas or 1):
         key = "hsdp_shard_dim" if shards else "hsdp_replicate_dim"
         yield _at(key, f"found {value}", "num_gpus", allowed=f"a whole number that divides num_gpus {gpus}", fix=unset)
-    if training.frozen_cpu_offload and gpus == 1:
-        found = "found true, but roles are sharded, and so offloaded, only with several processes"
-        yield _at("frozen_cpu_offload", found, "num_gpus", fix=f"remove it, or {unset or 'set num_gpus'}")
-    if training.frozen_cpu_offload and roles and all(role.trainable for role in roles.values()):
-        yield _at("frozen_cpu_offload", "found true, but no role is frozen", fix="remove it")
+    whole = [role.trainable and role.train_modules is None for role in roles.values()]
+    if training.frozen_cpu_offload and roles and all(whole):
+        yield _at("frozen_cpu_offload", "found true, but no role or network is frozen", fix="remove it")
     if training.optimizer == "muon" and gpus > 1:
         found = "found muon, which needs whole matrices, and several processes hold shards of them"
         yield _at("optimizer", found, "num_gpus", allowed="adamw with several processes", fix="use adamw")

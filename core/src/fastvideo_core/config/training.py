@@ -108,7 +108,7 @@ class TrainingArgs(StrictModel):
     enable_torch_compile: bool = Field(False, description="Compile every block with torch.compile.")
     hsdp_shard_dim: Processes | None = Field(None, description="Shards of one replica; null is all, or what is left.")
     hsdp_replicate_dim: Processes | None = Field(None, description="Replicas of the shards; null is 1 or what is left.")
-    frozen_cpu_offload: bool = Field(False, description="Keep frozen shards in host memory; copy them block by block.")
+    frozen_cpu_offload: bool = Field(False, description="Keep frozen networks in host memory, copied by blocks.")
     sync_gradients_every_round: bool = Field(
         False, description="Reduce gradients in every accumulation round: slower, but no process holds whole ones."
     )

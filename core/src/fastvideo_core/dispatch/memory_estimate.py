@@ -29,9 +29,9 @@ _ENTRY_BYTES = 600  # of a tensor in the index and the documents of a checkpoint
 class RoleEstimate:
     """What one role takes in one process, in bytes; of several processes, the one that holds most.
 
-    `checkpoint` is over all processes; weights (in host memory when `offloaded`), gradients, optimizer and ema are of the
-    process' shards; `gathered` are whole blocks, while they compute on several processes; `evaluation` is None when the
-    family does not say how its network is called.
+    `checkpoint` is over all processes; weights (of which `offloaded` are in host memory), gradients, optimizer and ema are of the
+    process' shards; `gathered` are whole blocks, while they compute, of what is sharded or offloaded; `evaluation` is None when
+    the family does not say how its network is called.
     """
 
     weights: int
@@ -41,7 +41,7 @@ class RoleEstimate:
     gathered: int
     evaluation: EvaluationBytes | None
     checkpoint: int
-    offloaded: bool = False
+    offloaded: int = 0
 
     @property
     def activations(self) -> int:
@@ -51,7 +51,7 @@ class RoleEstimate:
     @property
     def state(self) -> int:
         """Bytes on the device that live from step to step."""
-        return (0 if self.offloaded else self.weights) + self.optimizer + self.ema
+        return self.weights - self.offloaded + self.optimizer + self.ema
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class RunEstimate:
     @property
     def host(self) -> int:
         """Bytes of offloaded weights in the host's memory, per process."""
-        return sum(role.weights for role in self.roles.values() if role.offloaded)
+        return sum(role.offloaded for role in self.roles.values())
 
     @property
     def peak(self) -> int:
@@ -131,6 +131,9 @@ def _estimate_role(cfg: RunConfig, outline: RoleOutline, *, shards: int) -> Role
     called = handle  # what has gradients at a time
     if outline.evaluates is not None:
         called = replace(handle, modules={outline.evaluates: handle.modules[outline.evaluates]})
+    away = [name for name in handle.modules if is_offloaded(handle, name, training)]
+    in_parts = list(handle.modules) if training.num_gpus > 1 else away
+    brought = {n: handle.modules[n] for n in [n for n in called.modules if n in in_parts] or in_parts[:1]}
     of_trained = sum(_share(p, shards).nbytes for p in trained)
     averaged = cfg.callbacks.get("ema")
     ema = isinstance(averaged, EMAConfig) and handle.name in averaged.roles
@@ -139,9 +142,9 @@ def _estimate_role(cfg: RunConfig, outline: RoleOutline, *, shards: int) -> Role
         gradients=sum(_share(p, shards).nbytes for p in called.trainable_parameters()),
         optimizer=_ADAMW_MOMENTS * of_trained + _FULL * len(trained),
         ema=sum(_share(p, shards).numel() * _FULL for p in trained) if ema else 0,
-        gathered=_gathered_bytes(called, training) if training.num_gpus > 1 else 0,
+        gathered=_gathered_bytes(replace(handle, modules=brought), training),
         checkpoint=_checkpoint_bytes(handle, trained, ema=ema) if handle.is_saved else 0,
-        offloaded=is_offloaded(handle, training),
+        offloaded=sum(_share(p, shards).nbytes for name in away for p in handle.modules[name].parameters()),
         evaluation=_evaluation(cfg, replace(outline, handle=called)),
     )
 
@@ -165,7 +168,8 @@ def _gathered_bytes(handle: RoleHandle, training: TrainingArgs) -> int:
         blocks = [block for _, block in blocks_of(handle, module)]
         outside = sum(p.nbytes for p in module.parameters()) - sum(p.nbytes for b in blocks for p in b.parameters())
         largest = max(map(gathered, blocks), default=0)
-        found += outside + _GATHERED_AHEAD * largest * (2 if handle.trainable and handle.lora is None else 1)
+        trained = handle.lora is None and any(p.requires_grad for p in module.parameters())
+        found += outside + _GATHERED_AHEAD * largest * (2 if trained else 1)
     return found
 
 

@@ -147,7 +147,7 @@ def _place_roles(bundle: RoleManager, cfg: RunConfig) -> None:
             add_lora(handle, lora)
     shard_roles(bundle, cfg.training)
     for handle in bundle:
-        materialise(handle, torch.device("cpu") if is_offloaded(handle, cfg.training) else context.device())
+        materialise(handle, [name for name in handle.modules if is_offloaded(handle, name, cfg.training)])
         if handle.lora is not None:
             initialise_lora(handle, cfg.training.seed)
 

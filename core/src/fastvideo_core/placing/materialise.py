@@ -1,5 +1,7 @@
 """From networks on the meta device to networks with weights: every rank reads no more than its own shards."""
 
+from collections.abc import Collection
+
 import torch
 from torch import nn
 
@@ -11,12 +13,12 @@ from fastvideo_core.weights.parameters import base_name, clean_name, local_part,
 _SHOWN = 5
 
 
-def materialise(handle: RoleHandle, device: torch.device) -> None:
+def materialise(handle: RoleHandle, on_host: Collection[str] = ()) -> None:
     """Gives the handle's networks memory on their device and reads their weights from `handle.weights`, if it has some.
 
-    To be called once, after sharding. Adapters get memory only; see `initialise_lora`. `device` is where the
-    parameters lie: the CPU for those that sharding offloads. Raises ContractError where a non-persistent buffer is on meta, and
-    what `fill` raises.
+    To be called once, after sharding. Adapters get memory only; see `initialise_lora`. `on_host` names the networks whose
+    parameters lie in host memory, as those that sharding offloads do. Raises ContractError where a non-persistent buffer is on
+    meta, and what `fill` raises.
     """
     source = handle.weights
     if source is None:
@@ -28,7 +30,7 @@ def materialise(handle: RoleHandle, device: torch.device) -> None:
             found = f"the non-persistent buffers {_some(unknown)} of '{name}' are on meta: no file holds their values"
             where, fix = f"family '{handle.family}', role '{handle.name}'", "compute them while the network is built"
             raise ContractError(Problem(found, where, fix=fix))
-        _allocate(module, device)
+        _allocate(module, torch.device("cpu") if name in on_host else context.device())
         fill(handle, name, module, source)
     handle.weights = None
 

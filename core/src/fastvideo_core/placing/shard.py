@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
@@ -33,7 +34,7 @@ _KEPT = [
 
 
 def shard_roles(bundle: RoleManager, training: TrainingArgs) -> None:
-    """Prepares every role's blocks and shards its modules, frozen ones too; with one process nothing is sharded.
+    """Prepares every role's blocks and shards its modules, frozen ones too; with one process those alone that are offloaded.
 
     Must come before optimizers are made: parameters become DTensors. Gradients are averaged over all processes.
     """
@@ -41,16 +42,20 @@ def shard_roles(bundle: RoleManager, training: TrainingArgs) -> None:
         # A trained module must hold its requires_grad state while FSDP groups its parameters.
         handle.set_trainable()
         prepare_blocks(handle, training)
-    if context.world_size() == 1:
+    several = context.world_size() > 1
+    shared = [(h, name) for h in bundle for name in h.modules if several or is_offloaded(h, name, training)]
+    if not shared:
         return
+    if not dist.is_initialized():
+        # of this process alone; "attr-defined": torch does not list the store among its public names
+        dist.init_process_group(store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
     # Said of every network whose output is a view; nothing here changes a network's output in place.
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
     replicas, shards = mesh_shape(training, context.world_size())
     axes = {"shard": shards} if replicas == 1 else {"replicate": replicas, "shard": shards}
     mesh = init_device_mesh(context.device().type, tuple(axes.values()), mesh_dim_names=tuple(axes))
-    for handle in bundle:
-        for module in handle.modules.values():
-            _shard(handle, module, mesh, training)
+    for handle, name in shared:
+        _shard(handle, name, mesh, training)
 
 
 def set_gradient_sync(bundle: RoleManager, enabled: bool) -> None:
@@ -61,9 +66,10 @@ def set_gradient_sync(bundle: RoleManager, enabled: bool) -> None:
                 module.set_requires_gradient_sync(enabled)
 
 
-def is_offloaded(handle: RoleHandle, training: TrainingArgs) -> bool:
-    """Whether the role's shards stay in host memory."""
-    return training.frozen_cpu_offload and not handle.is_saved
+def is_offloaded(handle: RoleHandle, name: str, training: TrainingArgs) -> bool:
+    """Whether the shards of the role's network of that name stay in host memory."""
+    changes = handle.may_train(name) if handle.trainable else handle.is_saved
+    return training.frozen_cpu_offload and not changes
 
 
 def gathers_in_bfloat16(handle: RoleHandle, training: TrainingArgs) -> bool:
@@ -73,9 +79,10 @@ def gathers_in_bfloat16(handle: RoleHandle, training: TrainingArgs) -> bool:
     return bool(handle.bfloat16_classes) and not training.enable_torch_compile
 
 
-def _shard(handle: RoleHandle, module: nn.Module, mesh: DeviceMesh, training: TrainingArgs) -> None:
+def _shard(handle: RoleHandle, network: str, mesh: DeviceMesh, training: TrainingArgs) -> None:
     options: dict[str, Any] = {"mesh": mesh}
-    if is_offloaded(handle, training):
+    module = handle.modules[network]
+    if is_offloaded(handle, network, training):
         options["offload_policy"] = CPUOffloadPolicy(pin_memory=context.device().type == "cuda")
     for name, block in blocks_of(handle, module):
         if gathers_in_bfloat16(handle, training):

@@ -166,7 +166,8 @@ class DiffusersFamily(CheckedPipelines[F], Generic[F, A]):
         if cfg.training.log_validation and trains:
             sampler = self.run_sampler(cfg, adapter, prompts)
             validator = SamplingValidator(sampler, validation, seed=cfg.training.seed)
-        handles = {name: self._role(cfg, name, on_meta=context.world_size() > 1) for name in roles.folders}
+        on_meta = context.world_size() > 1 or cfg.training.frozen_cpu_offload
+        handles = {name: self._role(cfg, name, on_meta=on_meta) for name in roles.folders}
         data = self.loader(cfg) if trains and cfg.training.data_path is not None else None
         return ModelComponents(RoleManager(handles), adapter, validator, data)
 

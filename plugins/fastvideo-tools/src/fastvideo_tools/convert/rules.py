@@ -282,7 +282,9 @@ RULES: Mapping[str, Rule] = {
     "training.distributed.tp_size": drop_unless(1, "not offered"),
     "training.distributed.hsdp_replicate_dim": to("training.hsdp_replicate_dim", unset=(0, -1)),
     "training.distributed.hsdp_shard_dim": to("training.hsdp_shard_dim", unset=(0, -1)),
-    "training.distributed.pin_cpu_memory": drop("only frozen roles may lie in host memory: frozen_cpu_offload"),
+    "training.distributed.pin_cpu_memory": drop(
+        "only networks that are not trained may lie in host memory: frozen_cpu_offload"
+    ),
     "training.data.data_path": _data_path,
     "training.data.preprocessed_data_type": same("the data set says what it holds"),
     "training.data.train_batch_size": to("training.train_batch_size"),
