@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -11,12 +12,14 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 from tiny_data import OPTIONS, FakeEncoder, write_clip
 from torch import Tensor
 
 from fastvideo_core.errors import DataError
 from fastvideo_data.data_set import DataSet
 from fastvideo_data.preprocessing.audio import SoundTrack
+from fastvideo_data.preprocessing.buckets import Buckets
 from fastvideo_data.preprocessing.run import preprocess
 from fastvideo_data.video_files import read_frames, write_video
 
@@ -228,6 +231,29 @@ def test_it_goes_on_where_it_was_cut_off(clips: Path, tmp_path: Path) -> None:
     assert encoder.videos == 5 - begun
     by_id = [{row["id"]: row for row in rows(folder)} for folder in (whole, tmp_path / "out")]
     assert by_id[0] == by_id[1]
+
+
+def test_buckets_lie_in_the_folders_of_clips_with_sound_and_without(clips: Path, tmp_path: Path) -> None:
+    Image.fromarray(np.full((20, 20, 3), 90, np.uint8)).save(clips / "still.png")
+    (clips / "still.txt").write_text("an image")
+    buckets = Buckets(areas=(256,), aspects=(1.0,), frames=(1, 5))
+    write_sounding_clip(clips / "brief.mp4", 3, tone(500, 0.2)[None], caption="three frames: only one is taken")
+    many = replace(OPTIONS, buckets=buckets)
+    report = preprocess(SoundingEncoder(), clips, tmp_path / "out", many)
+    found = {
+        part.parent.relative_to(tmp_path / "out").as_posix(): sorted(pq.read_table(part)["id"].to_pylist())
+        for part in (tmp_path / "out").rglob("part-000000.parquet")
+    }
+    assert found == {
+        "with_sound/16x16x5": ["a.mp4#0000", "a.mp4#0001", "b.mp4#0000"],
+        "without_sound/16x16x1": ["brief.mp4#0000", "still.png#0000"],
+        "without_sound/16x16x5": ["mute.mp4#0000"],
+    }
+    assert report.samples == 7
+    assert report.buckets == {"16x16x1": 2, "16x16x5": 5}
+    encoder = SoundingEncoder()
+    assert preprocess(encoder, clips, tmp_path / "out", many).resumed == 7
+    assert encoder.videos == 0
 
 
 def test_a_family_without_sound_stores_none(clips: Path, tmp_path: Path) -> None:

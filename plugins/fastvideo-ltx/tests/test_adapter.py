@@ -77,6 +77,8 @@ def test_frame_rates_are_the_clips_own_or_else_the_run_s(run_config, raw_batch):
     for pipeline, default in (({}, 25.0), ({"fps": 12.5}, 12.5)):
         adapter = LtxFamily().build(run_config(pipeline=pipeline)).adapter
         assert adapter.prepare_batch(raw_batch).context[FPS].tolist() == [24.0, default]
+    raw_batch["info"][1] |= {"fps": 0.0, "media_type": "image"}
+    assert adapter.prepare_batch(raw_batch).context[FPS].tolist() == [24.0, 12.5]
     del raw_batch["info"]
     assert adapter.prepare_batch(raw_batch).context[FPS].tolist() == [12.5, 12.5]
     raw_batch["info"] = [{"id": "one", "fps": 24.0}, {"id": "two", "fps": 0.0}]
