@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from fastvideo_core.cli.main import main
 from fastvideo_core.dispatch.load_run_config import load_run_config
@@ -71,6 +74,40 @@ def test_the_ltx_page_s_runs_train_on_a_tiny_pipeline(tmp_path, monkeypatch):
         (tmp_path / name).write_text(yaml.safe_dump(run))
         assert main([name]) == 0
         assert (tmp_path / "outputs" / folder / "checkpoint-000001").is_dir()
+
+
+def test_the_data_page_s_commands_make_a_data_set_of_many_sizes_that_trains(tmp_path, monkeypatch, tiny_wan, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name, frames, size in (("wide", 14, (32, 56)), ("tall", 6, (48, 28)), ("short", 3, (32, 56))):
+        noise = np.random.default_rng(0).integers(0, 255, (frames, *size, 3), dtype=np.uint8)
+        write_video(tmp_path / "clips" / f"{name}.mp4", noise, 16)
+        (tmp_path / "clips" / f"{name}.txt").write_text(name)
+    Image.fromarray(noise[0]).save(tmp_path / "clips" / "image.png")
+    (tmp_path / "clips" / "image.txt").write_text("an image")
+    (one,), (several,) = (blocks("docs/data.md", language) for language in ("sh", "bash"))
+    tiny = {"480x832": "32x48", "1,33,81": "1,5,9", "Wan-AI/Wan2.1-T2V-1.3B-Diffusers": str(tiny_wan), "\\\n": ""}
+
+    def works(command, changes):
+        for old, new in {**tiny, **changes}.items():
+            assert old in command
+            command = command.replace(old, new)
+        assert main(shlex.split(command)[1:]) == 0
+
+    works(one, {})
+    sizes = {path.name for path in Path("data").iterdir() if path.is_dir()}
+    assert sizes == {"32x48x9", "32x48x5", "32x48x1", "48x32x5"}
+    _, array = several.split("\n", 1)
+    for task in ("1", "0"):
+        assert not Path("shares/report.json").exists()
+        of_task = {"$SLURM_ARRAY_TASK_ID": task, "$SLURM_ARRAY_TASK_COUNT": "2"}
+        works(array, {**of_task, " --num-processes 8": "", "--output data": "--output shares"})
+    assert json.loads(Path("shares/report.json").read_text())["samples"] == 4
+    run = yaml.safe_load(example("docs/recipes/finetune-on-your-clips.md", "finetune.yaml"))
+    run["roles"]["student"] = {"path": str(tiny_wan), "trainable": True}
+    run["training"] = {"output_dir": "run", "data_path": "data", "train_batch_size": 2, "max_train_steps": 5}
+    run["training"] |= {"learning_rate": 1e-3, "log_validation": False}
+    Path("run.yaml").write_text(yaml.safe_dump(run))
+    assert main(["run.yaml"]) == 0
 
 
 @pytest.mark.slow

@@ -32,6 +32,7 @@ from tests.mutations.merged_lora import MERGED_LORA
 from tests.mutations.mutation import Mutation
 from tests.mutations.phases import PHASES
 from tests.mutations.routing import ROUTES
+from tests.mutations.sizes import SIZES
 from tests.mutations.tangents import TANGENTS
 from tests.mutations.updates import UPDATES_AND_LOOP
 
@@ -52,6 +53,7 @@ MUTATIONS = (
     *TANGENTS,
     *MERGED_LORA,
     *LTX_IMAGES,
+    *SIZES,
 )
 
 
