@@ -79,6 +79,21 @@ def test_the_pixels_are_those_that_preprocess_makes_of_a_clip(tmp_path: Path) ->
     assert read_prompt_images(ValidationPrompt("x"), SIZE) == PromptImages()
 
 
+def test_images_at_frames_are_taken_where_the_pipeline_takes_them(tmp_path: Path) -> None:
+    path = picture(tmp_path / "a.png")
+    at = [ValidationPrompt("x", conditions=((path, frame, 0.5),)) for frame in (0, 1, 2, 5)]
+    assert "the prompt has conditions" in problems(at[0], ImageUse())
+    for good, use in ((at[:2], ImageUse(frames_apart=4)), (at[:3], ImageUse(frames_apart=1))):
+        for prompt in at:
+            if prompt in good:
+                fit_prompt(prompt, SIZE, GEOMETRY, use)
+            else:
+                assert f"an image at frame {prompt.conditions[0][1]}" in problems(prompt, use)
+    (image,) = read_prompt_images(at[1], SIZE).conditions
+    assert image[1:] == (1, 0.5)
+    assert image[0].shape == (32, 48, 3)
+
+
 def test_a_video_gives_its_first_frame(tmp_path: Path) -> None:
     frames = np.stack([np.full((32, 48, 3), 40 + 50 * n, np.uint8) for n in range(3)])
     write_video(tmp_path / "clip.mp4", frames, 16.0)

@@ -133,3 +133,21 @@ def test_a_last_image_is_relative_to_the_file_too(tmp_path: Path) -> None:
     assert (prompt.image_path, prompt.last_image_path) == (tmp_path / "last.png",) * 2
     said = error(write(tmp_path, {"data": [{"caption": "a", "last_image_path": "none.png"}]}))
     assert 'data[0].last_image_path: is "none.png"' in said
+
+
+def test_images_at_frames_have_a_strength_and_are_relative_to_the_file(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"png")
+    good = [{"image_path": "a.png", "frame": 9, "strength": 0.5}, {"image_path": "a.png", "frame": 0}]
+    (prompt,) = read_validation_prompts(write(tmp_path, {"data": [{"caption": "a", "conditions": good}]}))
+    assert prompt.conditions == ((tmp_path / "a.png", 9, 0.5), (tmp_path / "a.png", 0, 1.0))
+    for wrong in (
+        {"frame": -1},
+        {"strength": 0},
+        {"strength": 1.1},
+        {"frame": True},
+        {"image_path": "b.png"},
+        {"at": 1},
+    ):
+        said = error(write(tmp_path, {"data": [{"caption": "a", "conditions": [{**good[0], **wrong}]}]}))
+        assert "data[0].conditions: is [{" in said
+    assert "data[0].conditions: is 3" in error(write(tmp_path, {"data": [{"caption": "a", "conditions": 3}]}))

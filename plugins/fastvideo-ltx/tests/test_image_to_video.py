@@ -160,8 +160,44 @@ def test_noise_on_the_first_frame_is_the_pipeline_s(tiny_condition, images):
     assert (latents[0.0] - latents[0.4]).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("steps", [{"sampling_steps": 2}, {"sampler_kind": "ode", "sampling_timesteps": LEVELS}])
+@pytest.mark.parametrize(("which", "frame", "index"), [("tiny_condition", 5, 5), ("tiny_ltx2", 9, 2)])
+def test_images_at_any_frame_with_a_strength_are_those_of_the_condition_pipeline(
+    request, images, which, frame, index, steps
+):
+    path = request.getfixturevalue(which)
+    own, size = sampler_of(path), {**SIZE, "num_frames": 17}
+    at = ((images["first"], 0, 0.7), (images["last"], frame, 0.4))
+    prompt = ValidationPrompt("a cat", **size, conditions=at)
+    asked = ValidationRequest(own.handle, Path("unused"), **steps)
+    latents = own.sampler.sample_latents(asked, prompt, torch.Generator().manual_seed(3))
+    kind = LTX2VideoCondition if which == "tiny_ltx2" else LTXVideoCondition
+    place = "index" if which == "tiny_ltx2" else "frame_index"
+    given = [
+        kind(Image.open(one), **{place: i}, strength=strength)
+        for (one, _, strength), i in zip(at, (0, index), strict=True)
+    ]
+    levels = steps.get("sampling_timesteps")
+    more = {"conditions": given, "num_frames": 17, "num_inference_steps": 2}
+    expected = plain_latents(path, list(images.values()), levels=levels, own=own, **more)
+    torch.testing.assert_close(latents, expected, rtol=0, atol=5e-5)
+
+
+def test_images_that_fit_no_frame_are_told_at_once(tiny, tiny_ltx2, images):
+    def asked(path, frame):
+        prompt = ValidationPrompt("a cat", **SIZE, conditions=((images["last"], frame, 1.0),))
+        sampler_of(path).sampler.fit_prompt(prompt)
+
+    with pytest.raises(DataError, match=r"has an image at frame 4\n.*frames 0, 1, 9, 17, \.\.\., below 9"):
+        asked(tiny_ltx2, 4)
+    with pytest.raises(DataError, match="has an image at frame 9"):
+        asked(tiny_ltx2, 9)
+    with pytest.raises(DataError, match=r"the prompt has conditions\n.*takes no images at other frames"):
+        asked(tiny, 0)
+
+
 def test_what_a_pipeline_cannot_be_given_is_refused(tiny, tiny_ltx2, images):
     with pytest.raises(DataError, match="the prompt has an image, last_image_path\n"):
         our_latents(sampler_of(tiny), images.values(), sampling_steps=2)
-    with pytest.raises(ConfigError, match="sampler_kind sde with a given last frame"):
+    with pytest.raises(ConfigError, match="sampler_kind sde with images at other frames"):
         our_latents(sampler_of(tiny_ltx2), images.values(), sampler_kind="sde", sampling_timesteps=LEVELS)

@@ -25,7 +25,8 @@ class ValidationPrompt:
 
     Sizes are pixels and frames, > 0; `image_path` and `last_image_path` are the first and the last frame for image-to-video,
     existing files; `seed` is that of the sample's noise, >= 0. The negative prompt replaces the run's; `default` is the published
-    one, and it may be empty. `where` is how an error names the prompt: file, entry and caption.
+    one, and it may be empty. `where` is how an error names the prompt: file, entry and caption. `conditions` are images at other
+    frames: (file, frame counted from 0, strength in (0, 1]).
     """
 
     caption: str
@@ -37,6 +38,7 @@ class ValidationPrompt:
     seed: int | None = None
     negative_prompt: str | None = None
     last_image_path: Path | None = None
+    conditions: tuple[tuple[Path, int, float], ...] = ()
     where: str = field(default="", compare=False)
 
 

@@ -13,22 +13,26 @@ from fastvideo_core.errors import ContractError, DataError, Problem
 from fastvideo_data.video_files import read_frames
 from fastvideo_data.video_sizes import VideoGeometry, VideoSize
 
-FIRST, LAST = "image_path", "last_image_path"
+FIRST, LAST, CONDITIONS = "image_path", "last_image_path", "conditions"
 
 
 @dataclass(frozen=True)
 class ImageUse:
-    """Which images a pipeline's prompts must bring, and which they may bring besides: of FIRST and LAST."""
+    """Which images a pipeline's prompts must bring, and which they may bring besides: of FIRST and LAST.
+
+    Where `frames_apart` is not 0, there may be CONDITIONS at frame 0 and, from frame 1 on, every so many frames.
+    """
 
     needed: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
+    frames_apart: int = 0
 
-    def problems(self, prompt: ValidationPrompt, where: str) -> list[Problem]:
-        """What is wrong with the images of a prompt; each is opened."""
+    def problems(self, prompt: ValidationPrompt, where: str, num_frames: int) -> list[Problem]:
+        """What is wrong with the images of a prompt whose video has so many frames; each is opened."""
         given = {name: path for name in (FIRST, LAST) if (path := getattr(prompt, name)) is not None}
         taken = (*self.needed, *self.optional)
         allowed = " and ".join(taken) if taken else "text prompts: this pipeline samples from text alone"
-        problems = []
+        problems = self._of_conditions(prompt, where, num_frames)
         for name in (FIRST, LAST):
             option = f"--{name.removesuffix('_path').replace('_', '-')}"
             if name in given and name not in taken:
@@ -39,12 +43,24 @@ class ImageUse:
                 problems.append(
                     Problem(f"the prompt has no {name}", where, allowed, f"add {name}, or {option} to sample")
                 )
-        for path in () if problems else given.values():
+        for path in () if problems else (*given.values(), *(path for path, *_ in prompt.conditions)):
             try:
                 read_frames(path, max_frames=1)
             except DataError as error:
                 problems += error.problems
         return problems
+
+    def _of_conditions(self, prompt: ValidationPrompt, where: str, num_frames: int) -> list[Problem]:
+        if prompt.conditions and not self.frames_apart:
+            allowed = "none: this pipeline takes no images at other frames"
+            return [Problem(f"the prompt has {CONDITIONS}", where, allowed, f"remove {CONDITIONS}")]
+        frames = {frame for _, frame, _ in prompt.conditions}
+        wrong = [
+            frame for frame in sorted(frames) if (frame and (frame - 1) % self.frames_apart) or frame >= num_frames
+        ]
+        steps = "" if self.frames_apart == 1 else f" 0, 1, {1 + self.frames_apart}, {1 + 2 * self.frames_apart}, ...,"
+        allowed = f"frames{steps} below {num_frames}, the frames of its video"
+        return [Problem(f"the prompt has an image at frame {frame}", where, allowed) for frame in wrong]
 
 
 TEXT_ALONE = ImageUse()
@@ -53,10 +69,19 @@ TEXT_ALONE = ImageUse()
 
 @dataclass(frozen=True)
 class PromptImages:
-    """The images of a prompt, uint8 RGB [H, W, 3] at its video's size; None for one that it does not bring."""
+    """The images of a prompt, uint8 RGB [H, W, 3] at its video's size; None for one that it does not bring.
+
+    Of `conditions` each has its frame and strength, as in the prompt.
+    """
 
     first: Tensor | None = None
     last: Tensor | None = None
+    conditions: tuple[tuple[Tensor, int, float], ...] = ()
+
+    @property
+    def only_first(self) -> bool:
+        """Whether none stands elsewhere than at the beginning, in full strength."""
+        return self.last is None and not self.conditions
 
 
 def read_prompt_images(prompt: ValidationPrompt, size: VideoSize) -> PromptImages:
@@ -66,12 +91,13 @@ def read_prompt_images(prompt: ValidationPrompt, size: VideoSize) -> PromptImage
         DataError: one is missing or damaged.
     """
 
-    def pixels(path: Path | None) -> Tensor | None:
-        if path is None:
-            return None
+    def pixels(path: Path) -> Tensor:
         return torch.from_numpy(read_frames(path, height=size.height, width=size.width, max_frames=1)[0])
 
-    return PromptImages(pixels(prompt.image_path), pixels(prompt.last_image_path))
+    first, last = (None if path is None else pixels(path) for path in (prompt.image_path, prompt.last_image_path))
+    return PromptImages(
+        first, last, tuple((pixels(path), frame, strength) for path, frame, strength in prompt.conditions)
+    )
 
 
 def fit_prompt(
@@ -89,7 +115,7 @@ def fit_prompt(
     height = size.height if prompt.height is None else prompt.height
     width = size.width if prompt.width is None else prompt.width
     num_frames = size.num_frames if prompt.num_frames is None else prompt.num_frames
-    problems = [] if images is None else images.problems(prompt, where)
+    problems = [] if images is None else images.problems(prompt, where, num_frames)
     try:
         geometry.check(height=height, width=width, num_frames=num_frames, where=where)
     except DataError as error:

@@ -12,7 +12,7 @@ from fastvideo_core.config import limits
 from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.contracts.validator import ValidationPrompt, is_text
 from fastvideo_core.errors import ConfigError, DataError, Problem, did_you_mean, foreign_file
-from fastvideo_data.prompt_fit import FIRST, LAST
+from fastvideo_data.prompt_fit import CONDITIONS, FIRST, LAST
 from fastvideo_data.text_files import read_text, text_lines
 
 _INTEGERS = {
@@ -103,6 +103,8 @@ def _prompt(entry: object, where: str, root: Path, problems: list[Problem]) -> V
             problem = _check(key, value, root)
             if problem:
                 problems.append(Problem(problem[0], f"{where}.{key}", allowed=problem[1]))
+            elif key == CONDITIONS:
+                value = tuple((root / one[FIRST], one["frame"], float(one.get("strength", 1))) for one in value)
             values[key] = root / value if key in (FIRST, LAST) and isinstance(value, str) else value
     if "caption" not in values:
         problems.append(Problem("has no caption", where, allowed='a text under "caption"'))
@@ -120,12 +122,27 @@ def _check(key: str, value: object, root: Path) -> tuple[str, str] | None:
     elif key == "negative_prompt":
         good, allowed = value == "" or is_text(value), "a text of whole characters, or the empty one"
     elif key in (FIRST, LAST):
-        good, allowed = isinstance(value, str) and os.path.isfile(root / value), "an existing image file"
+        good, allowed = _is_file(value, root), "an existing image file"
+    elif key == CONDITIONS:
+        good = isinstance(value, list) and all(_is_condition(one, root) for one in value)
+        allowed = 'a list of {"image_path": an existing image, "frame": from 0, "strength": above 0, at most 1}'
     else:
         least, most = _INTEGERS[key]
         good = isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
         allowed = f"a whole number from {least} to {most}"
     return None if good else (f"is {_kind(value)}", allowed)
+
+
+def _is_file(value: object, root: Path) -> bool:
+    return isinstance(value, str) and os.path.isfile(root / value)
+
+
+def _is_condition(entry: object, root: Path) -> bool:
+    if not isinstance(entry, dict) or not {FIRST, "frame"} <= entry.keys() <= {FIRST, "frame", "strength"}:
+        return False
+    frame, strength = entry["frame"], entry.get("strength", 1)
+    is_frame = type(frame) is int and 0 <= frame < limits.FRAMES
+    return _is_file(entry[FIRST], root) and is_frame and type(strength) in (int, float) and 0 < strength <= 1
 
 
 def _unknown(key: str, known: tuple[str, ...], where: str) -> Problem:

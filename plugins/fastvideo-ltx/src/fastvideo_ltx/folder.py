@@ -29,7 +29,8 @@ class LtxFolder(PipelineFolder):
 
     @property
     def image_use(self) -> ImageUse:
-        return ImageUse(optional=(FIRST, LAST) if self.traits.takes_last_image(self.pipeline) else (FIRST,))
+        apart = self.traits.frames_apart(self.pipeline)
+        return ImageUse(optional=(FIRST, LAST) if apart else (FIRST,), frames_apart=apart)
 
     @property
     def latent_space(self) -> dict[str, object]:

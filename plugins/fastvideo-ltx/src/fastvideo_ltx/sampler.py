@@ -174,7 +174,7 @@ class LtxSampler(PipelineSampler[LtxFolder, LtxConfig]):
         assert path is not None
         if self._upsampler is None:
             where = "upsampler"
-            if not self.folder.traits.takes_last_image(self.folder.pipeline):
+            if not self.folder.image_use.frames_apart:
                 found = f"a {self.folder.pipeline} cannot refine latents that were upsampled"
                 raise ConfigError(
                     Problem(found, where, allowed="LTX-2, and LTX-Video from 0.9.5 on (LTXConditionPipeline)")
@@ -196,11 +196,11 @@ class LtxSampler(PipelineSampler[LtxFolder, LtxConfig]):
         generator: torch.Generator,
     ) -> Tensor:
         schedule = self.few_steps(request)
-        if schedule is not None and conditions.images.last is None:
+        if schedule is not None and conditions.images.only_first:
             return self._sample_few_steps(request, schedule, conditions, size, generator)
         if schedule is not None and self.kind(request) == "sde":
-            allowed = "ode: sde draws new noise for the last frame's tokens too"
-            raise ConfigError(Problem("sampler_kind sde with a given last frame", allowed=allowed))
+            allowed = "ode: sde draws new noise for the given frames' tokens too"
+            raise ConfigError(Problem("sampler_kind sde with images at other frames than the first", allowed=allowed))
         return self.sample_through_pipeline(
             request.sample_handle.modules[TRANSFORMER],
             conditions,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from fastvideo_data.video_sizes import VideoGeometry, VideoSize
-from fastvideo_ltx.config import LtxConfig
+from fastvideo_ltx.config import FRAMES_DIVISOR, LtxConfig
 
 
 class Traits:
@@ -43,9 +43,10 @@ class Traits:
         """What the run trains and samples."""
         return self.streams if config.streams is None else config.streams
 
-    def takes_last_image(self, pipeline: str) -> bool:
-        """Whether a folder of that diffusers class may be given frames other than the first."""
-        return True
+    def frames_apart(self, pipeline: str) -> int:
+        """At which frames a folder of that diffusers class may be given images besides the first: from frame 1 on, every so
+        many; 0 where it may not."""
+        return FRAMES_DIVISOR
 
     def frame_rate(self, config: LtxConfig) -> float:
         """Frames per second of what names none."""

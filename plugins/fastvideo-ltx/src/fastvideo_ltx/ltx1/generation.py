@@ -87,8 +87,8 @@ class LtxVideo(Generation):
     # of InferenceConfig in Lightricks/LTX-Video, ltx_video/inference.py
     negative_prompt = "worst quality, inconsistent motion, blurry, jittery, distorted"
 
-    def takes_last_image(self, pipeline: str) -> bool:
-        return PIPELINES[pipeline].causal_positions
+    def frames_apart(self, pipeline: str) -> int:
+        return int(PIPELINES[pipeline].causal_positions)
 
     def text_models(self, folder: LtxFolder) -> Mapping[str, Any]:
         return {"text_encoder": T5EncoderModel}

@@ -45,7 +45,7 @@ class LtxVideoSampler(LtxSampler):
 
     @property
     def _conditioned(self) -> bool:
-        return self.folder.traits.takes_last_image(self.folder.pipeline)
+        return self.folder.image_use.frames_apart > 0
 
     def sample_through_pipeline(
         self,
@@ -148,9 +148,13 @@ class LtxVideoSampler(LtxSampler):
         return pack_video(normalise(posterior.sample(generator), self.folder)).to(generator.device)
 
     def _conditions(self, images: PromptImages, size: VideoSize) -> dict[str, Any]:
-        """What LTXConditionPipeline is asked for to begin and end with images."""
+        """What LTXConditionPipeline is asked for to show images."""
         frames = ((images.first, 0), (images.last, size.num_frames - 1))
         given = [LTXVideoCondition(pil_image(one), frame_index=index) for one, index in frames if one is not None]
+        given += [
+            LTXVideoCondition(pil_image(one), frame_index=frame, strength=strength)
+            for one, frame, strength in images.conditions
+        ]
         if not given:
             return {}
         noise = self.config.first_frame_noise

@@ -37,6 +37,7 @@ from fastvideo_diffusers.latents import frames_of, shown
 from fastvideo_diffusers.sampler import PromptConditions
 from fastvideo_ltx.adapter import TEXT, TEXT_MASK, LtxAdapter
 from fastvideo_ltx.batches import layout_of_video
+from fastvideo_ltx.config import FRAMES_DIVISOR
 from fastvideo_ltx.folder import LtxFolder
 from fastvideo_ltx.layout import TokenLayout, pack_video, unpack_video
 from fastvideo_ltx.ltx2.adapter import AUDIO, Ltx2Adapter
@@ -99,7 +100,7 @@ class Ltx2Sampler(LtxSampler):
         images, layout = conditions.images, self.layout(size)
         own: dict[str, Any] = {}
         kind: Any = _Pipeline
-        if images.last is not None:
+        if not images.only_first:
             kind, own["conditions"] = _ConditionPipeline, self._conditions(images)
         elif images.first is not None:  # encoded here, in the VAE's own precision; the pipeline draws the noise
             kind, first = _ImagePipeline, self.encode_image(images.first, size, generator)
@@ -128,7 +129,7 @@ class Ltx2Sampler(LtxSampler):
             sound = audio_statistics(self.folder).denormalise(small[:, layout.video :])
             own["audio_latents"] = unpack_audio(sound, self.folder.facts["audio_channels"])
         kind: Any = _Pipeline if images.first is None else _ImageRefiner
-        if images.last is not None:
+        if not images.only_first:
             kind, own["conditions"] = _ConditionPipeline, self._conditions(images)
         return self._through(
             kind,
@@ -200,11 +201,12 @@ class Ltx2Sampler(LtxSampler):
         return video_statistics(self.folder).normalise(pack_video(mode))
 
     def _conditions(self, images: PromptImages) -> list[LTX2VideoCondition]:
-        """What LTX2ConditionPipeline is asked for to begin and end with images."""
-        frames = ((images.first, 0), (images.last, -1))
+        """What LTX2ConditionPipeline is asked for to show images; it counts latent frames."""
+        frames = [(images.first, 0, 1.0), (images.last, -1, 1.0)]
+        frames += [(one, -(-frame // FRAMES_DIVISOR), strength) for one, frame, strength in images.conditions]
         return [
-            LTX2VideoCondition(pil_image(one), index=index, crf=self._image_crf)
-            for one, index in frames
+            LTX2VideoCondition(pil_image(one), index=index, strength=strength, crf=self._image_crf)
+            for one, index, strength in frames
             if one is not None
         ]
 
