@@ -9,7 +9,7 @@ import torch
 
 from fastvideo_core.errors import DataError
 from fastvideo_data.raw_batch import place
-from fastvideo_diffusers.stored_tensors import stored_latents, stored_text
+from fastvideo_diffusers.stored_tensors import stored_latents, stored_loss_mask, stored_text
 
 
 def batch(**changes: Any) -> dict[str, Any]:
@@ -79,3 +79,28 @@ def test_what_is_not_there_is_told():
 def test_a_batch_is_named_by_its_first_sample(info, name):
     assert place({"info": info}) == f"training.data_path, batch{name}"
     assert place({"info": []}) == place({}) == place({"info": [{}]}) == "training.data_path"
+
+
+def test_a_loss_mask_is_that_of_the_latents_that_are_used():
+    mask = torch.rand(2, 1, 3, 2, 6, dtype=torch.float16)
+    assert stored_loss_mask(batch(), 3, 2, 6) is None
+    assert torch.equal(stored_loss_mask(batch(loss_mask=mask), 3, 2, 6), mask)
+    assert torch.equal(stored_loss_mask(batch(loss_mask=mask), 2, 2, 6), mask[:, :, :2])
+
+
+@pytest.mark.parametrize(
+    ("stored", "message"),
+    [
+        (torch.ones(2, 1, 2, 2, 6), "loss_mask has shape [1, 2, 2, 6]\n    allowed: [1, 3, 2, 6], as its latents"),
+        (torch.ones(2, 1, 3, 6, 2), "loss_mask has shape [1, 3, 6, 2]"),
+        (torch.ones(2, 4, 3, 2, 6), "loss_mask has shape [4, 3, 2, 6]"),
+        (torch.ones(2, 1, 3, 2, 6, dtype=torch.uint8), "loss_mask has dtype uint8"),
+        (-torch.ones(2, 1, 3, 2, 6), "loss_mask holds what is no weight"),
+        (torch.full((2, 1, 3, 2, 6), torch.nan), "loss_mask holds what is no weight"),
+    ],
+)
+def test_a_loss_mask_that_does_not_fit_is_refused(stored, message):
+    with pytest.raises(DataError) as raised:
+        stored_loss_mask(batch(loss_mask=stored), 3, 2, 6)
+    assert message in str(raised.value)
+    assert "batch with sample one" in str(raised.value)

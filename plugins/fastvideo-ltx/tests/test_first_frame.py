@@ -86,6 +86,15 @@ def test_the_loss_does_not_see_given_tokens(given, raw_batch):
     assert batch.loss_weight.shape == (2, 18, 1)
 
 
+def test_a_mask_is_of_the_video_s_tokens_and_given_ones_stay_out(components, given, raw_batch):
+    mask = torch.arange(18.0).reshape(1, 1, 3, 2, 3).half() / 18
+    raw = {**raw_batch, "loss_mask": mask.expand(2, 1, 3, 2, 3)}
+    tokens = (torch.arange(18.0) / 18).half().float().expand(2, 18)
+    assert torch.equal(components.adapter.prepare_batch(raw).loss_weight[..., 0], tokens)
+    free = (torch.arange(18) >= FIRST).float()
+    assert torch.equal(given.adapter.prepare_batch(raw).loss_weight[..., 0], tokens * free)
+
+
 def test_no_gradient_flows_through_given_tokens(given, raw_batch):
     batch = given.adapter.prepare_batch(raw_batch)
     noisy = torch.randn_like(batch.latents).requires_grad_()

@@ -90,6 +90,17 @@ def test_given_first_frames_have_no_loss_whatever_the_stream_s_weight(build, raw
     assert weight[:, :12].sum(1).tolist() == pytest.approx(weight[:, 12:].sum(1).tolist())
 
 
+def test_a_mask_moves_nothing_between_the_streams(build, raw):
+    adapter, _ = build(audio_loss_weight=0.5)
+    mask = torch.zeros(2, 1, *raw["vae_latent"].shape[2:])
+    mask[:, :, -1, -1, -1] = 0.25
+    weight = adapter.prepare_batch({**raw, "loss_mask": mask}).loss_weight
+    error = torch.cat([torch.full((2, 12, 128), 3.0), torch.full((2, 9, 128), 5.0)], dim=1)
+    error[:, :11] = 1e6
+    loss = (weight * error).mean() / weight.expand_as(error).mean()
+    assert float(loss) == pytest.approx((3 + 0.5 * 5) / 1.5)
+
+
 @pytest.mark.parametrize("streams", STREAMS)
 def test_data_free_latents_have_the_tokens_of_the_data(build, raw, streams):
     adapter, _ = build(streams=streams)

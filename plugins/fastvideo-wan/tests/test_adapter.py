@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fastvideo_core.contracts.adapter import DistillAdapter, HasRngGenerators, OnTrainStart
 from fastvideo_core.contracts.adapter_check import check_adapter
+from fastvideo_core.diffusion.reduce import mean_per_sample
 from fastvideo_core.errors import ConfigError, DataError
 from fastvideo_core.placing.shard import shard_roles
 from fastvideo_core.weights.parameters import clean_name
@@ -53,6 +54,22 @@ def test_only_roles_of_the_family_are_built(run_config):
 
 
 # --- batches ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_loss_counts_by_the_data_s_mask_and_masked_places_get_no_gradient(components, raw_batch, run_config):
+    mask = torch.zeros(2, 1, 2, 4, 6, dtype=torch.float16)
+    mask[0, 0, 1, 2, 3], mask[1, 0, 0, :, 1] = 1, 0.5
+    masked = {**raw_batch, "loss_mask": mask}
+    batch = components.adapter.prepare_batch(masked)
+    prediction = torch.randn_like(batch.latents).requires_grad_()
+    mean_per_sample((prediction - batch.latents) ** 2, batch.loss_weight).sum().backward()
+    error = 2 * (prediction - batch.latents).detach()
+    expected = torch.zeros_like(error)
+    expected[0, :, 1, 2, 3] = error[0, :, 1, 2, 3] / 16
+    expected[1, :, 0, :, 1] = error[1, :, 0, :, 1] / (16 * 4)
+    torch.testing.assert_close(prediction.grad, expected)
+    assert components.adapter.prepare_batch(masked, latents_source="zeros").loss_weight is None
+    assert "loss_mask" in WanFamily().optional_tensors(run_config())
 
 
 def test_latents_are_normalised_unless_they_are_already(components, raw_batch):

@@ -225,6 +225,9 @@ def test_the_loss_does_not_see_it(build, raw):
     errors[:, :, 0] = 1e6
     assert mean_per_sample(errors, batch.loss_weight).tolist() == [1.0, 1.0]
     assert batch.loss_weight.shape == (2, 1, 3, 1, 1)
+    mask = torch.rand(2, 1, 3, 4, 6)
+    masked = build().adapter.prepare_batch({**raw, "loss_mask": mask})
+    assert torch.equal(masked.loss_weight, mask * batch.loss_weight)
 
 
 @pytest.mark.parametrize("kind", ["ode", "sde"])

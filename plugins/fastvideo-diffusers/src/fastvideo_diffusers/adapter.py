@@ -21,7 +21,7 @@ from fastvideo_data.captions import PromptEmbeddings
 from fastvideo_data.trajectories import all_states, clean_ends, trajectory_timesteps
 from fastvideo_diffusers.folder import TRANSFORMER, PipelineFolder
 from fastvideo_diffusers.latents import data_free_latents, normalise, stored_video
-from fastvideo_diffusers.stored_tensors import stored_text
+from fastvideo_diffusers.stored_tensors import stored_loss_mask, stored_text
 
 F = TypeVar("F", bound=PipelineFolder)
 
@@ -108,7 +108,7 @@ class PipelineAdapter(FlowMatchingAdapter, Generic[F]):
         training: TrainingArgs,
         generator: torch.Generator | None,
     ) -> PreparedLatents:
-        """The batch's latents, from the data or zeros, as `prepare_batch` promises them; its errors too.
+        """The batch's latents, from the data (with its `loss_mask`) or zeros, as `prepare_batch` promises them; its errors too.
 
         Here [B, C, T, H, W], as the autoencoder gives them.
         """
@@ -122,7 +122,9 @@ class PipelineAdapter(FlowMatchingAdapter, Generic[F]):
             return PreparedLatents(torch.zeros(batch_size, self.folder.channels, *size, device=self.device))
         latents = stored().to(self.device, torch.float32, non_blocking=True)
         normalised = raw_batch.get("vae_latent_normalised", False)
-        return PreparedLatents(latents if normalised else normalise(latents, self.folder))
+        mask = stored_loss_mask(raw_batch, *latents.shape[2:])
+        weight = None if mask is None else mask.to(self.device, torch.float32, non_blocking=True)
+        return PreparedLatents(latents if normalised else normalise(latents, self.folder), loss_weight=weight)
 
     def given(self, raw_batch: Mapping[str, Any], latents: Tensor) -> dict[str, Tensor]:
         """More of the batch's context: what the network is told of these latents besides the text, as the data has it.

@@ -24,7 +24,7 @@ from fastvideo_diffusers.folder import PipelineFolder
 from fastvideo_diffusers.identity import TEXT_ENCODER, VAE, StoredEncoder, encoder_identity
 from fastvideo_diffusers.latents import data_free_latents, stored_video
 from fastvideo_diffusers.pipeline_files import check_undamaged
-from fastvideo_diffusers.stored_tensors import stored_text
+from fastvideo_diffusers.stored_tensors import stored_loss_mask, stored_text
 
 F = TypeVar("F", bound=PipelineFolder)
 
@@ -128,6 +128,9 @@ class CheckedPipelines(ParquetFamily, Generic[F]):
             UserError: it has not.
         """
 
+    def optional_tensors(self, cfg: RunConfig) -> Sequence[str]:
+        return (*super().optional_tensors(cfg), "loss_mask")
+
     def check_row(self, cfg: RunConfig, row: Mapping[str, Any], latents_source: LatentsSource | None) -> None:
         """A raw batch of the data can be trained on.
 
@@ -137,7 +140,7 @@ class CheckedPipelines(ParquetFamily, Generic[F]):
         base = self.roles(cfg).base
         stored_text(row, width=base.text_dim, path=base.path)
         if latents_source in ("data", "trajectory"):
-            self.stored_latents(cfg, row)
+            stored_loss_mask(row, *self.stored_latents(cfg, row).shape[2:])
         elif latents_source == "zeros":
             self.data_free_latents(cfg, row)
 

@@ -70,6 +70,32 @@ def stored_latents(
     return stored[:, :, :most_frames]
 
 
+def stored_loss_mask(raw_batch: Mapping[str, Any], frames: int, height: int, width: int) -> Tensor | None:
+    """`loss_mask` [B, 1, T, H, W], >= 0: how much each place of the latents counts in the loss. None where the data holds none.
+
+    Args:
+        frames, height, width: of the latents; later frames of the mask are left out.
+
+    Raises:
+        DataError: it is of another size, or holds something else.
+    """
+    if "loss_mask" not in raw_batch:
+        return None
+    mask = stored_tensor(
+        raw_batch,
+        "loss_mask",
+        fits=lambda stored: (
+            stored.ndim == 5 and stored.shape[2] >= frames and stored[0, :, 0].shape == (1, height, width)
+        ),
+        allowed=f"[1, {frames}, {height}, {width}], as its latents",
+        fix="preprocess the videos with their masks again",
+    )
+    if not bool(((mask >= 0) & mask.isfinite()).all()):
+        fix = "write 0 where nothing shall be learnt, and 1 elsewhere"
+        raise DataError(Problem("loss_mask holds what is no weight", place(raw_batch), allowed="numbers >= 0", fix=fix))
+    return mask[:, :, :frames]
+
+
 def stored_tensor(
     raw_batch: Mapping[str, Any],
     name: str,

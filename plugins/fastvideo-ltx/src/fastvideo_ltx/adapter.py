@@ -16,10 +16,11 @@ from fastvideo_core.contracts.batch import TrainingBatch, Trajectory
 from fastvideo_core.contracts.roles import RoleHandle
 from fastvideo_diffusers.adapter import PipelineAdapter, PreparedLatents
 from fastvideo_diffusers.first_frames import GIVEN, check_first_frames, drawn_samples, kept
+from fastvideo_diffusers.stored_tensors import stored_loss_mask
 from fastvideo_ltx.batches import frame_rates
 from fastvideo_ltx.config import LtxConfig
 from fastvideo_ltx.folder import LtxFolder
-from fastvideo_ltx.layout import TokenLayout, unpack_video
+from fastvideo_ltx.layout import TokenLayout, pack_video, unpack_video
 
 TEXT, TEXT_MASK = "text", "text_mask"
 """Conditioning: embeddings [B, L, D] and which of them are text [B, L] (bool)."""
@@ -120,13 +121,23 @@ class LtxAdapter(PipelineAdapter[LtxFolder]):
         packed, clean = self._packed(raw_batch, source, batch_size, training)
         context = {FPS: frame_rates(raw_batch, self.frame_rate, batch_size).to(self.device)}
         latents, weight = packed.latents, packed.weight
+        free = self._unmasked(raw_batch, packed.layout) if source == "data" else None
         if clean is not None:
             given = self._given_tokens(packed, generator)
             latents = kept(latents, given[..., None], clean)
             context |= self.given_context(given, clean, generator)
-            free = (~given)[..., None].float()
+            free = (~given)[..., None].float() * (1 if free is None else free)
+        if free is not None:
             weight = free if weight is None else weight * _free_of_stream(free, packed.layout)
         return PreparedLatents(latents, context, weight, {LAYOUT: packed.layout})
+
+    def _unmasked(self, raw_batch: Mapping[str, Any], layout: TokenLayout) -> Tensor | None:
+        """How much each token counts by the data's `loss_mask`, [B, S, 1], and sound in full; None where there is no mask."""
+        mask = stored_loss_mask(raw_batch, layout.frames, layout.height, layout.width)
+        if mask is None:
+            return None
+        tokens = pack_video(mask.to(self.device, torch.float32, non_blocking=True))
+        return torch.cat([tokens, tokens.new_ones(len(tokens), layout.audio, 1)], dim=1)
 
     def stored_trajectory(self, raw_batch: Mapping[str, Any]) -> Trajectory:
         self.config.check_no_first_frames()
@@ -251,7 +262,7 @@ class LtxAdapter(PipelineAdapter[LtxFolder]):
 
 
 def _free_of_stream(free: Tensor, layout: TokenLayout) -> Tensor:
-    """1 where a token has a loss, 0 where it is given, [B, S, 1]; scaled so that the video's tokens still sum to their number:
-    a given frame takes nothing from the stream's part of the loss."""
+    """How much each token counts, 0 where it is given, [B, S, 1]; scaled so that the video's tokens still sum to their number:
+    given frames and masks take nothing from the stream's part of the loss."""
     video, audio = free[:, : layout.video], free[:, layout.video :]
-    return torch.cat([video * (layout.video / video.sum(dim=1, keepdim=True).clamp(min=1)), audio], dim=1)
+    return torch.cat([video * (layout.video / video.sum(dim=1, keepdim=True).clamp(min=1e-6)), audio], dim=1)

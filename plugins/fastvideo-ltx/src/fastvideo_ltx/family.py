@@ -22,7 +22,7 @@ from fastvideo_diffusers.folder import TRANSFORMER
 from fastvideo_diffusers.identity import encoder_identity
 from fastvideo_diffusers.sampler import path_sampler
 from fastvideo_diffusers.schedule_fit import timestep_shift
-from fastvideo_diffusers.stored_tensors import stored_text
+from fastvideo_diffusers.stored_tensors import stored_loss_mask, stored_text
 from fastvideo_ltx.adapter import LtxAdapter
 from fastvideo_ltx.batches import (
     data_free_video,
@@ -126,7 +126,8 @@ class LtxFamily(DiffusersFamily[LtxFolder, LtxAdapter]):
     def optional_tensors(self, cfg: RunConfig) -> Sequence[str]:
         """The sound too, but in a run on video alone."""
         streams = section(cfg).streams
-        return ("vae_latent", "audio_latent") if streams is None or "audio" in streams else ("vae_latent",)
+        sound = ("audio_latent",) if streams is None or "audio" in streams else ()
+        return ("vae_latent", *sound, "loss_mask")
 
     def check_row(self, cfg: RunConfig, row: Mapping[str, Any], latents_source: LatentsSource | None) -> None:
         config, base, generation = section(cfg), self._base(cfg), self._generation(cfg)
@@ -134,6 +135,7 @@ class LtxFamily(DiffusersFamily[LtxFolder, LtxAdapter]):
         frame_rates(row, generation.frame_rate(config), 1)
         if latents_source in ("data", "trajectory") or config.first_frame_probability > 0:
             generation.check_latents(row, base, config, cfg.training)
+            stored_loss_mask(row, *stored_video(row, base, cfg.training).shape[2:])
         if latents_source == "trajectory":
             config.check_no_first_frames()
         if latents_source == "zeros":

@@ -29,8 +29,9 @@ def with_given_frames(
     frames = latents.shape[2]
     drawn = drawn_samples(len(latents), probability, frames=frames, generator=generator).to(latents.device)
     given = (drawn[:, None] & (torch.arange(frames, device=latents.device) == 0))[:, None, :, None, None]
+    weight = (~given).float() * (1 if prepared.loss_weight is None else prepared.loss_weight)
     context = {**prepared.context, GIVEN: given, FIRST_FRAME: first}
-    return PreparedLatents(kept(latents, given, first), context, (~given).float(), prepared.extras)
+    return PreparedLatents(kept(latents, given, first), context, weight, prepared.extras)
 
 
 def at_its_level(noisy: Tensor, levels: Tensor, context: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
