@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -66,6 +67,9 @@ class TinyFamily:
         out, prompts = self.base.parent / "trajectories", self.base.parent / "prompts.txt"
         if not out.exists():
             prompts.write_text("a red square\na blue disc\na green bar\n", encoding="utf-8")
+            columns = pq.read_schema(next(self.data.rglob("*.parquet"))).names
+            if any(name.endswith("frame_latent_bytes") for name in columns):
+                prompts = self.data  # the teacher is given the clips' images
             size = ("--height", self.clip.height, "--width", self.clip.width, "--num-frames", self.clip.num_frames)
             given = ("--family", self.family, "--model", self.base, "--prompts", prompts, "--output", out, *size)
             words = ["trajectories", *map(str, given), "--steps", "4", "--guidance-scale", "2"]

@@ -58,7 +58,7 @@ GIVEN_FRAMES: tuple[Mutation, ...] = (
     Mutation(
         "a prompt's image left out of sampling",
         f"{WAN}/src/fastvideo_wan/sampler.py",
-        "if images.first is None:",
+        "if not given:",
         "if True:",
         (f"{SAMPLING}::test_the_first_frame_of_the_result_is_the_image_s_own_latent",),
     ),

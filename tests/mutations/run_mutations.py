@@ -26,6 +26,7 @@ from tests.mutations.adversarial import ADVERSARIAL_TERM
 from tests.mutations.consistency import CONSISTENCY
 from tests.mutations.distillation import DISTILLATION
 from tests.mutations.given_frames import GIVEN_FRAMES
+from tests.mutations.given_images import GIVEN_IMAGES
 from tests.mutations.ltx_images import LTX_IMAGES
 from tests.mutations.mathematics import MATHEMATICS
 from tests.mutations.merged_lora import MERGED_LORA
@@ -48,6 +49,7 @@ MUTATIONS = (
     *PHASES,
     *ROUTES,
     *GIVEN_FRAMES,
+    *GIVEN_IMAGES,
     *DISTILLATION,
     *CONSISTENCY,
     *TANGENTS,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -26,7 +25,7 @@ from fastvideo_data.encoder import EncoderIdentity
 from fastvideo_data.family import ParquetFamily
 from fastvideo_data.preprocessing.clips import PreprocessOptions
 from fastvideo_data.preprocessing.run import preprocess
-from fastvideo_data.trajectories import UnpackLatents
+from fastvideo_data.trajectories import STATES_OF, UnpackLatents
 from fastvideo_kd.stored_steps import kept_steps, solver_timesteps, student_options, student_timesteps
 from fastvideo_kd.trajectories_command import DENOISING_STEPS, ENCODED
 
@@ -48,6 +47,7 @@ class Teacher:
         cfg: the run that they were built for; it trains nothing.
         source: where the weights are from, in words.
         weights: a fingerprint of them.
+        given: the stored tensors that the network is told of beside the text, such as an image's latents.
     """
 
     adapter: Any
@@ -55,6 +55,7 @@ class Teacher:
     cfg: RunConfig
     source: str
     weights: str
+    given: tuple[str, ...] = ()
 
 
 def check_options(args: argparse.Namespace) -> None:
@@ -90,12 +91,24 @@ def check_options(args: argparse.Namespace) -> None:
         return
     if student is not None and (shift := family.timestep_shift(cfg)) is not None:
         kept_steps(solver_timesteps(shift, args.steps), student_timesteps(student, shift))
+    shown = _given(family, cfg)
     if args.prompts.is_dir():
-        _check_encoders(args.prompts, family.encoder_identity(cfg, latents_source="trajectory", download=True))
+        prompts = DataSet(args.prompts, wanted=("text_embedding", *shown))
+        _check_encoders(prompts, family.encoder_identity(cfg, latents_source="trajectory", download=True))
+    elif shown:
+        found = f"is no folder of clips, and the network of {model.source} is given their {' and '.join(shown)}"
+        fix = f"fastvideo-distill preprocess --model {args.model} --input CLIPS --output FOLDER; then --prompts FOLDER"
+        raise ConfigError(Problem(found, f"--prompts ({args.prompts})", fix=fix))
 
 
-def _check_encoders(prompts: Path, own: EncoderIdentity | None) -> None:
-    """The prompts were encoded with the teacher's text encoder, as far as both are known.
+def _given(family: ModelFamily, cfg: RunConfig) -> tuple[str, ...]:
+    """What the family wants of a row beside its text."""
+    wanted = family.wanted_tensors(cfg) if isinstance(family, ParquetFamily) else ()
+    return tuple(name for name in wanted if name != "text_embedding" and name not in STATES_OF)
+
+
+def _check_encoders(prompts: DataSet, own: EncoderIdentity | None) -> None:
+    """The prompts were encoded with the encoders of the teacher's pipeline, as far as both are known.
 
     Raises:
         DataError: they were not.
@@ -105,10 +118,10 @@ def _check_encoders(prompts: Path, own: EncoderIdentity | None) -> None:
     problems = [
         Problem(
             f"{one.file} was made with {key} {one.encoder[key]}, and the teacher's pipeline has {value}",
-            str(prompts),
+            str(prompts.path),
             fix=f"preprocess the prompts with --model {own.path}",
         )
-        for one in DataSet(prompts, wanted=("text_embedding",)).encoders
+        for one in prompts.encoders
         for key, value in own.values.items()
         if one.encoder and one.encoder.get(key, value) != value
     ]
@@ -133,8 +146,8 @@ def encode_prompts(args: argparse.Namespace) -> None:
         torch.cuda.empty_cache()
 
 
-def open_prompts(args: argparse.Namespace) -> DataSet:
-    """The encoded prompts.
+def open_prompts(args: argparse.Namespace, teacher: Teacher) -> DataSet:
+    """The encoded prompts, with what the teacher is given besides.
 
     Raises:
         UserError: there are none.
@@ -144,7 +157,7 @@ def open_prompts(args: argparse.Namespace) -> DataSet:
         found = "the prompts are not encoded yet, which one process does before several sample"
         fix = f"fastvideo-distill preprocess --model {args.model} --input {args.prompts} --output FOLDER; then --prompts FOLDER"
         raise ConfigError(Problem(found, str(args.prompts), fix=fix))
-    return DataSet(folder, wanted=("text_embedding",))
+    return DataSet(folder, wanted=("text_embedding", *teacher.given))
 
 
 def open_teacher(args: argparse.Namespace) -> Teacher:
@@ -166,7 +179,8 @@ def open_teacher(args: argparse.Namespace) -> Teacher:
         module.eval()
     if callable(start := getattr(built.adapter, "on_train_start", None)):
         start()  # encodes the negative prompt
-    return Teacher(built.adapter, handle, cfg, str(model.source), fingerprint(handle.modules))
+    weights = fingerprint(handle.modules)
+    return Teacher(built.adapter, handle, cfg, str(model.source), weights, _given(family, cfg))
 
 
 def fingerprint(modules: dict[str, nn.Module]) -> str:

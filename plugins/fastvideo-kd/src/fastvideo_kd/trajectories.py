@@ -31,7 +31,8 @@ def write_trajectories(args: argparse.Namespace, *, rank: int, size: int) -> Non
     Raises:
         UserError: the options, the teacher or the prompts cannot be used, or the output holds trajectories of others.
     """
-    teacher, prompts = open_teacher(args), open_prompts(args)
+    teacher = open_teacher(args)
+    prompts = open_prompts(args, teacher)
     shift = teacher.adapter.shift_and_clamp_timestep
     timesteps = solver_timesteps(shift, args.steps, teacher.adapter.num_train_timesteps)
     wanted = timesteps[:-1] if args.all_states else student_timesteps(student_options(args), shift)

@@ -28,7 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--prompts",
         required=True,
         type=Path,
-        help="a text file with a prompt a line, or a folder that `preprocess` made of one",
+        help="a text file with a prompt a line, or a folder that `preprocess` made of one; of a network that is given images, a "
+        "folder that `preprocess` made of clips",
     )
     parser.add_argument(
         "--output", required=True, type=Path, help="folder of the data set; called again, it goes on there"

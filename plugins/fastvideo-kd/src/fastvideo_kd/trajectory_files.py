@@ -49,6 +49,7 @@ class TrajectoryFiles:
         self._per_file, self._dtype = args.samples_per_file, DTYPES[args.dtype]
         self._timesteps = torch.tensor([*timesteps, 0.0], dtype=torch.float32)
         self._prompts = prompts.infos()
+        self._given, self._normalised = teacher.given, dict(prompts.normalised)
         encoders = [one.encoder for one in prompts.encoders if one.encoder is not None]
         training = teacher.cfg.training
         self._settings = {
@@ -97,7 +98,7 @@ class TrajectoryFiles:
         """Adds samples; a file is written when enough have come together.
 
         Args:
-            raw_batch: of the prompts: their text and ids.
+            raw_batch: of the prompts: their text and ids, and what the teacher is given besides.
             states: [B, S, ...] by the name of a clip's latents, the clean end last.
 
         Raises:
@@ -108,6 +109,7 @@ class TrajectoryFiles:
             tensors = {"text_embedding": raw_batch["text_embedding"][index, : lengths[index]]}
             tensors |= {STATES_OF[name]: all_states[index].to(self._dtype) for name, all_states in states.items()}
             tensors[TIMESTEPS] = self._timesteps
+            tensors |= {name: raw_batch[name][index] for name in self._given}
             row: dict[str, Any] = {"id": info["id"], "file_name": info["id"], "caption": info["caption"]}
             row["media_type"] = "text"
             for name, tensor in tensors.items():
@@ -127,7 +129,7 @@ class TrajectoryFiles:
         names = (self._folder / f"part-{self._rank:04d}-{number:06d}.parquet" for number in itertools.count())
         part = next(name for name in names if name not in self._parts)
         tensors = [column.removesuffix("_bytes") for column in self._rows[0] if column.endswith("_bytes")]
-        normalised = {name: True for name in STATES_OF.values() if name in tensors}
+        normalised = {name: True for name in STATES_OF.values() if name in tensors} | self._normalised
         teacher = {"path": self._source, "weights": self._settings["teacher"]}
         metadata = key_value_metadata(normalised=normalised, settings=self._settings, teacher=teacher)
         with writing(self._folder, self.samples, len(self._parts)):
