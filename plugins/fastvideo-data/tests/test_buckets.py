@@ -13,8 +13,10 @@ import pytest
 from PIL import Image
 from tiny_data import OPTIONS, FakeEncoder, write_clip
 
+from fastvideo_core.config.training import DataSource
 from fastvideo_core.errors import DataError
 from fastvideo_data.data_set import DataSet
+from fastvideo_data.data_sources import DataSources
 from fastvideo_data.preprocessing import run
 from fastvideo_data.preprocessing.buckets import Buckets, parse_area, parse_aspects, parse_frames, size_of
 from fastvideo_data.preprocessing.clips import PreprocessOptions
@@ -233,6 +235,10 @@ def test_batches_of_a_bucketed_data_set_have_one_shape_on_every_rank(media: Path
             assert batch["vae_latent"].shape == (2, 3, frames, height // 8, width // 8)
             seen.update(one["id"] for one in batch["info"])
     assert counts[0] == counts[1]
+    weighted = {"data_path": DataSource(path=str(tmp_path / "out"), weight=1.0)}
+    ranks = [DataSources(weighted).loader(batch_size=2, seed=0, rank=rank, size=2) for rank in range(2)]
+    for _ in range(12):
+        assert len({next(rank)["vae_latent"].shape for rank in ranks}) == 1
     assert len(seen) == report.samples
     alone = DataSet(tmp_path / "out" / "16x32x9")  # for a loader that stacks rows without a look at them
     assert next(alone.loader(batch_size=4, seed=0))["vae_latent"].shape == (4, 3, 3, 2, 4)
