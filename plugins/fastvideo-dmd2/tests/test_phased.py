@@ -49,7 +49,7 @@ class TwoNetworksFamily(ToyFamily):
 
     def build(self, cfg: Any) -> Any:
         components = super().build(cfg)
-        other = super().build(cfg.with_role_paths({name: f"{role.path} low" for name, role in cfg.roles.items()}))
+        other = super().build(cfg.with_roles({name: {"path": f"{role.path} low"} for name, role in cfg.roles.items()}))
         for handle in components.bundle:
             handle.modules[LOW] = other.bundle[handle.name].modules[HIGH]
         components.adapter.__class__ = TwoNetworks
