@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import PIL.Image
@@ -14,6 +18,7 @@ from fastvideo_core.contracts.family import ModelComponents
 from fastvideo_core.diffusion.reduce import mean_per_sample
 from fastvideo_core.diffusion.rollout import FewStepSchedule, rollout
 from fastvideo_core.errors import ConfigError, DataError
+from fastvideo_data.prompt_fit import ImageUse
 from fastvideo_testing.prepared_family import one_sample
 from fastvideo_wan.config import WanConfig
 from fastvideo_wan.encoder import WanEncoder
@@ -107,6 +112,15 @@ def test_sizes_and_frame_rate_are_those_of_the_folder(tiny_ti2v, tiny, tiny_a14b
             "spatial factor",
             "expand_timesteps",
         }
+
+
+def test_an_index_that_names_the_pipeline_of_images_is_the_same_folder(tiny_ti2v, tmp_path):
+    copy = Path(shutil.copytree(tiny_ti2v, tmp_path / "copy"))
+    index = json.loads((copy / "model_index.json").read_text())
+    (copy / "model_index.json").write_text(json.dumps({**index, "_class_name": "WanImageToVideoPipeline"}))
+    one, other = (open_folder(str(path), where="x") for path in (tiny_ti2v, copy))
+    assert replace(other, path=one.path, pipeline=one.pipeline) == one
+    assert one.image_use == ImageUse(optional=("image_path",))
 
 
 def test_preprocess_encodes_as_the_pipeline_does_and_a_clip_s_first_latent_frame_is_its_first_image_s(tiny_ti2v):
