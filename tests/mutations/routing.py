@@ -15,7 +15,27 @@ TWO_WAN = f"{WAN}/tests/test_two_networks.py"
 
 DRAWS = f"{CORE}/contracts/method.py"
 
+SHARD = f"{CORE}/placing/shard.py"
+WAITS = "core/tests/placing/test_placing.py::test_what_one_process_does_not_train_waits_in_host_memory_and_computes_the_same_bits"
+
 ROUTES: tuple[Mutation, ...] = (
+    Mutation(
+        "the networks that a role does not train stay on the device",
+        SHARD,
+        "handle.may_train(name) if handle.trainable else handle.is_saved",
+        "handle.is_saved",
+        (WAITS,),
+    ),
+    Mutation(
+        "what is trained waits in host memory",
+        SHARD,
+        "frozen_cpu_offload and not changes",
+        "frozen_cpu_offload",
+        (
+            WAITS,
+            "core/tests/placing/test_placing.py::test_a_frozen_role_that_the_method_changes_stays_beside_the_student",
+        ),
+    ),
     Mutation(
         "the boundary itself given to Wan's network for low noise",
         f"{WAN}/src/fastvideo_wan/adapter.py",

@@ -50,6 +50,7 @@ def test_roles_the_wrong_way_round_together(tmp_path: Path) -> None:
     ("options", "text"),
     [
         ({"attn_kind": "vsa"}, "method_config.attn_kind: attention 'vsa' has no tangent"),
+        ({"phased": True}, "method_config.phased: the consistency term trains clean samples at all noise levels"),
         ({"consistency_weight": 0}, "method_config.consistency_weight"),
         ({"tangent_warmup_steps": -1}, "method_config.tangent_warmup_steps"),
         ({"consistency_logit_std": 0}, "method_config.consistency_logit_std"),
