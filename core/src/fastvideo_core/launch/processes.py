@@ -35,8 +35,8 @@ def start_processes(count: int, arguments: Sequence[str]) -> int:
     SIGTERM, SIGHUP, SIGINT and SIGUSR1 are handed on to all of them. When one fails the others are ended, and the first error is
     shown, once. The exit status is 0, that of the process that failed first, or 128 + the signal that ended the run.
     """
-    # What torch says of every process that ends is said here once, in words.
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    for name in ("", ".agent.server.api"):  # what torch says of every process that ends is said here once, in words
+        logging.getLogger(f"torch.distributed.elastic{name}").setLevel(logging.CRITICAL)
     with tempfile.TemporaryDirectory(prefix="fastvideo-") as name:
         folder = Path(name)
         os.environ[launcher.LAUNCHER] = str(os.getpid())
