@@ -186,8 +186,7 @@ def _processes(training: TrainingArgs, roles: Mapping[str, RoleConfig]) -> Itera
     elif not (shards and replicas) and gpus % (value := shards or replicas or 1):
         key = "hsdp_shard_dim" if shards else "hsdp_replicate_dim"
         yield _at(key, f"found {value}", "num_gpus", allowed=f"a whole number that divides num_gpus {gpus}", fix=unset)
-    whole = [role.trainable and role.train_modules is None for role in roles.values()]
-    if training.frozen_cpu_offload and roles and all(whole):
+    if training.frozen_cpu_offload and roles and all(r.trainable and r.train_modules is None for r in roles.values()):
         yield _at("frozen_cpu_offload", "found true, but no role or network is frozen", fix="remove it")
     if training.optimizer == "muon" and gpus > 1:
         found = "found muon, which needs whole matrices, and several processes hold shards of them"

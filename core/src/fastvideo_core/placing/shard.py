@@ -42,8 +42,7 @@ def shard_roles(bundle: RoleManager, training: TrainingArgs) -> None:
         # A trained module must hold its requires_grad state while FSDP groups its parameters.
         handle.set_trainable()
         prepare_blocks(handle, training)
-    several = context.world_size() > 1
-    shared = [(h, name) for h in bundle for name in h.modules if several or is_offloaded(h, name, training)]
+    shared = [(h, n) for h in bundle for n in h.modules if context.world_size() > 1 or is_offloaded(h, n, training)]
     if not shared:
         return
     if not dist.is_initialized():
