@@ -16,6 +16,7 @@ from fastvideo_data.encoder import AudioEncoder, LatentEncoder
 from fastvideo_data.images import is_image
 from fastvideo_data.preprocessing.audio import SoundTrack, Waveform
 from fastvideo_data.preprocessing.buckets import Buckets
+from fastvideo_data.preprocessing.masks import mask_frames, next_frames
 from fastvideo_data.video_files import Frames, iter_frames, picture_size, probe
 
 
@@ -60,10 +61,11 @@ class PreprocessOptions:
 
 @dataclass(frozen=True)
 class Clip:
-    """Frames uint8 [T, H, W, 3], and their sound where the family makes some and the file has any."""
+    """Frames uint8 [T, H, W, 3], their sound where the family makes some and the file has any, and their mask, as they are."""
 
     frames: Frames
     sound: Waveform | None
+    mask: Frames | None = None
 
 
 class VideoClips:
@@ -76,6 +78,7 @@ class VideoClips:
         video: the file.
         encoder: of the family; says the frame rate and which sizes there are, and whether sound is wanted.
         options: of the call.
+        mask: the file that says where the loss counts; None for everywhere.
 
     Attributes:
         fps: frames per second of the clips; 0.0 of an image.
@@ -87,8 +90,12 @@ class VideoClips:
         DataError: the file cannot be read, or does not say its frame rate.
     """
 
-    def __init__(self, video: Path, encoder: LatentEncoder, options: PreprocessOptions) -> None:
+    def __init__(
+        self, video: Path, encoder: LatentEncoder, options: PreprocessOptions, mask: Path | None = None
+    ) -> None:
         self._video = video
+        self._mask = mask
+        self._masks: Iterator[Frames] = iter(())
         self._encoder = encoder
         self._options = options
         self._image = is_image(video)
@@ -108,6 +115,8 @@ class VideoClips:
         with ExitStack() as stack:
             track = self._sound(stack)
             resampled = self.fps if self.fps and self._options.fps_policy == "resample" else None
+            if self._mask is not None:
+                self._masks = mask_frames(self._mask, self._video, height=self.height, width=self.width, fps=resampled)
             frames = iter_frames(self._video, height=self.height, width=self.width, fps=resampled)
             for frame in itertools.islice(frames, 1) if self._image else frames:
                 self._rest.append(frame)
@@ -143,7 +152,8 @@ class VideoClips:
         if track is not None and (length > 1 or self._options.buckets is None):
             sound = track.read(self._used / self.fps, length / self.fps)
         self._used += length
-        return Clip(np.stack(taken), sound)
+        mask = None if self._mask is None else next_frames(self._masks, length, self._mask)
+        return Clip(np.stack(taken), sound, mask)
 
     def _sound(self, stack: ExitStack) -> SoundTrack | None:
         """The sound of the video, when it has any and the family makes some; closed with `stack`."""

@@ -15,6 +15,7 @@ from fastvideo_data.text_files import read_text, shown
 
 VIDEO_KEYS = ("video", "media_path", "video_path", "file_name", "path")
 CAPTION_KEYS = ("caption", "prompt", "text", "cap")
+MASK_KEY = "mask_path"
 LISTING_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl")
 
 _DELIMITERS = (",", ";", "\t")
@@ -30,19 +31,19 @@ class Listing:
     """What a file lists.
 
     Args:
-        rows: of each row, its place in the file, what it names as video, and what it names as caption.
+        rows: of each row, its place in the file, and what it names as video, as caption and as mask.
         unread: rows that are none, with the reason.
         keys: the keys, or columns, of all rows.
     """
 
-    rows: list[tuple[str, object, object]] = field(default_factory=list)
+    rows: list[tuple[str, object, object, object]] = field(default_factory=list)
     unread: list[tuple[str, str]] = field(default_factory=list)
     keys: set[str] = field(default_factory=set)
 
     def add(self, place: str, row: dict[str, Any]) -> None:
         """Add a row."""
         self.keys.update(row)
-        self.rows.append((place, _first(row, VIDEO_KEYS), _first(row, CAPTION_KEYS)))
+        self.rows.append((place, _first(row, VIDEO_KEYS), _first(row, CAPTION_KEYS), row.get(MASK_KEY)))
 
 
 def read_listing(path: Path) -> Listing:

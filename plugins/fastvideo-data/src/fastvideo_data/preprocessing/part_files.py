@@ -52,17 +52,19 @@ class ItemRecord:
         file: its clip as it was encoded; None for a prompt alone, and where an earlier version encoded it.
         notes: what its samples lose of the picture or show otherwise, "kind: details" each.
         text_notes: what they lose of the caption, likewise.
+        mask: its mask as it was used; None where it has none.
     """
 
     file: FileState | None = None
     notes: tuple[str, ...] = ()
     text_notes: tuple[str, ...] = ()
+    mask: FileState | None = None
 
     @classmethod
     def parse(cls, record: Mapping[str, Any]) -> ItemRecord:
         """As it is stored."""
-        file = record.get("file")
-        return cls(None if file is None else FileState(**file), tuple(record["notes"]), tuple(record["text_notes"]))
+        file, mask = (None if (state := record.get(name)) is None else FileState(**state) for name in ("file", "mask"))
+        return cls(file, tuple(record["notes"]), tuple(record["text_notes"]), mask)
 
 
 def clip_id(video: str, clip: int) -> str:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from fastvideo_core.errors import DataError, Problem, foreign_file
 from fastvideo_data.folder_walk import files_below
 from fastvideo_data.images import IMAGE_SUFFIXES
-from fastvideo_data.preprocessing.listings import LISTING_SUFFIXES, read_listing
+from fastvideo_data.preprocessing.listings import LISTING_SUFFIXES, MASK_KEY, read_listing
+from fastvideo_data.preprocessing.masks import is_mask, masked_stem, masks_beside
 from fastvideo_data.text_files import not_utf8, read_text, shown, text_lines
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
@@ -38,11 +39,13 @@ class SourceItem:
         id: unique in its source and the same at every discovery.
         video: the video file; None when there is a prompt alone.
         caption: its caption, stripped, not empty.
+        mask: the video or image that says where its loss counts; None for everywhere.
     """
 
     id: str
     video: Path | None
     caption: str
+    mask: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,11 @@ class Source:
     has_videos: bool
     items: tuple[SourceItem, ...]
     problems: tuple[SourceProblem, ...]
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether some of the samples have a mask."""
+        return any(item.mask is not None for item in self.items)
 
     @property
     def folders(self) -> list[Path]:
@@ -128,6 +136,7 @@ class _Entry:
     place: str
     video: Path
     caption: object
+    mask: object = None
 
 
 def _from_sidecars(root: Path, images: bool) -> Source:
@@ -151,6 +160,10 @@ def _from_sidecars(root: Path, images: bool) -> Source:
             entries.append(_Entry(_name(video, root), video, read_text(sidecar) if sidecar else None))
         except DataError as error:
             problems.append(_problem(_name(video, root), f"the caption {error.problems[0].found}"))
+    stems = {p.with_suffix("") for p in media}
+    problems += [
+        _problem(_name(p, root), "mask without a video") for p in files if is_mask(p) and masked_stem(p) not in stems
+    ]
     known = {
         p.with_suffix("") for p in files if p.suffix.lower() in (*VIDEO_SUFFIXES, *IMAGE_SUFFIXES, *UNREAD_SUFFIXES)
     }
@@ -161,6 +174,7 @@ def _from_sidecars(root: Path, images: bool) -> Source:
 
 def _read_media(files: Iterable[Path], images: bool) -> list[Path]:
     """The files that are read from a folder; an image beside a video of its name is the video's picture."""
+    files = [p for p in files if not is_mask(p)]
     videos = [p for p in files if p.suffix.lower() in VIDEO_SUFFIXES]
     stems = {p.with_suffix("") for p in videos}
     pictures = [p for p in files if images and p.suffix.lower() in IMAGE_SUFFIXES and p.with_suffix("") not in stems]
@@ -170,6 +184,8 @@ def _read_media(files: Iterable[Path], images: bool) -> list[Path]:
 def _unread(path: Path, images: bool) -> str:
     """Why a media file that is not among the read ones is not; empty for what is no media."""
     suffix = path.suffix.lower()
+    if is_mask(path):
+        return ""
     if suffix in UNREAD_SUFFIXES:
         return f"{suffix} is not read from a folder: convert it to .mp4, or list it in metadata.csv"
     if suffix in IMAGE_SUFFIXES:
@@ -223,12 +239,13 @@ def _from_listing(path: Path, folder: Path, images: bool) -> Source:
     listing = read_listing(path)
     entries = []
     problems = [_problem(place, reason) for place, reason in listing.unread]
-    for place, video, caption in listing.rows:
+    for place, video, caption, mask in listing.rows:
         if not isinstance(video, str) or not video.strip():
             problems.append(_problem(place, "the row names no video"))
             continue
         captions = (caption or [None]) if isinstance(caption, list) else [caption]
-        entries += [_Entry(place, folder / video.strip(), one) for one in captions]
+        named = folder / mask.strip() if isinstance(mask, str) and mask.strip() else mask or None
+        entries += [_Entry(place, folder / video.strip(), one, named) for one in captions]
     where = f"a readable row of {path.name}" if listing.unread else path.name
     return _source(path, path.parent, entries, problems + _unlisted(folder, entries, where, images), images)
 
@@ -249,19 +266,21 @@ def _source(path: Path, root: Path, entries: Iterable[_Entry], problems: list[So
     for entry in entries:
         name = _name(entry.video, root)
         caption = entry.caption.strip() if isinstance(entry.caption, str) else entry.caption
+        masks = [] if entry.mask is None else [entry.mask]
         if not os.path.isfile(entry.video):
             problems.append(_problem(f"{shown(name, 120)} ({entry.place})", "the video file is missing"))
         elif not images and entry.video.suffix.lower() in IMAGE_SUFFIXES:
             problems.append(_problem(name, _NO_IMAGES))
         elif not_utf8(name):
             problems.append(_problem(name, "the name of the file is not UTF-8 text"))
-        elif wrong := _wrong_caption(caption):
+        elif wrong := _wrong_caption(caption) or _wrong_masks(masks := masks or [*masks_beside(entry.video)]):
             problems.append(_problem(name, wrong))
         else:
             assert isinstance(caption, str)
+            mask = next((one for one in masks if isinstance(one, Path)), None)
             seen[name] += 1
             again = f"~{seen[name]}" if seen[name] > 1 else ""  # the same video with another caption
-            items.append(SourceItem(name + again, entry.video, caption))
+            items.append(SourceItem(name + again, entry.video, caption, mask))
     return Source(path, True, tuple(items), tuple(problems))
 
 
@@ -276,8 +295,21 @@ def _wrong_caption(caption: object) -> str:
     return "the caption holds NUL characters: it is no text" if "\0" in caption else ""
 
 
+def _wrong_masks(masks: Sequence[object]) -> str:
+    """Why masks cannot be used; empty when they can."""
+    if len(masks) > 1:
+        return f"it has several masks: {', '.join(mask.name for mask in masks if isinstance(mask, Path))}"
+    for mask in masks:
+        if not isinstance(mask, Path):
+            return f"{MASK_KEY} is no text but {type(mask).__name__}"
+        if not os.path.isfile(mask):
+            return f"the mask {shown(mask.name, 120)} is missing"
+    return ""
+
+
 def _unlisted(root: Path, entries: Iterable[_Entry], listing: str, images: bool) -> list[SourceProblem]:
-    listed = {os.path.realpath(entry.video) for entry in entries if os.path.isfile(entry.video)}
+    named = [path for entry in entries for path in (entry.video, entry.mask) if isinstance(path, Path)]
+    listed = {os.path.realpath(path) for path in named if os.path.isfile(path)}
     files = files_below(root)
     media = {*_read_media(files, images), *(p for p in files if p.suffix.lower() in UNREAD_SUFFIXES)}
     others = [p for p in sorted(media) if os.path.realpath(p) not in listed]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from fastvideo_core.errors import DataError, Problem, foreign_file
@@ -32,7 +32,9 @@ def renew(parts: PartFiles, source: Source, encoder: LatentEncoder, *, prune: bo
     """
     captions = {item.id: item.caption for item in source.items}
     gone = {item: "no longer in the source: taken out" for item, _ in parts.captions() if item not in captions}
-    replaced = _replaced(parts, {item.id: item.video for item in source.items if item.video is not None})
+    files = {(item.id, "clip"): item.video for item in source.items if item.video is not None}
+    files |= {(item.id, "mask"): item.mask for item in source.items if item.mask is not None}
+    replaced = _replaced(parts, files, captions)
     if not prune:
         _check(parts, source, list(gone), list(replaced))
     edited = {
@@ -54,18 +56,33 @@ def renew(parts: PartFiles, source: Source, encoder: LatentEncoder, *, prune: bo
     return tuple(Noted(item, note) for item, note in told)
 
 
-def _replaced(parts: PartFiles, videos: Mapping[str, Path]) -> dict[str, str]:
-    known = [(item, record.file) for item, record in parts.items.items() if record.file is not None and item in videos]
-    touched = []
-    for item, file in known:
-        with foreign_file(videos[item], "video"):
-            if not file.untouched(videos[item]):
-                touched.append((item, file))
-    replaced = {}
-    for item, file in progress(touched, "touched file"):
-        with foreign_file(videos[item], "video"):
-            if not file.same_content(videos[item]):
-                replaced[item] = "clip changed: its earlier samples were taken out"
+def _replaced(parts: PartFiles, files: Mapping[tuple[str, str], Path], listed: Collection[str]) -> dict[str, str]:
+    """Items whose clip or mask is not as it was.
+
+    Args:
+        files: of the source, by item and by what they are.
+        listed: the source's items.
+    """
+    known = {(item, "clip"): record.file for item, record in parts.items.items() if record.file is not None}
+    known |= {(item, "mask"): record.mask for item, record in parts.items.items() if record.mask is not None}
+    touched, replaced = [], {}
+    for (item, what), file in known.items():
+        if item in listed and (item, what) in files:
+            with foreign_file(files[item, what], "video"):
+                if not file.untouched(files[item, what]):
+                    touched.append((item, what, file))
+    for item, what, file in progress(touched, "touched file"):
+        with foreign_file(files[item, what], "video"):
+            if not file.same_content(files[item, what]):
+                replaced[item] = f"{what} changed: its earlier samples were taken out"
+    for item, what in {*files, *known}:
+        if (
+            what == "mask"
+            and item in listed
+            and item in parts.items
+            and ((item, what) in files) != ((item, what) in known)
+        ):
+            replaced[item] = "mask changed: its earlier samples were taken out"
     return replaced
 
 

@@ -21,6 +21,7 @@ from fastvideo_data.preprocessing.buckets import bucket_name
 from fastvideo_data.preprocessing.clips import Clip, PreprocessOptions, VideoClips
 from fastvideo_data.preprocessing.encoded_captions import EncodedCaption, encode_captions
 from fastvideo_data.preprocessing.file_state import FileState
+from fastvideo_data.preprocessing.masks import LOSS_MASK, loss_mask
 from fastvideo_data.preprocessing.output_folder import check_data_output
 from fastvideo_data.preprocessing.part_files import ItemRecord, PartFiles, VideoRecord, clip_id
 from fastvideo_data.preprocessing.progress import progress
@@ -112,7 +113,7 @@ def encode_items(
     Args:
         shows: whether to show the progress.
     """
-    run = _Run(encoder, options, parts)
+    run = _Run(encoder, options, parts, masks=found.has_masks)
     shown = progress(items, "video" if found.has_videos else "prompt") if shows else iter(items)
     for pending in _batched(run.wanted(shown), options.batch_size):
         run.encode(pending)
@@ -176,7 +177,8 @@ class _Pending:
 class _Run:
     """One pass over a source: cuts clips, encodes them, hands rows to the parts folder."""
 
-    def __init__(self, encoder: LatentEncoder, options: PreprocessOptions, parts: PartFiles) -> None:
+    def __init__(self, encoder: LatentEncoder, options: PreprocessOptions, parts: PartFiles, *, masks: bool) -> None:
+        self._masks = masks
         self._encoder = encoder
         self._options = options
         self._parts = parts
@@ -205,6 +207,8 @@ class _Run:
             latents = self._with_sound(clips, latents)
         for one, tensors in zip(pending, latents, strict=True):
             text = self._texts[one.item.caption]
+            if self._masks and one.clip is not None:
+                tensors = {**tensors, LOSS_MASK: loss_mask(one.clip.mask, tensors["vae_latent"])}
             named = {**tensors, "text_embedding": text.embedding}
             sound = one.clip is not None and one.clip.sound is not None
             row: dict[str, Any] = self._metadata(one, tensors)
@@ -260,10 +264,11 @@ class _Run:
         problem = ""
         clips: VideoClips | None = None
         try:
-            clips = VideoClips(video, self._encoder, self._options)
+            clips = VideoClips(video, self._encoder, self._options, item.mask)
             with foreign_file(video, "video"):
                 file = FileState.of(video)
-            record = ItemRecord(file, picture_notes(video, height=clips.height, width=clips.width))
+                mask = None if item.mask is None else FileState.of(item.mask)
+            record = ItemRecord(file, picture_notes(video, height=clips.height, width=clips.width), mask=mask)
             for clip in clips:
                 if held is not None and not self._parts.holds(held.id):
                     yield held
@@ -313,11 +318,12 @@ def _check_options(options: PreprocessOptions) -> None:
 def _check_encoded(encoder: LatentEncoder, clips: Sequence[Mapping[str, Tensor]]) -> None:
     """A family's encoder gives the latents, and nothing that is made elsewhere."""
     for tensors in clips:
-        taken = [name for name in ("text_embedding", "audio_latent") if name in tensors]
+        taken = [name for name in ("text_embedding", "audio_latent", LOSS_MASK) if name in tensors]
         if "vae_latent" not in tensors or taken:
             found = f"{type(encoder).__name__}.encode_videos gives {', '.join(tensors) or 'nothing'} for a clip"
             allowed = (
-                "vae_latent, and others beside it; not text_embedding and audio_latent, which have methods of their own"
+                "vae_latent, and others beside it; not text_embedding and audio_latent, which have methods of their own, "
+                "nor loss_mask"
             )
             raise DataError(Problem(found, allowed=allowed, fix="report it to the family's author"))
 
@@ -341,4 +347,6 @@ def _settings(encoder: LatentEncoder, options: PreprocessOptions, source: Source
         settings.update(fps_policy=options.fps_policy, fps=fps, clips=options.clips)
         if isinstance(encoder, AudioEncoder):
             settings.update(audio_sample_rate=encoder.audio_sample_rate)
+        if source.has_masks:
+            settings.update(masks=True)
     return settings
