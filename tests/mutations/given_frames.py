@@ -1,4 +1,4 @@
-"""Mistakes in how frames are given to a network that keeps them clean (Wan 2.2 TI2V)."""
+"""Mistakes in how frames are given to a network that keeps them clean (Wan 2.2 TI2V, LTX)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ TI2V = f"{WAN}/tests/test_ti2v.py"
 ENTERS = f"{TI2V}::test_a_given_frame_enters_clean_and_at_zero_and_the_others_as_they_are"
 PIPELINE = f"{TI2V}::test_predict_noise_is_what_the_pipeline_hands_its_scheduler_with_an_image"
 ROLLOUT = f"{TI2V}::test_a_few_step_rollout_keeps_it"
+LTX_TESTS = "plugins/fastvideo-ltx/tests/test_image_to_video.py"
+LTX_KEPT = f"{LTX_TESTS}::test_a_given_first_frame_is_clean_at_level_zero_and_kept[tiny-ode]"
 SAMPLING = f"{WAN}/tests/test_ti2v_sampling.py"
 
 GIVEN_FRAMES: tuple[Mutation, ...] = (
@@ -43,10 +45,10 @@ GIVEN_FRAMES: tuple[Mutation, ...] = (
     ),
     Mutation(
         "a given frame not kept in x0",
-        f"{WAN}/src/fastvideo_wan/adapter.py",
-        "return x0 if given is None else kept(x0, given, batch.context[FIRST_FRAME])",
+        "plugins/fastvideo-diffusers/src/fastvideo_diffusers/first_frame_adapter.py",
+        "return x0 if GIVEN not in batch.context else kept(x0, *self.given_latents(batch.context))",
         "return x0",
-        (ROLLOUT, f"{TI2V}::test_it_stays_clean_in_x0_also_under_guidance_and_takes_no_gradient"),
+        (ROLLOUT, LTX_KEPT, f"{TI2V}::test_it_stays_clean_in_x0_also_under_guidance_and_takes_no_gradient"),
     ),
     Mutation(
         "levels of tokens in the order of other frames",

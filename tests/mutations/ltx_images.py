@@ -20,13 +20,6 @@ LTX_IMAGES: tuple[Mutation, ...] = (
         (KEPT,),
     ),
     Mutation(
-        "the given frame as the network guesses it",
-        f"{LTX}/adapter.py",
-        "return x0 if given is None else kept(",
-        "return x0 if True else kept(",
-        (KEPT,),
-    ),
-    Mutation(
         "noise on given tokens that falls with the level itself",
         f"{LTX}/adapter.py",
         "(per_token / self.num_train_timesteps).square()",

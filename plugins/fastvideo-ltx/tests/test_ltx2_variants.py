@@ -100,7 +100,7 @@ def edited(tiny: str, out: Path, file: str, **changes: object) -> str:
         (
             "model_index.json",
             {"vocoder": ["ltx2", "Other"]},
-            r"its vocoder is Other\n    allowed: LTX2Vocoder, ",
+            r"its vocoder is Other\n    allowed: LTX2Vocoder or ",
         ),
         (
             "model_index.json",

@@ -13,7 +13,12 @@ from fastvideo_core.errors import ContractError, DataError, Problem
 from fastvideo_data.video_files import read_frames
 from fastvideo_data.video_sizes import VideoGeometry, VideoSize
 
-FIRST, LAST, CONDITIONS = "image_path", "last_image_path", "conditions"
+FIRST = "image_path"
+"""Of a prompt: the image of its video's first frame."""
+LAST = "last_image_path"
+"""Of a prompt: that of the last one."""
+CONDITIONS = "conditions"
+"""Of a prompt: those at other frames."""
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from fastvideo_core.config.training import TrainingArgs
-from fastvideo_core.contracts.adapter import AttentionKind, LatentsSource
-from fastvideo_core.contracts.batch import TrainingBatch, Trajectory
+from fastvideo_core.contracts.adapter import LatentsSource
+from fastvideo_core.contracts.batch import TrainingBatch
 from fastvideo_core.contracts.roles import RoleHandle
-from fastvideo_diffusers.adapter import PipelineAdapter, PreparedLatents
+from fastvideo_diffusers.adapter import PreparedLatents
+from fastvideo_diffusers.first_frame_adapter import FirstFrameAdapter
 from fastvideo_diffusers.first_frames import GIVEN, check_first_frames, drawn_samples, kept
 from fastvideo_diffusers.stored_tensors import stored_loss_mask
 from fastvideo_ltx.batches import frame_rates
@@ -51,7 +52,7 @@ class PackedLatents:
     weight: Tensor | None = None
 
 
-class LtxAdapter(PipelineAdapter[LtxFolder]):
+class LtxAdapter(FirstFrameAdapter[LtxFolder, LtxConfig]):
     """Every primitive, over packed latents [B, S, C] and the conditioning named above; t is [B], or [B, S, 1] per token.
 
     A given token (first-frame conditioning) enters the network clean, or with its own noise times sigma squared, and with
@@ -65,10 +66,6 @@ class LtxAdapter(PipelineAdapter[LtxFolder]):
     family = "ltx"
     name = "LTX"
     levels_taken = "one noise level per sample, [B], or one per token, [B, S, 1]"
-
-    def __init__(self, folder: LtxFolder, *, config: LtxConfig, **settings: Any) -> None:
-        super().__init__(folder, **settings)
-        self.config = config
 
     # --- what a generation fills in ---------------------------------------------------------------------------------
 
@@ -139,10 +136,6 @@ class LtxAdapter(PipelineAdapter[LtxFolder]):
         tokens = pack_video(mask.to(self.device, torch.float32, non_blocking=True))
         return torch.cat([tokens, tokens.new_ones(len(tokens), layout.audio, 1)], dim=1)
 
-    def stored_trajectory(self, raw_batch: Mapping[str, Any]) -> Trajectory:
-        self.config.check_no_first_frames()
-        return super().stored_trajectory(raw_batch)
-
     def unpack_latents(self, latents: Tensor, batch: TrainingBatch) -> dict[str, Tensor]:
         return {"vae_latent": unpack_video(latents, batch.extras[LAYOUT])}
 
@@ -176,13 +169,12 @@ class LtxAdapter(PipelineAdapter[LtxFolder]):
         Args:
             generator: for the noise of `first_frame_noise`.
         """
-        context = {GIVEN: given, CLEAN: clean}
-        if self.config.first_frame_noise:
-            if generator is None:
-                raise ValueError("given first frames have noise: prepare_batch() needs a generator")
-            noise = torch.randn(clean.shape, generator=generator, device=generator.device).to(clean.device)
-            context[GIVEN_NOISE] = self.config.first_frame_noise * noise
-        return context
+        if not self.config.first_frame_noise:
+            return {GIVEN: given, CLEAN: clean}
+        if generator is None:
+            raise ValueError("given first frames have noise: prepare_batch() needs a generator")
+        noise = torch.randn(clean.shape, generator=generator, device=generator.device).to(clean.device)
+        return {GIVEN: given, CLEAN: clean, GIVEN_NOISE: self.config.first_frame_noise * noise}
 
     def _given_tokens(self, packed: PackedLatents, generator: torch.Generator | None) -> Tensor:
         """[B, S]: the first frame's tokens of the samples that are drawn."""
@@ -221,20 +213,8 @@ class LtxAdapter(PipelineAdapter[LtxFolder]):
             return t.to(latents.device)[..., 0]
         return super().sample_timesteps(t, latents)
 
-    def predict_x0(
-        self,
-        handle: RoleHandle,
-        noisy_latents: Tensor,
-        t: Tensor,
-        batch: TrainingBatch,
-        *,
-        conditional: bool,
-        attn_kind: AttentionKind = "dense",
-    ) -> Tensor:
-        """x0 = x_t - sigma v, float32 at least; given tokens are the clean ones."""
-        x0 = super().predict_x0(handle, noisy_latents, t, batch, conditional=conditional, attn_kind=attn_kind)
-        given = batch.context.get(GIVEN)
-        return x0 if given is None else kept(x0, given[..., None], batch.context[CLEAN])
+    def given_latents(self, context: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        return context[GIVEN][..., None], context[CLEAN]
 
     # --- sampling ---------------------------------------------------------------------------------------------------
 

@@ -136,12 +136,13 @@ class LtxFamily(DiffusersFamily[LtxFolder, LtxAdapter]):
         if latents_source in ("data", "trajectory") or config.first_frame_probability > 0:
             generation.check_latents(row, base, config, cfg.training)
             stored_loss_mask(row, *stored_video(row, base, cfg.training).shape[2:])
-        if latents_source == "trajectory":
-            config.check_no_first_frames()
-        if latents_source == "zeros":
-            layout = data_free_video(row, base, cfg.training)
-            if config.first_frame_probability > 0:
-                check_first_frames(stored_video(row, base, cfg.training).shape[3:], (layout.height, layout.width))
+        match latents_source:
+            case "trajectory":
+                config.check_no_first_frames()
+            case "zeros":
+                layout = data_free_video(row, base, cfg.training)
+                if config.first_frame_probability > 0:
+                    check_first_frames(stored_video(row, base, cfg.training).shape[3:], (layout.height, layout.width))
 
     def stored_latents(self, cfg: RunConfig, row: Mapping[str, Any]) -> Tensor:
         return stored_video(row, self._base(cfg), cfg.training)

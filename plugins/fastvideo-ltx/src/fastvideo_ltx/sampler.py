@@ -195,17 +195,17 @@ class LtxSampler(PipelineSampler[LtxFolder, LtxConfig]):
         size: VideoSize,
         generator: torch.Generator,
     ) -> Tensor:
-        schedule = self.few_steps(request)
-        if schedule is not None and conditions.images.only_first:
-            return self._sample_few_steps(request, schedule, conditions, size, generator)
-        if schedule is not None and self.kind(request) == "sde":
+        levels = self.few_steps(request)
+        if levels is not None and conditions.images.only_first:
+            return self._sample_few_steps(request, levels, conditions, size, generator)
+        if levels is not None and self.kind(request) == "sde":
             allowed = "ode: sde draws new noise for the given frames' tokens too"
             raise ConfigError(Problem("sampler_kind sde with images at other frames than the first", allowed=allowed))
         return self.sample_through_pipeline(
             request.sample_handle.modules[TRANSFORMER],
             conditions,
             size,
-            steps=schedule or self.many_steps(request),
+            steps=levels or self.many_steps(request),
             guidance_scale=request.guidance_scale,
             generator=generator,
         )
@@ -240,6 +240,13 @@ class LtxSampler(PipelineSampler[LtxFolder, LtxConfig]):
 def half(size: VideoSize) -> VideoSize:
     """Of the first of two stages."""
     return replace(size, height=size.height // 2, width=size.width // 2)
+
+
+def ready_pipeline(kind: Any, **components: Any) -> Any:
+    """A pipeline of a class, for text that is encoded, without progress bars."""
+    made = kind(tokenizer=None, text_encoder=None, **components)
+    made.set_progress_bar_config(disable=True)
+    return made
 
 
 def pil_image(image: Tensor) -> Image.Image:

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from fastvideo_core.config.training import TrainingArgs
-from fastvideo_core.contracts.adapter import AttentionKind, LatentsSource, Ranges
-from fastvideo_core.contracts.batch import TrainingBatch, Trajectory
+from fastvideo_core.contracts.adapter import LatentsSource, Ranges
+from fastvideo_core.contracts.batch import TrainingBatch
 from fastvideo_core.contracts.roles import RoleHandle
-from fastvideo_diffusers.adapter import PipelineAdapter, PreparedLatents
-from fastvideo_diffusers.first_frames import GIVEN, check_first_frames, kept
+from fastvideo_diffusers.adapter import PreparedLatents
+from fastvideo_diffusers.first_frame_adapter import FirstFrameAdapter
+from fastvideo_diffusers.first_frames import GIVEN, check_first_frames
 from fastvideo_diffusers.folder import TRANSFORMER
 from fastvideo_diffusers.text import pad_text
 from fastvideo_wan.batches import stored_latents
@@ -27,7 +28,7 @@ from fastvideo_wan.network import predict_velocity
 TEXT = "text"
 
 
-class WanAdapter(PipelineAdapter[WanFolder]):
+class WanAdapter(FirstFrameAdapter[WanFolder, WanConfig]):
     """Every primitive, over latents [B, C, T, H, W] and the conditioning {"text": [B, 512, D]}; t is [B].
 
     TI2V takes t per latent frame too, [B, 1, T, 1, 1]. A given first frame enters the network clean and with t = 0, stays clean
@@ -48,8 +49,7 @@ class WanAdapter(PipelineAdapter[WanFolder]):
     def __init__(
         self, folder: WanFolder, *, config: WanConfig, boundary_ratios: Mapping[str, float], **settings: Any
     ) -> None:
-        super().__init__(folder, **settings)
-        self.config = config
+        super().__init__(folder, config=config, **settings)
         self.size_multiple = folder.size_multiple
         if folder.expand_timesteps:
             self.levels_taken = "one noise level per sample, [B], or one per latent frame, [B, 1, T, 1, 1]"
@@ -79,10 +79,6 @@ class WanAdapter(PipelineAdapter[WanFolder]):
             check_first_frames(clean.shape[3:], prepared.latents.shape[3:])
         return with_given_frames(prepared, clean[:, :, :1], probability, generator)
 
-    def stored_trajectory(self, raw_batch: Mapping[str, Any]) -> Trajectory:
-        self.config.check_no_first_frames()
-        return super().stored_trajectory(raw_batch)
-
     def sample_timesteps(self, t: Tensor, latents: Tensor) -> Tensor:
         """[B], or of TI2V per latent frame, [B, T]."""
         batch_size, _, frames, _, _ = latents.shape
@@ -90,20 +86,8 @@ class WanAdapter(PipelineAdapter[WanFolder]):
             return t.to(latents.device).reshape(batch_size, frames)
         return super().sample_timesteps(t, latents)
 
-    def predict_x0(
-        self,
-        handle: RoleHandle,
-        noisy_latents: Tensor,
-        t: Tensor,
-        batch: TrainingBatch,
-        *,
-        conditional: bool,
-        attn_kind: AttentionKind = "dense",
-    ) -> Tensor:
-        """x0 = x_t - sigma v, float32 at least; given frames are the clean ones."""
-        x0 = super().predict_x0(handle, noisy_latents, t, batch, conditional=conditional, attn_kind=attn_kind)
-        given = batch.context.get(GIVEN)
-        return x0 if given is None else kept(x0, given, batch.context[FIRST_FRAME])
+    def given_latents(self, context: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        return context[GIVEN], context[FIRST_FRAME]
 
     def velocity(
         self,

@@ -61,10 +61,11 @@ def predict_velocity(
         [B, S, C] in the dtype that was computed in.
     """
     dtype = transformer.dtype
+    noisy, text = noisy.to(dtype), text.to(dtype)
     with torch.autocast(noisy.device.type, dtype=torch.bfloat16, enabled=autocast and dtype == torch.float32):
         velocity: Tensor = transformer(
-            hidden_states=noisy.to(dtype),
-            encoder_hidden_states=text.to(dtype),
+            hidden_states=noisy,
+            encoder_hidden_states=text,
             timestep=t,
             encoder_attention_mask=text_mask,
             video_coords=positions,

@@ -31,7 +31,7 @@ from fastvideo_diffusers.text import pad_text
 from fastvideo_ltx.batches import layout_of_video
 from fastvideo_ltx.layout import TokenLayout, pack_video, unpack_video
 from fastvideo_ltx.ltx1.latents import decode_frames
-from fastvideo_ltx.sampler import REFINING_STEPS, LtxSampler, half, pil_image
+from fastvideo_ltx.sampler import REFINING_STEPS, LtxSampler, half, pil_image, ready_pipeline
 
 
 class LtxVideoSampler(LtxSampler):
@@ -115,15 +115,8 @@ class LtxVideoSampler(LtxSampler):
 
     def _pipeline(self, kind: Any, network: nn.Module, scheduler: FlowMatchEulerDiscreteScheduler) -> Any:
         """One of LTX-Video's pipelines; of the VAE it asks the dtype, and encodes images with it."""
-        pipeline = kind(
-            tokenizer=None,
-            text_encoder=None,
-            vae=self.autoencoder() if self._conditioned else None,
-            scheduler=scheduler,
-            transformer=network,
-        )
-        pipeline.set_progress_bar_config(disable=True)
-        return pipeline
+        vae = self.autoencoder() if self._conditioned else None
+        return ready_pipeline(kind, vae=vae, scheduler=scheduler, transformer=network)
 
     def _text(self, conditions: PromptConditions, dtype: torch.dtype) -> dict[str, Tensor]:
         embeddings = self._embeddings("", conditions.text, dtype)
@@ -155,10 +148,9 @@ class LtxVideoSampler(LtxSampler):
             LTXVideoCondition(pil_image(one), frame_index=frame, strength=strength)
             for one, frame, strength in images.conditions
         ]
-        if not given:
-            return {}
         noise = self.config.first_frame_noise
-        return {"conditions": given, **({} if noise is None else {"image_cond_noise_scale": noise})}
+        asked = {"conditions": given, **({} if noise is None else {"image_cond_noise_scale": noise})}
+        return asked if given else {}
 
     def decode_tokens(self, latents: Tensor, layout: TokenLayout, generator: torch.Generator) -> SampledVideo:
         frames = decode_frames(

@@ -187,14 +187,13 @@ def _class_name(index: Mapping[str, Any], component: str) -> str:
 
 
 def _check_index(text_encoder: str, vocoder: str, where: str) -> None:
-    problems = []
-    if text_encoder not in TEXT_ENCODERS:
-        allowed = f"{' or '.join(TEXT_ENCODERS)}: {SUPPORTED}"
-        problems.append(Problem(f"its text encoder is {text_encoder}", where, allowed=allowed))
-    if vocoder not in VOCODERS:
-        problems.append(Problem(f"its vocoder is {vocoder}", where, allowed=", ".join(VOCODERS)))
-    if problems:
-        raise ConfigError(problems)
+    found = (("text encoder", text_encoder, TEXT_ENCODERS), ("vocoder", vocoder, VOCODERS))
+    if unknown := [
+        Problem(f"its {what} is {kind}", where, allowed=f"{' or '.join(known)}: {SUPPORTED}")
+        for what, kind, known in found
+        if kind not in known
+    ]:
+        raise ConfigError(unknown)
 
 
 def _statistics(path: str, subfolder: str, where: str) -> tuple[tuple[float, ...], tuple[float, ...]]:

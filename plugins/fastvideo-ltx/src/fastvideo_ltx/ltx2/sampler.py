@@ -45,7 +45,7 @@ from fastvideo_ltx.ltx2.latents import audio_length, audio_statistics, pack_audi
 from fastvideo_ltx.ltx2.loading import load_audio_vae, load_vae, load_vocoder
 from fastvideo_ltx.ltx2.network import AUDIO_TEXT
 from fastvideo_ltx.ltx2.text import Connectors, pad_left
-from fastvideo_ltx.sampler import REFINING_STEPS, LtxSampler, half, pil_image
+from fastvideo_ltx.sampler import REFINING_STEPS, LtxSampler, half, pil_image, ready_pipeline
 
 PLAIN_GUIDANCE: Mapping[str, Any] = {
     "stg_scale": 0.0,
@@ -159,17 +159,15 @@ class Ltx2Sampler(LtxSampler):
         scheduler, timesteps = self.levels(steps)
         if timesteps is not None:
             own = {**own, "sigmas": [t / self.folder.num_train_timesteps for t in timesteps]}
-        pipeline = kind(
+        pipeline = ready_pipeline(
+            kind,
             scheduler=scheduler,
             vae=self.autoencoder(),
             audio_vae=self.audio_autoencoder(),
-            text_encoder=None,
-            tokenizer=None,
             connectors=_Ready(self._connectors),
             transformer=network,
             vocoder=None,
         )
-        pipeline.set_progress_bar_config(disable=True)
         embeddings = self._embeddings("", conditions.text, network.dtype)
         if conditions.negative is not None:
             embeddings |= self._embeddings("negative_", conditions.negative, network.dtype)
