@@ -76,6 +76,35 @@ def test_another_number_of_shares_goes_on_where_an_earlier_one_ended(clips: Path
     assert json.loads((out / "report.json").read_text())["resumed"] == len(before)
 
 
+def test_a_share_that_was_cut_off_goes_on_alone(clips: Path, tmp_path: Path) -> None:
+    class CutOff(FakeEncoder):
+        def encode_videos(self, frames):
+            if self.videos >= 4:
+                raise KeyboardInterrupt
+            return super().encode_videos(frames)
+
+    out = tmp_path / "out"
+    preprocess_share(FakeEncoder(), clips, out, OPTIONS, Share(0, 2))
+    with pytest.raises(KeyboardInterrupt):
+        preprocess_share(CutOff(), clips, out, OPTIONS, Share(1, 2))
+    assert merge_shares(FakeEncoder(), clips, out, OPTIONS, 2) is None
+    kept, files = rows(out), {path: path.stat().st_mtime_ns for path in out.glob("*.parquet")}
+    encoder = FakeEncoder()
+    preprocess_share(encoder, clips, out, OPTIONS, Share(1, 2))
+    assert {path: path.stat().st_mtime_ns for path in files} == files
+    assert encoder.videos == len(rows(out)) - len(kept)
+    assert merge_shares(FakeEncoder(), clips, out, OPTIONS, 2) is not None
+    preprocess(FakeEncoder(), clips, tmp_path / "one", OPTIONS)
+    assert rows(out) == rows(tmp_path / "one")
+
+
+def test_prompts_are_shared_too(tmp_path: Path) -> None:
+    (tmp_path / "p.txt").write_text("".join(f"prompt {number}\n" for number in range(9)))
+    preprocess(FakeEncoder(), tmp_path / "p.txt", tmp_path / "one", OPTIONS)
+    run_shares(tmp_path / "p.txt", tmp_path / "shares", 2)
+    assert rows(tmp_path / "shares") == rows(tmp_path / "one")
+
+
 def test_a_share_leaves_what_another_is_writing(clips: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,7 +90,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     several = parser.add_argument_group("several processes")
     several.add_argument(
         "--num-processes",
-        type=up_to(limits.PROCESSES),
+        type=_processes,
         default=1,
         help="on this machine, each with a GPU and with its share of the input (default: 1)",
     )
@@ -106,7 +107,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Encodes what is not encoded yet and reports what was skipped."""
     from fastvideo_core.dispatch.output_dir import alone_in
-    from fastvideo_core.launch.launcher import launched_processes
+    from fastvideo_core.launch.launcher import has_own_launcher
     from fastvideo_data.preprocessing.output_folder import check_data_output
     from fastvideo_data.preprocessing.raw_videos import discover
     from fastvideo_data.preprocessing.run import preprocess
@@ -115,10 +116,8 @@ def run(args: argparse.Namespace) -> int:
     source = discover(args.input, images=args.num_frames == 1 or 1 in (args.frames or ()))
     check_data_output(args.output, *source.folders)
     options = _options(args, source.has_videos)
-    launched = launched_processes()
-    processes = max(args.num_processes, 1) if launched is None else launched
-    if processes * args.shard[1] > 1:
-        return _run_shares(args, options, processes, launched=launched is not None)
+    if args.num_processes * args.shard[1] > 1:
+        return _run_shares(args, options, has_own_launcher())
     with alone_in(args.output, where="--output"):
         preprocess(_encoder(args), args.input, args.output, options)
     return 0
@@ -135,35 +134,31 @@ def _encoder(args: argparse.Namespace) -> LatentEncoder:
     return encoder
 
 
-def _run_shares(args: argparse.Namespace, options: PreprocessOptions, processes: int, *, launched: bool) -> int:
-    """What `run` does where several processes share the input, of which this is one, or starts them."""
-    from fastvideo_core.launch.launcher import complete_environment, end_with_launcher, has_own_launcher
+def _run_shares(args: argparse.Namespace, options: PreprocessOptions, started: bool) -> int:
+    """What `run` does where several processes share the input: starts them, is one that was started so, or one by itself.
+
+    Other launchers' processes share nothing unless --shard says so: they may well have inputs of their own.
+    """
+    from fastvideo_core.launch.launcher import end_with_launcher
     from fastvideo_core.launch.processes import start_processes
     from fastvideo_data.preprocessing.share_account import Share, forget_accounts
     from fastvideo_data.preprocessing.shares import merge_shares, prepare_shares, preprocess_share
     from fastvideo_data.preprocessing.siblings import Siblings, call_of
 
+    processes = args.num_processes
     index, count = args.shard
     shares = range(index * processes, (index + 1) * processes)
-    if launched:
-        complete_environment()
-        shares = shares[int(os.environ["RANK"]) :][:1]
     mine = Share(shares.start, count * processes)
     call = args.input, args.output, options
-    encodes = launched or processes == 1
-
-    def encode() -> None:
-        preprocess_share(_encoder(args), *call, mine, shows=index * processes == mine.index)
-
-    if has_own_launcher():  # it has let them in, and tells what they did
-        end_with_launcher()
-        encode()
-        return 0
     encoder = _encoder(args)
-    with Siblings(
-        args.output, shares, call_of(args.input, options, mine.count), lambda: prepare_shares(encoder, *call, mine)
-    ) as siblings:
-        if encodes:
+    if started:  # by one that has let it in, and tells what all did
+        end_with_launcher()
+        rank = int(os.environ["RANK"])
+        preprocess_share(encoder, *call, replace(mine, index=mine.index + rank), shows=rank == 0)
+        return 0
+    name = call_of(args.input, options, mine.count)
+    with Siblings(args.output, shares, name, lambda: prepare_shares(encoder, *call, mine)) as siblings:
+        if processes == 1:
             preprocess_share(encoder, *call, mine)
         elif status := start_processes(processes, args.typed):
             return status
@@ -226,6 +221,12 @@ def _aspects(text: str) -> tuple[float, ...]:
 def _frames(text: str) -> tuple[int, ...]:
     counts: tuple[int, ...] = _parsed("parse_frames", text, "a list of frame counts such as 1,33,81")
     return counts
+
+
+def _processes(text: str) -> int:
+    if (number := up_to(limits.PROCESSES)(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is below 1")
+    return number
 
 
 def _shard(text: str) -> tuple[int, int]:
