@@ -91,7 +91,8 @@ def verdict(mutation: Mutation, outcome: Outcome) -> str:
     """`caught`, or what is wrong: SURVIVED, STALE (its text is gone), UNCLEAR (the tests could not run)."""
     if outcome.problem:
         return "STALE" if outcome.stale else "UNCLEAR"
-    return "caught" if set(mutation.tests) <= set(outcome.failed) else "SURVIVED"
+    tests = {test.partition("[")[0] for test in mutation.tests}  # of one case: failures are told without it
+    return "caught" if tests <= set(outcome.failed) else "SURVIVED"
 
 
 Job = tuple[Mutation | None, Sequence[str], Path]
