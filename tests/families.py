@@ -32,6 +32,10 @@ class Kind:
         return "-".join([self.family, *(f"{name}{value}" for name, value in self.options.items())])
 
 
+FURTHER = {variant: Kind("wan", {"variant": variant}) for variant in ("i2v", "flf2v", "i2v_a14b")}
+"""Kinds that `tiny` makes besides, by name: for tests that need not hold of each. Those of text alone have files of their own."""
+
+
 @dataclass(frozen=True)
 class TinyFamily:
     """A kind of pipeline and its data on disk.

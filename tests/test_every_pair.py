@@ -8,13 +8,14 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import PIL.Image
 import pytest
 import yaml
 
 from fastvideo_core.cli.main import main
 from fastvideo_core.registry import PluginRegistry
 from fastvideo_data.video_files import probe
-from tests.families import ALL_KINDS, tiny_family
+from tests.families import ALL_KINDS, FURTHER, tiny_family
 from tests.methods import ON_TRAJECTORIES
 
 __all__ = ["tiny_family"]
@@ -26,6 +27,16 @@ SHORT: Mapping[str, Mapping[str, Any]] = {
     "rcm": {"generator_update_interval": 2, "tangent_warmup_steps": 0},
 }
 """What of a method's options must be other than init's in runs of so few steps, or is put to the test besides."""
+IMAGES: Mapping[str, tuple[str, ...]] = {
+    "i2v": ("--image",),
+    "flf2v": ("--image", "--last-image"),
+    "i2v_a14b": ("--image",),
+}
+"""What a video of further kinds is given; the frames of the clips are their data's."""
+SLOW = [*product([FURTHER["i2v"]], METHODS), (FURTHER["flf2v"], "dmd2"), (FURTHER["i2v_a14b"], "dmd2")]
+"""An image that is attended to and stands beside the noise, under every method; of the other two the method with most roles and
+rollouts. Wan 2.2 of text alone and TI2V train with every method in test_wan_a14b.py and test_wan_ti2v.py."""
+PAIRS = [*product(ALL_KINDS, METHODS), *(pytest.param(*pair, marks=pytest.mark.slow) for pair in SLOW)]
 OPTIONAL_ROLES = {"consistency": ("teacher",)}
 
 
@@ -38,7 +49,7 @@ def test_there_are_pairs_to_test() -> None:
     assert {"dmd2", "finetune"} <= set(METHODS)
 
 
-@pytest.mark.parametrize(("kind", "method"), list(product(ALL_KINDS, METHODS)), ids=str)
+@pytest.mark.parametrize(("kind", "method"), PAIRS, ids=str)
 def test_two_steps_then_two_more_then_a_sample(tiny_family, tmp_path, monkeypatch, kind, method) -> None:
     monkeypatch.chdir(tmp_path)
     tiny = tiny_family(kind)
@@ -60,7 +71,9 @@ def test_two_steps_then_two_more_then_a_sample(tiny_family, tmp_path, monkeypatc
     lines = [json.loads(line) for line in Path("out/metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3, 4]
     steps = ("--steps", 2) if method == "finetune" else ()
-    run("sample", "out", "--prompt", "a red square", *size, *steps, "--out", "videos")
+    PIL.Image.new("RGB", (clip.width, clip.height), "red").save("red.png")
+    images = [part for option in IMAGES.get(kind.options.get("variant", ""), ()) for part in (option, "red.png")]
+    run("sample", "out", "--prompt", "a red square", *size, *steps, *images, "--out", "videos")
     info = probe("videos/00.mp4")
     assert (info.frames, info.height, info.width) == (clip.num_frames, clip.height, clip.width)
     assert info.has_audio == tiny.sound

@@ -12,10 +12,17 @@ import yaml
 
 from fastvideo_core.cli.main import main
 from fastvideo_data.schema import encode_tensor
+from tests.families import Kind, tiny_family
 from tests.test_docs import BLOCK, ROOT
+
+__all__ = ["tiny_family"]
 
 RECIPES = sorted((ROOT / "docs/recipes").glob("*.md"))
 RUNS = [(page, match["text"]) for page in RECIPES for match in BLOCK.finditer(page.read_text()) if match["name"]]
+
+
+VARIANTS = {"T2V-A14B": "a14b", "I2V-14B": "i2v", "TI2V-5B": "ti2v"}
+"""By a part of a pipeline's name, what stands for it; of others the tiny one of text-to-video."""
 
 
 def prompts_data(folder: Path) -> Path:
@@ -29,15 +36,19 @@ def prompts_data(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize(("page", "text"), RUNS, ids=[page.stem for page, _ in RUNS])
-def test_a_recipe_s_run_passes_check(page, text, tmp_path, tiny_wan, latent_data, capsys, monkeypatch):
+def test_a_recipe_s_run_passes_check(page, text, tmp_path, tiny_wan, latent_data, capsys, monkeypatch, tiny_family):
     monkeypatch.setenv("WANDB_MODE", "offline")  # a recipe logs to wandb, where nobody is logged in here
     run = yaml.safe_load(text)
+    base, data = tiny_wan, latent_data
+    if variant := next((own for part, own in VARIANTS.items() if part in run["roles"]["student"]["path"]), None):
+        tiny = tiny_family(Kind("wan", {"variant": variant}))
+        base, data = tiny.base, tiny.data
     for role in run["roles"].values():
-        role["path"] = str(tiny_wan)
+        role["path"] = str(base)
     prompts = tmp_path / "prompts.json"
     prompts.write_text('{"data": [{"caption": "a cat", "height": 32, "width": 32, "num_frames": 9}]}')
     run["training"]["output_dir"] = str(tmp_path / "out")
-    run["training"]["data_path"] = str(prompts_data(tmp_path / "data") if "from-prompts" in page.stem else latent_data)
+    run["training"]["data_path"] = str(prompts_data(tmp_path / "data") if "from-prompts" in page.stem else data)
     if "validation_dataset_file" in run["training"]:
         run["training"]["validation_dataset_file"] = str(prompts)
     path = tmp_path / "run.yaml"
