@@ -33,9 +33,9 @@ IMAGES: Mapping[str, tuple[str, ...]] = {
     "i2v_a14b": ("--image",),
 }
 """What a video of further kinds is given; the frames of the clips are their data's."""
-SLOW = [*product([FURTHER["i2v"]], METHODS), (FURTHER["flf2v"], "dmd2"), (FURTHER["i2v_a14b"], "dmd2")]
-"""An image that is attended to and stands beside the noise, under every method; of the other two the method with most roles and
-rollouts. Wan 2.2 of text alone and TI2V train with every method in test_wan_a14b.py and test_wan_ti2v.py."""
+SLOW = [(FURTHER["flf2v"], "dmd2"), (FURTHER["i2v_a14b"], "dmd2")]
+"""The method with most roles, rollouts and few steps, where two images are attended to, and where two networks are given one.
+What trains at all is seen in test_wan_images.py, test_wan_a14b.py and test_wan_ti2v.py: every method on every kind."""
 PAIRS = [*product(ALL_KINDS, METHODS), *(pytest.param(*pair, marks=pytest.mark.slow) for pair in SLOW)]
 OPTIONAL_ROLES = {"consistency": ("teacher",)}
 
