@@ -63,6 +63,8 @@ def test_sizes_and_images_are_told_together(tmp_path: Path) -> None:
     said = problems(ValidationPrompt("x", height=33, image_path=tmp_path / "broken.png"), ImageUse((FIRST,)))
     assert "height is 33" in said
     assert "broken.png" in said
+    said = problems(ValidationPrompt("x", image_path=tmp_path / "none.png"), ImageUse((FIRST,)))
+    assert "none.png: there is no such image file" in said
 
 
 def test_the_pixels_are_those_that_preprocess_makes_of_a_clip(tmp_path: Path) -> None:

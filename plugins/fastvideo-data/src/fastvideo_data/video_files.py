@@ -229,7 +229,7 @@ def opened(path: Path, what: str = "video", fix: str = "copy or convert the file
         DataError: the file is missing, or cannot be read.
     """
     if not path.is_file():
-        raise DataError(Problem("there is no such video file", str(path)))
+        raise DataError(Problem(f"there is no such {'image' if is_image(path) else 'video'} file", str(path)))
     # Titles and the like are in any encoding, and of no interest here.
     with foreign_file(path, what, fix=fix), av.open(str(path), metadata_errors="replace") as container:
         yield container
