@@ -34,6 +34,7 @@ from tests.mutations.mutation import Mutation
 from tests.mutations.phases import PHASES
 from tests.mutations.routing import ROUTES
 from tests.mutations.sizes import SIZES
+from tests.mutations.sources import SOURCES
 from tests.mutations.tangents import TANGENTS
 from tests.mutations.updates import UPDATES_AND_LOOP
 
@@ -56,6 +57,7 @@ MUTATIONS = (
     *MERGED_LORA,
     *LTX_IMAGES,
     *SIZES,
+    *SOURCES,
 )
 
 

@@ -138,8 +138,8 @@ UPDATES_AND_LOOP: tuple[Mutation, ...] = (
     Mutation(
         "gradient not divided by the accumulation rounds",
         f"{CORE}/training/trainer.py",
-        "method.backward(loss_map, outputs, grad_accum_rounds=rounds)",
-        "method.backward(loss_map, outputs)",
+        "method.backward(weighted, outputs, grad_accum_rounds=rounds)",
+        "method.backward(weighted, outputs)",
         (
             f"{TRAINER}::test_the_gradient_is_the_mean_over_accumulation_rounds",
             f"{UPDATES}::test_accumulated_rounds_give_the_gradients_of_one_large_batch",
