@@ -25,7 +25,6 @@ class TestWanA14B(TestWan):
 
 @pytest.mark.slow
 class TestWanTi2v(TestWan):
-    """Wan 2.2 TI2V: an autoencoder of its own, and first frames that are given in training."""
+    """Wan 2.2 TI2V, with an autoencoder of its own: text-to-video; given first frames have tests of their own."""
 
     tiny = {"variant": "ti2v"}
-    config = {"first_frame_probability": 1.0}
