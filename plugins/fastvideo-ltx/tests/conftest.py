@@ -32,6 +32,14 @@ def tiny_ltx2(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(path)
 
 
+@pytest.fixture(scope="session")
+def tiny_ltx25(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A tiny LTX-2.5; read only."""
+    path = tmp_path_factory.mktemp("tiny") / "ltx25"
+    write_tiny_pipeline(path, generation=2, variant="ltx25")
+    return str(path)
+
+
 MakeConfig = Callable[..., RunConfig]
 
 

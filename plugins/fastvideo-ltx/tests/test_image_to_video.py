@@ -142,12 +142,14 @@ def test_a_given_first_frame_is_clean_at_level_zero_and_kept(request, images, wh
     assert (latents[:, FIRST:] - calls[-1][0]["hidden_states"][:, FIRST : latents.shape[1]].mean()).abs().max() > 0.1
 
 
-def test_an_image_is_compressed_as_the_pipeline_compresses_it(tiny_ltx2, images):
-    own = sampler_of(tiny_ltx2)
+@pytest.mark.parametrize(("which", "own_crf"), [("tiny_ltx2", 33), ("tiny_ltx25", 18)])
+def test_an_image_is_compressed_as_the_pipeline_compresses_it(request, images, which, own_crf):
+    path = request.getfixturevalue(which)
+    own = sampler_of(path)
     latents = our_latents(own, [images["first"]], sampling_steps=2)
-    for crf, close in ((33, True), (18, False), (0, False)):
-        expected = plain_latents(tiny_ltx2, [images["first"]], own=own, num_inference_steps=2, image_crf=crf)
-        assert torch.allclose(latents[:, :FIRST], expected[:, :FIRST], atol=1e-5) == close
+    for crf in (None, own_crf, 0):
+        expected = plain_latents(path, [images["first"]], own=own, num_inference_steps=2, image_crf=crf)
+        assert torch.allclose(latents[:, :FIRST], expected[:, :FIRST], atol=1e-5) == (crf != 0)
 
 
 def test_noise_on_the_first_frame_is_the_pipeline_s(tiny_condition, images):

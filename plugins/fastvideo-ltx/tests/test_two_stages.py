@@ -24,7 +24,7 @@ from fastvideo_core.cli.main import main
 from fastvideo_core.contracts.validator import ValidationPrompt, ValidationRequest
 from fastvideo_core.errors import ConfigError, DataError
 from fastvideo_ltx.config import LtxConfig
-from fastvideo_ltx.family import build_sampler
+from fastvideo_ltx.family import LtxFamily, build_sampler
 from fastvideo_ltx.layout import pack_video
 from fastvideo_ltx.ltx2.latents import audio_statistics, pack_audio, video_statistics
 
@@ -96,8 +96,15 @@ def test_the_command_samples_in_two_stages(tiny_ltx2, tmp_path, capsys):
     levels = ["--timesteps", "1000,700", "--out", str(tmp_path / "out"), "--prompt", "a cat"]
     assert main(["sample", tiny_ltx2, "--upsampler", upsampler, *sizes, *levels]) == 0
     assert (tmp_path / "out" / "00.mp4").stat().st_size > 0
+    capsys.readouterr()
     assert main(["sample", tiny_ltx2, "--upsampler", str(tmp_path / "none"), *sizes, *levels]) == 2
-    assert "upsampler" in capsys.readouterr().err
+    assert "upsampler: " in capsys.readouterr().err
+
+
+def test_a_run_is_told_at_once_that_its_upsampler_does_not_fit(run_config, tiny_ltx2, tmp_path):
+    cfg = run_config(paths={"student": tiny_ltx2}, pipeline={"upsampler": str(tmp_path)})
+    with pytest.raises(ConfigError, match="upsampler: "):
+        LtxFamily().roles(cfg)
 
 
 def test_what_cannot_be_done_in_two_stages_is_told(tiny, tiny_ltx2, tmp_path):

@@ -40,6 +40,7 @@ from fastvideo_ltx.generations import open_folder
 from fastvideo_ltx.sampler import LtxSampler
 from fastvideo_ltx.schedule import is_dynamic, many_step_config, resolve_flow_shift
 from fastvideo_ltx.tiny import write_tiny_pipeline
+from fastvideo_ltx.upsampler import check_upsampler
 
 
 class LtxFamily(DiffusersFamily[LtxFolder, LtxAdapter]):
@@ -55,9 +56,9 @@ class LtxFamily(DiffusersFamily[LtxFolder, LtxAdapter]):
         return section(cfg).model_copy(update=update)
 
     def roles(self, cfg: RunConfig) -> FamilyRoles[LtxFolder]:
-        """As DiffusersFamily's; the base has the streams that the run asks for."""
+        """As DiffusersFamily's; the base has the streams that the run asks for, and fits its upsampler."""
         found = super().roles(cfg)
-        check_streams(section(cfg), found.base)
+        check_sampling(section(cfg), found.base)
         return found
 
     def _base(self, cfg: RunConfig) -> LtxFolder:
@@ -262,6 +263,13 @@ def check_streams(config: LtxConfig, folder: LtxFolder) -> None:
         raise ConfigError(problems)
 
 
+def check_sampling(config: LtxConfig, folder: LtxFolder) -> None:
+    """As `check_streams`, and it can be sampled in two stages where there is an upsampler."""
+    check_streams(config, folder)
+    if config.upsampler is not None:
+        check_upsampler(generation_of(folder).sampler.upsampler_class, config.upsampler, folder)
+
+
 def build_sampler(
     model_path: str, pipeline_config: LtxConfig, *, device: torch.device, dtype: torch.dtype = torch.float32
 ) -> PathSampler:
@@ -278,7 +286,7 @@ def build_sampler(
         ConfigError: the path holds no LTX pipeline, or not the streams that are asked for.
     """
     folder = open_folder(model_path, where="model path")
-    check_streams(pipeline_config, folder)
+    check_sampling(pipeline_config, folder)
     generation = generation_of(folder)
     transformer = generation.load_transformer(model_path, dtype=dtype, device=device, where="model path")
     encoder = generation.caption_encoder(folder, device=device, dtype=dtype, where="model path")

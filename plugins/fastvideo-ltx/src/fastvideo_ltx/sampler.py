@@ -25,6 +25,7 @@ from fastvideo_ltx.config import LtxConfig
 from fastvideo_ltx.folder import LtxFolder
 from fastvideo_ltx.layout import TokenLayout, pack_video
 from fastvideo_ltx.schedule import many_step_scheduler
+from fastvideo_ltx.upsampler import UPSAMPLER
 
 REFINING_STEPS = FewStepSchedule(tuple(1000 * sigma for sigma in STAGE_2_DISTILLED_SIGMA_VALUES))
 """The levels of the second stage, as Lightricks publish them for the distilled model."""
@@ -168,24 +169,12 @@ class LtxSampler(PipelineSampler[LtxFolder, LtxConfig]):
         """The model that doubles height and width of un-normalised latents, loaded once.
 
         Raises:
-            ConfigError: it cannot be read, or does something else.
+            ConfigError: its weights cannot be read.
         """
         path = self.config.upsampler
         assert path is not None
         if self._upsampler is None:
-            where = "upsampler"
-            if not self.folder.image_use.frames_apart:
-                found = f"a {self.folder.pipeline} cannot refine latents that were upsampled"
-                raise ConfigError(
-                    Problem(found, where, allowed="LTX-2, and LTX-Video from 0.9.5 on (LTXConditionPipeline)")
-                )
-            model = load_frozen(self.upsampler_class, path, "latent_upsampler", device=self.device, where=where)
-            one = model.config
-            doubles = one.spatial_upsample and not one.temporal_upsample
-            if not doubles or one.get("rational_spatial_scale", 2.0) != 2 or one.in_channels != self.folder.channels:
-                found = f"{path} does not double height and width of {self.folder.channels} channels"
-                raise ConfigError(Problem(found, where, allowed="a spatial upsampler x2 of the same generation"))
-            self._upsampler = model
+            self._upsampler = load_frozen(self.upsampler_class, path, UPSAMPLER, device=self.device, where="upsampler")
         return self._upsampler
 
     def _one_stage(
