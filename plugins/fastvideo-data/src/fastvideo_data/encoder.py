@@ -32,7 +32,7 @@ class LatentEncoder(Protocol):
         ...
 
     def encode_videos(self, frames: Tensor) -> list[dict[str, Tensor]]:
-        """Encode clips.
+        """Encode clips of one size; another call may bring another size, and images are clips of one frame.
 
         Args:
             frames: uint8 RGB [B, T, H, W, 3].
