@@ -7,8 +7,8 @@ FAULT = Fault(
     (
         (
             "method.py",
-            "self.adapter.prediction_target(x, noise, t), batch.loss_weight)",
-            "self.adapter.prediction_target(x, noise, t))",
+            "self.adapter.prediction_target(clean, noise, t), batch.loss_weight, weight)",
+            "self.adapter.prediction_target(clean, noise, t), None, weight)",
         ),
     ),
     checks=("test_loss_weights_are_honoured",),
