@@ -1,12 +1,15 @@
 """Bandwidth of the data loader against reading the same bytes with pyarrow and numpy, and its memory by rows.
 
-    python benchmarks/loader.py [--gb 1.0] [--batch-size 4] [--repeats 5]
+    python benchmarks/loader.py [--gb 1.0] [--batch-size 4] [--repeats 5] [--cpu]
 
 Both sides read the same files from a warm cache in alternating order, and both end with batches of both tensors: the
 baseline reads row group by row group, in the files' order, stacks neighbouring latents and pads neighbouring texts; the
 loader shuffles, pads, checks and carries metadata. The ratio is to "batches" as pyarrow reads by default; what it costs
 without making batches, without the texts, and from mapped files (which end the process when one shrinks, so the loader
-does not) is shown beside it. Figures are medians over the repeats. Memory is the growth of the peak over the state before
+does not) is shown beside it. A data set of three latent shapes, a file of each in turn as `preprocess --buckets` writes them, is
+read by the loader in the order of a source with a weight, and compared with the same reader on it; so are both data sets
+together as two sources, with the reader on the first. Figures are medians over the repeats; with --cpu they are of this
+process's processor time, on a machine that does other things, too. Memory is the growth of the peak over the state before
 the first batch, each in a process of its own, for the data set and for one with twice the rows.
 """
 
@@ -27,30 +30,35 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 
+from fastvideo_core import DataSource
 from fastvideo_data.data_set import DataSet
+from fastvideo_data.data_sources import DataSources
 from fastvideo_data.loading.loader import ParquetLoader
+from fastvideo_data.loading.sources import SourcesLoader
 from fastvideo_data.schema import encode_tensor, key_value_metadata, t2v_schema, write_part
 
 LATENT = (16, 16, 32, 32)
+SHAPES = (LATENT, (16, 16, 24, 40), (16, 9, 32, 56))
 TEXT_WIDTH = 512
 ROWS_PER_FILE = 64
 TARGET = 0.8
 TENSORS = ("vae_latent", "text_embedding")
 
 
-def write_data_set(root: Path, gigabytes: float) -> int:
-    """Write latents of about `gigabytes` GB with captions beside them; returns the rows."""
+def write_data_set(root: Path, gigabytes: float, shapes: Sequence[tuple[int, ...]] = (LATENT,)) -> int:
+    """Write latents of about `gigabytes` GB with captions beside them, files of these shapes in turn; returns the rows."""
     generator = torch.Generator().manual_seed(0)
     row_bytes = 4 * int(np.prod(LATENT))
     rows = max(ROWS_PER_FILE, round(gigabytes * 1e9 / row_bytes))
     root.mkdir()
     for number, start in enumerate(range(0, rows, ROWS_PER_FILE)):
         part = []
+        latent = shapes[number % len(shapes)]
         for i in range(start, min(start + ROWS_PER_FILE, rows)):
             row: dict[str, object] = {"id": f"sample-{i}", "file_name": f"{i}.mp4", "caption": f"caption {i}"}
-            row |= {"media_type": "video", "width": 256, "height": 256, "num_frames": LATENT[1]}
+            row |= {"media_type": "video", "width": 256, "height": 256, "num_frames": latent[1]}
             row |= {"duration_sec": 4.0, "fps": 16.0}
-            row |= encode_tensor("vae_latent", torch.randn(LATENT, generator=generator))
+            row |= encode_tensor("vae_latent", torch.randn(latent, generator=generator))
             row |= encode_tensor("text_embedding", torch.randn(16 + i % 48, TEXT_WIDTH, generator=generator))
             part.append(row)
         metadata = key_value_metadata(normalised=False, settings={})
@@ -102,21 +110,26 @@ def plain_arrays(table: object, name: str) -> list[np.ndarray]:
     return arrays
 
 
-def read_with_loader(loader: ParquetLoader) -> int:
-    """One epoch; returns the bytes of the tensors without padding."""
+def read_with_loader(loader: ParquetLoader | SourcesLoader, batches: int) -> int:
+    """So many batches; returns the bytes of the tensors without padding."""
     total = 0
-    for _ in range(loader.batches_per_epoch):
+    for _ in range(batches):
         batch = next(loader)
         total += batch["vae_latent"].nbytes + int(batch["text_embedding_length"].sum()) * TEXT_WIDTH * 4
-    loader.close()  # each epoch starts with nothing read ahead
+    loader.close()  # each call starts with nothing read ahead
     return total
 
 
-def bandwidth(work: Callable[[], int]) -> float:
+def bandwidth(work: Callable[[], int], clock: Callable[[], float]) -> float:
     """GB/s of one call."""
-    started = time.perf_counter()
+    started = clock()
     total = work()
-    return total / (time.perf_counter() - started) / 1e9
+    return total / (clock() - started) / 1e9
+
+
+def sources(*folders: Path) -> DataSources:
+    """Data sets of equal weights."""
+    return DataSources({folder.name: DataSource(path=str(folder), weight=1) for folder in folders})
 
 
 def peak_growth(root: Path, batch_size: int, workers: int, batches: int) -> float:
@@ -147,38 +160,47 @@ def main() -> int:
     parser.add_argument("--batch-size", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--measure", nargs=4, metavar=("ROOT", "BATCH", "WORKERS", "BATCHES"), help=argparse.SUPPRESS)
+    parser.add_argument("--cpu", action="store_true", help="measure processor time in place of time")
     args = parser.parse_args()
     if args.measure:
         root, batch_size, workers, batches = args.measure
         measure(Path(root), int(batch_size), int(workers), int(batches))
         return 0
     with tempfile.TemporaryDirectory() as folder:
-        data, double = Path(folder, "data"), Path(folder, "double")
+        data, shapes, double = Path(folder, "data"), Path(folder, "shapes"), Path(folder, "double")
         rows = write_data_set(data, args.gb)
+        write_data_set(shapes, args.gb, SHAPES)
+        plain, of_shapes = "pyarrow + numpy, batches", "the same, three shapes"
         works: dict[str, Callable[[], int]] = {
             "pyarrow + numpy, views only": lambda: read_plainly(data, args.batch_size, batched=()),
             "pyarrow + numpy, only latents": lambda: read_plainly(data, args.batch_size, batched=("vae_latent",)),
-            "pyarrow + numpy, batches": lambda: read_plainly(data, args.batch_size),
+            plain: lambda: read_plainly(data, args.batch_size),
+            of_shapes: lambda: read_plainly(shapes, args.batch_size),
             "the same, memory-mapped": lambda: read_plainly(data, args.batch_size, mapped=True),
         }
         for workers in (0, 2):
-            loader = DataSet(data).loader(batch_size=args.batch_size, seed=0, num_workers=workers)
-            works[f"loader, {workers} workers"] = functools.partial(read_with_loader, loader)
+            cases = {"": DataSet(data), ", three shapes": sources(shapes), ", two sources": sources(data, shapes)}
+            for case, opened in cases.items():
+                loader = opened.loader(batch_size=args.batch_size, seed=0, num_workers=workers)
+                batches = rows * (2 if case == ", two sources" else 1) // args.batch_size
+                read = functools.partial(read_with_loader, loader, batches)
+                works[f"loader, {workers} workers{case}"] = read
+        clock = time.process_time if args.cpu else time.perf_counter
         for work in works.values():
             work()
         speeds = {name: [] for name in works}
         for _ in range(args.repeats):
             for name, work in works.items():
-                speeds[name].append(bandwidth(work))
+                speeds[name].append(bandwidth(work, clock))
         middle = {name: statistics.median(values) for name, values in speeds.items()}
-        base = middle["pyarrow + numpy, batches"]
+        bases = {name: middle[of_shapes if name.endswith("three shapes") else plain] for name in works}
         print(f"{rows} rows, {args.gb:g} GB of latents, batch {args.batch_size}, {args.repeats} repeats, median GB/s")
-        print(f"{'':30}{'GB/s':>8}{'ratio':>8}{'min':>8}{'max':>8}")
+        print(f"{'of processor time' if args.cpu else '':34}{'GB/s':>8}{'ratio':>8}{'min':>8}{'max':>8}")
         for name, value in middle.items():
             spread = f"{min(speeds[name]):8.2f}{max(speeds[name]):8.2f}"
-            print(f"{name:30}{value:8.2f}{value / base:8.2f}{spread}")
+            print(f"{name:34}{value:8.2f}{value / bases[name]:8.2f}{spread}")
         write_data_set(double, 2 * args.gb)
-        fast = all(middle[name] / base >= TARGET for name in works if name.startswith("loader"))
+        fast = all(middle[name] / bases[name] >= TARGET for name in works if name.startswith("loader"))
         print(f"\n{'peak memory growth, MB':30}{'N rows':>8}{'2N rows':>9}")
         flat = True
         for workers in (0, 2):

@@ -75,6 +75,18 @@ def test_data_of_another_text_encoder_is_refused(folder, capsys, arguments):
     assert {path.name for path in (folder / "out").glob("*")} <= {".run.lock"}
 
 
+def test_the_encoders_of_each_source_are_compared_and_the_source_is_named(folder, capsys):
+    write_data(folder / "data", SAME)
+    write_data(folder / "more", OTHER)
+    run = yaml.safe_load((folder / write_run(folder)).read_text())
+    run["training"]["data_path"] = [{"path": "data"}, {"path": "more", "weight": 2}]
+    (folder / "run.yaml").write_text(yaml.safe_dump(run))
+    assert main(["check", "run.yaml"]) == 2
+    error = capsys.readouterr().err
+    assert "training.data_path[1].path (more), as more/part-0.parquet says: text_encoder t2 made it, but " in error
+    assert "data/part-0.parquet" not in error
+
+
 @pytest.mark.parametrize("arguments", [("check",), ()], ids=["check", "train"])
 def test_data_of_the_same_encoders_trains_in_silence(folder, capsys, caplog, arguments):
     write_data(folder / "data", SAME)

@@ -77,16 +77,20 @@ class PreparedFamily:
 
     def raw_batch(self, components: ModelComponents) -> Any:
         """Two samples as the run's data loader gives them."""
-        data_path = self.run["training"].get("data_path")
-        if data_path is not None:
-            return next(iter(DataSet(data_path).loader(batch_size=2, seed=0)))
+        if (data := self._data()) is not None:
+            return next(iter(data.loader(batch_size=2, seed=0)))
         assert components.dataloader is not None, "build gives no dataloader, and the run names no data_path"
         return next(endless(components.dataloader))
 
     def one_row(self, components: ModelComponents) -> Any:
         """A raw batch of one sample, as the run's data loader gives it; of two where the family brings its data."""
-        data_path = self.run["training"].get("data_path")
-        return self.raw_batch(components) if data_path is None else DataSet(data_path).examples()[0]
+        data = self._data()
+        return self.raw_batch(components) if data is None else data.examples()[0]
+
+    def _data(self) -> DataSet | None:
+        """The run's data, the first of several data sets; None where it names none."""
+        path = self.run["training"].get("data_path")
+        return None if path is None else DataSet(path if isinstance(path, str) else path[0]["path"])
 
     def with_options(self, **options: Any) -> PreparedFamily:
         """The same files with other values in `pipeline_config`."""

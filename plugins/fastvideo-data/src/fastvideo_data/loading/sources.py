@@ -69,7 +69,7 @@ class SourcesLoader:
     @staticmethod
     def is_state(state: object) -> bool:
         """Whether it is a state of this loader."""
-        return isinstance(state, dict) and {"draws", "sources"} <= set(state)
+        return isinstance(state, dict) and type(state.get("draws")) is int and type(state.get("sources")) is list
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue after the position of `state`; other weights hold from there on.
