@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ def tiny(tmp_path_factory) -> TinyFamily:
 def run_of(tiny: TinyFamily, out: Path, method: str, **options: Any) -> dict[str, Any]:
     run = sections(method, lambda role: str(tiny.base), **options)
     run["pipeline_config"] |= {"first_frame_probability": 1.0}
-    training = {"output_dir": str(out), "data_path": str(tiny.data), "max_train_steps": 3, "learning_rate": 1e-3}
+    training = {"output_dir": str(out), "data_path": str(tiny.data), "max_train_steps": 4, "learning_rate": 1e-3}
     return {"recipe": {"family": "wan", "method": method}, **run, "training": training}
 
 
@@ -43,9 +44,15 @@ def test_the_run_of_the_docs_trains_exports_and_samples_with_an_image(tiny, tmp_
     run = yaml.safe_load(example("docs/wan.md", "ti2v.yaml"))
     run["roles"]["student"]["path"] = str(tiny.base)
     run["training"] |= run_of(tiny, tmp_path / "out", "finetune")["training"] | {"num_gpus": 1}
-    assert start(run, tmp_path) == 0
     image = tmp_path / "first.png"
     PIL.Image.fromarray(np.random.default_rng(0).integers(0, 255, (50, 80, 3), dtype=np.uint8)).save(image)
+    prompt = {"caption": "a cat", "image_path": image.name, "height": 32, "width": 64, "num_frames": 5}
+    (tmp_path / "prompts.json").write_text(json.dumps({"data": [prompt]}), encoding="utf-8")
+    run["training"] |= {"log_validation": True, "validation_dataset_file": str(tmp_path / "prompts.json")}
+    run["training"] |= {"validation_steps": 4, "validation_sampling_steps": "2", "validation_guidance_scale": "3.0"}
+    assert start(run, tmp_path) == 0
+    (shown,) = (tmp_path / "out" / "validation").rglob("*.mp4")
+    assert read_frames(shown).shape == (5, 32, 64, 3)
     size = ["--height", "32", "--width", "64", "--num-frames", "5", "--steps", "2", "--image", str(image)]
     assert main(["sample", str(tmp_path / "out"), "--prompt", "a cat", *size, "--out", str(tmp_path / "videos")]) == 0
     assert probe(tmp_path / "videos" / "00.mp4").fps == 24

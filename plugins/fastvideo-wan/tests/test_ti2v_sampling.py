@@ -132,7 +132,8 @@ def test_an_export_makes_the_same_latents_in_plain_diffusers_many_and_few_steps(
         for image in (picture, None):
             ours = sampled(own, image, few=schedule is not None)
             torch.testing.assert_close(ours, plain(tmp_path / name, image), atol=1e-4, rtol=1e-4)
-    assert "sample it with WanPipeline(num_inference_steps=3, guidance_scale=1.0)" in notes[0]
+    assert notes[0] == "sample it with WanPipeline(num_inference_steps=3, guidance_scale=1.0)"
+    assert notes[1] == "text alone goes through WanPipeline, a prompt with an image through WanImageToVideoPipeline"
     assert open_folder(str(tmp_path / "few"), where="x").expand_timesteps
 
 

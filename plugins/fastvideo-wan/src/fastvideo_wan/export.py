@@ -16,7 +16,7 @@ from fastvideo_diffusers import export
 from fastvideo_diffusers.schedule_fit import as_json, fitted_scheduler, student_of
 from fastvideo_diffusers.scheduler_shift import shifted_scheduler
 from fastvideo_wan.config import WanConfig
-from fastvideo_wan.folder import WanFolder, open_folder
+from fastvideo_wan.folder import IMAGE_PIPELINE, PIPELINE, WanFolder, open_folder
 from fastvideo_wan.loading import outline_transformer
 from fastvideo_wan.schedule import resolve_flow_shift
 
@@ -65,6 +65,8 @@ def _scheduler(
     if student is None:
         return as_json(shifted_scheduler(folder, flow_shift)), []
     notes = [f"sample it with {folder.pipeline}(num_inference_steps={len(student)}, guidance_scale=1.0)"]
+    if folder.expand_timesteps:
+        notes.append(f"text alone goes through {PIPELINE}, a prompt with an image through {IMAGE_PIPELINE}")
     kind = config.sampler_kind
     own = {"flow_shift": flow_shift}
     settings, deviation = fitted_scheduler(student, pipeline_sigmas, flow_shift=flow_shift, kind=kind, own=own)
