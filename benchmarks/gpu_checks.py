@@ -19,12 +19,15 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import WanTransformer3DModel
 from dmd2_step import networks_of
 from gpu_runs import CPU, WAN_1_3B, Runs, Variant, build, train
+from safetensors.torch import save_file
 from saved_bytes import SavedBytes, weights_of
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -122,20 +125,50 @@ def compiled(runs: Runs, variant: Variant) -> str:
     "methods", "consistency and rcm: the losses of a second run of each are those of the first, and move the student"
 )
 def methods(runs: Runs, variant: Variant) -> str:
-    found = []
-    for method, steps in (("consistency", 3), ("rcm", 6)):
-        lines = []
-        for _ in range(2):
-            runtime = build(runs.write(method, variant, rows=4, max_train_steps=steps, learning_rate=1e-3))
-            before = [p.detach().clone() for p in runtime.method.bundle["student"].trainable_parameters()]
-            metrics = train(runtime, saving=False)
-            lines.append([line[name] for line in metrics for name in sorted(line) if name.endswith("_loss")])
-            after = runtime.method.bundle["student"].trainable_parameters()
-            require(any(not torch.equal(one, other) for one, other in zip(before, after, strict=True)), "nothing moved")
-        require(lines[0] == lines[1], f"{method}: {lines[0]} and {lines[1]}")
-        require(all(map(math.isfinite, lines[0])), f"{method}: {lines[0]}")
-        found.append(f"{method} {lines[0][-1]:.4g}")
-    return ", ".join(found)
+    found = {method: repeated(runs, method, variant, steps) for method, steps in (("consistency", 3), ("rcm", 6))}
+    return ", ".join(f"{method} {loss:.4g}" for method, loss in found.items())
+
+
+@named(
+    "kinds",
+    "dmd2 of Wan 2.2 A14B, I2V and TI2V: the losses of a second run are those of the first, and move the student",
+)
+def kinds(runs: Runs, variant: Variant) -> str:
+    found = {kind: repeated(runs, "dmd2", replace(variant, kind=kind), 2) for kind in ("a14b", "i2v", "ti2v")}
+    return ", ".join(f"{kind} {loss:.4g}" for kind, loss in found.items())
+
+
+def repeated(runs: Runs, method: str, variant: Variant, steps: int) -> float:
+    """The last loss of two runs that have the same ones."""
+    lines = []
+    for _ in range(2):
+        runtime = build(runs.write(method, variant, rows=4, max_train_steps=steps, learning_rate=1e-3))
+        before = [p.detach().clone() for p in runtime.method.bundle["student"].trainable_parameters()]
+        metrics = train(runtime, saving=False)
+        lines.append([line[name] for line in metrics for name in sorted(line) if name.endswith("_loss")])
+        after = runtime.method.bundle["student"].trainable_parameters()
+        require(any(not torch.equal(one, other) for one, other in zip(before, after, strict=True)), "nothing moved")
+    require(lines[0] == lines[1], f"{method}, {variant.kind}: {lines[0]} and {lines[1]}")
+    require(all(map(math.isfinite, lines[0])), f"{method}, {variant.kind}: {lines[0]}")
+    return lines[0][-1]
+
+
+@named("merged", "a LoRA file merged into the weights: on the device is what the host adds to the stored ones")
+def merged(runs: Runs, variant: Variant) -> str:
+    stored = WanTransformer3DModel.from_pretrained(runs.pipeline(variant.sizes), subfolder="transformer").state_dict()
+    name, generator = "blocks.0.attn1.to_q", torch.Generator().manual_seed(1)
+    up = torch.randn(len(stored[f"{name}.weight"]), 4, generator=generator)
+    down = torch.randn(4, stored[f"{name}.weight"].shape[1], generator=generator)
+    file = runs.folder / "lora.safetensors"
+    save_file({f"transformer.{name}.lora_A.weight": down, f"transformer.{name}.lora_B.weight": up}, file)
+    student = {"merge_lora": [{"path": str(file), "scale": 0.5}]}
+    runtime = build(runs.write("finetune", variant, max_train_steps=1, student=student))
+    found = runtime.method.bundle["student"].modules["transformer"].state_dict()
+    stored[f"{name}.weight"] += 0.5 * up @ down
+    off = max(float((found[key].cpu() - value).abs().max()) for key, value in stored.items())
+    require(off < 1e-5, f"off by {off:.2e}")
+    require(bool(losses_of(train(runtime, saving=False), "total_loss")), "it does not train")
+    return f"off by {off:.1g}"
 
 
 @named("tangent", "forward mode: torch's own attention in chunks has the tangent of the one that keeps all scores")

@@ -18,9 +18,11 @@ from fastvideo_core.dispatch.load_run_config import load_run_config
 from fastvideo_core.dispatch.runtime import DistillRuntime, build_runtime_from_config
 from fastvideo_core.registry import PluginRegistry
 from fastvideo_core.training.trainer import DistillTrainer
-from fastvideo_data.schema import encode_tensor, key_value_metadata, t2v_schema, write_part
+from fastvideo_data.schema import VIDEO_METADATA, arrow_schema, encode_tensor, key_value_metadata, write_part
 from fastvideo_testing.tracker import InMemoryTracker
 from fastvideo_wan.tiny import write_tiny_pipeline
+from fastvideo_wan.tiny_image_encoder import TOKENS as IMAGE_TOKENS
+from fastvideo_wan.tiny_image_encoder import WIDTH as IMAGE_WIDTH
 
 TEXT_LENGTH = 512
 SEED = 0
@@ -46,6 +48,7 @@ class Variant:
         frames, height, width: of a video, in pixels.
         checkpointing: enable_gradient_checkpointing_type of its runs.
         iterations: how many are timed.
+        kind: of the pipeline: the variant of `tiny wan`.
     """
 
     name: str
@@ -55,11 +58,13 @@ class Variant:
     width: int
     checkpointing: str | None
     iterations: int
+    kind: str = "t2v"
 
     @property
     def latent(self) -> tuple[int, int, int, int]:
         """[C, T, H, W] of a sample."""
-        return 16, (self.frames - 1) // 4 + 1, self.height // 8, self.width // 8
+        channels, pixels = (48, 16) if self.kind == "ti2v" else (16, 8)
+        return channels, (self.frames - 1) // 4 + 1, self.height // pixels, self.width // pixels
 
     @property
     def tokens(self) -> int:
@@ -86,37 +91,48 @@ class Runs:
     def __post_init__(self) -> None:
         self.folder.mkdir(exist_ok=True)
 
-    def pipeline(self, sizes: Mapping[str, int]) -> Path:
+    def pipeline(self, sizes: Mapping[str, int], kind: str = "t2v") -> Path:
         """A random-weight pipeline of these sizes."""
-        path = self.folder / "-".join(["wan", *(str(size) for size in sizes.values())])
+        path = self.folder / "-".join(["wan", kind, *(str(size) for size in sizes.values())])
         if not path.exists():
-            write_tiny_pipeline(path, seed=SEED, **sizes)
+            write_tiny_pipeline(path, seed=SEED, variant=kind, **sizes)  # type: ignore[arg-type]
         return path
 
     def data(self, variant: Variant, rows: int = 1) -> Path:
         """Random latents and text embeddings of the variant's shapes."""
-        path = self.folder / f"data-{variant.sizes['text_dim']}-{variant.tokens}-{rows}"
+        path = self.folder / f"data-{variant.kind}-{variant.sizes['text_dim']}-{variant.tokens}-{rows}"
         if not path.exists():
             path.mkdir()
             generator = torch.Generator().manual_seed(SEED)
-            text = (TEXT_LENGTH, variant.sizes["text_dim"])
+            shapes: dict[str, tuple[int, ...]] = {"vae_latent": variant.latent}
+            shapes["text_embedding"] = (TEXT_LENGTH, variant.sizes["text_dim"])
+            if variant.kind == "i2v":
+                shapes |= {"first_frame_latent": variant.latent, "clip_feature": (IMAGE_TOKENS, IMAGE_WIDTH)}
             table = []
             for number in range(rows):
                 row: dict[str, object] = {"id": f"{number}", "file_name": f"{number}.mp4", "caption": f"clip {number}"}
                 row |= {"media_type": "video", "width": variant.width, "height": variant.height}
                 row |= {"num_frames": variant.latent[1], "duration_sec": 1.0, "fps": 16.0}
-                row |= encode_tensor("vae_latent", torch.randn(variant.latent, generator=generator))
-                row |= encode_tensor("text_embedding", torch.randn(text, generator=generator))
+                for name, shape in shapes.items():
+                    row |= encode_tensor(name, torch.randn(shape, generator=generator))
                 table.append(row)
             metadata = key_value_metadata(normalised=False, settings={})
-            write_part(path / "part.parquet", table, t2v_schema(), metadata)
+            write_part(path / "part.parquet", table, arrow_schema([*shapes], VIDEO_METADATA), metadata)
         return path
 
-    def write(self, method: str, variant: Variant, *, rows: int = 1, **training: Any) -> Path:
-        """A run.yaml; `training` goes over what is usual here."""
-        pipeline = self.pipeline(variant.sizes)
+    def write(
+        self,
+        method: str,
+        variant: Variant,
+        *,
+        rows: int = 1,
+        student: Mapping[str, Any] | None = None,
+        **training: Any,
+    ) -> Path:
+        """A run.yaml; `training` and `student` go over what is usual here."""
+        pipeline = self.pipeline(variant.sizes, variant.kind)
         number = next(self._numbers)
-        run = {
+        run: dict[str, Any] = {
             "recipe": {"family": "wan", "method": method},
             "roles": {name: {"path": str(pipeline), "trainable": name != "teacher"} for name in ROLES[method]},
             "training": {
@@ -132,9 +148,13 @@ class Runs:
                 "enable_gradient_checkpointing_type": variant.checkpointing,
                 **training,
             },
-            "pipeline_config": {"sampler_kind": "sde" if method in ("consistency", "rcm") else "ode"},
+            "pipeline_config": {
+                "sampler_kind": "sde" if method in ("consistency", "rcm") else "ode",
+                "first_frame_probability": 0.5 if variant.kind == "ti2v" else 0.0,
+            },
             "method_config": SETTINGS.get(method, {}),
         }
+        run["roles"]["student"] |= student or {}
         path = self.folder / f"run-{number}.yaml"
         path.write_text(yaml.safe_dump(run), encoding="utf-8")
         return path
