@@ -16,7 +16,7 @@ from fastvideo_core.contracts.family import ModelFamily
 from fastvideo_core.contracts.roles import OwnWeights, RoleHandle, WeightSource
 from fastvideo_core.errors import CheckpointError, ConfigError, Problem
 from fastvideo_core.placing.materialise import fill
-from fastvideo_core.weights.lora import MergedWeights, adapted_weights
+from fastvideo_core.weights.lora import MergedWeights
 
 logger = logging.getLogger(__name__)
 
@@ -205,7 +205,8 @@ def layered(base: WeightSource, source: RoleSource, family: ModelFamily) -> Weig
         below = layered(base, source.below, family)
         stored = read_role_weights(checkpoint, source.checkpoint_role, ema=source.ema)
         for module, adapters in stored.items():
-            if unknown := sorted(adapted_weights(adapters) - set(below.tensor_names(module))):
+            adapted = {f"{name.partition('.lora_')[0]}.weight" for name in adapters}
+            if unknown := sorted(adapted - set(below.tensor_names(module))):
                 found = f"the network has no weight {', '.join(unknown[:3])}{' ...' if len(unknown) > 3 else ''}"
                 where = f"adapters of {checkpoint}, role '{source.checkpoint_role}', module '{module}'"
                 raise CheckpointError(Problem(found, where, fix="put them on the network that they were trained on"))

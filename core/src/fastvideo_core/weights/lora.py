@@ -1,7 +1,7 @@
 """Low-rank adapters on a role's linear layers, through peft."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -57,11 +57,6 @@ def initialise_lora(handle: RoleHandle, seed: int) -> None:
             bound = 1 / math.sqrt(parameter.shape[1])
             value.uniform_(-bound, bound, generator=generator)
         local_part(parameter).copy_(value[own_slice(parameter) or slice(None)])
-
-
-def adapted_weights(adapters: Iterable[str]) -> set[str]:
-    """Names of the weights that a module's stored adapters change."""
-    return {f"{name.partition('.lora_A.')[0]}.weight" for name in adapters if ".lora_A." in name}
 
 
 class MergedWeights:
