@@ -59,6 +59,8 @@ def test_a_run_on_several_data_sets_goes_on_to_the_bit(commands, sources, tmp_pa
     )
     assert "its data is of 1 sources with weights, but the checkpoint's was of 2" in error
     assert "--new-data" in error
+    commands.works(file, "--resume", "latest", "--new-data")
+    commands.works("report", "again")
 
 
 def test_problems_of_a_run_name_the_source(commands, sources, tmp_path):

@@ -75,9 +75,7 @@ class TrainingArgs(StrictModel):
 
     seed: int = Field(0, ge=0, lt=2**63, description="Every random stream of the run derives from it.")
     output_dir: PathText = Field(description="Folder of the run: its config, metrics.jsonl, checkpoints, videos.")
-    data_path: DataPath | None = Field(
-        None, description="Parquet data set (folder or file) of families that read one, or several: {path, weight}."
-    )
+    data_path: DataPath | None = Field(None, description="Parquet data set (folder or file), or a list of several.")
 
     max_train_steps: Steps = Field(description="Number of optimizer steps, counted from the start of training.")
     train_batch_size: Samples = Field(1, description="Samples per process in one forward pass.")
