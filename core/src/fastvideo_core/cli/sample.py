@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     frames = "image-to-video: the {} frame of every video, a picture (default: of the prompt)"
     for name, which in (("--image", "first"), ("--last-image", "last")):
         parser.add_argument(name, type=Path, dest=f"{name[2:].replace('-', '_')}_path", help=frames.format(which))
-    stages = "sample at half the size, and refine what this upsampler, a folder or hub id, makes of it (families that can)"
+    stages = "sample at half the size, and refine what this upsampler, a folder or hub id, makes of it"
     parser.add_argument("--upsampler", metavar="PATH", help=stages)
     parser.add_argument("--height", type=pixels, help="pixels (default: of the prompt, the run, the family)")
     parser.add_argument("--width", type=pixels, help="pixels (default: likewise)")
