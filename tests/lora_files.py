@@ -65,12 +65,14 @@ def _write_original(path: Path, found: Any, alpha: float, prefix: str, spelled: 
     return path
 
 
-def write_unscaled(path: Path, found: Mapping[str, tuple[Tensor, Tensor]], *, prefix: str) -> Path:
-    """With a prefix and no alpha, as LTX's own LoRA files are."""
+def write_unscaled(
+    path: Path, found: Mapping[str, tuple[Tensor, Tensor]], *, prefix: str, parts: Sequence[str] = ("lora_A", "lora_B")
+) -> Path:
+    """With a prefix and no alpha, as LTX's own LoRA files are; or with other names for A and B."""
     tensors = {
-        f"{prefix}{name}.lora_{part}.weight": one
+        f"{prefix}{name}.{part}.weight": one
         for name, pair in found.items()
-        for part, one in zip("AB", pair, strict=True)
+        for part, one in zip(parts, pair, strict=True)
     }
     save_file(tensors, path)
     return path

@@ -31,6 +31,8 @@ from tests.lora_files import WAN_NAMES, pairs, write_comfyui, write_diffusers, w
 
 HIGH, LOW = "transformer", "transformer_2"
 SCALE = 0.7
+OF_OLD = ("lora.down", "lora.up")
+"""A and B as diffusers itself spelled them."""
 WAN, A14B = Kind("wan"), Kind("wan", {"variant": "a14b"})
 LTX1, LTX2 = Kind("ltx", {"generation": 1}), Kind("ltx", {"generation": 2})
 
@@ -114,6 +116,7 @@ def assert_equal(
         (A14B, HIGH, lambda path, found: write_diffusers(path, found, alpha=6)),
         (LTX1, HIGH, lambda path, found: write_diffusers(path, found, alpha=6)),
         (LTX1, HIGH, lambda path, found: write_unscaled(path, found, prefix="diffusion_model.")),
+        (LTX1, HIGH, lambda path, found: write_unscaled(path, found, prefix="transformer.", parts=OF_OLD)),
         (LTX2, HIGH, lambda path, found: write_unscaled(path, found, prefix="diffusion_model.")),
         (LTX2, HIGH, lambda path, found: write_diffusers(path, found, alpha=6)),
     ],
@@ -357,6 +360,23 @@ def test_what_is_of_no_network_of_the_role_is_left_out_with_words(base, tmp_path
     after = tiny.merged(HIGH, of(file))
     assert caplog.text.count(told) == 1  # although it was opened twice
     assert [name for name in before if not torch.equal(before[name], after[name])] == []
+
+
+def test_a_file_of_the_hub_is_fetched_and_recorded_by_its_name(base, file, monkeypatch):
+    asked = []
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *names: asked.append(names) or str(file))
+    name = "org/name/folder/lora.safetensors"
+    family = open_family("wan", PluginRegistry())
+    path = str(base(WAN).path)
+    _, kept = family.merge_lora(path, stored_weights(path, HIGH), MergedLora(path=name), where="merge_lora")
+    assert asked == [("org/name", "folder/lora.safetensors")]
+    assert kept.path == name
+    assert kept.fingerprint == base(WAN).source(of(file))[1][0]
+
+
+def test_a_file_of_the_hub_that_cannot_be_fetched_is_told(base):
+    with pytest.raises(ConfigError, match="this machine is offline"):
+        base(WAN).source(MergedLora(path="org/name/lora.safetensors"))
 
 
 def test_a_family_that_merges_none_says_so(tmp_path):
