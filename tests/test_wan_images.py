@@ -18,7 +18,6 @@ from tests.families import Kind, TinyFamily, write_tiny_family
 from tests.methods import ALL, ON_TRAJECTORIES, sections
 from tests.test_docs import example
 
-VARIANTS = ("i2v", "flf2v", "i2v_a14b")
 SIZE = ("--height", "32", "--width", "48", "--num-frames", "5", "--steps", "2")
 
 
@@ -49,7 +48,7 @@ def start(run: dict[str, Any], folder: Path, *arguments: str) -> int:
 
 def run_of(tiny: TinyFamily, out: Path, method: str) -> dict[str, Any]:
     data = tiny.trajectories() if method in ON_TRAJECTORIES else tiny.data
-    training = {"output_dir": str(out), "data_path": str(data), "max_train_steps": 2, "learning_rate": 1e-3}
+    training = {"output_dir": str(out), "data_path": str(data), "max_train_steps": 4, "learning_rate": 1e-3}
     run = sections(method, lambda role: str(tiny.base))
     return {"recipe": {"family": "wan", "method": method}, **run, "training": training}
 
@@ -90,13 +89,16 @@ def test_data_of_videos_alone_is_refused_with_what_is_missing(tiny, tmp_path, ca
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", [*ALL])
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_every_method_trains_on_it(tiny, tmp_path, variant, method):
+@pytest.mark.parametrize(("variant", "method"), [("i2v", "rcm"), ("flf2v", "kd"), ("i2v_a14b", "dmd2")])
+def test_methods_train_on_it_without_knowing(tiny, tmp_path, variant, method):
+    """Tangents through the images, trajectories of a teacher that has both, rollouts on both sides of the boundary."""
+    assert method in ALL
     made = tiny(variant)
     assert start(run_of(made, tmp_path / "out", method), tmp_path) == 0
     (checkpoint,) = (tmp_path / "out").glob("checkpoint-*")
+    moved = []
     for network, state in read_role_weights(checkpoint, "student", ema=False).items():
         before = WanTransformer3DModel.from_pretrained(made.base, subfolder=network).state_dict()
         assert all(torch.isfinite(value).all() for value in state.values())
-        assert variant == "i2v_a14b" or any(not torch.equal(state[name], before[name]) for name in before)
+        moved.append(any(not torch.equal(state[name], before[name]) for name in before))
+    assert any(moved)

@@ -112,6 +112,17 @@ FAMILIES = {
         learning_rate=2.0e-3,
         loss_fall=0.3,
     ),
+    "wan-i2v": Family(
+        family="wan",
+        tiny={"variant": "i2v", "num_layers": 2, "num_heads": 4, "head_dim": 32, "ffn_dim": 256},
+        size=Size(height=64, width=96, num_frames=17),
+        pipeline="WanImageToVideoPipeline",
+        image_pipeline="WanImageToVideoPipeline",
+        frames=wan_frames,
+        same_frames=ROUNDING,
+        learning_rate=2.0e-3,
+        loss_fall=0.3,
+    ),
     "wan-ti2v": Family(
         family="wan",
         tiny={"variant": "ti2v", "num_layers": 2, "num_heads": 4, "head_dim": 32, "ffn_dim": 256},

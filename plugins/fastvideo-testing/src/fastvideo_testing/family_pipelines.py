@@ -6,7 +6,7 @@ import functools
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -27,7 +27,7 @@ _NEGATIVE = "grey, out of focus"
 
 @dataclass(frozen=True)
 class PipelineCall:
-    """What a pipeline is asked for, in the words of diffusers' pipelines."""
+    """What a pipeline is asked for, in the words of diffusers' pipelines; `images` are those of `prompt_images`, by its names."""
 
     prompt: str
     negative_prompt: str | None
@@ -36,6 +36,7 @@ class PipelineCall:
     width: int
     num_frames: int
     num_inference_steps: int = 2
+    images: Mapping[str, Path] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class PipelineChecks(SamplerChecks):
         )
 
     def run_pipeline(self, pipeline: Any, asked: PipelineCall) -> None:
-        """Samples with the pipeline; `pipeline_options` are passed on."""
+        """Samples with the pipeline; `pipeline_options` are passed on, images are not."""
         negative = {} if asked.negative_prompt is None else {"negative_prompt": asked.negative_prompt}
         pipeline(
             prompt=asked.prompt,
@@ -177,7 +178,10 @@ class PipelineChecks(SamplerChecks):
         assert prompt.width is not None
         assert prompt.num_frames is not None
         negative = _NEGATIVE if guided and scale != 1 else None
-        asked = PipelineCall(prompt.caption, negative, scale, prompt.height, prompt.width, prompt.num_frames)
+        given = {"image_path": prompt.image_path, "last_image_path": prompt.last_image_path}
+        images = {name: path for name, path in given.items() if path is not None}
+        size = {"height": prompt.height, "width": prompt.width, "num_frames": prompt.num_frames}
+        asked = PipelineCall(prompt.caption, negative, scale, **size, images=images)
         with torch.no_grad(), self._recorded(pipeline.scheduler) as steps:
             self.run_pipeline(pipeline, asked)
         assert steps, "the pipeline ran without a call of its scheduler's `step`"

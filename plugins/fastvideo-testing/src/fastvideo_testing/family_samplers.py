@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from dataclasses import replace as changed
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,11 @@ class Training:
 class SamplerChecks(FamilySuite):
     """Videos from prompts, with any role, as the method asks for them."""
 
+    def prompt_images(self, prepared: PreparedFamily, clip: Path) -> dict[str, Path]:
+        """The images that prompts must bring, of a pipeline whose videos begin with one: `image_path` and `last_image_path`,
+        files that the suite makes of this clip; none here."""
+        return {}
+
     # --- helpers ------------------------------------------------------------------------------------------------------
 
     def _training(self, prepared: PreparedFamily) -> Training:
@@ -119,8 +125,10 @@ class SamplerChecks(FamilySuite):
         clip = prepared.clip
         if clip is None:
             pytest.skip("the suite makes no data of this family, whose captions and sizes could be sampled")
-        caption = raw["info"][0]["caption"]
-        return ValidationPrompt(caption, height=clip.height, width=clip.width, num_frames=clip.num_frames)
+        info = raw["info"][0]
+        images = self.prompt_images(prepared, prepared.folder / "clips" / info["file_name"])
+        prompt = ValidationPrompt(info["caption"], height=clip.height, width=clip.width, num_frames=clip.num_frames)
+        return changed(prompt, image_path=images.get("image_path"), last_image_path=images.get("last_image_path"))
 
     def _sample(
         self,
