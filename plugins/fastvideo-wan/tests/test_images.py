@@ -6,13 +6,18 @@ import json
 import shutil
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from diffusers import DiffusionPipeline
 
 from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.errors import ConfigError, DataError
+from fastvideo_data.data_set import EncodedBy
 from fastvideo_data.prompt_fit import ImageUse
+from fastvideo_data.run_checks import compare_encoders
+from fastvideo_data.schema import encode_tensor
 from fastvideo_testing.prepared_family import one_sample
 from fastvideo_wan.encoder import WanEncoder
 from fastvideo_wan.family import WanFamily
@@ -20,7 +25,8 @@ from fastvideo_wan.folder import open_folder
 from fastvideo_wan.image_batches import BOTH_ENDS, CLIP_FEATURE, CONDITION, FEATURES, FIRST_FRAME, frames_mask
 from fastvideo_wan.latents import denormalise
 
-from .image_inputs import CPU, build, clips, plain, stored
+from .image_inputs import CAPTION, CPU, build, clips, plain, stored
+from .test_encoders_of_the_data import with_other
 
 VARIANTS = ("i2v", "flf2v", "i2v_a14b")
 
@@ -204,6 +210,45 @@ def test_the_data_of_a_run_holds_the_images_and_both_ends_are_never_cut(tiny_ima
         family.check_row(cfg, one, "data")
     names = [encoder.name for encoder in family.encoders(cfg, "zeros")]
     assert names == ["vae", "text_encoder", "image_encoder"][: 2 if variant == "i2v_a14b" else 3]
+
+
+def test_fastvideo_s_rows_are_read_unchanged(tiny_images, raw, run_config, tmp_path):
+    """Its columns, no word of normalisation, and an absent tensor as three empty values; Wan 2.2's have no CLIP feature."""
+    for variant in ("i2v", "i2v_a14b"):
+        row = {"id": "clip 0", "file_name": "0.mp4", "caption": CAPTION, "media_type": "video"}
+        row |= {"width": 48, "height": 32, "num_frames": 3, "duration_sec": 0.5, "fps": 16.0}
+        for name in ("vae_latent", "text_embedding", FIRST_FRAME, CLIP_FEATURE, "pil_image"):
+            data, shape, dtype = (f"{name}_{part}" for part in ("bytes", "shape", "dtype"))
+            row |= {data: b"", shape: [], dtype: ""}
+            if name in raw[variant]:
+                row |= encode_tensor(name, raw[variant][name][0].contiguous())
+        folder = tmp_path / variant
+        folder.mkdir()
+        pq.write_table(pa.Table.from_pylist([row]), folder / "chunk_0.parquet")
+        cfg = run_config(paths={"student": tiny_images[variant]}, data_path=str(folder))
+        family = WanFamily()
+        (read,) = family.rows(cfg)
+        assert CLIP_FEATURE in read or variant == "i2v_a14b"
+        assert (read["vae_latent_normalised"], read[f"{FIRST_FRAME}_normalised"]) == (False, True)
+        adapter = build(run_config, tiny_images[variant]).adapter
+        found, expected = adapter.prepare_batch(read), one_sample(adapter.prepare_batch(raw[variant]), 0)
+        assert torch.equal(found.latents, expected.latents)
+        assert set(found.context) == set(expected.context)
+        assert all(torch.equal(found.context[key], expected.context[key]) for key in expected.context)
+
+
+def test_data_of_another_image_encoder_is_refused(tiny_images, run_config, tmp_path):
+    described = EncodedBy(Path("part.parquet"), WanEncoder(tiny_images["i2v"], CPU).describe())
+    other = with_other(tiny_images["i2v"], "image_encoder", tmp_path / "other")
+    problems = []
+    for path in (tiny_images["i2v"], other):
+        cfg = run_config(paths={"student": path})
+        own = WanFamily().encoder_identity(cfg, latents_source="zeros", download=False)
+        problems.append(compare_encoders("data", [described], own).problems)
+    assert problems[0] == ()
+    (problem,) = problems[1]
+    assert problem.found.startswith("image_encoder ")
+    assert problem.found.count(" made it") == 1
 
 
 # --- the network ------------------------------------------------------------------------------------------------------
