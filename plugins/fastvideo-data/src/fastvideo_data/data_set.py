@@ -86,6 +86,12 @@ class DataSet:
         return self._folder.tensors
 
     @property
+    def stored_names(self) -> tuple[str, ...]:
+        """Names of the tensors that all files hold, FastVideo's and others."""
+        first, *others = self._files
+        return tuple(name for name in first.present() if all(name in file.present() for file in others))
+
+    @property
     def normalised(self) -> Mapping[str, bool]:
         """For each tensor that is read and holds latents, whether they are taken to be normalised."""
         return self._folder.normalised

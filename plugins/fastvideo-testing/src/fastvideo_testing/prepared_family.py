@@ -90,7 +90,10 @@ class PreparedFamily:
     def _data(self) -> DataSet | None:
         """The run's data, the first of several data sets; None where it names none."""
         path = self.run["training"].get("data_path")
-        return None if path is None else DataSet(path if isinstance(path, str) else path[0]["path"])
+        if path is None:
+            return None
+        data = DataSet(path if isinstance(path, str) else path[0]["path"])
+        return data.select(wanted=data.stored_names)  # also those that only this family knows
 
     def with_options(self, **options: Any) -> PreparedFamily:
         """The same files with other values in `pipeline_config`."""
