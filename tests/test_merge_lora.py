@@ -197,6 +197,7 @@ def expected(tiny_wan, file) -> dict[str, Tensor]:
 LORA = {"rank": 2, "targets": ["to_v"]}
 
 
+@pytest.mark.slow
 def test_a_run_of_adapters_on_it_exports_samples_and_goes_on_with_it_merged_once(
     tiny_wan, latent_data, file, expected, tmp_path, capsys, monkeypatch
 ):
@@ -387,6 +388,7 @@ def test_a_family_that_merges_none_says_so(tmp_path):
         build_run(tmp_path, run)
 
 
+@pytest.mark.slow
 @pytest.mark.distributed
 def test_two_processes_begin_with_the_weights_of_one(tiny_wan, latent_data, file, tmp_path):
     """In bfloat16 too, where a file is added to the stored weights before they are rounded; nothing is read twice."""
