@@ -138,6 +138,16 @@ def test_a_network_with_a_file_is_what_diffusers_fuses(base, tmp_path, kind, net
         assert torch.equal(tiny.source(given)[0].read(other, name), stored.read(other, name))
 
 
+def test_names_without_a_prefix_are_those_of_the_network(base, tmp_path):
+    tiny = base(WAN)
+    found = pairs(tiny.pipeline().transformer, ["to_q"], rank=1)
+    plain, prefixed = (
+        tiny.merged(HIGH, of(write_unscaled(tmp_path / f"{len(prefix)}.safetensors", found, prefix=prefix)))
+        for prefix in ("", "transformer.")
+    )
+    assert_equal(plain, prefixed, {f"{name}.weight" for name in found}, tiny.merged(HIGH))
+
+
 def test_several_files_add_up_with_ranks_and_biases_of_their_own(base, tmp_path):
     tiny = base(WAN)
     pipeline = tiny.pipeline()

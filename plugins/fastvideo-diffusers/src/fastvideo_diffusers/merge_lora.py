@@ -78,7 +78,12 @@ class LoraWeights:
             own = {name.removeprefix(_PREFIX): one for name, one in tensors.items() if name not in others}
             _tell_rest(path, lost, others)
             _check_fit(own, network, place)
-            network.load_lora_adapter(tensors, adapter_name=_SET, metadata=metadata, low_cpu_mem_usage=True)  # type: ignore[operator]
+            network.load_lora_adapter(  # type: ignore[operator]
+                {f"{_PREFIX}{name}": one for name, one in own.items()},
+                adapter_name=_SET,
+                metadata=metadata,
+                low_cpu_mem_usage=True,
+            )
         scales = {name: part.scaling[_SET] for name, part in network.named_modules() if hasattr(part, "scaling")}
         self._scales = {name: file.scale * scale for name, scale in scales.items()}
         self._tensors: Mapping[str, Tensor] = own
