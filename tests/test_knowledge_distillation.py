@@ -132,9 +132,11 @@ def test_a_step_that_the_data_does_not_hold_names_those_that_it_does(run, comman
     run["method_config"] = {"denoising_steps": [1000, 500]}
     commands.works("check", write_run(tmp_path / "run.yaml", run))
     run["method_config"] = {"denoising_steps": [1000, 400]}
+    run["training"]["data_path"] = [{"path": run["training"]["data_path"]}] * 2
     said = commands.refuses("check", write_run(tmp_path / "run.yaml", run))
     assert "the trajectories hold no state at timestep 769.231" in said
     assert "1000, 937.5, 833.333, 625" in said
+    assert "training.data_path[1].path, batch with sample" in said
 
 
 def test_a_row_with_other_steps_than_the_first_one_ends_the_run_with_words(run, tmp_path):

@@ -57,7 +57,7 @@ def test_a_run_on_several_data_sets_goes_on_to_the_bit(commands, sources, tmp_pa
     error = commands.refuses(
         write_run(file, sources | {"training": sources["training"] | {"max_train_steps": 9}}), "--resume", "latest"
     )
-    assert "its data is of 1 sources with weights, but the checkpoint's was of 2" in error
+    assert "the run's data is of 1 sources with weights, but the checkpoint's was of 2" in error
     assert "--new-data" in error
     commands.works(file, "--resume", "latest", "--new-data")
     commands.works("report", "again")

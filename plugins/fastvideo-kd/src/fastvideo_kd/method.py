@@ -31,6 +31,7 @@ from fastvideo_core.diffusion.timesteps import sample_timesteps, timestep_fracti
 from fastvideo_core.errors import ContractError, DataError, Problem
 from fastvideo_core.optim import build_lr_scheduler, build_optimizer
 from fastvideo_data.family import ParquetFamily
+from fastvideo_data.raw_batch import place
 from fastvideo_data.trajectories import trajectory_timesteps
 from fastvideo_kd.config import KDConfig
 from fastvideo_kd.losses import line_ends, regression_loss
@@ -90,7 +91,7 @@ class KDMethod(DistillMethod[KDNeeds]):
         problems: list[Problem] = []
         for row in family.rows(cfg):
             try:
-                state_numbers(trajectory_timesteps(row), schedule.timesteps)
+                state_numbers(trajectory_timesteps(row), schedule.timesteps, where=place(row))
             except DataError as error:
                 problems += error.problems
         return problems

@@ -14,7 +14,7 @@ TOLERANCE = 0.5
 """Timesteps that are no further apart than this, of 1000, are the same: some data sets store them as whole numbers."""
 
 
-def state_numbers(timesteps: Tensor, schedule: Sequence[float]) -> Tensor:
+def state_numbers(timesteps: Tensor, schedule: Sequence[float], *, where: str = "training.data_path") -> Tensor:
     """Which state of each trajectory a student is given at each of its K timesteps, and last the clean end: [B, K + 1].
 
     999, the last index of the noise axis, and 1000 are pure noise both. The clean end is the last state, whatever its timestep.
@@ -22,11 +22,12 @@ def state_numbers(timesteps: Tensor, schedule: Sequence[float]) -> Tensor:
     Args:
         timesteps: [B, S] on the CPU, as `Trajectory` has them.
         schedule: of the student, falling.
+        where: how errors name the data.
 
     Raises:
         DataError: a trajectory has no state at one of them; the message names those that there are.
     """
-    rows = [_numbers_of_one(stored, schedule) for stored in timesteps.tolist()]
+    rows = [_numbers_of_one(stored, schedule, where) for stored in timesteps.tolist()]
     return torch.tensor(rows)
 
 
@@ -35,7 +36,7 @@ def take(states: Tensor, numbers: Tensor) -> Tensor:
     return states[torch.arange(len(numbers), device=numbers.device), numbers]
 
 
-def _numbers_of_one(stored: Sequence[float], schedule: Sequence[float]) -> list[int]:
+def _numbers_of_one(stored: Sequence[float], schedule: Sequence[float], where: str) -> list[int]:
     last, found = len(stored) - 1, []
     for t in schedule:
         near = min(range(last), key=lambda number: _distance(stored[number], t))
@@ -46,7 +47,7 @@ def _numbers_of_one(stored: Sequence[float], schedule: Sequence[float]) -> list[
                 "write trajectories with the wanted states: fastvideo-distill trajectories"
             )
             missing = f"the trajectories hold no state at timestep {t:g}"
-            raise DataError(Problem(missing, "training.data_path", allowed=there, fix=fix))
+            raise DataError(Problem(missing, where, allowed=there, fix=fix))
         found.append(near)
     return [*found, last]
 

@@ -319,7 +319,7 @@ def _check_arguments(batch_size: int, seed: int, rank: int, size: int, num_worke
 
 def _segments(state: dict[str, Any]) -> list[Segment]:
     if "sources" in state:
-        found = f"its data is one path without a weight, but the checkpoint's was {len(state['sources'])} with weights"
+        found = f"the run's data is one path without a weight, but the checkpoint's was {len(state['sources'])} with weights"
         raise CheckpointError(Problem(found, fix=f"give training.data_path as it was; {_NEW_DATA}"))
     missing = [key for key in _STATE_KEYS if key not in state]
     if missing or not state["segments"]:

@@ -79,9 +79,7 @@ class SourcesLoader:
         """
         stored = state["sources"] if self.is_state(state) else [state]
         if not self.is_state(state) or len(stored) != len(self.loaders):
-            found = (
-                f"its data is of {len(self.loaders)} sources with weights, but the checkpoint's was of {len(stored)}"
-            )
+            found = f"the run's data is of {len(self.loaders)} sources with weights, but the checkpoint's was of {len(stored)}"
             fix = "give training.data_path as it was, or go on with this data by --resume latest --new-data"
             raise CheckpointError(Problem(found if self.is_state(state) else f"{found} without one", fix=fix))
         problems: list[Problem] = []
