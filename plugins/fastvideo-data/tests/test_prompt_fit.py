@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +95,17 @@ def test_images_at_frames_are_taken_where_the_pipeline_takes_them(tmp_path: Path
     (image,) = read_prompt_images(at[1], SIZE).conditions
     assert image[1:] == (1, 0.5)
     assert image[0].shape == (32, 48, 3)
+
+
+def test_no_frame_has_two_images(tmp_path: Path) -> None:
+    path = picture(tmp_path / "a.png")
+    ends = ValidationPrompt("x", image_path=path, last_image_path=path)
+    use = ImageUse(optional=(FIRST, LAST), frames_apart=4)
+    fit_prompt(ends, SIZE, GEOMETRY, use)
+    for frame in (0, 1):  # the last latent frame of five frames begins at frame 1
+        assert f"two images at frame {frame}" in problems(replace(ends, conditions=((path, frame, 0.5),)), use)
+    twice = ValidationPrompt("x", conditions=((path, 1, 0.5), (path, 1, 1.0)))
+    assert "two images at frame 1" in problems(twice, use)
 
 
 def test_a_video_gives_its_first_frame(tmp_path: Path) -> None:

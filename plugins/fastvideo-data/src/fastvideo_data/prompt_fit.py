@@ -65,7 +65,14 @@ class ImageUse:
         ]
         steps = "" if self.frames_apart == 1 else f" 0, 1, {1 + self.frames_apart}, {1 + 2 * self.frames_apart}, ...,"
         allowed = f"frames{steps} below {num_frames}, the frames of its video"
-        return [Problem(f"the prompt has an image at frame {frame}", where, allowed) for frame in wrong]
+        problems = [Problem(f"the prompt has an image at frame {frame}", where, allowed) for frame in wrong]
+        if self.frames_apart:
+            given = [frame for _, frame, _ in prompt.conditions] + [0] * (prompt.image_path is not None)
+            given += [max(num_frames - self.frames_apart, 0)] * (prompt.last_image_path is not None)
+            twice = [frame for frame in sorted(set(given)) if given.count(frame) > 1]
+            names = f"{FIRST} is at the first frame, {LAST} at the last one that may have an image"
+            problems += [Problem(f"the prompt has two images at frame {f}", where, names, "keep one") for f in twice]
+        return problems
 
 
 TEXT_ALONE = ImageUse()
