@@ -108,11 +108,6 @@ class Training:
 class SamplerChecks(FamilySuite):
     """Videos from prompts, with any role, as the method asks for them."""
 
-    def prompt_images(self, prepared: PreparedFamily, clip: Path) -> dict[str, Path]:
-        """The images that prompts must bring, of a pipeline whose videos begin with one: `image_path` and `last_image_path`,
-        files that the suite makes of this clip; none here."""
-        return {}
-
     # --- helpers ------------------------------------------------------------------------------------------------------
 
     def _training(self, prepared: PreparedFamily) -> Training:

@@ -69,6 +69,11 @@ class FamilySuite(PluginSuite):
         """How latents are packed; None for latents that are the autoencoder's own tensor."""
         return None
 
+    def prompt_images(self, prepared: PreparedFamily, clip: Path) -> dict[str, Path]:
+        """The images that prompts must bring, of a pipeline whose videos begin with one: `image_path` and `last_image_path`,
+        files that the suite makes of this clip; none here."""
+        return {}
+
     # --- runs -----------------------------------------------------------------------------------------------------
 
     def section(self, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -171,7 +171,9 @@ class TargetChecks(FamilySuite):
         cfg = load_config(prepared.folder, prepared.run)
         load_role(sampler.handle, role_source("student", cfg.roles["student"]), family)
         clip = prepared.clip or self.clip
-        prompt = ValidationPrompt(CAPTIONS[0])
+        files = sorted((prepared.folder / "clips").glob("*.mp4"))
+        images: Any = self.prompt_images(prepared, files[0]) if files else {}
+        prompt = ValidationPrompt(CAPTIONS[0], **images)
         if clip is not None:
             prompt = replace(prompt, height=clip.height, width=clip.width, num_frames=clip.num_frames)
         total = float(prepared.components().adapter.num_train_timesteps)  # type: ignore[attr-defined]
