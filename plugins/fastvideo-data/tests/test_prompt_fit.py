@@ -57,6 +57,8 @@ def test_a_prompt_brings_the_images_that_its_pipeline_needs_and_no_others(tmp_pa
     assert "or --last-image to sample" in problems(one, needs_both)
     assert "the prompt has an image, last_image_path" in problems(both, needs_one)
     assert "the prompt has no image_path" in problems(end, may)
+    assert "has last_image_path, and its video one frame" in problems(replace(both, num_frames=1), needs_both)
+    assert fit_prompt(replace(one, num_frames=1), SIZE, GEOMETRY, may).num_frames == 1
 
 
 def test_sizes_and_images_are_told_together(tmp_path: Path) -> None:

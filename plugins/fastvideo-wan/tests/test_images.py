@@ -138,8 +138,10 @@ def test_the_description_names_the_image_encoder(tiny_images):
 
 
 def test_clips_of_one_frame_have_no_last_one(tiny_images):
-    with pytest.raises(DataError, match=r"clips of one frame.*\n.*--num-frames|--num-frames: clips of one frame"):
-        WanEncoder(tiny_images["flf2v"], CPU).encode_videos(clips(1, 1))
+    geometry = open_folder(tiny_images["flf2v"], where="x").geometry
+    with pytest.raises(DataError, match=r"num_frames is 1\n.*plus 1 from 5 on\n.*use 5"):
+        geometry.check(height=32, width=48, num_frames=1)
+    geometry.check(height=32, width=48, num_frames=5)
     assert WanEncoder(tiny_images["i2v"], CPU).encode_videos(clips(1, 1))[0][FIRST_FRAME].shape == (16, 1, 4, 6)
 
 

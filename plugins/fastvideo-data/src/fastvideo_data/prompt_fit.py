@@ -48,6 +48,9 @@ class ImageUse:
                 problems.append(
                     Problem(f"the prompt has no {name}", where, allowed, f"add {name}, or {option} to sample")
                 )
+        if LAST in given and LAST in taken and num_frames == 1:
+            found = f"the prompt has {LAST}, and its video one frame"
+            problems.append(Problem(found, where, "two frames or more", "ask for more frames"))
         for path in () if problems else (*given.values(), *(path for path, *_ in prompt.conditions)):
             try:
                 read_frames(path, max_frames=1)

@@ -22,6 +22,7 @@ class VideoGeometry:
         size_multiple: height and width are multiples of it, in pixels.
         fps: frames per second that the model was trained on.
         least_size: height and width are at least so many pixels.
+        least_frames: num_frames is at least so many.
     """
 
     frames_divisor: int
@@ -29,6 +30,7 @@ class VideoGeometry:
     size_multiple: int
     fps: float
     least_size: int = 1
+    least_frames: int = 1
 
     def check(self, *, height: int, width: int, num_frames: int, where: str = "") -> None:
         """Check a clip's size.
@@ -52,11 +54,12 @@ class VideoGeometry:
             if not self.least_size <= value <= limits.PIXELS or value % self.size_multiple
         ]
         if (
-            not 0 < num_frames <= limits.FRAMES
+            not self.least_frames <= num_frames <= limits.FRAMES
             or num_frames % self.frames_divisor != self.frames_remainder % self.frames_divisor
         ):
-            fix = self._use(num_frames, self.frames_divisor, self.frames_remainder, limits.FRAMES)
+            fix = self._use(max(num_frames, self.least_frames), self.frames_divisor, self.frames_remainder, limits.FRAMES)
             allowed = f"multiples of {self.frames_divisor} plus {self.frames_remainder}"
+            allowed += f" from {self.least_frames} on" if self.least_frames > 1 else ""
             allowed += f" up to {limits.FRAMES}" if num_frames > limits.FRAMES else ""
             problems.append(Problem(f"num_frames is {num_frames}", where, allowed=allowed, fix=fix))
         if problems:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastvideo_core.errors import DataError, Problem
 from fastvideo_diffusers.encoder import PipelineEncoder
 from fastvideo_diffusers.identity import TEXT_ENCODER, VAE, StoredEncoder
 from fastvideo_wan.folder import open_folder
@@ -58,9 +57,6 @@ class WanEncoder(PipelineEncoder):
         clips, images = super().encode_videos(frames), self._folder.images
         if images is None:
             return clips
-        if images.both_ends and frames.shape[1] < 2:
-            found = "clips of one frame, and the network is given the first frame and the last one"
-            raise DataError(Problem(found, "--num-frames", allowed="5 or more"))
         given = [0, frames.shape[1] - 1] if images.both_ends else [0]
         video = torch.zeros_like(pixels := self.pixels(frames))  # grey, behind the scaling
         video[:, :, given] = pixels[:, :, given]

@@ -101,8 +101,14 @@ class WanFolder(PipelineFolder):
     @property
     def geometry(self) -> VideoGeometry:
         """The videos that its autoencoder encodes."""
-        frames, multiple = self.temporal_factor, self.size_multiple
-        return VideoGeometry(frames_divisor=frames, frames_remainder=1, size_multiple=multiple, fps=self.usual.fps)
+        frames, both_ends = self.temporal_factor, self.images is not None and self.images.both_ends
+        return VideoGeometry(
+            frames_divisor=frames,
+            frames_remainder=1,
+            size_multiple=self.size_multiple,
+            fps=self.usual.fps,
+            least_frames=1 + frames if both_ends else 1,
+        )
 
     @property
     def usual(self) -> UsualVideo:

@@ -46,7 +46,7 @@ class Buckets:
         if problems:
             raise DataError(problems)
         sizes = dict.fromkeys(size_of(area, aspect, geometry) for area in self.areas for aspect in self.aspects)
-        least = geometry.frames_remainder or geometry.frames_divisor
+        least = max(geometry.frames_remainder or geometry.frames_divisor, geometry.least_frames)
         tried = [(*size, least, "a bucket") for size in sizes] + [
             (*next(iter(sizes)), f, "--frames") for f in self.frames
         ]
