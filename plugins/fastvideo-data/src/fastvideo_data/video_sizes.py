@@ -57,7 +57,9 @@ class VideoGeometry:
             not self.least_frames <= num_frames <= limits.FRAMES
             or num_frames % self.frames_divisor != self.frames_remainder % self.frames_divisor
         ):
-            fix = self._use(max(num_frames, self.least_frames), self.frames_divisor, self.frames_remainder, limits.FRAMES)
+            fix = self._use(
+                max(num_frames, self.least_frames), self.frames_divisor, self.frames_remainder, limits.FRAMES
+            )
             allowed = f"multiples of {self.frames_divisor} plus {self.frames_remainder}"
             allowed += f" from {self.least_frames} on" if self.least_frames > 1 else ""
             allowed += f" up to {limits.FRAMES}" if num_frames > limits.FRAMES else ""
