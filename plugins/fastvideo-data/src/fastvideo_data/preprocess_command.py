@@ -232,7 +232,9 @@ def _processes(text: str) -> int:
 def _shard(text: str) -> tuple[int, int]:
     index, _, count = text.partition("/")
     if not (index.isdecimal() and count.isdecimal() and int(index) < int(count) <= limits.PROCESSES):
-        raise argparse.ArgumentTypeError(f"{text!r} is no share: 0/8 to 7/8 are those of 8 (in Slurm, --array=0-7)")
+        n = int(count) if count.isdecimal() and 0 < int(count) <= limits.PROCESSES else 8
+        shares = f"0/{n} to {n - 1}/{n} are those of {n} (in Slurm, --array=0-{n - 1})"
+        raise argparse.ArgumentTypeError(f"{text!r} is no share: {shares}")
     return int(index), int(count)
 
 
