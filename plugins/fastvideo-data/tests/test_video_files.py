@@ -156,6 +156,9 @@ def test_files_that_are_no_video_are_named(tmp_path: Path) -> None:
     (tmp_path / "x.mp4").write_text("not a video")
     with pytest.raises(DataError, match=r"x.mp4: is no valid video: "):
         probe(tmp_path / "x.mp4")
+    (tmp_path / "x.png").write_text("not an image")
+    with pytest.raises(DataError, match=r"x.png: is no valid image: "):
+        read_frames(tmp_path / "x.png")
     with pytest.raises(DataError, match=r"none.mp4: there is no such video file"):
         read_frames(tmp_path / "none.mp4")
     with av.open(str(tmp_path / "sound.mp4"), "w") as container:

@@ -261,7 +261,7 @@ def _opened_frames(path: Path, threads: str = "SLICE") -> Iterator[tuple[_TimedF
     if image is not None:
         yield iter([(0.0, image)]), 1.0, 1 / 25
         return
-    with opened(path) as container:
+    with opened(path, "image" if is_image(path) else "video") as container:
         stream = video_stream(container, path)
         stream.thread_type = threads
         yield _decoded(container, stream), float(stream.sample_aspect_ratio or 1), _frame_seconds(stream)
