@@ -102,6 +102,7 @@ BASE = ["preprocess", "--family", "wan", "--model", "m", "--output", "out"]
     [
         (["--area", "480x832"], "--frames is not given"),
         (["--frames", "1,33"], "--area is not given"),
+        (["--buckets"], "--area, --frames is not given"),
         (
             ["--area", "480x832", "--frames", "33", "--width", "64"],
             "--width make clips of one size, and --area, --frames",

@@ -44,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--num-frames", type=up_to(limits.FRAMES), help="frames of a clip; with 1, images are samples, too"
     )
     many = parser.add_argument_group("buckets: clips of many sizes, each the one that fits its video or image")
+    many.add_argument("--buckets", action="store_const", const=True, help="said by --area and --frames, too")
     many.add_argument(
         "--area",
         action="append",
@@ -175,7 +176,7 @@ def _options(args: argparse.Namespace, has_videos: bool) -> PreprocessOptions:
     from fastvideo_data.preprocessing.clips import PreprocessOptions
 
     sizes = {"--height": args.height, "--width": args.width, "--num-frames": args.num_frames}
-    choice = {"--area": args.area, "--aspects": args.aspects, "--frames": args.frames}
+    choice = {"--buckets": args.buckets, "--area": args.area, "--aspects": args.aspects, "--frames": args.frames}
     named = [name for name, value in choice.items() if value is not None]
     wanted = {"--area": args.area, "--frames": args.frames} if named else sizes
     missing = [name for name, value in wanted.items() if value is None]
