@@ -52,6 +52,7 @@ class TestLTX2(ModelPluginSuite):
         return torch.cat(list(parts), dim=1)
 
 
+@pytest.mark.slow
 class TestLTX23(TestLTX2):
     """Gates, modulated cross-attention to the text, a projection of the text per stream, sound of 48 kHz."""
 
