@@ -161,7 +161,10 @@ class ParquetFolder:
         return self.files[int(self.group_file[group])]
 
     def _check_unchanged(self, file: ScannedFile, group: int) -> None:
-        size = file.path.stat().st_size if file.path.exists() else None
+        try:
+            size = file.path.stat().st_size
+        except (FileNotFoundError, NotADirectoryError):
+            size = None
         if size != file.size:
             raise DataError(Problem("changed since the run started", self.where(group), fix=_FIX_CHANGED))
 
