@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -72,4 +71,4 @@ class ImageEncoder:
 
 def as_image(pixels: Tensor) -> Image.Image:
     """uint8 [H, W, 3] as pipelines take an image."""
-    return Image.fromarray(np.ascontiguousarray(pixels.cpu().numpy()))
+    return Image.fromarray(pixels.cpu().contiguous().numpy())
