@@ -68,7 +68,7 @@ def plain(path, image=None, *, steps=3, lora=None, **options):
     pipeline = (WanPipeline if image is None else WanImageToVideoPipeline).from_pretrained(path)
     pipeline.set_progress_bar_config(disable=True)
     if lora is not None:
-        pipeline.load_lora_weights(lora)
+        pipeline.load_lora_weights(lora, weight_name="pytorch_lora_weights.safetensors")
     given = {} if image is None else {"image": PIL.Image.fromarray(pixels(image).numpy())}
     options = {**SIZE, "num_inference_steps": steps, "output_type": "latent", "guidance_scale": 1.0, **options}
     return pipeline(prompt="a cat", generator=generator(), **given, **options).frames
