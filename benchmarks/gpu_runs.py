@@ -95,7 +95,7 @@ class Runs:
         """A random-weight pipeline of these sizes."""
         path = self.folder / "-".join(["wan", kind, *(str(size) for size in sizes.values())])
         if not path.exists():
-            write_tiny_pipeline(path, seed=SEED, variant=kind, **sizes)  # type: ignore[arg-type]
+            write_tiny_pipeline(path, seed=SEED, variant=kind, **sizes)  # type: ignore[arg-type]  # one of its variants
         return path
 
     def data(self, variant: Variant, rows: int = 1) -> Path:

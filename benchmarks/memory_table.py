@@ -91,7 +91,7 @@ OF_RECIPES: dict[str, Mapping[str, tuple[int, ...]]] = {
 def write_outline(folder: Path, name: str) -> Path:
     """A pipeline's folder with the configuration of a published Wan, and files of weights that are all header."""
     path, geometry = folder / name, GEOMETRIES[name]
-    write_tiny_pipeline(path, variant=geometry.variant)  # type: ignore[arg-type]
+    write_tiny_pipeline(path, variant=geometry.variant)  # type: ignore[arg-type]  # one of its variants
     for network in sorted(path.glob("transformer*")):
         config = json.loads((network / "config.json").read_text())
         (network / "config.json").write_text(json.dumps({**config, **geometry.network, "text_dim": TEXT_DIM}))

@@ -27,7 +27,7 @@ class Encoder(FakeEncoder):
         if os.environ["RANK"] == os.environ.get("FAILS"):
             raise DataError(Problem("this share is broken"))
         while self.videos >= 3 and "HANGS" in os.environ:
-            time.sleep(1)
+            time.sleep(1)  # for ever: the test ends it
         return super().encode_videos(frames)
 
 @register_model("toy", config=PluginConfig)

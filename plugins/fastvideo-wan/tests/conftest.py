@@ -101,3 +101,21 @@ def raw_batch() -> dict[str, Any]:
         "info": [{"id": "one"}, {"id": "two"}],
         "vae_latent_normalised": False,
     }
+
+
+@pytest.fixture
+def random_adapters():
+    """Values of the adapters that a role trains, by network, none of them zero."""
+
+    def adapters(role):
+        generator = torch.Generator().manual_seed(2)
+        return {
+            name: {
+                key: 0.3 * torch.randn(value.shape, generator=generator)
+                for key, value in module.state_dict().items()
+                if ".lora_" in key
+            }
+            for name, module in role.modules.items()
+        }
+
+    return adapters

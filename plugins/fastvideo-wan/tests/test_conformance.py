@@ -58,7 +58,7 @@ class ImagesOfClips:
         self.pipeline_options = {
             name.removesuffix("_path"): Image.open(path).convert("RGB") for name, path in asked.images.items()
         }
-        super().run_pipeline(pipeline, asked)  # type: ignore[misc]
+        super().run_pipeline(pipeline, asked)  # type: ignore[misc]  # of the suite that it is mixed into
 
 
 @pytest.mark.slow

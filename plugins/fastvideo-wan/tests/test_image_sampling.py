@@ -151,22 +151,14 @@ def test_an_export_makes_the_same_latents_in_plain_diffusers(tiny_images, prompt
 
 
 @pytest.mark.parametrize("variant", ["i2v", "i2v_a14b"])
-def test_adapters_load_in_the_pipeline_of_images(tiny_images, run_config, tmp_path, variant):
+def test_adapters_load_in_the_pipeline_of_images(tiny_images, run_config, tmp_path, variant, random_adapters):
     """A file for each network; the layers for an image's features are among them."""
     pytest.importorskip("peft")
     path = tiny_images[variant]
     student = build(run_config, path).bundle["student"]
     lora = LoraConfig(rank=2, alpha=1.0)
     add_lora(student, lora)
-    generator = torch.Generator().manual_seed(2)
-    adapters = {
-        name: {
-            key: 0.3 * torch.randn(value.shape, generator=generator)
-            for key, value in module.state_dict().items()
-            if ".lora_" in key
-        }
-        for name, module in student.modules.items()
-    }
+    adapters = random_adapters(student)
     notes = export_lora(path, tmp_path / variant, adapters, lora=lora)
     assert all("WanImageToVideoPipeline.load_lora_weights" in note for note in notes)
     pipeline = WanImageToVideoPipeline.from_pretrained(path)

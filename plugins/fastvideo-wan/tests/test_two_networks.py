@@ -265,20 +265,12 @@ def test_an_export_tells_where_plain_diffusers_calls_the_other_network(tiny_a14b
     assert not differing or (ratio, flow_shift) == (0.9, 3.0)
 
 
-def test_adapters_are_a_file_for_each_network(run_config, tiny_a14b, tmp_path):
+def test_adapters_are_a_file_for_each_network(run_config, tiny_a14b, tmp_path, random_adapters):
     pytest.importorskip("peft")
     student = build(run_config, tiny_a14b).bundle["student"]
     lora = LoraConfig(rank=2, alpha=1.0)
     add_lora(student, lora)
-    generator = torch.Generator().manual_seed(2)
-    adapters = {
-        name: {
-            key: 0.3 * torch.randn(value.shape, generator=generator)
-            for key, value in module.state_dict().items()
-            if ".lora_" in key
-        }
-        for name, module in student.modules.items()
-    }
+    adapters = random_adapters(student)
     notes = export_lora(tiny_a14b, tmp_path / "both", adapters, lora=lora)
     files = [
         tmp_path / "both" / name

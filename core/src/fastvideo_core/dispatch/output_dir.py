@@ -20,11 +20,8 @@ logger = logging.getLogger(__name__)
 
 LOCK = ".run.lock"
 """The file that whoever writes into a run's or a data set's folder holds locked."""
-_FOLDERS = (
-    "validation",
-    "tensorboard",
-    "profile",
-)  # a run writes these beside checkpoints, which are renamed into place
+# What a run writes beside checkpoints, which are renamed into their place.
+_FOLDERS = ("validation", "tensorboard", "profile")
 _WRITTEN = ("metrics.jsonl", "run.yaml", "environment.json", LOCK, "wandb", "wandb/run-id.txt", *_FOLDERS)
 
 

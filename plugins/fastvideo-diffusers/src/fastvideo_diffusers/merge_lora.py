@@ -78,7 +78,7 @@ class LoraWeights:
             own = {name.removeprefix(_PREFIX): one for name, one in tensors.items() if name not in others}
             _tell_rest(path, lost, others)
             _check_fit(own, network, place)
-            network.load_lora_adapter(  # type: ignore[operator]
+            network.load_lora_adapter(  # type: ignore[operator]  # of PeftAdapterMixin
                 {f"{_PREFIX}{name}": one for name, one in own.items()},
                 adapter_name=_SET,
                 metadata=metadata,

@@ -260,7 +260,7 @@ class _Pipeline(_Normalised, LTX2Pipeline):  # type: ignore[misc]  # diffusers i
     """From text."""
 
 
-class _ImageRefiner(_Normalised, LTX2ImageToVideoPipeline):  # type: ignore[misc]
+class _ImageRefiner(_Normalised, LTX2ImageToVideoPipeline):  # type: ignore[misc]  # likewise
     """From un-normalised latents that begin with the given frame."""
 
 
@@ -272,7 +272,7 @@ class _ImagePipeline(_ImageRefiner):
         return latents
 
 
-class _ConditionPipeline(_Normalised, LTX2ConditionPipeline):  # type: ignore[misc]
+class _ConditionPipeline(_Normalised, LTX2ConditionPipeline):  # type: ignore[misc]  # likewise
     """From images at any frame."""
 
 
