@@ -36,7 +36,7 @@ A = TypeVar("A", bound=FlowMatchingAdapter)
 
 
 class DiffusersFamily(CheckedPipelines[F], Generic[F, A]):
-    """A text-to-video family on parquet data: pipelines are opened once, and roles are their transformers.
+    """A family of diffusers pipelines on parquet data: pipelines are opened once, and roles are their transformers.
 
     With one process the roles' weights are on its device; with several their networks are on meta, to be read after sharding.
     Trainable roles are float32; frozen ones bfloat16 when training.mixed_precision is bf16. VAE, scheduler and text encoder come
