@@ -118,3 +118,17 @@ def test_a_missing_component_is_named(tiny_ltx2, tmp_path, component):
     shutil.rmtree(tmp_path / "other" / component)
     with pytest.raises(ConfigError, match=f"has no subfolder {component}/"):
         open_folder(str(tmp_path / "other"), where="path")
+
+
+def test_a_scheduler_of_the_sound_s_own_is_taken_where_it_is_as_the_video_s(tiny_ltx2, tmp_path):
+    path = tmp_path / "other"
+    named = {"audio_scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"]}
+    edited(tiny_ltx2, path, "model_index.json", **named)
+    shutil.copytree(path / "scheduler", path / "audio_scheduler")
+    assert open_folder(str(path), where="path").scheduler == open_folder(tiny_ltx2, where="path").scheduler
+    config = path / "audio_scheduler" / "scheduler_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "shift": 7.5}))
+    with pytest.raises(ConfigError, match=r"its audio_scheduler/ has shift 7.5\n    allowed: what scheduler/ has"):
+        open_folder(str(path), where="path")
+    edited(str(path), tmp_path / "unnamed", "model_index.json", audio_scheduler=[None, None])
+    assert open_folder(str(tmp_path / "unnamed"), where="path")

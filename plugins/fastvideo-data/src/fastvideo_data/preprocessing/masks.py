@@ -18,6 +18,7 @@ from fastvideo_data.video_files import Frames, iter_frames, picture_size
 
 LOSS_MASK = "loss_mask"
 _SUFFIXES = (".mask.mp4", ".mask.png")
+_BLACK = 7  # of 255: compressed black is not always 0
 
 
 def is_mask(path: Path) -> bool:
@@ -59,6 +60,11 @@ def next_frames(frames: Iterator[Frames], count: int, mask: Path) -> Frames:
     if len(found) < count:
         raise DataError(Problem("the mask has fewer frames than its clip", str(mask)))
     return np.stack(found)
+
+
+def is_black(mask: Frames | None) -> bool:
+    """Whether a clip has a mask that leaves nothing of it: its samples would train nothing."""
+    return mask is not None and int(mask.max()) <= _BLACK
 
 
 def loss_mask(mask: Frames | None, latent: Tensor) -> Tensor:

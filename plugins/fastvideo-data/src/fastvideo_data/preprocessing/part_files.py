@@ -37,11 +37,13 @@ class VideoRecord:
         clips: clips that were cut from it.
         unused_frames: frames after the last clip.
         problem: why reading stopped early; empty when it did not.
+        masked_out: clips whose mask is black throughout.
     """
 
     clips: int
     unused_frames: int
     problem: str
+    masked_out: int = 0
 
 
 @dataclass(frozen=True)

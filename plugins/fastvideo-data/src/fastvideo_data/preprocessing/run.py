@@ -21,7 +21,7 @@ from fastvideo_data.preprocessing.buckets import bucket_name
 from fastvideo_data.preprocessing.clips import Clip, PreprocessOptions, VideoClips
 from fastvideo_data.preprocessing.encoded_captions import EncodedCaption, encode_captions
 from fastvideo_data.preprocessing.file_state import FileState
-from fastvideo_data.preprocessing.masks import LOSS_MASK, loss_mask
+from fastvideo_data.preprocessing.masks import LOSS_MASK, is_black, loss_mask
 from fastvideo_data.preprocessing.output_folder import check_data_output
 from fastvideo_data.preprocessing.part_files import ItemRecord, PartFiles, VideoRecord, clip_id
 from fastvideo_data.preprocessing.progress import progress
@@ -142,7 +142,12 @@ def tell(
         DataError: there is not one sample.
     """
     skipped = [*(Skipped(problem.item, problem.reason) for problem in found.problems), *skipped]
-    notes = (Noted(item, note) for item, record in parts.items.items() for note in record.notes + record.text_notes)
+    notes = [Noted(item, note) for item, record in parts.items.items() for note in record.notes + record.text_notes]
+    notes += [
+        Noted(name, f"black mask: {video.masked_out} of {video.clips} clips train nothing, as no place of them counts")
+        for name, video in parts.videos.items()
+        if video.masked_out
+    ]
     report = PreprocessReport(
         output_dir=parts.path,
         samples=parts.samples,
@@ -260,7 +265,7 @@ class _Run:
     def _clips(self, item: SourceItem, video: Path) -> Iterator[_Pending]:
         """The clips of one video that are not there yet; the last one completes the video."""
         held: _Pending | None = None  # only the end of the video tells which clip is the last
-        count = 0
+        count = masked_out = 0
         problem = ""
         clips: VideoClips | None = None
         try:
@@ -274,6 +279,7 @@ class _Run:
                     yield held
                 held = _Pending(clip_id(item.id, count), item, clip, clips.fps, record, {})
                 count += 1
+                masked_out += is_black(clip.mask)
         except DataError as error:
             problem = f"{'partly ' if count else ''}unreadable: {error.problems[0].found}"
         if held is None or clips is None:
@@ -281,7 +287,7 @@ class _Run:
             return
         self._report(item, problem)
         if not self._parts.holds(held.id):
-            yield replace(held, completes={item.id: VideoRecord(count, clips.unused, problem)})
+            yield replace(held, completes={item.id: VideoRecord(count, clips.unused, problem, masked_out)})
 
 
 def _batched(pending: Iterator[_Pending], size: int) -> Iterator[list[_Pending]]:

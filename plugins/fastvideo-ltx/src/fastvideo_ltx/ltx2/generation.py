@@ -40,6 +40,7 @@ from fastvideo_ltx.ltx2.tiny import VARIANTS, write_tiny
 
 SUPPORTED = "LTX-2 in diffusers format (for example Lightricks/LTX-2)"
 STATISTICS = ("latents_mean", "latents_std")
+AUDIO_SCHEDULER = "audio_scheduler"
 
 
 class Ltx2(Generation):
@@ -99,6 +100,8 @@ class Ltx2(Generation):
             found = f"vocoder/ is an {stated}, but its index says {vocoder}"
             raise ConfigError(Problem(found, where, allowed="one class in both", fix=DAMAGED))
         scheduler = config(FlowMatchEulerDiscreteScheduler, "scheduler")
+        if _class_name(index, AUDIO_SCHEDULER) not in ("None", "nothing"):
+            _check_audio_scheduler(config(FlowMatchEulerDiscreteScheduler, AUDIO_SCHEDULER), scheduler, where)
         _check_values(transformer, vae, audio_vae, connectors, sound, where)
         _check_variant(transformer, vae, audio_vae, where)
         video_statistics = _statistics(path, "vae", where)
@@ -194,6 +197,15 @@ def _check_index(text_encoder: str, vocoder: str, where: str) -> None:
         if kind not in known
     ]:
         raise ConfigError(unknown)
+
+
+def _check_audio_scheduler(audio: Mapping[str, Any], video: Mapping[str, Any], where: str) -> None:
+    """Video and sound are at one noise level in training, and in the pipelines that copy `scheduler` for the sound."""
+    if others := {key: value for key, value in audio.items() if not key.startswith("_") and value != video.get(key)}:
+        found = "its audio_scheduler/ has " + ", ".join(f"{key} {value}" for key, value in others.items())
+        allowed = "what scheduler/ has: video and sound are trained and sampled at one noise level"
+        fix = f"copy scheduler/ to {AUDIO_SCHEDULER}/, or set {AUDIO_SCHEDULER} to [null, null] in model_index.json"
+        raise ConfigError(Problem(found, where, allowed=allowed, fix=fix))
 
 
 def _statistics(path: str, subfolder: str, where: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
