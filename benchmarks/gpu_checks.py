@@ -34,7 +34,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fastvideo_core.checkpoint.storage import checkpoint_path
 from fastvideo_core.checkpoint.weights import describe, read_role_weights
-from fastvideo_core.diffusion.tangent import directional_derivative
+from fastvideo_rcm.tangent import directional_derivative
 
 SIZES = {"num_layers": 6, "num_heads": 4, "head_dim": 64, "ffn_dim": 1024, "text_dim": 64}
 SMALL = Variant("small Wan", SIZES, 17, 128, 128, None, 0)

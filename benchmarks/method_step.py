@@ -28,13 +28,13 @@ from dmd2_step import TIME_TARGET, CallCounter, Evaluation, Seconds, Turns, cloc
 from torch import Tensor, nn
 from trainer import LATENT, SEED, SIZES, TEXT, TEXT_LENGTH, write_data
 
-from fastvideo_core.diffusion.tangent import directional_derivative
 from fastvideo_core.dispatch.load_run_config import load_run_config
 from fastvideo_core.dispatch.runtime import DistillRuntime, build_runtime_from_config
 from fastvideo_core.optim import move_averages
 from fastvideo_core.registry import PluginRegistry
 from fastvideo_data.data_set import DataSet
 from fastvideo_data.schema import arrow_schema, encode_tensor, key_value_metadata, write_part
+from fastvideo_rcm.tangent import directional_derivative
 from fastvideo_wan.tiny import write_tiny_pipeline
 
 STATES = (1000.0, 900.0, 750.0, 500.0, 0.0)

@@ -18,9 +18,9 @@ import torch.distributed as dist
 from torch.distributed.tensor import DTensor
 
 from fastvideo_core.contracts.rng import RandomStreams
-from fastvideo_core.diffusion.tangent import directional_derivative
 from fastvideo_core.dispatch import routing
 from fastvideo_core.distributed import context
+from fastvideo_rcm.tangent import directional_derivative
 from fastvideo_testing.runs import build_run, toy_family
 from tests.distributed.draws import GlobalDraws
 from tests.distributed.two_networks import Observed, run_of, two_networks_world

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.mutations.mutation import CORE, Mutation
+from tests.mutations.mutation import Mutation
 
 RCM = "plugins/fastvideo-rcm/src/fastvideo_rcm"
 RCM_TESTS = "plugins/fastvideo-rcm/tests"
@@ -191,19 +191,19 @@ TANGENTS: tuple[Mutation, ...] = (
         SHARED,
     ),
     in_method("rollout times drawn anew in every round", "if self._rollout[0] != iteration:", "if True:", SHARED),
-    # --- core
+    # --- forward mode
     Mutation(
         "attention whose tangent forgets the softmax's sum",
-        f"{CORE}/diffusion/tangent.py",
+        f"{RCM}/tangent.py",
         "dp = p_ds - p * p_ds.sum(-1, keepdim=True)",
         "dp = p_ds",
-        ("core/tests/diffusion/test_tangent.py::test_attention_has_the_tangent_of_the_plain_formula",),
+        (f"{RCM_TESTS}/test_tangent.py::test_attention_has_the_tangent_of_the_plain_formula",),
     ),
     Mutation(
         "attention whose tangent forgets the keys",
-        f"{CORE}/diffusion/tangent.py",
+        f"{RCM}/tangent.py",
         "d_scores = (dq @ key.mT + q @ d_key.mT)",
         "d_scores = (dq @ key.mT)",
-        ("core/tests/diffusion/test_tangent.py::test_attention_has_the_tangent_of_the_plain_formula",),
+        (f"{RCM_TESTS}/test_tangent.py::test_attention_has_the_tangent_of_the_plain_formula",),
     ),
 )

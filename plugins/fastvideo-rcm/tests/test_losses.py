@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from fastvideo_core.diffusion.tangent import directional_derivative
 from fastvideo_rcm.losses import ConsistencyTangent, consistency_loss, consistency_tangent
+from fastvideo_rcm.tangent import directional_derivative
 
 MEAN, STD = 1.7, 0.6
 

@@ -11,10 +11,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fastvideo_core.config.run import LoraConfig
 from fastvideo_core.contracts.family import ModelComponents
-from fastvideo_core.diffusion.tangent import directional_derivative
 from fastvideo_core.placing.shard import shard_roles
 from fastvideo_core.weights.lora import add_lora, initialise_lora
 from fastvideo_wan.family import WanFamily
+
+directional_derivative = pytest.importorskip("fastvideo_rcm.tangent", reason="rcm's own").directional_derivative
 
 
 def along_the_flow(built: ModelComponents, raw_batch: dict[str, Any]) -> tuple[Any, tuple[Tensor, Tensor], Any]:

@@ -119,7 +119,7 @@ class PredictNoiseGuided(Protocol):
 
 
 class SupportsTangent(Protocol):
-    """`diffusion.tangent.directional_derivative` goes through `predict_noise`, with respect to latents and timesteps."""
+    """Forward-mode derivatives (`torch.func.jvp`) go through `predict_noise`, with respect to latents and timesteps."""
 
     supports_tangent: Literal[True]
 

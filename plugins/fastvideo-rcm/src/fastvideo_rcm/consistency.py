@@ -19,11 +19,11 @@ from fastvideo_core.contracts.adapter import (
 from fastvideo_core.contracts.batch import TrainingBatch
 from fastvideo_core.contracts.method import DistillMethod, StepResult
 from fastvideo_core.contracts.roles import RoleHandle
-from fastvideo_core.diffusion.tangent import directional_derivative
 from fastvideo_core.diffusion.timesteps import sample_u, timestep_fractions
 from fastvideo_core.errors import ContractError, Problem
 from fastvideo_rcm.config import RcmConfig
 from fastvideo_rcm.losses import consistency_loss, consistency_tangent
+from fastvideo_rcm.tangent import directional_derivative
 
 
 class ConsistencyNeeds(

@@ -12,8 +12,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fastvideo_core.diffusion import tangent
-from fastvideo_core.diffusion.tangent import directional_derivative
+from fastvideo_rcm import tangent
+from fastvideo_rcm.tangent import directional_derivative
 
 
 def qkv(dtype: torch.dtype, *, heads: int = 2, key_heads: int = 2) -> tuple[list[Tensor], list[Tensor]]:
