@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from tests.mutations.mutation import CORE, DMD2, FLOW, Mutation
+from tests.mutations.mutation import DMD2, Mutation
 
 PHASED = "plugins/fastvideo-dmd2/tests/test_phased.py"
+LEVELS = "plugins/fastvideo-dmd2/tests/test_levels.py"
 METHOD = f"{DMD2}/method.py"
-REGRESSION = f"{FLOW}::test_the_target_from_a_level_regresses_to_the_velocity_and_the_naive_one_does_not"
-MEANS = f"{FLOW}::test_the_mean_of_the_target_is_the_velocity_at_each_point"
+REGRESSION = f"{LEVELS}::test_the_target_from_a_level_regresses_to_the_velocity_and_the_naive_one_does_not"
+MEANS = f"{LEVELS}::test_the_mean_of_the_target_is_the_velocity_at_each_point"
 CRITIC = f"{PHASED}::test_the_critic_regresses_what_networks_of_the_family_do_at_the_level_s_own_noise"
 STUDENT = f"{PHASED}::test_the_student_follows_the_difference_of_the_scores_at_its_sample_at_the_level"
 END = f"{PHASED}::test_a_phase_ends_where_the_next_network_takes_the_sample"
@@ -17,21 +18,21 @@ SCORES = f"{PHASED}::test_scores_are_compared_above_the_level_alone_as_often_as_
 PHASES: tuple[Mutation, ...] = (
     Mutation(
         "the naive target from a level",
-        f"{CORE}/diffusion/flow.py",
-        "return (x_s - in_clean * eps) / (1 - level), in_noise * eps, ",
-        "return x_s, eps, ",
+        f"{DMD2}/levels.py",
+        "return (x_s - in_clean * e) / (1 - level), in_noise * e, ",
+        "return x_s, e, ",
         (REGRESSION, MEANS, CRITIC),
     ),
     Mutation(
         "noised from a level as from clean data",
-        f"{CORE}/diffusion/flow.py",
+        f"{DMD2}/levels.py",
         "a = (1 - t) / (1 - level)",
         "a = 1 - t",
         (REGRESSION, CRITIC, STUDENT),
     ),
     Mutation(
         "the level's own noise not taken off",
-        f"{CORE}/diffusion/flow.py",
+        f"{DMD2}/levels.py",
         "(t**2 - (a * level) ** 2)",
         "(t**2)",
         (REGRESSION, CRITIC, STUDENT),

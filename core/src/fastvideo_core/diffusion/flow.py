@@ -14,31 +14,6 @@ def add_noise(clean: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
     return ((1 - s) * x0 + s * eps).to(clean.dtype)
 
 
-def add_noise_from_level(noisy: Tensor, noise: Tensor, level: float, sigma: Tensor) -> Tensor:
-    """x_t from x_s at noise level s = `level`, t = `sigma` above s, in the dtype of `noisy`.
-
-    a x_s + b e with a = (1 - t) / (1 - s) and b = sqrt(t^2 - a^2 s^2): x0 noised to t, where x_s is x0 noised to s (Phased DMD,
-    arXiv:2510.27684).
-    """
-    a, b = _factors(level, sigma)
-    x_s, eps, wide_a = _wide(noisy, noise, a)
-    return (wide_a * x_s + _wide(noisy, noise, b)[2] * eps).to(noisy.dtype)
-
-
-def pair_from_level(noisy: Tensor, noise: Tensor, level: float, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """What stands for x0 and noise of x_t = `add_noise_from_level` in the target of a prediction, and the target's weight.
-
-    (x_s - a s^2 / b e) / (1 - s) and t / b e: given x_t their means are those of x0 and of its noise, so that their difference
-    (t e / b - x_t) / (1 - t) regresses to the velocity, which e - x_s does not. As t falls to s its variance has no bound: the
-    weight, in sigma's shape, is 1 over that which e brings. From level 0 they are x_s, e and 1. Float32 at least.
-    """
-    a, b = _factors(level, sigma)
-    x_s, eps, in_clean = _wide(noisy, noise, a * level**2 / b)
-    in_noise = _wide(noisy, noise, sigma.double() / b)[2]
-    weight = (sigma.double() / b + a * level**2 / b / (1 - level)) ** -2
-    return (x_s - in_clean * eps) / (1 - level), in_noise * eps, weight.to(x_s.dtype)
-
-
 def velocity(clean: Tensor, noise: Tensor) -> Tensor:
     """v = noise - x0, what a flow-matching network regresses; float32 at least."""
     wide = _compute_dtype(clean, noise)
@@ -76,12 +51,6 @@ def move_along(noisy: Tensor, x0: Tensor, level: Tensor | float, next_level: Ten
 def expand_to(values: Tensor, like: Tensor) -> Tensor:
     """[B] as [B, 1, ...] so that it broadcasts against `like` [B, ...]; other shapes are returned as they are."""
     return values.reshape(-1, *[1] * (like.ndim - 1)) if values.ndim == 1 else values
-
-
-def _factors(level: float, sigma: Tensor) -> tuple[Tensor, Tensor]:
-    t = sigma.double()
-    a = (1 - t) / (1 - level)
-    return a, (t**2 - (a * level) ** 2).clamp(min=1e-12).sqrt()  # above 0 where t is s
 
 
 def _wide(a: Tensor, b: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:

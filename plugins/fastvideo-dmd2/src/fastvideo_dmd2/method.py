@@ -29,7 +29,6 @@ from fastvideo_core.contracts.noise_ranges import noise_ranges_of
 from fastvideo_core.contracts.rng import stream_seed
 from fastvideo_core.contracts.roles import RoleHandle, RoleManager
 from fastvideo_core.contracts.validator import DistillValidator
-from fastvideo_core.diffusion.flow import add_noise_from_level, pair_from_level
 from fastvideo_core.diffusion.rollout import FewStepSchedule, roll_to, transition
 from fastvideo_core.diffusion.timesteps import timestep_fractions
 from fastvideo_core.distributed import context
@@ -37,6 +36,7 @@ from fastvideo_core.errors import ConfigError, Problem
 from fastvideo_core.optim import build_lr_scheduler, build_optimizer
 from fastvideo_dmd2.adversarial import AdversarialGradient, AdversarialNeeds, AdversarialTerm, DiscriminatorHeads
 from fastvideo_dmd2.config import DMD2Config
+from fastvideo_dmd2.levels import add_noise_from_level, pair_from_level
 from fastvideo_dmd2.losses import critic_loss, dmd_gradient, dmd_loss, variation_per_sample
 
 

@@ -35,7 +35,7 @@ class TangentChecks(FamilySuite):
         velocity = self._predict(components, "student", noisy, t, batch)
         direction = velocity, torch.full_like(t, length)
         with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):  # torch's fused attention knows no forward mode
-            value, tangent = torch.func.jvp(predict, (noisy, t), direction)
+            value, tangent, *_ = torch.func.jvp(predict, (noisy, t), direction)
         assert_close("the value that comes with the tangent", value, velocity, rtol=10 * self.tolerance)
         with torch.no_grad():
             later, earlier = (predict(noisy + h * velocity, t + h * length) for h in (STEP, -STEP))
