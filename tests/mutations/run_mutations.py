@@ -33,6 +33,7 @@ from tests.mutations.merged_lora import MERGED_LORA
 from tests.mutations.mutation import Mutation
 from tests.mutations.phases import PHASES
 from tests.mutations.routing import ROUTES
+from tests.mutations.shared_networks import SHARED_NETWORKS
 from tests.mutations.sizes import SIZES
 from tests.mutations.sources import SOURCES
 from tests.mutations.tangents import TANGENTS
@@ -55,6 +56,7 @@ MUTATIONS = (
     *CONSISTENCY,
     *TANGENTS,
     *MERGED_LORA,
+    *SHARED_NETWORKS,
     *LTX_IMAGES,
     *SIZES,
     *SOURCES,

@@ -20,7 +20,7 @@ class _RoleAverage:
     """One role's float32 averages, sharded as its parameters are, and each parameter beside its own."""
 
     def __init__(self, handle: RoleHandle) -> None:
-        self.handle, trained = handle, trainable_by_name(handle.modules)
+        self.handle, trained = handle, trainable_by_name(handle)
         self.shadows = {
             module: {name: one.detach().to(torch.float32, copy=True) for name, one in parameters.items()}
             for module, parameters in trained.items()

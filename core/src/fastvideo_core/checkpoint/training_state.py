@@ -142,7 +142,7 @@ def stored_tensors(handle: RoleHandle, module: nn.Module) -> dict[str, Tensor]:
     for name, value in module.state_dict().items():
         if not isinstance(value, Tensor):
             raise TypeError(f"'{name}' of {type(module).__name__} is a {type(value).__name__}, not a tensor")
-        if handle.lora is None or is_lora_parameter(clean_name(name)):
+        if handle.owns(name) and (handle.lora is None or is_lora_parameter(clean_name(name))):
             tensors[clean_name(name)] = value
     return tensors
 

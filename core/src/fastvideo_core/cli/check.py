@@ -38,7 +38,9 @@ def _roles(run: Run) -> list[str]:
     lines = []
     for name, role in run.cfg.roles.items():
         text = f"role {name}: {'trained' if role.trainable else 'frozen'}, {run.sources[name]}"
-        if (outline := run.outline(name)) is not None:
+        if role.share is not None:
+            text += f", on the networks of {role.share}"
+        elif (outline := run.outline(name)) is not None:
             parameters = sum(parameter.numel() for _, parameter in outline.handle.named_parameters())
             text += f", {parameters / 1e6:,.2f} M parameters"
         lines.append(text)

@@ -69,6 +69,7 @@ class RoleConfig(StrictModel):
     lr_warmup_steps: StepsOrZero | None = Field(None, description="Instead of training.lr_warmup_steps.")
     max_grad_norm: FactorOrZero | None = Field(None, description="Instead of training.max_grad_norm.")
     lora: LoraConfig | None = Field(None, description="Train low-rank adapters only; null trains all weights.")
+    share: str | None = Field(None, min_length=1, description="The frozen role whose networks its adapters are put on.")
     merge_lora: tuple[MergedLora, ...] | None = Field(
         None, min_length=1, strict=False, description="LoRA files merged into its weights when these are read."
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
@@ -17,6 +18,7 @@ from fastvideo_core.errors import ConfigError, ContractError, Problem
 
 if TYPE_CHECKING:
     from fastvideo_core.config.run import LoraConfig
+    from fastvideo_core.weights.shared import SharedNetworks
 
 
 class WeightSource(Protocol):
@@ -51,6 +53,7 @@ class RoleHandle:
         saved: whether its weights belong into checkpoints; None where it is trainable. A frozen role that the method changes
             needs True, set no later than in `DistillMethod.extra_roles`.
         copy_of: the role of which `copy` made this one.
+        base: set by core when the networks are of several roles: of one as they are, of the others with their own adapters.
     """
 
     name: str
@@ -66,14 +69,30 @@ class RoleHandle:
     lora: LoraConfig | None = None
     saved: bool | None = None
     copy_of: str = ""
+    base: SharedNetworks | None = None
 
     @property
     def is_saved(self) -> bool:
         """Whether checkpoints hold the role's weights."""
         return self.trainable if self.saved is None else self.saved
 
+    @property
+    def borrows(self) -> bool:
+        """Whether its networks are another role's, on which it has nothing but adapters."""
+        return self.base is not None and self.base.owner != self.name
+
+    def owns(self, name: str) -> bool:
+        """Whether a parameter or a buffer of its networks is this role's, by name: of shared ones one role's alone."""
+        if self.borrows:
+            return f".lora_A.{self.name}." in name or f".lora_B.{self.name}." in name
+        return self.base is None or not is_lora_parameter(name)
+
+    def active(self) -> AbstractContextManager[None]:
+        """Inside, calls of networks that several roles share are this role's; of others nothing changes."""
+        return nullcontext() if self.base is None else self.base.active(self.name)
+
     def copy(self, name: str) -> RoleHandle:
-        """A frozen role with networks of its own, on meta, which core fills with this role's weights.
+        """A frozen role with networks of its own, on meta, which core fills with this role's weights; shared ones stay shared.
 
         For `DistillMethod.extra_roles`: raises a ContractError when this role was placed already.
         Where this role trains adapters, the copy gets the same ones.
@@ -81,16 +100,19 @@ class RoleHandle:
         if self.lora is not None or any(isinstance(parameter, DTensor) for _, parameter in self.named_parameters()):
             fix = f"call copy('{name}') in the method's `extra_roles`"
             raise ContractError(Problem(f"role '{self.name}' is copied after it was placed", fix=fix))
-        weights = OwnWeights(self.modules) if self.weights is None else self.weights
-        modules = {key: _on_meta(module) for key, module in self.modules.items()}
+        modules, weights = self.modules, None
+        if self.base is None:
+            weights = self.weights or OwnWeights(self.modules)
+            modules = {key: _on_meta(module) for key, module in modules.items()}
         copied = replace(self, name=name, modules=modules, weights=weights, copy_of=self.copy_of or self.name)
         return replace(copied, trainable=False, saved=None, optimizers={}, lr_schedulers={})
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """All parameters as (`module.parameter`, parameter), in a stable order."""
+        """All its parameters as (`module.parameter`, parameter), in a stable order."""
         for module_name, module in self.modules.items():
             for name, parameter in module.named_parameters():
-                yield f"{module_name}.{name}", parameter
+                if self.owns(name):
+                    yield f"{module_name}.{name}", parameter
 
     def train_only(self, modules: Sequence[str]) -> None:
         """Leaves the role's other modules as they are; raises a ConfigError for a name that none of its modules has."""
@@ -108,11 +130,12 @@ class RoleHandle:
     def set_trainable(self) -> None:
         """Lets exactly what this role trains require a gradient: all, its adapters, or nothing; and sets train or eval."""
         for module in self.modules.values():
-            module.requires_grad_(self.trainable).train(self.trainable)
+            module.train(self.trainable and self.base is None)
         for name, parameter in self.named_parameters():
-            below_lora = self.lora is not None and not is_lora_parameter(name)
-            if below_lora or (self.frozen is not None and self.frozen(name)):
-                parameter.requires_grad_(False)
+            stays = (self.lora is not None and not is_lora_parameter(name)) or (
+                self.frozen is not None and self.frozen(name)
+            )
+            parameter.requires_grad_(self.trainable and not stays)
 
     def trainable_parameters(self) -> list[nn.Parameter]:
         """The parameters that an optimizer of this role owns: those that require a gradient."""

@@ -27,6 +27,7 @@ from fastvideo_core.errors import ConfigError, PluginError, Problem, UserError
 from fastvideo_core.registry import PluginRegistry
 from fastvideo_core.tracking.wandb_login import FIX, wandb_login
 from fastvideo_core.weights.lora import add_lora
+from fastvideo_core.weights.shared import SharedNetworks
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,11 @@ class Run:
 
     def outline(self, role: str) -> RoleOutline | None:
         """As `ModelFamily.outline`: a role's networks on the meta device, without LoRA adapters."""
-        family = self.families[self.cfg.role_family(role)]
-        outline = family.outline(self.based, role, latents_source=self.latents_source)
+        family, owner = self.families[self.cfg.role_family(role)], self.cfg.roles[role].share
+        outline = family.outline(self.based, owner or role, latents_source=self.latents_source)
+        if outline is not None and owner is not None:
+            base = SharedNetworks(outline.handle)
+            outline = replace(outline, handle=replace(outline.handle, name=role, trainable=True, base=base))
         if outline is not None and (chosen := self.cfg.roles[role].train_modules) is not None:
             outline.handle.train_only(chosen)
         return outline

@@ -127,7 +127,8 @@ def _estimate_role(cfg: RunConfig, outline: RoleOutline, *, shards: int) -> Role
     handle.set_trainable()
     trained = handle.trainable_parameters()
     parameters = [parameter for _, parameter in handle.named_parameters()]
-    buffers = sum(buffer.nbytes for module in handle.modules.values() for buffer in module.buffers())
+    networks = () if handle.borrows else handle.modules.values()
+    buffers = sum(buffer.nbytes for module in networks for buffer in module.buffers())
     called = handle  # what has gradients at a time
     if outline.evaluates is not None:
         called = replace(handle, modules={outline.evaluates: handle.modules[outline.evaluates]})
@@ -179,7 +180,8 @@ def _evaluation(cfg: RunConfig, outline: RoleOutline) -> EvaluationBytes | None:
     handle, batch = outline.handle, cfg.training.train_batch_size
     prepare_blocks(handle, cfg.training.model_copy(update={"enable_torch_compile": False}))
     samples = batch if handle.trainable else batch * _GUIDED_HALVES
-    return evaluation_bytes(handle, outline.evaluate, samples=samples)
+    with handle.active():
+        return evaluation_bytes(handle, outline.evaluate, samples=samples)
 
 
 def _checkpoint_bytes(handle: RoleHandle, trained: Sequence[Tensor], *, ema: bool) -> int:

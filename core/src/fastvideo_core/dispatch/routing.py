@@ -27,8 +27,10 @@ def route(adapters: Mapping[str, Any], family: str, handles: Iterable[RoleHandle
     several networks every call is checked (`_check_range`). `adapters` are by family, and `family` is the recipe's. Collective.
     """
     main = adapters[family]
+    handles = list(handles)
+    shares = any(handle.base is not None for handle in handles)
     has_ranges = any(ranges_of_roles(adapters[handle.family], [handle])[0] for handle in handles)
-    if len(adapters) == 1 and not has_ranges:
+    if len(adapters) == 1 and not has_ranges and not shares:
         return main
     # Members are attributes of a class: from Python 3.12 on, `isinstance` of Protocols does not ask `__getattr__`.
     members: dict[str, Any] = {name: _member(main, name) for name in dir(main) if not name.startswith("_")}
@@ -83,8 +85,10 @@ def _member(main: Any, name: str) -> Any:
     def call(self: _Routed, *args: Any, **kwargs: Any) -> Any:
         given = signature.bind(*args, **kwargs).arguments
         handle = given.get(role)
-        adapter = self._main if handle is None else self._adapter_of(handle, name, given.get("t"))
-        return getattr(adapter, name)(*args, **kwargs)
+        if handle is None:
+            return getattr(self._main, name)(*args, **kwargs)
+        with handle.active():
+            return getattr(self._adapter_of(handle, name, given.get("t")), name)(*args, **kwargs)
 
     call.__name__, call.__doc__ = name, static.__doc__
     parameters = [inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY), *signature.parameters.values()]
@@ -112,13 +116,15 @@ def _check_range(work: SharedWork, name: str, handle: RoleHandle, t: Tensor, cut
     raise ContractError(Problem(found, f"roles.{handle.name}", allowed, fix))
 
 
-def route_validator(validators: Mapping[str, DistillValidator | None]) -> DistillValidator | None:
+def route_validator(
+    validators: Mapping[str, DistillValidator | None], *, shares: bool = False
+) -> DistillValidator | None:
     """The validator of a run: with one family its own; with several (by name), each role is sampled by its own family's.
 
-    A role whose family has none is not sampled.
+    A role whose family has none is not sampled. Where roles share networks (`shares`), one is sampled as itself.
     """
     made = {family: validator for family, validator in validators.items() if validator is not None}
-    if len(validators) == 1 or not made:
+    if not made or (len(validators) == 1 and not shares):
         return next(iter(made.values()), None)
     return _RoutedValidator(made)
 
@@ -137,4 +143,5 @@ class _RoutedValidator:
             return
         if isinstance(validator, WatchedValidator):
             validator.watch = self.watch
-        validator.log_validation(step, request)
+        with request.sample_handle.active():
+            validator.log_validation(step, request)

@@ -29,6 +29,7 @@ from fastvideo_core.registry.registry import PluginRegistry
 from fastvideo_core.tracking.display import Display
 from fastvideo_core.training.trainer import DistillTrainer
 from fastvideo_core.weights.lora import add_lora, initialise_lora
+from fastvideo_core.weights.shared import share_networks
 
 logger = logging.getLogger(__name__)
 
@@ -122,15 +123,20 @@ def build_components(run: Run) -> ModelComponents:
     main: ModelComponents = built[run.cfg.recipe.family]
     main.bundle = RoleManager({name: roles[name] for name in run.cfg.roles if name in roles})
     for handle in main.bundle:
+        if (owner := run.cfg.roles[handle.name].share) is not None:
+            share_networks(handle, main.bundle[owner])
         if (chosen := run.cfg.roles[handle.name].train_modules) is not None:
             handle.train_only(chosen)
     adapters = {name: components.adapter for name, components in built.items()}
     check_adapters(run.cfg, run.method.needs(run.cfg), adapters)
     main.adapter = route(adapters, run.cfg.recipe.family, main.bundle)
-    main.validator = route_validator({name: components.validator for name, components in built.items()})
+    validators = {name: components.validator for name, components in built.items()}
+    main.validator = route_validator(validators, shares=any(handle.borrows for handle in main.bundle))
     for handle in main.bundle:
         source = run.sources[handle.name]
-        if handle.weights is None:
+        if handle.borrows:
+            pass  # its weights are its owner's
+        elif handle.weights is None:
             load_role(handle, source, run.families[handle.family])
         else:
             handle.weights = layered(handle.weights, source, run.families[handle.family])
@@ -148,6 +154,7 @@ def _place_roles(bundle: RoleManager, cfg: RunConfig) -> None:
     shard_roles(bundle, cfg.training)
     for handle in bundle:
         materialise(handle, [name for name in handle.modules if is_offloaded(handle, name, cfg.training)])
+    for handle in bundle:
         if handle.lora is not None:
             initialise_lora(handle, cfg.training.seed)
 

@@ -51,7 +51,8 @@ def _matrices(handle: RoleHandle) -> list[nn.Parameter]:
     """The trained matrices of the role's blocks; what embeds and projects around them is not Muon's."""
     parts = (part for module in handle.modules.values() for part in module.modules())
     blocks = (part for part in parts if type(part) in handle.block_classes)
-    return [p for block in blocks for p in block.parameters() if p.requires_grad and p.ndim == 2]
+    own = set(map(id, handle.trainable_parameters()))
+    return [p for block in blocks for p in block.parameters() if id(p) in own and p.ndim == 2]
 
 
 def build_lr_scheduler(optimizer: torch.optim.Optimizer, cfg: RunConfig, role: str, *, num_updates: int) -> LambdaLR:

@@ -1,6 +1,8 @@
 """Activation checkpointing, compiling and sharding (FSDP2) of roles, block by block as the family names them."""
 
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any
 
@@ -10,12 +12,13 @@ from torch import nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, fully_shard
-from torch.utils.checkpoint import create_selective_checkpoint_contexts
+from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts, noop_context_fn
 
 from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.contracts.roles import RoleHandle, RoleManager
 from fastvideo_core.distributed import context
 from fastvideo_core.distributed.mesh import mesh_shape
+from fastvideo_core.weights.shared import SharedNetworks
 
 _HALF = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False)
 _aten = torch.ops.aten
@@ -41,9 +44,11 @@ def shard_roles(bundle: RoleManager, training: TrainingArgs) -> None:
     for handle in bundle:
         # A trained module must hold its requires_grad state while FSDP groups its parameters.
         handle.set_trainable()
+    owners = [handle for handle in bundle if not handle.borrows]
+    for handle in owners:
         prepare_blocks(handle, training)
-    shared = [(h, n) for h in bundle for n in h.modules if context.world_size() > 1 or is_offloaded(h, n, training)]
-    if not shared:
+    sharded = [(h, n) for h in owners for n in h.modules if context.world_size() > 1 or is_offloaded(h, n, training)]
+    if not sharded:
         return
     if not dist.is_initialized():
         # of this process alone; "attr-defined": torch does not list the store among its public names
@@ -53,7 +58,7 @@ def shard_roles(bundle: RoleManager, training: TrainingArgs) -> None:
     replicas, shards = mesh_shape(training, context.world_size())
     axes = {"shard": shards} if replicas == 1 else {"replicate": replicas, "shard": shards}
     mesh = init_device_mesh(context.device().type, tuple(axes.values()), mesh_dim_names=tuple(axes))
-    for handle, name in shared:
+    for handle, name in sharded:
         _shard(handle, name, mesh, training)
 
 
@@ -67,7 +72,7 @@ def set_gradient_sync(bundle: RoleManager, enabled: bool) -> None:
 
 def is_offloaded(handle: RoleHandle, name: str, training: TrainingArgs) -> bool:
     """Whether the shards of the role's network of that name stay in host memory."""
-    changes = handle.may_train(name) if handle.trainable else handle.is_saved
+    changes = handle.base is not None or (handle.may_train(name) if handle.trainable else handle.is_saved)
     return training.frozen_cpu_offload and not changes
 
 
@@ -111,16 +116,40 @@ def blocks_of(handle: RoleHandle, module: nn.Module) -> list[tuple[str, nn.Modul
 def prepare_blocks(handle: RoleHandle, training: TrainingArgs) -> None:
     """Checkpoints the activations of a trained role's blocks and compiles every role's, as `training` asks for."""
     kind = training.enable_gradient_checkpointing_type
+    trains = handle.trainable or handle.base is not None
     options: dict[str, Any] = {}
     if kind == "ops":
         options["context_fn"] = partial(create_selective_checkpoint_contexts, _KEPT)
+    if handle.base is not None:
+        options["checkpoint_fn"] = partial(_checkpoint_shared, handle.base, use_reentrant=False)
     for module in handle.modules.values():
         for index, (name, block) in enumerate(blocks_of(handle, module)):
             prepared = block
-            if kind is not None and handle.trainable and (kind != "block_skip" or index % 2 == 0):
+            if kind is not None and trains and (kind != "block_skip" or index % 2 == 0):
                 prepared = checkpoint_wrapper(block, **options)
                 parent, _, own = name.rpartition(".")
                 setattr(module.get_submodule(parent), own, prepared)
             if training.enable_torch_compile:
                 # with its wrapper: eager checkpointing around compiled code breaks where the second pass is another graph
                 prepared.compile()
+
+
+def _checkpoint_shared(base: SharedNetworks, block: nn.Module, *args: Any, **options: Any) -> Any:
+    """Calls a block of shared networks, to be recomputed for the role that it is called for now.
+
+    A compiled graph recomputes what it was traced of, whoever is called then, and takes no contexts but torch's own.
+    """
+    if not torch.compiler.is_compiling():
+        options["context_fn"] = partial(_contexts, base, options.get("context_fn", noop_context_fn))
+    return checkpoint(block, *args, **options)
+
+
+def _contexts(base: SharedNetworks, inner: Callable[[], tuple[Any, Any]]) -> tuple[Any, Any]:
+    first, again = inner()
+    return first, _both(base.active(base.role), again)
+
+
+@contextmanager
+def _both(outer: AbstractContextManager[None], inner: AbstractContextManager[None]) -> Iterator[None]:
+    with outer, inner:
+        yield

@@ -158,7 +158,7 @@ class Validations(SamplingWatch):
             if isinstance(validator, WatchedValidator):
                 validator.watch = self
                 stack.callback(setattr, validator, "watch", SamplingWatch())
-            for module in (one for handle in self.method.bundle for one in handle.modules.values()):
+            for module in dict.fromkeys(one for handle in self.method.bundle for one in handle.modules.values()):
                 # Before FSDP's own hook, so that a network that is left here has nothing gathered.
                 before = module.register_forward_pre_hook(self._before_call, prepend=True, with_kwargs=True)
                 stack.callback(before.remove)

@@ -11,7 +11,7 @@ from fastvideo_core.config.run import LoraConfig
 from fastvideo_core.contracts.rng import stream_seed
 from fastvideo_core.contracts.roles import RoleHandle, WeightSource, is_lora_parameter
 from fastvideo_core.errors import ConfigError, Problem
-from fastvideo_core.weights.parameters import clean_name, local_part, own_slice
+from fastvideo_core.weights.parameters import base_name, clean_name, local_part, own_slice
 
 _SHOWN = 12
 
@@ -32,11 +32,16 @@ def add_lora(handle: RoleHandle, lora: LoraConfig) -> None:
         alpha: Any = lora.rank if lora.alpha is None else lora.alpha
         config = PeftConfig(r=lora.rank, lora_alpha=alpha, target_modules=chosen[name], init_lora_weights=False)
         # on meta first: peft would draw values from the global generator, in the base weights' dtype
-        inject_adapter_in_model(config, module, low_cpu_mem_usage=True)
+        own = handle.name if handle.borrows else "default"
+        vars(module).pop("peft_config", None)  # of a role before, of which peft would warn
+        inject_adapter_in_model(config, module, own, low_cpu_mem_usage=True)
         device = next(p.device for key, p in module.named_parameters() if not is_lora_parameter(key))
         for key, part in module.named_modules():
-            if is_lora_parameter(f"{key}.weight") and isinstance(part, nn.Linear):
+            weight = f"{key}.weight"
+            if is_lora_parameter(weight) and handle.owns(weight) and isinstance(part, nn.Linear):
                 part.weight = nn.Parameter(torch.empty_like(part.weight, dtype=torch.float32, device=device))
+    if handle.base is not None:
+        handle.base.find_layers()
     handle.lora = lora
     handle.set_trainable()
 
@@ -88,7 +93,8 @@ def _chosen_layers(handle: RoleHandle, targets: tuple[str, ...] | None) -> dict[
     for key, module in handle.modules.items():
         if not handle.may_train(key):
             continue
-        layers = [name for name, part in module.named_modules() if isinstance(part, nn.Linear)]
+        parts = ((base_name(f"{name}.")[:-1], part) for name, part in module.named_modules() if ".lora_" not in name)
+        layers = [name for name, part in parts if isinstance(part, nn.Linear)]
         blocks = tuple(f"{name}." for name, part in module.named_modules() if isinstance(part, handle.block_classes))
         ends = tuple(f".{target}" for target in targets or ())
         chosen[key] = [n for n in layers if (n.startswith(blocks) if targets is None else f".{n}".endswith(ends))]

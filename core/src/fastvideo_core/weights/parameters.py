@@ -1,16 +1,20 @@
 """Parameters by the names that checkpoints keep, and the slice of each that this process holds."""
 
+import re
+
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
+
+from fastvideo_core.contracts.roles import RoleHandle
 
 _WRAPPERS = ("_checkpoint_wrapped_module.", "_orig_mod.")
 
 
 def clean_name(name: str) -> str:
-    """`name` without the parts that activation-checkpoint and torch.compile wrappers put into it."""
+    """`name` without what activation-checkpoint and torch.compile wrappers put into it, and the role of an adapter."""
     for wrapper in _WRAPPERS:
         name = name.replace(wrapper, "")
-    return name
+    return re.sub(r"\.(lora_[AB])\.[^.]+\.", r".\1.default.", name)
 
 
 def base_name(name: str) -> str:
@@ -18,12 +22,14 @@ def base_name(name: str) -> str:
     return name.replace(".base_layer.", ".")
 
 
-def trainable_by_name(modules: dict[str, nn.Module]) -> dict[str, dict[str, nn.Parameter]]:
-    """The parameters that require a gradient as module name -> clean parameter name -> parameter, in a stable order."""
-    return {
-        module_name: {clean_name(name): p for name, p in module.named_parameters() if p.requires_grad}
-        for module_name, module in modules.items()
-    }
+def trainable_by_name(handle: RoleHandle) -> dict[str, dict[str, nn.Parameter]]:
+    """What a role trains as module name -> clean parameter name -> parameter, in a stable order."""
+    found: dict[str, dict[str, nn.Parameter]] = {name: {} for name in handle.modules}
+    for name, parameter in handle.named_parameters():
+        if parameter.requires_grad:
+            module, _, own = name.partition(".")
+            found[module][clean_name(own)] = parameter
+    return found
 
 
 def own_slice(parameter: Tensor) -> slice | None:

@@ -198,7 +198,8 @@ class DiffusersFamily(CheckedPipelines[F], Generic[F, A]):
 
     def _role(self, cfg: RunConfig, name: str, *, on_meta: bool) -> RoleHandle:
         role, folder, place = cfg.roles[name], self.roles(cfg).folders[name], f"roles.{name}.path"
-        on_meta = on_meta or bool(role.merge_lora)  # added to the stored weights before these are cast
+        # LoRA files are added to stored weights before these are cast; shared networks are another role's
+        on_meta = on_meta or bool(role.merge_lora) or role.share is not None
         dtype = torch.bfloat16 if halved(cfg) and not role.trainable else torch.float32
         weights = None
         networks: dict[str, nn.Module] = {}

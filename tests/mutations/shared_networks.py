@@ -1,0 +1,39 @@
+"""Mistakes in roles that share networks: whose adapters are on, who trains what, what a checkpoint holds."""
+
+from __future__ import annotations
+
+from tests.mutations.mutation import CORE, Mutation
+
+TESTS = "core/tests/placing/test_shared_networks.py"
+RECOMPUTED = f"{TESTS}::test_every_gradient_is_that_of_a_network_that_recomputes_nothing"
+
+SHARED_NETWORKS: tuple[Mutation, ...] = (
+    Mutation(
+        "a block recomputed with the adapters of whoever was called last",
+        f"{CORE}/placing/shard.py",
+        "_both(base.active(base.role), again)",
+        "again",
+        (RECOMPUTED,),
+    ),
+    Mutation(
+        "the teacher called with adapters",
+        f"{CORE}/weights/shared.py",
+        'role in ("", self.owner)',
+        "False",
+        ("tests/test_shared_base.py::test_a_shared_run_is_the_run_of_three_networks[plain]",),
+    ),
+    Mutation(
+        "a call outside of every role goes to the role before",
+        f"{CORE}/weights/shared.py",
+        "self._switch(before)",
+        "self._switch(before or role)",
+        (f"{TESTS}::test_calls_for_nobody_and_active_dropout_are_errors",),
+    ),
+    Mutation(
+        "shared networks in train mode",
+        f"{CORE}/contracts/roles.py",
+        "module.train(self.trainable and self.base is None)",
+        "module.train(self.trainable)",
+        ("tests/test_shared_base.py::test_each_role_trains_its_own_adapters_alone_in_eval_mode",),
+    ),
+)
