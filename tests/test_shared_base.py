@@ -46,9 +46,8 @@ def started(folder: Path, run: dict[str, Any]) -> DistillRuntime:
     folder.mkdir(parents=True, exist_ok=True)
     runtime = build_runtime(write_run(folder / "run.yaml", run))
     for parameter in runtime.method.parameters():
-        parameter.data = (
-            parameter.data.clone()
-        )  # at addresses alike, on which rounding depends: not where a file has it
+        # at addresses alike, on which rounding depends: not where a file has it
+        parameter.data = parameter.data.clone()
     return runtime
 
 
@@ -221,11 +220,15 @@ def load_wan(path: Path) -> WanTransformer3DModel:
     [
         ("student", {"path": "org/other"}, r"found 'org/other' \(text\), and .* for teacher, whose networks"),
         ("student", {"merge_lora": [{"path": "x.safetensors"}]}, "and null for teacher, whose networks it shares"),
-        ("student", {"lora": None}, "found 'teacher' without adapters"),
-        ("teacher", {"trainable": True}, "found 'teacher', which is trained itself"),
-        ("critic", {"share": "student"}, "found 'student', which has the networks of another role itself"),
-        ("student", {"share": "nobody"}, "found 'nobody', which is no role of this run"),
-        ("student", {"share": "student"}, "found 'student', which"),
+        ("student", {"lora": None}, "found share: teacher without adapters"),
+        (
+            "teacher",
+            {"trainable": True},
+            "found 'teacher', which is no frozen role of this run with networks of its own",
+        ),
+        ("critic", {"share": "student"}, r"found 'student', which is no frozen role[^\n]*\n    allowed: teacher\n"),
+        ("student", {"share": "nobody"}, "found 'nobody', which is no frozen role"),
+        ("student", {"share": "student"}, "found 'student', which is no frozen role"),
     ],
 )
 def test_what_cannot_be_shared_is_said(tmp_path, tiny_wan, latent_data, role, changed, found):

@@ -11,7 +11,7 @@ SHARED_NETWORKS: tuple[Mutation, ...] = (
     Mutation(
         "a block recomputed with the adapters of whoever was called last",
         f"{CORE}/placing/shard.py",
-        "_both(base.active(base.role), again)",
+        "_Entered([*(binding() for binding in bindings), lambda: again])",
         "again",
         (RECOMPUTED,),
     ),

@@ -62,7 +62,7 @@ def test_adapters_need_a_trained_role_and_peft(monkeypatch):
     def problems(trainable: bool, installed: bool) -> list[str]:
         role = RoleConfig.model_validate({"path": ".", "trainable": trainable, "lora": {"rank": 4}})
         monkeypatch.setattr(check, "is_installed", lambda module: installed)
-        return [str(item.problem) for item in role_contradictions("student", role, args)]
+        return [str(item.problem) for item in role_contradictions("student", {"student": role}, args)]
 
     assert problems(True, True) == []
     assert "a role that is not trained" in problems(False, True)[0]

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -44,6 +47,10 @@ class Network(nn.Module):
         return out
 
 
+def training(**options: Any) -> TrainingArgs:
+    return TrainingArgs(output_dir="out", max_train_steps=1, **options)
+
+
 def roles_on(network: nn.Module, **options: Any) -> RoleManager:
     """A teacher, and a student and a critic on its network, placed; adapters of no zeros."""
     teacher = RoleHandle("teacher", {"net": network}, block_classes=(Block,))
@@ -53,7 +60,7 @@ def roles_on(network: nn.Module, **options: Any) -> RoleManager:
         share_networks(handles[name], teacher)
         add_lora(handles[name], LoraConfig(rank=2))
     bundle = RoleManager(handles)
-    shard_roles(bundle, TrainingArgs(output_dir="out", max_train_steps=1, **options))
+    shard_roles(bundle, training(**options))
     generator = torch.Generator().manual_seed(1)
     for handle in (handles["student"], handles["critic"]):
         for _, parameter in handle.named_parameters():
@@ -109,6 +116,36 @@ def test_compiled_blocks_have_these_gradients_also_past_the_limit_of_graphs(netw
     assert counter.frame_count > 0
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+
+
+def test_what_a_family_binds_holds_at_every_recompute():
+    """Its own switch, which a block multiplies by, is another one by the time of two backward passes through one forward."""
+    switch = [2.0]
+
+    @contextmanager
+    def switched(value: float) -> Iterator[None]:
+        before, switch[0] = switch[0], value
+        yield
+        switch[0] = before
+
+    class Scaled(Block):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) * torch.tanh(switch[0] * self.up(x)).sum()
+
+    network = Network()
+    network.blocks = nn.ModuleList([Scaled(), Scaled()])
+    found = []
+    for kind in KINDS:
+        handle = RoleHandle("student", {"net": copy.deepcopy(network)}, trainable=True, block_classes=(Block,))
+        handle.bindings += (lambda: partial(switched, switch[0]),)
+        shard_roles(RoleManager({"student": handle}), training(enable_gradient_checkpointing_type=kind))
+        loss = handle.modules["net"](torch.ones(3, 4)).square().sum()
+        with switched(5.0):
+            loss.backward(retain_graph=kind != "ops")
+            if kind != "ops":  # of which torch itself refuses a second one
+                loss.backward()
+        found.append([p.grad / (1 if kind == "ops" else 2) for p in handle.trainable_parameters()])
+    assert all(torch.equal(one, other) for one, *others in zip(*found, strict=True) for other in others)
 
 
 def test_initial_adapters_are_those_of_a_network_of_its_own(network):

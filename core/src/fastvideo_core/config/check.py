@@ -61,9 +61,10 @@ def training_contradictions(training: TrainingArgs, roles: Mapping[str, RoleConf
         yield _at("resume_with_new_data", found, "resume_from_checkpoint", fix=fix)
 
 
-def role_contradictions(name: str, role: RoleConfig, training: TrainingArgs) -> Iterator[Contradiction]:
+def role_contradictions(name: str, roles: Mapping[str, RoleConfig], training: TrainingArgs) -> Iterator[Contradiction]:
     """Everything about one role that cannot be meant."""
-    place, path = ("roles", name), role.path
+    place, role = ("roles", name), roles[name]
+    path = role.path
     if not role.trainable:
         for key in (*OPTIMIZER_OVERRIDES, "train_modules"):
             if (value := getattr(role, key)) is not None:
@@ -88,29 +89,20 @@ def role_contradictions(name: str, role: RoleConfig, training: TrainingArgs) -> 
             if value not in (None, "auto"):
                 found = f"found {value!r}, but {path!r} is a hub id"
                 yield _at((*place, key), found, allowed="only where path is one of our checkpoints", fix="remove it")
-
-
-def share_contradictions(roles: Mapping[str, RoleConfig]) -> Iterator[Contradiction]:
-    """What keeps a role's adapters off the networks of the role that it names."""
-    for name, role in roles.items():
-        if role.share is None:
-            continue
-        owner, place, shown = roles.get(role.share), ("roles", name, "share"), f"found {role.share!r}"
-        if owner is None:
-            allowed = ", ".join(key for key, other in roles.items() if not (other.trainable or other.share))
-            yield _at(place, f"{shown}, which is no role of this run", allowed=allowed)
-        elif owner.trainable or owner.share is not None:
-            why = "is trained itself" if owner.share is None else "has the networks of another role itself"
-            fix = f"share {owner.share}" if owner.share not in (None, name) else "remove it"
-            yield _at(place, f"{shown}, which {why}", allowed="a frozen role with networks of its own", fix=fix)
-        elif role.lora is None:
-            found = f"{shown} without adapters: all that a role trains on another's networks is its lora"
-            yield _at((*place[:2], "lora"), found, fix="add lora: {rank: 64}, or remove share")
-        else:
-            for key in ("path", "family", "checkpoint_role", "weights", "merge_lora"):
-                if (own := getattr(role, key)) != (other := getattr(owner, key)):
-                    found = f"found {show(own)}, and {show(other)} for {role.share}, whose networks it shares"
-                    yield _at((*place[:2], key), found, fix="write both alike, or remove share")
+    if role.share is None:
+        return
+    owners = [key for key, other in roles.items() if not (other.trainable or other.share)]
+    if role.share not in owners:
+        found = f"found {role.share!r}, which is no frozen role of this run with networks of its own"
+        yield _at((*place, "share"), found, allowed=", ".join(owners), fix="remove it")
+    elif role.lora is None:
+        found = f"found share: {role.share} without adapters: all that a role trains on another's networks is its lora"
+        yield _at((*place, "lora"), found, fix="add lora: {rank: 64}, or remove share")
+    else:
+        for key in ("path", "family", "checkpoint_role", "weights", "merge_lora"):
+            if (own := getattr(role, key)) != (other := getattr(roles[role.share], key)):
+                found = f"found {show(own)}, and {show(other)} for {role.share}, whose networks it shares"
+                yield _at((*place, key), found, fix="write both alike, or remove share")
 
 
 def run_notes(cfg: RunConfig) -> Iterator[str]:
@@ -209,11 +201,8 @@ def _processes(training: TrainingArgs, roles: Mapping[str, RoleConfig]) -> Itera
     elif not (shards and replicas) and gpus % (value := shards or replicas or 1):
         key = "hsdp_shard_dim" if shards else "hsdp_replicate_dim"
         yield _at(key, f"found {value}", "num_gpus", allowed=f"a whole number that divides num_gpus {gpus}", fix=unset)
-    shared = {role.share for role in roles.values()}
-    stay = (name in shared or (role.trainable and role.train_modules is None) for name, role in roles.items())
-    if training.frozen_cpu_offload and roles and all(stay):
-        found = "found true, but no role or network is frozen" + (" and not shared" if any(shared) else "")
-        yield _at("frozen_cpu_offload", found, fix="remove it")
+    if training.frozen_cpu_offload and roles and all(r.trainable and r.train_modules is None for r in roles.values()):
+        yield _at("frozen_cpu_offload", "found true, but no role or network is frozen", fix="remove it")
     if training.optimizer == "muon" and gpus > 1:
         found = "found muon, which needs whole matrices, and several processes hold shards of them"
         yield _at("optimizer", found, "num_gpus", allowed="adamw with several processes", fix="use adamw")

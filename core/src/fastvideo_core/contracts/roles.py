@@ -54,6 +54,8 @@ class RoleHandle:
             needs True, set no later than in `DistillMethod.extra_roles`.
         copy_of: the role of which `copy` made this one.
         base: set by core when the networks are of several roles: of one as they are, of the others with their own adapters.
+        bindings: each is called when a block is, and what it returns is called and entered where activation checkpointing
+            computes that block again: for what a forward depends on beside its arguments.
     """
 
     name: str
@@ -70,6 +72,7 @@ class RoleHandle:
     saved: bool | None = None
     copy_of: str = ""
     base: SharedNetworks | None = None
+    bindings: tuple[Callable[[], Callable[[], AbstractContextManager[None]]], ...] = ()
 
     @property
     def is_saved(self) -> bool:
@@ -132,9 +135,8 @@ class RoleHandle:
         for module in self.modules.values():
             module.train(self.trainable and self.base is None)
         for name, parameter in self.named_parameters():
-            stays = (self.lora is not None and not is_lora_parameter(name)) or (
-                self.frozen is not None and self.frozen(name)
-            )
+            below_lora = self.lora is not None and not is_lora_parameter(name)
+            stays = below_lora or (self.frozen is not None and self.frozen(name))
             parameter.requires_grad_(self.trainable and not stays)
 
     def trainable_parameters(self) -> list[nn.Parameter]:

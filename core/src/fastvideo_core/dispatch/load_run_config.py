@@ -10,12 +10,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from fastvideo_core.config.base import PluginConfig, StrictModel, path_text, plain
-from fastvideo_core.config.check import (
-    Contradiction,
-    role_contradictions,
-    share_contradictions,
-    training_contradictions,
-)
+from fastvideo_core.config.check import Contradiction, role_contradictions, training_contradictions
 from fastvideo_core.config.document import Document, KeyPath, dotted, key_path, read_document
 from fastvideo_core.config.foreign_names import is_fastvideo
 from fastvideo_core.config.problems import ProblemCollector, show, unknown_key, validation_problems
@@ -233,9 +228,8 @@ class _Reader:
         readable = {key: value for key, value in given.items() if key not in bad}
         training = TrainingArgs.model_validate({**stand_ins, **readable})
         found: list[Contradiction] = list(training_contradictions(training, roles)) if "training" in self.data else []
-        found += share_contradictions(roles)
-        for name, role in roles.items():
-            found += role_contradictions(name, role, training)
+        for name in roles:
+            found += role_contradictions(name, roles, training)
         for item in found:
             if not bad.intersection(item.rests_on):
                 self._note(item.path, item.problem)

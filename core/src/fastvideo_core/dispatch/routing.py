@@ -27,10 +27,8 @@ def route(adapters: Mapping[str, Any], family: str, handles: Iterable[RoleHandle
     several networks every call is checked (`_check_range`). `adapters` are by family, and `family` is the recipe's. Collective.
     """
     main = adapters[family]
-    handles = list(handles)
-    shares = any(handle.base is not None for handle in handles)
     has_ranges = any(ranges_of_roles(adapters[handle.family], [handle])[0] for handle in handles)
-    if len(adapters) == 1 and not has_ranges and not shares:
+    if len(adapters) == 1 and not has_ranges and not any(handle.base for handle in handles):
         return main
     # Members are attributes of a class: from Python 3.12 on, `isinstance` of Protocols does not ask `__getattr__`.
     members: dict[str, Any] = {name: _member(main, name) for name in dir(main) if not name.startswith("_")}
@@ -116,17 +114,10 @@ def _check_range(work: SharedWork, name: str, handle: RoleHandle, t: Tensor, cut
     raise ContractError(Problem(found, f"roles.{handle.name}", allowed, fix))
 
 
-def route_validator(
-    validators: Mapping[str, DistillValidator | None], *, shares: bool = False
-) -> DistillValidator | None:
-    """The validator of a run: with one family its own; with several (by name), each role is sampled by its own family's.
-
-    A role whose family has none is not sampled. Where roles share networks (`shares`), one is sampled as itself.
-    """
+def route_validator(validators: Mapping[str, DistillValidator | None]) -> DistillValidator | None:
+    """The validator of a run: each role is sampled by its own family's (by name), and not where that has none."""
     made = {family: validator for family, validator in validators.items() if validator is not None}
-    if not made or (len(validators) == 1 and not shares):
-        return next(iter(made.values()), None)
-    return _RoutedValidator(made)
+    return _RoutedValidator(made) if made else None
 
 
 class _RoutedValidator:

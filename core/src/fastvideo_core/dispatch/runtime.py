@@ -130,8 +130,7 @@ def build_components(run: Run) -> ModelComponents:
     adapters = {name: components.adapter for name, components in built.items()}
     check_adapters(run.cfg, run.method.needs(run.cfg), adapters)
     main.adapter = route(adapters, run.cfg.recipe.family, main.bundle)
-    validators = {name: components.validator for name, components in built.items()}
-    main.validator = route_validator(validators, shares=any(handle.borrows for handle in main.bundle))
+    main.validator = route_validator({name: components.validator for name, components in built.items()})
     for handle in main.bundle:
         source = run.sources[handle.name]
         if handle.borrows:

@@ -1,8 +1,8 @@
 """Activation checkpointing, compiling and sharding (FSDP2) of roles, block by block as the family names them."""
 
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from typing import Any
 
@@ -18,7 +18,6 @@ from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.contracts.roles import RoleHandle, RoleManager
 from fastvideo_core.distributed import context
 from fastvideo_core.distributed.mesh import mesh_shape
-from fastvideo_core.weights.shared import SharedNetworks
 
 _HALF = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False)
 _aten = torch.ops.aten
@@ -120,8 +119,8 @@ def prepare_blocks(handle: RoleHandle, training: TrainingArgs) -> None:
     options: dict[str, Any] = {}
     if kind == "ops":
         options["context_fn"] = partial(create_selective_checkpoint_contexts, _KEPT)
-    if handle.base is not None:
-        options["checkpoint_fn"] = partial(_checkpoint_shared, handle.base, use_reentrant=False)
+    if handle.bindings:
+        options["checkpoint_fn"] = partial(_checkpoint_bound, handle.bindings, use_reentrant=False)
     for module in handle.modules.values():
         for index, (name, block) in enumerate(blocks_of(handle, module)):
             prepared = block
@@ -134,22 +133,30 @@ def prepare_blocks(handle: RoleHandle, training: TrainingArgs) -> None:
                 prepared.compile()
 
 
-def _checkpoint_shared(base: SharedNetworks, block: nn.Module, *args: Any, **options: Any) -> Any:
-    """Calls a block of shared networks, to be recomputed for the role that it is called for now.
+def _checkpoint_bound(bindings: Sequence[Callable[[], Any]], block: nn.Module, *args: Any, **options: Any) -> Any:
+    """Calls a block, to be recomputed inside what it is bound to now.
 
-    A compiled graph recomputes what it was traced of, whoever is called then, and takes no contexts but torch's own.
+    A compiled graph recomputes what it was traced of, whatever holds then, and takes no contexts but torch's own.
     """
     if not torch.compiler.is_compiling():
-        options["context_fn"] = partial(_contexts, base, options.get("context_fn", noop_context_fn))
+        options["context_fn"] = partial(_contexts, bindings, options.get("context_fn", noop_context_fn))
     return checkpoint(block, *args, **options)
 
 
-def _contexts(base: SharedNetworks, inner: Callable[[], tuple[Any, Any]]) -> tuple[Any, Any]:
+def _contexts(bindings: Sequence[Callable[[], Any]], inner: Callable[[], tuple[Any, Any]]) -> tuple[Any, Any]:
     first, again = inner()
-    return first, _both(base.active(base.role), again)
+    return first, _Entered([*(binding() for binding in bindings), lambda: again])
 
 
-@contextmanager
-def _both(outer: AbstractContextManager[None], inner: AbstractContextManager[None]) -> Iterator[None]:
-    with outer, inner:
-        yield
+class _Entered:
+    """Contexts that are made and entered anew each time: a second backward recomputes a second time."""
+
+    def __init__(self, contexts: Sequence[Callable[[], AbstractContextManager[Any]]]) -> None:
+        self._contexts, self._stack = contexts, ExitStack()
+
+    def __enter__(self) -> None:
+        for make in self._contexts:
+            self._stack.enter_context(make())
+
+    def __exit__(self, *error: Any) -> None:
+        self._stack.__exit__(*error)

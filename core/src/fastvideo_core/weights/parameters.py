@@ -24,12 +24,10 @@ def base_name(name: str) -> str:
 
 def trainable_by_name(handle: RoleHandle) -> dict[str, dict[str, nn.Parameter]]:
     """What a role trains as module name -> clean parameter name -> parameter, in a stable order."""
-    found: dict[str, dict[str, nn.Parameter]] = {name: {} for name in handle.modules}
-    for name, parameter in handle.named_parameters():
-        if parameter.requires_grad:
-            module, _, own = name.partition(".")
-            found[module][clean_name(own)] = parameter
-    return found
+    return {
+        key: {clean_name(name): p for name, p in module.named_parameters() if p.requires_grad and handle.owns(name)}
+        for key, module in handle.modules.items()
+    }
 
 
 def own_slice(parameter: Tensor) -> slice | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from torch.nn.modules.dropout import _DropoutNd
@@ -27,6 +28,7 @@ class SharedNetworks:
                 found = "its networks have dropout, which roles that share them cannot have"
                 raise ConfigError(Problem(found, f"roles.{owner.name}.path", fix="remove `share`"))
             module.register_forward_pre_hook(self._check_role)
+        owner.bindings += (lambda: partial(self.active, self.role),)
 
     def find_layers(self) -> None:
         """To be called when adapters were added."""
