@@ -8,7 +8,7 @@ DATA = "plugins/fastvideo-data/src/fastvideo_data"
 DIFFUSERS = "plugins/fastvideo-diffusers/src/fastvideo_diffusers"
 TESTS = "plugins/fastvideo-data/tests/test_data_sources.py"
 MASKS = "plugins/fastvideo-data/tests/test_masks.py"
-WAN = "plugins/fastvideo-wan/tests/test_adapter.py"
+WAN = "plugins/fastvideo-wan/tests/test_batches.py"
 RANKS = f"{TESTS}::test_all_ranks_have_the_same_source_and_shape_at_a_time"
 
 SOURCES: tuple[Mutation, ...] = (
