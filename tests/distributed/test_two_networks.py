@@ -9,11 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from fastvideo_data.schema import encode_tensor, key_value_metadata, t2v_schema, write_part
-from fastvideo_wan.tiny import write_tiny_pipeline
 from tests.distributed.ranks import run_workers
 from tests.distributed.two_networks import STEPS
-from tests.methods import sections
 
 pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 
@@ -97,34 +94,3 @@ def test_a_range_of_each_process_s_own_would_train_something_else(trained, tmp_p
 def test_a_method_that_knows_nothing_of_ranges_is_ended_with_words(tmp_path, world_size):
     with pytest.raises(AssertionError, match=r"(?s)'predict_noise' calls role 'student'.*draw_in_one_range"):
         train(tmp_path / "out", world_size, "ignorant")
-
-
-@pytest.mark.parametrize("method", ["finetune", "dmd2"])
-def test_wan_a14b_on_two_processes_trains_as_on_one(tmp_path, method):
-    """Timesteps are on both sides of the boundary, and every role has both networks."""
-    write_tiny_pipeline(tmp_path / "wan", variant="a14b")
-    clip = {"id": "s", "caption": "clip", "media_type": "video", "fps": 16.0, "file_name": "0.mp4"}
-    clip |= {"width": 32, "height": 32, "num_frames": 2, "duration_sec": 0.3}
-    clip |= encode_tensor("vae_latent", torch.randn(16, 2, 4, 4)) | encode_tensor("text_embedding", torch.randn(8, 32))
-    metadata = key_value_metadata(normalised=False, settings={})
-    (tmp_path / "data").mkdir()
-    write_part(
-        tmp_path / "data" / "part.parquet", [clip] * 4, t2v_schema(), metadata
-    )  # whoever gets which is all the same
-    options = {"dmd_denoising_steps": [1000, 750, 500]} if method == "dmd2" else {}
-    run = {
-        "recipe": {"family": "wan", "method": method},
-        **sections(method, lambda role: str(tmp_path / "wan"), **options),
-    }
-    run["pipeline_config"] = {"flow_shift": 8}
-    run["training"] = {"data_path": str(tmp_path / "data"), "max_train_steps": 6, "learning_rate": 1e-3}
-    one, two = (train(tmp_path / str(world), world, method, of_wan=run) for world in (1, 2))
-    for left, right in zip(losses(one), losses(two), strict=True):
-        assert left == pytest.approx(right, abs=1e-5, rel=1e-5)
-    assert distance(one, two) < 1e-4  # a tenth of one update: AdamW divides by gradients that are rounding alone
-    role = "critic" if method == "dmd2" else "student"
-    moved = torch.load(one / "moved.pt")
-    assert moved == torch.load(two / "moved.pt")
-    networks = [[name for name in names if name.startswith(f"{role}.")] for names in moved]
-    assert all(len(names) == 1 for names in networks)
-    assert {name for names in networks for name in names} == {f"{role}.transformer", f"{role}.transformer_2"}
