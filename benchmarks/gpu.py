@@ -29,7 +29,7 @@ from typing import Any
 import torch
 from diffusers import WanTransformer3DModel
 from dmd2_step import CallCounter, Evaluation
-from gpu_runs import CPU, LARGE, ROLES, SMALL, Runs, Variant, build, network_inputs, train
+from gpu_runs import CPU, LARGE, ROLES, SMALL, Runs, Variant, build, foretold_peak, network_inputs, train
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -66,10 +66,11 @@ class Iteration:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a loop took: its iterations, and the most memory that it held on the GPU (bytes; None without one)."""
+    """What a loop took: its iterations, the most memory that it held on the GPU and what was foretold (bytes; None: unknown)."""
 
     iterations: list[Iteration]
     peak: int | None
+    foretold: int | None = None
 
 
 # --- the framework ----------------------------------------------------------------------------------------------------
@@ -101,11 +102,13 @@ class Timed:
 def framework(runs: Runs, method: str, variant: Variant) -> Cost:
     """The run's iterations, through config, dispatch and trainer."""
     steps = WARM_UP + variant.iterations + 1
-    runtime = build(runs.write(method, variant, max_train_steps=steps, logging_steps=steps))
+    config = runs.write(method, variant, max_train_steps=steps, logging_steps=steps)
+    foretold = foretold_peak(config)
+    runtime = build(config)
     networks = {role: runtime.method.bundle[role].modules["transformer"] for role in ROLES[method]}
     timed = Timed(runtime.dataloader, CallCounter(networks), variant.iterations)
     train(replace(runtime, dataloader=timed), saving=False)
-    return Cost(timed.iterations, peak_memory())
+    return Cost(timed.iterations, peak_memory(), foretold)
 
 
 # --- the bare loop ----------------------------------------------------------------------------------------------------
@@ -214,7 +217,10 @@ def known_peak(name: str) -> float | None:
 
 # --- the table --------------------------------------------------------------------------------------------------------
 
-HEADER = "| variant | method | iteration | by | s/iteration | peak GiB | TFLOP | MFU |\n|---|---|---|---|---:|---:|---:|---:|"
+HEADER = (
+    "| variant | method | iteration | by | s/iteration | peak GiB | `check` GiB | TFLOP | MFU |\n"
+    "|---|---|---|---|---:|---:|---:|---:|---:|"
+)
 
 
 def rows(variant: Variant, method: str, by: str, cost: Cost, forward: int, peak_tflops: float | None) -> list[str]:
@@ -225,9 +231,9 @@ def rows(variant: Variant, method: str, by: str, cost: Cost, forward: int, peak_
         seconds = sum(iteration.seconds for iteration in own) / len(own)
         tflop = sum(flops_of(iteration.evaluations, forward) for iteration in own) / len(own) / 1e12
         used = BLANK if peak_tflops is None else f"{tflop / seconds / peak_tflops:.1%}"
-        memory = BLANK if cost.peak is None else f"{cost.peak / 2**30:.1f}"
+        memory, foretold = (BLANK if size is None else f"{size / 2**30:.1f}" for size in (cost.peak, cost.foretold))
         kind = " + ".join(sorted(trained, reverse=True))
-        cells = (variant.name, method, kind, by, f"{seconds:.3f}", memory, f"{tflop:.4g}", used)
+        cells = (variant.name, method, kind, by, f"{seconds:.3f}", memory, foretold, f"{tflop:.4g}", used)
         table.append(f"| {' | '.join(cells)} |")
     return table
 

@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from diffusers import WanTransformer3DModel
 from dmd2_step import networks_of
-from gpu_runs import CPU, WAN_1_3B, Runs, Variant, build, train
+from gpu_runs import CPU, WAN_1_3B, Runs, Variant, build, foretold_peak, train
 from safetensors.torch import save_file
 from saved_bytes import SavedBytes, weights_of
 from torch import Tensor
@@ -211,19 +211,10 @@ def skipped(runs: Runs, variant: Variant) -> str:
 
 @named("estimate", "the memory that `check` foretells, against the peak of the allocator")
 def estimate(runs: Runs, variant: Variant) -> str:
-    from fastvideo_core.dispatch.examine import examine
-    from fastvideo_core.dispatch.load_run_config import load_run_config
-    from fastvideo_core.dispatch.memory_estimate import estimate_run
-    from fastvideo_core.registry import PluginRegistry
-
     if torch.cuda.is_available():
         variant = WIDE
     config = runs.write("finetune", variant, max_train_steps=3, enable_gradient_checkpointing_type="full")
-    registry = PluginRegistry()
-    run, _ = examine(load_run_config(config, registry), registry, starts=True)
-    found = estimate_run(run)
-    require(found is not None and found.knows_activations, "there is no estimate")
-    foretold = found.peak
+    foretold = foretold_peak(config)
     if not torch.cuda.is_available():
         return f"{foretold / 2**20:.1f} MiB; no allocator to ask here"
     gc.collect()

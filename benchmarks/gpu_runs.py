@@ -14,7 +14,9 @@ import torch
 import yaml
 from torch import Tensor
 
+from fastvideo_core.dispatch.examine import examine
 from fastvideo_core.dispatch.load_run_config import load_run_config
+from fastvideo_core.dispatch.memory_estimate import estimate_run
 from fastvideo_core.dispatch.runtime import DistillRuntime, build_runtime_from_config
 from fastvideo_core.registry import PluginRegistry
 from fastvideo_core.training.trainer import DistillTrainer
@@ -164,6 +166,16 @@ def build(config: Path) -> DistillRuntime:
     """The run, as the command line builds it."""
     registry = PluginRegistry()
     return build_runtime_from_config(load_run_config(config, registry), registry)
+
+
+def foretold_peak(config: Path) -> int:
+    """The most memory that the run takes in one process, in bytes, as `check` foretells it."""
+    registry = PluginRegistry()
+    run, _ = examine(load_run_config(config, registry), registry, starts=True)
+    estimate = estimate_run(run)
+    if estimate is None or not estimate.knows_activations:
+        raise ValueError("the family does not say how its networks are called")
+    return estimate.peak
 
 
 def train(runtime: DistillRuntime, *, saving: bool = True) -> list[dict[str, float]]:
