@@ -7,16 +7,16 @@ import os
 
 import pytest
 
-from fastvideo_core.checkpoint import manager
+from fastvideo_core.checkpoint import storage
 
 
 def full_disk(monkeypatch: pytest.MonkeyPatch, steps: set[int]) -> None:
     """From now on, saving any of these steps fails when its last file is written."""
-    original = manager.write_document
+    original = storage.write_document
 
     def write(folder, document):
         if document.step in steps:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         original(folder, document)
 
-    monkeypatch.setattr(manager, "write_document", write)
+    monkeypatch.setattr(storage, "write_document", write)

@@ -26,7 +26,7 @@ PLUGIN = '''
 import errno, os, signal, threading, time
 import torch
 from fastvideo_data import video_validator
-from fastvideo_core.checkpoint import manager
+from fastvideo_core.checkpoint import storage
 from fastvideo_core.launch import peers
 from fastvideo_core.contracts.validator import ValidationPrompt
 from fastvideo_core.contracts.validator import SampledVideo
@@ -53,7 +53,7 @@ def build_validated(cfg):
 def no_video(path, *args, **options):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
-def full_disk(folder, document, original=manager.write_document):
+def full_disk(folder, document, original=storage.write_document):
     if document.step == 60:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     original(folder, document)
@@ -79,7 +79,7 @@ class Fault(Callback):
     @hookimpl
     def train_start(self):
         if self.config.kind == "full":
-            manager.write_document = full_disk
+            storage.write_document = full_disk
         if self.config.kind == "no video":
             video_validator.write_video = no_video
         if self.config.kind in ("gone", "gone unnoticed"):

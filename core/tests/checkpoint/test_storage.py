@@ -14,7 +14,6 @@ import torch
 
 from fastvideo_core import PluginConfig
 from fastvideo_core.callbacks.hooks import Callback, hookimpl
-from fastvideo_core.checkpoint import manager as manager_module
 from fastvideo_core.checkpoint import storage
 from fastvideo_core.checkpoint.storage import CheckpointWriteError, choose
 from fastvideo_core.checkpoint.weights import read_role_weights
@@ -82,7 +81,7 @@ def test_rotation_keeps_the_newest_and_never_removes_the_one_just_written(tmp_pa
 def test_nothing_is_removed_before_the_new_checkpoint_is_complete(tmp_path, monkeypatch):
     run = toy_run(tmp_path, keep=1)
     run.manager.save(1)
-    monkeypatch.setattr(manager_module, "write_document", lambda *_: fail(errno.ENOSPC))
+    monkeypatch.setattr(storage, "write_document", lambda *_: fail(errno.ENOSPC))
     with pytest.raises(CheckpointWriteError, match="could not be written: No space left on device"):
         run.manager.save(2)
     assert steps_in(tmp_path) == ["checkpoint-000001"]

@@ -13,7 +13,6 @@ import pytest
 import torch
 from torch import nn
 
-from fastvideo_core.checkpoint import manager as manager_module
 from fastvideo_core.checkpoint import storage
 from fastvideo_core.checkpoint.manager import CheckpointManager
 from fastvideo_core.contracts.roles import RoleHandle
@@ -235,7 +234,7 @@ def test_a_failed_validation_onto_a_full_disk_tells_of_both(tmp_path, monkeypatc
     def full(folder, document):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(manager_module, "write_document", full)
+    monkeypatch.setattr(storage, "write_document", full)
     method = Validates(tmp_path, blue_fails(RuntimeError("boom")), on_validation_error="error")
     with pytest.raises(ValidationError, match=r"boom[\s\S]*No space left on device"):
         run(method, numbers(1), 9, every=100)

@@ -10,25 +10,9 @@ import torch
 from torch import Tensor
 
 from fastvideo_core import __version__
-from fastvideo_core.checkpoint import storage
+from fastvideo_core.checkpoint import rank_state, storage
 from fastvideo_core.checkpoint.background import HostCopies, Writing
-from fastvideo_core.checkpoint.rank_state import (
-    RankFile,
-    collect_rng,
-    rank_file,
-    read_rank_file,
-    restore_rng,
-    rng_of_other_world,
-    separate,
-)
-from fastvideo_core.checkpoint.storage import (
-    FORMAT,
-    CheckpointDocument,
-    CheckpointWriteError,
-    Choice,
-    synced,
-    write_document,
-)
+from fastvideo_core.checkpoint.storage import CheckpointDocument, CheckpointWriteError, Choice
 from fastvideo_core.checkpoint.stored_state import StoredState
 from fastvideo_core.checkpoint.tensors import save_file, write_tensors
 from fastvideo_core.checkpoint.training_state import RunState
@@ -107,12 +91,17 @@ class CheckpointManager:
         earlier = self._end_writing()
         if step == self._saved_step:
             return target
-        tensors, skeleton, own = separate(*split(self._run.collect()), self._work.group)
+        tensors, skeleton, own = rank_state.separate(*split(self._run.collect()), self._work.group)
         if self.background:
             tensors = self._copies.take(tensors)
-        rng = collect_rng(self._run.method)
+        rng = rank_state.collect_rng(self._run.method)
         document = CheckpointDocument(
-            format=FORMAT, step=step, world_size=context.world_size(), versions=self.versions, files={}, state=skeleton
+            format=storage.FORMAT,
+            step=step,
+            world_size=context.world_size(),
+            versions=self.versions,
+            files={},
+            state=skeleton,
         )
         self._saved_step = step
         self._writing = Writing(step, lambda: self._write(document, tensors, rng, own), threaded=self.background)
@@ -177,7 +166,11 @@ class CheckpointManager:
         return None
 
     def _write(
-        self, document: CheckpointDocument, tensors: Mapping[str, Tensor], rng: dict[str, Tensor], own: RankFile | None
+        self,
+        document: CheckpointDocument,
+        tensors: Mapping[str, Tensor],
+        rng: dict[str, Tensor],
+        own: rank_state.RankFile | None,
     ) -> None:
         """Writes a folder beside the checkpoint's place and puts it there when all processes have done their parts.
 
@@ -191,16 +184,16 @@ class CheckpointManager:
         def write_part() -> None:
             self._copies.wait()
             files = write_tensors(unfinished / storage.TENSORS, tensors, work.group)
-            files.append(save_file(rng, unfinished / rank_file("rng", context.rank())))
+            files.append(save_file(rng, unfinished / rank_state.file_of("rng", context.rank())))
             if own is not None:
-                files.append(save_file(own[0], unfinished / rank_file("own", context.rank()), own[1]))
+                files.append(save_file(own[0], unfinished / rank_state.file_of("own", context.rank()), own[1]))
             if context.is_main_process():
                 files.append(unfinished / storage.RUN_CONFIG)
                 files[-1].write_text(self.config_yaml)
-            written.update({file.relative_to(unfinished).as_posix(): synced(file) for file in files})
+            written.update({file.relative_to(unfinished).as_posix(): storage.synced(file) for file in files})
 
         def publish() -> None:
-            write_document(unfinished, document.model_copy(update={"files": all_files}))
+            storage.write_document(unfinished, document.model_copy(update={"files": all_files}))
             storage.publish(unfinished, target)
 
         try:
@@ -226,9 +219,9 @@ class CheckpointManager:
         stored = StoredState(folder, context.world_size(), new_data=self.new_data)
         document = stored.document
         is_same = document.world_size == context.world_size()
-        rng, _ = read_rank_file(folder, document, "rng", context.rank() if is_same else 0)
+        rng, _ = rank_state.read_file(folder, document, "rng", context.rank() if is_same else 0)
         if not is_same:
-            rng = rng_of_other_world(self._run.method, rng, document.step)
+            rng = rank_state.rng_of_other_world(self._run.method, rng, document.step)
             logger.warning(
                 "the checkpoint was written by %d processes and this run has %d: weights, moments and data go on; noise is "
                 "drawn anew, so that the run is not the same to the bit",
@@ -251,4 +244,4 @@ class CheckpointManager:
     def restore_rng(self) -> None:
         """Sets all random generators once more as the loaded checkpoint has them; without one, nothing happens."""
         if self._rng is not None:
-            restore_rng(self._run.method, self._rng)
+            rank_state.restore_rng(self._run.method, self._rng)

@@ -18,7 +18,7 @@ from fastvideo_core.checkpoint.stored_state import StoredTensor
 logger = logging.getLogger(__name__)
 
 
-def collect_optimizer(optimizer: Optimizer, names: Mapping[int, str], where: str) -> dict[str, Any]:
+def collect(optimizer: Optimizer, names: Mapping[int, str], where: str) -> dict[str, Any]:
     """`{"param_groups": [{"params": [name, ...], option: value, ...}], "state": {name: {key: value}}}`.
 
     A parameter that was never stepped has no entry under "state". `names` are by id of the parameter. Raises TypeError where
@@ -38,8 +38,8 @@ def collect_optimizer(optimizer: Optimizer, names: Mapping[int, str], where: str
     return {"param_groups": groups, "state": state}
 
 
-def restore_optimizer(optimizer: Optimizer, stored: dict[str, Any], names: Mapping[int, str], where: str) -> None:
-    """Puts the state of `collect_optimizer` into an optimizer over the same parameter names.
+def restore(optimizer: Optimizer, stored: dict[str, Any], names: Mapping[int, str], where: str) -> None:
+    """Puts the state of `collect` into an optimizer over the same parameter names.
 
     Options that the run's configuration changed since (learning rate, betas, weight decay, ...) keep their new value, and
     the log says so; `restore_scheduler` sets a scheduled learning rate anew. `Optimizer.load_state_dict` is not used:
@@ -64,7 +64,7 @@ def restore_optimizer(optimizer: Optimizer, stored: dict[str, Any], names: Mappi
 
 
 def restore_scheduler(scheduler: LRScheduler, stored: dict[str, Any], where: str) -> None:
-    """Puts a schedule where it was, over an optimizer that `restore_optimizer` has restored.
+    """Puts a schedule where it was, over an optimizer that `restore` has restored.
 
     What run.yaml says counts from the first step on: a schedule whose rates follow from the number of updates alone (a
     LambdaLR, as core's are) gives the rate for its place. Any other goes on from the checkpoint's rate; the log says so
@@ -89,7 +89,7 @@ def restore_scheduler(scheduler: LRScheduler, stored: dict[str, Any], where: str
         logger.warning("%s: %s: the rate is %s (by the checkpoint's it was %s)", where, counts, now, before)
 
 
-def memory_of_optimizer(optimizer: Optimizer, stored: dict[str, Any], names: Mapping[int, str]) -> dict[str, Tensor]:
+def memory_for(optimizer: Optimizer, stored: dict[str, Any], names: Mapping[int, str]) -> dict[str, Tensor]:
     """Memory for the StoredTensors under "state", by key; laid out like the parameters where shapes are equal."""
     memory: dict[str, Tensor] = {}
     for group, options in zip(optimizer.param_groups, stored["param_groups"], strict=True):

@@ -33,14 +33,14 @@ _DEPTHS = {"method": 1, "callbacks": 2, "dataloader": 0}
 whole dataloader. All other sections are the same on all processes."""
 
 
-def rank_file(kind: str, rank: int) -> str:
+def file_of(kind: str, rank: int) -> str:
     """The file of one rank, by its path in the checkpoint: `rng`, or what is its `own` (there for all ranks or none)."""
     return f"{kind}/rank-{rank:05d}.safetensors"
 
 
-def read_rank_file(folder: Path, document: CheckpointDocument, kind: str, rank: int) -> RankFile:
+def read_file(folder: Path, document: CheckpointDocument, kind: str, rank: int) -> RankFile:
     """Tensors and metadata of a rank's file; raises CheckpointError when it is damaged."""
-    name = rank_file(kind, rank)
+    name = file_of(kind, rank)
     check_files(folder, [name], document)
     with (
         foreign_file(folder / name, "state of one process", CheckpointError, DAMAGED),
@@ -145,10 +145,10 @@ def with_rank_state(
     """
     then, skeleton = document.world_size, document.state
     rank = context.rank() if processes == then else 0
-    if rank_file("own", rank) not in document.files:
+    if file_of("own", rank) not in document.files:
         return skeleton, {}
-    tensors, metadata = read_rank_file(folder, document, "own", rank)
-    with foreign_file(folder / rank_file("own", rank), "state of one process", CheckpointError, DAMAGED):
+    tensors, metadata = read_file(folder, document, "own", rank)
+    with foreign_file(folder / file_of("own", rank), "state of one process", CheckpointError, DAMAGED):
         stored = json.loads(metadata["state"])
         differing = [tuple(place) for place in stored["differing"]]
         for place, node in stored["own"]:

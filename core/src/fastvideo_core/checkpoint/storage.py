@@ -82,8 +82,8 @@ def write_document(folder: Path, document: CheckpointDocument) -> None:
         sync(folder / name)
 
 
-def _parsed_document(folder: Path) -> CheckpointDocument:
-    """state.json as it was written; raises OtherFormatError, or CheckpointError when it is missing, damaged, or cannot be."""
+def read_document(folder: Path) -> CheckpointDocument:
+    """state.json as it was written; raises OtherFormatError, or CheckpointError when it or a file that it lists is not whole."""
     path = folder / DOCUMENT
     with foreign_file(path, "checkpoint's list", CheckpointError, DAMAGED):
         text = path.read_bytes()
@@ -95,18 +95,20 @@ def _parsed_document(folder: Path) -> CheckpointDocument:
             found = f"the checkpoint has format {content['format']}, written by fastvideo-core {writer}"
             fix = f"resume or export it with that version (pip install fastvideo-core=={writer}), or start a new run"
             raise OtherFormatError(Problem(found, str(folder), f"format {FORMAT}", fix))
-        return CheckpointDocument.model_validate(content)
+        document = CheckpointDocument.model_validate(content)
+    for name, file in document.files.items():
+        if not (folder / name).is_file():
+            raise _damaged(folder / name, "is missing")
+        if (size := (folder / name).stat().st_size) != file.size:
+            raise _damaged(folder / name, f"has {size} bytes instead of {file.size}")
+    return document
 
 
 def flaw(folder: Path, share: slice = slice(0)) -> str:
     """Why a checkpoint is not whole, by its list, the sizes of its files and the bytes of a `share` of them, the largest first;
     empty when it is, or of another format."""
     try:
-        document = _parsed_document(folder)
-        for name, file in document.files.items():
-            size = os.path.getsize(folder / name) if os.path.isfile(folder / name) else None
-            if size != file.size:
-                return f"{name} is missing" if size is None else f"{name} has {size} bytes instead of {file.size}"
+        document = read_document(folder)
         largest_first = sorted(document.files, key=lambda name: (-document.files[name].size, name))
         check_files(folder, largest_first[share], document)
     except OtherFormatError:
@@ -115,17 +117,6 @@ def flaw(folder: Path, share: slice = slice(0)) -> str:
         (problem,) = error.problems
         return f"{os.path.relpath(problem.where, folder)} {problem.found}"
     return ""
-
-
-def read_document(folder: Path) -> CheckpointDocument:
-    """The document of a complete checkpoint; raises CheckpointError when it is not whole, or of another format."""
-    if why := flaw(folder):
-        raise _not_whole(folder, why)
-    return _parsed_document(folder)
-
-
-def _not_whole(folder: Path, why: str) -> CheckpointError:
-    return CheckpointError(Problem(f"the checkpoint is not whole: {why}", str(folder), fix="use another checkpoint"))
 
 
 def sync(path: Path) -> None:
@@ -347,7 +338,8 @@ def _first_whole(
             return folder, tuple(passed_over)
         passed_over.append((folder, why))
     if folders == [Path(named).expanduser()]:
-        raise _not_whole(*passed_over[0])
+        found = f"the checkpoint is not whole: {passed_over[0][1]}"
+        raise CheckpointError(Problem(found, str(folders[0]), fix="use another checkpoint"))
     reasons = "".join(f"\n      {path.name}: {why}" for path, why in passed_over)
     fix = "name the output_dir of a run that has saved, or start a new run without resuming"
     raise CheckpointError(Problem(f"there is no whole checkpoint in it{reasons}", str(named), fix=fix))

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from fastvideo_core.checkpoint import storage
 from fastvideo_core.checkpoint.rank_state import with_rank_state
-from fastvideo_core.checkpoint.storage import DAMAGED
 from fastvideo_core.checkpoint.tensors import StoredTensors
 from fastvideo_core.checkpoint.tree import join
 from fastvideo_core.errors import CheckpointError, Problem
@@ -64,7 +63,7 @@ class StoredState:
             yield
         except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
             found = f"its content cannot be understood: {type(error).__name__}: {error}"
-            raise CheckpointError(Problem(found, str(self.folder), fix=DAMAGED)) from error
+            raise CheckpointError(Problem(found, str(self.folder), fix=storage.DAMAGED)) from error
 
 
 Outline: TypeAlias = dict[tuple[str, str], dict[str, str]]

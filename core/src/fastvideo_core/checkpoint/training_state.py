@@ -8,12 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.checkpoint.stateful import Stateful
 
-from fastvideo_core.checkpoint.optimizer_state import (
-    collect_optimizer,
-    memory_of_optimizer,
-    restore_optimizer,
-    restore_scheduler,
-)
+from fastvideo_core.checkpoint import optimizer_state
 from fastvideo_core.checkpoint.stored_state import OTHER_RUN, StoredState, form_of, misfits, optimizer_of, outline_of
 from fastvideo_core.checkpoint.tree import split
 from fastvideo_core.contracts.method import DistillMethod
@@ -51,7 +46,7 @@ class RunState:
             if handle.copy_of:
                 state["copies"][role] = handle.copy_of
             state["optimizers"][role] = {
-                name: collect_optimizer(optimizer, names, optimizer_of(role, name))
+                name: optimizer_state.collect(optimizer, names, optimizer_of(role, name))
                 for name, optimizer in handle.optimizers.items()
             }
             schedulers = handle.lr_schedulers.items()
@@ -81,10 +76,10 @@ class RunState:
             state = stored.read_into(self._targets(stored, live, names))
             for role, handle in self._saved_roles().items():
                 for name, optimizer in handle.optimizers.items():
-                    restore_optimizer(optimizer, state["optimizers"][role][name], names, optimizer_of(role, name))
+                    optimizer_state.restore(optimizer, state["optimizers"][role][name], names, optimizer_of(role, name))
                 for name, scheduler in handle.lr_schedulers.items():
                     called = f"lr scheduler '{name}' of role '{role}'"
-                    restore_scheduler(scheduler, state["lr_schedulers"][role][name], called)
+                    optimizer_state.restore_scheduler(scheduler, state["lr_schedulers"][role][name], called)
         _hand_over("the method", self.method.load_checkpoint_state, state["method"], where)
         _hand_over("callbacks", self.callbacks.load_state_dict, state["callbacks"], where)
         if isinstance(self.dataloader, Stateful) and not self.new_data:
@@ -101,7 +96,7 @@ class RunState:
                 kept = stored.tree["roles"][role][module]
                 targets |= {kept[name].key: weight for name, weight in weights.items()}
             for name, optimizer in handle.optimizers.items():
-                targets |= memory_of_optimizer(optimizer, stored.tree["optimizers"][role][name], names)
+                targets |= optimizer_state.memory_for(optimizer, stored.tree["optimizers"][role][name], names)
         like, _ = split(live)
         for key, one in stored.by_key.items():
             if key not in targets:

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from fastvideo_core.checkpoint import storage
-from fastvideo_core.checkpoint.storage import check_files
 from fastvideo_core.checkpoint.stored_state import StoredState, StoredTensor
 from fastvideo_core.config.document import read_document as read_yaml
 
@@ -29,7 +28,7 @@ class CheckpointInfo:
 def describe(path: str | Path) -> CheckpointInfo:
     """What is in a checkpoint (or in the newest of a run's folder), without reading a tensor; raises as StoredState does."""
     stored = StoredState(storage.resolve_checkpoint(path))
-    check_files(stored.folder, [storage.RUN_CONFIG], stored.document)
+    storage.check_files(stored.folder, [storage.RUN_CONFIG], stored.document)
     with stored.understood():
         roles = {role: tuple(modules) for role, modules in stored.tree["roles"].items()}
         ema_roles = tuple(role for role in roles if role in _averages(stored))
@@ -61,7 +60,7 @@ class CheckpointWeights:
             self._chosen = {name: plain | _tensors(averaged.get(name, {})) for name, plain in self.trained.items()}
         keys = [one.key for tensors in self._chosen.values() for one in tensors.values()]
         files = [f"{storage.TENSORS}/{file}" for file in stored.tensors.files(keys)]
-        check_files(stored.folder, files, stored.document)
+        storage.check_files(stored.folder, files, stored.document)
 
     def tensor_names(self, module: str) -> Sequence[str]:
         """Names of the module's stored tensors."""
