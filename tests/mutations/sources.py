@@ -1,4 +1,4 @@
-"""Mistakes with several data sets, whose batches are mixed, and with masks of the loss."""
+"""Mistakes with values read from files, with several data sets, whose batches are mixed, and with masks of the loss."""
 
 from __future__ import annotations
 
@@ -9,9 +9,24 @@ DIFFUSERS = "plugins/fastvideo-diffusers/src/fastvideo_diffusers"
 TESTS = "plugins/fastvideo-data/tests/test_data_sources.py"
 MASKS = "plugins/fastvideo-data/tests/test_masks.py"
 WAN = "plugins/fastvideo-wan/tests/test_batches.py"
+PLAIN = "plugins/fastvideo-data/tests/test_plain_values.py"
 RANKS = f"{TESTS}::test_all_ranks_have_the_same_source_and_shape_at_a_time"
 
 SOURCES: tuple[Mutation, ...] = (
+    Mutation(
+        "a value's own length is not looked at",
+        f"{DATA}/loading/plain_values.py",
+        "return lengths.tolist() == [len(memory) for _, memory in wanted]",
+        "return True",
+        (f"{PLAIN}::test_damage_is_told_as_pyarrow_tells_it",),
+    ),
+    Mutation(
+        "a page may be longer than its values",
+        f"{DATA}/loading/plain_values.py",
+        " or end - values != ends[row + count - 1] - before:",
+        ":",
+        (f"{PLAIN}::test_what_is_not_as_long_as_its_shape_says_is_not_read_straight",),
+    ),
     Mutation(
         "each rank draws sources of its own",
         f"{DATA}/data_sources.py",

@@ -91,6 +91,10 @@ class BatchMemory:
         """Memory [B, size] for a batch whose rows differ in size, so that `row` could not be told where they go."""
         return self._pool.take(size * self._batch_size).reshape(self._batch_size, size)
 
+    def loose(self, size: int) -> Bytes:
+        """Memory of `size` bytes (>= 1) for rows that wait for their batch."""
+        return self._pool.take(size)
+
     def take(self, batch: int, name: str) -> Bytes | None:
         """The memory [B, bytes] of a batch's tensor, which is the caller's from now on; None if there is none."""
         with self._lock:

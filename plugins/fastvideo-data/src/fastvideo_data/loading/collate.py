@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import math
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -110,12 +111,22 @@ def decode_rows(
     Raises:
         DataError: the row group cannot be read, or a row is bad and `tolerant` is false.
     """
-    decoded: list[Row | BadRow] = []
     details = folder.details(group)
-    size = _decoded_bytes(folder, details)
-    known: dict[bytes, bytes] | None = {} if size > _REPEATED * folder.layout.group_bytes[group] else None
+    told = [_told(name, *(details[part] for part in tensor_columns(name)[1:])) for name in folder.tensors]
     absent = [None] * int(folder.layout.group_rows[group])
     infos = [details.get(name, absent) for name in folder.metadata]
+    if (straight := _read_straight(folder, group, rows, slots, memory, told)) is not None:
+        return [
+            Row(
+                {name: payloads[i] for name, payloads in straight.items()},
+                {name: column[row] for name, column in zip(folder.metadata, infos, strict=True)},
+                Place(folder, group, row),
+            )
+            for i, row in enumerate(rows)
+        ]
+    decoded: list[Row | BadRow] = []
+    size = sum(one.size for of_rows in told for one in of_rows if one)
+    known: dict[bytes, bytes] | None = {} if size > _REPEATED * folder.layout.group_bytes[group] else None
     stored = [(name, *tensor_columns(name)) for name in folder.tensors]
     said = [(details[shapes], details[dtypes]) for _, _, shapes, dtypes in stored]
     checked: dict[tuple[Any, ...], tuple[tuple[int, ...], str]] = {}
@@ -225,15 +236,66 @@ def _cannot_stack(what: str, row: Row, first: Row) -> DataError:
     return DataError(Problem(f"{what} {first.where}", str(row.where), fix=fix))
 
 
-def _decoded_bytes(folder: ParquetFolder, details: Mapping[str, list[Any]]) -> int:
-    """What the tensors of a row group hold, as far as their shapes and dtypes make sense."""
-    total = 0
-    for name in folder.tensors:
-        _, shapes, dtypes = tensor_columns(name)
-        for shape, dtype in zip(details[shapes], details[dtypes], strict=True):
-            if shape and dtype and None not in shape and 0 < math.prod(shape) < _HUGE and (known := dtype_name(dtype)):
-                total += int(math.prod(shape)) * DTYPES[known].itemsize
-    return total
+class _Told(NamedTuple):
+    """What a row's shape and dtype tell of a tensor."""
+
+    size: int
+    shape: tuple[int, ...]
+    dtype: str
+
+
+def _told(name: str, shapes: Sequence[Sequence[int] | None], dtypes: Sequence[str | None]) -> list[_Told | None]:
+    """For each row what its shape and dtype tell; None where they make no sense, or only together with the bytes."""
+    known: dict[tuple[Any, ...], _Told | None] = {}
+    found = []
+    for shape, dtype in zip(shapes, dtypes, strict=True):
+        key = (dtype, *(shape or ()))
+        if key not in known:
+            known[key] = None
+            if shape and dtype and None not in shape and 0 < math.prod(shape) < _HUGE and (named := dtype_name(dtype)):
+                size = int(math.prod(shape)) * DTYPES[named].itemsize
+                with suppress(DataError):
+                    known[key] = _Told(size, *check_payload(name, size, shape, dtype, where=""))
+        found.append(known[key])
+    return found
+
+
+def _read_straight(
+    folder: ParquetFolder,
+    group: int,
+    rows: Sequence[int],
+    slots: Sequence[int],
+    memory: BatchMemory,
+    told: Sequence[Sequence[_Told | None]],
+) -> dict[str, list[Payload]] | None:
+    """For each tensor its payloads of some rows, read from the file to their places; None where pyarrow has to read them."""
+    known = [[one for one in of_rows if one] for of_rows in told]
+    if any(len(some) < len(of_rows) for some, of_rows in zip(known, told, strict=True)):
+        return None
+    payloads: dict[str, list[Payload]] = {}
+
+    def places() -> list[list[tuple[int, Bytes]]]:
+        for name, of_rows in zip(folder.tensors, known, strict=True):
+            payloads[name] = _places(name, [of_rows[row] for row in rows], slots, memory)
+        return [[(row, payload.data) for row, payload in zip(rows, some, strict=True)] for some in payloads.values()]
+
+    return payloads if folder.read_straight(group, [[one.size for one in some] for some in known], places) else None
+
+
+def _places(name: str, told: Sequence[_Told], slots: Sequence[int], memory: BatchMemory) -> list[Payload]:
+    """Payloads still without content: in their batches, or side by side where rows of a batch differ in size."""
+    places = [memory.row(slot, name, one.size) for slot, one in zip(slots, told, strict=True)]
+    loose = sum(one.size for one, place in zip(told, places, strict=True) if place is None)
+    free = memory.loose(loose) if loose else None
+    payloads = []
+    for one, place in zip(told, places, strict=True):
+        if place is None:
+            assert free is not None
+            place, free = free[: one.size], free[one.size :]
+            payloads.append(Payload(place, one.shape, one.dtype))
+        else:
+            payloads.append(Payload(place, one.shape, one.dtype, placed=True))
+    return payloads
 
 
 def _payload(

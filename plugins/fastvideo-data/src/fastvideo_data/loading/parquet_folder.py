@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,8 +17,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fastvideo_core.errors import DataError, Problem, foreign_file
+from fastvideo_data.loading.batch_buffers import Bytes
 from fastvideo_data.loading.epoch_order import IntArray, Layout
 from fastvideo_data.loading.file_scan import FIX_DAMAGED, ScannedFile
+from fastvideo_data.loading.plain_values import read_values, value_places
 from fastvideo_data.schema import ROW_GROUP_BYTES, tensor_columns
 
 _OPEN_FILES = 32
@@ -108,6 +110,39 @@ class ParquetFolder:
             table = handle.read_row_group(index, columns=columns, use_threads=False)
             self._check_rows(group, table.num_rows)
             return {name: table.column(name).to_pylist() for name in table.column_names}
+
+    def read_straight(
+        self,
+        group: int,
+        sizes: Sequence[Sequence[int]],
+        wanted: Callable[[], Sequence[Sequence[tuple[int, Bytes]]]],
+    ) -> bool:
+        """Read tensors' bytes from the file to where they belong; False where `payloads` has to read them.
+
+        That is so where they do not lie in the file as they are, and where anything is wrong, which pyarrow then tells.
+
+        Args:
+            group: number of the row group.
+            sizes: for each of `tensors`, the bytes of each row of the row group.
+            wanted: asked for once it is known where the bytes lie: for each of `tensors` numbers of rows, and their memory.
+
+        Raises:
+            DataError: the file changed since the run started.
+        """
+        with self._opened(group) as (handle, index):
+            footer = handle.metadata
+        with suppress(OSError), open(self._file(group).path, "rb", buffering=0) as file:
+            columns = [tensor_columns(name)[0] for name in self.tensors]
+            found = [
+                value_places(file.fileno(), footer, index, column, of_rows)
+                for column, of_rows in zip(columns, sizes, strict=True)
+            ]
+            places = [of_rows for of_rows in found if of_rows is not None]
+            return len(places) == len(found) and all(
+                read_values(file.fileno(), [(int(of_rows[row]), memory) for row, memory in rows])
+                for of_rows, rows in zip(places, wanted(), strict=True)
+            )
+        return False
 
     def payloads(self, group: int, decoded_bytes: int = 0) -> Iterator[pa.RecordBatch]:
         """The bytes columns of `tensors` of one row group, in order: at once, or of a large one a few rows at a time.
