@@ -162,6 +162,23 @@ def test_init_shows_optional_roles_as_comments(tmp_path: Path) -> None:
     assert '  # judge: {path: "toy/learned", trainable: false}  # optional\n' in text
 
 
+def test_init_puts_trained_roles_on_the_networks_of_a_frozen_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine.py").write_text(METHOD)
+    with toy_world(tmp_path / "mine.py"):
+        assert cli.main(["init", "toy", "mine", "--model", "toy/learned", "--one-base"]) == 0
+        roles = load_run_config(tmp_path / "run.yaml", PluginRegistry()).roles
+        assert (roles["pupil"].share, roles["judge"].share) == ("judge", None)
+        assert roles["pupil"].lora is not None
+    alone = METHOD.replace(', "judge")', ",)").replace('cfg.roles["judge"].trainable or ', "")
+    (tmp_path / "mine.py").write_text(alone)
+    with toy_world(tmp_path / "mine.py"):
+        assert cli.main(["init", "toy", "mine", "--model", "toy/learned", "--one-base", "--out", "no.yaml"]) == 2
+    assert "--one-base: method 'mine' has no frozen role" in capsys.readouterr().err
+    assert not (tmp_path / "no.yaml").exists()
+
+
 def test_init_fills_in_what_is_required_inside_an_option(tmp_path: Path) -> None:
     source = METHOD.replace(
         "class Config(",

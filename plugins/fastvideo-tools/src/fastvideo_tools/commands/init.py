@@ -46,6 +46,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data", help=f"the parquet data set, likewise (default: {DATA}, for families that preprocess)"
     )
+    parser.add_argument(
+        "--one-base",
+        action="store_true",
+        help="trained roles are LoRA adapters on the teacher's networks, in memory once",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -54,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.out.exists():
         raise ConfigError(Problem("there is a file already", where=str(args.out), fix="name another one with --out"))
-    text = run_yaml(args.family, args.method, args.registry, args.model, args.data)
+    text = run_yaml(args.family, args.method, args.registry, args.model, args.data, one_base=args.one_base)
     args.out.write_text(text, encoding="utf-8")
     missing = [path for path in (MODEL, DATA) if json.dumps(path) in text]
     paths = f"put your own paths in place of {' and '.join(missing)}, then " if missing else ""
@@ -62,12 +67,16 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def run_yaml(family: str, method: str, registry: PluginRegistry, model: str, data: str | None) -> str:
+def run_yaml(
+    family: str, method: str, registry: PluginRegistry, model: str, data: str | None, *, one_base: bool = False
+) -> str:
     """The text of the file: what must be said, and every other option as a comment with its default and meaning.
+
+    With `one_base` trained roles are adapters on the networks of the first frozen one.
 
     Raises:
         PluginError: family or method is not installed, or broken.
-        ConfigError: no roles were found that the method accepts.
+        ConfigError: no roles were found that the method accepts; or one base is wanted, and it has not both kinds of roles.
     """
     from fastvideo_core.config.base import MethodConfig
     from fastvideo_core.contracts.family import family_class
@@ -90,8 +99,8 @@ def run_yaml(family: str, method: str, registry: PluginRegistry, model: str, dat
     }
     assert isinstance(method_plugin.spec, MethodPlugin)
     optional = method_plugin.spec.optional_roles
-    roles = _accepted_roles(plain, method_plugin.spec.roles, optional, model, registry)
-    optional = tuple(role for role in optional if role not in dict(roles))
+    roles = _accepted_roles(plain, method_plugin.spec.roles, optional, model, registry, one_base=one_base)
+    optional = tuple(role for role in optional if role not in roles)
     from fastvideo_core.config.training import TrainingArgs
 
     parts = [
@@ -101,7 +110,7 @@ def run_yaml(family: str, method: str, registry: PluginRegistry, model: str, dat
         ),
         f"recipe: {{family: {family}, method: {method}}}\n",
         "roles:  # a path is a folder, a hub id (org/name) or one of our own checkpoints\n"
-        + "".join(f"  {role}: {{path: {json.dumps(model)}, trainable: {json.dumps(value)}}}\n" for role, value in roles)
+        + "".join(f"  {role}: {_flow(values)}\n" for role, values in roles.items())
         + "".join(f"  # {role}: {{path: {json.dumps(model)}, trainable: false}}  # optional\n" for role in optional),
         _section("training", TrainingArgs, plain["training"]),
         _section("pipeline_config", pipeline, sections["pipeline_config"]),
@@ -145,15 +154,21 @@ def _some(schema: dict[str, Any], root: dict[str, Any]) -> Any:
 
 
 def _accepted_roles(
-    plain: Mapping[str, Any], names: tuple[str, ...], optional: tuple[str, ...], model: str, registry: PluginRegistry
-) -> list[tuple[str, bool]]:
-    """Which roles train, as the method's and the family's own checks accept it; paths need not be there.
+    plain: Mapping[str, Any],
+    names: tuple[str, ...],
+    optional: tuple[str, ...],
+    model: str,
+    registry: PluginRegistry,
+    *,
+    one_base: bool,
+) -> dict[str, dict[str, Any]]:
+    """The section `roles`, as the method's and the family's own checks accept it; paths need not be there.
 
-    With as few of the optional ones as its defaults accept.
+    With as few of the optional ones as its defaults accept, or as one base needs.
     """
     from fastvideo_core.config.base import is_hub_id
     from fastvideo_core.dispatch.load_run_config import load_run_config
-    from fastvideo_core.errors import ConfigError
+    from fastvideo_core.errors import ConfigError, Problem
 
     first: ConfigError | None = None
     with tempfile.TemporaryDirectory() as folder:
@@ -161,19 +176,28 @@ def _accepted_roles(
         training = plain["training"]
         if not Path(training.get("data_path", folder)).exists():
             training = {**training, "data_path": folder}
-        if not Path(model).exists() and not is_hub_id(model):
-            model = folder
+        there = model if Path(model).exists() or is_hub_id(model) else folder
         more = itertools.chain.from_iterable(itertools.combinations(optional, n) for n in range(len(optional) + 1))
         for trainable in itertools.chain.from_iterable(_combinations((*names, *chosen)) for chosen in more):
-            roles = {name: {"path": model, "trainable": value} for name, value in trainable}
-            file.write_text(json.dumps({**plain, "training": training, "roles": roles}), encoding="utf-8")
+            roles: dict[str, dict[str, Any]] = {name: {"path": model, "trainable": value} for name, value in trainable}
+            if one_base:
+                owner = next((name for name, value in trainable if not value), None)
+                if owner is None or len(set(dict(trainable).values())) == 1:
+                    continue
+                adapters = {"lora": {"rank": 64}, "share": owner}
+                roles = {name: role | (adapters if role["trainable"] else {}) for name, role in roles.items()}
+            tried = {name: role | {"path": there} for name, role in roles.items()}
+            file.write_text(json.dumps({**plain, "training": training, "roles": tried}), encoding="utf-8")
             try:
                 load_run_config(file, registry)
             except ConfigError as error:
                 first = first or error
             else:
-                return trainable
-    assert first is not None
+                return roles
+    if first is None:
+        found = f"method '{plain['recipe']['method']}' has no frozen role, whose networks a trained one could share"
+        fix = "leave it out; for adapters alone, add lora: {rank: 64} to the role"
+        raise ConfigError(Problem(found, "--one-base", fix=fix))
     raise ConfigError([replace(problem, where=problem.where.partition(" ")[2]) for problem in first.problems])
 
 
@@ -190,6 +214,13 @@ def _yaml(value: Any) -> str:
     """A value on one line; 1e-05 becomes 1.0e-05, which every YAML reader takes for a number."""
     text = json.dumps(value)
     return text if isinstance(value, str) else re.sub(r"(?<![\d.])(\d+)e(?=[-+]?\d)", r"\1.0e", text)
+
+
+def _flow(value: Any) -> str:
+    """A value of a role on one line: a mapping's keys and names of roles need no quotes."""
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key}: {_flow(one)}' for key, one in value.items())}}}"
+    return json.dumps(value)
 
 
 def _section(title: str, model: type[BaseModel], values: Mapping[str, Any]) -> str:
