@@ -1,61 +1,18 @@
 """The names that plug-in authors and notebooks use, imported lazily: `import fastvideo_core` loads neither torch nor pydantic.
 
-Type checkers read `__init__.pyi` beside this file.
+They are listed in `__init__.pyi` beside this file, as type checkers read them.
 """
 
 import importlib
+import re
+from pathlib import Path
 from typing import Any
 
 __version__ = "0.1.0"
 
+_LISTED = Path(__file__).with_suffix(".pyi").read_text(encoding="utf-8")
 _EXPORTS = {
-    "PluginConfig": "config.base",
-    "MethodConfig": "config.base",
-    "FewStepConfig": "config.base",
-    "PipelineConfig": "config.base",
-    "GuidedPipelineConfig": "config.base",
-    "FloatPair": "config.base",
-    "FloatTuple": "config.base",
-    "DenoisingSteps": "config.base",
-    "IntTuple": "config.base",
-    "StrTuple": "config.base",
-    "LoraConfig": "config.run",
-    "MergedLora": "config.run",
-    "RoleConfig": "config.run",
-    "RunConfig": "config.run",
-    "DataSource": "config.training",
-    "TrainingArgs": "config.training",
-    "API_VERSION": "registry.specs",
-    "CallbackPlugin": "registry.specs",
-    "CommandPlugin": "registry.specs",
-    "Deprecated": "config.deprecation",
-    "MethodPlugin": "registry.specs",
-    "ModelPlugin": "registry.specs",
-    "register_callback": "registry.registration",
-    "register_method": "registry.registration",
-    "register_model": "registry.registration",
-    "RoleHandle": "contracts.roles",
-    "RoleManager": "contracts.roles",
-    "WeightSource": "contracts.roles",
-    "TrainingBatch": "contracts.batch",
-    "DistillAdapter": "contracts.adapter",
-    "features_of": "contracts.hidden_states",
-    "FlowMatchingAdapter": "contracts.flow_adapter",
-    "ModelComponents": "contracts.family",
-    "ModelFamily": "contracts.family",
-    "RoleOutline": "contracts.family",
-    "Findings": "contracts.family",
-    "RandomStreams": "contracts.rng",
-    "DistillMethod": "contracts.method",
-    "DistillValidator": "contracts.validator",
-    "ValidationRequest": "contracts.validator",
-    "Command": "registry.specs",
-    "Callback": "callbacks.hooks",
-    "hookimpl": "callbacks.hooks",
-    "load_run_config": "dispatch.load_run_config",
-    "build_runtime": "cli.functions",
-    "train": "cli.functions",
-    "sample": "cli.functions",
+    name: module for module, name in re.findall(r"^from fastvideo_core\.(\S+) import (\w+)", _LISTED, re.MULTILINE)
 }
 
 __all__ = ["__version__", *_EXPORTS]
