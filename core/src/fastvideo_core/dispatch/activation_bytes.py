@@ -5,16 +5,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 from fastvideo_core.contracts.roles import RoleHandle
-from fastvideo_core.weights.parameters import clean_name
-
-# Blocks that stand for a network of many; even, as activation checkpointing may leave out every second one.
-_FEW, _MANY = 2, 4
 
 
 class EvaluationBytes(NamedTuple):
@@ -72,40 +68,12 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def evaluation_bytes(handle: RoleHandle, evaluate: Callable[[int], Tensor], *, samples: int) -> EvaluationBytes:
     """What evaluating a role's networks once takes; with a graph, and back through it, where the role is trained.
 
-    `evaluate` runs them, which are on the meta device and of no use afterwards, on so many samples. A network of many equal
-    blocks is run with few of them, twice: every further block adds the same.
+    `evaluate` runs them, which are on the meta device and of no use afterwards, on so many samples.
     """
-    mode = FakeTensorMode(allow_non_fake_inputs=True)
-    with mode:
+    with FakeTensorMode(allow_non_fake_inputs=True):
         for module in handle.modules.values():
             module.to_empty(device="cpu")
-    parts = [part for module in handle.modules.values() for part in module.modules()]
-    stacks = [part for part in parts if isinstance(part, nn.ModuleList) and _is_stack(handle, part)]
-    if not stacks:
-        with mode:
-            return _measured(handle, evaluate, samples)
-    length, gradients = sum(map(len, stacks)) / len(stacks), sum(p.nbytes for p in handle.trainable_parameters())
-    measured = []
-    for count in (_MANY, _FEW):
-        for stack in stacks:
-            del stack[count:]
-        with mode:
-            measured.append(_measured(handle, evaluate, samples))
-    many, few = measured
-    further = (length - _FEW) / (_MANY - _FEW)
-    forward, held, activations, _ = (int(low + further * (high - low)) for low, high in zip(few, many, strict=True))
-    # The most is held either when the way back begins, or at its end, when gradients are there.
-    late = gradients + few.with_gradients - sum(p.nbytes for p in handle.trainable_parameters())
-    return EvaluationBytes(forward, held, activations, max(activations, late))
-
-
-def _is_stack(handle: RoleHandle, part: nn.ModuleList) -> bool:
-    """Whether these are many equal blocks."""
-    forms = {
-        tuple((clean_name(name), p.shape, p.dtype, p.requires_grad) for name, p in b.named_parameters()) for b in part
-    }
-    are_blocks = all(any(isinstance(inner, handle.block_classes) for inner in block.modules()) for block in part)
-    return len(part) > 2 * _MANY and len(forms) == 1 and are_blocks
+        return _measured(handle, evaluate, samples)
 
 
 def _measured(handle: RoleHandle, evaluate: Callable[[int], Tensor], samples: int) -> EvaluationBytes:
