@@ -16,7 +16,7 @@ SOURCES: tuple[Mutation, ...] = (
     Mutation(
         "a value's own length is not looked at",
         f"{DATA}/loading/plain_values.py",
-        "return lengths.tolist() == [len(memory) for _, memory in wanted]",
+        "return lengths.tolist() == [sizes[row] for row, _ in all_rows]",
         "return True",
         (f"{PLAIN}::test_damage_is_told_as_pyarrow_tells_it",),
     ),

@@ -124,7 +124,8 @@ class ParquetFolder:
         Args:
             group: number of the row group.
             sizes: for each of `tensors`, the bytes of each row of the row group.
-            wanted: asked for once it is known where the bytes lie: for each of `tensors` numbers of rows, and their memory.
+            wanted: asked for once it is known where the bytes lie: for each of `tensors` numbers of rows, ascending, and their
+                memory.
 
         Raises:
             DataError: the file changed since the run started.
@@ -139,8 +140,7 @@ class ParquetFolder:
             ]
             places = [of_rows for of_rows in found if of_rows is not None]
             return len(places) == len(found) and all(
-                read_values(file.fileno(), [(int(of_rows[row]), memory) for row, memory in rows])
-                for of_rows, rows in zip(places, wanted(), strict=True)
+                read_values(file.fileno(), *of_tensor) for of_tensor in zip(places, sizes, wanted(), strict=True)
             )
         return False
 

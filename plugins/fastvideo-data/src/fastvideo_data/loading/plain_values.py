@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -26,6 +27,8 @@ _GAP_BYTES = 16 << 10
 """So many bytes between two values are read with them, and dropped, rather than have a call for each."""
 _CALL_BYTES = 64 << 20
 _CALL_PARTS = 1000  # the system takes 1024
+
+_NOTHING: Bytes = np.empty(0, np.uint8)
 
 _Fields: TypeAlias = dict[int, Any]
 
@@ -66,46 +69,59 @@ def value_places(file: int, footer: Any, group: int, column: str, sizes: Sequenc
     return places
 
 
-def read_values(file: int, wanted: Sequence[tuple[int, Bytes]]) -> bool:
-    """Read values to where they belong; False where one of them has another length than its memory.
+def read_values(file: int, places: IntArray, sizes: Sequence[int], wanted: Sequence[tuple[int, Bytes]]) -> bool:
+    """Read some values of a column to where they belong; False where one of all its values has another length.
+
+    Lengths of all of them are looked at so that a row group is read or not whichever of its rows are wanted.
 
     Args:
         file: descriptor of the file.
-        wanted: where each begins in the file, and its memory.
+        places: of `value_places`.
+        sizes: bytes of each row's value.
+        wanted: numbers of rows, ascending, and their memory; repeats are allowed.
 
     Raises:
         OSError: the file cannot be read.
     """
-    lengths = np.zeros(len(wanted), "<u4")
-    dropped = bytearray(_GAP_BYTES)
+    unwanted = set(range(len(sizes))).difference(row for row, _ in wanted)
+    all_rows = sorted([*wanted, *((row, _NOTHING) for row in unwanted)], key=itemgetter(0))
+    lengths = np.zeros(len(all_rows), "<u4")
+    dropped = memoryview(bytearray(_GAP_BYTES))
     parts: list[Any] = []
     start = end = 0
-    for i, (place, memory) in enumerate(wanted):
+    for i, (row, memory) in enumerate(all_rows):
+        place = int(places[row])
         gap = place - _PREFIX - end
         if not 0 <= gap <= _GAP_BYTES or end - start > _CALL_BYTES or len(parts) > _CALL_PARTS - 3:
             if parts and os.preadv(file, parts, start) != end - start:
                 return False
             parts, start, gap = [], place - _PREFIX, 0
-        parts += [memoryview(dropped)[:gap], lengths[i : i + 1], memory] if gap else [lengths[i : i + 1], memory]
+        parts += [dropped[:gap], lengths[i : i + 1], memory]
         end = place + len(memory)
-    if parts and os.preadv(file, parts, start) != end - start:
+    if os.preadv(file, parts, start) != end - start:
         return False
-    return lengths.tolist() == [len(memory) for _, memory in wanted]
+    return lengths.tolist() == [sizes[row] for row, _ in all_rows]
 
 
 def _page(data: bytes, levels: int) -> tuple[int, int, int] | None:
-    """Of a page of plain values: where its values begin and end, from its header on, and how many there are."""
+    """Of a page of plain values without nulls: where its values begin and end, from its header on, and how many there are."""
     try:
         header, values = _struct(data, 0)
         size, told = header[2], header[5]
-        if (header[1], header[3], told[2], told[3]) != (_DATA_PAGE, size, _PLAIN, _RLE) or told[1] < 1:
+        count = told[1]
+        if (header[1], header[3], told[2], told[3]) != (_DATA_PAGE, size, _PLAIN, _RLE) or count < 1:
             return None
+        end = values + size
+        if levels:  # their length, and one run of ones
+            run, last = _varint(data, values + 4)
+            if (run, data[last]) != (2 * count, 1) or int.from_bytes(
+                data[values : values + 4], "little"
+            ) != last - values - 3:
+                return None
+            values = last + 1
     except (IndexError, KeyError, TypeError, ValueError, RecursionError):
         return None
-    end = values + size
-    if levels:
-        values += 4 + int.from_bytes(data[values : values + 4], "little")
-    return values, end, told[1]
+    return values, end, count
 
 
 def _struct(data: bytes, at: int) -> tuple[_Fields, int]:
