@@ -12,6 +12,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", type=Path, help="folder to write; must not hold anything yet")
     lora = "of a role that trained adapters: a whole pipeline with them merged (default), or the adapters alone"
     parser.add_argument("--lora", choices=("merged", "separate"), help=lora)
+    formats = "of separate adapters: diffusers (default), comfyui, or another one that the family writes"
+    parser.add_argument("--format", default="diffusers", help=formats)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -29,11 +31,14 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(Problem(found, args.model, fix=fix))
     if args.lora is not None and source.lora is None:
         raise ConfigError(Problem("is for roles that trained adapters", f"--lora {args.lora}", fix="leave it out"))
+    if args.format != "diffusers" and args.lora != "separate":
+        found, fix = "is for adapters alone", "add --lora separate, or leave it out"
+        raise ConfigError(Problem(found, f"--format {args.format}", fix=fix))
     check_new_folder(args.out)
     if args.lora == "separate":
         assert source.lora is not None
         family = open_family(model.family, registry, "export_lora")
-        notes = family.export_lora(source.base, args.out, model.weights(), lora=source.lora)
+        notes = family.export_lora(source.base, args.out, model.weights(), lora=source.lora, format=args.format)
         if source.below is not None and (source.below.checkpoint is not None or source.below.merged):
             notes = [f"the adapters were trained on {source.below}: they fit nothing else"]
     else:

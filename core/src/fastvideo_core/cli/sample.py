@@ -30,6 +30,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(name, type=Path, dest=f"{name[2:].replace('-', '_')}_path", help=frames.format(which))
     stages = "sample at half the size, and refine what this upsampler, a folder or hub id, makes of it"
     parser.add_argument("--upsampler", metavar="PATH", help=stages)
+    lora = "LoRA file merged into the weights; NETWORK=FILE for another network than the first (repeatable)"
+    parser.add_argument("--lora", action="append", default=[], metavar="FILE", help=lora)
+    scale = "factor of the LoRA files beside their own alpha / rank (default: 1)"
+    parser.add_argument("--lora-scale", type=options.finite, metavar="S", help=scale)
     parser.add_argument("--height", type=pixels, help="pixels (default: of the prompt, the run, the family)")
     parser.add_argument("--width", type=pixels, help="pixels (default: likewise)")
     parser.add_argument("--num-frames", type=options.up_to(limits.FRAMES), help="frames (default: likewise)")

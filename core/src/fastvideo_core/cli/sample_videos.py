@@ -8,7 +8,9 @@ from typing import Any
 from fastvideo_core.cli.options import finite
 from fastvideo_core.cli.sample import PLAIN_GUIDANCE
 from fastvideo_core.config.output_folder import check_writable_folder
+from fastvideo_core.config.run import MergedLora
 from fastvideo_core.contracts.family import ModelFamily, open_family
+from fastvideo_core.contracts.roles import OwnWeights
 from fastvideo_core.contracts.validator import (
     ModelSampler,
     StudentSchedule,
@@ -44,6 +46,7 @@ def sample(args: argparse.Namespace, registry: PluginRegistry) -> list[Path]:
     asked = _prompts(args, family)
     sizes: dict[str, Any] = {name: model.training.get(of_run) for name, of_run in SIZES.items()}
     prompts = [replace(prompt, **{name: sizes[name] for name in _unnamed(prompt)}) for prompt in asked]
+    model = _with_lora(args, model, family)
     sampler = family.sampler(model.source.base, model.pipeline_config, device=context.device())
     student = _student(model, sampler)
     request = _request(args, model, sampler, student)
@@ -70,6 +73,18 @@ def sample(args: argparse.Namespace, registry: PluginRegistry) -> list[Path]:
         own = "" if count == request.sampling_steps else f" ({count} steps, as its prompt says)"
         say(f"{video}{own}")
     return videos
+
+
+def _with_lora(args: argparse.Namespace, model: TrainedModel, family: ModelFamily) -> TrainedModel:
+    """The model with the LoRA files of the command line, each of which was looked at."""
+    if args.lora_scale is not None and not args.lora:
+        raise ConfigError(Problem("there is no --lora", f"--lora-scale {args.lora_scale:g}", fix="leave it out"))
+    scale, merged = 1.0 if args.lora_scale is None else args.lora_scale, model.source.merged
+    for given in args.lora:
+        module, _, path = ("", "", given) if Path(given).exists() else given.rpartition("=")
+        file = MergedLora(path=path, scale=scale, module=module or None)
+        merged += (family.merge_lora(model.source.base, OwnWeights({}), file, where=f"--lora {given}")[1],)
+    return replace(model, source=replace(model.source, merged=merged))
 
 
 def _check_prompts(args: argparse.Namespace) -> None:

@@ -33,7 +33,10 @@ class LoraConfig(StrictModel):
         None,
         min_length=1,
         strict=False,
-        description="Ends of linear layers' names (to_q, to_out.0); null: all of the blocks.",
+        description="Ends of linear layers' names (to_q, to_out.0), or all-linear; null: all of the blocks.",
+    )
+    init: PathText | dict[str, PathText] | None = Field(
+        None, description="A LoRA file that the adapters start from; or, by network, {transformer: FILE}."
     )
 
     @property

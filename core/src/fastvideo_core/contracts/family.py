@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,6 +137,16 @@ class ModelFamily(ABC):
         found = f"the family '{type(self).__name__}' merges no LoRA files"
         raise ConfigError(Problem(found, where, fix="name a pipeline as path that they are merged into"))
 
+    def initial_lora(
+        self, base_path: str, lora: LoraConfig, names: Collection[str], *, where: str
+    ) -> Mapping[str, Tensor]:
+        """What the files of `lora.init` hold of the adapters `names` (`module.layer.lora_A.default.weight`), not always of all.
+
+        Raises a UserError where rank, alpha or layers of a file do not fit.
+        """
+        found = f"the family '{type(self).__name__}' reads no LoRA files"
+        raise ConfigError(Problem(found, where, fix="leave it out: adapters start at no effect"))
+
     def resume_problems(self, cfg: RunConfig, data_state: Any) -> list[Problem]:
         """Why the run's data cannot go on at a stored position, which the data loader's state_dict gave."""
         return []
@@ -173,9 +183,12 @@ class ModelFamily(ABC):
         raise NotImplementedError
 
     def export_lora(
-        self, base_path: str, out: Path, adapters: dict[str, dict[str, Tensor]], *, lora: LoraConfig
+        self, base_path: str, out: Path, adapters: dict[str, dict[str, Tensor]], *, lora: LoraConfig, format: str
     ) -> Sequence[str]:
-        """Writes a trained role's LoRA adapters alone, in the form that the family's own pipeline loads."""
+        """Writes a trained role's LoRA adapters alone, as `diffusers` or another program spells them.
+
+        Raises a UserError for a format that the family does not write.
+        """
         raise NotImplementedError
 
     def tiny(self, out: Path, *, seed: int) -> str | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from fastvideo_core.checkpoint.storage import Choice, choose
 from fastvideo_core.checkpoint.stored_state import StoredState
@@ -19,6 +20,7 @@ from fastvideo_core.config.run import RunConfig
 from fastvideo_core.contracts.adapter import LatentsSource
 from fastvideo_core.contracts.family import Findings, ModelFamily, RoleOutline, open_family
 from fastvideo_core.contracts.method import DistillMethod
+from fastvideo_core.contracts.roles import RoleHandle
 from fastvideo_core.dispatch.output_dir import output_problems
 from fastvideo_core.dispatch.plugin_checks import build_callbacks, check_adapters, check_requirements, method_class
 from fastvideo_core.dispatch.role_weights import RoleSource, pin_lora, pin_role_paths, role_source
@@ -26,7 +28,7 @@ from fastvideo_core.distributed import context
 from fastvideo_core.errors import ConfigError, PluginError, Problem, UserError
 from fastvideo_core.registry import PluginRegistry
 from fastvideo_core.tracking.wandb_login import FIX, wandb_login
-from fastvideo_core.weights.lora import add_lora
+from fastvideo_core.weights.lora import add_lora, lora_names
 from fastvideo_core.weights.shared import SharedNetworks
 
 
@@ -72,6 +74,14 @@ class Run:
         if outline is not None and (chosen := self.cfg.roles[role].train_modules) is not None:
             outline.handle.train_only(chosen)
         return outline
+
+    def initial_lora(self, handle: RoleHandle) -> Mapping[str, Tensor]:
+        """What the adapters of a handle start from, out of the files of `lora.init`; nothing where a run goes on."""
+        if handle.lora is None or handle.lora.init is None or self.resumed is not None:
+            return {}
+        name = handle.copy_of or handle.name
+        family, where = self.families[self.cfg.role_family(name)], f"roles.{name}.lora.init"
+        return family.initial_lora(self.sources[name].base, handle.lora, lora_names(handle), where=where)
 
     def latent_space_problems(self) -> Iterator[Problem]:
         """Roles whose latents or text embeddings are not like the first role's."""
@@ -171,6 +181,11 @@ def examine(cfg: RunConfig, registry: PluginRegistry, *, starts: bool) -> tuple[
     if method is not None and not problems:
         run = Run(cfg, registry, method, families, sources, resumed)
         problems += run.latent_space_problems()
+        for name, role in cfg.roles.items():
+            with noted():
+                if role.lora and role.lora.init and resumed is None and (outline := run.outline(name)) is not None:
+                    add_lora(outline.handle, role.lora)
+                    run.initial_lora(outline.handle)
         with noted():
             problems += method.check(run.based, run.family)
         if not problems:

@@ -103,7 +103,7 @@ def build_runtime_from_config(cfg: RunConfig, registry: PluginRegistry) -> Disti
             raise ContractError(Problem(taken, where="extra_roles", fix="name it otherwise"))
         handle.family = handle.family or cfg.recipe.family
         bundle.roles[handle.name] = handle
-    _place_roles(bundle, cfg)
+    _place_roles(bundle, run)
     method = run.method.build(cfg, bundle, components.adapter, components.validator)
     check_parameters(method)
     callbacks = build_callbacks(cfg, registry)
@@ -144,8 +144,9 @@ def build_components(run: Run) -> ModelComponents:
     return main
 
 
-def _place_roles(bundle: RoleManager, cfg: RunConfig) -> None:
+def _place_roles(bundle: RoleManager, run: Run) -> None:
     """Adds the roles' LoRA adapters, shards everything, and only then gives memory and weights to what is on meta."""
+    cfg = run.cfg
     for handle in bundle:
         configured = handle.copy_of or handle.name
         if configured in cfg.roles and (lora := cfg.roles[configured].lora) is not None:
@@ -155,7 +156,7 @@ def _place_roles(bundle: RoleManager, cfg: RunConfig) -> None:
         materialise(handle, [name for name in handle.modules if is_offloaded(handle, name, cfg.training)])
     for handle in bundle:
         if handle.lora is not None:
-            initialise_lora(handle, cfg.training.seed)
+            initialise_lora(handle, cfg.training.seed, run.initial_lora(handle))
 
 
 def check_parameters(method: DistillMethod) -> None:

@@ -41,6 +41,7 @@ _EXPORTS = {
     "shown": "latents",
     "export_pipeline": "export",
     "write_lora": "export_lora",
+    "LoraFormat": "lora_formats",
     "pipeline_shift": "scheduler_shift",
     "shifted_scheduler": "scheduler_shift",
     "Autocast": "autocast",

@@ -28,6 +28,7 @@ from fastvideo_diffusers.loading import load_tokenizer as load_tokenizer
 from fastvideo_diffusers.loading import meta_model as meta_model
 from fastvideo_diffusers.loading import outline_model as outline_model
 from fastvideo_diffusers.loading import stored_weights as stored_weights
+from fastvideo_diffusers.lora_formats import LoraFormat as LoraFormat
 from fastvideo_diffusers.sampler import PipelineSampler as PipelineSampler
 from fastvideo_diffusers.sampler import PromptConditions as PromptConditions
 from fastvideo_diffusers.sampler import path_sampler as path_sampler

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from fastvideo_core.config.run import MergedLora, RunConfig
+from fastvideo_core.config.run import LoraConfig, MergedLora, RunConfig
 from fastvideo_core.contracts.adapter import LatentsSource
 from fastvideo_core.contracts.family import ModelComponents, RoleOutline, WarpedSchedule
 from fastvideo_core.contracts.flow_adapter import FlowMatchingAdapter
@@ -29,6 +29,9 @@ from fastvideo_diffusers.export import export_pipeline
 from fastvideo_diffusers.family_checks import CheckedPipelines
 from fastvideo_diffusers.folder import TRANSFORMER, PipelineFolder
 from fastvideo_diffusers.identity import TEXT_ENCODER, VAE
+from fastvideo_diffusers.initial_lora import initial_adapters
+from fastvideo_diffusers.lora_file import LoraFile, read_lora_file
+from fastvideo_diffusers.lora_formats import LoraFormat
 from fastvideo_diffusers.merge_lora import LoraWeights
 
 F = TypeVar("F", bound=PipelineFolder)
@@ -90,6 +93,10 @@ class DiffusersFamily(CheckedPipelines[F], Generic[F, A]):
     def frozen(self, cfg: RunConfig) -> Callable[[str], bool] | None:
         """Which parameters of a trained role stay as they are; see RoleHandle."""
         return None
+
+    def lora_formats(self, folder: F) -> Mapping[str, LoraFormat]:
+        """Other programs' LoRA formats for its networks by name; none by default."""
+        return {}
 
     def call(
         self, cfg: RunConfig, folder: F, network: nn.Module, latents_source: LatentsSource | None
@@ -188,13 +195,30 @@ class DiffusersFamily(CheckedPipelines[F], Generic[F, A]):
         module = folder.networks[0] if file.module is None else file.module
         if module not in folder.networks:
             raise ConfigError(Problem(f"the pipeline has no network {module!r}", where, ", ".join(folder.networks)))
-        network = self.meta_network(folder, dtype=torch.float32, where=where, name=module)
-        merged = LoraWeights(weights, file, base_path, module=module, network=network, where=where)
+        merged = LoraWeights(
+            weights, self._read_lora(folder, module, file.path, where), file, module=module, where=where
+        )
         if file.fingerprint not in (None, merged.fingerprint):
             found = f"{file.path} is not the LoRA that the run began with: its fingerprint is {merged.fingerprint}"
             raise ConfigError(Problem(found, where, str(file.fingerprint), "put that one back"))
         path = os.path.realpath(file.path) if Path(file.path).exists() else file.path
         return merged, file.model_copy(update={"path": path, "fingerprint": merged.fingerprint})
+
+    def initial_lora(
+        self, base_path: str, lora: LoraConfig, names: Collection[str], *, where: str
+    ) -> dict[str, Tensor]:
+        """Adapters out of files in any format that the pipeline's own class reads; see `ModelFamily.initial_lora`."""
+        folder = self.open_folder(base_path, where=where)
+        files = {folder.networks[0]: lora.init} if isinstance(lora.init, str) else lora.init or {}
+        if unknown := [module for module in files if module not in folder.networks]:
+            raise ConfigError(Problem(f"the pipeline has no network {unknown[0]!r}", where, ", ".join(folder.networks)))
+        read = {module: self._read_lora(folder, module, file, where, as_trained=True) for module, file in files.items()}
+        return initial_adapters(read, lora, names, where=where)
+
+    def _read_lora(self, folder: F, module: str, file: str, where: str, *, as_trained: bool = False) -> LoraFile:
+        network = self.meta_network(folder, dtype=torch.float32, where=where, name=module)
+        formats = self.lora_formats(folder)
+        return read_lora_file(file, folder.path, network=network, formats=formats, where=where, as_trained=as_trained)
 
     def _role(self, cfg: RunConfig, name: str, *, on_meta: bool) -> RoleHandle:
         role, folder, place = cfg.roles[name], self.roles(cfg).folders[name], f"roles.{name}.path"

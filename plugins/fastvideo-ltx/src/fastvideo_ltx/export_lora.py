@@ -14,8 +14,12 @@ from fastvideo_ltx.generation import generation_of
 from fastvideo_ltx.generations import open_folder
 
 
-def export_lora(base_path: str, out: Path, adapters: dict[str, dict[str, Tensor]], *, lora: LoraConfig) -> list[str]:
+def export_lora(
+    base_path: str, out: Path, adapters: dict[str, dict[str, Tensor]], *, lora: LoraConfig, format: str = "diffusers"
+) -> list[str]:
     """See `fastvideo_diffusers.export_lora`."""
     folder = open_folder(base_path, where="base path")
-    pipeline, networks = getattr(diffusers, folder.pipeline), {TRANSFORMER: generation_of(folder).outline(base_path)}
-    return write_lora(base_path, out, adapters, lora=lora, pipeline=pipeline, networks=networks)
+    generation = generation_of(folder)
+    known = {"pipeline": getattr(diffusers, folder.pipeline), "formats": generation.lora_formats}
+    networks = {TRANSFORMER: generation.outline(base_path)}
+    return write_lora(base_path, out, adapters, lora=lora, format=format, networks=networks, **known)

@@ -20,6 +20,7 @@ from fastvideo_diffusers.family_roles import FamilyRoles
 from fastvideo_diffusers.first_frames import check_first_frames
 from fastvideo_diffusers.folder import TRANSFORMER
 from fastvideo_diffusers.identity import encoder_identity
+from fastvideo_diffusers.lora_formats import LoraFormat
 from fastvideo_diffusers.sampler import path_sampler
 from fastvideo_diffusers.schedule_fit import timestep_shift
 from fastvideo_diffusers.stored_tensors import stored_loss_mask, stored_text
@@ -181,6 +182,9 @@ class LtxFamily(DiffusersFamily[LtxFolder, LtxAdapter]):
 
     def frozen(self, cfg: RunConfig) -> Callable[[str], bool] | None:
         return self._generation(cfg).frozen(section(cfg))
+
+    def lora_formats(self, folder: LtxFolder) -> Mapping[str, LoraFormat]:
+        return generation_of(folder).lora_formats
 
     def call(
         self, cfg: RunConfig, folder: LtxFolder, network: nn.Module, latents_source: LatentsSource | None

@@ -16,6 +16,7 @@ from fastvideo_data.encoder import LatentEncoder
 from fastvideo_diffusers.folder import TRANSFORMER
 from fastvideo_diffusers.identity import StoredEncoder
 from fastvideo_diffusers.loading import check_weights, load_model, meta_model, outline_model
+from fastvideo_diffusers.lora_formats import LoraFormat
 from fastvideo_ltx.adapter import LtxAdapter
 from fastvideo_ltx.batches import data_free_video, stored_video
 from fastvideo_ltx.config import LtxConfig
@@ -36,6 +37,7 @@ class Generation(Traits, ABC):
         block: the class of the transformer's blocks: the unit of sharding, checkpointing and compiling.
         adapter: the class of its adapter.
         sampler: the class of its sampler.
+        lora_formats: other programs' formats of LoRA files for its transformer, by name.
     """
 
     encoders: ClassVar[tuple[StoredEncoder, ...]]
@@ -45,6 +47,7 @@ class Generation(Traits, ABC):
     block: ClassVar[type[nn.Module]]
     adapter: ClassVar[type[LtxAdapter]]
     sampler: ClassVar[type[LtxSampler]]
+    lora_formats: ClassVar[Mapping[str, LoraFormat]]
 
     def frozen(self, config: LtxConfig) -> Callable[[str], bool] | None:
         """Which parameters of a trained transformer, by name, the run leaves as they are; None where there are none."""

@@ -11,12 +11,14 @@ from fastvideo_core.config.run import LoraConfig
 from fastvideo_diffusers.export_lora import write_lora
 from fastvideo_wan.folder import open_folder
 from fastvideo_wan.loading import outline_transformer
+from fastvideo_wan.lora_formats import FORMATS
 
 
-def export_lora(base_path: str, out: Path, adapters: dict[str, dict[str, Tensor]], *, lora: LoraConfig) -> list[str]:
+def export_lora(
+    base_path: str, out: Path, adapters: dict[str, dict[str, Tensor]], *, lora: LoraConfig, format: str = "diffusers"
+) -> list[str]:
     """See `fastvideo_diffusers.export_lora`."""
     folder = open_folder(base_path, where="base path")
     networks = {name: outline_transformer(base_path, name=name) for name in folder.networks}
-    return write_lora(
-        base_path, out, adapters, lora=lora, pipeline=getattr(diffusers, folder.pipeline), networks=networks
-    )
+    known = {"pipeline": getattr(diffusers, folder.pipeline), "networks": networks, "formats": FORMATS}
+    return write_lora(base_path, out, adapters, lora=lora, format=format, **known)

@@ -24,6 +24,7 @@ from fastvideo_diffusers.first_frames import check_first_frames
 from fastvideo_diffusers.folder import TRANSFORMER
 from fastvideo_diffusers.identity import TEXT_ENCODER, VAE, StoredEncoder
 from fastvideo_diffusers.loading import check_model
+from fastvideo_diffusers.lora_formats import LoraFormat
 from fastvideo_diffusers.schedule_fit import timestep_shift
 from fastvideo_diffusers.scheduler_shift import shifted_scheduler
 from fastvideo_wan.adapter import WanAdapter
@@ -37,6 +38,7 @@ from fastvideo_wan.folder import WanFolder, open_folder
 from fastvideo_wan.image_batches import check_length, given_frames, image_tensors
 from fastvideo_wan.image_conditions import IMAGE_ENCODER, image_channels
 from fastvideo_wan.loading import load_transformer, meta_transformer
+from fastvideo_wan.lora_formats import FORMATS
 from fastvideo_wan.network import predict_velocity
 from fastvideo_wan.sampler import WanSampler, build_sampler
 from fastvideo_wan.schedule import resolve_flow_shift
@@ -145,6 +147,9 @@ class WanFamily(DiffusersFamily[WanFolder, WanAdapter]):
     def meta_network(self, folder: WanFolder, *, dtype: torch.dtype, where: str, name: str = TRANSFORMER) -> nn.Module:
         network: nn.Module = meta_transformer(folder.path, dtype=dtype, where=where, name=name)
         return network
+
+    def lora_formats(self, folder: WanFolder) -> Mapping[str, LoraFormat]:
+        return FORMATS
 
     def call(
         self, cfg: RunConfig, folder: WanFolder, network: nn.Module, latents_source: LatentsSource | None

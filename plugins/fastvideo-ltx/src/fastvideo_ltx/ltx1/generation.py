@@ -31,6 +31,7 @@ from fastvideo_ltx.config import FRAMES_DIVISOR, SIZE_MULTIPLE
 from fastvideo_ltx.folder import LtxFolder
 from fastvideo_ltx.generation import Generation
 from fastvideo_ltx.layout import TokenLayout
+from fastvideo_ltx.lora_formats import VIDEO_FORMATS
 from fastvideo_ltx.ltx1.adapter import LtxVideoAdapter, folder_positions
 from fastvideo_ltx.ltx1.network import predict_velocity
 from fastvideo_ltx.ltx1.sampler import LtxVideoSampler
@@ -82,6 +83,7 @@ class LtxVideo(Generation):
     block = LTXVideoTransformerBlock
     adapter = LtxVideoAdapter
     sampler = LtxVideoSampler
+    lora_formats = VIDEO_FORMATS
     geometry = VideoGeometry(frames_divisor=FRAMES_DIVISOR, frames_remainder=1, size_multiple=SIZE_MULTIPLE, fps=25.0)
     size = VideoSize(height=512, width=704, num_frames=161)
     # of InferenceConfig in Lightricks/LTX-Video, ltx_video/inference.py

@@ -30,6 +30,7 @@ from fastvideo_ltx.config import FRAMES_DIVISOR, SIZE_MULTIPLE, LtxConfig
 from fastvideo_ltx.folder import LtxFolder
 from fastvideo_ltx.generation import Generation
 from fastvideo_ltx.layout import TokenLayout
+from fastvideo_ltx.lora_formats import LTX2_FORMATS
 from fastvideo_ltx.ltx2.adapter import AUDIO, Ltx2Adapter, audio_tokens, stored_audio
 from fastvideo_ltx.ltx2.encoder import ENCODERS, Ltx2Encoder
 from fastvideo_ltx.ltx2.loading import TEXT_ENCODERS, VOCODERS
@@ -67,6 +68,7 @@ class Ltx2(Generation):
     block = LTX2VideoTransformerBlock
     adapter = Ltx2Adapter
     sampler = Ltx2Sampler
+    lora_formats = LTX2_FORMATS
     geometry = VideoGeometry(
         frames_divisor=FRAMES_DIVISOR,
         frames_remainder=1,
