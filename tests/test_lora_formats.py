@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
-import numpy as np
 import pytest
 import torch
 from diffusers import DiffusionPipeline
@@ -21,11 +20,13 @@ from fastvideo_core.config.run import LoraConfig, MergedLora
 from fastvideo_core.contracts.family import ModelFamily, open_family
 from fastvideo_core.errors import ConfigError
 from fastvideo_core.registry import PluginRegistry
+from fastvideo_data.video_validator import SamplingValidator
 from fastvideo_diffusers.loading import stored_weights
 from fastvideo_testing.runs import build_run
 from tests.conftest import write_run
 from tests.families import Kind
 from tests.lora_files import WAN_NAMES, pairs
+from tests.methods import sections
 
 HIGH, LOW = "transformer", "transformer_2"
 FILES = {HIGH: "pytorch_lora_weights.safetensors", LOW: "pytorch_lora_weights_transformer_2.safetensors"}
@@ -268,16 +269,6 @@ def test_a_file_that_is_not_the_roles_is_told_by_check(base, latent_data, tmp_pa
     assert re.search(message, text)
 
 
-def test_a_run_that_goes_on_needs_no_file(base, latent_data, tmp_path):
-    tiny = base(WAN)
-    (file,) = tiny.export(tmp_path / "out", tiny.adapters(BLOCKS), "musubi")
-    run = run_of(tiny.path, latent_data, tmp_path / "run", 1, init=str(file))
-    assert main([str(write_run(tmp_path / "run.yaml", run))]) == 0
-    file.unlink()
-    run["training"] |= {"max_train_steps": 2, "resume_from_checkpoint": "latest"}
-    assert built(tmp_path, run).keys() == {f"{HIGH}.{name}" for name in tiny.adapters(BLOCKS)[HIGH]}
-
-
 def test_each_network_starts_from_a_file_of_its_own(base, tmp_path):
     tiny = base(A14B)
     own = tiny.adapters(BLOCKS)
@@ -287,6 +278,34 @@ def test_each_network_starts_from_a_file_of_its_own(base, tmp_path):
     found = tiny.family.initial_lora(str(tiny.path), lora, names, where="init")
     assert found.keys() == {*names}
     assert all(torch.equal(found[f"{module}.{name}"], one) for module in own for name, one in own[module].items())
+
+
+@pytest.mark.slow
+def test_roles_on_one_base_start_from_files_and_are_exported_as_they_were(base, latent_data, tmp_path):
+    """Nothing is learnt, so that what is exported of the checkpoint is what each of its roles started from, to the bit.
+
+    A run that goes on needs no file.
+    """
+    tiny = base(WAN)
+    run = {"recipe": {"family": "wan", "method": "dmd2"}, **sections("dmd2", lambda _: str(tiny.path))}
+    of_run = run_of(tiny.path, latent_data, tmp_path / "run", 2)
+    run["training"], lora = {**of_run["training"], "learning_rate": 0.0}, of_run["roles"]["student"]["lora"]
+    files = {}
+    for rank, (role, format) in enumerate({"student": "comfyui", "critic": "musubi"}.items(), 1):
+        adapters = tiny.adapters(BLOCKS, rank)
+        (files[role],) = tiny.export(tmp_path / role, adapters, format, rank=rank)
+        run["roles"][role] |= {"share": "teacher", "lora": {**lora, "rank": rank, "init": str(files[role])}}
+    assert main([str(write_run(tmp_path / "run.yaml", run))]) == 0
+    for role, format in (("student", "comfyui"), ("critic", "musubi")):
+        out = tmp_path / f"{role}-again"
+        asked = ["--role", role, "--lora", "separate", "--format", format]
+        assert main(["export", str(tmp_path / "run"), str(out), *asked]) == 0
+        one, other = load_file(files[role]), load_file(out / FILES[HIGH])
+        assert one.keys() == other.keys()
+        assert [name for name in one if not torch.equal(one[name], other[name])] == []
+        files[role].unlink()
+    run["training"] |= {"max_train_steps": 4, "resume_from_checkpoint": "latest"}
+    build_run(tmp_path, run)
 
 
 def test_all_linear_names_every_linear_layer(base, latent_data, tmp_path):
@@ -301,18 +320,11 @@ def test_all_linear_names_every_linear_layer(base, latent_data, tmp_path):
 SIZE = ["--height", "32", "--width", "32", "--num-frames", "5", "--steps", "2", "--guidance-scale", "1"]
 
 
-def frames(folder: Path) -> np.ndarray:
-    import imageio.v3 as iio
-
-    return np.asarray(iio.imread(folder / "00.mp4"))
-
-
 def test_sample_merges_files_as_load_and_fuse(base, tmp_path, capsys, monkeypatch):
     """What is sampled is the network that plain diffusers makes of base, file and scale."""
     tiny = base(A14B)
     high, low = tiny.export(tmp_path / "out", tiny.adapters(BLOCKS), "musubi")
     seen: dict[str, dict[str, Tensor]] = {}
-    from fastvideo_data.video_validator import SamplingValidator
 
     def state(self: Any, step: int, request: Any) -> None:
         seen.update({name: module.state_dict() for name, module in request.sample_handle.modules.items()})

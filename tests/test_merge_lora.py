@@ -401,8 +401,14 @@ def test_a_family_that_merges_none_says_so(tmp_path):
 @pytest.mark.slow
 @pytest.mark.distributed
 def test_two_processes_begin_with_the_weights_of_one(tiny_wan, latent_data, file, tmp_path):
-    """In bfloat16 too, where a file is added to the stored weights before they are rounded; nothing is read twice."""
-    run = run_of(tiny_wan, latent_data, tmp_path / "run", 1, [{"path": str(file), "scale": SCALE}], lora=LORA)
+    """In bfloat16 too, where a file is added to the stored weights before they are rounded; nothing is read twice.
+
+    The student's adapters start from a file as well.
+    """
+    network = DiffusionPipeline.from_pretrained(tiny_wan, vae=None, text_encoder=None, tokenizer=None).transformer
+    own = pairs(network, ["to_v"], rank=2)
+    lora = {**LORA, "init": str(write_diffusers(tmp_path / "init.safetensors", own, alpha=2))}
+    run = run_of(tiny_wan, latent_data, tmp_path / "run", 1, [{"path": str(file), "scale": SCALE}], lora=lora)
     student = run["roles"]["student"]
     teacher, critic = ({**student, "trainable": trains, "lora": None} for trains in (False, True))
     run |= {"roles": {"student": student, "teacher": teacher, "critic": critic}}
@@ -419,3 +425,7 @@ def test_two_processes_begin_with_the_weights_of_one(tiny_wan, latent_data, file
     assert one[f"teacher.{layer}.weight"].dtype == torch.bfloat16
     assert torch.equal(one[f"teacher.{layer}.weight"], one[f"critic.{layer}.weight"].bfloat16())
     assert torch.equal(one[f"student.{layer}.weight"], one[f"critic.{layer}.weight"])
+    down, up = own["blocks.1.attn1.to_v"]
+    adapter = "student.transformer.blocks.1.attn1.to_v.lora_{}.default.weight"
+    assert torch.equal(one[adapter.format("A")], down)
+    assert torch.equal(one[adapter.format("B")], up)
