@@ -140,10 +140,7 @@ class ModelFamily(ABC):
     def initial_lora(
         self, base_path: str, lora: LoraConfig, names: Collection[str], *, where: str
     ) -> Mapping[str, Tensor]:
-        """What the files of `lora.init` hold of the adapters `names` (`module.layer.lora_A.default.weight`), not always of all.
-
-        Raises a UserError where rank, alpha or layers of a file do not fit.
-        """
+        """What the files `lora.init` hold of the adapters `names` (module.layer.lora_A.default.weight); UserError on misfits."""
         found = f"the family '{type(self).__name__}' reads no LoRA files"
         raise ConfigError(Problem(found, where, fix="leave it out: adapters start at no effect"))
 
@@ -185,10 +182,7 @@ class ModelFamily(ABC):
     def export_lora(
         self, base_path: str, out: Path, adapters: dict[str, dict[str, Tensor]], *, lora: LoraConfig, format: str
     ) -> Sequence[str]:
-        """Writes a trained role's LoRA adapters alone, as `diffusers` or another program spells them.
-
-        Raises a UserError for a format that the family does not write.
-        """
+        """Writes a trained role's LoRA adapters alone, as `diffusers` or another program spells them: UserError if it cannot."""
         raise NotImplementedError
 
     def tiny(self, out: Path, *, seed: int) -> str | None:

@@ -20,7 +20,7 @@ from fastvideo_core.config.run import RunConfig
 from fastvideo_core.contracts.adapter import LatentsSource
 from fastvideo_core.contracts.family import Findings, ModelFamily, RoleOutline, open_family
 from fastvideo_core.contracts.method import DistillMethod
-from fastvideo_core.contracts.roles import RoleHandle
+from fastvideo_core.contracts.roles import RoleHandle, is_lora_parameter
 from fastvideo_core.dispatch.output_dir import output_problems
 from fastvideo_core.dispatch.plugin_checks import build_callbacks, check_adapters, check_requirements, method_class
 from fastvideo_core.dispatch.role_weights import RoleSource, pin_lora, pin_role_paths, role_source
@@ -28,7 +28,8 @@ from fastvideo_core.distributed import context
 from fastvideo_core.errors import ConfigError, PluginError, Problem, UserError
 from fastvideo_core.registry import PluginRegistry
 from fastvideo_core.tracking.wandb_login import FIX, wandb_login
-from fastvideo_core.weights.lora import add_lora, lora_names
+from fastvideo_core.weights.lora import add_lora
+from fastvideo_core.weights.parameters import clean_name
 from fastvideo_core.weights.shared import SharedNetworks
 
 
@@ -81,7 +82,8 @@ class Run:
             return {}
         name = handle.copy_of or handle.name
         family, where = self.families[self.cfg.role_family(name)], f"roles.{name}.lora.init"
-        return family.initial_lora(self.sources[name].base, handle.lora, lora_names(handle), where=where)
+        names = [clean_name(key) for key, _ in handle.named_parameters() if is_lora_parameter(key)]
+        return family.initial_lora(self.sources[name].base, handle.lora, names, where=where)
 
     def latent_space_problems(self) -> Iterator[Problem]:
         """Roles whose latents or text embeddings are not like the first role's."""

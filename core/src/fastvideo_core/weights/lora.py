@@ -46,14 +46,9 @@ def add_lora(handle: RoleHandle, lora: LoraConfig) -> None:
     handle.set_trainable()
 
 
-def lora_names(handle: RoleHandle) -> list[str]:
-    """The handle's adapters as `module.layer.lora_A.default.weight` and so on."""
-    return [clean_name(name) for name, _ in handle.named_parameters() if is_lora_parameter(name)]
-
-
 @torch.no_grad()
 def initialise_lora(handle: RoleHandle, seed: int, initial: Mapping[str, Tensor] = {}) -> None:
-    """The values of `initial`, by `lora_names`; else A uniform in +-1/sqrt(inputs), B zero, of no effect (Hu et al. 2021).
+    """The values of `initial`, by clean names; else A uniform in +-1/sqrt(inputs), B zero, of no effect (Hu et al. 2021).
 
     Drawn ones depend on the seed and the names alone, not on how the network is sharded; a copy's are those of its original.
     """
@@ -95,24 +90,21 @@ def _chosen_layers(handle: RoleHandle, targets: tuple[str, ...] | None) -> dict[
     """By module that may train, linear layers whose names end in a target; all of the blocks where there are no targets."""
     linear: list[str] = []
     chosen: dict[str, list[str]] = {}
-    whole = targets == ("all-linear",)
     for key, module in handle.modules.items():
         if not handle.may_train(key):
             continue
         parts = ((base_name(f"{name}.")[:-1], part) for name, part in module.named_modules() if ".lora_" not in name)
         layers = [name for name, part in parts if isinstance(part, nn.Linear)]
         blocks = tuple(f"{name}." for name, part in module.named_modules() if isinstance(part, handle.block_classes))
-        ends = tuple(f".{target}" for target in targets or ())
-        chosen[key] = [
-            n for n in layers if (n.startswith(blocks) if targets is None else whole or f".{n}".endswith(ends))
-        ]
+        ends = tuple("" if target == "all-linear" else f".{target}" for target in targets or ())
+        chosen[key] = [n for n in layers if (n.startswith(blocks) if targets is None else f".{n}".endswith(ends))]
         linear += layers
     where, known = f"roles.{handle.name}.lora", sorted(set(map(_end, linear)))
     allowed = ", ".join(known[:_SHOWN]) + (", ..." if len(known) > _SHOWN else "")
     problems = [
         Problem(f"{target!r} is the end of no linear layer's name", f"{where}.targets", allowed)
         for target in targets or ()
-        if not whole and not any(f".{name}".endswith(f".{target}") for name in linear)
+        if target != "all-linear" and not any(f".{name}".endswith(f".{target}") for name in linear)
     ]
     if not problems and not any(chosen.values()):
         problems = [Problem("the network's blocks have no linear layers", where, allowed, "name targets")]
