@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fastvideo_core.contracts.roles import is_lora_parameter
-from fastvideo_core.weights.parameters import base_name
+from fastvideo_core.weights.parameters import base_name, clean_name
 from tests.distributed.ranks import run_workers
 from tests.methods import sections
 
@@ -57,6 +57,9 @@ def trained(tmp_path_factory, tiny_wan, latent_data) -> dict[int, dict[str, dict
             "bf16": run("bf16", "dmd2", mixed_precision="bf16", enable_gradient_checkpointing_type="full"),
             "options": run("options", "dmd2", enable_gradient_checkpointing_type="ops", **several),
             "lora": with_lora(run("lora", "finetune")),
+            "streamed": with_lora(
+                run("streamed", "finetune", offload_blocks=1, enable_gradient_checkpointing_type="full")
+            ),
             "consistency": run("consistency", "consistency"),
             "lora_consistency": with_lora(run("lora_consistency", "consistency")),
             "rcm": run("rcm", "rcm", enable_gradient_checkpointing_type="full"),
@@ -129,6 +132,13 @@ def test_adapters_train_and_base_weights_stay_bit_identical(trained, world_size)
     original = {name: value for name, value in trained[1]["dmd2"]["start"].items() if name.startswith("student.")}
     assert base.keys() == original.keys()
     assert [name for name in base if not torch.equal(base[name], original[name])] == []
+
+
+def test_blocks_that_are_copied_from_host_memory_train_adapters_to_the_same_bits(trained):
+    apart, streamed = (
+        {clean_name(name): value for name, value in trained[2][run]["trained"].items()} for run in ("lora", "streamed")
+    )
+    assert [name for name, value in apart.items() if not torch.equal(value, streamed[name])] == []
 
 
 def test_adapters_are_on_the_named_layers_and_change_nothing_at_first(trained):

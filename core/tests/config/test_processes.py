@@ -6,7 +6,7 @@ import pytest
 
 from fastvideo_core.config import check
 from fastvideo_core.config.check import role_contradictions, training_contradictions
-from fastvideo_core.config.run import RoleConfig
+from fastvideo_core.config.run import LoraConfig, RoleConfig
 from fastvideo_core.config.training import TrainingArgs
 
 
@@ -54,6 +54,37 @@ def test_offloading_without_a_frozen_role():
     (text,) = found(frozen=False, num_gpus=2, frozen_cpu_offload=True)
     assert "no role or network is frozen" in text
     assert found(frozen=False, train_modules=("transformer",), frozen_cpu_offload=True) == []
+
+
+def test_streamed_blocks_need_frozen_weights_that_are_not_away_anyhow():
+    assert found(offload_blocks=2) == []
+    (text,) = found(frozen=False, offload_blocks=2)
+    assert "training.offload_blocks: found 2, but all weights are trained" in text
+    (text,) = found(offload_blocks=2, frozen_cpu_offload=True)
+    assert "found 2, but frozen_cpu_offload keeps all of it" in text
+    adapted = {"student": RoleConfig(path=".", trainable=True, lora=LoraConfig(rank=1))}
+    args = TrainingArgs(output_dir="out", max_train_steps=1, offload_blocks=2)
+    assert list(training_contradictions(args, adapted)) == []
+
+
+def test_block_inputs_on_the_host_need_blocks_that_are_recomputed_and_not_compiled():
+    (text,) = found(offload_activations=True)
+    assert "keeps the inputs of blocks that are recomputed and not compiled" in text
+    assert (
+        len(found(offload_activations=True, enable_gradient_checkpointing_type="full", enable_torch_compile=True)) == 1
+    )
+    assert found(offload_activations=True, enable_gradient_checkpointing_type="full") == []
+
+
+def test_optimizers_of_one_process_and_of_a_library(monkeypatch):
+    monkeypatch.setattr(check, "is_installed", lambda name: False)
+    (text,) = found(optimizer="adamw8bit")
+    assert "bitsandbytes is not installed" in text
+    assert "pip install 'fastvideo-core[bitsandbytes]'" in text
+    monkeypatch.setattr(check, "is_installed", lambda name: True)
+    assert found(optimizer="adamw8bit") == []
+    (text,) = found(optimizer="adamw8bit", num_gpus=2)
+    assert "adamw8bit, which needs whole weights, and several processes hold shards of them" in text
 
 
 def test_adapters_need_a_trained_role_and_peft(monkeypatch):

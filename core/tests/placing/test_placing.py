@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.autograd.graph import saved_tensors_hooks
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
@@ -15,8 +16,9 @@ from fastvideo_core.contracts.roles import RoleHandle, RoleManager, is_lora_para
 from fastvideo_core.distributed import context
 from fastvideo_core.distributed.mesh import mesh_shape
 from fastvideo_core.errors import CheckpointError, ConfigError, ContractError
+from fastvideo_core.placing import shard
 from fastvideo_core.placing.materialise import materialise
-from fastvideo_core.placing.shard import is_offloaded, prepare_blocks, shard_roles
+from fastvideo_core.placing.shard import on_host, prepare_blocks, shard_roles
 from fastvideo_core.weights.lora import MergedWeights, add_lora, initialise_lora
 from fastvideo_core.weights.parameters import clean_name
 
@@ -171,7 +173,7 @@ def test_buffers_of_offloaded_weights_are_where_the_network_computes(stored, mon
     other = on_meta()
     handle = handle_of(other, weights=Stored(stored))
     monkeypatch.setattr(context, "device", lambda: torch.device("meta"))
-    materialise(handle, ["net"])
+    materialise(handle, set(other.parameters()))
     assert {buffer.device.type for buffer in other.buffers()} == {"meta"}
     for name, parameter in other.named_parameters():
         assert torch.equal(parameter, stored.get_parameter(name))
@@ -278,7 +280,7 @@ def test_merged_weights_are_those_of_the_adapted_network(stored):
 def test_a_frozen_role_that_the_method_changes_stays_beside_the_student():
     for saved, expected in ((None, True), (True, False)):
         handle = RoleHandle("target", {"net": nn.Linear(1, 1)}, saved=saved)
-        assert is_offloaded(handle, "net", training(frozen_cpu_offload=True)) is expected
+        assert bool(on_host(handle, "net", training(frozen_cpu_offload=True))) is expected
 
 
 @pytest.fixture
@@ -312,6 +314,63 @@ def test_what_one_process_does_not_train_waits_in_host_memory_and_computes_the_s
         assert torch.equal(module(given), expected)
         grads = [torch.autograd.grad(net(one).square().sum(), one)[0] for net, one in ((module, given), (stored, x))]
         assert torch.equal(*grads)
+
+
+@pytest.mark.parametrize("kind", [None, "full"])
+def test_the_last_blocks_below_adapters_wait_in_host_memory_and_all_gradients_are_the_same_bits(stored, kind, no_group):
+    """Adapters, the other blocks and what is outside of blocks stay as they are: plain tensors, which no hook moves."""
+    ends = {}
+    for count in (0, 1):
+        handle = handle_of(on_meta(), weights=Stored(stored))
+        add_lora(handle, LoraConfig(rank=2))
+        chosen = training(offload_blocks=count, enable_gradient_checkpointing_type=kind)
+        shard_roles(RoleManager({"student": handle}), chosen)
+        network = handle.modules["net"]
+        materialise(handle, on_host(handle, "net", chosen))
+        initialise_lora(handle, 0)
+        for name, parameter in network.named_parameters():
+            if ".lora_B." in name:
+                nn.init.normal_(parameter, generator=torch.Generator().manual_seed(1))
+        away = {clean_name(name) for name, p in network.named_parameters() if isinstance(p, DTensor)}
+        base = {name for name, _ in network.named_parameters() if not is_lora_parameter(name)}
+        assert away == {clean_name(name) for name in base if count and name.startswith("blocks.1.")}
+        x = torch.linspace(-1, 1, 12).reshape(3, 4).requires_grad_()
+        for _ in range(2):
+            network(x).square().sum().backward()
+        assert all(p.grad is None for name, p in network.named_parameters() if name in base)
+        ends[count] = [x.grad, *(parameter.grad for parameter in handle.trainable_parameters())]
+    assert len(ends[1]) == 9
+    assert all(torch.equal(one, other) for one, other in zip(*ends.values(), strict=True))
+
+
+@pytest.mark.parametrize(("kind", "kept"), [("full", 2), ("block_skip", 1)])
+def test_inputs_of_recomputed_blocks_alone_are_kept_on_the_host_and_gradients_are_the_same_bits(
+    stored, kind, kept, monkeypatch
+):
+    """What autograd is given to keep is counted: on the CPU a copy to the host is the tensor itself."""
+    packed: list[torch.Tensor] = []
+    pinned: list[bool] = []
+
+    def counting(pin_memory: bool) -> saved_tensors_hooks:
+        pinned.append(pin_memory)
+        return saved_tensors_hooks(lambda one: packed.append(one) or one.clone(), lambda one: one.clone())
+
+    monkeypatch.setattr(shard, "save_on_cpu", counting)
+    grads = []
+    for away in (False, True):
+        network = Network()
+        network.load_state_dict(stored.state_dict())
+        prepare_blocks(handle_of(network), training(enable_gradient_checkpointing_type=kind, offload_activations=away))
+        network(torch.linspace(-1, 1, 12).reshape(3, 4)).square().sum().backward()
+        grads.append([parameter.grad for parameter in network.parameters()])
+    assert all(torch.equal(one, other) for one, other in zip(*grads, strict=True))
+    assert [one.shape for one in packed if one.numel()] == [(3, 4)] * kept
+    assert pinned == [False] * kept
+    monkeypatch.setattr(context, "device", lambda: torch.device("cuda"))
+    network = Network()
+    prepare_blocks(handle_of(network), training(enable_gradient_checkpointing_type=kind, offload_activations=True))
+    network(torch.ones(3, 4))
+    assert pinned[kept:] == [True] * kept
 
 
 def test_without_the_option_one_process_shards_nothing(stored):

@@ -201,8 +201,25 @@ def _processes(training: TrainingArgs, roles: Mapping[str, RoleConfig]) -> Itera
     elif not (shards and replicas) and gpus % (value := shards or replicas or 1):
         key = "hsdp_shard_dim" if shards else "hsdp_replicate_dim"
         yield _at(key, f"found {value}", "num_gpus", allowed=f"a whole number that divides num_gpus {gpus}", fix=unset)
-    if training.frozen_cpu_offload and roles and all(r.trainable and r.train_modules is None for r in roles.values()):
+    whole = all(role.trainable and role.train_modules is None for role in roles.values())
+    if training.frozen_cpu_offload and roles and whole:
         yield _at("frozen_cpu_offload", "found true, but no role or network is frozen", fix="remove it")
-    if training.optimizer == "muon" and gpus > 1:
-        found = "found muon, which needs whole matrices, and several processes hold shards of them"
+    adapted, away, blocks = (
+        any(role.lora for role in roles.values()),
+        training.frozen_cpu_offload,
+        training.offload_blocks,
+    )
+    if blocks and roles and not adapted and (whole or away):
+        found = f"found {blocks}, but {'frozen_cpu_offload keeps all of it' if away else 'all weights are trained'}"
+        yield _at("offload_blocks", found, "frozen_cpu_offload", fix="remove it")
+    kind, compiles = training.enable_gradient_checkpointing_type, training.enable_torch_compile
+    if training.offload_activations and (kind is None or compiles):
+        found = "found true, which keeps the inputs of blocks that are recomputed and not compiled"
+        fix = "set enable_gradient_checkpointing_type: full, and not enable_torch_compile"
+        yield _at("offload_activations", found, "enable_gradient_checkpointing_type", "enable_torch_compile", fix=fix)
+    if training.optimizer != "adamw" and gpus > 1:
+        found = f"found {training.optimizer}, which needs whole weights, and several processes hold shards of them"
         yield _at("optimizer", found, "num_gpus", allowed="adamw with several processes", fix="use adamw")
+    if training.optimizer == "adamw8bit" and not is_installed("bitsandbytes"):
+        fix = "pip install 'fastvideo-core[bitsandbytes]'"
+        yield _at("optimizer", "bitsandbytes is not installed, which adamw8bit needs", fix=fix)

@@ -83,8 +83,10 @@ class TrainingArgs(StrictModel):
     dataloader_num_workers: int = Field(0, ge=0, le=limits.THREADS, description="Threads that read ahead; 0 is none.")
     num_gpus: Processes = Field(1, description="Processes of the run, one per GPU (on CPU: just processes).")
 
-    optimizer: Literal["adamw", "muon"] = Field(
-        "adamw", description="muon: orthogonal updates of the blocks' matrices, AdamW for the rest; one process only."
+    optimizer: Literal["adamw", "muon", "adamw8bit"] = Field(
+        "adamw",
+        description="muon: orthogonal updates of the blocks' matrices, AdamW for the rest; adamw8bit: AdamW with moments of "
+        "one byte (bitsandbytes); both on one process only.",
     )
     learning_rate: FactorOrZero = Field(1e-5, description="Peak learning rate of every trainable role.")
     betas: Betas = Field((0.9, 0.999), description="AdamW's decay rates of the first and second moment.")
@@ -103,10 +105,14 @@ class TrainingArgs(StrictModel):
         description="Less memory for recomputing trained blocks in the backward pass: `full` all of every block, `ops` all "
         "but matrix products and attention, `block_skip` all of every second block. Null recomputes nothing.",
     )
+    offload_activations: bool = Field(False, description="Keep what is needed to recompute blocks in host memory.")
     enable_torch_compile: bool = Field(False, description="Compile every block with torch.compile.")
     hsdp_shard_dim: Processes | None = Field(None, description="Shards of one replica; null is all, or what is left.")
     hsdp_replicate_dim: Processes | None = Field(None, description="Replicas of the shards; null is 1 or what is left.")
     frozen_cpu_offload: bool = Field(False, description="Keep frozen networks in host memory, copied by blocks.")
+    offload_blocks: StepsOrZero = Field(
+        0, description="Keep the last N blocks' frozen weights in host memory: of frozen networks, and under adapters."
+    )
     sync_gradients_every_round: bool = Field(
         False, description="Reduce gradients in every accumulation round: slower, but no process holds whole ones."
     )

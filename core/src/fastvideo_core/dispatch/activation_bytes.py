@@ -2,11 +2,13 @@
 
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
@@ -20,6 +22,7 @@ class EvaluationBytes(NamedTuple):
     held: int = 0  # by a graph between forward and backward
     activations: int = 0  # by forward and backward, gradients of weights left out
     with_gradients: int = 0  # by forward and backward, these gradients among it
+    on_host: int = 0  # in host memory, by a graph between forward and backward
 
 
 class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -30,7 +33,7 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self, known: Iterable[Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.live = self.peak = self.activations_peak = self._gradients = 0
+        self.live = self.peak = self.activations_peak = self.on_host = self._gradients = 0
         self._seen = {tensor.untyped_storage()._cdata for tensor in known}
 
     def __torch_dispatch__(
@@ -55,6 +58,9 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return
         self._seen.add(address)
         size = storage.nbytes()
+        if tensor.device.type == "meta":  # by `host_copies`, once each
+            self.on_host += size
+            return
         self.live += size
         self.peak = max(self.peak, self.live)
         self.activations_peak = max(self.activations_peak, self.live - self._gradients)
@@ -74,6 +80,11 @@ def evaluation_bytes(handle: RoleHandle, evaluate: Callable[[int], Tensor], *, s
         for module in handle.modules.values():
             module.to_empty(device="cpu")
         return _measured(handle, evaluate, samples)
+
+
+def host_copies() -> saved_tensors_hooks:
+    """Stands for torch's `save_on_cpu` where tensors have no values: what is on meta is in host memory."""
+    return saved_tensors_hooks(partial(torch.empty_like, device="meta"), partial(torch.empty_like, device="cpu"))
 
 
 def _measured(handle: RoleHandle, evaluate: Callable[[int], Tensor], samples: int) -> EvaluationBytes:
@@ -96,4 +107,4 @@ def _measured(handle: RoleHandle, evaluate: Callable[[int], Tensor], samples: in
             hook.remove()
     for weight in trained:
         weight.grad = None
-    return EvaluationBytes(alone.peak, held, live.activations_peak, live.peak)
+    return EvaluationBytes(alone.peak, held, live.activations_peak, live.peak, live.on_host)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fastvideo_core.callbacks.config import EMAConfig
 from fastvideo_core.checkpoint.training_state import stored_tensors
@@ -12,16 +12,17 @@ from fastvideo_core.config.run import RunConfig
 from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.contracts.family import RoleOutline
 from fastvideo_core.contracts.roles import RoleHandle
-from fastvideo_core.dispatch.activation_bytes import EvaluationBytes, evaluation_bytes
+from fastvideo_core.dispatch.activation_bytes import EvaluationBytes, evaluation_bytes, host_copies
 from fastvideo_core.dispatch.examine import Run
 from fastvideo_core.distributed.mesh import mesh_shape
-from fastvideo_core.placing.shard import blocks_of, gathers_in_bfloat16, is_offloaded, prepare_blocks
+from fastvideo_core.placing.shard import blocks_of, gathers_in_bfloat16, on_host, prepare_blocks
 from fastvideo_core.weights.lora import add_lora
 
 _FULL, _HALF = 4, 2  # bytes of a float32 and of a bfloat16 number
 _ADAMW_MOMENTS = 2
 _GUIDED_HALVES = 2  # samples that a frozen role's network gets for each: with guidance both halves go in one call
 _GATHERED_AHEAD = 2  # blocks whose gathered weights live at once: the one that computes, and the next
+_FEW_NUMBERS = 4096  # of a parameter, below which bitsandbytes' moments are float32
 _ENTRY_BYTES = 600  # of a tensor in the index and the documents of a checkpoint, about (measured for Wan 1.3B and 14B)
 
 
@@ -68,8 +69,12 @@ class RunEstimate:
 
     @property
     def host(self) -> int:
-        """Bytes of offloaded weights in the host's memory, per process."""
-        return sum(role.offloaded for role in self.roles.values())
+        """Bytes of weights and activations in the host's memory, per process."""
+        weights, graphs = (
+            [role.offloaded for role in self.roles.values()],
+            [role.evaluation for role in self.roles.values()],
+        )
+        return sum(weights) + max((graph.on_host for graph in graphs if graph is not None), default=0)
 
     @property
     def peak(self) -> int:
@@ -132,20 +137,19 @@ def _estimate_role(cfg: RunConfig, outline: RoleOutline, *, shards: int) -> Role
     called = handle  # what has gradients at a time
     if outline.evaluates is not None:
         called = replace(handle, modules={outline.evaluates: handle.modules[outline.evaluates]})
-    away = [name for name in handle.modules if is_offloaded(handle, name, training)]
-    in_parts = list(handle.modules) if training.num_gpus > 1 else away
+    host = {name: on_host(handle, name, training) for name in handle.modules}
+    in_parts = [name for name, away in host.items() if away or training.num_gpus > 1]
     brought = {n: handle.modules[n] for n in [n for n in called.modules if n in in_parts] or in_parts[:1]}
-    of_trained = sum(_share(p, shards).nbytes for p in trained)
     averaged = cfg.callbacks.get("ema")
     ema = isinstance(averaged, EMAConfig) and handle.name in averaged.roles
     return RoleEstimate(
         weights=sum(_share(p, shards).nbytes for p in parameters) + buffers,
         gradients=sum(_share(p, shards).nbytes for p in called.trainable_parameters()),
-        optimizer=_ADAMW_MOMENTS * of_trained + _FULL * len(trained),
+        optimizer=sum(_optimizer_bytes(_share(p, shards), training) for p in trained),
         ema=sum(_share(p, shards).numel() * _FULL for p in trained) if ema else 0,
         gathered=_gathered_bytes(replace(handle, modules=brought), training),
-        checkpoint=_checkpoint_bytes(handle, trained, ema=ema) if handle.is_saved else 0,
-        offloaded=sum(_share(p, shards).nbytes for name in away for p in handle.modules[name].parameters()),
+        checkpoint=_checkpoint_bytes(handle, trained, training, ema=ema) if handle.is_saved else 0,
+        offloaded=0 if handle.borrows else sum(_share(p, shards).nbytes for away in host.values() for p in away),
         evaluation=_evaluation(cfg, replace(outline, handle=called)),
     )
 
@@ -159,18 +163,17 @@ def _share(parameter: Tensor, shards: int) -> Tensor:
 def _gathered_bytes(handle: RoleHandle, training: TrainingArgs) -> int:
     """Whole weights of the blocks that live at once and of what is in no block; with their gradients where they train."""
     halved = handle.bfloat16_classes if gathers_in_bfloat16(handle, training) else ()
-
-    def gathered(block: nn.Module) -> int:
-        half = {p for part in block.modules() if isinstance(part, halved) for p in part.parameters(recurse=False)}
-        return sum(p.numel() * (_HALF if p in half else p.element_size()) for p in block.parameters())
-
     found = 0
-    for module in handle.modules.values():
-        blocks = [block for _, block in blocks_of(handle, module)]
-        outside = sum(p.nbytes for p in module.parameters()) - sum(p.nbytes for b in blocks for p in b.parameters())
-        largest = max(map(gathered, blocks), default=0)
+    for name, module in handle.modules.items():
+        host = on_host(handle, name, training)
+        brought = host if training.num_gpus == 1 else set(module.parameters())
+        parts = [part for part in module.modules() if isinstance(part, halved)]
+        half = {p for part in parts for p in part.parameters(recurse=False)} - host
+        blocks = [brought.intersection(block.parameters()) for _, block in blocks_of(handle, module)]
+        sizes = [sum(p.numel() * (_HALF if p in half else p.element_size()) for p in block) for block in blocks]
+        outside = sum(p.nbytes for p in brought.difference(*blocks))
         trained = handle.lora is None and any(p.requires_grad for p in module.parameters())
-        found += outside + _GATHERED_AHEAD * largest * (2 if trained else 1)
+        found += outside + sum(sorted(sizes)[-_GATHERED_AHEAD:]) * (2 if trained else 1)
     return found
 
 
@@ -178,15 +181,22 @@ def _evaluation(cfg: RunConfig, outline: RoleOutline) -> EvaluationBytes | None:
     if outline.evaluate is None:
         return None
     handle, batch = outline.handle, cfg.training.train_batch_size
-    prepare_blocks(handle, cfg.training.model_copy(update={"enable_torch_compile": False}))
+    prepare_blocks(handle, cfg.training.model_copy(update={"enable_torch_compile": False}), keep_inputs=host_copies)
     samples = batch if handle.trainable else batch * _GUIDED_HALVES
     with handle.active():
         return evaluation_bytes(handle, outline.evaluate, samples=samples)
 
 
-def _checkpoint_bytes(handle: RoleHandle, trained: Sequence[Tensor], *, ema: bool) -> int:
-    """Of the tensors that a checkpoint keeps of a role: weights, AdamW's moments and step, averages."""
+def _optimizer_bytes(parameter: Tensor, training: TrainingArgs) -> int:
+    """AdamW's two moments and step; in 8 bits with a scale for each 256 numbers, where they are not few."""
+    if training.optimizer == "adamw8bit" and parameter.numel() >= _FEW_NUMBERS:
+        return _ADAMW_MOMENTS * (parameter.numel() + _FULL * -(-parameter.numel() // 256))
+    return _ADAMW_MOMENTS * parameter.nbytes + _FULL
+
+
+def _checkpoint_bytes(handle: RoleHandle, trained: Sequence[Tensor], training: TrainingArgs, *, ema: bool) -> int:
+    """Of the tensors that a checkpoint keeps of a role: weights, the optimizer's state, averages."""
     weights = [tensor for module in handle.modules.values() for tensor in stored_tensors(handle, module).values()]
     count = len(weights) + len(trained) * (_ADAMW_MOMENTS + 1 + ema)
-    of_trained = sum(_ADAMW_MOMENTS * p.nbytes + _FULL + p.numel() * _FULL * ema for p in trained)
+    of_trained = sum(_optimizer_bytes(p, training) + p.numel() * _FULL * ema for p in trained)
     return sum(tensor.nbytes for tensor in weights) + of_trained + count * _ENTRY_BYTES

@@ -24,7 +24,7 @@ from fastvideo_core.distributed import context
 from fastvideo_core.distributed.mesh import Mesh
 from fastvideo_core.errors import ContractError, Problem
 from fastvideo_core.placing.materialise import materialise
-from fastvideo_core.placing.shard import is_offloaded, shard_roles
+from fastvideo_core.placing.shard import on_host, shard_roles
 from fastvideo_core.registry.registry import PluginRegistry
 from fastvideo_core.tracking.display import Display
 from fastvideo_core.training.trainer import DistillTrainer
@@ -153,7 +153,7 @@ def _place_roles(bundle: RoleManager, run: Run) -> None:
             add_lora(handle, lora)
     shard_roles(bundle, cfg.training)
     for handle in bundle:
-        materialise(handle, [name for name in handle.modules if is_offloaded(handle, name, cfg.training)])
+        materialise(handle, {p for name in handle.modules for p in on_host(handle, name, cfg.training)})
     for handle in bundle:
         if handle.lora is not None:
             initialise_lora(handle, cfg.training.seed, run.initial_lora(handle))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 def build_optimizer(
     handle: RoleHandle, cfg: RunConfig, *, like: str | None = None, learning_rate: float | None = None
 ) -> torch.optim.Optimizer:
-    """AdamW (Loshchilov & Hutter 2019), or Muon where training.optimizer says so, over `handle.trainable_parameters()`.
+    """AdamW (Loshchilov & Hutter 2019), Muon or bitsandbytes' 8-bit AdamW, as training.optimizer says, over what is trained.
 
     Learning rate, betas and weight decay are those of the role `like` of run.yaml, by default its own, where it gives
     them, else training's; `learning_rate` replaces the first. A role that a method makes itself has no settings. Raises
@@ -43,6 +44,9 @@ def build_optimizer(
     if matrices:
         chosen = {id(parameter) for parameter in matrices}
         return Muon(matrices, [parameter for parameter in parameters if id(parameter) not in chosen], **settings)
+    if cfg.training.optimizer == "adamw8bit":
+        of_bytes: torch.optim.Optimizer = import_module("bitsandbytes.optim").AdamW8bit(parameters, **settings)
+        return of_bytes
     on_gpu = any(parameter.is_cuda for parameter in parameters)
     return torch.optim.AdamW(parameters, **settings, fused=on_gpu or None)  # one kernel per step
 

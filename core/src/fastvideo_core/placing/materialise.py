@@ -1,9 +1,10 @@
 """From networks on the meta device to networks with weights: every rank reads no more than its own shards."""
 
-from collections.abc import Collection
+from collections.abc import Set as AbstractSet
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fastvideo_core.contracts.roles import RoleHandle, WeightSource, is_lora_parameter
 from fastvideo_core.distributed import context
@@ -13,11 +14,11 @@ from fastvideo_core.weights.parameters import base_name, clean_name, local_part,
 _SHOWN = 5
 
 
-def materialise(handle: RoleHandle, on_host: Collection[str] = ()) -> None:
+def materialise(handle: RoleHandle, on_host: AbstractSet[nn.Parameter] = frozenset()) -> None:
     """Gives the handle's networks memory on their device and reads their weights from `handle.weights`, if it has some.
 
-    To be called once, after sharding. Adapters get memory only; see `initialise_lora`. `on_host` names the networks whose
-    parameters lie in host memory, as those that sharding offloads do. Raises ContractError where a non-persistent buffer is on
+    To be called once, after sharding. Adapters get memory only; see `initialise_lora`. `on_host` are the parameters that lie in
+    host memory, as those that sharding offloads do. Raises ContractError where a non-persistent buffer is on
     meta, and what `fill` raises.
     """
     source = handle.weights
@@ -30,23 +31,21 @@ def materialise(handle: RoleHandle, on_host: Collection[str] = ()) -> None:
             found = f"the non-persistent buffers {_some(unknown)} of '{name}' are on meta: no file holds their values"
             where, fix = f"family '{handle.family}', role '{handle.name}'", "compute them while the network is built"
             raise ContractError(Problem(found, where, fix=fix))
-        _allocate(module, torch.device("cpu") if name in on_host else context.device())
+        _allocate(module, on_host)
         fill(handle, name, module, source)
     handle.weights = None
 
 
-def _allocate(module: nn.Module, device: torch.device) -> None:
-    """Uninitialised memory for what is on meta; buffers that hold values keep them.
-
-    Parameters on `device`, buffers where the network computes: sharding brings offloaded parameters there, not buffers.
-    """
+def _allocate(module: nn.Module, on_host: AbstractSet[Tensor]) -> None:
+    """Uninitialised memory for what is on meta, where the network computes or on the host; buffers that hold values keep them."""
     buffers = {
         (part, name): buffer
         for part in module.modules()
         for name, buffer in part.named_buffers(recurse=False, remove_duplicate=False)
     }
-    module.to_empty(device=device)
     computes = context.device()
+    move: Any = module._apply  # untyped
+    move(lambda one: torch.empty_like(one, device="cpu" if one in on_host else computes))
     for (part, name), buffer in buffers.items():
         part._buffers[name] = torch.empty_like(buffer, device=computes) if buffer.is_meta else buffer.to(computes)
 

@@ -1,21 +1,24 @@
 """Activation checkpointing, compiling and sharding (FSDP2) of roles, block by block as the family names them."""
 
 import warnings
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.autograd.graph import save_on_cpu
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts, noop_context_fn
 
 from fastvideo_core.config.training import TrainingArgs
-from fastvideo_core.contracts.roles import RoleHandle, RoleManager
+from fastvideo_core.contracts.roles import RoleHandle, RoleManager, is_lora_parameter
 from fastvideo_core.distributed import context
 from fastvideo_core.distributed.mesh import mesh_shape
 
@@ -46,7 +49,7 @@ def shard_roles(bundle: RoleManager, training: TrainingArgs) -> None:
     owners = [handle for handle in bundle if not handle.borrows]
     for handle in owners:
         prepare_blocks(handle, training)
-    sharded = [(h, n) for h in owners for n in h.modules if context.world_size() > 1 or is_offloaded(h, n, training)]
+    sharded = [(h, n) for h in owners for n in h.modules if context.world_size() > 1 or on_host(h, n, training)]
     if not sharded:
         return
     if not dist.is_initialized():
@@ -69,10 +72,15 @@ def set_gradient_sync(bundle: RoleManager, enabled: bool) -> None:
                 module.set_requires_gradient_sync(enabled)
 
 
-def is_offloaded(handle: RoleHandle, name: str, training: TrainingArgs) -> bool:
-    """Whether the shards of the role's network of that name stay in host memory."""
-    changes = handle.base is not None or (handle.may_train(name) if handle.trainable else handle.is_saved)
-    return training.frozen_cpu_offload and not changes
+def on_host(handle: RoleHandle, name: str, training: TrainingArgs) -> set[nn.Parameter]:
+    """What stays in host memory of the role's network of that name, adapters left out: all of it, or its last blocks."""
+    parts: list[nn.Module] = []
+    changes = not handle.borrows and (handle.may_train(name) if handle.trainable else handle.is_saved)
+    if training.frozen_cpu_offload and not changes:
+        parts = [handle.modules[name]]
+    elif training.offload_blocks and (handle.lora is not None or not changes):
+        parts = [block for _, block in blocks_of(handle, handle.modules[name])][-training.offload_blocks :]
+    return {p for part in parts for key, p in part.named_parameters() if not is_lora_parameter(key)}
 
 
 def gathers_in_bfloat16(handle: RoleHandle, training: TrainingArgs) -> bool:
@@ -83,23 +91,48 @@ def gathers_in_bfloat16(handle: RoleHandle, training: TrainingArgs) -> bool:
 
 
 def _shard(handle: RoleHandle, network: str, mesh: DeviceMesh, training: TrainingArgs) -> None:
-    options: dict[str, Any] = {"mesh": mesh}
-    module = handle.modules[network]
-    if is_offloaded(handle, network, training):
-        options["offload_policy"] = CPUOffloadPolicy(pin_memory=context.device().type == "cuda")
+    module, host = handle.modules[network], on_host(handle, network, training)
+    alone = context.world_size() == 1
+    stays = {p for p in module.parameters() if p not in host} if alone else set()
+    kept: dict[str, Any] = {"mesh": mesh, "ignored_params": stays}
+    brought = {**kept, "offload_policy": CPUOffloadPolicy(pin_memory=context.device().type == "cuda")}
+    halved = gathers_in_bfloat16(handle, training)
+    in_order: list[Any] = [module]
     for name, block in blocks_of(handle, module):
-        if gathers_in_bfloat16(handle, training):
+        waits = not host.isdisjoint(block.parameters())
+        if waits and not alone:
+            _shard_adapters(block, {**kept, "mp_policy": _HALF} if halved else kept)
+        elif halved and not alone:
             # In groups of their own. Autocast rounds these weights anyway, so that no result changes; the sharded ones
             # that the optimizer sees stay float32.
             inner = list(block.modules())[1:]
             if parts := [part for part in inner if isinstance(part, handle.bfloat16_classes)]:
-                fully_shard(parts, mp_policy=_HALF, **options)
+                fully_shard(parts, mp_policy=_HALF, **kept)
         # a checkpoint wrapper is sharded itself, so that gathering happens outside of what is recomputed
         wrapped = name.endswith("._checkpoint_wrapped_module")
-        fully_shard(module.get_submodule(name.rpartition(".")[0]) if wrapped else block, **options)
+        whole = module.get_submodule(name.rpartition(".")[0]) if wrapped else block
+        if waits or not alone:
+            fully_shard(whole, **(brought if waits else kept))
+        if waits:
+            in_order.append(whole)
     # The root too gives its gathered parameters back after a forward: a pass without a backward (a frozen
     # role, validation) would otherwise leave them in place of the sharded ones that the optimizer knows.
-    fully_shard(module, reshard_after_forward=True, **options)
+    waits = not host.isdisjoint(module.parameters())
+    if waits and not alone:
+        _shard_adapters(module, kept)
+    fully_shard(module, reshard_after_forward=True, **(brought if waits else kept))
+    for one, following in pairwise(in_order):
+        one.set_modules_to_forward_prefetch([following])  # copied while this one computes
+
+
+def _shard_adapters(module: nn.Module, options: dict[str, Any]) -> None:
+    """In groups by role, whose adapters are called all or none: what is below them waits elsewhere."""
+    found: dict[str, list[nn.Module]] = defaultdict(list)
+    for key, part in module.named_modules():
+        if isinstance(part, nn.Linear) and is_lora_parameter(f"{key}.weight") and not isinstance(part, FSDPModule):
+            found[key.rpartition(".")[2]].append(part)
+    for adapters in found.values():
+        fully_shard(adapters, **options)
 
 
 def blocks_of(handle: RoleHandle, module: nn.Module) -> list[tuple[str, nn.Module]]:
@@ -112,8 +145,13 @@ def blocks_of(handle: RoleHandle, module: nn.Module) -> list[tuple[str, nn.Modul
     return found
 
 
-def prepare_blocks(handle: RoleHandle, training: TrainingArgs) -> None:
-    """Checkpoints the activations of a trained role's blocks and compiles every role's, as `training` asks for."""
+def prepare_blocks(
+    handle: RoleHandle, training: TrainingArgs, *, keep_inputs: Callable[[], AbstractContextManager[None]] | None = None
+) -> None:
+    """Checkpoints the activations of a trained role's blocks and compiles every role's, as `training` asks for.
+
+    `keep_inputs` replaces what keeps the blocks' inputs on the host where `training` asks for that.
+    """
     kind = training.enable_gradient_checkpointing_type
     trains = handle.trainable or handle.base is not None
     options: dict[str, Any] = {}
@@ -121,6 +159,10 @@ def prepare_blocks(handle: RoleHandle, training: TrainingArgs) -> None:
         options["context_fn"] = partial(create_selective_checkpoint_contexts, _KEPT)
     if handle.bindings:
         options["checkpoint_fn"] = partial(_checkpoint_bound, handle.bindings, use_reentrant=False)
+    if training.offload_activations:
+        keep_inputs = keep_inputs or partial(save_on_cpu, pin_memory=context.device().type == "cuda")
+        run = options.pop("checkpoint_fn", partial(checkpoint, use_reentrant=False))
+        options["checkpoint_fn"] = partial(_keeping, keep_inputs, run)
     for module in handle.modules.values():
         for index, (name, block) in enumerate(blocks_of(handle, module)):
             prepared = block
@@ -160,3 +202,10 @@ class _Entered:
 
     def __exit__(self, *error: Any) -> None:
         self._stack.__exit__(*error)
+
+
+def _keeping(
+    keep: Callable[[], AbstractContextManager[None]], run: Callable[..., Any], *args: Any, **options: Any
+) -> Any:
+    with keep():
+        return run(*args, **options)

@@ -173,7 +173,7 @@ class DiffusersFamily(CheckedPipelines[F], Generic[F, A]):
         if cfg.training.log_validation and trains:
             sampler = self.run_sampler(cfg, adapter, prompts)
             validator = SamplingValidator(sampler, validation, seed=cfg.training.seed)
-        on_meta = context.world_size() > 1 or cfg.training.frozen_cpu_offload
+        on_meta = context.world_size() > 1 or cfg.training.frozen_cpu_offload or cfg.training.offload_blocks > 0
         handles = {name: self._role(cfg, name, on_meta=on_meta) for name in roles.folders}
         data = self.loader(cfg) if trains and cfg.training.data_path is not None else None
         return ModelComponents(RoleManager(handles), adapter, validator, data)
