@@ -34,7 +34,7 @@ def made(kind: str) -> tuple[RoleHandle, torch.optim.Optimizer]:
         optimizer=kind,  # type: ignore[arg-type]
     )
     roles = {"student": RoleConfig(path=".", trainable=True)}
-    rest: dict[str, Any] = dict.fromkeys(("pipeline_config", "method_config", "callbacks", "source"), {})
+    rest: dict[str, Any] = {key: {} for key in ("pipeline_config", "method_config", "callbacks", "source")}
     cfg = RunConfig(recipe=RecipeConfig(family="toy", method="toy"), roles=roles, training=training, **rest)
     return handle, build_optimizer(handle, cfg)
 
