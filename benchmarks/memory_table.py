@@ -1,6 +1,7 @@
-"""What `check` says of runs of Wan on 8 GPUs of 80 GB: README's table.
+"""What `check` says of runs of Wan on 8 GPUs of 80 GB, and what fits one GPU: README's tables.
 
     python benchmarks/memory_table.py
+    python benchmarks/memory_table.py fits [WORDS ...]    # of the rows whose title has one of these words
 
 From configuration files alone: the published geometries, no weights, no network. `check` itself is run on each; the runs of
 recipes are read from their pages.
@@ -15,7 +16,7 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,10 @@ import yaml
 from torch import nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
+from fastvideo_core import load_run_config
 from fastvideo_core.cli.main import main as distill
+from fastvideo_core.dispatch.examine import examine
+from fastvideo_core.registry import PluginRegistry
 from fastvideo_data.schema import (
     VIDEO_METADATA,
     arrow_schema,
@@ -34,6 +38,7 @@ from fastvideo_data.schema import (
     text_schema,
     write_part,
 )
+from fastvideo_tools.commands.fits import GIB, LEFT_OVER, Search
 from fastvideo_wan.loading import outline_transformer
 from fastvideo_wan.tiny import write_tiny_pipeline
 
@@ -78,6 +83,13 @@ RUNS: dict[str, tuple[str, Mapping[str, Any]]] = {
     "all 14B, student and critic with LoRA of rank 64": ("14B", {"lora": LORA}),
 }
 """DMD2 by title: the geometry of student and critic, and what their entries have besides."""
+SIZES = {
+    "1.3B": "1.3B",
+    "5B": "Wan-AI/Wan2.2-TI2V-5B-Diffusers",
+    "14B": "14B",
+    "A14B": "Wan-AI/Wan2.2-T2V-A14B-Diffusers",
+}
+GPUS = (24, 32, 48, 80)
 OF_RECIPES: dict[str, Mapping[str, tuple[int, ...]]] = {
     "dmd2-of-wan22-on-8-gpus": {},
     "finetune-wan-i2v-with-lora": {
@@ -205,15 +217,57 @@ def tables(folder: Path) -> str:
     return "\n\n".join(parts)
 
 
-def main() -> int:
-    """Print the tables."""
+def on_one_gpu(folder: Path, name: str, method: str) -> dict[str, Any]:
+    """A run of adapters on one GPU: in bfloat16 with full activation checkpointing, at 480p and 77 frames."""
+    run = run_of(folder, name, {"lora": LORA})
+    run["training"]["num_gpus"] = 1
+    if method == "dmd2":
+        run["roles"] = {role: {**one, "path": str(folder / name)} for role, one in run["roles"].items()}
+        for role in ("student", "critic"):
+            run["roles"][role]["share"] = "teacher"
+        return run
+    channels, height, width = (48, 30, 52) if GEOMETRIES[name].variant == "ti2v" else (16, *LATENTS[1:])
+    data = folder / f"latents-{channels}"
+    if not data.exists():
+        write_data(data, {"vae_latent": (channels, LATENTS[0], height, width)})
+    run["training"] |= {"data_path": str(data)}
+    run["recipe"]["method"], run["method_config"] = "finetune", {}
+    run["roles"] = {"student": run["roles"]["student"]}
+    return run
+
+
+def fits(folder: Path, words: Sequence[str] = ()) -> Iterator[str]:
+    """Rows of README's second table: the peak on one GPU, and for each size of GPU what makes it fit."""
+    write_data(folder / "captions", {})
+    registry = PluginRegistry()
+    for title, method in {"LoRA": "finetune", "DMD2 on one base": "dmd2"}.items():
+        for size, name in SIZES.items():
+            if words and not any(word in f"{title}, {size}" for word in words):
+                continue
+            if not (folder / name).exists():
+                write_outline(folder, name)
+            config = folder / "run.yaml"
+            config.write_text(yaml.safe_dump(on_one_gpu(folder, name, method)), encoding="utf-8")
+            cfg = load_run_config(str(config), registry)
+            search = Search(examine(cfg, registry, starts=False)[0])
+            cells = [f"{search.estimate(cfg).peak / GIB:.1f}"]
+            for memory in GPUS:
+                plan = search.plan(memory * GIB * (1 - LEFT_OVER))
+                changes = ", ".join(one.partition(".")[2] for one in plan.changes) if plan else "no"
+                cells.append(f"{changes}: {plan.peak / GIB:.1f}" if plan and changes else changes or "fits")
+            yield f"| {title}, {size} | {' | '.join(cells)} |"
+
+
+def main(words: Sequence[str]) -> int:
+    """Print the tables, or the rows of the second."""
     folder = Path(tempfile.mkdtemp(prefix="memory-"))
     try:
-        print(tables(folder))
+        for line in fits(folder, words[1:]) if words else [tables(folder)]:
+            print(line, flush=True)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+from torch.autograd.graph import saved_tensors_hooks
 from torch.profiler import ProfilerActivity, profile
 
 from fastvideo_core.dispatch.memory_estimate import RunEstimate, estimate_run
 from fastvideo_core.dispatch.runtime import DistillRuntime, build_runtime_from_config
+from fastvideo_core.placing import shard
 from fastvideo_core.registry import PluginRegistry
 from fastvideo_data.schema import encode_tensor, key_value_metadata, t2v_schema, write_part
 from fastvideo_testing.runs import load_config, resolve_run
@@ -192,6 +194,25 @@ def test_shares_of_several_processes_replicas_and_offload(tmp_path, wan, latent_
     assert eight.peak - offloaded.peak == offloaded.host
     assert eight.peak < replicas.peak < one.peak
     assert eight.checkpoint == pytest.approx(one.checkpoint, rel=0.3)
+
+
+def test_blocks_and_inputs_that_wait_on_the_host_are_what_a_run_puts_there(tmp_path, wan, latent_data, monkeypatch):
+    def of(**training: Any) -> dict[str, Any]:
+        run = run_of(wan, latent_data, tmp_path / "run", "finetune", **SIZE, **training)
+        run["roles"]["student"]["lora"] = LORA
+        return run
+
+    plain, away = estimated(tmp_path, of()), estimated(tmp_path, of(offload_blocks=3))
+    assert plain.peak - away.peak == away.host - away.roles["student"].gathered == away.host / 3 > 0
+    inputs = of(enable_gradient_checkpointing_type="full", offload_activations=True)
+    less = estimated(tmp_path, inputs)
+    packed: list[int] = []
+    counting = saved_tensors_hooks(lambda one: packed.append(one.nbytes) or one.clone(), lambda one: one)
+    monkeypatch.setattr(shard, "save_on_cpu", lambda pin_memory: counting)
+    built(tmp_path, inputs).train()
+    assert sum(packed) == 3 * less.host > 0  # of three steps
+    kept = estimated(tmp_path, of(enable_gradient_checkpointing_type="full"))
+    assert 0 < kept.peak - less.peak <= less.host
 
 
 def test_a_role_of_two_networks_has_both_s_weights_and_moments_and_one_s_gradients_and_activations(

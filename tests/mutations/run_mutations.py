@@ -27,6 +27,7 @@ from tests.mutations.consistency import CONSISTENCY
 from tests.mutations.distillation import DISTILLATION
 from tests.mutations.given_frames import GIVEN_FRAMES
 from tests.mutations.given_images import GIVEN_IMAGES
+from tests.mutations.host_memory import HOST_MEMORY
 from tests.mutations.ltx_images import LTX_IMAGES
 from tests.mutations.mathematics import MATHEMATICS
 from tests.mutations.merged_lora import MERGED_LORA
@@ -57,6 +58,7 @@ MUTATIONS = (
     *TANGENTS,
     *MERGED_LORA,
     *SHARED_NETWORKS,
+    *HOST_MEMORY,
     *LTX_IMAGES,
     *SIZES,
     *SOURCES,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from fastvideo_core.cli import options
 from fastvideo_core.launch.stdio import say
+from fastvideo_core.registry.specs import Command
 
 if TYPE_CHECKING:  # torch and pydantic are imported when a run is looked at, not to show help
     from fastvideo_core.dispatch.examine import Run
@@ -15,6 +16,8 @@ if TYPE_CHECKING:  # torch and pydantic are imported when a run is looked at, no
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_run(parser, "check it as a run that goes on, as with train")
+    fits = "say whether it fits a GPU of so many GiB, and what would make it fit (needs fastvideo-tools)"
+    parser.add_argument("--gpu-memory", metavar="GIB", type=options.finite, help=fits)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -31,7 +34,9 @@ def run(args: argparse.Namespace) -> int:
     for line in (*roles, *found.facts, *warnings, *memory):
         say(f"  {line}")
     say("ok")
-    return 0
+    if args.gpu_memory is None:
+        return 0
+    return cast(Command, args.registry.resolve(args.registry.get("commands", "fits"), "impl")).run(args)
 
 
 def _roles(run: Run) -> list[str]:
@@ -72,7 +77,7 @@ def _memory(run: Run) -> list[str]:
         silent = "the family does not say how a network is called (RoleOutline.evaluate; `call` of a DiffusersFamily)"
         lines.append(f"  activations are not estimated: {silent}")
     if estimate.host:
-        lines.append(f"memory of the host, per process: {_size(estimate.host)} of frozen weights")
+        lines.append(f"memory of the host, per process: {_size(estimate.host)} of what waits there")
     return [*lines, f"checkpoint: {_size(estimate.checkpoint)}"]
 
 

@@ -204,12 +204,8 @@ def _processes(training: TrainingArgs, roles: Mapping[str, RoleConfig]) -> Itera
     whole = all(role.trainable and role.train_modules is None for role in roles.values())
     if training.frozen_cpu_offload and roles and whole:
         yield _at("frozen_cpu_offload", "found true, but no role or network is frozen", fix="remove it")
-    adapted, away, blocks = (
-        any(role.lora for role in roles.values()),
-        training.frozen_cpu_offload,
-        training.offload_blocks,
-    )
-    if blocks and roles and not adapted and (whole or away):
+    away, blocks = training.frozen_cpu_offload, training.offload_blocks
+    if blocks and roles and (whole or away) and not any(role.lora for role in roles.values()):
         found = f"found {blocks}, but {'frozen_cpu_offload keeps all of it' if away else 'all weights are trained'}"
         yield _at("offload_blocks", found, "frozen_cpu_offload", fix="remove it")
     kind, compiles = training.enable_gradient_checkpointing_type, training.enable_torch_compile

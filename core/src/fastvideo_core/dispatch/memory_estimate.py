@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -70,11 +71,8 @@ class RunEstimate:
     @property
     def host(self) -> int:
         """Bytes of weights and activations in the host's memory, per process."""
-        weights, graphs = (
-            [role.offloaded for role in self.roles.values()],
-            [role.evaluation for role in self.roles.values()],
-        )
-        return sum(weights) + max((graph.on_host for graph in graphs if graph is not None), default=0)
+        graphs = [role.evaluation.on_host for role in self.roles.values() if role.evaluation is not None]
+        return sum(role.offloaded for role in self.roles.values()) + max(graphs, default=0)
 
     @property
     def peak(self) -> int:
@@ -103,8 +101,8 @@ class RunEstimate:
         return sum(role.checkpoint for role in self.roles.values())
 
 
-def estimate_run(run: Run) -> RunEstimate | None:
-    """The estimate of a run; None when a family has no outline of its networks.
+def estimate_run(run: Run, known: Mapping[str, EvaluationBytes | None] | None = None) -> RunEstimate | None:
+    """The estimate of a run; None when a family has no outline of its networks. Roles that are `known` are not evaluated.
 
     What a method makes besides the roles of run.yaml and their copies (dmd2's discriminator) is not among it, nor are the VAE
     and the text encoder, which are used before the first step and for validation. Raises UserError where a path, a size or LoRA
@@ -120,11 +118,11 @@ def estimate_run(run: Run) -> RunEstimate | None:
         if name != original:
             copied = replace(outline.handle, name=name, copy_of=original, trainable=False, saved=True)
             outline = replace(outline, handle=copied)
-        roles[name] = _estimate_role(run.cfg, outline, shards=shards)
+        roles[name] = _estimate_role(run.cfg, outline, shards=shards, known=known or {})
     return RunEstimate(roles, training.num_gpus)
 
 
-def _estimate_role(cfg: RunConfig, outline: RoleOutline, *, shards: int) -> RoleEstimate:
+def _estimate_role(cfg: RunConfig, outline: RoleOutline, *, shards: int, known: Mapping[str, Any]) -> RoleEstimate:
     """The estimate of one role, with parameters on meta, whose weights so many processes share."""
     handle, training = outline.handle, cfg.training
     if (lora := cfg.roles[handle.copy_of or handle.name].lora) is not None:
@@ -150,7 +148,7 @@ def _estimate_role(cfg: RunConfig, outline: RoleOutline, *, shards: int) -> Role
         gathered=_gathered_bytes(replace(handle, modules=brought), training),
         checkpoint=_checkpoint_bytes(handle, trained, training, ema=ema) if handle.is_saved else 0,
         offloaded=0 if handle.borrows else sum(_share(p, shards).nbytes for away in host.values() for p in away),
-        evaluation=_evaluation(cfg, replace(outline, handle=called)),
+        evaluation=known[name] if (name := handle.name) in known else _evaluation(cfg, replace(outline, handle=called)),
     )
 
 
@@ -181,7 +179,7 @@ def _evaluation(cfg: RunConfig, outline: RoleOutline) -> EvaluationBytes | None:
     if outline.evaluate is None:
         return None
     handle, batch = outline.handle, cfg.training.train_batch_size
-    prepare_blocks(handle, cfg.training.model_copy(update={"enable_torch_compile": False}), keep_inputs=host_copies)
+    prepare_blocks(handle, cfg.training.model_copy(update={"enable_torch_compile": False}), host_copies)
     samples = batch if handle.trainable else batch * _GUIDED_HALVES
     with handle.active():
         return evaluation_bytes(handle, outline.evaluate, samples=samples)

@@ -74,12 +74,12 @@ def set_gradient_sync(bundle: RoleManager, enabled: bool) -> None:
 
 def on_host(handle: RoleHandle, name: str, training: TrainingArgs) -> set[nn.Parameter]:
     """What stays in host memory of the role's network of that name, adapters left out: all of it, or its last blocks."""
-    parts: list[nn.Module] = []
+    parts, n = list[nn.Module](), training.offload_blocks
     changes = not handle.borrows and (handle.may_train(name) if handle.trainable else handle.is_saved)
     if training.frozen_cpu_offload and not changes:
         parts = [handle.modules[name]]
-    elif training.offload_blocks and (handle.lora is not None or not changes):
-        parts = [block for _, block in blocks_of(handle, handle.modules[name])][-training.offload_blocks :]
+    elif n and (handle.lora is not None or not changes):
+        parts = [block for _, block in blocks_of(handle, handle.modules[name])][-n:]
     return {p for part in parts for key, p in part.named_parameters() if not is_lora_parameter(key)}
 
 
@@ -145,13 +145,8 @@ def blocks_of(handle: RoleHandle, module: nn.Module) -> list[tuple[str, nn.Modul
     return found
 
 
-def prepare_blocks(
-    handle: RoleHandle, training: TrainingArgs, *, keep_inputs: Callable[[], AbstractContextManager[None]] | None = None
-) -> None:
-    """Checkpoints the activations of a trained role's blocks and compiles every role's, as `training` asks for.
-
-    `keep_inputs` replaces what keeps the blocks' inputs on the host where `training` asks for that.
-    """
+def prepare_blocks(handle: RoleHandle, training: TrainingArgs, keep: Callable[[], Any] | None = None) -> None:
+    """Checkpoints a trained role's blocks, `keep` being save_on_cpu, and compiles every role's, as `training` asks for."""
     kind = training.enable_gradient_checkpointing_type
     trains = handle.trainable or handle.base is not None
     options: dict[str, Any] = {}
@@ -160,9 +155,9 @@ def prepare_blocks(
     if handle.bindings:
         options["checkpoint_fn"] = partial(_checkpoint_bound, handle.bindings, use_reentrant=False)
     if training.offload_activations:
-        keep_inputs = keep_inputs or partial(save_on_cpu, pin_memory=context.device().type == "cuda")
+        keep = keep or partial(save_on_cpu, pin_memory=context.device().type == "cuda")
         run = options.pop("checkpoint_fn", partial(checkpoint, use_reentrant=False))
-        options["checkpoint_fn"] = partial(_keeping, keep_inputs, run)
+        options["checkpoint_fn"] = partial(_keeping, keep, run)
     for module in handle.modules.values():
         for index, (name, block) in enumerate(blocks_of(handle, module)):
             prepared = block
@@ -204,8 +199,6 @@ class _Entered:
         self._stack.__exit__(*error)
 
 
-def _keeping(
-    keep: Callable[[], AbstractContextManager[None]], run: Callable[..., Any], *args: Any, **options: Any
-) -> Any:
+def _keeping(keep: Callable[[], Any], run: Callable[..., Any], *args: Any, **options: Any) -> Any:
     with keep():
         return run(*args, **options)

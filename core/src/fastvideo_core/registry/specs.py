@@ -170,7 +170,8 @@ FIRST_PARTY: dict[Kind, dict[str, str]] = {
         "preprocess": "fastvideo-data",
         "trajectories": "fastvideo-kd",
         **dict.fromkeys(
-            ("demo", "report", "doctor", "init", "new-plugin", "convert", "pairs", "json-schema"), "fastvideo-tools"
+            ("demo", "report", "doctor", "init", "new-plugin", "convert", "pairs", "json-schema", "fits"),
+            "fastvideo-tools",
         ),
     },
 }

@@ -50,6 +50,12 @@ JSON_SCHEMA = CommandPlugin(
     help="every option as JSON schema, for editors (schema NAME --json)",
     impl="fastvideo_tools.commands.json_schema:COMMAND",
 )
+FITS = CommandPlugin(
+    name="fits",
+    api=(1, 0),
+    help="whether a run fits a GPU, and what would make it (check --gpu-memory)",
+    impl="fastvideo_tools.commands.fits:COMMAND",
+)
 GRAD_NORM = CallbackPlugin(
     name="grad_norm",
     api=(1, 0),
