@@ -63,6 +63,8 @@ SECOND = {
         "config.foreign_names",
         "config.output_folder",
         "config.run",
+        "dispatch.examine",
+        "dispatch.memory_estimate",
         "launch.stdio",
         "registry",
         "registry.registry",
