@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import WanTransformer3DModel
+from diffusers import WanPipeline, WanTransformer3DModel
 from torch import Tensor
 
 from fastvideo_core.checkpoint.weights import describe, read_role_weights
 from fastvideo_core.cli.functions import build_runtime
+from fastvideo_core.cli.main import main
 from fastvideo_core.config.run import RoleConfig
 from fastvideo_core.contracts.family import open_family
 from fastvideo_core.contracts.roles import RoleHandle, is_lora_parameter
@@ -209,6 +210,36 @@ def test_a_shared_student_is_read_from_its_checkpoint_as_one_with_a_network_of_i
             expected = state[name]
         torch.testing.assert_close(value, expected, atol=1e-6, rtol=1e-6)
     assert changed == len(adapters) // 2
+
+
+def test_sample_and_export_take_the_adapters_of_the_asked_role(tmp_path, shared, tiny_wan):
+    """Of student and critic; a video of the checkpoint is that of the merged pipeline, and none of the bare base."""
+    out = shared.run["training"]["output_dir"]
+    base, states = load_wan(tiny_wan).state_dict(), {}
+    for role in ("student", "critic"):
+        for form in ("merged", "separate"):
+            assert main(["export", out, str(tmp_path / role / form), "--role", role, "--lora", form]) == 0
+        states[role] = load_wan(tmp_path / role / "merged").state_dict()
+        adapters = read_role_weights(out, role, ema=role == "student")["transformer"]
+        for name, value in states[role].items():
+            layer, expected = name.removesuffix(".weight"), base[name]
+            if (down := adapters.get(f"{layer}.lora_A.default.weight")) is not None:
+                expected = expected + 1.5 * adapters[f"{layer}.lora_B.default.weight"] @ down
+            torch.testing.assert_close(value, expected, atol=1e-6, rtol=1e-6)
+        pipeline = WanPipeline.from_pretrained(tiny_wan)
+        pipeline.load_lora_weights(tmp_path / role / "separate")
+        pipeline.fuse_lora()
+        pipeline.unload_lora_weights()
+        for name, value in pipeline.transformer.state_dict().items():
+            torch.testing.assert_close(value, states[role][name], atol=1e-6, rtol=1e-6)
+    assert any(not torch.equal(states["student"][name], value) for name, value in states["critic"].items())
+    videos = []
+    for model in (out, tmp_path / "student" / "merged", tiny_wan):
+        folder = tmp_path / f"videos{len(videos)}"
+        size = ["--height", "32", "--width", "32", "--num-frames", "5", "--steps", "2", "--guidance-scale", "1"]
+        assert main(["sample", str(model), "--prompt", "a red ball", *size, "--out", str(folder)]) == 0
+        videos.append((folder / "00.mp4").read_bytes())
+    assert videos[0] == videos[1] != videos[2]
 
 
 def load_wan(path: Path) -> WanTransformer3DModel:

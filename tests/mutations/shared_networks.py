@@ -13,7 +13,7 @@ SHARED_NETWORKS: tuple[Mutation, ...] = (
         f"{CORE}/placing/shard.py",
         "_Entered([*(binding() for binding in bindings), lambda: again])",
         "again",
-        (RECOMPUTED,),
+        (RECOMPUTED, f"{TESTS}::test_what_a_family_binds_holds_at_every_recompute"),
     ),
     Mutation(
         "the teacher called with adapters",
