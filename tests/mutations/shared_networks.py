@@ -16,10 +16,10 @@ SHARED_NETWORKS: tuple[Mutation, ...] = (
         (RECOMPUTED, f"{TESTS}::test_what_a_family_binds_holds_at_every_recompute"),
     ),
     Mutation(
-        "the teacher called with adapters",
+        "the teacher called with the adapters of whoever was called before",
         f"{CORE}/weights/shared.py",
-        'role in ("", self.owner)',
-        "False",
+        "layer._active_adapter = [role]",
+        "layer._active_adapter = layer._active_adapter if role == self.owner else [role]",
         ("tests/test_shared_base.py::test_a_shared_run_is_the_run_of_three_networks[plain]",),
     ),
     Mutation(

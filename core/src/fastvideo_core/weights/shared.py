@@ -33,7 +33,7 @@ class SharedNetworks:
     def find_layers(self) -> None:
         """To be called when adapters were added."""
         parts = (part for module in self._modules for part in module.modules())
-        self._layers = [part for part in parts if hasattr(part, "_disable_adapters")]
+        self._layers = [part for part in parts if hasattr(part, "_active_adapter")]
 
     @contextmanager
     def active(self, role: str) -> Iterator[None]:
@@ -48,7 +48,7 @@ class SharedNetworks:
     def _switch(self, role: str) -> None:
         self.role = role
         for layer in self._layers:
-            layer._active_adapter, layer._disable_adapters = [role], role in ("", self.owner)
+            layer._active_adapter = [role]  # of the owner none has adapters
 
     def _check_role(self, *_: object) -> None:
         if not self.role:
