@@ -1,17 +1,11 @@
 """Configuration of `ema`; imports no torch."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 from pydantic import Field
 
 from fastvideo_core.config import limits
 from fastvideo_core.config.base import PluginConfig, StrTuple
+from fastvideo_core.config.run import RunConfig
 from fastvideo_core.errors import Problem
-
-if TYPE_CHECKING:
-    from fastvideo_core.config.run import RunConfig
 
 
 class EMAConfig(PluginConfig):

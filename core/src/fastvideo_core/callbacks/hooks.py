@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 PROJECT = "fastvideo_distill"
 """Whose hooks they are, for pluggy."""
-hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
 """Marks a callback's method as the hook of its name."""
 
@@ -60,44 +59,39 @@ class Callback:
 class RunHooks:
     """The hook specifications; a callback implements any of them with `@hookimpl` and takes the arguments it needs."""
 
-    @hookspec
     def train_start(self, method: DistillMethod, start_step: int) -> None:
         """Once, before the first step; when resuming, before the checkpoint is restored."""
 
-    @hookspec
     def before_optimizer_step(
         self, method: DistillMethod, step: int, optimizers: Sequence[Optimizer], metrics: dict[str, Any]
     ) -> None:
         """Gradients of this step's optimizers are complete and not yet clipped; may add to `metrics` (tensors or floats)."""
 
-    @hookspec
     def after_optimizer_step(self, method: DistillMethod, step: int, optimizers: Sequence[Optimizer]) -> None:
         """`optimizers` have just been stepped; others have not. Not called for an update that is left out."""
 
-    @hookspec
     def step_end(self, method: DistillMethod, step: int, metrics: dict[str, Any]) -> None:
         """A step is over and its metrics are complete; may add to `metrics`."""
 
-    @hookspec
     def stop_requested(self, step: int) -> bool:  # type: ignore[empty-body]
         """After `step_end`: whether the run ends with this step as with its last one. All processes must answer alike."""
 
-    @hookspec
     def validation_start(self, method: DistillMethod, step: int) -> None:
         """Before the method samples; what is changed here is undone in `validation_end`."""
 
-    @hookspec
     def validation_end(self, method: DistillMethod, step: int) -> None:
         """After the method sampled, also when that or a `validation_start`, perhaps before this callback's, failed."""
 
-    @hookspec
     def checkpoint_saved(self, path: Path, step: int) -> None:
         """A checkpoint is complete on disk. Main process only, no collectives."""
 
-    @hookspec
     def train_end(self, method: DistillMethod, step: int) -> None:
         """Once, after the last step and the last checkpoint."""
 
-    @hookspec
     def exception(self, method: DistillMethod, step: int, error: BaseException) -> None:
         """The run is ending with `error`. No collectives: other ranks may be gone."""
+
+
+HOOKS = tuple(name for name in vars(RunHooks) if not name.startswith("_"))
+for _name in HOOKS:
+    pluggy.HookspecMarker(PROJECT)(getattr(RunHooks, _name))

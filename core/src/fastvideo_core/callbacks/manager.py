@@ -9,12 +9,11 @@ from typing import Any, cast
 
 import pluggy
 
-from fastvideo_core.callbacks.hooks import PROJECT, Callback, RunHooks
+from fastvideo_core.callbacks.hooks import HOOKS, PROJECT, Callback, RunHooks
 from fastvideo_core.errors import CheckpointError, FastVideoError, PluginError, Problem, did_you_mean
 
 logger = logging.getLogger(__name__)
 
-HOOKS: tuple[str, ...] = tuple(name for name in vars(RunHooks) if not name.startswith("_"))
 _MARK = f"{PROJECT}_impl"
 
 
