@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,8 @@ def trained(folder: Path, megabytes: int) -> tuple[Trained, CallbackManager]:
 
 
 def manager(folder: Path, method: Trained, callbacks: CallbackManager, *, background: bool) -> CheckpointManager:
-    made = CheckpointManager(folder, every=1, keep=1, config_yaml="", versions={}, background=background)
+    settings = {"output_dir": str(folder), "checkpoints_total_limit": 1, "async_checkpointing": background}
+    made = CheckpointManager(replace(method.cfg, training=method.cfg.training.model_copy(update=settings)), {})
     made.attach(method, callbacks, [])
     return made
 

@@ -175,8 +175,8 @@ UPDATES_AND_LOOP: tuple[Mutation, ...] = (
     Mutation(
         "skipped steps are counted on after a good one",
         f"{CORE}/training/updates.py",
-        "self._in_row = 0\n            method",
-        "method",
+        "self._in_row = 0\n            self._method",
+        "self._method",
         (f"{TRAINER_FAULTS}::test_skipped_steps_with_good_ones_between_them_do_not_end_the_run",),
     ),
     Mutation(

@@ -17,19 +17,17 @@ from fastvideo_core import PluginConfig
 from fastvideo_core.callbacks.hooks import Callback, hookimpl
 from fastvideo_core.checkpoint import manager as manager_module
 from fastvideo_core.checkpoint import storage
-from fastvideo_core.checkpoint.manager import CheckpointManager
 from fastvideo_core.checkpoint.storage import CheckpointWriteError, choose
 from fastvideo_testing.waiting import LIMIT, wait_until
 
 from ..full_disk import full_disk
+from ..saving import manager_of
 from .toy_run import ToyRun, assert_same, toy_run
 
 
 def in_background(folder, *, skip_errors=False, keep=0, **options) -> ToyRun:
     run = toy_run(folder, **options)
-    run.manager = CheckpointManager(
-        folder, every=1, keep=keep, config_yaml="", versions={}, background=True, skip_errors=skip_errors
-    )
+    run.manager = manager_of(run.method.cfg, keep=keep, background=True, skip_errors=skip_errors)
     run.manager.attach(run.method, run.callbacks, run.loader)
     return run
 
@@ -166,7 +164,7 @@ def test_the_last_checkpoint_must_be_there_also_when_errors_are_skipped_and_noth
     tmp_path, monkeypatch
 ):
     run = toy_run(tmp_path)
-    run.manager = CheckpointManager(tmp_path, every=1, keep=0, config_yaml="", versions={}, skip_errors=True)
+    run.manager = manager_of(run.method.cfg, skip_errors=True)
     run.manager.attach(run.method, run.callbacks, run.loader)
     full_disk(monkeypatch, {1, 3})
     run.manager.save(1)
@@ -203,7 +201,7 @@ def test_errors_may_be_skipped_with_a_count_but_not_the_last_one(tmp_path, monke
 
 def test_a_step_whose_checkpoint_failed_is_saved_when_asked_for_again(tmp_path, monkeypatch):
     run = toy_run(tmp_path)
-    run.manager = CheckpointManager(tmp_path, every=1, keep=0, config_yaml="", versions={}, skip_errors=True)
+    run.manager = manager_of(run.method.cfg, skip_errors=True)
     run.manager.attach(run.method, run.callbacks, run.loader)
     with monkeypatch.context() as patch:
         full_disk(patch, {1})

@@ -99,7 +99,7 @@ def test_a_kill_at_any_moment_of_a_save_leaves_latest_whole(tmp_path, saved_befo
         run = toy_run(folder, keep=1).steps(1, 1)
         run.manager.save(1)
         if saved_before:  # step 2 is replaced
-            run.manager.keep = 0
+            run.manager._args = run.manager._args.model_copy(update={"checkpoints_total_limit": 0})
             run.manager.save(2)
         torch.manual_seed(moment)
         run.steps(2, 2)

@@ -23,6 +23,8 @@ from fastvideo_core.config.run import RecipeConfig
 from fastvideo_core.contracts.method import DistillMethod
 from fastvideo_core.contracts.roles import RoleHandle, RoleManager
 
+from ..saving import manager_of
+
 
 class ToyAdapter:
     """Has a generator of its own, which belongs into the checkpoint."""
@@ -177,7 +179,7 @@ def toy_run(
     method = ToyMethod(cfg, RoleManager(handles), ToyAdapter())
     if callbacks is None:
         callbacks = {"ema": EMACallback(EMAConfig(decay=0.9, start_step=ema_start)), "counter": Counter()}
-    manager = CheckpointManager(output_dir, every=every, keep=keep, config_yaml=cfg.to_yaml(), versions={"toy": "1.2"})
+    manager = manager_of(cfg, every=every, keep=keep)
     run = ToyRun(method, CallbackManager(callbacks), ToyLoader(), manager)
     run.callbacks.hook.train_start(method=method, start_step=start_step)
     manager.attach(method, run.callbacks, run.loader)

@@ -168,8 +168,8 @@ def test_wandb_works_offline_keeps_its_run_and_no_secrets(tmp_path, clip, offlin
 def test_wandb_that_does_not_start_is_a_users_error(tmp_path, offline):
     pytest.importorskip("wandb")
     code = (
-        "import sys; from pathlib import Path; from fastvideo_core.tracking.wandb import WandbTracker\n"
-        "try: WandbTracker('p', None, {}, Path(sys.argv[1]))\n"
+        "import sys; from fastvideo_core import TrainingArgs; from fastvideo_core.tracking.wandb import WandbTracker\n"
+        "try: WandbTracker(TrainingArgs(output_dir=sys.argv[1], max_train_steps=1), {})\n"
         "except Exception as error: print(type(error).__name__, error)"
     )
     environment = {**offline, "WANDB_MODE": "online", "WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_INIT_TIMEOUT": "5"}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -11,11 +10,12 @@ from torch import nn
 from fastvideo_core import PluginConfig, RoleConfig, RunConfig, TrainingArgs
 from fastvideo_core.callbacks.hooks import Callback, hookimpl
 from fastvideo_core.callbacks.manager import CallbackManager
-from fastvideo_core.checkpoint.manager import CheckpointManager
 from fastvideo_core.config.run import RecipeConfig
 from fastvideo_core.contracts.method import DistillMethod
 from fastvideo_core.contracts.roles import RoleHandle, RoleManager
 from fastvideo_core.training.trainer import DistillTrainer
+
+from ..saving import manager_of
 
 
 class Weight(nn.Module):
@@ -128,10 +128,7 @@ def run(method, batches, steps, *, start=0, every=None):
     """Trains and gives what the callback saw; with `every`, checkpoints are written as well."""
     watch = Watch()
     callbacks = CallbackManager({"watch": watch})
-    manager = None
-    if every is not None:
-        folder = Path(method.cfg.training.output_dir)
-        manager = CheckpointManager(folder, every=every, keep=0, config_yaml=method.cfg.to_yaml(), versions={})
+    manager = None if every is None else manager_of(method.cfg, every=every)
     trainer = DistillTrainer(method.cfg.training, config={})
     trainer.run(method, batches, steps, start, checkpoint_manager=manager, callbacks=callbacks)
     return watch

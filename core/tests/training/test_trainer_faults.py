@@ -16,7 +16,6 @@ from fastvideo_core.callbacks.config import EMAConfig
 from fastvideo_core.callbacks.ema import EMACallback
 from fastvideo_core.callbacks.manager import CallbackManager
 from fastvideo_core.checkpoint import storage
-from fastvideo_core.checkpoint.manager import CheckpointManager
 from fastvideo_core.checkpoint.storage import CheckpointWriteError
 from fastvideo_core.checkpoint.weights import read_role_weights
 from fastvideo_core.errors import FastVideoError, NonFiniteError, RunStopped
@@ -26,6 +25,7 @@ from fastvideo_core.training.validation import ValidationError
 from fastvideo_testing.waiting import wait_until
 
 from ..full_disk import full_disk
+from ..saving import manager_of
 from .one_weight import Linear, Watch, config_of, metrics_of, numbers, run
 
 # --- what goes wrong ----------------------------------------------------------------------------------------------
@@ -79,7 +79,7 @@ def test_the_learning_rate_that_is_logged_after_a_skipped_step_is_the_one_that_i
 def test_too_many_skipped_steps_in_a_row_end_the_run_with_the_last_good_weights(tmp_path, fused):
     cfg = config_of(tmp_path, max_skipped_steps=1)
     method = Watched(cfg, fused=fused)
-    manager = CheckpointManager(tmp_path, every=0, keep=0, config_yaml="", versions={})
+    manager = manager_of(cfg, every=0)
     good = state_after(tmp_path / "good", [1.0, 3.0], fused=fused)
     batches = numbers(1, 3, math.nan, math.nan, math.nan, math.nan)
     with pytest.raises(NonFiniteError, match=r"step 4: total_loss is nan, .*; 2 steps in a row were skipped") as caught:
@@ -117,7 +117,7 @@ def test_an_update_reads_one_tensor(tmp_path):
     method = Linear(config_of(tmp_path))
     method.backward(method.single_train_step(torch.ones(()), 1)[0], {})
     with Reads():
-        Updates(0).make(method, CallbackManager({}), 1, [torch.ones(3), torch.ones(())], {})
+        Updates(0, method, CallbackManager({})).make(1, [torch.ones(3), torch.ones(())], {}, 0)
     assert len(Reads.seen) == 1
 
 
@@ -209,7 +209,7 @@ class Waiting(Linear):
 def test_a_checkpoint_that_fails_in_the_background_ends_the_run_soon_with_the_state_it_then_has(tmp_path, monkeypatch):
     full_disk(monkeypatch, {200})
     method = Waiting(config_of(tmp_path))
-    manager = CheckpointManager(tmp_path, every=200, keep=0, config_yaml="", versions={}, background=True)
+    manager = manager_of(method.cfg, every=200, background=True)
     trainer = DistillTrainer(method.cfg.training, config={})
     with pytest.raises(CheckpointWriteError, match="the run ends for that; its state after step") as raised:
         trainer.run(method, numbers(1), 1000, checkpoint_manager=manager)

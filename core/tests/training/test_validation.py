@@ -290,8 +290,9 @@ def test_speed_and_time_left_are_those_of_training(tmp_path, monkeypatch):
             clock.now += 10.0
             return super().save(step)
 
-    method, shown = Timed(tmp_path, training_state_checkpointing_steps=4), Shown()
-    manager = Saves(tmp_path, every=4, keep=0, config_yaml="", versions={})
+    settings = {"training_state_checkpointing_steps": 4, "async_checkpointing": False}
+    method, shown = Timed(tmp_path, **settings), Shown()
+    manager = Saves(method.cfg, {})
     DistillTrainer(method.cfg.training, config={}, display=shown).run(method, numbers(1), 8, checkpoint_manager=manager)
     lines = metrics_of(tmp_path)
     assert [line["seconds_per_step"] for line in lines] == [9, 1, 1, 1, 1, 1, 1, 1]

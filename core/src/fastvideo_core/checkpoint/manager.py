@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Mapping
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from fastvideo_core.checkpoint.stored_state import StoredState
 from fastvideo_core.checkpoint.tensors import save_file, write_tensors
 from fastvideo_core.checkpoint.training_state import RunState
 from fastvideo_core.checkpoint.tree import split
+from fastvideo_core.config.run import RunConfig
 from fastvideo_core.contracts.method import DistillMethod
 from fastvideo_core.distributed import context
 from fastvideo_core.distributed.agreement import SharedWork, SharedWorkError
@@ -32,20 +33,15 @@ _PATIENCE = 60.0  # seconds for which a failing process waits for a checkpoint t
 
 @dataclass(eq=False)
 class CheckpointManager:
-    """Saves a run's state every so many steps, and restores it."""
+    """Saves a run's state every so many steps, as its `training` section says, and restores it."""
 
-    output_dir: Path
-    _: KW_ONLY
-    every: int  # steps between checkpoints for `is_due`; with 0 none is
-    keep: int  # how many of the newest stay; 0 keeps all
-    config_yaml: str  # the resolved run.yaml, stored beside the state
+    cfg: RunConfig
     versions: dict[str, str]  # of the plug-ins by distribution; those of fastvideo-core and torch are added
-    background: bool = False  # write from a copy in host memory while training goes on; one checkpoint at a time
-    skip_errors: bool = False  # log a checkpoint that cannot be written, and go on; the run's last one must be there
-    new_data: bool = False  # a resumed run starts its data afresh
     resumed: Choice | None = None  # the checkpoint that the run goes on from
 
     def __post_init__(self) -> None:
+        self._args, self.output_dir = self.cfg.training, Path(self.cfg.training.output_dir)
+        self._skips_errors = self._args.on_checkpoint_error == "skip"
         self.versions = {"fastvideo-core": __version__, "torch": str(torch.__version__), **self.versions}
         self._run: RunState
         self._work: SharedWork
@@ -64,7 +60,7 @@ class CheckpointManager:
         draws random numbers between this and the first step (the start of a dataloader's iterator, say) is undone by
         `restore_rng`. Raises CheckpointError where the checkpoint is damaged, or of another run.
         """
-        self._run, self._work = RunState(method, callbacks, dataloader, self.new_data), SharedWork()
+        self._run, self._work = RunState(method, callbacks, dataloader, self._args.resume_with_new_data), SharedWork()
         if context.is_main_process():
             storage.clean_leftovers(self.output_dir)
             for path, _ in self.resumed.passed_over if self.resumed is not None else ():
@@ -77,8 +73,9 @@ class CheckpointManager:
     # --- saving -------------------------------------------------------------------------------------------------------
 
     def is_due(self, step: int) -> bool:
-        """Whether `step` (steps done so far) is a multiple of `every`."""
-        return self.every > 0 and step % self.every == 0
+        """Whether a checkpoint is asked for after so many steps."""
+        every = self._args.training_state_checkpointing_steps
+        return every > 0 and step % every == 0
 
     def save(self, step: int) -> Path:
         """Saves the state after `step` steps; once saved, a step is not saved again. Collective.
@@ -92,26 +89,23 @@ class CheckpointManager:
         if step == self._saved_step:
             return target
         tensors, skeleton, own = rank_state.separate(*split(self._run.collect()), self._work.group)
-        if self.background:
+        if self._args.async_checkpointing:
             tensors = self._copies.take(tensors)
         rng = rank_state.collect_rng(self._run.method)
         document = CheckpointDocument(
-            format=storage.FORMAT,
-            step=step,
-            world_size=context.world_size(),
-            versions=self.versions,
-            files={},
-            state=skeleton,
+            step=step, world_size=context.world_size(), versions=self.versions, files={}, state=skeleton
         )
         self._saved_step = step
-        self._writing = Writing(step, lambda: self._write(document, tensors, rng, own), threaded=self.background)
-        if self.background and (earlier is None or self.skip_errors):
+        self._writing = Writing(
+            step, lambda: self._write(document, tensors, rng, own), threaded=self._args.async_checkpointing
+        )
+        if self._args.async_checkpointing and (earlier is None or self._skips_errors):
             return target
         failure = self._end_writing()
         if failure is None and earlier is not None:
             stopped = Problem(f"the run ends for that; its state after step {step} is saved", str(target))
             failure = CheckpointWriteError([*earlier.problems, stopped])
-        if failure is not None and not self.skip_errors:
+        if failure is not None and not self._skips_errors:
             raise failure from earlier
         return target
 
@@ -121,14 +115,14 @@ class CheckpointManager:
         writing = self._writing
         if writing is None or writing.is_alive():
             return False
-        if writing.error is not None and not self.skip_errors:
+        if writing.error is not None and not self._skips_errors:
             return True
         self._end_writing()
         return False
 
     def finish(self) -> None:
         """Waits for the checkpoint that is being written; raises CheckpointWriteError where the last one could not be, whatever
-        `skip_errors` says. Collective."""
+        `on_checkpoint_error` says. Collective."""
         self._end_writing()
         if self._failure is not None:
             raise self._failure
@@ -155,7 +149,7 @@ class CheckpointManager:
         except CheckpointWriteError as error:
             self._saved_step, self._failure = None, error
             self._failures += 1
-            if self.skip_errors and context.is_main_process():
+            if self._skips_errors and context.is_main_process():
                 goes_on = "training goes on (training.on_checkpoint_error: skip); checkpoints that could not be written"
                 logger.error("%s\n    %s: %d", error, goes_on, self._failures)
             return error
@@ -189,7 +183,7 @@ class CheckpointManager:
                 files.append(save_file(own[0], unfinished / rank_state.file_of("own", context.rank()), own[1]))
             if context.is_main_process():
                 files.append(unfinished / storage.RUN_CONFIG)
-                files[-1].write_text(self.config_yaml)
+                files[-1].write_text(self.cfg.to_yaml())
             written.update({file.relative_to(unfinished).as_posix(): storage.synced(file) for file in files})
 
         def publish() -> None:
@@ -211,12 +205,12 @@ class CheckpointManager:
             if context.is_main_process():
                 storage.remove(unfinished)
         if context.is_main_process():
-            storage.remove_oldest(self.output_dir, self.keep, target)
+            storage.remove_oldest(self.output_dir, self._args.checkpoints_total_limit, target)
 
     # --- loading ------------------------------------------------------------------------------------------------------
 
     def _load(self, folder: Path) -> None:
-        stored = StoredState(folder, context.world_size(), new_data=self.new_data)
+        stored = StoredState(folder, context.world_size(), new_data=self._args.resume_with_new_data)
         document = stored.document
         is_same = document.world_size == context.world_size()
         rng, _ = rank_state.read_file(folder, document, "rng", context.rank() if is_same else 0)

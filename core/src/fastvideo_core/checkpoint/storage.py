@@ -66,7 +66,7 @@ class CheckpointDocument(BaseModel):
 
     model_config = ConfigDict(strict=True, frozen=True)
 
-    format: _Count
+    format: _Count = FORMAT
     step: _Count
     world_size: Annotated[int, Field(ge=1, lt=2**31)]
     versions: dict[str, str]

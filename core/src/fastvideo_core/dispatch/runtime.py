@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -78,17 +77,8 @@ def build_runtime_from_config(cfg: RunConfig, registry: PluginRegistry) -> Disti
     cfg, training = run.cfg, run.cfg.training
     # Nothing of ours draws from torch's global generator, but dropout layers and third parties' code do.
     torch.manual_seed(stream_seed(training.seed, "global", Mesh.current().data_rank))
-    checkpoint_manager = CheckpointManager(
-        Path(training.output_dir),
-        every=training.training_state_checkpointing_steps,
-        keep=training.checkpoints_total_limit,
-        config_yaml=cfg.to_yaml(),
-        versions={one.provenance.distribution: one.provenance.version for one in used_plugins(cfg, registry)},
-        background=training.async_checkpointing,
-        skip_errors=training.on_checkpoint_error == "skip",
-        new_data=training.resume_with_new_data,
-        resumed=run.resumed,
-    )
+    versions = {one.provenance.distribution: one.provenance.version for one in used_plugins(cfg, registry)}
+    checkpoint_manager = CheckpointManager(cfg, versions, run.resumed)
     components = build_components(run)
     bundle = components.bundle
     if components.dataloader is None:

@@ -24,9 +24,7 @@ def build_tracker(training_args: TrainingArgs, config: Mapping[str, Any]) -> Tra
     if "wandb" in training_args.trackers:
         from fastvideo_core.tracking.wandb import WandbTracker
 
-        project, run_name = training_args.tracker_project_name, training_args.wandb_run_name
-        resuming = training_args.resume_from_checkpoint is not None
-        trackers["wandb"] = WandbTracker(project, run_name, config, folder, resuming=resuming)
+        trackers["wandb"] = WandbTracker(training_args, config)
     return MultiTracker(trackers)
 
 

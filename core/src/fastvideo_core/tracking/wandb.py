@@ -7,6 +7,7 @@ from typing import Any
 
 import wandb
 
+from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.contracts.tracker import LoggedVideo, Tracker
 from fastvideo_core.errors import Problem, UserError
 from fastvideo_core.errors.shown import without_secrets
@@ -20,16 +21,15 @@ class WandbTracker(Tracker):
     refuses to start (no API key, no network).
     """
 
-    def __init__(
-        self, project: str, run_name: str | None, config: Mapping[str, Any], folder: Path, *, resuming: bool = False
-    ) -> None:
+    def __init__(self, args: TrainingArgs, config: Mapping[str, Any]) -> None:
+        folder, resuming = Path(args.output_dir), args.resume_from_checkpoint is not None
         id_file = folder / "wandb" / "run-id.txt"
         id_file.parent.mkdir(parents=True, exist_ok=True)
         run_id = id_file.read_text().strip() if resuming and id_file.exists() else secrets.token_hex(4)
         try:
             self._run = wandb.init(
-                project=project,
-                name=run_name,
+                project=args.tracker_project_name,
+                name=args.wandb_run_name,
                 id=run_id,
                 resume="allow",
                 config=without_secrets(config),

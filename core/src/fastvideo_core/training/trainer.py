@@ -87,7 +87,7 @@ class DistillTrainer:
                 validations = None
                 if args.log_validation:
                     validations = Validations(args, method, self._callbacks, lambda: signals.request, self._progress)
-                self._updates = Updates(args.max_skipped_steps)
+                self._updates = Updates(args.max_skipped_steps, method, self._callbacks)
 
                 signals.begun = True
                 for step in range(start_step + 1, max_steps + 1):
@@ -163,7 +163,7 @@ class DistillTrainer:
                 metrics[f"grad_norm/{handle.name}"] = _joint(own)
         metrics.update(method.learning_rates())
         self._timer.start()
-        request = self._updates.make(method, self._callbacks, step, [*losses, *norms.values()], metrics, request)
+        request = self._updates.make(step, [*losses, *norms.values()], metrics, request)
         self._timer.stop("optimizer")
         method.optimizers_zero_grad(step)
         return request

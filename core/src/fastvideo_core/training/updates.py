@@ -42,20 +42,12 @@ class Updates:
     `failure` is why the run must end, None while it may go on.
     """
 
-    def __init__(self, max_skipped: int) -> None:
-        self._max_skipped = max_skipped
+    def __init__(self, max_skipped: int, method: DistillMethod, callbacks: CallbackManager) -> None:
+        self._max_skipped, self._method, self._callbacks = max_skipped, method, callbacks
         self._in_row = self._total = self._unlogged = 0
         self.failure: NonFiniteError | None = None
 
-    def make(
-        self,
-        method: DistillMethod,
-        callbacks: CallbackManager,
-        step: int,
-        checked: Sequence[Tensor],
-        metrics: Mapping[str, Any],
-        request: int = 0,
-    ) -> int:
+    def make(self, step: int, checked: Sequence[Tensor], metrics: Mapping[str, Any], request: int) -> int:
         """Steps what is due when all of `checked` (losses, gradient norms) are finite on all processes; else nothing changes.
 
         `metrics` are the step's, to say what was not finite. The highest `request` of all processes. Collective.
@@ -65,8 +57,9 @@ class Updates:
             self._note_skipped(step, metrics)
         else:
             self._in_row = 0
-            method.optimizers_schedulers_step(step)
-            callbacks.hook.after_optimizer_step(method=method, step=step, optimizers=method.get_optimizers(step))
+            self._method.optimizers_schedulers_step(step)
+            stepped = self._method.get_optimizers(step)
+            self._callbacks.hook.after_optimizer_step(method=self._method, step=step, optimizers=stepped)
         return highest
 
     def take_skipped(self) -> int:
