@@ -18,7 +18,7 @@ import statistics
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,7 +33,7 @@ from fastvideo_tools.demo.results import Results, Row, measure
 from fastvideo_tools.demo.story import FULL, Extent, Recipe, Sampler, Story
 
 TARGET = 0.9
-"""Of the full weights' figures: of captions that are right, and of the nearness to the data (one over the distance)."""
+"""Of the full weights' figures: of captions that are right, and of the nearness to the data (one over each distance)."""
 
 FULL_WEIGHTS = "full"
 CELLS = (FULL_WEIGHTS, *(f"r{rank}x1e-3" for rank in (4, 8, 16, 32, 64, 128)), "r16x3e-4", "r16x3e-3")
@@ -91,32 +91,32 @@ def order(cell: str) -> tuple[bool, bool, list[float]]:
 
 def table(cells: dict[str, list[Row]]) -> tuple[list[str], bool]:
     """Its lines in Markdown, and whether the best adapters meet the target."""
-    lines = ["| | seeds | captions right, % | Wasserstein | energy | captions, of full | nearness, of full |"]
-    lines.append("|---|---:|---:|---:|---:|---:|---:|")
+    lines = [
+        "| | seeds | captions right, % | Wasserstein | energy | captions, of full | Wasserstein nearness | energy nearness |"
+    ]
+    lines.append("|---|---:|---:|---:|---:|---:|---:|---:|")
     full, best = cells[FULL_WEIGHTS], 0.0
     for cell in sorted(cells, key=order):
         rows = cells[cell]
-        captions = _ratio(_captions(rows), _captions(full))
-        nearness = _ratio(_distance(full), _distance(rows))
+        ratios = [
+            _ratio(_mean(row.accuracy.caption for row in rows), _mean(row.accuracy.caption for row in full)),
+            _ratio(_mean(row.wasserstein for row in full), _mean(row.wasserstein for row in rows)),
+            _ratio(_mean(row.energy for row in full), _mean(row.energy for row in rows)),
+        ]
         columns = [
             [f"{100 * row.accuracy.caption:.1f}" for row in rows],
             [f"{row.wasserstein:.3f}" for row in rows],
             [f"{row.energy:.3f}" for row in rows],
         ]
-        ratios = [f"{captions:.2f}", f"{nearness:.2f}"] if cell == FULL_WEIGHTS or order(cell)[0] else ["", ""]
-        texts = [cell, str(len(rows)), *(" / ".join(column) for column in columns), *ratios]
-        lines.append(f"| {' | '.join(texts)} |")
+        compared = [f"{ratio:.2f}" if order(cell) >= order(FULL_WEIGHTS) else "" for ratio in ratios]
+        lines.append(f"| {' | '.join([cell, str(len(rows)), *map(' / '.join, columns), *compared])} |")
         if order(cell)[0]:
-            best = max(best, min(captions, nearness))
+            best = max(best, min(ratios))
     return lines, best >= TARGET
 
 
-def _captions(rows: Sequence[Row]) -> float:
-    return statistics.fmean(row.accuracy.caption for row in rows)
-
-
-def _distance(rows: Sequence[Row]) -> float:
-    return statistics.fmean(row.wasserstein for row in rows)
+def _mean(values: Iterable[float]) -> float:
+    return statistics.fmean(values)
 
 
 def _ratio(one: float, other: float) -> float:

@@ -78,6 +78,7 @@ def test_the_table_compares_means_over_seeds_with_the_full_weights(modules):
         "r4x1e-3",
         "r16x1e-3",
     ]
-    assert lines[-1] == "| r16x1e-3 | 2 | 85.0 / 75.0 | 0.100 / 0.150 | 0.010 / 0.010 | 0.94 | 0.96 |"
-    assert lines[-2].endswith("| 0.71 | 0.92 |")
+    assert lines[-1] == "| r16x1e-3 | 2 | 85.0 / 75.0 | 0.100 / 0.150 | 0.010 / 0.010 | 0.94 | 0.96 | 1.00 |"
+    assert lines[-2].endswith("| 0.71 | 0.92 | 1.00 |")
+    assert "|  |  |  |" in lines[2]
     assert not lora_sweep.table(lora_sweep.by_cell(Results(tuple(rows[:5]), {})))[1]
