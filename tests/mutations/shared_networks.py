@@ -16,11 +16,11 @@ SHARED_NETWORKS: tuple[Mutation, ...] = (
         (RECOMPUTED, f"{TESTS}::test_what_a_family_binds_holds_at_every_recompute"),
     ),
     Mutation(
-        "the teacher called with the adapters of whoever was called before",
+        "the teacher called with the student's adapters",
         f"{CORE}/weights/shared.py",
         "layer._active_adapter = [role]",
-        "layer._active_adapter = layer._active_adapter if role == self.owner else [role]",
-        ("tests/test_shared_base.py::test_a_shared_run_is_the_run_of_three_networks[plain]",),
+        'layer._active_adapter = ["student" if role == self.owner else role]',
+        (f"{TESTS}::test_calls_for_nobody_and_active_dropout_are_errors",),
     ),
     Mutation(
         "a call outside of every role goes to the role before",
