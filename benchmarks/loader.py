@@ -1,6 +1,6 @@
 """Bandwidth of the data loader against reading the same bytes with pyarrow and numpy, and its memory by rows.
 
-    python benchmarks/loader.py [--gb 1.0] [--batch-size 4] [--repeats 5] [--cpu]
+    python benchmarks/loader.py [--gb 1.0] [--batch-size 4] [--repeats 5] [--cpu] [--foreign]
 
 Both sides read the same files from a warm cache in alternating order, and both end with batches of both tensors: the
 baseline reads row group by row group, in the files' order, stacks neighbouring latents and pads neighbouring texts; the
@@ -8,7 +8,8 @@ loader shuffles, pads, checks and carries metadata. The ratio is to "batches" as
 without making batches, without the texts, and from mapped files (which end the process when one shrinks, so the loader
 does not) is shown beside it. A data set of three latent shapes, a file of each in turn as `preprocess --buckets` writes them, is
 read by the loader in the order of a source with a weight, and compared with the same reader on it; so are both data sets
-together as two sources, with the reader on the first. Figures are medians over the repeats; with --cpu they are of this
+together as two sources, with the reader on the first. The files are `preprocess`'s, whose tensors the loader reads straight to its
+batches; with --foreign they are as pyarrow writes them by default (compressed), and pyarrow reads for the loader, too. Figures are medians over the repeats; with --cpu they are of this
 process's processor time, on a machine that does other things, too. Memory is the growth of the peak over the state before
 the first batch, each in a process of its own, for the data set and for one with twice the rows.
 """
@@ -27,6 +28,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
@@ -45,7 +47,9 @@ TARGET = 0.8
 TENSORS = ("vae_latent", "text_embedding")
 
 
-def write_data_set(root: Path, gigabytes: float, shapes: Sequence[tuple[int, ...]] = (LATENT,)) -> int:
+def write_data_set(
+    root: Path, gigabytes: float, shapes: Sequence[tuple[int, ...]] = (LATENT,), *, foreign: bool = False
+) -> int:
     """Write latents of about `gigabytes` GB with captions beside them, files of these shapes in turn; returns the rows."""
     generator = torch.Generator().manual_seed(0)
     row_bytes = 4 * int(np.prod(LATENT))
@@ -61,8 +65,11 @@ def write_data_set(root: Path, gigabytes: float, shapes: Sequence[tuple[int, ...
             row |= encode_tensor("vae_latent", torch.randn(latent, generator=generator))
             row |= encode_tensor("text_embedding", torch.randn(16 + i % 48, TEXT_WIDTH, generator=generator))
             part.append(row)
-        metadata = key_value_metadata(normalised=False, settings={})
-        write_part(root / f"part-{number:05d}.parquet", part, t2v_schema(), metadata)
+        path = root / f"part-{number:05d}.parquet"
+        if foreign:
+            pq.write_table(pa.Table.from_pylist(part, schema=t2v_schema()), path)
+        else:
+            write_part(path, part, t2v_schema(), key_value_metadata(normalised=False, settings={}))
     return rows
 
 
@@ -161,6 +168,7 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--measure", nargs=4, metavar=("ROOT", "BATCH", "WORKERS", "BATCHES"), help=argparse.SUPPRESS)
     parser.add_argument("--cpu", action="store_true", help="measure processor time in place of time")
+    parser.add_argument("--foreign", action="store_true", help="files as pyarrow writes them by default")
     args = parser.parse_args()
     if args.measure:
         root, batch_size, workers, batches = args.measure
@@ -168,8 +176,8 @@ def main() -> int:
         return 0
     with tempfile.TemporaryDirectory() as folder:
         data, shapes, double = Path(folder, "data"), Path(folder, "shapes"), Path(folder, "double")
-        rows = write_data_set(data, args.gb)
-        write_data_set(shapes, args.gb, SHAPES)
+        rows = write_data_set(data, args.gb, foreign=args.foreign)
+        write_data_set(shapes, args.gb, SHAPES, foreign=args.foreign)
         plain, of_shapes = "pyarrow + numpy, batches", "the same, three shapes"
         works: dict[str, Callable[[], int]] = {
             "pyarrow + numpy, views only": lambda: read_plainly(data, args.batch_size, batched=()),
@@ -199,7 +207,7 @@ def main() -> int:
         for name, value in middle.items():
             spread = f"{min(speeds[name]):8.2f}{max(speeds[name]):8.2f}"
             print(f"{name:34}{value:8.2f}{value / bases[name]:8.2f}{spread}")
-        write_data_set(double, 2 * args.gb)
+        write_data_set(double, 2 * args.gb, foreign=args.foreign)
         fast = all(middle[name] / bases[name] >= TARGET for name in works if name.startswith("loader"))
         print(f"\n{'peak memory growth, MB':30}{'N rows':>8}{'2N rows':>9}")
         flat = True

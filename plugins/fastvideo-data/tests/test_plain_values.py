@@ -182,19 +182,21 @@ def test_damage_is_told_as_pyarrow_tells_it(tmp_path: Path, column: str, skip: b
 def test_what_is_not_as_long_as_its_shape_says_is_not_read_straight(
     tmp_path: Path, read: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Row 0 has one value less, and row 1 one more; then row 0 has none, and the page is shorter than its values."""
+    """Row 0 has one value less, and row 1 one more, than their shapes say; then row 0 alone is shorter, or null."""
     rows = [sample_row(n) for n in range(8)]
     rows[0][LATENT], rows[1][LATENT] = rows[0][LATENT][:-4], rows[1][LATENT] + rows[0][LATENT][-4:]
     path = write(tmp_path / "a.parquet", rows)
     with pytest.raises(DataError, match=r"a.parquet, row 0: vae_latent_bytes holds 60 bytes"):
         batches(path)
     assert read == ["pyarrow"]
-    rows[0][LATENT] = None
     monkeypatch.setattr(parquet_folder, "read_values", pytest.fail)
-    write(tmp_path / "a.parquet", rows)
-    with pytest.raises(DataError, match=r"a.parquet, row 0: vae_latent_bytes is null"):
-        batches(path)
-    assert read == ["pyarrow"] * 2
+    rows[1] = sample_row(1)
+    for latent, what in ((rows[0][LATENT], "holds 60 bytes"), (None, "is null")):
+        rows[0][LATENT] = latent
+        write(path, rows)
+        with pytest.raises(DataError, match=rf"a.parquet, row 0: vae_latent_bytes {what}"):
+            batches(path)
+    assert read == ["pyarrow"] * 3
 
 
 def test_a_bad_row_among_plain_ones_is_replaced_as_ever(tmp_path: Path, read: list[str]) -> None:
