@@ -8,10 +8,11 @@ loader shuffles, pads, checks and carries metadata. The ratio is to "batches" as
 without making batches, without the texts, and from mapped files (which end the process when one shrinks, so the loader
 does not) is shown beside it. A data set of three latent shapes, a file of each in turn as `preprocess --buckets` writes them, is
 read by the loader in the order of a source with a weight, and compared with the same reader on it; so are both data sets
-together as two sources, with the reader on the first. The files are `preprocess`'s, whose tensors the loader reads straight to its
-batches; with --foreign they are as pyarrow writes them by default (compressed), and pyarrow reads for the loader, too. Figures are medians over the repeats; with --cpu they are of this
-process's processor time, on a machine that does other things, too. Memory is the growth of the peak over the state before
-the first batch, each in a process of its own, for the data set and for one with twice the rows.
+together as two sources, with the reader on the first. The files are as `preprocess` writes them, and the loader reads their
+tensors straight to its batches; with --foreign they are as pyarrow writes them by default (compressed, with dictionaries), and
+pyarrow reads them for both. Figures are medians over the repeats; with --cpu they are of this process's processor time, on a
+machine that does other things, too. Memory is the growth of the peak over the state before the first batch, each in a process
+of its own, for the data set and for one with twice the rows.
 """
 
 from __future__ import annotations
