@@ -12,11 +12,15 @@ import nox
 ROOT = Path(__file__).parent
 CORE = "core"
 PLUGINS = tuple(sorted(f"plugins/{folder.parent.name}" for folder in ROOT.glob("plugins/*/pyproject.toml")))
-METHODS = tuple(
-    plugin
-    for plugin in PLUGINS
-    if '[project.entry-points."fastvideo.methods"]' in (ROOT / plugin / "pyproject.toml").read_text(encoding="utf-8")
-)
+
+
+def bringing(group: str) -> tuple[str, ...]:
+    """The packages with plug-ins of a group: `models`, `methods`."""
+    texts = {plugin: (ROOT / plugin / "pyproject.toml").read_text(encoding="utf-8") for plugin in PLUGINS}
+    return tuple(plugin for plugin, text in texts.items() if f'[project.entry-points."fastvideo.{group}"]' in text)
+
+
+METHODS = bringing("methods")
 EXAMPLES = ("fastvideo-velocity", "fastvideo-deadline", "fastvideo-mochi")
 SCAFFOLDS = ("method", "model", "callback", "diffusers-model")
 """The kinds of `new-plugin`. The last one of these and of the examples bring diffusers, which the others do without."""
@@ -173,10 +177,17 @@ def copied_tests(session: nox.Session, project: str) -> Path:
     return folder
 
 
+IN_FULL = {CORE: ("tests/tracking", "tests/placing"), **dict.fromkeys(bringing("models"), ("test_conformance",))}
+"""By package, what of its tests runs beside few of each file."""
+
+
 @nox.session
 @nox.parametrize("package", (CORE, *PLUGINS))
 def isolated(session: nox.Session, package: str) -> None:
-    """One package, by name from wheels: it imports nothing that it does not declare, and its tests need but it and the kit."""
+    """One package, by name from wheels: it imports nothing that it does not declare, and its tests need but it and the kit.
+
+    Its tests are few of each file (tests/few_of_each.py), but all where other libraries do the work: extras, pipelines.
+    """
     install_torch(session)
     name = Path(package).name if package != CORE else "fastvideo-core"
     install_by_name(session, name)
@@ -184,9 +195,15 @@ def isolated(session: nox.Session, package: str) -> None:
     # What core does with its extras is tested with core.
     extras = "[lora,tensorboard,wandb]" if package == CORE else ""
     install_by_name(session, name + extras, "fastvideo-testing", *TEST_TOOLS)
-    session.chdir(copied_tests(session, package))
-    arguments = session.posargs or ["-m", "not slow", "-q"]
-    session.run("python", "-P", "-m", "pytest", *arguments, "tests", env=test_environment())
+    folder = copied_tests(session, package)
+    chosen = Path(session.create_tmp()).absolute() / "chosen"
+    chosen.mkdir(exist_ok=True)
+    shutil.copy("tests/few_of_each.py", chosen)
+    session.chdir(folder)
+    in_full = [f"--in-full={text}" for text in IN_FULL.get(package, ())]
+    arguments = session.posargs or ["-m", "not slow", "-q", "-p", "few_of_each", *in_full]
+    env = {**test_environment(), "PYTHONPATH": str(chosen)}
+    session.run("python", "-P", "-m", "pytest", *arguments, "tests", env=env)
 
 
 @nox.session

@@ -63,7 +63,8 @@ def test_an_iteration_moves_one_network_of_a_role_and_leaves_the_other_s_bits(tr
 
 def test_a_run_that_is_resumed_while_one_network_was_never_stepped_ends_with_the_same_bits(trained, tmp_path):
     method, one, two = trained
-    for world_size, straight in ((1, one), (2, two)):
+    # On one process there are no shards, and one method is enough to say so.
+    for world_size, straight in ((1, one), (2, two)) if method == "dmd2" else ((2, two),):
         out = tmp_path / str(world_size)
         train(out, world_size, method, training={"max_train_steps": 2 if method in ("dmd2", "phased") else 1})
         train(out, world_size, method, training={"resume_from_checkpoint": "latest"})
@@ -87,6 +88,8 @@ def test_a_range_of_each_process_s_own_is_ended_with_words(tmp_path):
 def test_a_range_of_each_process_s_own_would_train_something_else(trained, tmp_path):
     """What the check of ranges is for: no error, and other weights."""
     method, one, _ = trained
+    if method not in ("finetune", "dmd2"):
+        pytest.skip("whose draws these are makes no difference")
     assert distance(one, train(tmp_path / "two", 2, method, wrong=["range per rank", "unchecked"])) > 1e-2
 
 

@@ -9,6 +9,7 @@ from diffusers import LTX2Pipeline, LTXPipeline
 from torch import Tensor
 
 from fastvideo_testing import ModelPluginSuite
+from fastvideo_testing.family_pipelines import PipelineChecks
 
 PACKING = "packing has tests of its own, which know the layouts of both generations"
 
@@ -22,12 +23,9 @@ class TestLTXVideo(ModelPluginSuite):
         return LTXPipeline.from_pretrained(path)
 
 
-class TestLTX2(ModelPluginSuite):
-    """With sound: the kit's clips have some, as the family's encoder takes it."""
+class CallsOfLTX2:
+    """How the generation's pipeline is asked for what the family samples."""
 
-    plugin = "ltx"
-    tiny = {"generation": 2}
-    unsupported = {"packing": PACKING}
     pipeline_options = {
         "frame_rate": 24.0,
         "stg_scale": 0.0,
@@ -45,17 +43,29 @@ class TestLTX2(ModelPluginSuite):
 
     def run_pipeline(self, pipeline: Any, asked: Any) -> None:
         self.pipeline_options = {**type(self).pipeline_options, "audio_guidance_scale": asked.guidance_scale}
-        super().run_pipeline(pipeline, asked)
+        super().run_pipeline(pipeline, asked)  # type: ignore[misc]  # of the suite that it is mixed into
 
     def pipeline_latents(self, parts: Sequence[Tensor]) -> Tensor:
         """Video tokens, then audio tokens."""
         return torch.cat(list(parts), dim=1)
 
 
-@pytest.mark.slow
-class TestLTX23(TestLTX2):
-    """Gates, modulated cross-attention to the text, a projection of the text per stream, sound of 48 kHz."""
+class TestLTX2(CallsOfLTX2, ModelPluginSuite):
+    """With sound: the kit's clips have some, as the family's encoder takes it."""
 
+    plugin = "ltx"
+    tiny = {"generation": 2}
+    unsupported = {"packing": PACKING}
+
+
+@pytest.mark.slow
+class TestLTX23(CallsOfLTX2, PipelineChecks):
+    """Gates, modulated cross-attention to the text, a projection of the text per stream, sound of 48 kHz.
+
+    What is asked of sampling and of the pipeline; LTX-2.5, which is asked everything, has all of these too.
+    """
+
+    plugin = "ltx"
     tiny = {"generation": 2, "variant": "ltx23"}
 
 
