@@ -189,8 +189,8 @@ UPDATES_AND_LOOP: tuple[Mutation, ...] = (
     Mutation(
         "metrics summed over the rounds",
         f"{CORE}/tracking/metrics.py",
-        "total / self._counts[name]",
-        "total",
+        "sum(values) / len(values)",
+        "sum(values)",
         (f"{TRAINER}::test_metrics_are_averaged_over_the_rounds",),
     ),
     Mutation(

@@ -23,15 +23,15 @@ _BASES = {"0o": 8, "0x": 16}
 _FLOAT = r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
 
 # The YAML 1.2 core schema: 2e-6 is a number, `no` and `on` are texts, 010 is ten.
-_CORE_SCHEMA: tuple[tuple[str, str, str, Callable[[str], Any]], ...] = (
-    ("null", r"~|null|Null|NULL|", "~nN\0", lambda text: None),
-    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF", lambda text: text.lower() == "true"),
-    ("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789", lambda text: int(text, _BASES.get(text[:2], 10))),
-    ("float", _FLOAT, "-+.0123456789", lambda text: float(re.sub(r"\.(?=[a-z])", "", text.lower()))),
-    ("merge", r"<<", "<", str),
+_CORE_SCHEMA: tuple[tuple[str, str, Callable[[str], Any]], ...] = (
+    ("null", r"~|null|Null|NULL|", lambda text: None),
+    ("bool", r"true|True|TRUE|false|False|FALSE", lambda text: text.lower() == "true"),
+    ("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", lambda text: int(text, _BASES.get(text[:2], 10))),
+    ("float", _FLOAT, lambda text: float(re.sub(r"\.(?=[a-z])", "", text.lower()))),
+    ("merge", r"<<", str),
 )
-_SCALARS = {_TAG + name: value for name, _, _, value in _CORE_SCHEMA} | {_TAG + "str": str}
-_PATTERNS = {_TAG + name: re.compile(rf"(?:{pattern})\Z") for name, pattern, _, _ in _CORE_SCHEMA}
+_SCALARS = {_TAG + name: value for name, _, value in _CORE_SCHEMA} | {_TAG + "str": str}
+_PATTERNS = {_TAG + name: re.compile(rf"(?:{pattern})\Z") for name, pattern, _ in _CORE_SCHEMA}
 
 
 class _Loader(yaml.SafeLoader):
@@ -48,10 +48,9 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
-for _name, _pattern, _first, _value in _CORE_SCHEMA:
-    _starts = ["" if character == "\0" else character for character in _first]
-    for _class in (_Loader, _Dumper):
-        _class.add_implicit_resolver(_TAG + _name, _PATTERNS[_TAG + _name], _starts)
+for _class in (_Loader, _Dumper):
+    for _tag, _pattern in _PATTERNS.items():
+        _class.add_implicit_resolver(_tag, _pattern, None)
 
 
 def dump_yaml(data: Any) -> str:

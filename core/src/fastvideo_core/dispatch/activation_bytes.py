@@ -76,35 +76,24 @@ def evaluation_bytes(handle: RoleHandle, evaluate: Callable[[int], Tensor], *, s
 
     `evaluate` runs them, which are on the meta device and of no use afterwards, on so many samples.
     """
+    parts = handle.modules.values()
     with FakeTensorMode(allow_non_fake_inputs=True):
-        for module in handle.modules.values():
+        for module in parts:
             module.to_empty(device="cpu")
-        return _measured(handle, evaluate, samples)
+        weights = [tensor for module in parts for tensor in (*module.parameters(), *module.buffers())]
+        with torch.no_grad(), LiveBytes(weights) as alone:
+            evaluate(samples)
+        if not handle.trainable:
+            return EvaluationBytes(alone.peak)
+        with LiveBytes(weights) as live:
+            for weight in handle.trainable_parameters():
+                weight.register_post_accumulate_grad_hook(live.count_as_gradient)  # type: ignore[no-untyped-call]
+            out = evaluate(samples)
+            held = live.live
+            out.float().square().mean().backward()  # type: ignore[no-untyped-call]
+        return EvaluationBytes(alone.peak, held, live.activations_peak, live.peak, live.on_host)
 
 
 def host_copies() -> saved_tensors_hooks:
     """Stands for torch's `save_on_cpu` where tensors have no values: what is on meta is in host memory."""
     return saved_tensors_hooks(partial(torch.empty_like, device="meta"), partial(torch.empty_like, device="cpu"))
-
-
-def _measured(handle: RoleHandle, evaluate: Callable[[int], Tensor], samples: int) -> EvaluationBytes:
-    parts = handle.modules.values()
-    weights = [tensor for module in parts for tensor in (*module.parameters(), *module.buffers())]
-    with torch.no_grad(), LiveBytes(weights) as alone:
-        evaluate(samples)
-    if not handle.trainable:
-        return EvaluationBytes(alone.peak)
-    trained = handle.trainable_parameters()
-    with LiveBytes(weights) as live:
-        hooks: list[Any] = [
-            weight.register_post_accumulate_grad_hook(live.count_as_gradient)  # type: ignore[no-untyped-call]
-            for weight in trained
-        ]
-        out = evaluate(samples)
-        held = live.live
-        out.float().square().mean().backward()  # type: ignore[no-untyped-call]
-        for hook in hooks:
-            hook.remove()
-    for weight in trained:
-        weight.grad = None
-    return EvaluationBytes(alone.peak, held, live.activations_peak, live.peak, live.on_host)

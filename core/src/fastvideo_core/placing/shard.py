@@ -16,6 +16,7 @@ from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoi
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts, noop_context_fn
+from typing_extensions import Self
 
 from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.contracts.roles import RoleHandle, RoleManager, is_lora_parameter
@@ -23,18 +24,10 @@ from fastvideo_core.distributed import context
 from fastvideo_core.distributed.mesh import mesh_shape
 
 _HALF = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False)
-_aten = torch.ops.aten
-_KEPT = [
-    _aten.mm.default,
-    _aten.addmm.default,
-    _aten.bmm.default,
-    _aten.baddbmm.default,
-    _aten._scaled_dot_product_efficient_attention.default,
-    _aten._scaled_dot_product_flash_attention.default,
-    _aten._scaled_dot_product_cudnn_attention.default,
-    _aten._scaled_dot_product_flash_attention_for_cpu.default,
-    _aten._scaled_dot_product_attention_math.default,
-]
+_PRODUCTS = ("mm", "addmm", "bmm", "baddbmm")
+_ATTENTION = ("efficient_attention", "flash_attention", "cudnn_attention", "flash_attention_for_cpu", "attention_math")
+_NAMES = (*_PRODUCTS, *(f"_scaled_dot_product_{kind}" for kind in _ATTENTION))
+_KEPT = [getattr(torch.ops.aten, name).default for name in _NAMES]
 """Operators whose results `ops` keeps: recomputing them costs most."""
 
 
@@ -185,18 +178,17 @@ def _contexts(bindings: Sequence[Callable[[], Any]], inner: Callable[[], tuple[A
     return first, _Entered([*(binding() for binding in bindings), lambda: again])
 
 
-class _Entered:
+class _Entered(ExitStack):
     """Contexts that are made and entered anew each time: a second backward recomputes a second time."""
 
     def __init__(self, contexts: Sequence[Callable[[], AbstractContextManager[Any]]]) -> None:
-        self._contexts, self._stack = contexts, ExitStack()
+        super().__init__()
+        self._contexts = contexts
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Self:
         for make in self._contexts:
-            self._stack.enter_context(make())
-
-    def __exit__(self, *error: Any) -> None:
-        self._stack.__exit__(*error)
+            self.enter_context(make())
+        return self
 
 
 def _keeping(keep: Callable[[], Any], run: Callable[..., Any], *args: Any, **options: Any) -> Any:

@@ -1,5 +1,6 @@
 """A step's metrics: they stay on the device until they are logged."""
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -22,21 +23,18 @@ class MetricMeans:
     """The mean of each metric over a step's accumulation rounds; no value leaves its device."""
 
     def __init__(self) -> None:
-        self._sums: dict[str, Any] = {}
-        self._counts: dict[str, int] = {}
+        self._values: dict[str, list[Any]] = defaultdict(list)
 
     def add(self, loss_map: Mapping[str, Tensor], metrics: Mapping[str, Any]) -> None:
         """One phase's losses and metrics. `total_loss` counts only where it is the phase's one loss: a phase that names
         its losses (student_loss, critic_loss) is told by those."""
         losses = {name: loss for name, loss in loss_map.items() if name != TOTAL or len(loss_map) == 1}
         for name, value in {**losses, **metrics}.items():
-            detached = value.detach() if isinstance(value, Tensor) else value
-            self._sums[name] = self._sums[name] + detached if name in self._sums else detached
-            self._counts[name] = self._counts.get(name, 0) + 1
+            self._values[name].append(value.detach() if isinstance(value, Tensor) else value)
 
     def result(self) -> dict[str, Any]:
         """The means so far."""
-        return {name: total / self._counts[name] for name, total in self._sums.items()}
+        return {name: sum(values) / len(values) for name, values in self._values.items()}
 
 
 def to_floats(metrics: Mapping[str, Any]) -> dict[str, float]:
