@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 import torch
 
-from fastvideo_core import Callback, ModelComponents, PluginConfig, RunConfig, ValidationRequest
+from fastvideo_core import Callback, ModelComponents, PluginConfig, RoleConfig, RunConfig, ValidationRequest
 from fastvideo_core.cli import main as cli
 from fastvideo_core.contracts.adapter import AddNoise, ExtractFeatures, NumTrainTimesteps, PredictNoise
 from fastvideo_core.dispatch.examine import device_warnings
 from fastvideo_core.dispatch.load_run_config import load_run_config
 from fastvideo_core.dispatch.output_dir import LOCK
+from fastvideo_core.dispatch.role_weights import role_source
 from fastvideo_core.errors import ConfigError, Problem
 from fastvideo_core.registry import PluginRegistry, register_callback, register_method, register_model
 from fastvideo_core.tracking import wandb_login
@@ -321,3 +322,11 @@ def test_a_family_that_only_promised_a_validator_is_refused_before_a_step(capsys
     assert cli.main(["run.yaml"]) == 2
     assert "the family 'promises' gives no validator, so that nothing would be sampled" in capsys.readouterr().err
     assert [path.name for path in Path("out").glob("*") if path.name != LOCK] == []
+
+
+def test_a_hub_id_has_neither_roles_nor_averages() -> None:
+    asked = RoleConfig(path="org/teacher", trainable=False, checkpoint_role="student", weights="ema")
+    with pytest.raises(ConfigError) as caught:
+        role_source("teacher", asked)
+    for line in ("roles.teacher.checkpoint_role", "roles.teacher.weights"):
+        assert f"{line}: is for checkpoints, and org/teacher is none" in str(caught.value)

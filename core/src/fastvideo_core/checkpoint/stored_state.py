@@ -1,6 +1,6 @@
 """Opens a checkpoint without reading its tensors, and says what of its state does not fit a run."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -12,10 +12,9 @@ from fastvideo_core.checkpoint import storage
 from fastvideo_core.checkpoint.rank_state import with_rank_state
 from fastvideo_core.checkpoint.tensors import StoredTensors
 from fastvideo_core.checkpoint.tree import join
-from fastvideo_core.errors import CheckpointError, Problem
+from fastvideo_core.errors import CheckpointError, Problem, listed
 
 OTHER_RUN = "resume with the run.yaml that lies in the checkpoint, or start a new run from its weights"
-_LISTED = 5  # names per problem
 
 
 class StoredTensor(NamedTuple):
@@ -101,9 +100,9 @@ def misfits(stored: Outline, live: Outline) -> list[Problem]:
             if kept.get(name, form) != form
         ]
         told = (
-            (missing, f"it has no {kind} {_some(missing)}, which this run has", f"the checkpoint has: {_some(kept)}"),
-            (extra, f"it has the {kind} {_some(extra)}, which this run has not", f"this run has: {_some(now)}"),
-            (differing, _some(differing, "; "), ""),
+            (missing, f"it has no {kind} {listed(missing)}, which this run has", f"the checkpoint has: {listed(kept)}"),
+            (extra, f"it has the {kind} {listed(extra)}, which this run has not", f"this run has: {listed(now)}"),
+            (differing, listed(differing, "; "), ""),
         )
         problems += [Problem(found, where, allowed, OTHER_RUN) for names, found, allowed in told if names]
     return problems
@@ -117,9 +116,3 @@ def form_of(tensor: Tensor | StoredTensor) -> str:
 def optimizer_of(role: str, name: str) -> str:
     """How messages call an optimizer."""
     return f"optimizer '{name}' of role '{role}'"
-
-
-def _some(names: Iterable[str], separator: str = ", ") -> str:
-    names = list(names)
-    more = f"{separator}... and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return separator.join(names[:_LISTED]) + more or "none"

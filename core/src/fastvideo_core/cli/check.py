@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from fastvideo_core.cli import options
+from fastvideo_core.cli.main import find_command
 from fastvideo_core.launch.stdio import say
-from fastvideo_core.registry.specs import Command
 
 if TYPE_CHECKING:  # torch and pydantic are imported when a run is looked at, not to show help
     from fastvideo_core.dispatch.examine import Run
@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     say("ok")
     if args.gpu_memory is None:
         return 0
-    return cast(Command, args.registry.resolve(args.registry.get("commands", "fits"), "impl")).run(args)
+    return find_command("fits", args.registry)[0].run(args)
 
 
 def _roles(run: Run) -> list[str]:

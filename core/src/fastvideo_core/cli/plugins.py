@@ -7,13 +7,14 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any, cast
+from typing import Any
 
+from fastvideo_core.cli.main import find_command
 from fastvideo_core.cli.table import render_table, terminal_width
 from fastvideo_core.launch.stdio import say
 from fastvideo_core.registry import MethodPlugin, ModelPlugin, PluginRegistry, PluginStatus
 from fastvideo_core.registry.discovery import ALLOWED, pip_command
-from fastvideo_core.registry.specs import SINGULAR, Command
+from fastvideo_core.registry.specs import SINGULAR
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,8 +31,7 @@ def run(args: argparse.Namespace) -> int:
         statuses = registry.list()
     wrong = int(args.strict and any(status.provenance.unmet or not status.healthy for status in statuses))
     if args.pairs:
-        pairs = registry.resolve(registry.get("commands", "pairs"), "impl")
-        return max(wrong, cast(Command, pairs).run(args))
+        return max(wrong, find_command("pairs", registry)[0].run(args))
     if args.json:
         print(json.dumps([as_data(status) for status in statuses], indent=2))
     else:

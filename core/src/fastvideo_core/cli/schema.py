@@ -2,10 +2,11 @@
 
 import argparse
 import json
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 from pydantic import BaseModel
 
+from fastvideo_core.cli.main import find_command
 from fastvideo_core.cli.table import render_table, terminal_width
 from fastvideo_core.config.describe import all_options
 from fastvideo_core.config.run import RecipeConfig, RoleConfig
@@ -13,7 +14,7 @@ from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.errors import ConfigError, Problem, did_you_mean
 from fastvideo_core.launch.stdio import say
 from fastvideo_core.registry import Kind, MethodPlugin, PluginRegistry
-from fastvideo_core.registry.specs import CONFIGURED, FIRST_PARTY, Command
+from fastvideo_core.registry.specs import CONFIGURED, FIRST_PARTY
 
 SECTIONS: dict[str, tuple[str, type[BaseModel]]] = {
     "recipe": ("recipe", RecipeConfig),
@@ -49,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     registry: PluginRegistry = args.registry
     if args.json:
-        return cast(Command, registry.resolve(registry.get("commands", "json-schema"), "impl")).run(args)
+        return find_command("json-schema", registry)[0].run(args)
     say(_whole(registry) if args.name == WHOLE else "\n\n".join(map(_options, find_sections(args.name, registry))))
     return 0
 

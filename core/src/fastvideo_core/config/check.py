@@ -84,11 +84,6 @@ def role_contradictions(name: str, roles: Mapping[str, RoleConfig], training: Tr
         yield _at((*place, key), found, fix="pip install 'fastvideo-core[lora]'")
     if not Path(path).exists() and not is_hub_id(path):
         yield _no_file((*place, "path"), path, "a diffusers folder, one of our checkpoints, or a hub id (org/name)")
-    elif not Path(path).exists():
-        for key, value in (("checkpoint_role", role.checkpoint_role), ("weights", role.weights)):
-            if value not in (None, "auto"):
-                found = f"found {value!r}, but {path!r} is a hub id"
-                yield _at((*place, key), found, allowed="only where path is one of our checkpoints", fix="remove it")
     if role.share is None:
         return
     owners = [key for key, other in roles.items() if not (other.trainable or other.share)]
@@ -186,9 +181,6 @@ def _paths(training: TrainingArgs) -> Iterator[Contradiction]:
         path, resumes = getattr(training, key), key == "resume_from_checkpoint"
         if path is not None and not (resumes and path == "latest") and not Path(path).exists():
             yield _no_file(key, path, "`latest` or a checkpoint folder" if resumes else "")
-    if Path(training.output_dir).exists() and not Path(training.output_dir).is_dir():
-        found = f"{training.output_dir!r} is a file"
-        yield _at("output_dir", found, allowed="a folder, or a path for a new one")
 
 
 def _processes(training: TrainingArgs, roles: Mapping[str, RoleConfig]) -> Iterator[Contradiction]:

@@ -12,6 +12,7 @@ from typing import Any
 from fastvideo_core.errors.shown import printable as printable
 
 _LONG = 60  # characters of `allowed` that a list of problems repeats
+_LISTED = 5  # names in one problem
 
 
 @dataclass(frozen=True)
@@ -145,6 +146,13 @@ def _first_line(cause: BaseException) -> str:
     line = next(iter(str(cause).strip().splitlines()), "")[:300]
     said = line and isinstance(cause, (ValueError, OSError, RuntimeError)) and not isinstance(cause, UnicodeEncodeError)
     return line if said else f"{type(cause).__name__} {line}".strip()
+
+
+def listed(names: Iterable[str], separator: str = ", ") -> str:
+    """The first of many names, and how many more there are; "none" of none."""
+    known = list(names)
+    more = f" and {len(known) - _LISTED} more" if len(known) > _LISTED else ""
+    return separator.join(known[:_LISTED]) + more or "none"
 
 
 def closest(name: Any, known: Iterable[str]) -> str:

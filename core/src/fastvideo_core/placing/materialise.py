@@ -8,10 +8,8 @@ from torch import Tensor, nn
 
 from fastvideo_core.contracts.roles import RoleHandle, WeightSource, is_lora_parameter
 from fastvideo_core.distributed import context
-from fastvideo_core.errors import CheckpointError, ContractError, Problem
+from fastvideo_core.errors import CheckpointError, ContractError, Problem, listed
 from fastvideo_core.weights.parameters import base_name, clean_name, local_part, own_slice
-
-_SHOWN = 5
 
 
 def materialise(handle: RoleHandle, on_host: AbstractSet[nn.Parameter] = frozenset()) -> None:
@@ -28,7 +26,7 @@ def materialise(handle: RoleHandle, on_host: AbstractSet[nn.Parameter] = frozens
         stored = set(map(clean_name, module.state_dict()))
         unknown = [key for key, buffer in module.named_buffers() if buffer.is_meta and clean_name(key) not in stored]
         if unknown:
-            found = f"the non-persistent buffers {_some(unknown)} of '{name}' are on meta: no file holds their values"
+            found = f"the non-persistent buffers {listed(unknown)} of '{name}' are on meta: no file holds their values"
             where, fix = f"family '{handle.family}', role '{handle.name}'", "compute them while the network is built"
             raise ContractError(Problem(found, where, fix=fix))
         _allocate(module, on_host)
@@ -64,7 +62,7 @@ def fill(handle: RoleHandle, name: str, module: nn.Module, source: WeightSource)
     missing = [fqn for fqn in own if base_name(fqn) not in available]
     extra = available - set(map(base_name, stored))
     problems = [
-        Problem(f"{len(names)} {kind} tensors: {_some(sorted(names))}", where, fix="take weights of this network")
+        Problem(f"{len(names)} {kind} tensors: {listed(sorted(names))}", where, fix="take weights of this network")
         for kind, names in (("missing", missing), ("unexpected", list(extra)))
         if names
     ]
@@ -76,8 +74,3 @@ def fill(handle: RoleHandle, name: str, module: nn.Module, source: WeightSource)
             found = f"'{fqn}' does not have the shape {list(tensor.shape)} of the network"
             raise CheckpointError(Problem(found, where, fix="take weights of this network"))
         own_part.copy_(values)
-
-
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from fastvideo_core import LoraConfig, RoleConfig, RunConfig
-from fastvideo_core.cli import options
+from fastvideo_core.cli.options import add_run, finite, overrides
 from fastvideo_core.launch.stdio import say
 from fastvideo_core.registry.specs import Command
 
@@ -168,15 +168,15 @@ def _training(cfg: RunConfig, **values: Any) -> RunConfig:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    options.add_run(parser, "as with train")
-    parser.add_argument("--gpu-memory", metavar="GIB", type=options.finite, required=True, help="of each GPU, in GiB")
+    add_run(parser, "as with train")
+    parser.add_argument("--gpu-memory", metavar="GIB", type=finite, required=True, help="of each GPU, in GiB")
 
 
 def run(args: argparse.Namespace) -> int:
     from fastvideo_core.dispatch.examine import examine
     from fastvideo_core.dispatch.load_run_config import load_run_config
 
-    cfg = load_run_config(args.config, args.registry, options.overrides(args))
+    cfg = load_run_config(args.config, args.registry, overrides(args))
     search = Search(examine(cfg, args.registry, starts=False)[0])
     memory = args.gpu_memory * GIB * (1 - LEFT_OVER)
     of_it = f"of {args.gpu_memory:g} GiB, of which {memory / GIB:.1f} are for it"
