@@ -21,6 +21,7 @@ SCHEDULE_USERS: Mapping[str, tuple[str, ...]] = {
 }
 """Schedules that read each of the schedule's settings."""
 
+_WHOLE = ("int8", "nf4")
 _NUM_GPUS_UNSET = (
     "set num_gpus, which is 1 when it is left out and no launcher (torchrun, srun, ...) starts the processes"
 )
@@ -82,6 +83,13 @@ def role_contradictions(name: str, roles: Mapping[str, RoleConfig], training: Tr
     elif (role.lora or role.merge_lora) and not is_installed("peft"):
         found, key = "peft is not installed, which adapters need", "lora" if role.lora else "merge_lora"
         yield _at((*place, key), found, fix="pip install 'fastvideo-core[lora]'")
+    if (held := role.base_precision) is not None:
+        if role.trainable and role.lora is None:
+            found = f"found {held} for a role that trains all its weights, which are float32"
+            yield _at((*place, "base_precision"), found, fix="remove it, or add lora")
+        elif held in _WHOLE and training.num_gpus > 1:
+            found = f"found {held}, whose weights cannot be sharded, and num_gpus {training.num_gpus}"
+            yield _at((*place, "base_precision"), found, "num_gpus", allowed="bf16 or fp8 on several processes")
     if not Path(path).exists() and not is_hub_id(path):
         yield _no_file((*place, "path"), path, "a diffusers folder, one of our checkpoints, or a hub id (org/name)")
     if role.share is None:

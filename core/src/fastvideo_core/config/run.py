@@ -73,6 +73,9 @@ class RoleConfig(StrictModel):
     max_grad_norm: FactorOrZero | None = Field(None, description="Instead of training.max_grad_norm.")
     lora: LoraConfig | None = Field(None, description="Train low-rank adapters only; null trains all weights.")
     share: str | None = Field(None, min_length=1, description="The frozen role whose networks its adapters are put on.")
+    base_precision: Literal["bf16", "fp8", "int8", "nf4"] | None = Field(
+        None, description="Of the frozen weights in memory; null: bf16 with mixed_precision bf16, else float32."
+    )
     merge_lora: tuple[MergedLora, ...] | None = Field(
         None, min_length=1, strict=False, description="LoRA files merged into its weights when these are read."
     )

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -70,8 +70,11 @@ class ModelFamily(ABC):
     """A model family; a run and a command make one instance each, which may keep what it has opened.
 
     `build` is all that it must have; what else it defines it offers. In every `cfg` a role's path is the pipeline that the
-    role rests on, also where run.yaml names one of our checkpoints.
+    role rests on, also where run.yaml names one of our checkpoints. `base_precisions` are the values of `roles.X.base_precision`
+    that its roles follow.
     """
+
+    base_precisions: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def build(self, cfg: RunConfig) -> ModelComponents:

@@ -56,6 +56,8 @@ class RoleHandle:
         base: set by core when the networks are of several roles: of one as they are, of the others with their own adapters.
         bindings: each is called when a block is, and what it returns is called and entered where activation checkpointing
             computes that block again: for what a forward depends on beside its arguments.
+        quantise: makes of a source of whole weights, `weights` with checkpoints and LoRA files in them, one of what the modules
+            hold; None where that is the same. Such modules are on meta.
     """
 
     name: str
@@ -73,6 +75,7 @@ class RoleHandle:
     copy_of: str = ""
     base: SharedNetworks | None = None
     bindings: tuple[Callable[[], Callable[[], AbstractContextManager[None]]], ...] = ()
+    quantise: Callable[[WeightSource], WeightSource] | None = None
 
     @property
     def is_saved(self) -> bool:
@@ -163,7 +166,7 @@ def _on_meta(module: nn.Module) -> nn.Module:
     on_meta: dict[int, Tensor] = {}  # what deepcopy takes for the copies of these tensors
     for tensor in module.state_dict(keep_vars=True).values():
         empty = torch.empty_like(tensor, device="meta", requires_grad=False)
-        on_meta[id(tensor)] = nn.Parameter(empty) if isinstance(tensor, nn.Parameter) else empty
+        on_meta[id(tensor)] = nn.Parameter(empty, requires_grad=False) if isinstance(tensor, nn.Parameter) else empty
     return deepcopy(module, on_meta).requires_grad_(False)
 
 

@@ -159,6 +159,11 @@ def examine(cfg: RunConfig, registry: PluginRegistry, *, starts: bool) -> tuple[
             sources[name] = role_source(name, role)
     roles_known = len(sources) == len(cfg.roles)
     based = cfg.with_roles({name: {"path": source.base} for name, source in sources.items()})
+    for name, role in cfg.roles.items():
+        held, known = role.base_precision, families.get(cfg.role_family(name))
+        if held is not None and known is not None and held not in known.base_precisions:
+            text, allowed = f"the family {cfg.role_family(name)!r} holds no weights as {held}", known.base_precisions
+            problems.append(Problem(text, f"roles.{name}.base_precision", ", ".join(allowed), "remove it"))
     for family in families.values() if roles_known else ():
         with noted():
             problems += family.check_roles(based)

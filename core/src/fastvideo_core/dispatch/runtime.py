@@ -129,6 +129,8 @@ def build_components(run: Run) -> ModelComponents:
             load_role(handle, source, run.families[handle.family])
         else:
             handle.weights = layered(handle.weights, source, run.families[handle.family])
+            if handle.quantise is not None:
+                handle.weights = handle.quantise(handle.weights)
         if context.is_main_process():
             logger.info("role %s: %s", handle.name, source)
     return main

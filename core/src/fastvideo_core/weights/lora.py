@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from fastvideo_core.config.run import LoraConfig
 from fastvideo_core.contracts.rng import stream_seed
@@ -38,12 +39,22 @@ def add_lora(handle: RoleHandle, lora: LoraConfig) -> None:
         device = next(p.device for key, p in module.named_parameters() if not is_lora_parameter(key))
         for key, part in module.named_modules():
             weight = f"{key}.weight"
+            if hasattr(part, "cast_input_dtype_enabled"):
+                part.cast_input_dtype_enabled = False
             if is_lora_parameter(weight) and handle.owns(weight) and isinstance(part, nn.Linear):
+                part.__class__ = _Adapter
                 part.weight = nn.Parameter(torch.empty_like(part.weight, dtype=torch.float32, device=device))
     if handle.base is not None:
         handle.base.find_layers()
     handle.lora = lora
     handle.set_trainable()
+
+
+class _Adapter(nn.Linear):
+    """One of a layer's two products: kept in float32, computed in the dtype of what the layer is given, as on a float32 layer."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return linear(x, self.weight.to(x.dtype))
 
 
 @torch.no_grad()

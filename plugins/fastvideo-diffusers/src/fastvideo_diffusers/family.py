@@ -33,6 +33,7 @@ from fastvideo_diffusers.initial_lora import initial_adapters
 from fastvideo_diffusers.lora_file import LoraFile, read_lora_file
 from fastvideo_diffusers.lora_formats import LoraFormat
 from fastvideo_diffusers.merge_lora import LoraWeights
+from fastvideo_diffusers.quantised import FORMS, quantise
 
 F = TypeVar("F", bound=PipelineFolder)
 A = TypeVar("A", bound=FlowMatchingAdapter)
@@ -42,8 +43,8 @@ class DiffusersFamily(CheckedPipelines[F], Generic[F, A]):
     """A family of diffusers pipelines on parquet data: pipelines are opened once, and roles are their transformers.
 
     With one process the roles' weights are on its device; with several their networks are on meta, to be read after sharding.
-    Trainable roles are float32; frozen ones bfloat16 when training.mixed_precision is bf16. VAE, scheduler and text encoder come
-    from the first trainable role's pipeline.
+    Weights that are trained are float32; frozen ones, also under LoRA adapters, bfloat16 when training.mixed_precision is bf16,
+    or as `roles.X.base_precision` says. VAE, scheduler and text encoder come from the first trainable role's pipeline.
 
     A family of one plain pipeline names its classes and sizes; one of several pipelines, or with other latents than
     [B, C, T, H, W], overrides the methods that use them.
@@ -59,6 +60,7 @@ class DiffusersFamily(CheckedPipelines[F], Generic[F, A]):
         geometry: the videos that it encodes, and `size` that of sampled ones whose prompt and run name none.
     """
 
+    base_precisions = ("bf16", *FORMS)
     adapter: ClassVar[type[Any]]
     block: ClassVar[type[nn.Module]]
 
@@ -222,9 +224,11 @@ class DiffusersFamily(CheckedPipelines[F], Generic[F, A]):
 
     def _role(self, cfg: RunConfig, name: str, *, on_meta: bool) -> RoleHandle:
         role, folder, place = cfg.roles[name], self.roles(cfg).folders[name], f"roles.{name}.path"
-        # LoRA files are added to stored weights before these are cast; shared networks are another role's
-        on_meta = on_meta or bool(role.merge_lora) or role.share is not None
-        dtype = torch.bfloat16 if halved(cfg) and not role.trainable else torch.float32
+        form, frozen = FORMS.get(role.base_precision or ""), role.lora is not None or not role.trainable
+        halves = role.base_precision == "bf16" or (halved(cfg) and frozen)
+        # LoRA files and adapters are added to stored weights before these are cast; shared networks are another role's
+        on_meta = on_meta or halves or form is not None or bool(role.merge_lora) or role.share is not None
+        dtype = torch.bfloat16 if halves else torch.float32
         weights = None
         networks: dict[str, nn.Module] = {}
         for key in folder.networks:
@@ -242,8 +246,9 @@ class DiffusersFamily(CheckedPipelines[F], Generic[F, A]):
             trainable=role.trainable,
             block_classes=self.block_classes(folder),
             weights=weights,
-            bfloat16_classes=(nn.Linear,) if halved(cfg) and role.trainable else (),
+            bfloat16_classes=(nn.Linear,) if halved(cfg) and not frozen else (),
             frozen=self.frozen(cfg),
+            quantise=None if form is None else quantise(networks, self.block_classes(folder), form),
         )
 
     # --- commands -------------------------------------------------------------------------------------------------------

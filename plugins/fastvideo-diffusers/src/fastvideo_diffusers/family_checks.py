@@ -6,6 +6,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any, ClassVar, Generic, TypeVar
 
 from torch import Tensor
@@ -24,6 +25,7 @@ from fastvideo_diffusers.folder import PipelineFolder
 from fastvideo_diffusers.identity import TEXT_ENCODER, VAE, StoredEncoder, encoder_identity
 from fastvideo_diffusers.latents import data_free_latents, stored_video
 from fastvideo_diffusers.pipeline_files import check_undamaged
+from fastvideo_diffusers.quantised import OF_BITSANDBYTES
 from fastvideo_diffusers.stored_tensors import stored_loss_mask, stored_text
 
 F = TypeVar("F", bound=PipelineFolder)
@@ -204,6 +206,12 @@ class CheckedPipelines(ParquetFamily, Generic[F]):
         """Pipelines that are incomplete or damaged; see `ModelFamily.check_roles`."""
         problems: list[Problem] = []
         with noted(problems):
+            for role in self.roles(cfg).folders if find_spec("bitsandbytes") is None else ():
+                if (held := cfg.roles[role].base_precision) in OF_BITSANDBYTES:
+                    found, fix = f"{held} needs bitsandbytes", "pip install 'fastvideo-diffusers[bitsandbytes]'"
+                    problems.append(
+                        Problem(f"{found}, which is not installed", f"roles.{role}.base_precision", fix=fix)
+                    )
             for role, folder in self.roles(cfg).pipelines().items():
                 with noted(problems):
                     self._check_files(cfg, role, folder)
