@@ -13,6 +13,11 @@ VARIANTS = {
     "plain": {},
     "checkpointed": {"training": {"enable_gradient_checkpointing_type": "full"}},
     "lora": {"student": {"lora": {"rank": 4}}},
+    "fp8": {"student": {"lora": {"rank": 4}, "base_precision": "fp8"}},
+    "fp8-bf16": {
+        "student": {"lora": {"rank": 4}, "base_precision": "fp8"},
+        "training": {"mixed_precision": "bf16", "enable_gradient_checkpointing_type": "full"},
+    },
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from fastvideo_core.cli import options
@@ -41,11 +42,13 @@ def run(args: argparse.Namespace) -> int:
 
 def _roles(run: Run) -> list[str]:
     lines = []
+    whole = replace(run, cfg=run.cfg.with_roles({name: {"base_precision": None} for name in run.cfg.roles}))
     for name, role in run.cfg.roles.items():
         text = f"role {name}: {'trained' if role.trainable else 'frozen'}, {run.sources[name]}"
+        text += f", frozen weights in {role.base_precision}" if role.base_precision else ""
         if role.share is not None:
             text += f", on the networks of {role.share}"
-        elif (outline := run.outline(name)) is not None:
+        elif (outline := whole.outline(name)) is not None:
             parameters = sum(parameter.numel() for _, parameter in outline.handle.named_parameters())
             text += f", {parameters / 1e6:,.2f} M parameters"
         lines.append(text)

@@ -102,7 +102,8 @@ def role_contradictions(name: str, roles: Mapping[str, RoleConfig], training: Tr
         found = f"found share: {role.share} without adapters: all that a role trains on another's networks is its lora"
         yield _at((*place, "lora"), found, fix="add lora: {rank: 64}, or remove share")
     else:
-        for key in ("path", "family", "checkpoint_role", "weights", "merge_lora"):
+        given = () if role.base_precision is None else ("base_precision",)
+        for key in ("path", "family", "checkpoint_role", "weights", "merge_lora", *given):
             if (own := getattr(role, key)) != (other := getattr(roles[role.share], key)):
                 found = f"found {show(own)}, and {show(other)} for {role.share}, whose networks it shares"
                 yield _at((*place, key), found, fix="write both alike, or remove share")
