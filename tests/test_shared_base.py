@@ -266,6 +266,7 @@ def load_wan(path: Path) -> WanTransformer3DModel:
     [
         ("student", {"path": "org/other"}, r"found 'org/other' \(text\), and .* for teacher, whose networks"),
         ("student", {"merge_lora": [{"path": "x.safetensors"}]}, "and null for teacher, whose networks it shares"),
+        ("student", {"base_precision": "fp8"}, "found 'fp8' .*, and null for teacher, whose networks it shares"),
         ("student", {"lora": None}, "found share: teacher without adapters"),
         (
             "teacher",

@@ -76,6 +76,13 @@ def test_a_run_that_is_fine_is_no_refusal(capsys: pytest.CaptureFixture[str]) ->
     assert cli.main(["check", "run.yaml"]) == 0, capsys.readouterr().err
 
 
+def test_frozen_weights_that_no_family_holds_so(capsys: pytest.CaptureFixture[str]) -> None:
+    def edit(told: dict[str, Any]) -> None:
+        told["roles"][next(name for name in ROLES if name != "student")]["base_precision"] = "fp8"
+
+    assert "base_precision: the family 'toy' holds no weights as fp8" in both(capsys, edit)
+
+
 @pytest.mark.parametrize(
     ("modules", "said"),
     [
