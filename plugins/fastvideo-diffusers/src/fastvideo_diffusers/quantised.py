@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple, cast
+from importlib import import_module
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -42,32 +43,31 @@ def _unpack_fp8(weight: Tensor, scale: Tensor, *, dtype: torch.dtype, shape: Seq
     return weight.view(FP8).to(dtype).mul_(scale.to(dtype))
 
 
-def _pack_int8(weight: Tensor) -> dict[str, Tensor]:
-    from bitsandbytes.functional import int8_vectorwise_quant
+def _bitsandbytes() -> Any:
+    return import_module("bitsandbytes.functional")
 
+
+def _pack_int8(weight: Tensor) -> dict[str, Tensor]:
     # on a GPU it takes nothing but float16
-    held, scale, _ = int8_vectorwise_quant(weight if weight.is_meta else weight.cpu())
+    held, scale, _ = _bitsandbytes().int8_vectorwise_quant(weight if weight.is_meta else weight.cpu())
     return {"weight": held, "weight_scale": scale}
 
 
 def _unpack_int8(weight: Tensor, scale: Tensor, *, dtype: torch.dtype, shape: Sequence[int]) -> Tensor:
-    from bitsandbytes.functional import int8_vectorwise_dequant
-
-    return cast(Tensor, int8_vectorwise_dequant(weight, scale).to(dtype))
+    whole: Tensor = _bitsandbytes().int8_vectorwise_dequant(weight, scale)
+    return whole.to(dtype)
 
 
 def _pack_nf4(weight: Tensor) -> dict[str, Tensor]:
-    from bitsandbytes.functional import quantize_4bit
-
-    held, state = quantize_4bit(weight.contiguous(), blocksize=_NF4_BLOCK, quant_type="nf4")
+    held, state = _bitsandbytes().quantize_4bit(weight.contiguous(), blocksize=_NF4_BLOCK, quant_type="nf4")
     return {"weight": held, "weight_scale": state.absmax}
 
 
 def _unpack_nf4(weight: Tensor, scale: Tensor, *, dtype: torch.dtype, shape: Sequence[int]) -> Tensor:
-    from bitsandbytes.functional import QuantState, dequantize_4bit
-
-    state: Any = QuantState  # untyped
-    return dequantize_4bit(weight, state(scale, torch.Size(shape), None, _NF4_BLOCK, "nf4", dtype))
+    library = _bitsandbytes()
+    state = library.QuantState(scale, torch.Size(shape), None, _NF4_BLOCK, "nf4", dtype)
+    whole: Tensor = library.dequantize_4bit(weight, state)
+    return whole
 
 
 FORMS: Mapping[str, Form] = {
