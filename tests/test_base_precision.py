@@ -73,10 +73,19 @@ def test_adapters_on_fp8_learn_what_they_learn_on_the_weights_that_are_held(roun
         run["roles"][role]["share"] = "teacher"
         del run["roles"][role]["base_precision"]
     assert differing(held, trained(tmp_path / "shared", run)) == []
-    assert main(["export", str(tmp_path / "held/run"), str(tmp_path / "merged")]) == 0
+
+
+def test_a_merged_export_adds_adapters_to_the_pipeline_s_own_weights(tiny_wan, latent_data, tmp_path):
+    training = {"data_path": str(latent_data), "output_dir": str(tmp_path / "run"), "max_train_steps": 1}
+    student = {"path": str(tiny_wan), "trainable": True, "lora": LORA, "base_precision": "fp8"}
+    run = {"recipe": {"family": "wan", "method": "finetune"}, "roles": {"student": student}}
+    run |= {"training": {**training, "learning_rate": 0.03, "mixed_precision": "bf16"}}
+    assert main([str(write_run(tmp_path / "run.yaml", run))]) == 0
+    assert main(["export", str(tmp_path / "run"), str(tmp_path / "merged")]) == 0
+    adapters = read_role_weights(tmp_path / "run", "student", ema=False)["transformer"]
     merged, stored = weights_of(tmp_path / "merged"), weights_of(tiny_wan)
     for name, value in merged.items():
-        layer = f"student.{name.removesuffix('.weight')}"
-        if (down := held.get(f"{layer}.lora_A.default.weight")) is not None:
-            stored[name] += 1.5 * held[f"{layer}.lora_B.default.weight"] @ down
+        layer = name.removesuffix(".weight")
+        if (down := adapters.get(f"{layer}.lora_A.default.weight")) is not None:
+            stored[name] = stored[name] + 1.5 * adapters[f"{layer}.lora_B.default.weight"] @ down
         torch.testing.assert_close(value, stored[name], atol=1e-6, rtol=1e-6, msg=name)

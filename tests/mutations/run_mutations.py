@@ -23,6 +23,7 @@ from pathlib import Path
 
 from tests.forked_pytest import Outcome, outcomes, replace_once, run_pytest
 from tests.mutations.adversarial import ADVERSARIAL_TERM
+from tests.mutations.base_precision import BASE_PRECISION
 from tests.mutations.consistency import CONSISTENCY
 from tests.mutations.distillation import DISTILLATION
 from tests.mutations.given_frames import GIVEN_FRAMES
@@ -59,6 +60,7 @@ MUTATIONS = (
     *MERGED_LORA,
     *SHARED_NETWORKS,
     *HOST_MEMORY,
+    *BASE_PRECISION,
     *LTX_IMAGES,
     *SIZES,
     *SOURCES,
