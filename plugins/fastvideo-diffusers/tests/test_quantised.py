@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from fastvideo_core.config.run import LoraConfig
 from fastvideo_core.contracts.roles import OwnWeights, RoleHandle
 from fastvideo_core.placing.materialise import materialise
 from fastvideo_core.weights.lora import add_lora, initialise_lora
+from fastvideo_diffusers import quantised
 from fastvideo_diffusers.quantised import FORMS, OF_BITSANDBYTES, QuantisedLinear, quantise
 
 FP8 = FORMS["fp8"]
@@ -138,6 +140,16 @@ def test_rows_of_what_is_held_are_made_of_the_same_rows_of_the_weight(net):
             assert torch.equal(source.read("net", f"blocks.1.first.{part}", rows), tensor[rows])
     assert torch.equal(source.read("net", "enter.weight"), net.enter.weight)
     assert torch.equal(source.read("net", "blocks.1.first.bias"), net.blocks[1].first.bias)
+
+
+@pytest.mark.parametrize(("form", "size"), [("fp8", 1), ("int8", 1), ("nf4", 0.5)])
+def test_shapes_alone_need_no_library(net, form, size, monkeypatch):
+    monkeypatch.setattr(quantised, "_bitsandbytes", None)
+    network = copy.deepcopy(net).to("meta")
+    quantise({"net": network}, (Block,), FORMS[form])
+    assert network.blocks[0].first.weight.nbytes == size * 96 * 160
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        assert network.to_empty(device="cpu")(torch.empty(2, 3, 8)).shape == (2, 3, 96)
 
 
 def test_layers_outside_of_blocks_norms_and_biases_stay_as_they_are(net):

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn.functional import linear
 
 from fastvideo_core.contracts.roles import WeightSource
@@ -44,26 +45,36 @@ def _unpack_fp8(weight: Tensor, scale: Tensor, *, dtype: torch.dtype, shape: Seq
 
 
 def _bitsandbytes() -> Any:
+    """Not asked by estimates, which know shapes alone: `check` says what would fit where it is not installed, too."""
     return import_module("bitsandbytes.functional")
 
 
 def _pack_int8(weight: Tensor) -> dict[str, Tensor]:
+    if weight.is_meta:
+        return {"weight": torch.empty_like(weight, dtype=torch.int8), "weight_scale": weight.new_empty(len(weight))}
     # on a GPU it takes nothing but float16
-    held, scale, _ = _bitsandbytes().int8_vectorwise_quant(weight if weight.is_meta else weight.cpu())
+    held, scale, _ = _bitsandbytes().int8_vectorwise_quant(weight.cpu())
     return {"weight": held, "weight_scale": scale}
 
 
 def _unpack_int8(weight: Tensor, scale: Tensor, *, dtype: torch.dtype, shape: Sequence[int]) -> Tensor:
+    if isinstance(weight, FakeTensor):
+        return scale.new_empty(shape, dtype=dtype)
     whole: Tensor = _bitsandbytes().int8_vectorwise_dequant(weight, scale)
     return whole.to(dtype)
 
 
 def _pack_nf4(weight: Tensor) -> dict[str, Tensor]:
+    if weight.is_meta:
+        held = weight.new_empty((weight.numel() + 1) // 2, 1, dtype=torch.uint8)
+        return {"weight": held, "weight_scale": weight.new_empty(-(-weight.numel() // _NF4_BLOCK))}
     held, state = _bitsandbytes().quantize_4bit(weight.contiguous(), blocksize=_NF4_BLOCK, quant_type="nf4")
     return {"weight": held, "weight_scale": state.absmax}
 
 
 def _unpack_nf4(weight: Tensor, scale: Tensor, *, dtype: torch.dtype, shape: Sequence[int]) -> Tensor:
+    if isinstance(weight, FakeTensor):
+        return scale.new_empty(shape, dtype=dtype)
     library = _bitsandbytes()
     state = library.QuantState(scale, torch.Size(shape), None, _NF4_BLOCK, "nf4", dtype)
     whole: Tensor = library.dequantize_4bit(weight, state)
