@@ -3,6 +3,7 @@
 import shutil
 import textwrap
 from collections.abc import Sequence
+from itertools import zip_longest
 
 _GAP = "  "
 
@@ -26,7 +27,6 @@ def render_table(header: Sequence[str], rows: Sequence[Sequence[str]], width: in
             textwrap.wrap(cell, wide, break_long_words=False, break_on_hyphens=False) or [""]
             for cell, wide in zip(row, widths, strict=True)
         ]
-        for index in range(max(map(len, cells))):
-            parts = [cell[index] if index < len(cell) else "" for cell in cells]
+        for parts in zip_longest(*cells, fillvalue=""):
             lines.append(_GAP.join(f"{part:<{wide}}" for part, wide in zip(parts, widths, strict=True)).rstrip())
     return "\n".join(lines)

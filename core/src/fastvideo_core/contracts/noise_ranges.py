@@ -25,16 +25,13 @@ def noise_ranges_of(adapter: Any, handle: RoleHandle) -> Ranges:
 def ranges_of_roles(
     adapter: Any, handles: Iterable[RoleHandle], above: float = 0.0
 ) -> tuple[tuple[float, ...], tuple[int, ...]]:
-    """`common_ranges` of roles, from `above` on: the cuts are empty where each has one network, and `above` is 0."""
-    length = _axis_length(adapter)
-    return common_ranges([*(noise_ranges_of(adapter, handle) for handle in handles), ((above, length),)], length)
+    """Cuts the noise axis wherever a range of any of the roles begins or ends, and at `above`.
 
-
-def common_ranges(ranges: Sequence[Ranges], length: float) -> tuple[tuple[float, ...], tuple[int, ...]]:
-    """Cuts the axis [0, length] wherever a range of any of `ranges` begins or ends.
-
-    Gives the cuts, and the numbers of the ranges between them that lie in some range of every one of `ranges`.
+    Gives the cuts, none where each role has one network and `above` is 0, and the numbers of the ranges between them that lie
+    in some range of every role, from `above` on.
     """
+    length = _axis_length(adapter)
+    ranges = [*(noise_ranges_of(adapter, handle) for handle in handles), ((above, length),)]
     cuts = tuple(sorted({edge for one in ranges for both in one for edge in both if 0 < edge < length}))
     numbers = (
         number

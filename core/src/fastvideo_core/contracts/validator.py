@@ -49,11 +49,9 @@ def is_text(value: object) -> bool:
 
 def unread_negative_prompts(prompts: Sequence[ValidationPrompt], config: PluginConfig, family: str) -> list[Problem]:
     """Prompts with a negative prompt of their own, where the family, of pipeline_config `config`, reads none."""
-    found = f"the family '{family}' takes no negative prompt"
-    own = (
-        [] if isinstance(config, GuidedPipelineConfig) else [one for one in prompts if one.negative_prompt is not None]
-    )
-    return [Problem(found, prompt.where or "--negative-prompt", fix="leave it out") for prompt in own]
+    found, reads = f"the family '{family}' takes no negative prompt", isinstance(config, GuidedPipelineConfig)
+    own = [one.where for one in prompts if one.negative_prompt is not None and not reads]
+    return [Problem(found, where or "--negative-prompt", fix="leave it out") for where in own]
 
 
 @dataclass(frozen=True)

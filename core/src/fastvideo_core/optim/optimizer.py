@@ -1,21 +1,17 @@
 """A role's optimizer and its learning-rate schedule, with the role's own settings where it has any."""
 
-from __future__ import annotations
-
 import math
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from fastvideo_core.config.run import RunConfig
 from fastvideo_core.contracts.roles import RoleHandle
 from fastvideo_core.errors import ConfigError, Problem
 from fastvideo_core.optim.muon import Muon
-
-if TYPE_CHECKING:
-    from fastvideo_core.config.run import RunConfig
 
 
 def build_optimizer(
