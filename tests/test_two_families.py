@@ -16,7 +16,7 @@ from fastvideo_core.config.run import RunConfig
 from fastvideo_core.contracts.adapter import OnTrainStart
 from fastvideo_core.contracts.family import ModelComponents
 from fastvideo_core.contracts.roles import RoleHandle, RoleManager
-from fastvideo_core.distributed.mesh import Mesh
+from fastvideo_core.distributed.context import Mesh
 from fastvideo_core.errors import ContractError
 from fastvideo_testing.runs import build_run, toy_family
 from fastvideo_testing.steps import weights

@@ -10,7 +10,7 @@ import torch
 
 from fastvideo_core.checkpoint.rank_state import collect_rng, rng_of_other_world
 from fastvideo_core.distributed import context
-from fastvideo_core.distributed.mesh import Mesh
+from fastvideo_core.distributed.context import Mesh
 from fastvideo_testing.ranks import fake_process_group
 from fastvideo_testing.runs import build_run, toy_world
 from fastvideo_testing.toy import Mixture, ToyConfig, ToyData

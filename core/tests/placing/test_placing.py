@@ -14,7 +14,7 @@ from fastvideo_core.config.run import LoraConfig
 from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.contracts.roles import RoleHandle, RoleManager, is_lora_parameter
 from fastvideo_core.distributed import context
-from fastvideo_core.distributed.mesh import mesh_shape
+from fastvideo_core.distributed.context import mesh_shape
 from fastvideo_core.errors import CheckpointError, ConfigError, ContractError
 from fastvideo_core.placing import shard
 from fastvideo_core.placing.materialise import materialise

@@ -27,7 +27,7 @@ from fastvideo_core.contracts.validator import DistillValidator, ValidationReque
 from fastvideo_core.diffusion.flow import expand_to
 from fastvideo_core.diffusion.rollout import FewStepSchedule
 from fastvideo_core.distributed import context
-from fastvideo_core.distributed.mesh import Mesh
+from fastvideo_core.distributed.context import Mesh
 from fastvideo_core.errors import Problem
 
 LossMap: TypeAlias = dict[str, Tensor]

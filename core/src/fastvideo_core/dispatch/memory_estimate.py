@@ -15,7 +15,7 @@ from fastvideo_core.contracts.family import RoleOutline
 from fastvideo_core.contracts.roles import RoleHandle
 from fastvideo_core.dispatch.activation_bytes import EvaluationBytes, evaluation_bytes, host_copies
 from fastvideo_core.dispatch.examine import Run
-from fastvideo_core.distributed.mesh import mesh_shape
+from fastvideo_core.distributed.context import mesh_shape
 from fastvideo_core.placing.shard import blocks_of, gathers_in_bfloat16, on_host, prepare_blocks
 from fastvideo_core.weights.lora import add_lora
 

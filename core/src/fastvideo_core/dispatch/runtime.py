@@ -20,7 +20,7 @@ from fastvideo_core.dispatch.plugin_checks import build_callbacks, check_adapter
 from fastvideo_core.dispatch.role_weights import layered, load_role
 from fastvideo_core.dispatch.routing import route, route_validator
 from fastvideo_core.distributed import context
-from fastvideo_core.distributed.mesh import Mesh
+from fastvideo_core.distributed.context import Mesh
 from fastvideo_core.errors import ContractError, Problem
 from fastvideo_core.placing.materialise import materialise
 from fastvideo_core.placing.shard import on_host, shard_roles

@@ -14,7 +14,7 @@ from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.contracts.roles import RoleHandle
 from fastvideo_core.dispatch.runtime import DistillRuntime
 from fastvideo_core.distributed import context
-from fastvideo_core.distributed.mesh import Mesh, mesh_shape
+from fastvideo_core.distributed.context import Mesh, mesh_shape
 from fastvideo_core.errors import CheckpointError
 
 

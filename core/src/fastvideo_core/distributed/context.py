@@ -1,11 +1,15 @@
-"""Rank, world size and device of this process; one process is rank 0 of 1."""
+"""Rank, world size and device of this process, one of which is rank 0 of 1; and how processes share shards and samples."""
+
+from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 
+from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.errors import ConfigError, Problem
 
 _T = TypeVar("_T")
@@ -67,3 +71,25 @@ def barrier() -> None:
     """Waits until every process is here; nothing to wait for with one."""
     if world_size() > 1:
         dist.barrier()
+
+
+def mesh_shape(training: TrainingArgs, processes: int) -> tuple[int, int]:
+    """(replicas, processes that share one replica's shards), as `training` says it or leaves it open; config/check.py checks."""
+    replicas = training.hsdp_replicate_dim or processes // (training.hsdp_shard_dim or processes)
+    return replicas, processes // replicas
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """How a run's processes share samples.
+
+    Processes of equal `data_rank` share each sample that they train on and draw alike; `data_size` is how many ranks there are.
+    """
+
+    data_rank: int
+    data_size: int
+
+    @classmethod
+    def current(cls) -> Mesh:
+        """The mesh of the processes that run."""
+        return cls(rank(), world_size())

@@ -21,7 +21,7 @@ from typing_extensions import Self
 from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.contracts.roles import RoleHandle, RoleManager, is_lora_parameter
 from fastvideo_core.distributed import context
-from fastvideo_core.distributed.mesh import mesh_shape
+from fastvideo_core.distributed.context import mesh_shape
 
 _HALF = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False)
 _PRODUCTS = ("mm", "addmm", "bmm", "baddbmm")

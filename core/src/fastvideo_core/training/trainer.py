@@ -17,7 +17,7 @@ from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.contracts.method import DistillMethod
 from fastvideo_core.contracts.tracker import Tracker
 from fastvideo_core.distributed import context
-from fastvideo_core.distributed.mesh import Mesh
+from fastvideo_core.distributed.context import Mesh
 from fastvideo_core.errors import FastVideoError, NonFiniteError, Problem, RunStopped
 from fastvideo_core.launch.signals import SAVE, STOPPED_BY, RunSignals
 from fastvideo_core.placing.shard import set_gradient_sync

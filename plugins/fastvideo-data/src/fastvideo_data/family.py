@@ -13,7 +13,7 @@ from fastvideo_core.contracts.adapter import LatentsSource
 from fastvideo_core.contracts.family import Findings, ModelFamily
 from fastvideo_core.contracts.validator import ValidationPrompt, unread_negative_prompts
 from fastvideo_core.distributed import context
-from fastvideo_core.distributed.mesh import Mesh
+from fastvideo_core.distributed.context import Mesh
 from fastvideo_core.errors import ConfigError, Problem, UserError
 from fastvideo_data.data_set import DataSet
 from fastvideo_data.data_sources import DataSources

@@ -19,7 +19,7 @@ from fastvideo_core.contracts.hidden_states import features_of
 from fastvideo_core.contracts.rng import stream_seed
 from fastvideo_core.contracts.roles import RoleHandle, RoleManager
 from fastvideo_core.distributed import context
-from fastvideo_core.distributed.mesh import Mesh
+from fastvideo_core.distributed.context import Mesh
 from fastvideo_core.errors import ContractError, Problem
 
 

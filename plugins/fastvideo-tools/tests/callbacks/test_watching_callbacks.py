@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from fastvideo_core.distributed.mesh import Mesh
+from fastvideo_core.distributed.context import Mesh
 from fastvideo_core.errors import ConfigError
 from fastvideo_testing import CallbackPluginSuite, build_run, toy_world
 from fastvideo_tools.callbacks.config import EarlyStopConfig, ThroughputConfig
