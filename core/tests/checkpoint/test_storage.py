@@ -17,6 +17,7 @@ from fastvideo_core.callbacks.hooks import Callback, hookimpl
 from fastvideo_core.checkpoint import storage
 from fastvideo_core.checkpoint.storage import CheckpointWriteError, choose
 from fastvideo_core.checkpoint.weights import read_role_weights
+from fastvideo_core.dispatch.role_weights import find_checkpoint
 from fastvideo_core.errors import CheckpointError, UserError
 
 from .toy_run import assert_same, sign, toy_run
@@ -239,9 +240,9 @@ def test_a_run_folder_means_its_newest_checkpoint(tmp_path):
     run.manager.save(9)
     run.manager.save(10)
     assert choose(tmp_path, tmp_path).path.name == "checkpoint-000010"
-    assert storage.is_checkpoint(tmp_path)
-    assert storage.is_checkpoint(tmp_path / "checkpoint-000009")
-    assert not storage.is_checkpoint(tmp_path / "checkpoint-000009" / "state")
+    assert find_checkpoint(str(tmp_path)) == tmp_path / "checkpoint-000010"
+    assert find_checkpoint(str(tmp_path / "checkpoint-000009")) == tmp_path / "checkpoint-000009"
+    assert find_checkpoint(str(tmp_path / "checkpoint-000009" / "state")) is None
 
 
 def rewrite(path, **changes) -> None:

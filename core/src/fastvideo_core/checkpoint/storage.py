@@ -257,12 +257,6 @@ def checkpoints(output_dir: Path, after: int = -1) -> list[Path]:
     return [path for step, path in found if step > after]
 
 
-def is_checkpoint(path: str | Path) -> bool:
-    """Whether `path` is a checkpoint's folder, or a run's folder with a checkpoint in it."""
-    path = Path(path).expanduser()
-    return any((folder / DOCUMENT).is_file() for folder in (path, *checkpoints(path)))
-
-
 def named_checkpoints(path: str | Path) -> list[Path]:
     """The checkpoint at `path`, or all those in a run's folder, newest first, whole or not; raises CheckpointError if none."""
     path = Path(path).expanduser()

@@ -57,8 +57,9 @@ def find_checkpoint(path: str) -> Path | None:
     Raises CheckpointError for a damaged one, and for a run's folder without a complete one.
     """
     folder = Path(path)
-    is_run = (folder / storage.RUN_CONFIG).is_file()
-    return storage.resolve_checkpoint(folder) if is_run or storage.is_checkpoint(folder) else None
+    documents = (one / storage.DOCUMENT for one in (folder, *storage.checkpoints(folder)))
+    is_one = any(file.is_file() for file in (folder / storage.RUN_CONFIG, *documents))
+    return storage.resolve_checkpoint(folder) if is_one else None
 
 
 def role_source(name: str, role: RoleConfig, places: Mapping[str, str] | None = None) -> RoleSource:
