@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from diffusers import WanPipeline, WanTransformer3DModel
 from torch import Tensor
 
@@ -26,6 +27,7 @@ from fastvideo_core.dispatch.role_weights import load_role, role_source
 from fastvideo_core.dispatch.runtime import DistillRuntime
 from fastvideo_core.errors import ContractError, UserError
 from fastvideo_core.registry import PluginRegistry
+from fastvideo_tools.commands.init import run_yaml
 from tests.conftest import write_run
 from tests.methods import sections
 
@@ -283,3 +285,11 @@ def test_what_cannot_be_shared_is_said(tmp_path, tiny_wan, latent_data, role, ch
     run["roles"][role] = {**run["roles"][role], **changed}
     with pytest.raises(UserError, match=found):
         load_run_config(write_run(tmp_path / "run.yaml", run))
+
+
+def test_init_writes_the_roles_of_the_page_on_runs():
+    page = (Path(__file__).parents[1] / "docs/runs.md").read_text(encoding="utf-8").partition("## One base")[2]
+    model = "Wan-AI/Wan2.1-T2V-14B-Diffusers"
+    written = run_yaml("wan", "dmd2", PluginRegistry(), model, None, one_base=True)
+    shown = yaml.safe_load(page.partition("```yaml")[2].partition("```")[0])
+    assert yaml.safe_load(written)["roles"] == shown["roles"]
