@@ -23,7 +23,6 @@ _FULL, _HALF = 4, 2  # bytes of a float32 and of a bfloat16 number
 _ADAMW_MOMENTS = 2
 _GUIDED_HALVES = 2  # samples that a frozen role's network gets for each: with guidance both halves go in one call
 _GATHERED_AHEAD = 2  # blocks whose gathered weights live at once: the one that computes, and the next
-_FEW_NUMBERS = 4096  # of a parameter, below which bitsandbytes' moments are float32
 _ENTRY_BYTES = 600  # of a tensor in the index and the documents of a checkpoint, about (measured for Wan 1.3B and 14B)
 
 
@@ -187,8 +186,8 @@ def _evaluation(cfg: RunConfig, outline: RoleOutline) -> EvaluationBytes | None:
 
 def _optimizer_bytes(parameter: Tensor, training: TrainingArgs) -> int:
     """AdamW's two moments and step; in 8 bits with a scale for each 256 numbers, where they are not few."""
-    if training.optimizer == "adamw8bit" and parameter.numel() >= _FEW_NUMBERS:
-        return _ADAMW_MOMENTS * (parameter.numel() + _FULL * -(-parameter.numel() // 256))
+    if training.optimizer == "adamw8bit" and (count := parameter.numel()) >= 4096:  # else bitsandbytes' are float32
+        return _ADAMW_MOMENTS * (count + _FULL * -(-count // 256))
     return _ADAMW_MOMENTS * parameter.nbytes + _FULL
 
 

@@ -84,8 +84,7 @@ def gathers_in_bfloat16(handle: RoleHandle, training: TrainingArgs) -> bool:
 
 
 def _shard(handle: RoleHandle, network: str, mesh: DeviceMesh, training: TrainingArgs) -> None:
-    module, host = handle.modules[network], on_host(handle, network, training)
-    alone = context.world_size() == 1
+    module, host, alone = handle.modules[network], on_host(handle, network, training), context.world_size() == 1
     stays = {p for p in module.parameters() if p not in host} if alone else set()
     kept: dict[str, Any] = {"mesh": mesh, "ignored_params": stays}
     brought = {**kept, "offload_policy": CPUOffloadPolicy(pin_memory=context.device().type == "cuda")}
