@@ -36,7 +36,7 @@ TARGET = 0.9
 """Of the full weights' figures: of captions that are right, and of the nearness to the data (one over each distance)."""
 
 FULL_WEIGHTS = "full"
-CELLS = (FULL_WEIGHTS, *(f"r{rank}x1e-3" for rank in (4, 16, 64)), "r16x3e-4", "r16x3e-3")
+CELLS = (FULL_WEIGHTS, *(f"r{rank}x1e-3" for rank in (4, 16, 64, 128)), "r16x3e-4", "r16x3e-3")
 TINY_STEPS = {"max_train_steps": 5, "lr_warmup_steps": 0}
 TINY_EXTENT = Extent(FEW, clips=16, samples=16, many_steps=2, guided=False, shown=())
 
