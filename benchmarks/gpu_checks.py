@@ -145,7 +145,7 @@ def repeated(runs: Runs, method: str, variant: Variant, steps: int) -> float:
         runtime = build(runs.write(method, variant, rows=4, max_train_steps=steps, learning_rate=1e-3))
         before = [p.detach().clone() for p in runtime.method.bundle["student"].trainable_parameters()]
         metrics = train(runtime, saving=False)
-        lines.append([line[name] for line in metrics for name in sorted(line) if name.endswith("_loss")])
+        lines.append(all_losses(metrics))
         after = runtime.method.bundle["student"].trainable_parameters()
         require(any(not torch.equal(one, other) for one, other in zip(before, after, strict=True)), "nothing moved")
     require(lines[0] == lines[1], f"{method}, {variant.kind}: {lines[0]} and {lines[1]}")
@@ -162,13 +162,75 @@ def merged(runs: Runs, variant: Variant) -> str:
     file = runs.folder / "lora.safetensors"
     save_file({f"transformer.{name}.lora_A.weight": down, f"transformer.{name}.lora_B.weight": up}, file)
     student = {"merge_lora": [{"path": str(file), "scale": 0.5}]}
-    runtime = build(runs.write("finetune", variant, max_train_steps=1, student=student))
+    runtime = build(runs.write("finetune", variant, max_train_steps=1, roles={"student": student}))
     found = runtime.method.bundle["student"].modules["transformer"].state_dict()
     stored[f"{name}.weight"] += 0.5 * up @ down
     off = max(float((found[key].cpu() - value).abs().max()) for key, value in stored.items())
     require(off < 1e-5, f"off by {off:.2e}")
     require(bool(losses_of(train(runtime, saving=False), "total_loss")), "it does not train")
     return f"off by {off:.1g}"
+
+
+@named("shared", "student and critic as adapters on the teacher's networks: the losses of three networks, to the bit")
+def shared(runs: Runs, variant: Variant) -> str:
+    lines = {}
+    for share in (False, True):
+        adapters = {"lora": {"rank": 4}, **({"share": "teacher"} if share else {})}
+        options = {"max_train_steps": 4, "learning_rate": 1e-3, "enable_gradient_checkpointing_type": "full"}
+        runtime = build(runs.write("dmd2", variant, roles=dict.fromkeys(("student", "critic"), adapters), **options))
+        lines[share] = all_losses(train(runtime, saving=False))
+        networks = [handle.modules["transformer"] for handle in runtime.method.bundle]
+        require(len(set(map(id, networks))) == (1 if share else 3), "the networks are not shared as asked")
+    require(lines[True] == lines[False], f"{lines[True]} and {lines[False]}")
+    return f"4 steps, losses to {lines[True][-1]:.4g}"
+
+
+@named("waiting", "frozen blocks, and the inputs of recomputed ones, in host memory: the same losses in less memory")
+def waiting(runs: Runs, variant: Variant) -> str:
+    peaks, lines = {}, {}
+    for name, options in {
+        "on the device": {},
+        "blocks": {"offload_blocks": variant.sizes["num_layers"]},
+        "inputs": {"offload_activations": True},
+    }.items():
+        gc.collect()
+        before = torch.cuda.memory_allocated() if torch.cuda.is_available() else 0
+        config = runs.write(
+            "finetune",
+            variant,
+            roles={"student": {"lora": {"rank": 4}}},
+            max_train_steps=3,
+            learning_rate=1e-3,
+            enable_gradient_checkpointing_type="full",
+            **options,
+        )
+        runtime = build(config)
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+        lines[name] = all_losses(train(runtime, saving=False))
+        if torch.cuda.is_available():
+            peaks[name] = torch.cuda.max_memory_allocated() - before
+    for name, losses in lines.items():
+        require(losses == lines["on the device"], f"{name}: {losses} and {lines['on the device']}")
+        require(
+            not peaks or name == "on the device" or peaks[name] < peaks["on the device"], f"no less memory: {peaks}"
+        )
+    return (
+        ", ".join(f"{name} {peak / 2**20:.1f} MiB" for name, peak in peaks.items()) or "equal; no allocator to ask here"
+    )
+
+
+@named("fp8", "a base in fp8 under adapters: losses near bfloat16's, and half of the base's bytes")
+def fp8(runs: Runs, variant: Variant) -> str:
+    losses, held = {}, {}
+    for precision in ("bf16", "fp8"):
+        student = {"lora": {"rank": 4}, "base_precision": precision}
+        runtime = build(runs.write("finetune", variant, roles={"student": student}, max_train_steps=4))
+        weights = runtime.method.bundle["student"].modules["transformer"].named_parameters()
+        held[precision] = sum(p.nbytes for name, p in weights if ".lora_" not in name and "blocks." in name)
+        losses[precision] = losses_of(train(runtime, saving=False), "total_loss")
+    require(held["fp8"] < 0.7 * held["bf16"], f"{held} bytes")
+    return f"{close(losses['fp8'], losses['bf16'], 0.05)}, {held['fp8'] / held['bf16']:.2f} of the bytes"
 
 
 @named("tangent", "forward mode: torch's own attention in chunks has the tangent of the one that keeps all scores")
@@ -242,6 +304,10 @@ def flat(weights: dict[str, dict[str, Tensor]]) -> dict[str, Tensor]:
 
 def losses_of(metrics: Sequence[dict[str, float]], name: str) -> list[float]:
     return [line[name] for line in metrics if name in line]
+
+
+def all_losses(metrics: Sequence[dict[str, float]]) -> list[float]:
+    return [line[name] for line in metrics for name in sorted(line) if name.endswith("_loss")]
 
 
 def close(found: Sequence[float], wanted: Sequence[float], tolerance: float) -> str:

@@ -128,10 +128,11 @@ class Runs:
         variant: Variant,
         *,
         rows: int = 1,
-        student: Mapping[str, Any] | None = None,
+        roles: Mapping[str, Mapping[str, Any]] | None = None,
+        method_config: Mapping[str, Any] | None = None,
         **training: Any,
     ) -> Path:
-        """A run.yaml; `training` and `student` go over what is usual here."""
+        """A run.yaml; what is given goes over what is usual here."""
         pipeline = self.pipeline(variant.sizes, variant.kind)
         number = next(self._numbers)
         run: dict[str, Any] = {
@@ -154,9 +155,10 @@ class Runs:
                 "sampler_kind": "sde" if method in ("consistency", "rcm") else "ode",
                 "first_frame_probability": 0.5 if variant.kind == "ti2v" else 0.0,
             },
-            "method_config": SETTINGS.get(method, {}),
+            "method_config": {**SETTINGS.get(method, {}), **(method_config or {})},
         }
-        run["roles"]["student"] |= student or {}
+        for name, options in (roles or {}).items():
+            run["roles"][name] |= options
         path = self.folder / f"run-{number}.yaml"
         path.write_text(yaml.safe_dump(run), encoding="utf-8")
         return path
