@@ -160,6 +160,8 @@ def measure_time(sides: list[Side], iterations: int) -> bool:
     met = True
     for is_due, attribute in itertools.product(KINDS, TITLES):
         by = {side.name: list(map(operator_of(attribute), side.spent[is_due])) for side in sides}
+        if not all(by.values()):  # one iteration in turns has one kind
+            continue
         line = ", ".join(f"{name} {statistics.median(found):.4f} s" for name, found in by.items())
         if len(by) > 1:
             ratio = statistics.median(one / other for one, other in zip(by[SHARED], by[COPIES], strict=True))
