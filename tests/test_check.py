@@ -56,10 +56,10 @@ def test_check_needs_data_of_a_family_without_a_loader(commands, run, tmp_path):
     assert "fastvideo-distill preprocess" in error
 
 
-def test_check_refuses_sparse_attention(commands, run, tmp_path):
+def test_check_refuses_a_sparsity_that_does_nothing(commands, run, tmp_path):
     run["training"]["VSA_sparsity"] = 0.5
     error = commands.refuses("check", write_run(tmp_path / "run.yaml", run))
-    assert "training.VSA_sparsity: found 0.5, but the family 'wan' has dense attention only" in error
+    assert "training.VSA_sparsity: found 0.5, and the student's attention is dense" in error
 
 
 def test_sizes_that_the_data_has_not_are_told(commands, run, tmp_path):

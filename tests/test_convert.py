@@ -89,7 +89,7 @@ DISTIL: dict[str, Any] = {
             "checkpoints_total_limit": 3,
         },
         "tracker": {"trackers": [], "entity": "team", "project_name": "distillation", "run_name": "first"},
-        "vsa": {"sparsity": 0.8, "cache_tile_buf": False},
+        "vsa": {"sparsity": 0.8, "decay_rate": 0.1, "decay_interval_steps": 50, "cache_tile_buf": False},
         "model": {"enable_gradient_checkpointing_type": "full", "weighting_scheme": "uniform"},
         "dit_precision": "fp32",
         "model_path": "org/base",

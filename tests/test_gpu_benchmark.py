@@ -56,6 +56,21 @@ def test_every_check_is_ok_on_the_cpu():
     assert not any("failed" in line for line in rows)
 
 
+@pytest.mark.slow
+def test_sparse_attention_is_measured_beside_dense(tmp_path):
+    """The tiny form: a row for dense attention and for each sparsity, with fewer FLOPs."""
+    command = [sys.executable, str(BENCHMARKS / "sparse_attention.py"), "--tiny"]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=600, check=True)
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in done.stdout.splitlines()[3:]]
+    assert [row[2] for row in rows] == ["dense", "vsa 0.9", "vsa 0.8"]
+    dense, nine, eight = (float(row[3]) for row in rows)
+    tokens, tiles, width = 5 * 8 * 12, 12, 2 * 16
+    assert dense == pytest.approx(4 * tokens**2 * width / 1e12, rel=1e-2)
+    assert nine == pytest.approx(4 * (tokens * 2 * 64 + tiles**2) * width / 1e12, rel=1e-2)
+    assert nine < eight < dense
+
+
 def test_flops_are_those_of_the_formula(modules, tmp_path):
     gpu, gpu_runs = modules
     sizes = {"num_layers": 3, "num_heads": 4, "head_dim": 16, "ffn_dim": 256, "text_dim": 32}

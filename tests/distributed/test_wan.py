@@ -17,11 +17,13 @@ pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 METADATA = {"id": "s", "caption": "clip", "media_type": "video", "fps": 16.0, "file_name": "0.mp4", "duration_sec": 0.3}
 
 
-def run_of(folder: Path, variant: str, method: str, **pipeline: Any) -> dict[str, Any]:
-    """A run on one sample, four times: whoever gets which is all the same."""
+def run_of(
+    folder: Path, variant: str, method: str, *, size: tuple[int, int, int] = (2, 4, 4), **pipeline: Any
+) -> dict[str, Any]:
+    """A run on one sample of latents of that size, four times: whoever gets which is all the same."""
     write_tiny_pipeline(folder / "wan", variant=variant)
     tensors = {
-        "vae_latent": torch.randn(48 if variant == "ti2v" else 16, 2, 4, 4),
+        "vae_latent": torch.randn(48 if variant == "ti2v" else 16, *size),
         "text_embedding": torch.randn(8, 32),
     }
     if variant == "i2v":
@@ -66,3 +68,14 @@ def test_two_networks_train_as_on_one(tmp_path, method):
 def test_given_frames_train_as_on_one(tmp_path, variant, pipeline):
     """Of TI2V some samples of a step are given their first frame, so that their tokens have levels of their own."""
     one_and_two(tmp_path, "finetune", run_of(tmp_path, variant, "finetune", **pipeline))
+
+
+def test_sparse_attention_trains_as_on_one(tmp_path):
+    """Two tiles, of which each attends to one; the gates are sharded with their blocks."""
+    run = run_of(tmp_path, "t2v", "dmd2", size=(2, 8, 16))
+    run["method_config"]["attn_kind"] = "vsa"
+    run["training"] |= {"VSA_sparsity": 0.5, "VSA_decay_rate": 0.25, "enable_gradient_checkpointing_type": "full"}
+    one, _ = one_and_two(tmp_path, "dmd2", run)
+    gates = [value for name, value in torch.load(one / "weights.pt").items() if "to_gate_compress" in name]
+    assert gates
+    assert all(gate.abs().max() > 0 for gate in gates)

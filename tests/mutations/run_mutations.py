@@ -38,6 +38,7 @@ from tests.mutations.routing import ROUTES
 from tests.mutations.shared_networks import SHARED_NETWORKS
 from tests.mutations.sizes import SIZES
 from tests.mutations.sources import SOURCES
+from tests.mutations.sparse_attention import SPARSE_ATTENTION
 from tests.mutations.tangents import TANGENTS
 from tests.mutations.updates import UPDATES_AND_LOOP
 
@@ -61,6 +62,7 @@ MUTATIONS = (
     *SHARED_NETWORKS,
     *HOST_MEMORY,
     *BASE_PRECISION,
+    *SPARSE_ATTENTION,
     *LTX_IMAGES,
     *SIZES,
     *SOURCES,

@@ -39,12 +39,10 @@ def test_sizes_and_guidance_that_wan_cannot_do_are_all_reported_with_their_keys(
         num_frames=80,
         log_validation=True,
         validation_guidance_scale=[5.0, 0.5],
-        attn_kind="vsa",
         VSA_sparsity=0.5,
     )
     problems = dict(cfg.pipeline_config.check_run(cfg))
     assert set(problems) == {
-        "method_config.attn_kind",
         "training.VSA_sparsity",
         "training.data_path",
         "training.num_height",
@@ -54,8 +52,7 @@ def test_sizes_and_guidance_that_wan_cannot_do_are_all_reported_with_their_keys(
     assert problems["training.num_height"].fix == "use 480 or 496"
     assert problems["training.num_frames"].fix == "use 77 or 81"
     assert "brings no data loader of its own" in problems["training.data_path"].found
-    assert "found 0.5, but the family 'wan' has dense" in problems["training.VSA_sparsity"].found
-    assert "dense attention only" in problems["method_config.attn_kind"].found
+    assert "found 0.5, and the student's attention is dense" in problems["training.VSA_sparsity"].found
 
 
 def test_a_run_that_wan_can_do_has_no_problems(run_config):

@@ -22,7 +22,7 @@ def test_the_adapter_has_every_primitive(components):
     assert isinstance(components.adapter, OnTrainStart)
     assert not isinstance(components.adapter, HasRngGenerators)
     assert components.adapter.num_train_timesteps == 1000
-    assert components.adapter.supported_attention == ("dense",)
+    assert components.adapter.supported_attention == ("dense", "vsa")
 
 
 def test_handles_say_what_core_needs_to_know(components):
@@ -47,12 +47,10 @@ def test_unconditional_calls_before_train_start_say_what_is_missing(run_config, 
         built.adapter.predict_noise(built.bundle["student"], noisy, t, batch, conditional=False)
 
 
-def test_sparse_attention_is_refused(components, raw_batch):
-    with pytest.raises(ConfigError, match="dense attention only"):
-        components.adapter.prepare_batch(raw_batch, current_vsa_sparsity=0.5)
-    batch = components.adapter.prepare_batch(raw_batch)
+def test_sparse_attention_of_a_run_without_it_is_refused(components, raw_batch):
+    batch = components.adapter.prepare_batch(raw_batch, current_vsa_sparsity=0.5)
     noisy, t = noisy_at(batch)
-    with pytest.raises(ConfigError, match="attn_kind 'vsa'"):
+    with pytest.raises(ConfigError, match="built for dense attention is called with attn_kind 'vsa'"):
         components.adapter.predict_x0(components.bundle["student"], noisy, t, batch, conditional=True, attn_kind="vsa")
 
 

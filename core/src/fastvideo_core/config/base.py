@@ -145,6 +145,10 @@ class PipelineConfig(PluginConfig):
         default="ode", description="Few steps keep the noise (ode) or redraw it (sde)"
     )
 
+    def of_role(self, role: str) -> PipelineConfig:
+        """The section as it holds for sampling or exporting this role of the run."""
+        return self
+
 
 class FewStepConfig(MethodConfig):
     """Base class of `method_config` sections of methods whose student is sampled in few steps, beside a teacher or alone."""

@@ -1,5 +1,6 @@
 """The `training:` section: flat, with the names that FastVideo users know."""
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Strict, Tag
@@ -139,7 +140,11 @@ class TrainingArgs(StrictModel):
     num_height: Pixels | None = Field(None, description="Height without data, and of validation prompts without one.")
     num_width: Pixels | None = Field(None, description="Width without data, and of validation prompts without one.")
     num_frames: Frames | None = Field(None, description="Frames without data, and of validation prompts without one.")
-    VSA_sparsity: FractionBelowOne = Field(0.0, description="Fraction of attention blocks that vsa leaves out.")
+    VSA_sparsity: FractionBelowOne = Field(0.0, description="Fraction of attention tiles that vsa leaves out at last.")
+    VSA_decay_rate: float | None = Field(
+        None, gt=0, le=1, description="By how much it grows; null: it is whole at once."
+    )
+    VSA_decay_interval_steps: Steps = Field(1, description="It grows every so many optimizer steps.")
     training_cfg_rate: Fraction = Field(0.0, description="Probability that a caption becomes the empty text.")
 
     log_validation: bool = Field(False, description="Sample validation videos while training.")
@@ -157,6 +162,14 @@ class TrainingArgs(StrictModel):
     tracker_project_name: str = Field("fastvideo", min_length=1, description="Project name for the trackers.")
     wandb_run_name: str | None = Field(None, min_length=1, description="Name of the run in wandb.")
     logging_steps: Steps = Field(1, description="Log metrics every so many optimizer steps.")
+
+    def vsa_sparsity_at(self, step: int) -> float:
+        """The fraction that vsa leaves out in a step, as FastVideo ramps it, but counted so that it ends at VSA_sparsity."""
+        rate, done = self.VSA_decay_rate, step // self.VSA_decay_interval_steps
+        # 0.9 by 0.1 is 9 times, of which rounding must not make 8 or 10
+        if rate is None or done >= math.ceil(self.VSA_sparsity / rate - 1e-9):
+            return self.VSA_sparsity
+        return done * rate
 
     @property
     def data_sources(self) -> dict[str, DataSource]:

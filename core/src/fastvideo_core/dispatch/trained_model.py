@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fastvideo_core.checkpoint.weights import describe, read_role_weights
-from fastvideo_core.config.base import PluginConfig, is_hub_id
+from fastvideo_core.config.base import PipelineConfig, PluginConfig, is_hub_id
 from fastvideo_core.config.run import RoleConfig
 from fastvideo_core.contracts.family import WarpedSchedule, open_family
 from fastvideo_core.dispatch.plugin_checks import method_class
@@ -81,6 +81,8 @@ def open_trained_model(
     pipeline_config = model_section.model_validate(contents.config["pipeline_config"])
     method_config = method_section.model_validate(contents.config["method_config"])
     schedule = partial(method_class(recipe["method"], registry).student_schedule, method_config)
+    if isinstance(pipeline_config, PipelineConfig):
+        pipeline_config = pipeline_config.of_role(source.checkpoint_role)
     return TrainedModel(own_family, source, pipeline_config, schedule, contents.config["training"])
 
 

@@ -131,14 +131,14 @@ class DistillTrainer:
 
     def _accumulate_gradients(self, batches: Iterator[Any], step: int) -> tuple[dict[str, Any], list[Tensor]]:
         """All rounds of one step, each phase back-propagated before the next is computed; metrics, and all losses."""
-        method, rounds = self._method, self.training_args.gradient_accumulation_steps
+        method, args, rounds = self._method, self.training_args, self.training_args.gradient_accumulation_steps
         means, losses = MetricMeans(), []
         for round_number in range(1, rounds + 1):
-            if rounds > 1 and not self.training_args.sync_gradients_every_round:
+            if rounds > 1 and not args.sync_gradients_every_round:
                 set_gradient_sync(method.bundle, enabled=round_number == rounds)
             batch = next(batches)
             self._timer.start()
-            result = method.single_train_step(batch, step, current_vsa_sparsity=self.training_args.VSA_sparsity)
+            result = method.single_train_step(batch, step, current_vsa_sparsity=args.vsa_sparsity_at(step))
             phases = iter([result]) if isinstance(result, tuple) else result
             weight = batch.get("data_loss_weight", 1) if isinstance(batch, Mapping) else 1  # of the batch's source
             for loss_map, outputs, metrics in phases:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -25,6 +26,9 @@ from fastvideo_diffusers.stored_tensors import stored_loss_mask, stored_text
 
 F = TypeVar("F", bound=PipelineFolder)
 
+SPARSITY = "vsa_sparsity"
+"""A batch's extra: the fraction of tiles that sparse attention leaves out."""
+
 
 @dataclass(frozen=True)
 class PreparedLatents:
@@ -42,7 +46,7 @@ class PreparedLatents:
 
 
 class PipelineAdapter(FlowMatchingAdapter, Generic[F]):
-    """Every primitive for a transformer with dense attention; a family adds its text, its latents and the call itself.
+    """Every primitive for a transformer; a family adds its text, its latents and the call itself.
 
     Args:
         folder: the base pipeline's facts.
@@ -199,7 +203,7 @@ class PipelineAdapter(FlowMatchingAdapter, Generic[F]):
             ConfigError: sparse attention is asked for, or the sizes that "zeros" needs are missing or contradict.
         """
         training = self._of_run()
-        if current_vsa_sparsity > 0:
+        if current_vsa_sparsity > 0 and "vsa" not in self.supported_attention:
             raise self._dense_only(f"a VSA sparsity of {current_vsa_sparsity}")
         stored = stored_text(raw_batch, width=self.folder.text_dim, path=self.folder.path)
         text = stored.to(self.device, torch.float32, non_blocking=True)
@@ -217,7 +221,7 @@ class PipelineAdapter(FlowMatchingAdapter, Generic[F]):
             context=prepared.context | self.given(raw_batch, prepared.latents),
             loss_weight=prepared.loss_weight,
             trajectory=trajectory,
-            extras={**prepared.extras, "info": raw_batch.get("info", [])},
+            extras={**prepared.extras, "info": raw_batch.get("info", []), SPARSITY: current_vsa_sparsity},
         )
 
     def stored_trajectory(self, raw_batch: Mapping[str, Any]) -> Trajectory:
@@ -272,7 +276,7 @@ class PipelineAdapter(FlowMatchingAdapter, Generic[F]):
             t: [B], or one value for all, or what else `levels_taken` names.
 
         Raises:
-            ConfigError: `attn_kind` is not dense.
+            ConfigError: the family cannot do `attn_kind`.
             ValueError: `conditional=False` before the negative prompt was encoded, or t is of another shape.
         """
         if attn_kind not in self.supported_attention:
@@ -283,7 +287,15 @@ class PipelineAdapter(FlowMatchingAdapter, Generic[F]):
                 "the batch has no negative conditioning: the negative prompt is encoded by on_train_start(), which "
                 "must run before prepare_batch()"
             )
-        return self.velocity(handle, noisy_latents, self.sample_timesteps(t, noisy_latents), conditioning, batch)
+        levels = self.sample_timesteps(t, noisy_latents)
+        with self.attention(handle, noisy_latents, levels, attn_kind, batch):
+            return self.velocity(handle, noisy_latents, levels, conditioning, batch)
+
+    def attention(
+        self, handle: RoleHandle, noisy: Tensor, levels: Tensor, kind: AttentionKind, batch: TrainingBatch
+    ) -> AbstractContextManager[None]:
+        """Inside, the role's network is called with attention of this kind, one of `supported_attention`."""
+        return nullcontext()
 
     def sample_timesteps(self, t: Tensor, latents: Tensor) -> Tensor:
         """t as the network takes it: one per sample, [B].

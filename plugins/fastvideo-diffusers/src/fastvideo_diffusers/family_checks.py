@@ -86,10 +86,14 @@ class CheckedPipelines(ParquetFamily, Generic[F]):
         Raises:
             ConfigError: they are not.
         """
-        kinds = dict.fromkeys(folder.networks, self.transformer)
+        kinds = {name: self.network_class(folder, name) for name in folder.networks}
         kinds |= {"text_encoder": self.text_model} if encodes else {}
         kinds |= {"vae": self.vae} if decodes else {}
         loading.check_weights(folder.path, kinds, where=where, tokenizer=encodes)
+
+    def network_class(self, folder: F, name: str) -> Any:
+        """The diffusers class of one of `folder.networks`."""
+        return self.transformer
 
     def fit_prompt(self, cfg: RunConfig, prompt: ValidationPrompt) -> ValidationPrompt:
         """The prompt with its video's size.

@@ -82,7 +82,7 @@ class PipelineFolder:
 
     @property
     def marked(self) -> Mapping[str, Any]:
-        """What an export of ours left in the scheduler's configuration; empty where that is no few-step student's."""
+        """What an export of ours left in the scheduler's configuration; empty where there was nothing to leave."""
         marked: Mapping[str, Any] = self.scheduler.get(MARKER, {})
         return marked
 

@@ -45,7 +45,7 @@ def shifted_scheduler(folder: PipelineFolder, flow_shift: float) -> Any:
         ConfigError: diffusers has no such scheduler, or it takes no shift.
     """
     config = dict(folder.scheduler)
-    if folder.marked:  # an exported student's schedule is no many-step schedule
+    if "sampling_timesteps" in folder.marked:  # an exported student's schedule is no many-step schedule
         config = {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": folder.num_train_timesteps}
     name = str(config.get("_class_name"))
     kind = getattr(diffusers, name, None)

@@ -12,7 +12,7 @@ from fastvideo_core.errors import Problem
 
 @dataclass(frozen=True)
 class VideoLimits:
-    """The limits of a family that trains on parquet data with dense attention, and samples through diffusers pipelines.
+    """The limits of a family that trains on parquet data, and samples through diffusers pipelines.
 
     Args:
         family: as run.yaml names it.
@@ -20,6 +20,7 @@ class VideoLimits:
         size_multiple: pixels that height and width are multiples of.
         frames_divisor: d of videos with d k + 1 frames.
         unguided: where guidance scales below 1 do not guide.
+        sparse: whether it has sparse attention too.
     """
 
     family: str
@@ -27,6 +28,7 @@ class VideoLimits:
     size_multiple: int
     frames_divisor: int
     unguided: str
+    sparse: bool = False
 
     def problems(self, cfg: RunConfig) -> list[tuple[str, Problem]]:
         """What the run asks for beyond them, by key: for a family's `PipelineConfig.check_run`."""
@@ -34,6 +36,8 @@ class VideoLimits:
 
     def _attention(self, cfg: RunConfig) -> list[tuple[str, Problem]]:
         problems = []
+        if self.sparse:
+            return _sparse_attention(cfg)
         dense = f"the family '{self.family}' has dense attention only"
         if isinstance(cfg.method_config, MethodConfig) and cfg.method_config.attn_kind != "dense":
             problem = Problem(dense, allowed="dense", fix="remove attn_kind")
@@ -77,6 +81,26 @@ class VideoLimits:
             for index, scale in enumerate(scales)
             if scale < 1
         ]
+
+
+def _sparse_attention(cfg: RunConfig) -> list[tuple[str, Problem]]:
+    sparsity, training = cfg.training.VSA_sparsity, cfg.training
+    if attends_sparsely(cfg):
+        if not training.enable_torch_compile:
+            return []
+        found = "found true with attn_kind: vsa, which brings its own compiled kernels"
+        return [("training.enable_torch_compile", Problem(found, fix="remove it"))]
+    if sparsity == 0:
+        return []
+    found = f"found {sparsity}, and the student's attention is dense, which leaves nothing out"
+    return [
+        ("training.VSA_sparsity", Problem(found, allowed="0", fix="set method_config.attn_kind: vsa, or remove it"))
+    ]
+
+
+def attends_sparsely(cfg: RunConfig) -> bool:
+    """Whether the run's student has sparse attention."""
+    return isinstance(cfg.method_config, MethodConfig) and cfg.method_config.attn_kind == "vsa"
 
 
 def _neighbours(value: int, multiple: int, remainder: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any, cast
 
@@ -10,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from fastvideo_core.config.training import TrainingArgs
-from fastvideo_core.contracts.adapter import LatentsSource, Ranges
+from fastvideo_core.contracts.adapter import AttentionKind, LatentsSource, Ranges
 from fastvideo_core.contracts.batch import TrainingBatch
 from fastvideo_core.contracts.roles import RoleHandle
-from fastvideo_diffusers.adapter import PreparedLatents
+from fastvideo_diffusers.adapter import SPARSITY, PreparedLatents
 from fastvideo_diffusers.first_frame_adapter import FirstFrameAdapter
 from fastvideo_diffusers.first_frames import GIVEN, check_first_frames
 from fastvideo_diffusers.folder import TRANSFORMER
@@ -24,6 +25,7 @@ from fastvideo_wan.first_frame import FIRST_FRAME, at_its_level, token_levels, w
 from fastvideo_wan.folder import TRANSFORMER_2, WanFolder
 from fastvideo_wan.image_batches import CONDITION, FEATURES, given_frames
 from fastvideo_wan.network import predict_velocity
+from fastvideo_wan.sparse import calling, sparse_call
 
 TEXT = "text"
 
@@ -45,6 +47,7 @@ class WanAdapter(FirstFrameAdapter[WanFolder, WanConfig]):
 
     family = "wan"
     name = "Wan"
+    supported_attention = ("dense", "vsa")
 
     def __init__(
         self, folder: WanFolder, *, config: WanConfig, boundary_ratios: Mapping[str, float], **settings: Any
@@ -103,6 +106,15 @@ class WanAdapter(FirstFrameAdapter[WanFolder, WanConfig]):
         t = token_levels(levels, noisy.shape, self.folder)
         images = {"condition": given.get(CONDITION), "features": given.get(FEATURES)}
         return predict_velocity(network, noisy, t, conditioning[TEXT], **images, autocast=self.autocast)
+
+    def attention(
+        self, handle: RoleHandle, noisy: Tensor, levels: Tensor, kind: AttentionKind, batch: TrainingBatch
+    ) -> AbstractContextManager[None]:
+        """Sparse attention leaves out what the batch was prepared for."""
+        network, sparse = self._network(handle, levels), None
+        if kind == "vsa":
+            sparse = sparse_call(network, noisy.shape, batch.extras[SPARSITY], noisy.device)
+        return calling(network, sparse)
 
     def given(self, raw_batch: Mapping[str, Any], latents: Tensor) -> dict[str, Tensor]:
         """The images' latents and features, of networks that take them."""

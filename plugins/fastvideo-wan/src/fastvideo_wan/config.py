@@ -17,7 +17,11 @@ LIMITS = VideoLimits(
     size_multiple=SIZE_MULTIPLE,
     frames_divisor=FRAMES_DIVISOR,
     unguided="WanPipeline does not guide",
+    sparse=True,
 )
+
+STUDENT = "student"
+"""The role that attends sparsely."""
 
 NEGATIVE_PROMPT = (
     "色调艳丽，过曝，静态，细节模糊不清，字幕，风格，作品，画作，画面，静止，整体发灰，最差质量，低质量，JPEG压缩残留，丑陋的，"
@@ -36,6 +40,18 @@ class WanConfig(FirstFrameConfig):
         allow_inf_nan=False,
         description="Guidance of many-step sampling below boundary_ratio (Wan 2.2); null: the other one.",
     )
+
+    student_sparsity: float | None = Field(
+        None, ge=0, lt=1, description="VSA sparsity of the student in validation and `sample`; null: that of training."
+    )
+    sparse_gates: bool = Field(
+        True,
+        description="With attn_kind vsa: give the student gates (zero at first) of the coarse stage, which else counts fully.",
+    )
+
+    def of_role(self, role: str) -> WanConfig:
+        """None but the student attends sparsely."""
+        return self if role == STUDENT else self.model_copy(update={"student_sparsity": None})
 
     def check_run(self, cfg: RunConfig) -> list[tuple[str, Problem]]:
         """Sizes, guidance scales and attention that Wan cannot do, and the data that it needs."""

@@ -13,12 +13,15 @@ from torch import Tensor
 from fastvideo_core.contracts.family import WarpedSchedule
 from fastvideo_core.diffusion.rollout import FewStepSchedule
 from fastvideo_diffusers import export
+from fastvideo_diffusers.adapter import SPARSITY
+from fastvideo_diffusers.folder import MARKER
 from fastvideo_diffusers.schedule_fit import as_json, fitted_scheduler, student_of
 from fastvideo_diffusers.scheduler_shift import shifted_scheduler
 from fastvideo_wan.config import WanConfig
 from fastvideo_wan.folder import IMAGE_PIPELINE, PIPELINE, WanFolder, open_folder
 from fastvideo_wan.loading import outline_transformer
 from fastvideo_wan.schedule import resolve_flow_shift
+from fastvideo_wan.sparse import GATE
 
 
 def export_pipeline(
@@ -51,9 +54,22 @@ def export_pipeline(
     """
     folder = open_folder(base, where="base path")
     scheduler, notes = _scheduler(folder, pipeline_config, student_schedule)
-    networks = {name: outline_transformer(folder.path, name=name) for name in folder.networks}
+    gated = any(f".{GATE}." in key for module in modules.values() for key in module)
+    networks = {name: outline_transformer(folder.path, name=name, gates=gated) for name in folder.networks}
+    if pipeline_config.student_sparsity is not None:
+        kept = {**scheduler.get(MARKER, {}), SPARSITY: pipeline_config.student_sparsity}
+        scheduler = {**scheduler, MARKER: kept}
+        notes += _sparse_notes(pipeline_config.student_sparsity, gated=gated)
     export.export_pipeline(base, out, modules, networks=networks, scheduler=scheduler)
     return notes
+
+
+def _sparse_notes(sparsity: float, *, gated: bool) -> list[str]:
+    """What the user is told of a student that attends sparsely."""
+    gates = f", and does not load its gates ({GATE})" if gated else ""
+    own = "so that its videos are others; `fastvideo-distill sample` and FastVideo attend as it was trained"
+    left_out = f"the student attends sparsely (VSA, {sparsity:g} of the tiles left out)"
+    return [f"{left_out}: the plain pipeline attends densely{gates}, {own}"]
 
 
 def _scheduler(

@@ -12,6 +12,7 @@ from fastvideo_diffusers.export_lora import write_lora
 from fastvideo_wan.folder import open_folder
 from fastvideo_wan.loading import outline_transformer
 from fastvideo_wan.lora_formats import FORMATS
+from fastvideo_wan.sparse import GATE
 
 
 def export_lora(
@@ -19,6 +20,8 @@ def export_lora(
 ) -> list[str]:
     """See `fastvideo_diffusers.export_lora`."""
     folder = open_folder(base_path, where="base path")
-    networks = {name: outline_transformer(base_path, name=name) for name in folder.networks}
+    gated = any(f".{GATE}." in key for tensors in adapters.values() for key in tensors)
+    networks = {name: outline_transformer(base_path, name=name, gates=gated) for name in folder.networks}
     known = {"pipeline": getattr(diffusers, folder.pipeline), "networks": networks, "formats": FORMATS}
-    return write_lora(base_path, out, adapters, lora=lora, format=format, **known)
+    notes = ["plain diffusers attends densely, and leaves out the adapters of the gates"] if gated else []
+    return notes + write_lora(base_path, out, adapters, lora=lora, format=format, **known)

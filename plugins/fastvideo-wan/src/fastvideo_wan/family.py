@@ -15,6 +15,7 @@ from transformers import CLIPVisionModel, UMT5EncoderModel
 from fastvideo_core.config.run import RunConfig
 from fastvideo_core.contracts.adapter import LatentsSource
 from fastvideo_core.contracts.demo import FamilyDemo
+from fastvideo_core.contracts.roles import RoleHandle
 from fastvideo_core.errors import ConfigError, Problem, UserError
 from fastvideo_data.captions import PromptEmbeddings
 from fastvideo_data.model_sampler import PathSampler
@@ -27,9 +28,10 @@ from fastvideo_diffusers.loading import check_model
 from fastvideo_diffusers.lora_formats import LoraFormat
 from fastvideo_diffusers.schedule_fit import timestep_shift
 from fastvideo_diffusers.scheduler_shift import shifted_scheduler
+from fastvideo_diffusers.video_limits import attends_sparsely
 from fastvideo_wan.adapter import WanAdapter
 from fastvideo_wan.batches import stored_latents
-from fastvideo_wan.config import NEGATIVE_PROMPT, WanConfig
+from fastvideo_wan.config import NEGATIVE_PROMPT, STUDENT, WanConfig
 from fastvideo_wan.encoder import WanEncoder, image_encoders
 from fastvideo_wan.export import export_pipeline
 from fastvideo_wan.export_lora import export_lora
@@ -37,11 +39,12 @@ from fastvideo_wan.first_frame import token_levels
 from fastvideo_wan.folder import WanFolder, open_folder
 from fastvideo_wan.image_batches import check_length, given_frames, image_tensors
 from fastvideo_wan.image_conditions import IMAGE_ENCODER, image_channels
-from fastvideo_wan.loading import load_transformer, meta_transformer
+from fastvideo_wan.loading import load_transformer, meta_transformer, transformer_class
 from fastvideo_wan.lora_formats import FORMATS
 from fastvideo_wan.network import predict_velocity
 from fastvideo_wan.sampler import WanSampler, build_sampler
 from fastvideo_wan.schedule import resolve_flow_shift
+from fastvideo_wan.sparse import GatedTransformer, calling, check_tiles, estimated_call, with_sparse_attention
 from fastvideo_wan.text import TextEncoder
 from fastvideo_wan.tiny import write_tiny_pipeline
 
@@ -58,8 +61,11 @@ class WanFamily(DiffusersFamily[WanFolder, WanAdapter]):
     text_model = UMT5EncoderModel
 
     def resolve(self, cfg: RunConfig, *, latents_source: LatentsSource | None) -> WanConfig:
-        """With the negative prompt in full."""
-        return section(cfg).model_copy(update={"negative_prompt": self.negative_prompt(cfg)})
+        """With the negative prompt in full, and the sparsity that the student is sampled with."""
+        resolved: dict[str, Any] = {"negative_prompt": self.negative_prompt(cfg)}
+        if attends_sparsely(cfg) and section(cfg).student_sparsity is None:
+            resolved["student_sparsity"] = cfg.training.VSA_sparsity
+        return section(cfg).model_copy(update=resolved)
 
     # --- its pipelines, prompts and data --------------------------------------------------------------------------------
 
@@ -89,12 +95,29 @@ class WanFamily(DiffusersFamily[WanFolder, WanAdapter]):
         if section(cfg).guidance_scale_2 is not None and all(folder.boundary_ratio is None for folder in folders):
             found = "a guidance scale for the second network, and every role has one network"
             raise ConfigError(Problem(found, "pipeline_config.guidance_scale_2", fix="remove it"))
+        self._check_gates(cfg)
         if section(cfg).first_frame_probability > 0 and not base.expand_timesteps:
             found = f"first frames are kept clean, which the network of {base.path} cannot take"
             where, allowed = "pipeline_config.first_frame_probability", "0, or a TI2V pipeline (expand_timesteps)"
             raise ConfigError(Problem(found, where, allowed=allowed, fix="remove it"))
         if cfg.training.log_validation and many_steps:
             shifted_scheduler(base, flow_shift)
+
+    def _check_gates(self, cfg: RunConfig) -> None:
+        """No gates stay untrained and unused in a role that is trained."""
+        if attends_sparsely(cfg):
+            return
+        if section(cfg).student_sparsity is not None:
+            found = "found a sparsity, and the student's attention is dense"
+            raise ConfigError(Problem(found, "pipeline_config.student_sparsity", fix="remove it"))
+        for role, folder in self.roles(cfg).folders.items():
+            gated = self.network_class(folder, TRANSFORMER) is GatedTransformer
+            if gated and cfg.roles[role].trainable:
+                found = f"{folder.path} has the gates of sparse attention, which dense attention does not use"
+                raise ConfigError(Problem(found, f"roles.{role}.path", fix="set method_config.attn_kind: vsa"))
+
+    def network_class(self, folder: WanFolder, name: str) -> Any:
+        return transformer_class(folder.path, name, where="path")
 
     def timestep_shift(self, cfg: RunConfig) -> Callable[[Tensor], Tensor]:
         base = self.roles(cfg).base
@@ -124,6 +147,8 @@ class WanFamily(DiffusersFamily[WanFolder, WanAdapter]):
             stored = self.stored_latents(cfg, row)
             if latents_source == "zeros":
                 check_first_frames(stored.shape[3:], self.data_free_latents(cfg, row)[1:])
+        if attends_sparsely(cfg) and latents_source is not None:
+            check_tiles(self.largest_latents(cfg, latents_source), base.patch_size, cfg.training.VSA_sparsity)
         if base.images is not None and latents_source is not None:
             check_length(base, cfg.training)
             zeros = latents_source == "zeros"
@@ -168,9 +193,16 @@ class WanFamily(DiffusersFamily[WanFolder, WanAdapter]):
                 more["condition"] = torch.empty(samples, channels, *size)
                 if images.features is not None:
                     more["features"] = torch.empty(samples, 1 + images.both_ends, *images.features)
-            return predict_velocity(network, noisy, t, text, **more, autocast=halved(cfg))
+            with calling(network, sparse):
+                return predict_velocity(network, noisy, t, text, **more, autocast=halved(cfg))
 
+        sparse = estimated_call(network, shape, cfg.training.VSA_sparsity)
         return evaluate
+
+    def _role(self, cfg: RunConfig, name: str, *, on_meta: bool) -> RoleHandle:
+        if name != _sparse_owner(cfg):
+            return super()._role(cfg, name, on_meta=on_meta)
+        return with_sparse_attention(super()._role(cfg, name, on_meta=True), gates=section(cfg).sparse_gates)
 
     # --- a run ----------------------------------------------------------------------------------------------------------
 
@@ -200,6 +232,7 @@ class WanFamily(DiffusersFamily[WanFolder, WanAdapter]):
             boundary_ratios=self._boundary_ratios(cfg),
             config=section(cfg),
             flow_shift=shift,
+            sparsity=self.resolve(cfg, latents_source=None).student_sparsity,
             **self.sampling(cfg, prompts),
         )
 
@@ -224,6 +257,12 @@ class WanFamily(DiffusersFamily[WanFolder, WanAdapter]):
         from fastvideo_wan.demo.family import wan_demo  # brings a trained autoencoder, which only the demo reads
 
         return wan_demo(fast=fast)
+
+
+def _sparse_owner(cfg: RunConfig) -> str | None:
+    """The role whose networks the student calls with sparse attention: itself, or whose it shares."""
+    student = cfg.roles.get(STUDENT)
+    return (student.share or STUDENT) if student is not None and attends_sparsely(cfg) else None
 
 
 def section(cfg: RunConfig) -> WanConfig:

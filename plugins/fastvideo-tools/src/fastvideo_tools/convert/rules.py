@@ -274,7 +274,7 @@ RULES: Mapping[str, Rule] = {
     "method.fake_score_betas": to("roles.critic.betas"),
     "method.fake_score_lr_scheduler": _scheduler("roles.critic.lr_scheduler"),
     "method.cfg_uncond.*": _cfg_uncond,
-    "method.attn_kind": drop_unless("dense", _DENSE),
+    "method.attn_kind": to("method_config.attn_kind"),
     "training.distributed.num_gpus": to("training.num_gpus"),
     "training.distributed.sp_size": drop_unless(
         1, "not offered: every GPU has samples of its own, so that a step sees sp_size times as many"
@@ -315,8 +315,10 @@ RULES: Mapping[str, Rule] = {
     "training.tracker.entity": drop("set WANDB_ENTITY instead"),
     "training.tracker.project_name": text_to("training.tracker_project_name"),
     "training.tracker.run_name": text_to("training.wandb_run_name"),
-    "training.vsa.sparsity": drop_unless(0.0, _DENSE),
-    "training.vsa.*": drop(_DENSE),
+    "training.vsa.sparsity": to("training.VSA_sparsity", unset=(0.0,)),
+    "training.vsa.decay_rate": to("training.VSA_decay_rate"),
+    "training.vsa.decay_interval_steps": to("training.VSA_decay_interval_steps"),
+    "training.vsa.*": drop("tiles are of 4 x 4 x 4 tokens, and buffers are torch's"),
     "training.model.weighting_scheme": _weighting,
     "training.model.logit_mean": _finetune_only("method_config.logit_mean"),
     "training.model.logit_std": _finetune_only("method_config.logit_std"),
