@@ -18,6 +18,7 @@ from fastvideo_core.placing import shard
 from fastvideo_core.registry import PluginRegistry
 from fastvideo_data.schema import encode_tensor, key_value_metadata, t2v_schema, write_part
 from fastvideo_testing.runs import load_config, resolve_run
+from fastvideo_wan.loading import load_transformer
 from fastvideo_wan.tiny import write_tiny_pipeline
 from tests.test_docs import ROOT, example
 
@@ -249,3 +250,16 @@ def test_the_readme_shows_what_check_says(tmp_path, monkeypatch):
     import memory_table
 
     assert example("README.md", "memory").rstrip("\n") == memory_table.tables(tmp_path)
+
+
+def test_weights_that_are_gathered_in_bfloat16_are_not_copied_by_autocast(tmp_path, wan, latent_data):
+    """On one process autocast keeps its copies of all blocks until the forward ends; sharded weights arrive in bfloat16."""
+    options = {"mixed_precision": "bf16", "enable_gradient_checkpointing_type": "full"}
+    found = {}
+    for processes in (1, 2):
+        run = run_of(wan, latent_data, tmp_path / str(processes), "finetune", num_gpus=processes, **options)
+        found[processes] = estimated(tmp_path, run).roles["student"]
+    network = load_transformer(str(wan), dtype=torch.float32, device=torch.device("cpu"))
+    linear = [part.weight for part in network.blocks.modules() if isinstance(part, torch.nn.Linear)]
+    copies = 2 * sum(weight.numel() for weight in linear)
+    assert found[1].evaluation.forward - found[2].evaluation.forward > 0.5 * copies

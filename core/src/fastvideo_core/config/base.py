@@ -138,12 +138,8 @@ PUBLISHED = "default"
 class PipelineConfig(PluginConfig):
     """Base class of `pipeline_config` sections."""
 
-    flow_shift: Factor | None = Field(
-        default=None, description="Timestep shift, in all uses; null reads the model's scheduler"
-    )
-    sampler_kind: Literal["ode", "sde"] = Field(
-        default="ode", description="Few steps keep the noise (ode) or redraw it (sde)"
-    )
+    flow_shift: Factor | None = Field(default=None, description="Timestep shift, in all uses; null: the model's")
+    sampler_kind: Literal["ode", "sde"] = Field(default="ode", description="Few steps keep noise, or redraw it (sde)")
 
     def of_role(self, role: str) -> PipelineConfig:
         """The section as it holds for sampling or exporting this role of the run."""

@@ -111,30 +111,18 @@ class TrainingArgs(StrictModel):
     hsdp_shard_dim: Processes | None = Field(None, description="Shards of one replica; null is all, or what is left.")
     hsdp_replicate_dim: Processes | None = Field(None, description="Replicas of the shards; null is 1 or what is left.")
     frozen_cpu_offload: bool = Field(False, description="Keep frozen networks in host memory, copied by blocks.")
-    offload_blocks: StepsOrZero = Field(
-        0, description="Keep the last N blocks' frozen weights in host memory: of frozen networks, and under adapters."
-    )
-    sync_gradients_every_round: bool = Field(
-        False, description="Reduce gradients in every accumulation round: slower, but no process holds whole ones."
-    )
+    offload_blocks: StepsOrZero = Field(0, description="Keep frozen weights of the last N blocks in host memory.")
+    sync_gradients_every_round: bool = Field(False, description="Reduce gradients each round: slower, in less memory.")
 
-    training_state_checkpointing_steps: StepsOrZero = Field(
-        0, description="Save a checkpoint every so many optimizer steps; 0 saves only at the end."
-    )
+    training_state_checkpointing_steps: StepsOrZero = Field(0, description="Steps between checkpoints; 0: at the end.")
     checkpoints_total_limit: StepsOrZero = Field(0, description="Newest checkpoints that are kept; 0 keeps all.")
     resume_from_checkpoint: PathText | None = Field(None, description="`latest`, or a checkpoint to go on from.")
-    resume_with_new_data: bool = Field(
-        False, description="Go on with more or other data (--new-data): all is kept but the position in the data."
-    )
+    resume_with_new_data: bool = Field(False, description="Go on with other data: its position alone is not kept.")
     resume_without_callbacks: StrTuple = Field((), description="Callbacks to drop, or start afresh, at resume.")
     async_checkpointing: bool = Field(True, description="Write checkpoints in the background, from a copy in memory.")
-    on_checkpoint_error: OnError = Field(
-        "error", description="When a checkpoint cannot be written: `error` ends the run, `skip` logs it and goes on."
-    )
+    on_checkpoint_error: OnError = Field("error", description="`error` ends a run that cannot save, `skip` goes on.")
     max_skipped_steps: StepsOrZero = Field(10, description="Steps in a row that may be skipped for not being finite.")
-    on_bad_row: OnError = Field(
-        "error", description="When a row of data cannot be read: `error` ends the run, `skip` logs it, takes another."
-    )
+    on_bad_row: OnError = Field("error", description="Of data: `error` ends the run, `skip` logs it, takes another.")
 
     num_latent_t: Frames | None = Field(None, description="Latent frames used of each sample; null uses all.")
     num_height: Pixels | None = Field(None, description="Height without data, and of validation prompts without one.")
@@ -149,9 +137,7 @@ class TrainingArgs(StrictModel):
 
     log_validation: bool = Field(False, description="Sample validation videos while training.")
     validation_steps: StepsOrZero = Field(0, description="Validate every so many optimizer steps.")
-    on_validation_error: OnError = Field(
-        "skip", description="When a validation fails: `skip` logs it and goes on, `error` saves and ends the run."
-    )
+    on_validation_error: OnError = Field("skip", description="`skip` logs a failure and goes on, `error` ends the run.")
     validation_dataset_file: PathText | None = Field(None, description="JSON file of validation prompts.")
     validation_sampling_steps: SamplingSteps = Field((50,), description="Sampling steps; each gives its own videos.")
     validation_guidance_scale: GuidanceScales = Field(

@@ -180,6 +180,10 @@ def _evaluation(cfg: RunConfig, outline: RoleOutline) -> EvaluationBytes | None:
     handle, batch = outline.handle, cfg.training.train_batch_size
     prepare_blocks(handle, cfg.training.model_copy(update={"enable_torch_compile": False}), host_copies)
     samples = batch if handle.trainable else batch * _GUIDED_HALVES
+    if cfg.training.num_gpus > 1 and gathers_in_bfloat16(handle, cfg.training):  # where autocast has nothing to copy
+        blocks = [block for module in handle.modules.values() for _, block in blocks_of(handle, module)]
+        for part in (part for block in blocks for part in block.modules() if isinstance(part, handle.bfloat16_classes)):
+            part.to(torch.bfloat16)
     with handle.active():
         return evaluation_bytes(handle, outline.evaluate, samples=samples)
 
