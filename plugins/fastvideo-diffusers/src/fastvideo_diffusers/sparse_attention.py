@@ -47,12 +47,42 @@ class Tiles:
 
     def gather(self, tokens: Tensor) -> Tensor:
         """[B, H, tokens, d] as [B, H, tiles, volume, d], zero where a tile holds fewer."""
-        return tokens[:, :, self.members] * self.present[..., None]
+        gathered: Tensor = _Gather.apply(tokens, self)  # type: ignore[no-untyped-call]
+        return gathered
+
+    def spread(self, gathered: Tensor) -> Tensor:
+        """The other way: [B, H, tiles, volume, d] as [B, H, tokens, d]."""
+        tokens: Tensor = _Spread.apply(gathered, self)  # type: ignore[no-untyped-call]
+        return tokens
 
     def means(self, gathered: Tensor) -> Tensor:
         """The mean over each tile's tokens [B, H, tiles, d], summed in float32 at least."""
         wide = torch.promote_types(gathered.dtype, torch.float32)
         return gathered.sum(3, dtype=wide) / self.present.sum(1, dtype=wide)[:, None]
+
+
+class _Gather(torch.autograd.Function):
+    """Each way is the other's gradient: no index is there twice, so that nothing has to be summed up in some order."""
+
+    @staticmethod
+    def forward(ctx: Any, tokens: Tensor, tiles: Tiles) -> Tensor:
+        ctx.tiles = tiles
+        return tokens[:, :, tiles.members] * tiles.present[..., None]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return ctx.tiles.spread(gradient), None
+
+
+class _Spread(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, gathered: Tensor, tiles: Tiles) -> Tensor:
+        ctx.tiles = tiles
+        return gathered.flatten(2, 3)[:, :, tiles.slot_of]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return ctx.tiles.gather(gradient), None
 
 
 @lru_cache(maxsize=16)
@@ -140,11 +170,12 @@ def video_sparse_attention(query: Tensor, key: Tensor, value: Tensor, gate: Tens
         gathered = [tiles.gather(one) for one in (query, key, value)]
         queries, keys, values = (tiles.means(one) for one in gathered)
         scores = queries @ keys.transpose(-1, -2) / math.sqrt(query.shape[-1])
-        coarse = (scores.softmax(-1) @ values).to(value.dtype)[:, :, tiles.tile_of]
+        of_tiles = (scores.softmax(-1) @ values).to(value.dtype)
+        coarse = tiles.spread(of_tiles[:, :, :, None].expand(-1, -1, -1, tiles.volume, -1))
         kept = top_tiles(scores, call.sparsity)
         if call.estimates:
             query, key, value = (one.flatten(2, 3) for one in gathered)
-            fine = scaled_dot_product_attention(query, key, value)[:, :, tiles.slot_of]
+            fine = tiles.spread(scaled_dot_product_attention(query, key, value).view_as(gathered[0]))
         elif query.is_cuda:
             fine = flex_fine(gathered, kept, tiles)
         else:
@@ -172,7 +203,7 @@ def flex_fine(gathered: list[Tensor], kept: Tensor, tiles: Tiles, attention: Any
     """
     query, key, value = (one.flatten(2, 3) for one in gathered)
     fine: Tensor = attention(query, key, value, block_mask=block_mask(kept, tiles))
-    return fine[:, :, tiles.slot_of]
+    return tiles.spread(fine.view_as(gathered[0]))
 
 
 def block_mask(kept: Tensor, tiles: Tiles) -> BlockMask:
