@@ -154,10 +154,11 @@ def test_adapters_are_exported_merged_or_apart_and_other_roles_attend_densely(ti
     pipeline.load_lora_weights(str(tmp_path / "apart"))  # plain diffusers takes the others
 
 
-def test_adapters_on_one_base_train_gates_of_their_own(tiny, tmp_path):
+def test_adapters_on_one_base_of_few_bits_train_gates_of_their_own(tiny, tmp_path):
     run = run_of(tiny, tmp_path / "out")
     for role in ("student", "critic"):
         run["roles"][role] |= {"lora": {"rank": 2}, "share": "teacher"}
+    run["roles"]["teacher"]["base_precision"] = "fp8"  # gates too
     assert start(run, tmp_path) == 0
     assert any(f"{GATE}.lora_B" in name for name in weights(tmp_path / "out"))
     words = ["sample", str(tmp_path / "out"), "--prompt", "a cat", *SIZE, "--out", str(tmp_path / "videos")]

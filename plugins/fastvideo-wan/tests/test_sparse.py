@@ -79,7 +79,8 @@ def test_a_recomputed_block_attends_as_it_was_called(tiny, inputs):
         handle = RoleHandle(
             "student", {"transformer": load(tiny)}, trainable=True, block_classes=(WanTransformerBlock,)
         )
-        handle = with_sparse_attention(handle, gates=True)
+        add_gates(handle.modules["transformer"])
+        handle = with_sparse_attention(handle)
         handle.set_trainable()
         prepare_blocks(
             handle, TrainingArgs(output_dir="out", max_train_steps=1, enable_gradient_checkpointing_type=kind)

@@ -236,7 +236,7 @@ class DiffusersFamily(CheckedPipelines[F], Generic[F, A]):
                 network = self.meta_network(folder, name=key, dtype=dtype, where=place)
             else:
                 network = self.load_network(folder, name=key, dtype=dtype, device=context.device(), where=place)
-            networks[key] = network.requires_grad_(role.trainable).train(role.trainable)
+            networks[key] = self.grown(cfg, name, network).requires_grad_(role.trainable).train(role.trainable)
         if on_meta:
             weights = self.network_weights(folder, where=place)
         return RoleHandle(
@@ -250,6 +250,10 @@ class DiffusersFamily(CheckedPipelines[F], Generic[F, A]):
             frozen=self.frozen(cfg),
             quantise=None if form is None else quantise(networks, self.block_classes(folder), form),
         )
+
+    def grown(self, cfg: RunConfig, name: str, network: nn.Module) -> nn.Module:
+        """A role's network with what its pipeline lacks, before it is decided how weights are held."""
+        return network
 
     # --- commands -------------------------------------------------------------------------------------------------------
 

@@ -56,20 +56,27 @@ def export_pipeline(
     scheduler, notes = _scheduler(folder, pipeline_config, student_schedule)
     gated = any(f".{GATE}." in key for module in modules.values() for key in module)
     networks = {name: outline_transformer(folder.path, name=name, gates=gated) for name in folder.networks}
-    if pipeline_config.student_sparsity is not None:
-        kept = {**scheduler.get(MARKER, {}), SPARSITY: pipeline_config.student_sparsity}
-        scheduler = {**scheduler, MARKER: kept}
-        notes += _sparse_notes(pipeline_config.student_sparsity, gated=gated)
+    marked = {
+        key: value for key, value in scheduler.pop(MARKER, {}).items() if key != SPARSITY
+    }  # the base's may be another
+    if (sparsity := pipeline_config.student_sparsity) is not None:
+        marked[SPARSITY] = sparsity
+        notes += _sparse_notes(sparsity, gated=gated)
+    scheduler |= {MARKER: marked} if marked else {}
     export.export_pipeline(base, out, modules, networks=networks, scheduler=scheduler)
     return notes
 
 
 def _sparse_notes(sparsity: float, *, gated: bool) -> list[str]:
     """What the user is told of a student that attends sparsely."""
-    gates = f", and does not load its gates ({GATE})" if gated else ""
-    own = "so that its videos are others; `fastvideo-distill sample` and FastVideo attend as it was trained"
     left_out = f"the student attends sparsely (VSA, {sparsity:g} of the tiles left out)"
-    return [f"{left_out}: the plain pipeline attends densely{gates}, {own}"]
+    if gated:
+        plain = f"attends densely, and does not load its gates ({GATE}), so that its videos are others"
+        return [
+            f"{left_out}: the plain pipeline {plain}; `fastvideo-distill sample` and FastVideo attend as it was trained"
+        ]
+    plain = "the plain pipeline attends densely, and FastVideo gives it gates of zero, so that their videos are others"
+    return [f"{left_out}, without gates: {plain}; `fastvideo-distill sample` attends as it was trained"]
 
 
 def _scheduler(

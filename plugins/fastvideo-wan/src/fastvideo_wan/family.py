@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 import torch
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
@@ -44,7 +44,14 @@ from fastvideo_wan.lora_formats import FORMATS
 from fastvideo_wan.network import predict_velocity
 from fastvideo_wan.sampler import WanSampler, build_sampler
 from fastvideo_wan.schedule import resolve_flow_shift
-from fastvideo_wan.sparse import GatedTransformer, calling, check_tiles, estimated_call, with_sparse_attention
+from fastvideo_wan.sparse import (
+    GatedTransformer,
+    add_gates,
+    calling,
+    check_tiles,
+    estimated_call,
+    with_sparse_attention,
+)
 from fastvideo_wan.text import TextEncoder
 from fastvideo_wan.tiny import write_tiny_pipeline
 
@@ -202,7 +209,12 @@ class WanFamily(DiffusersFamily[WanFolder, WanAdapter]):
     def _role(self, cfg: RunConfig, name: str, *, on_meta: bool) -> RoleHandle:
         if name != _sparse_owner(cfg):
             return super()._role(cfg, name, on_meta=on_meta)
-        return with_sparse_attention(super()._role(cfg, name, on_meta=True), gates=section(cfg).sparse_gates)
+        return with_sparse_attention(super()._role(cfg, name, on_meta=True))
+
+    def grown(self, cfg: RunConfig, name: str, network: nn.Module) -> nn.Module:
+        if name == _sparse_owner(cfg) and section(cfg).sparse_gates:
+            add_gates(cast("WanTransformer3DModel", network))
+        return network
 
     # --- a run ----------------------------------------------------------------------------------------------------------
 

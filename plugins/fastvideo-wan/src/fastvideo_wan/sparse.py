@@ -157,31 +157,22 @@ def calling(network: Any, call: SparseCall | None) -> AbstractContextManager[Non
     return nullcontext()
 
 
-def with_sparse_attention(handle: RoleHandle, *, gates: bool) -> RoleHandle:
-    """A role on meta whose networks can be called sparsely, and have gates."""
+def with_sparse_attention(handle: RoleHandle) -> RoleHandle:
+    """A role on meta whose networks can be called sparsely; gates that they have and the stored weights lack are zero."""
     for network in handle.modules.values():
         calls = allow_sparse_calls(cast("WanTransformer3DModel", network))
         handle.bindings += (calls.binding,)
-        if gates:
-            add_gates(cast("WanTransformer3DModel", network))
-    if not gates or handle.weights is None:
-        return handle
-    return replace(handle, weights=_WithGates(handle.weights, handle))
+    return handle if handle.weights is None else replace(handle, weights=_WithGates(handle.weights, handle))
 
 
 class _WithGates:
     """A WeightSource: the weights of another one, with gates that are zero where it has none."""
 
     def __init__(self, below: WeightSource, handle: RoleHandle) -> None:
-        self._below = below
-        self._missing = {
-            module: {
-                name: parameter.shape
-                for name, parameter in network.named_parameters()
-                if f".{GATE}." in name and name not in below.tensor_names(module)
-            }
-            for module, network in handle.modules.items()
-        }
+        self._below, self._missing = below, {key: _gate_shapes(network) for key, network in handle.modules.items()}
+        for module, shapes in self._missing.items():
+            for name in shapes.keys() & set(below.tensor_names(module)):
+                del shapes[name]
 
     def tensor_names(self, module: str) -> Sequence[str]:
         """Names of the tensors, with the gates'."""
@@ -193,3 +184,13 @@ class _WithGates:
             return self._below.read(module, name, rows)
         zero = torch.zeros(shape)
         return zero if rows is None else zero[rows]
+
+
+def _gate_shapes(network: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Of the gates' stored tensors, by name, however their weights are held."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, layer in network.named_modules():
+        if name.endswith(f".{GATE}"):
+            out, into = cast("int", layer.out_features), cast("int", layer.in_features)
+            shapes |= {f"{name}.weight": (out, into), f"{name}.bias": (out,)}
+    return shapes
