@@ -18,6 +18,7 @@ from fastvideo_core.dispatch.load_run_config import load_run_config
 from fastvideo_core.dispatch.memory_estimate import estimate_run
 from fastvideo_core.registry import PluginRegistry
 from fastvideo_testing.prepared_family import Clip, encode_clips, write_clips
+from fastvideo_wan.folder import open_folder
 from fastvideo_wan.loading import load_transformer
 from tests.methods import sections
 from tests.test_docs import example
@@ -135,6 +136,42 @@ def test_a_gated_folder_is_trained_sparsely_or_not_at_all(tiny, trained, tmp_pat
     run["method_config"]["attn_kind"], run["training"]["VSA_sparsity"] = "dense", 0.0
     assert start(run, tmp_path, "check") == 2
     assert "has the gates of sparse attention, which dense attention does not use" in capsys.readouterr().err
+    run["method_config"]["attn_kind"], run["pipeline_config"] = "vsa", {"sparse_gates": False}
+    assert start(run, tmp_path, "check") == 2
+    assert f"pipeline_config.sparse_gates: found false, and {model} has gates" in capsys.readouterr().err
+    run = run_of(tiny, tmp_path / "out")
+    run["roles"]["student"]["path"] = run["roles"]["critic"]["path"] = str(model)
+    assert start(run, tmp_path, "check") == 2
+    assert f"roles.critic.path: {model} has the gates" in capsys.readouterr().err
+
+
+def test_an_export_without_gates_is_trained_on_as_it_was_or_densely(tiny, tmp_path, capsys):
+    run = run_of(tiny, tmp_path / "out", "finetune", max_train_steps=1)
+    run["pipeline_config"] = {"sparse_gates": False}
+    assert start(run, tmp_path) == 0
+    assert main(["export", str(tmp_path / "out"), str(tmp_path / "model")]) == 0
+    assert "FastVideo gives it gates of zero" in capsys.readouterr().out
+    run = run_of(tiny, tmp_path / "dense", "finetune", max_train_steps=1)
+    run["roles"]["student"]["path"] = str(tmp_path / "model")
+    assert start(run, tmp_path, "check") == 2
+    assert "gates of zero would take its coarse stage away" in capsys.readouterr().err
+    run["method_config"]["attn_kind"], run["training"]["VSA_sparsity"] = "dense", 0.0
+    assert start(run, tmp_path) == 0
+    assert main(["export", str(tmp_path / "dense"), str(tmp_path / "second")]) == 0
+    assert open_folder(str(tmp_path / "model"), where="path").marked == {"vsa_sparsity": 0.5}
+    assert open_folder(str(tmp_path / "second"), where="path").marked == {}
+
+
+def test_a_run_starts_from_a_dense_checkpoint_with_gates_of_zero(tiny, tmp_path):
+    dense = run_of(tiny, tmp_path / "dense", "finetune", max_train_steps=1, VSA_sparsity=0.0)
+    dense["method_config"]["attn_kind"] = "dense"
+    assert start(dense, tmp_path) == 0
+    run = run_of(tiny, tmp_path / "out", "finetune", max_train_steps=1, learning_rate=1e-9)
+    run["roles"]["student"]["path"] = str(tmp_path / "dense")
+    assert start(run, tmp_path) == 0
+    before, after = weights(tmp_path / "dense"), weights(tmp_path / "out")
+    for name, value in after.items():
+        torch.testing.assert_close(value, before.get(name, torch.zeros_like(value)), rtol=0, atol=1e-8)
 
 
 def test_adapters_are_exported_merged_or_apart_and_other_roles_attend_densely(tiny, tmp_path, capsys):

@@ -20,6 +20,7 @@ from fastvideo_core.errors import ConfigError, Problem, UserError
 from fastvideo_data.captions import PromptEmbeddings
 from fastvideo_data.model_sampler import PathSampler
 from fastvideo_data.video_sizes import VideoGeometry, VideoSize
+from fastvideo_diffusers.adapter import SPARSITY
 from fastvideo_diffusers.family import DiffusersFamily, halved
 from fastvideo_diffusers.first_frames import check_first_frames
 from fastvideo_diffusers.folder import TRANSFORMER
@@ -111,17 +112,24 @@ class WanFamily(DiffusersFamily[WanFolder, WanAdapter]):
             shifted_scheduler(base, flow_shift)
 
     def _check_gates(self, cfg: RunConfig) -> None:
-        """No gates stay untrained and unused in a role that is trained."""
-        if attends_sparsely(cfg):
-            return
-        if section(cfg).student_sparsity is not None:
+        """Gates are trained and used where a role that is trained has some, and new ones leave what it computes as it is."""
+        own, sparsity = section(cfg).sparse_gates, section(cfg).student_sparsity
+        if sparsity is not None and not attends_sparsely(cfg):
             found = "found a sparsity, and the student's attention is dense"
             raise ConfigError(Problem(found, "pipeline_config.student_sparsity", fix="remove it"))
         for role, folder in self.roles(cfg).folders.items():
             gated = self.network_class(folder, TRANSFORMER) is GatedTransformer
-            if gated and cfg.roles[role].trainable:
+            if role == _sparse_owner(cfg):
+                key, lacks = "pipeline_config.sparse_gates", not gated and SPARSITY in folder.marked
+                if gated and not own:
+                    raise ConfigError(Problem(f"found false, and {folder.path} has gates", key, fix="remove it"))
+                if lacks and own:
+                    found = f"{folder.path} was trained without gates: gates of zero would take its coarse stage away"
+                    raise ConfigError(Problem(found, key, allowed="false", fix="set it"))
+            elif gated and cfg.roles[role].trainable and cfg.roles[role].share is None:
                 found = f"{folder.path} has the gates of sparse attention, which dense attention does not use"
-                raise ConfigError(Problem(found, f"roles.{role}.path", fix="set method_config.attn_kind: vsa"))
+                fix = "set method_config.attn_kind: vsa" if role == STUDENT else "start it from a folder without gates"
+                raise ConfigError(Problem(found, f"roles.{role}.path", fix=fix))
 
     def network_class(self, folder: WanFolder, name: str) -> Any:
         return transformer_class(folder.path, name, where="path")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -158,11 +159,20 @@ def calling(network: Any, call: SparseCall | None) -> AbstractContextManager[Non
 
 
 def with_sparse_attention(handle: RoleHandle) -> RoleHandle:
-    """A role on meta whose networks can be called sparsely; gates that they have and the stored weights lack are zero."""
+    """A role on meta whose networks can be called sparsely; gates that they have and the weights lack are zero.
+
+    The weights are the pipeline's, or those of the checkpoint from which a run starts: perhaps one with dense attention.
+    """
     for network in handle.modules.values():
         calls = allow_sparse_calls(cast("WanTransformer3DModel", network))
         handle.bindings += (calls.binding,)
-    return handle if handle.weights is None else replace(handle, weights=_WithGates(handle.weights, handle))
+    gated = partial(_WithGates, handle=handle)
+    held, weights = handle.quantise, handle.weights
+    return replace(
+        handle,
+        weights=None if weights is None else gated(weights),
+        quantise=gated if held is None else lambda whole: held(gated(whole)),
+    )
 
 
 class _WithGates:
