@@ -255,6 +255,16 @@ def test_defaults_of_fastvideo_that_are_not_ours_are_written_out():
     assert (run["method_config"]["min_timestep_ratio"], run["method_config"]["max_timestep_ratio"]) == (0.0, 1.0)
 
 
+def test_attention_is_sparse_where_a_sparsity_is_set():
+    """FastVideo's own VSA examples name no attn_kind; what a file says of it counts nothing there without a sparsity."""
+    data = copy.deepcopy(DISTIL)
+    del data["method"]["attn_kind"]
+    assert converted(data).run["method_config"]["attn_kind"] == "vsa"
+    data = copy.deepcopy(DISTIL)
+    data["training"]["vsa"] = {"sparsity": 0.0}
+    assert "attn_kind" not in converted(data).run["method_config"]
+
+
 @pytest.mark.parametrize("said", [{}, {"min_lr_ratio": 0}])
 def test_the_end_of_fastvideo_s_schedule_is_written_out(said):
     """FastVideo takes a ratio of 0 for none."""

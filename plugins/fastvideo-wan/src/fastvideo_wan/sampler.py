@@ -74,7 +74,7 @@ class WanSampler(PipelineSampler[WanFolder, WanConfig]):
         scheduler, steps = self._scheduler(request, generator)
         shape = (1, self.folder.channels, *self.folder.latent_size(size))
         handle = request.sample_handle
-        sparse = self._sparsity if handle.name == STUDENT else None
+        sparse = self._sparsity if (handle.copy_of or handle.name) == STUDENT else None
         networks = {name: Autocast(one) if self.autocast else one for name, one in handle.modules.items()}
         ratio = self._boundary_ratios[handle.copy_of or handle.name] if TRANSFORMER_2 in networks else None
         pipeline, images = self._pipeline(

@@ -177,6 +177,8 @@ def _callback_kinds(source: Source) -> dict[Any, str]:
 def _unasked(source: Source, written: set[str]) -> Iterator[Row]:
     """What FastVideo does where the file says nothing, and this project would do otherwise."""
     yield Row("", "training.mixed_precision", "bf16", "FastVideo computes in bfloat16")
+    if source.number("training", "vsa", "sparsity") > 0:
+        yield Row("", "method_config.attn_kind", "vsa", "FastVideo attends sparsely where a sparsity is set")
     schedules = source.get("training", "optimizer", "lr_scheduler"), source.get("method", "fake_score_lr_scheduler")
     if "cosine_with_min_lr" in schedules:
         yield Row("", "training.min_lr_ratio", 0.5, "FastVideo's default")

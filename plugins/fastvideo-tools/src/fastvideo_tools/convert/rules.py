@@ -109,6 +109,11 @@ def _yaml(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
+def _attn_kind(value: Any, source: Source) -> Outcome:
+    sparse = source.number("training", "vsa", "sparsity") > 0
+    return Taken("method_config.attn_kind", value) if sparse else Same("FastVideo attends densely without a sparsity")
+
+
 def _data_path(value: Any, _: Source) -> Outcome:
     paths = [value] if isinstance(value, str) else list(value) if isinstance(value, (list, dict)) else []
     if len(paths) != 1 or (isinstance(value, dict) and value[paths[0]] != 1):
@@ -274,7 +279,7 @@ RULES: Mapping[str, Rule] = {
     "method.fake_score_betas": to("roles.critic.betas"),
     "method.fake_score_lr_scheduler": _scheduler("roles.critic.lr_scheduler"),
     "method.cfg_uncond.*": _cfg_uncond,
-    "method.attn_kind": to("method_config.attn_kind"),
+    "method.attn_kind": _attn_kind,
     "training.distributed.num_gpus": to("training.num_gpus"),
     "training.distributed.sp_size": drop_unless(
         1, "not offered: every GPU has samples of its own, so that a step sees sp_size times as many"
