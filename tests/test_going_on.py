@@ -164,6 +164,13 @@ def test_adapters_do_not_go_on_with_another_rank_or_alpha(tmp_path, lora, had):
     assert "go on with rank 2 and alpha 2, or start a new run with the checkpoint as the role's path" in text
 
 
+def test_moments_do_not_go_on_with_another_optimizer(tmp_path):
+    build_run(tmp_path, finetune(tmp_path / "run", 1)).train()
+    text = r"training\.optimizer: the checkpoint's moments are those of adamw, not of muon"
+    with pytest.raises(UserError, match=text):
+        build_run(tmp_path, finetune(tmp_path / "run", 2, resume_from_checkpoint="latest", optimizer="muon"))
+
+
 def test_an_alpha_that_is_left_out_is_the_rank(tmp_path):
     build_run(tmp_path, adapters(tmp_path / "run", "toy/base", 1)).train()
     build_run(tmp_path, adapters(tmp_path / "run", "toy/base", 2, {"rank": 2, "targets": ["net.0"]})).train()

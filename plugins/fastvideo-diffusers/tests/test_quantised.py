@@ -7,12 +7,15 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from fastvideo_core.config.run import LoraConfig
-from fastvideo_core.contracts.roles import OwnWeights, RoleHandle
+from fastvideo_core.config.training import TrainingArgs
+from fastvideo_core.contracts.roles import OwnWeights, RoleHandle, RoleManager
 from fastvideo_core.placing.materialise import materialise
+from fastvideo_core.placing.shard import on_host, shard_roles
 from fastvideo_core.weights.lora import add_lora, initialise_lora
 from fastvideo_diffusers import quantised
 from fastvideo_diffusers.quantised import FORMS, OF_BITSANDBYTES, QuantisedLinear, quantise
@@ -25,7 +28,7 @@ class Block(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.first, self.norm, self.second = nn.Linear(96, 160), nn.LayerNorm(160), nn.Linear(160, 96, bias=False)
+        self.first, self.norm, self.second = nn.Linear(48, 160), nn.LayerNorm(160), nn.Linear(160, 48, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = x + self.second(torch.tanh(self.norm(self.first(x))))
@@ -35,7 +38,7 @@ class Block(nn.Module):
 class Net(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.enter, self.blocks = nn.Linear(8, 96), nn.ModuleList(Block() for _ in range(2))
+        self.enter, self.blocks = nn.Linear(8, 48), nn.ModuleList(Block() for _ in range(2))
 
     def forward(self, x: Tensor) -> Tensor:
         for block in (self.enter, *self.blocks):
@@ -49,12 +52,18 @@ def net() -> Net:
     return Net()
 
 
-def held(net: Net, form: str = "fp8", dtype: torch.dtype = torch.float32, lora: LoraConfig | None = None) -> RoleHandle:
-    """The net with its blocks' weights in a form, read from the net's own."""
+def held(
+    net: Net,
+    form: str = "fp8",
+    dtype: torch.dtype = torch.float32,
+    lora: LoraConfig | None = None,
+    away: TrainingArgs | None = None,
+) -> RoleHandle:
+    """The net with its blocks' weights in a form, read from the net's own; some `away` in host memory."""
     network = copy.deepcopy(net).to("meta", dtype)
     handle = RoleHandle("student", {"net": network}, trainable=lora is not None, block_classes=(Block,))
     handle.weights = quantise(handle.modules, (Block,), FORMS[form])(OwnWeights({"net": net}))
-    return placed(handle, lora)
+    return placed(handle, lora, away)
 
 
 def meant(
@@ -71,11 +80,13 @@ def meant(
     )
 
 
-def placed(handle: RoleHandle, lora: LoraConfig | None) -> RoleHandle:
+def placed(handle: RoleHandle, lora: LoraConfig | None, away: TrainingArgs | None = None) -> RoleHandle:
     if lora is not None:
         add_lora(handle, lora)
     handle.set_trainable()
-    materialise(handle)
+    if away is not None:
+        shard_roles(RoleManager({"student": handle}), away)
+    materialise(handle, frozenset() if away is None else on_host(handle, "net", away))
     if lora is not None:
         initialise_lora(handle, 0)
         for name, parameter in handle.named_parameters():  # else no gradient reaches A
@@ -120,6 +131,21 @@ def test_int8_and_nf4_are_nearly_the_net_of_the_weights_they_stand_for(net, form
     assert off.norm() <= {"int8": 0.01, "nf4": 0.11}[form] * weight.norm()
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_blocks_that_wait_in_host_memory_are_of_the_same_bits(net, form):
+    """Where one process holds them as its shards: nf4's rows are not those of the weight."""
+    if form in OF_BITSANDBYTES:
+        pytest.importorskip("bitsandbytes")
+    away = TrainingArgs(output_dir="out", max_train_steps=1, offload_blocks=1)
+    wanted = passed(held(net, form), torch.float32)
+    try:
+        found = passed(held(net, form, away=away), torch.float32)
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+    assert [name for name in wanted if not torch.equal(wanted[name], found[name])] == []
+
+
 def test_every_row_has_a_scale_of_its_own_so_that_no_weight_is_off_by_more_than_a_sixteenth():
     weight = torch.randn(64, 64, generator=torch.Generator().manual_seed(0)) * torch.logspace(-12, 6, 64)[:, None]
     weight[5] = 0
@@ -147,9 +173,9 @@ def test_shapes_alone_need_no_library(net, form, size, monkeypatch):
     monkeypatch.setattr(quantised, "_bitsandbytes", None)
     network = copy.deepcopy(net).to("meta")
     quantise({"net": network}, (Block,), FORMS[form])
-    assert network.blocks[0].first.weight.nbytes == size * 96 * 160
+    assert network.blocks[0].first.weight.nbytes == size * 48 * 160
     with FakeTensorMode(allow_non_fake_inputs=True):
-        assert network.to_empty(device="cpu")(torch.empty(2, 3, 8)).shape == (2, 3, 96)
+        assert network.to_empty(device="cpu")(torch.empty(2, 3, 8)).shape == (2, 3, 48)
 
 
 def test_layers_outside_of_blocks_norms_and_biases_stay_as_they_are(net):
@@ -173,8 +199,8 @@ def test_no_weight_is_kept_in_full_between_forward_and_backward(net):
     network = held(net).modules["net"]
     with torch.autograd.graph.saved_tensors_hooks(kept, lambda tensor: tensor):
         network(x)
-    assert ((160, 96), torch.uint8) in sizes
-    assert not {((160, 96), torch.float32), ((96, 160), torch.float32)} & set(sizes)
+    assert ((160, 48), torch.uint8) in sizes
+    assert not {((160, 48), torch.float32), ((48, 160), torch.float32)} & set(sizes)
 
 
 def test_forward_mode_derivatives_are_those_of_the_weights_it_stands_for(net):

@@ -10,7 +10,8 @@ import pytest
 
 from fastvideo_core import LoraConfig, RoleConfig, RunConfig, TrainingArgs
 from fastvideo_core.config.run import RecipeConfig
-from fastvideo_tools.commands.fits import MOST_BLOCKS, Search
+from fastvideo_core.errors import UserError
+from fastvideo_tools.commands.fits import MOST_BLOCKS, Search, run
 
 BLOCKS = 40
 
@@ -83,3 +84,8 @@ def test_whole_weights_become_adapters_where_all_else_is_not_enough():
     changes, _ = plan(100, lora=False)
     assert "roles.student.lora: {rank: 64}" in changes
     assert "roles.critic.lora: {rank: 64}" in changes
+
+
+def test_a_size_that_no_gpu_has_is_refused():
+    with pytest.raises(UserError, match=r"--gpu-memory: found -1"):
+        run(SimpleNamespace(gpu_memory=-1.0))  # type: ignore[arg-type]

@@ -35,9 +35,7 @@ def run(args: argparse.Namespace) -> int:
     for line in (*roles, *found.facts, *warnings, *memory):
         say(f"  {line}")
     say("ok")
-    if args.gpu_memory is None:
-        return 0
-    return find_command("fits", args.registry)[0].run(args)
+    return 0 if args.gpu_memory is None else find_command("fits", args.registry)[0].run(args)
 
 
 def _roles(run: Run) -> list[str]:

@@ -115,10 +115,13 @@ def pin_role_paths(cfg: RunConfig, earlier: Mapping[str, Any]) -> RunConfig:
 
     `earlier` is the stored configuration of the checkpoint that the run goes on from, if it does: where a role's path is a run's
     folder, it goes on with the checkpoint that it started from, not with one that came since. Raises CheckpointError where that
-    one is gone, or adapters would go on on another base, or with another rank or alpha.
+    one is gone, or adapters would go on on another base, or with another rank or alpha, or moments with another optimizer.
     """
     stored: Mapping[str, Any] = earlier.get("roles") or {}
-    paths, problems = {}, []
+    paths, problems, now = {}, list[Problem](), cfg.training.optimizer
+    if (then := (earlier.get("training") or {}).get("optimizer", "adamw" if earlier else now)) != now:
+        found, fix = f"the checkpoint's moments are those of {then}, not of {now}", f"go on with {then}"
+        problems.append(Problem(found, "training.optimizer", fix=f"{fix}, or start a new run from its weights"))
     for name, role in cfg.roles.items():
         path, before = Path(os.path.realpath(role.path)), Path(stored.get(name, {}).get("path", ""))
         checkpoint = find_checkpoint(role.path)
@@ -141,11 +144,10 @@ def pin_role_paths(cfg: RunConfig, earlier: Mapping[str, Any]) -> RunConfig:
 
 def _other_adapters(name: str, then: RoleConfig, now: RoleConfig) -> list[Problem]:
     """What of a role's adapters is not in the checkpoint, so that nothing else would notice that it is another."""
-    assert then.lora
-    assert now.lora
     problems = []
-    if (then.lora.rank, then.lora.scale) != (now.lora.rank, now.lora.scale):
-        one, other = (f"rank {lora.rank} and alpha {lora.scale * lora.rank:g}" for lora in (then.lora, now.lora))
+    loras = [role.lora for role in (then, now) if role.lora is not None]
+    if len({(lora.rank, lora.scale) for lora in loras}) > 1:
+        one, other = (f"rank {lora.rank} and alpha {lora.scale * lora.rank:g}" for lora in loras)
         found = f"the checkpoint's adapters have {one}, this run's {other}"
         fix = f"go on with {one}, or start a new run with the checkpoint as the role's path"
         problems.append(Problem(found, f"roles.{name}.lora", fix=fix))

@@ -36,7 +36,7 @@ def own_slice(parameter: Tensor) -> slice | None:
         return None
     # As checkpoints ask; the last ranks may hold less than the others, or nothing.
     [chunk] = parameter.__create_chunk_list__()  # type: ignore[no-untyped-call]
-    return slice(chunk.offsets[0], chunk.offsets[0] + chunk.sizes[0])
+    return None if chunk.sizes[0] == len(parameter) else slice(chunk.offsets[0], chunk.offsets[0] + chunk.sizes[0])
 
 
 def local_part(tensor: Tensor) -> Tensor:

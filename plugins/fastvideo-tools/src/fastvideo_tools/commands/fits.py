@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastvideo_core import LoraConfig, RoleConfig, RunConfig
 from fastvideo_core.cli.options import add_run, finite, overrides
+from fastvideo_core.errors import ConfigError, Problem
 from fastvideo_core.launch.stdio import say
 from fastvideo_core.registry.specs import Command
 
@@ -176,6 +177,8 @@ def run(args: argparse.Namespace) -> int:
     from fastvideo_core.dispatch.examine import examine
     from fastvideo_core.dispatch.load_run_config import load_run_config
 
+    if args.gpu_memory <= 0:
+        raise ConfigError(Problem(f"found {args.gpu_memory:g}", "--gpu-memory", "a number of GiB above 0"))
     cfg = load_run_config(args.config, args.registry, overrides(args))
     search = Search(examine(cfg, args.registry, starts=False)[0])
     memory = args.gpu_memory * GIB * (1 - LEFT_OVER)
