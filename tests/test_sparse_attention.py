@@ -189,6 +189,9 @@ def test_adapters_are_exported_merged_or_apart_and_other_roles_attend_densely(ti
     assert "sparsely" not in said["critic"]
     pipeline = WanPipeline.from_pretrained(tiny / "base")
     pipeline.load_lora_weights(str(tmp_path / "apart"))  # plain diffusers takes the others
+    run["roles"]["student"]["lora"]["init"] = str(tmp_path / "apart" / "pytorch_lora_weights.safetensors")
+    run["training"]["output_dir"] = str(tmp_path / "second")
+    assert start(run, tmp_path, "check") == 0  # a sparse run takes all
 
 
 def test_adapters_on_one_base_of_few_bits_train_gates_of_their_own(tiny, tmp_path):

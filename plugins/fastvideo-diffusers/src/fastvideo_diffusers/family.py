@@ -219,6 +219,7 @@ class DiffusersFamily(CheckedPipelines[F], Generic[F, A]):
 
     def _read_lora(self, folder: F, module: str, file: str, where: str, *, as_trained: bool = False) -> LoraFile:
         network = self.meta_network(folder, dtype=torch.float32, where=where, name=module)
+        network = self.adaptable(network) if as_trained else network
         formats = self.lora_formats(folder)
         return read_lora_file(file, folder.path, network=network, formats=formats, where=where, as_trained=as_trained)
 
@@ -250,6 +251,10 @@ class DiffusersFamily(CheckedPipelines[F], Generic[F, A]):
             frozen=self.frozen(cfg),
             quantise=None if form is None else quantise(networks, self.block_classes(folder), form),
         )
+
+    def adaptable(self, network: nn.Module) -> nn.Module:
+        """A network with every layer that some run's adapters may be on."""
+        return network
 
     def grown(self, cfg: RunConfig, name: str, network: nn.Module) -> nn.Module:
         """A role's network with what its pipeline lacks, before it is decided how weights are held."""

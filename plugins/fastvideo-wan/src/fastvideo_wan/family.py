@@ -220,8 +220,10 @@ class WanFamily(DiffusersFamily[WanFolder, WanAdapter]):
         return with_sparse_attention(super()._role(cfg, name, on_meta=True))
 
     def grown(self, cfg: RunConfig, name: str, network: nn.Module) -> nn.Module:
-        if name == _sparse_owner(cfg) and section(cfg).sparse_gates:
-            add_gates(cast("WanTransformer3DModel", network))
+        return self.adaptable(network) if name == _sparse_owner(cfg) and section(cfg).sparse_gates else network
+
+    def adaptable(self, network: nn.Module) -> nn.Module:
+        add_gates(cast("WanTransformer3DModel", network))
         return network
 
     # --- a run ----------------------------------------------------------------------------------------------------------
