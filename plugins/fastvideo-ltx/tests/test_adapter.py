@@ -9,6 +9,7 @@ from torch import Tensor
 from fastvideo_core.contracts.adapter import DistillAdapter, HasRngGenerators, OnTrainStart
 from fastvideo_core.contracts.adapter_check import check_adapter
 from fastvideo_core.errors import ConfigError, DataError
+from fastvideo_core.placing.materialise import materialise
 from fastvideo_core.placing.shard import shard_roles
 from fastvideo_core.weights.parameters import clean_name
 from fastvideo_ltx.adapter import FPS, TEXT, TEXT_MASK
@@ -354,6 +355,8 @@ def test_mixed_precision_computes_in_bf16_and_stays_close_to_float32(run_config,
     predictions = {}
     for mixed_precision in ("no", "bf16"):
         built = LtxFamily().build(run_config({"student": True, "teacher": False}, mixed_precision=mixed_precision))
+        for handle in built.bundle:
+            materialise(handle)
         batch = built.adapter.prepare_batch(raw_batch)
         noisy, t = _noisy(batch)
         for name in ("student", "teacher"):

@@ -16,6 +16,7 @@ from fastvideo_core.contracts.batch import TrainingBatch
 from fastvideo_core.contracts.validator import ValidationPrompt, ValidationRequest
 from fastvideo_core.diffusion.rollout import FewStepSchedule, rollout
 from fastvideo_core.errors import ConfigError, DataError
+from fastvideo_core.placing.materialise import materialise
 from fastvideo_diffusers.text import pad_text
 from fastvideo_ltx.adapter import FPS, LAYOUT, TEXT, TEXT_MASK
 from fastvideo_ltx.config import LtxConfig
@@ -224,6 +225,8 @@ def test_validation_writes_videos_and_leaves_training_as_it_was(run_config, tmp_
         mixed_precision=mixed_precision,
     )
     built = LtxFamily().build(cfg)
+    for one in built.bundle:
+        materialise(one)
     handle = built.bundle[role]
     weights = [p.clone() for _, p in handle.named_parameters()]
     before = torch.get_rng_state()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from fastvideo_core.placing.materialise import materialise
 from fastvideo_core.placing.shard import shard_roles
 from fastvideo_core.weights.parameters import clean_name
 from fastvideo_wan.family import WanFamily
@@ -37,6 +38,8 @@ def test_gradient_checkpointing_changes_no_gradient(run_config, raw_batch, mixed
 
 def test_mixed_precision_computes_in_bf16_around_float32_islands(run_config, raw_batch):
     built = WanFamily().build(run_config({"student": True, "teacher": False}, mixed_precision="bf16"))
+    for handle in built.bundle:
+        materialise(handle)
     batch = built.adapter.prepare_batch(raw_batch)
     noisy, t = noisy_at(batch)
     for name in ("student", "teacher"):
