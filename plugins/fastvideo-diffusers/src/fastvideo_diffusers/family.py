@@ -42,7 +42,7 @@ A = TypeVar("A", bound=FlowMatchingAdapter)
 class DiffusersFamily(CheckedPipelines[F], Generic[F, A]):
     """A family of diffusers pipelines on parquet data: pipelines are opened once, and roles are their transformers.
 
-    With one process the roles' weights are on its device; with several their networks are on meta, to be read after sharding.
+    With one process the weights of roles that are float32 are on its device; else networks are on meta, to be read when placed.
     Weights that are trained are float32; frozen ones, also under LoRA adapters, bfloat16 when training.mixed_precision is bf16,
     or as `roles.X.base_precision` says. VAE, scheduler and text encoder come from the first trainable role's pipeline.
 
