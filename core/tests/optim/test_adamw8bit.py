@@ -31,7 +31,7 @@ def made(kind: str) -> tuple[RoleHandle, torch.optim.Optimizer]:
         max_train_steps=STEPS,
         learning_rate=1e-3,
         weight_decay=0.1,
-        optimizer=kind,  # type: ignore[arg-type]
+        optimizer=kind,  # type: ignore[arg-type]  # one of its values
     )
     roles = {"student": RoleConfig(path=".", trainable=True)}
     rest: dict[str, Any] = {key: {} for key in ("pipeline_config", "method_config", "callbacks", "source")}

@@ -114,7 +114,7 @@ class QuantisedLinear(nn.Linear):
         unpack = partial(self._unpack, dtype=dtype, shape=(self.out_features, self.in_features))
         if torch.compiler.is_compiling():  # which does not keep what it can make again
             return linear(x.to(dtype), unpack(self.weight, self.weight_scale), self.bias)
-        out: Tensor = _Product.apply(x.to(dtype), self.bias, unpack, self.weight, self.weight_scale)  # type: ignore[no-untyped-call]
+        out: Tensor = _Product.apply(x.to(dtype), self.bias, unpack, self.weight, self.weight_scale)  # type: ignore[no-untyped-call]  # torch types it not
         return out
 
 

@@ -47,12 +47,12 @@ class Tiles:
 
     def gather(self, tokens: Tensor) -> Tensor:
         """[B, H, tokens, d] as [B, H, tiles, volume, d], zero where a tile holds fewer."""
-        gathered: Tensor = _Gather.apply(tokens, self)  # type: ignore[no-untyped-call]
+        gathered: Tensor = _Gather.apply(tokens, self)  # type: ignore[no-untyped-call]  # torch types it not
         return gathered
 
     def spread(self, gathered: Tensor) -> Tensor:
         """The other way: [B, H, tiles, volume, d] as [B, H, tokens, d]."""
-        tokens: Tensor = _Spread.apply(gathered, self)  # type: ignore[no-untyped-call]
+        tokens: Tensor = _Spread.apply(gathered, self)  # type: ignore[no-untyped-call]  # torch types it not
         return tokens
 
     def means(self, gathered: Tensor) -> Tensor:
