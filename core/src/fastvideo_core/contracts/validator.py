@@ -83,12 +83,16 @@ class ValidationRequest:
 
 @dataclass(frozen=True)
 class SampledVideo:
-    """Frames uint8 [T, H, W, 3] at `fps`, with audio float32 [channels, samples] in [-1, 1] when the family makes any."""
+    """Frames uint8 [T, H, W, 3] at `fps`, with audio float32 [channels, samples] in [-1, 1] when the family makes any.
+
+    `latents` are the normalised ones [C, T, H, W], float32, that were decoded, where the sampler gives them.
+    """
 
     frames: Tensor
     fps: float
     audio: Tensor | None = None
     sample_rate: int | None = None
+    latents: Tensor | None = None
 
 
 class VideoSampler(Protocol):

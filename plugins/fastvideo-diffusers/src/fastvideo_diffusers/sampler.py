@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
@@ -114,6 +114,10 @@ class PipelineSampler(ABC, Generic[F, C]):
             generator: for decoders that take noise.
         """
 
+    def unpacked(self, latents: Tensor, size: VideoSize) -> Tensor:
+        """The picture's latents [C, T, H, W] of what `latents` gives."""
+        return latents[0]
+
     @abstractmethod
     def shift_and_clamp_timestep(self, t: Tensor) -> Tensor:
         """As the adapter's: for schedules that a method warps by the timestep shift."""
@@ -135,9 +139,9 @@ class PipelineSampler(ABC, Generic[F, C]):
             DataError: as `fit_prompt`.
             ConfigError: the request asks for what sampling through the pipeline cannot do.
         """
-        latents = self.sample_latents(request, prompt, generator)
+        latents, size = self.sample_latents(request, prompt, generator), video_size(self.fit_prompt(prompt))
         with torch.no_grad():
-            return self.decode(latents, video_size(self.fit_prompt(prompt)), generator)
+            return replace(self.decode(latents, size, generator), latents=self.unpacked(latents, size))
 
     def sample_latents(
         self, request: ValidationRequest, prompt: ValidationPrompt, generator: torch.Generator

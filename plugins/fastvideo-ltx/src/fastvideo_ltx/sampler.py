@@ -23,7 +23,7 @@ from fastvideo_diffusers.sampler import PipelineSampler, PromptConditions
 from fastvideo_ltx.adapter import LtxAdapter
 from fastvideo_ltx.config import LtxConfig
 from fastvideo_ltx.folder import LtxFolder
-from fastvideo_ltx.layout import TokenLayout, pack_video
+from fastvideo_ltx.layout import TokenLayout, pack_video, unpack_video
 from fastvideo_ltx.schedule import many_step_scheduler
 from fastvideo_ltx.upsampler import UPSAMPLER
 
@@ -137,6 +137,10 @@ class LtxSampler(PipelineSampler[LtxFolder, LtxConfig]):
 
     def decode(self, latents: Tensor, size: VideoSize, generator: torch.Generator) -> SampledVideo:
         return self.decode_tokens(latents, self.layout(size), generator)
+
+    def unpacked(self, latents: Tensor, size: VideoSize) -> Tensor:
+        layout = self.layout(size)
+        return unpack_video(latents[:, : layout.video], layout)[0]
 
     def latents(
         self,

@@ -326,6 +326,22 @@ class SamplerChecks(FamilySuite):
             f"trained on {trained:g}: they play too fast or too slow"
         )
 
+    @needs("sampler")
+    @needs("encoder")
+    def test_a_video_brings_the_latents_that_were_decoded(self, prepared: PreparedFamily, tmp_path: Path) -> None:
+        training = self._training(prepared)
+        made = self._sample(prepared, training, tmp_path, sampling_timesteps=(training.total,), sampler_kind="ode")
+        names, where = training.latents_in(training.total)
+        unpack = getattr(training.components.adapter, "unpack_latents", None)
+        if made.video.latents is None or where is None or unpack is None or len(made.calls) != 1:
+            pytest.skip("the sampler gives no latents, or what it gives cannot be compared")
+        x0 = training.x0(training.noisy_in(made.calls[0], training.total, names, where), training.total, 1.0)
+        assert_close(
+            "the video's latents", made.video.latents, unpack(x0, training.batch)["vae_latent"][0],
+            rtol=10 * self.tolerance,
+            advice="SampledVideo.latents are the normalised latents [C, T, H, W] that the decoder was given, without sound",
+        )  # fmt: skip
+
 
 def _rows(call: NetworkCall, size: int) -> list[NetworkCall]:
     """A call on several batches of `size` samples as one call for each."""
