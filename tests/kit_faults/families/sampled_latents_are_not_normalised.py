@@ -7,8 +7,8 @@ FAULT = Fault(
     (
         (
             "sampler.py",
-            "    def load_vae(self)",
-            "    def unpacked(self, latents, size):\n        return denormalise(latents, self.folder)[0]\n\n    def load_vae(self)",
+            "    def load_vae(",
+            "    def unpacked(self, latents, size):\n        return denormalise(latents, self.folder)[0]\n\n    def load_vae(",
         ),
     ),
     checks=("test_a_video_brings_the_latents_that_were_decoded",),
