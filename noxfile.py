@@ -28,7 +28,7 @@ SOURCES = ("core", "plugins", "examples", "tests", "benchmarks", "docs", "noxfil
 FIRST_PARTY = tuple(Path(plugin).name for plugin in (f"fastvideo-{CORE}", *PLUGINS))
 TEST_FOLDERS = ("core/tests", *(f"{plugin}/tests" for plugin in PLUGINS), "tests")
 CONSTRAINTS = ("-c", "constraints.txt")
-EXTRAS = ("wan", "ltx", "tools", "testing", "wandb", "tensorboard", "lora", "bitsandbytes", "all")
+EXTRAS = ("wan", "ltx", "tools", "evaluate", "testing", "wandb", "tensorboard", "lora", "bitsandbytes", "all")
 SMOKE_STEPS = {
     "core": ("fastvideo-core",),
     "training": ("fastvideo-core", "fastvideo-wan", "fastvideo-dmd2", "fastvideo-finetune"),

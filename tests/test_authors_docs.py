@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from fastvideo_testing.isolation import isolated_registrations
 from fastvideo_tools.commands.new_plugin import package_files
 from tests import new_user
 
@@ -64,6 +65,18 @@ def test_the_planted_sign_error_is_caught_with_the_words_of_the_page(
     suite = suite_on_page("write-a-method.md", tmp_path, monkeypatch, velocity=wrong)
     with suite.world(), pytest.raises(AssertionError, match=found["planted.txt"].strip()):
         suite.test_the_student_comes_nearer_to_the_data(tmp_path)
+
+
+def test_the_metric_of_its_page_passes_the_test_of_its_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = examples("write-a-metric.md")
+    (tmp_path / "redness.py").write_text(found["redness.py"])
+    monkeypatch.syspath_prepend(tmp_path)
+    names: dict[str, Any] = {}
+    with isolated_registrations():
+        exec(found["test_redness.py"], names)
+        test = names["test_redness_of_plain_colours"]
+        for colour, value in test.pytestmark[0].args[1]:
+            test(colour, value)
 
 
 def test_the_kits_names_on_the_pages_exist() -> None:

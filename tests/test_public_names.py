@@ -70,6 +70,10 @@ SECOND = {
         "registry.discovery",
         "tracking.wandb_login",
     },
+    "evaluate": {
+        "registry.registration",
+        "registry.registry",
+    },
     "testing": {
         "callbacks.hooks",
         "config.base",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-LAZY = ("fastvideo_core", "fastvideo_data", "fastvideo_diffusers", "fastvideo_testing")
+LAZY = ("fastvideo_core", "fastvideo_data", "fastvideo_diffusers", "fastvideo_evaluate", "fastvideo_testing")
 
 
 @pytest.mark.parametrize("package", LAZY)

@@ -15,6 +15,7 @@ PACKAGES = {
     "fastvideo_core": "The contracts, and training and sampling [from Python](../python.md).",
     "fastvideo_data": "For families on parquet data, with `pip install fastvideo-data`.",
     "fastvideo_diffusers": "For families on diffusers pipelines, with `pip install fastvideo-diffusers`.",
+    "fastvideo_evaluate": "For [metrics](../authors/write-a-metric.md), with `pip install fastvideo-evaluate`.",
     "fastvideo_testing": "For tests of plug-ins: [the kit](../authors/conformance-kit.md), with `pip install fastvideo-testing`.",
 }
 """The packages whose exported names are public -> a word about them."""

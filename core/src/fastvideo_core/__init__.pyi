@@ -46,6 +46,7 @@ from fastvideo_core.registry.specs import CallbackPlugin as CallbackPlugin
 from fastvideo_core.registry.specs import Command as Command
 from fastvideo_core.registry.specs import CommandPlugin as CommandPlugin
 from fastvideo_core.registry.specs import MethodPlugin as MethodPlugin
+from fastvideo_core.registry.specs import MetricPlugin as MetricPlugin
 from fastvideo_core.registry.specs import ModelPlugin as ModelPlugin
 
 __version__: Final[str]

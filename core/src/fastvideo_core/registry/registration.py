@@ -32,7 +32,7 @@ def register_model(
     deprecated: Deprecated | None = None,
 ) -> Callable[[Decorated], Decorated]:
     """Register the decorated ModelFamily class, or a bare build function (RunConfig -> ModelComponents); see ModelPlugin."""
-    return _registering("models", name, api, config=config, pipelines=pipelines, deprecated=deprecated)
+    return registering("models", name, api, config=config, pipelines=pipelines, deprecated=deprecated)
 
 
 def register_method(
@@ -47,17 +47,17 @@ def register_method(
 ) -> Callable[[Decorated], Decorated]:
     """Register the decorated DistillMethod class; see MethodPlugin."""
     optional = {"optional_roles": optional_roles, "demo": demo, "deprecated": deprecated}
-    return _registering("methods", name, api, config=config, roles=roles, **optional)
+    return registering("methods", name, api, config=config, roles=roles, **optional)
 
 
 def register_callback(
     name: str, *, config: type | str, api: tuple[int, int] = API_VERSION, deprecated: Deprecated | None = None
 ) -> Callable[[Decorated], Decorated]:
     """Register the decorated callback class; see CallbackPlugin."""
-    return _registering("callbacks", name, api, config=config, deprecated=deprecated)
+    return registering("callbacks", name, api, config=config, deprecated=deprecated)
 
 
-def _registering(kind: Kind, name: str, api: tuple[int, int], **fields: Any) -> Callable[[Decorated], Decorated]:
+def registering(kind: Kind, name: str, api: tuple[int, int], **fields: Any) -> Callable[[Decorated], Decorated]:
     """Registers what it decorates as the `impl` of a plug-in with these other fields, objects in place of their names."""
     spec_type: Any = SPEC_TYPES[kind]
 

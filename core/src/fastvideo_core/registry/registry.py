@@ -92,7 +92,7 @@ class PluginRegistry:
         """As `resolve`, of what must be a subclass of `base`."""
         found = self.resolve(plugin, target)
         if not (isinstance(found, type) and issubclass(found, base)):
-            raise _unfit(plugin, target, found, f"a subclass of fastvideo_core.{base.__name__}")
+            raise _unfit(plugin, target, found, f"a subclass of {base.__module__.partition('.')[0]}.{base.__name__}")
         return found
 
     def list(self, *kinds: Kind) -> tuple[PluginStatus, ...]:

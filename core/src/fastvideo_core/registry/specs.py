@@ -10,13 +10,13 @@ from typing import Any, Literal
 
 from fastvideo_core.config.deprecation import Deprecated
 
-Kind = Literal["models", "methods", "callbacks", "commands"]
+Kind = Literal["models", "methods", "callbacks", "commands", "metrics"]
 """The kinds of plug-in, as their entry-point groups end."""
 
 CONFIGURED: tuple[Kind, ...] = ("models", "methods", "callbacks")
 """The kinds of plug-in that run.yaml names, each with options of its own."""
 
-KINDS: tuple[Kind, ...] = (*CONFIGURED, "commands")
+KINDS: tuple[Kind, ...] = (*CONFIGURED, "commands", "metrics")
 """All kinds of plug-in; the entry-point group of a kind is `fastvideo.<kind>`."""
 
 API_VERSION = (1, 0)
@@ -132,6 +132,14 @@ class CommandPlugin(Spec):
 
 
 @dataclass(frozen=True)
+class MetricPlugin(Spec):
+    """A metric of videos: `impl` is a subclass of fastvideo_evaluate's `Metric`, `help` one line about it."""
+
+    help: str
+    impl: Target
+
+
+@dataclass(frozen=True)
 class Command:
     """`add_arguments` adds a command's options to the parser; `run` does its work and gives the exit code.
 
@@ -148,6 +156,7 @@ SPEC_TYPES: dict[Kind, type[Spec]] = {
     "methods": MethodPlugin,
     "callbacks": CallbackPlugin,
     "commands": CommandPlugin,
+    "metrics": MetricPlugin,
 }
 
 SINGULAR: dict[Kind, str] = {
@@ -155,6 +164,7 @@ SINGULAR: dict[Kind, str] = {
     "methods": "method",
     "callbacks": "callback",
     "commands": "command",
+    "metrics": "metric",
 }
 """What one plug-in of a kind is called in messages."""
 
@@ -174,5 +184,8 @@ FIRST_PARTY: dict[Kind, dict[str, str]] = {
             "fastvideo-tools",
         ),
     },
+    "metrics": dict.fromkeys(
+        ("brightness", "contrast", "saturation", "sharpness", "motion", "flicker", "diversity"), "fastvideo-evaluate"
+    ),
 }
 """Distributions of this project by the name of what they give."""

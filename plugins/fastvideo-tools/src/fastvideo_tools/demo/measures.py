@@ -10,11 +10,11 @@ import numpy as np
 
 from fastvideo_data.video_files import Frames
 from fastvideo_tools.demo.clips import COLOURS, DIRECTIONS, SHAPES, Content, Floats, coverage
+from fastvideo_tools.distances import energy_distance
 
 LEAST_MASK = 0.3
 LEAST_AREA = 0.01
 LEAST_TRAVEL = 2 / 32
-DIRECTIONS_PROJECTED = 256
 BACKGROUND_WEIGHT = 16.0
 
 
@@ -119,41 +119,6 @@ def _feature(clip: Frames) -> Floats:
     return np.concatenate([squares.ravel(), np.sqrt(BACKGROUND_WEIGHT) * background])
 
 
-def sliced_wasserstein(a: Floats, b: Floats, *, seed: int = 0) -> float:
-    """Root of the mean over random directions of the squared 2-Wasserstein distance between projections.
-
-    For Gaussians N(m, s^2 I) and N(0, r^2 I) in D dimensions it is sqrt(|m|^2 / D + (s - r)^2) (Rabin et al. 2011; Bonneel et
-    al. 2015).
-
-    Args:
-        a, b: points [N, D] and [M, D].
-        seed: of the directions.
-    """
-    directions = np.random.default_rng(seed).standard_normal((a.shape[1], DIRECTIONS_PROJECTED))
-    directions /= np.linalg.norm(directions, axis=0)
-    count = max(len(a), len(b))
-    levels = (np.arange(count) + 0.5) / count
-    apart = _quantiles(a @ directions, levels) - _quantiles(b @ directions, levels)
-    return float(np.sqrt((apart**2).mean()))
-
-
-def _quantiles(values: Floats, levels: Floats) -> Floats:
-    """Of each column, [levels, columns]; sorted values sit in the middle of equal parts of the probability."""
-    ordered = np.sort(values, axis=0)
-    at = (np.arange(len(ordered)) + 0.5) / len(ordered)
-    return np.stack([np.interp(levels, at, column) for column in ordered.T], axis=1)
-
-
-def energy_distance(a: Floats, b: Floats) -> float:
-    """2 E|X - Y| - E|X - X'| - E|Y - Y'|, without bias, so that it can fall below 0 by chance (Szekely & Rizzo 2013).
-
-    Args:
-        a, b: points [N, D] and [M, D], two at least of each.
-    """
-    within = sum(_distances(one, one).sum() / (len(one) * (len(one) - 1)) for one in (a, b))
-    return float(2 * _distances(a, b).mean() - within)
-
-
 def class_energy_distance(a: Floats, classes_a: Sequence[Content], b: Floats, classes_b: Sequence[Content]) -> float:
     """Mean over the classes of `a` of the energy distance between the points of that class.
 
@@ -172,12 +137,3 @@ def _by_class(contents: Sequence[Content]) -> dict[Content, list[int]]:
     for index, content in enumerate(contents):
         members[content].append(index)
     return members
-
-
-def _distances(a: Floats, b: Floats) -> Floats:
-    """|a_i - b_j|, [N, M]."""
-    squares = (a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * a @ b.T
-    if a is b:
-        np.fill_diagonal(squares, 0.0)
-    distances: Floats = np.sqrt(np.maximum(squares, 0.0))
-    return distances

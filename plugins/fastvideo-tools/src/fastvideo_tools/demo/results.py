@@ -11,8 +11,9 @@ import numpy as np
 
 from fastvideo_data.video_files import Frames, read_frames
 from fastvideo_tools.demo.clips import balanced, clip_name, read_clips
-from fastvideo_tools.demo.measures import Accuracy, accuracy, class_energy_distance, features, sliced_wasserstein
+from fastvideo_tools.demo.measures import Accuracy, accuracy, class_energy_distance, features
 from fastvideo_tools.demo.story import Extent, Sampler, sample_path, seconds_per_video
+from fastvideo_tools.distances import sliced_wasserstein
 
 HELD_OUT = "held-out"
 

@@ -1,0 +1,9 @@
+from fastvideo_evaluate.metrics.contract import Metric as Metric
+from fastvideo_evaluate.metrics.contract import PairMetric as PairMetric
+from fastvideo_evaluate.metrics.contract import PromptMetric as PromptMetric
+from fastvideo_evaluate.metrics.contract import Sample as Sample
+from fastvideo_evaluate.metrics.contract import SetMetric as SetMetric
+from fastvideo_evaluate.metrics.contract import VideoMetric as VideoMetric
+from fastvideo_evaluate.metrics.contract import penalty as penalty
+from fastvideo_evaluate.metrics.find import load_metrics as load_metrics
+from fastvideo_evaluate.metrics.find import register_metric as register_metric

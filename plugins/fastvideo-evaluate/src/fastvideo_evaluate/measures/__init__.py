@@ -1,0 +1,1 @@
+"""What can be measured of videos and latents: pure functions of arrays and tensors."""
