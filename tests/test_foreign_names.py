@@ -7,7 +7,6 @@ import yaml
 
 from fastvideo_core.callbacks.config import EMAConfig
 from fastvideo_core.config import foreign_names
-from fastvideo_core.config.describe import all_options
 from fastvideo_core.config.problems import unknown_key
 from fastvideo_core.config.run import RecipeConfig, RoleConfig
 from fastvideo_core.config.training import TrainingArgs
@@ -16,6 +15,7 @@ from fastvideo_dmd2.config import DMD2Config
 from fastvideo_dmd2.plugin import PLUGIN as DMD2
 from fastvideo_finetune.config import FinetuneConfig
 from fastvideo_ltx.config import LtxConfig
+from fastvideo_tools.options import all_options
 from fastvideo_wan.config import WanConfig
 
 NAMES = yaml.safe_load(Path(foreign_names.__file__).with_suffix(".yaml").read_text(encoding="utf-8"))

@@ -53,7 +53,6 @@ SECOND = {
         "checkpoint",
         "cli.main",
         "cli.options",
-        "cli.schema",
         "cli.table",
         "config.base",
         "config.check",
@@ -77,7 +76,6 @@ SECOND = {
     "testing": {
         "callbacks.hooks",
         "config.base",
-        "config.describe",
         "dispatch.examine",
         "dispatch.memory_estimate",
         "dispatch.role_weights",

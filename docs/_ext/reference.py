@@ -14,9 +14,8 @@ from names import names_page
 from pydantic import BaseModel
 
 from fastvideo_core.cli.main import COMMANDS, PROG, find_command
-from fastvideo_core.cli.schema import SECTIONS
-from fastvideo_core.config.describe import all_options
 from fastvideo_core.registry import PluginRegistry
+from fastvideo_tools.options import SECTIONS, all_options
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx

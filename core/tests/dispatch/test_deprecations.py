@@ -1,4 +1,4 @@
-"""What is marked deprecated is told once, with what to use instead: in `check`, in training, in `plugins` and `schema`."""
+"""What is marked deprecated is told once, with what to use instead: in `check`, in training, in `plugins`."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_training_logs_it_once(tmp_path: Path, caplog: pytest.LogCaptureFixture)
     assert [said.count(OF_PLUGIN), said.count(OF_OPTION)] == [1, 1]
 
 
-def test_plugins_and_schema_show_it(capsys: pytest.CaptureFixture[str]) -> None:
+def test_plugins_shows_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plugins"]) == 0
     out = capsys.readouterr().out
     [row] = [line for line in out.splitlines() if line.startswith("callback") and " old " in line]
@@ -94,8 +94,6 @@ def test_plugins_and_schema_show_it(capsys: pytest.CaptureFixture[str]) -> None:
     by_name = {item["name"]: item["deprecated"] for item in json.loads(capsys.readouterr().out)}
     assert by_name["old"] == {"since": "0.4", "use": "the callback 'new' of fastvideo-new"}
     assert by_name["toy"] is None
-    assert main(["schema", "old"]) == 0
-    assert "Steps. (deprecated since 0.3: use callbacks.old.steps)" in capsys.readouterr().out
     options = json_schema(OldConfig)["properties"]
     assert [options[name].get("deprecated") for name in ("every", "steps")] == [True, None]
 

@@ -12,7 +12,7 @@ import pytest
 from fastvideo_core.cli import main as cli
 from fastvideo_core.registry import PluginRegistry
 from fastvideo_testing import toy_world
-from fastvideo_tools.commands.json_schema import run_schema
+from fastvideo_tools.json_schema import run_schema
 
 
 @pytest.fixture(autouse=True)

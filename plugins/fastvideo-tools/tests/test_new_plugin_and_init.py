@@ -18,8 +18,8 @@ from fastvideo_core.dispatch.load_run_config import load_run_config
 from fastvideo_core.registry import PluginRegistry
 from fastvideo_testing import toy_world
 from fastvideo_tools.commands.init import run_yaml
-from fastvideo_tools.commands.json_schema import run_schema
 from fastvideo_tools.commands.new_plugin import KINDS, LICENCES, package_files
+from fastvideo_tools.json_schema import run_schema
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -29,7 +29,6 @@ COMMANDS = {
     "train": "train as run.yaml says; the word may be left out",
     "check": "validate run.yaml without training",
     "plugins": "list what is installed, and whether it works",
-    "schema": "show every option of a section, family, method or callback",
     "sample": "generate videos from a checkpoint or pipeline folder",
     "export": "write a checkpoint as a diffusers folder",
     "tiny": "write a small random-weight pipeline of a family",

@@ -1,66 +1,24 @@
-"""Options of a config class in words: for `fastvideo-distill schema` and for what error messages say is allowed."""
+"""What may stand in a section of run.yaml, in words: for messages, and for whoever lists a config class's options."""
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel
 from pydantic.errors import PydanticInvalidForJsonSchema
-from pydantic_core import to_jsonable_python
-
-from fastvideo_core.config.deprecation import Deprecated
 
 Schema = dict[str, Any]
 """A JSON schema, or a part of one."""
 
 
-@dataclass(frozen=True)
-class Option:
-    """One option of a section; `allowed` is in words, `default` as JSON knows it (meaningless where `required`)."""
-
-    name: str
-    allowed: str
-    required: bool
-    default: Any
-    meaning: str
-
-
-def all_options(model: type[BaseModel]) -> tuple[Option, ...]:
-    """Every option, in order, each followed by those inside it: `outer.inner`, `list[].inner`, `mapping.<key>.inner`."""
-    root = json_schema(model)
-    fields = {name: field for name, field, _ in _inside(root, root)}
-    rows: list[Option] = []
-    for name, info in model.model_fields.items():
-        field, required = fields.get(name, {}), info.is_required()
-        default = None if required else info.get_default(call_default_factory=True, validated_data={})
-        shown = to_jsonable_python(default, fallback=str)
-        marks = (f"({mark})" for mark in info.metadata if isinstance(mark, Deprecated))
-        meaning = " ".join([info.description or "", *marks])
-        rows.append(Option(name, describe(field, root), required, shown, meaning))
-        rows += _options(name, field, root, [field])
-    return tuple(rows)
-
-
-def _options(place: str, schema: Schema, root: Schema, above: list[Schema]) -> Iterator[Option]:
-    """The options inside the one at a place; those of a class that holds itself only once."""
-    for name, field, required in _inside(schema, root):
-        index = f"[{name}]" if isinstance(name, int) else f".{name}"
-        inner = place + {int: "[]", str: ".<key>"}.get(name, index)
-        if isinstance(name, str):
-            yield Option(inner, describe(field, root), required, field.get("default"), field.get("description", ""))
-        if not any(field is known for known in above):
-            yield from _options(inner, field, root, [*above, field])
-
-
-def _inside(schema: Schema, root: Schema) -> Iterator[tuple[Any, Schema, bool]]:
+def inside(schema: Schema, root: Schema) -> Iterator[tuple[Any, Schema, bool]]:
     """What a value may hold: an option's name or an item's index, its schema, and whether it is required.
 
     `int` stands for every other item of a list, `str` for every other key of a mapping.
     """
     schema = resolve(schema, root)
     for branch in branches(schema):
-        yield from _inside(branch, root)
+        yield from inside(branch, root)
     for name, field in schema.get("properties", {}).items():
         yield name, field, name in schema.get("required", ())
     for index, item in enumerate(schema.get("prefixItems", ())):
@@ -89,15 +47,15 @@ def keys_at(model: type[BaseModel], path: Sequence[Any]) -> list[str]:
     if not path:
         return list(model.model_fields)
     root = json_schema(model)
-    return list(dict.fromkeys(name for name, *_ in _inside(_below(root, path), root) if isinstance(name, str)))
+    return list(dict.fromkeys(name for name, *_ in inside(_below(root, path), root) if isinstance(name, str)))
 
 
 def _below(root: Schema, path: Sequence[Any]) -> Schema:
     """The schema at a path, which may be a reference; {} where there is none."""
     schema = root
     for part in path:
-        inside = {name: field for name, field, _ in reversed([*_inside(schema, root)])}  # of several, the first
-        schema = inside.get(part, inside.get(type(part), {}))
+        fields = {name: field for name, field, _ in reversed([*inside(schema, root)])}  # of several, the first
+        schema = fields.get(part, fields.get(type(part), {}))
     return schema
 
 

@@ -44,11 +44,11 @@ PAIRS = CommandPlugin(
     help="what methods need and families offer, and which fit each other (plugins --pairs)",
     impl="fastvideo_tools.commands.pairs:COMMAND",
 )
-JSON_SCHEMA = CommandPlugin(
-    name="json-schema",
+SCHEMA = CommandPlugin(
+    name="schema",
     api=(1, 0),
-    help="every option as JSON schema, for editors (schema NAME --json)",
-    impl="fastvideo_tools.commands.json_schema:COMMAND",
+    help="show every option of a section, family, method or callback",
+    impl="fastvideo_tools.commands.schema:COMMAND",
 )
 FITS = CommandPlugin(
     name="fits",

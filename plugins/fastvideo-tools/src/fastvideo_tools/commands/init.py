@@ -225,7 +225,7 @@ def _flow(value: Any) -> str:
 
 def _section(title: str, model: type[BaseModel], values: Mapping[str, Any]) -> str:
     """A section of the file: `values`, and the other options as comments."""
-    from fastvideo_core.config.describe import all_options
+    from fastvideo_tools.options import all_options
 
     lines = [f"{title}:" if values else f"# {title}:"]
     for option in all_options(model):

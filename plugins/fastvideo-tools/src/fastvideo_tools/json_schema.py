@@ -1,41 +1,26 @@
-"""`fastvideo-distill json-schema NAME`, which is `schema NAME --json`: the options as JSON schema, for editors."""
+"""Options as JSON schema, for editors: what `schema NAME --json` prints."""
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import json
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from fastvideo_core.cli.schema import WHOLE, Section, find_sections
 from fastvideo_core.config.describe import json_schema
 from fastvideo_core.config.run import RecipeConfig, RoleConfig
 from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.errors import PluginError
 from fastvideo_core.registry import Kind, PluginRegistry
-from fastvideo_core.registry.specs import CONFIGURED, Command
+from fastvideo_core.registry.specs import CONFIGURED
+from fastvideo_tools.options import Section
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 _Model = type[BaseModel] | None
 """A config class; None where the plug-in is broken, which allows anything."""
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", help=f"{WHOLE} (the whole file), a section, family, method or callback")
-
-
-def run(args: argparse.Namespace) -> int:
-    with contextlib.redirect_stdout(sys.stderr):  # what a plug-in prints while it is imported is not of the schema
-        registry, whole = args.registry, args.name == WHOLE
-        schema = run_schema(registry) if whole else _section_schema(find_sections(args.name, registry))
-    print(json.dumps(schema, indent=2))
-    return 0
 
 
 def run_schema(registry: PluginRegistry) -> dict[str, Any]:
@@ -72,7 +57,7 @@ def run_schema(registry: PluginRegistry) -> dict[str, Any]:
     }
 
 
-def _section_schema(sections: Sequence[Section]) -> dict[str, Any]:
+def section_schema(sections: Sequence[Section]) -> dict[str, Any]:
     """The schema of a section, or of one of several with the same name."""
     if len(sections) == 1:
         return {"$schema": _DIALECT, **json_schema(sections[0].model), "title": sections[0].title}
@@ -105,6 +90,3 @@ def _when(field: str, name: str, section: str, schema: Mapping[str, Any]) -> dic
     """With `recipe.<field>: name`, `section` is of this schema."""
     chosen = {"properties": {"recipe": {"properties": {field: {"const": name}}, "required": [field]}}}
     return {"if": {**chosen, "required": ["recipe"]}, "then": {"properties": {section: _or_null(schema)}}}
-
-
-COMMAND = Command(add_arguments, run)
