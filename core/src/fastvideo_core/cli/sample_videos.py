@@ -48,7 +48,7 @@ def sample(args: argparse.Namespace, registry: PluginRegistry) -> list[Path]:
     prompts = [replace(prompt, **{name: sizes[name] for name in _unnamed(prompt)}) for prompt in asked]
     model = _with_lora(args, model, family)
     sampler = family.sampler(model.source.base, model.pipeline_config, device=context.device())
-    student = _student(model, sampler)
+    student = model.student(sampler)
     request = _request(args, model, sampler, student)
     if problems := unread_negative_prompts(asked, model.pipeline_config, model.family):
         raise ConfigError(problems)
@@ -117,16 +117,6 @@ def _size(asked: ValidationPrompt, sized: ValidationPrompt, fitted: ValidationPr
 
 def _unnamed(prompt: ValidationPrompt) -> list[str]:
     return [name for name in SIZES if getattr(prompt, name) is None]
-
-
-def _student(model: TrainedModel, sampler: ModelSampler) -> StudentSchedule | None:
-    """What the network was distilled for, as the run of its checkpoint or its exported folder says; None for many steps."""
-    if model.student_schedule is None:
-        return sampler.student
-    schedule = model.student_schedule(sampler.shift_and_clamp_timestep)
-    if schedule is None or model.source.checkpoint_role != "student":
-        return None
-    return StudentSchedule(schedule.timesteps, getattr(model.pipeline_config, "sampler_kind", "ode"))
 
 
 def _request(

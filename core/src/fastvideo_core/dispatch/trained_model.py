@@ -15,6 +15,7 @@ from fastvideo_core.checkpoint.weights import describe, read_role_weights
 from fastvideo_core.config.base import PipelineConfig, PluginConfig, is_hub_id
 from fastvideo_core.config.run import RoleConfig
 from fastvideo_core.contracts.family import WarpedSchedule, open_family
+from fastvideo_core.contracts.validator import ModelSampler, StudentSchedule
 from fastvideo_core.dispatch.plugin_checks import method_class
 from fastvideo_core.dispatch.role_weights import RoleSource, configured_role, load_role, role_source
 from fastvideo_core.errors import ConfigError, PluginError, Problem, foreign_file
@@ -36,6 +37,15 @@ class TrainedModel:
     pipeline_config: PluginConfig
     student_schedule: WarpedSchedule | None = None
     training: Mapping[str, Any] = field(default_factory=dict)
+
+    def student(self, sampler: ModelSampler) -> StudentSchedule | None:
+        """What the network was distilled for, as the run of its checkpoint or its exported folder says; None for many steps."""
+        if self.student_schedule is None:
+            return sampler.student
+        schedule = self.student_schedule(sampler.shift_and_clamp_timestep)
+        if schedule is None or self.source.checkpoint_role != "student":
+            return None
+        return StudentSchedule(schedule.timesteps, getattr(self.pipeline_config, "sampler_kind", "ode"))
 
     def weights(self) -> dict[str, dict[str, Tensor]]:
         """What the checkpoint holds by module and name: weights, or adapters alone."""
