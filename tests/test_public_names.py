@@ -63,6 +63,7 @@ SECOND = {
         "config.run",
         "dispatch.examine",
         "dispatch.memory_estimate",
+        "dispatch.output_dir",
         "launch.stdio",
         "registry",
         "registry.registry",

@@ -11,7 +11,7 @@ from PIL import Image
 
 from fastvideo_data.video_files import write_video
 from fastvideo_tools.pages.clips import FALL_BACK, clip
-from fastvideo_tools.pages.curves import HEIGHT, WIDTH, curves, smoothed, ticks
+from fastvideo_tools.pages.curves import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Marks, curves, key, smoothed, ticks
 from fastvideo_tools.pages.html import folded, heading, page, paragraph, table
 
 
@@ -49,6 +49,38 @@ def test_larger_values_are_drawn_higher():
     (line,) = ET.fromstring(curves("c", {"a": [(0, 1.0), (1, 2.0)]})).findall(".//polyline")
     (_, low), (_, high) = (tuple(map(float, point.split(","))) for point in line.get("points").split())
     assert high < low
+
+
+def test_marks_stand_where_their_steps_are_on_the_axis():
+    """A curve from 0 to 10 over the whole width: step 5 is in its middle, and a mark at 20 makes the axis as long again."""
+    marks = [
+        Marks("skipped", [5], "red", tall=True),
+        Marks("validations", [0], "blue"),
+        Marks("checkpoints", [0, 10, 10], "green"),
+        Marks("alarms", [], "red", tall=True),
+    ]
+    svg = ET.fromstring(curves("c", {"a": [(0, 1.0), (10, 2.0)]}, marks=marks))
+    skipped, validations, checkpoints = svg.findall(".//path")
+    assert skipped.get("d") == f"M{(LEFT + WIDTH - RIGHT) / 2:.1f},{TOP}v{HEIGHT - BOTTOM - TOP}"
+    assert skipped.get("stroke") == "red"
+    assert skipped.find("title").text == "skipped"
+    base = HEIGHT - BOTTOM
+    assert validations.get("d") == f"M{LEFT:.1f},{base + 1}v5"
+    assert checkpoints.get("d") == f"M{LEFT:.1f},{base + 7}v5 M{WIDTH - RIGHT:.1f},{base + 7}v5"
+    (line,) = svg.findall(".//polyline")
+    assert line.get("points").split()[-1] == f"{WIDTH - RIGHT:.1f},{TOP:.1f}"
+
+    longer = ET.fromstring(curves("c", {"a": [(0, 1.0), (10, 2.0)]}, marks=[Marks("alarms", [20], "red")]))
+    (line,) = longer.findall(".//polyline")
+    assert line.get("points").split()[-1] == f"{(LEFT + WIDTH - RIGHT) / 2:.1f},{TOP:.1f}"
+
+
+def test_the_key_names_the_marks_that_there_are():
+    shown = key(
+        [Marks("skipped <steps>", [5], "red", tall=True), Marks("checkpoints", [1], "green"), Marks("none", [], "blue")]
+    )
+    assert re.sub("<[^>]*>", "", shown) == "On the time axis: | skipped &lt;steps&gt;, &#9646; checkpoints."
+    assert key([Marks("none", [], "blue")]) == ""
 
 
 def test_one_point_is_a_dot():

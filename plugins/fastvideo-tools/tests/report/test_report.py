@@ -17,7 +17,7 @@ from fastvideo_core.cli.main import main
 from fastvideo_core.errors import FastVideoError
 from fastvideo_data.video_files import write_video
 from fastvideo_testing.runs import build_run, toy_world
-from fastvideo_tools.report.page import chosen, status, write_report
+from fastvideo_tools.report.page import chosen, comparable, marks, status, write_report
 from fastvideo_tools.report.read import read_run, thinned
 
 
@@ -160,6 +160,70 @@ def test_every_loss_has_axes_of_its_own(run_folder):
     charts_of = re.findall(r'<svg[^>]*aria-label="([a-z_]+)"', write_report(read_run(run_folder)))
     assert charts_of[:2] == ["student_loss", "critic_loss"]
     assert "loss" not in charts_of
+
+
+def test_curves_of_one_group_share_an_axis_only_where_it_shows_them_all(run_folder):
+    log(
+        run_folder,
+        *(
+            {"step": step, "grad_norm/student": 1.0, "grad_norm/critic": 11.0, "lr/student": 1e-5, "lr/critic": 1e-4}
+            for step in (1, 2)
+        ),
+    )
+    page = write_report(read_run(run_folder))
+    titles = re.findall(r'<svg[^>]*aria-label="([^"]+)"', page)
+    assert titles[1:4] == ["learning rate", "gradient norm, student", "gradient norm, critic"]
+    assert comparable([[(1.0, -10.0)], [(1.0, 1.0)], []])
+    assert not comparable([[(1.0, -10.1)], [(1.0, 1.0)]])
+
+
+def test_skipped_steps_alarms_validations_and_checkpoints_are_marked_on_every_chart(run_folder):
+    add_validation(run_folder, 6)
+    log(
+        run_folder,
+        {"step": 2, "a_loss": 1.0, "skipped_steps": 0, "quality/alarm": 0.0},
+        {"step": 4, "a_loss": 1.0, "skipped_steps": 1, "quality/alarm": 0.0},
+        '{"step": 5, "a_loss": 1\n',
+        {"step": 8, "a_loss": 1.0, "skipped_steps": 0, "quality/alarm": 1.0, "quality/drift": 3.0},
+        {"step": 9, "a_loss": 1.0, "skipped_steps": 0, "quality/alarm": 1.0, "quality/drift": 4.0},
+    )
+    run = read_run(run_folder)
+    assert {one.name: list(one.at) for one in marks(run)} == {
+        "skipped steps": [4],
+        "alarms of the quality watch": [8, 9],
+        "validations": [6],
+        "checkpoints": [5, 10],
+    }
+    assert status(run).endswith("a_loss 1.0000, 1 step skipped, alarm of the quality watch at step 8.")
+    page = write_report(run)
+    drawn = [chart for chart in re.findall("<svg.*?</svg>", page) if "nothing was logged" not in chart]
+    assert len(drawn) > 1
+    assert all(len(re.findall("<path", chart)) == 4 for chart in drawn)
+
+
+def test_the_watch_stands_first_and_says_its_alarms(run_folder):
+    log(
+        run_folder,
+        *({"step": n, "a_loss": 1.0, "quality/drift": n / 9, "quality/alarm": float(n > 2)} for n in range(1, 10)),
+    )
+    page = write_report(read_run(run_folder))
+    assert re.findall("<h2>([^<]+)</h2>", page)[:2] == ["Quality watch", "Training"]
+    assert "<p>Alarm at step 3, 4, 5, 6, 7, 8, ....</p>" in page
+    assert re.findall(r'<svg[^>]*aria-label="([^"]+)"', page)[:2] == ["drift", "a_loss"]
+    assert 'aria-label="quality/' not in page
+
+
+def test_a_run_without_a_watch_has_no_section_of_it(run_folder):
+    page = write_report(read_run(run_folder))
+    assert "Quality watch" not in page
+    assert "alarm" not in page
+
+
+def test_tables_scroll_inside_their_own_box(run_folder):
+    add_validation(run_folder, 5)
+    page = write_report(read_run(run_folder))
+    assert page.count("<table>") == page.count('<div class="wide"><table>') == 2
+    assert 'name="viewport" content="width=device-width' in page
 
 
 def test_a_caption_that_is_no_text_is_noted(run_folder, capsys):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import time
 from pathlib import Path
 
 from fastvideo_core.errors import FastVideoError, Problem, UserError, printable
@@ -12,18 +13,41 @@ from fastvideo_core.registry.specs import Command
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", help="the run's folder (its output_dir)")
+    follow = "write the page anew whenever the run's log has grown, until the run ends or Ctrl-C"
+    parser.add_argument("--follow", action="store_true", help=follow)
     parser.add_argument("--out", metavar="FILE", help="the page (default: report.html in the run's folder)")
 
 
 def run(args: argparse.Namespace) -> int:
+    from fastvideo_tools.report.follow import follow, is_live
     from fastvideo_tools.report.page import status, write_report
     from fastvideo_tools.report.read import read_run
 
-    folder = read_run(Path(args.run))
-    out = Path(args.out) if args.out else folder.path / "report.html"
+    path = Path(args.run)
+    out = Path(args.out) if args.out else path / "report.html"
     if out.is_dir():
         raise UserError(f"{out}: is a folder\n    fix: name the page's file, as in --out {out / 'report.html'}")
-    page = write_report(folder).encode("utf-8", "replace")  # names of files may be no text
+
+    def write(live: bool) -> None:
+        folder = read_run(path)
+        _replace(out, write_report(folder, live=live).encode("utf-8", "replace"))  # names of files may be no text
+        say(f"report: {status(folder)}" if args.follow else status(folder), flush=True)
+        if not live:
+            for note in folder.notes:
+                say(f"note: {printable(note)}")
+            say(out)
+
+    if args.follow:
+        if not is_live(path):
+            say("report: no run is going on in the folder (or its file system has no locks, which tell)")
+        follow(path, write, time.sleep)
+    else:
+        write(False)
+    return 0
+
+
+def _replace(out: Path, page: bytes) -> None:
+    """The whole page in place of the one before, or a message."""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         aside = out.with_name(out.name + ".tmp")
@@ -32,11 +56,6 @@ def run(args: argparse.Namespace) -> int:
     except OSError as error:
         fix = "free space or make the folder writable, or name another file with --out"
         raise FastVideoError(Problem(f"cannot be written: {error.strerror}", str(out), fix=fix)) from error
-    say(status(folder))
-    for note in folder.notes:
-        say(f"note: {printable(note)}")
-    say(out)
-    return 0
 
 
 COMMAND = Command(add_arguments, run)

@@ -4,24 +4,45 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 
-WIDTH, HEIGHT = 560, 300
-LEFT, RIGHT, TOP, BOTTOM = 58, 12, 30, 34
+WIDTH, HEIGHT = 380, 240
+LEFT, RIGHT, TOP, BOTTOM = 58, 12, 30, 44
 LINE, LETTER = 15, 6.5
 """Height of a line of the legend, and the width that a letter of it may take."""
+TICK = 6
+"""Height of a row of ticks, of which there is room for two."""
 COLOURS = ("#2f6fde", "#d9642c", "#2a9d5c", "#a34fc0", "#b8901f", "#5a6675")
 """In the order of the series; six can be told apart."""
 
 Points = Sequence[tuple[float, float]]
 
 
-def curves(title: str, series: Mapping[str, Points], *, x_label: str = "step", smooth: float = 0.0) -> str:
+@dataclass(frozen=True)
+class Marks:
+    """Moments on the x axis: lines through the chart where `tall`, else a row of ticks below the axis."""
+
+    name: str
+    at: Sequence[float]
+    colour: str
+    tall: bool = False
+
+
+def curves(
+    title: str,
+    series: Mapping[str, Points],
+    *,
+    x_label: str = "step",
+    smooth: float = 0.0,
+    marks: Sequence[Marks] = (),
+) -> str:
     """A chart of some series by name; points that are not finite are left out.
 
     Args:
         series: (x, y) each, x rising.
         smooth: weight in [0, 1) of what came before in an exponential mean; above 0 the points themselves stay as a faint line.
+        marks: the x axis reaches to all of them; `key` names them, once for all charts of a page.
     """
     kept = {name: [(x, y) for x, y in points if math.isfinite(y)] for name, points in series.items()}
     kept = {name: points for name, points in kept.items() if points}
@@ -33,11 +54,13 @@ def curves(title: str, series: Mapping[str, Points], *, x_label: str = "step", s
     )
     parts = [start]
     if kept:
-        xs = [x for points in kept.values() for x, _ in points]
+        xs = [x for points in kept.values() for x, _ in points] + [x for one in marks for x in one.at]
         ys = [y for points in kept.values() for _, y in points]
         x_ticks, y_ticks = ticks(min(xs), max(xs)), ticks(min(ys), max(ys))
         frame = (min(*xs, x_ticks[0]), max(*xs, x_ticks[-1]), min(*ys, y_ticks[0]), max(*ys, y_ticks[-1]))
         parts += _axes(x_ticks, y_ticks, frame, x_label)
+        short = [one for one in marks if not one.tall]
+        parts += [_moments(one, frame, short.index(one) if one in short else 0) for one in marks if one.at]
         for number, (name, points) in enumerate(kept.items()):
             colour = COLOURS[number % len(COLOURS)]
             if smooth > 0:
@@ -49,6 +72,15 @@ def curves(title: str, series: Mapping[str, Points], *, x_label: str = "step", s
     else:
         parts.append(f'<text x="{LEFT}" y="{HEIGHT / 2:.0f}">nothing was logged</text>')
     return "".join(parts) + "</svg>"
+
+
+def key(marks: Sequence[Marks]) -> str:
+    """What the marks mean, as a line of HTML; nothing where there is none."""
+    used = [one for one in marks if one.at]
+    names = [
+        f'<span style="color: {one.colour}">{"|" if one.tall else "&#9646;"} {escape(one.name)}</span>' for one in used
+    ]
+    return f'<p class="key">On the time axis: {", ".join(names)}.</p>' if names else ""
 
 
 def legend(names: Sequence[str]) -> list[tuple[float, int]]:
@@ -100,9 +132,20 @@ def _axes(x_ticks: Sequence[float], y_ticks: Sequence[float], frame: Frame, x_la
         )
     for tick in x_ticks:
         x, _ = _place(tick, frame[2], frame)
-        parts.append(f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 15}" text-anchor="middle">{tick:g}</text>')
+        parts.append(f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 24}" text-anchor="middle">{tick:g}</text>')
     parts.append(f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 4}" text-anchor="end">{escape(x_label)}</text>')
     return parts
+
+
+def _moments(marks: Marks, frame: Frame, row: int) -> str:
+    """One path, short ones in their row; marks on the same pixel are drawn once."""
+    base = HEIGHT - BOTTOM
+    start, length, look = base + 1 + TICK * row, TICK - 1, 'stroke-width="3"'
+    if marks.tall:
+        start, length, look = TOP, base - TOP, 'stroke-dasharray="3 3"'
+    pixels = dict.fromkeys(f"{_place(x, frame[2], frame)[0]:.1f}" for x in marks.at)
+    path = " ".join(f"M{x},{start}v{length}" for x in pixels)
+    return f'<path d="{path}" stroke="{marks.colour}" fill="none" {look}><title>{escape(marks.name)}</title></path>'
 
 
 def _line(points: Points, frame: Frame, colour: str, *, faint: bool = False) -> str:

@@ -11,16 +11,21 @@ STYLE = """
   :root { --ink: #e4e8ee; --faint: #97a2b2; --line: #39424f; --back: #14181f; --mark: #1d2a3f; }
 }
 body { margin: 2rem auto; max-width: 76rem; padding: 0 1rem; font: 15px/1.5 system-ui, sans-serif; color: var(--ink);
-  background: var(--back); }
+  background: var(--back); overflow-wrap: anywhere; }
 h1 { font-size: 1.6rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--line); text-align: right; vertical-align: middle; }
+th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--line); text-align: right; vertical-align: middle;
+  overflow-wrap: normal; }
 th:first-child, td:first-child { text-align: left; } th { color: var(--faint); font-weight: 600; }
 tr.marked td { background: var(--mark); font-weight: 600; }
 .wide { overflow-x: auto; } .faint { color: var(--faint); }
 pre { background: var(--mark); padding: .7rem 1rem; overflow-x: auto; font-size: 13px; }
 video, img.clip { width: 96px; height: 96px; image-rendering: pixelated; display: block; margin: auto; }
-svg { max-width: 100%; height: auto; } .curves { display: flex; flex-wrap: wrap; gap: 1.5rem; align-items: flex-start; }
+svg { max-width: 100%; height: auto; } .curves { display: flex; flex-wrap: wrap; gap: 1.2rem; align-items: flex-start; }
+.curves > * { min-width: 0; }
+@media (max-width: 40rem) {
+  body { margin: 1rem auto; padding: 0 .7rem; } h1 { font-size: 1.3rem; } svg { width: 100%; } svg text { font-size: 12px; }
+}
 """
 
 

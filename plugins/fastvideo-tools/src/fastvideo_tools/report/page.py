@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache
 from html import escape
 from pathlib import Path
 
@@ -11,22 +12,44 @@ from fastvideo_core.config.document import dump_yaml
 from fastvideo_core.errors import FastVideoError, foreign_file
 from fastvideo_core.errors.shown import without_secrets
 from fastvideo_tools.pages.clips import FALL_BACK, clip
-from fastvideo_tools.pages.curves import curves
+from fastvideo_tools.pages.curves import Marks, curves, key
 from fastvideo_tools.pages.html import folded, heading, page, paragraph, raw_table, table
-from fastvideo_tools.report.read import RunFolder, Series, Validation
+from fastvideo_tools.report.read import ALARM, RunFolder, Series, Validation
 
 MOST_STEPS = 6
 """Validations side by side; of more, the first, the last and some evenly between."""
 
-LARGER = "video, img.clip { width: auto; height: auto; max-width: 240px; max-height: 240px; image-rendering: auto; }"
+WATCH = "quality/"
+"""What the names of the metrics of the callback `quality_watch` begin with."""
+
+RELOAD_SECONDS = 10
+
+RELOAD = f"""
+const folds = [...document.querySelectorAll('details')], place = 'open ' + location.pathname;
+for (const number of JSON.parse(sessionStorage.getItem(place) || '[]')) if (folds[number]) folds[number].open = true;
+setInterval(() => {{
+  if (document.hidden) return;
+  sessionStorage.setItem(place, JSON.stringify(folds.flatMap((fold, number) => fold.open ? [number] : [])));
+  location.reload();
+}}, {1000 * RELOAD_SECONDS});
+"""
+"""For the end of a page of a live run: what was unfolded stays so, and a page that nobody sees waits."""
+
+LARGER = """
+video, img.clip { width: auto; height: auto; max-width: 240px; max-height: 240px; image-rendering: auto; }
+td:first-child { min-width: 10rem; }
+"""
 
 
-def write_report(run: RunFolder) -> str:
-    """The page as HTML that needs no other file."""
+def write_report(run: RunFolder, *, live: bool = False) -> str:
+    """The page as HTML that needs no other file; where the run is `live` the page reloads itself."""
     body = [
         f"<style>{LARGER}</style>",
         paragraph(status(run)),
         *[paragraph(note, faint=True) for note in run.notes],
+        *([paragraph(f"This page loads itself anew every {RELOAD_SECONDS} seconds.", faint=True)] if live else []),
+        key(marks(run)),
+        *_watch(run),
         heading("Training"),
         f'<div class="curves">{"".join(charts(run))}</div>',
         *_validation(run.validations),
@@ -39,7 +62,7 @@ def write_report(run: RunFolder) -> str:
         f'<details><summary>{len(others(run))} curves</summary><div class="curves">{"".join(_others(run))}</div></details>',
     ]
     recipe = run.config["recipe"]
-    return page(f"{run.path.resolve().name}: {recipe['method']} of {recipe['family']}", body, FALL_BACK)
+    return page(f"{run.path.resolve().name}: {recipe['method']} of {recipe['family']}", body, FALL_BACK + RELOAD * live)
 
 
 def status(run: RunFolder) -> str:
@@ -51,11 +74,24 @@ def status(run: RunFolder) -> str:
     losses = [f"{name} {value:.4f}" for name, value in run.last.items() if _is_loss(name)]
     speed = run.last.get("seconds_per_step")
     parts = [text, *losses, *([f"{speed:.2f} s a step"] if speed is not None else [])]
-    return ", ".join([*parts, *([f"{run.skipped_steps} steps skipped"] if run.skipped_steps else [])]) + "."
+    skipped = round(sum(count for _, count in run.skipped))
+    parts += [f"{skipped} {'steps' if skipped > 1 else 'step'} skipped"] if skipped else []
+    parts += [f"alarm of the quality watch at step {run.alarms[0]}"] if run.alarms else []
+    return ", ".join(parts) + "."
 
 
 def _is_loss(name: str) -> bool:
     return name.endswith("loss")
+
+
+def marks(run: RunFolder) -> list[Marks]:
+    """What happened when, for the time axis of every chart of a run."""
+    return [
+        Marks("skipped steps", [step for step, _ in run.skipped], "#c0392b", tall=True),
+        Marks("alarms of the quality watch", run.alarms, "#e08a00", tall=True),
+        Marks("validations", sorted({step for one in run.validations for step in one.videos}), "#2a9d5c"),
+        Marks("checkpoints", [one.step for one in run.checkpoints], "#5a6675"),
+    ]
 
 
 GROUPS: tuple[tuple[str, Callable[[str], bool], float], ...] = (
@@ -69,30 +105,53 @@ GROUPS: tuple[tuple[str, Callable[[str], bool], float], ...] = (
 
 
 def charts(run: RunFolder) -> Iterator[str]:
-    """The curves that every run has; each loss on axes of its own, as their scales differ."""
+    """The curves that every run has; each loss on axes of its own, as their scales differ, and each of what else differs much."""
     losses = {name: points for name, points in run.series.items() if _is_loss(name)}
+    at = marks(run)
     for name, points in (losses or {"loss": []}).items():
-        yield curves(name, {"": points}, smooth=0.9)
+        yield curves(name, {"": points}, smooth=0.9, marks=at)
     for title, belongs, smooth in GROUPS:
         series = {_short(name): points for name, points in run.series.items() if belongs(name)}
         if title.endswith("GiB"):
             series = {name: [(x, y / 2**30) for x, y in points] for name, points in series.items()}
-        yield curves(title, series, smooth=smooth)
+        if comparable(series.values()):
+            yield curves(title, series, smooth=smooth, marks=at)
+        else:
+            for name, points in series.items():
+                yield curves(f"{title}, {name}", {"": points}, smooth=smooth, marks=at)
+
+
+def comparable(series: Iterable[Series], most: float = 10.0) -> bool:
+    """Whether the largest values of curves differ by so little that one axis shows them all."""
+    heights = [max(abs(y) for _, y in points) for points in series if points]
+    return not heights or max(heights) <= most * min(heights)
 
 
 def others(run: RunFolder) -> dict[str, Series]:
     """Metrics that no chart above shows."""
-    shown = [_is_loss, *(belongs for _, belongs, _ in GROUPS)]
+    shown = [_is_loss, lambda name: name.startswith(WATCH), *(belongs for _, belongs, _ in GROUPS)]
     return {name: points for name, points in run.series.items() if not any(belongs(name) for belongs in shown)}
 
 
 def _others(run: RunFolder) -> Iterator[str]:
     for name, points in others(run).items():
-        yield curves(name, {"": points})
+        yield curves(name, {"": points}, marks=marks(run))
+
+
+def _watch(run: RunFolder) -> Iterator[str]:
+    """What the quality watch saw; nothing for a run without it."""
+    series = {name: points for name, points in run.series.items() if name.startswith(WATCH) and name != ALARM}
+    if not series and not run.alarms:
+        return
+    yield heading("Quality watch")
+    steps = ", ".join(map(str, run.alarms[:MOST_STEPS])) + (", ..." if len(run.alarms) > MOST_STEPS else "")
+    yield paragraph(f"Alarm at step {steps}." if run.alarms else "No alarm.")
+    drawn = "".join(curves(name.removeprefix(WATCH), {"": points}, marks=marks(run)) for name, points in series.items())
+    yield f'<div class="curves">{drawn}</div>'
 
 
 def _short(name: str) -> str:
-    return name.partition("/")[2] if name.startswith(("lr/", "grad_norm/")) else name
+    return name.partition("/")[2] if name.startswith(("lr/", "grad_norm/")) else ""
 
 
 def chosen(steps: Sequence[int], most: int = MOST_STEPS) -> list[int]:
@@ -118,15 +177,22 @@ def _validation(validations: Sequence[Validation]) -> Iterator[str]:
                 for step in steps
             ]
             rows.append([escape(validation.caption), *cells])
-        yield raw_table([kind, *(f"step {step}" for step in steps)], rows)
+        yield raw_table([kind, *(f"step\u00a0{step}" for step in steps)], rows)
 
 
 def _clip(path: Path, label: str) -> str:
     try:
         with foreign_file(path, "video"):
-            return clip(path, label)
+            there = path.stat()
+            return _encoded(path, label, there.st_mtime_ns, there.st_size)
     except FastVideoError:  # one damaged video does not keep the rest of the page from being seen
         return f'<span class="faint">{escape(path.name)} cannot be read</span>'
+
+
+@lru_cache(maxsize=128)
+def _encoded(path: Path, label: str, changed_ns: int, size: int) -> str:
+    """`clip`, made once for a file as long as it is the same: a page that follows a run shows most videos again."""
+    return clip(path, label)
 
 
 def _checkpoints(run: RunFolder) -> Iterator[str]:

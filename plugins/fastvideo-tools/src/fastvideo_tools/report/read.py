@@ -20,6 +20,9 @@ MOST_POINTS = 1000
 LARGEST = 1e100
 """What is larger is no value that a page could draw."""
 
+ALARM = "quality/alarm"
+"""Above 0 at the steps at which the callback `quality_watch` gives an alarm."""
+
 _STEP = re.compile(r"step-(\d{1,18})$")
 _CHECKPOINT = re.compile(r"checkpoint-\d{1,18}$")
 _VIDEO = re.compile(r"(?:(?P<label>.+)-)?\d+$")
@@ -53,7 +56,8 @@ class RunFolder:
         config: run.yaml as it was resolved.
         environment: what the newest start of the run wrote about where it runs; empty for runs that wrote none.
         series: metric -> (step, value); values that are not finite are left out.
-        skipped_steps: in the whole log.
+        skipped: logged steps, each with how many steps were skipped since the one before it, where some were.
+        alarms: logged steps at which the quality watch gave an alarm.
         last: the last line of the log; numbers only.
         notes: what could not be read, for the reader.
     """
@@ -62,7 +66,8 @@ class RunFolder:
     config: Mapping[str, Any]
     environment: Mapping[str, Any]
     series: Mapping[str, Series]
-    skipped_steps: int
+    skipped: Series
+    alarms: Sequence[int]
     last: Mapping[str, float]
     checkpoints: Sequence[Checkpoint]
     validations: Sequence[Validation]
@@ -102,7 +107,8 @@ def read_run(path: Path) -> RunFolder:
         config=config,
         environment=_read_environment(path / "environment.json", notes),
         series={name: thinned(points) for name, points in series.items()},
-        skipped_steps=round(sum(count for _, count in series.get("skipped_steps", []))),
+        skipped=[(step, count) for step, count in series.get("skipped_steps", []) if count > 0],
+        alarms=[int(step) for step, value in series.get(ALARM, []) if value > 0],
         last=last,
         checkpoints=_checkpoints(path, notes),
         validations=_validations(path / "validation", notes),
