@@ -202,14 +202,16 @@ def test_skipped_steps_alarms_validations_and_checkpoints_are_marked_on_every_ch
 
 
 def test_the_watch_stands_first_and_says_its_alarms(run_folder):
-    log(
-        run_folder,
-        *({"step": n, "a_loss": 1.0, "quality/drift": n / 9, "quality/alarm": float(n > 2)} for n in range(1, 10)),
-    )
+    seen = [
+        {"step": n, "a_loss": 1.0, "quality/mean": 1.0, "quality/drift": n / 9, "quality/alarm": float(n > 2)}
+        for n in range(1, 10)
+    ]
+    log(run_folder, seen[0] | {"quality/reference_mean": -0.25}, *seen[1:])
     page = write_report(read_run(run_folder))
     assert re.findall("<h2>([^<]+)</h2>", page)[:2] == ["Quality watch", "Training"]
     assert "<p>Alarm at step 3, 4, 5, 6, 7, 8, ....</p>" in page
-    assert re.findall(r'<svg[^>]*aria-label="([^"]+)"', page)[:2] == ["drift", "a_loss"]
+    assert "What the teacher itself makes, beside the data: mean -0.250." in page
+    assert re.findall(r'<svg[^>]*aria-label="([^"]+)"', page)[:3] == ["drift", "mean", "a_loss"]
     assert 'aria-label="quality/' not in page
 
 

@@ -22,6 +22,11 @@ MOST_STEPS = 6
 WATCH = "quality/"
 """What the names of the metrics of the callback `quality_watch` begin with."""
 
+SCORE = f"{WATCH}drift"
+
+REFERENCE = "reference_"
+"""After WATCH: how the teacher's samples lie beside the data, which is logged once."""
+
 RELOAD_SECONDS = 10
 
 RELOAD = f"""
@@ -146,8 +151,13 @@ def _watch(run: RunFolder) -> Iterator[str]:
     yield heading("Quality watch")
     steps = ", ".join(map(str, run.alarms[:MOST_STEPS])) + (", ..." if len(run.alarms) > MOST_STEPS else "")
     yield paragraph(f"Alarm at step {steps}." if run.alarms else "No alarm.")
-    drawn = "".join(curves(name.removeprefix(WATCH), {"": points}, marks=marks(run)) for name, points in series.items())
-    yield f'<div class="curves">{drawn}</div>'
+    names = sorted(series, key=lambda name: name != SCORE)  # the one number first
+    known = {name.removeprefix(WATCH): series[name] for name in names}
+    if once := {name.removeprefix(REFERENCE): points for name, points in known.items() if name.startswith(REFERENCE)}:
+        values = ", ".join(f"{name} {points[-1][1]:+.3f}" for name, points in once.items())
+        yield paragraph(f"What the teacher itself makes, beside the data: {values}.", faint=True)
+    drawn = [curves(name, {"": at}, marks=marks(run)) for name, at in known.items() if not name.startswith(REFERENCE)]
+    yield f'<div class="curves">{"".join(drawn)}</div>'
 
 
 def _short(name: str) -> str:
