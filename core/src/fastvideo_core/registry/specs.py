@@ -185,7 +185,9 @@ FIRST_PARTY: dict[Kind, dict[str, str]] = {
         ),
     },
     "metrics": dict.fromkeys(
-        ("brightness", "contrast", "saturation", "sharpness", "motion", "flicker", "diversity"), "fastvideo-evaluate"
+        "brightness contrast saturation sharpness motion flicker diversity optical_flow frame_wasserstein frame_energy "
+        "latent_wasserstein latent_energy paired_frames paired_latents".split(),
+        "fastvideo-evaluate",
     ),
 }
 """Distributions of this project by the name of what they give."""
