@@ -184,10 +184,20 @@ FIRST_PARTY: dict[Kind, dict[str, str]] = {
             "fastvideo-tools",
         ),
     },
-    "metrics": dict.fromkeys(
-        "brightness contrast saturation sharpness motion flicker diversity optical_flow frame_wasserstein frame_energy "
-        "latent_wasserstein latent_energy paired_frames paired_latents".split(),
-        "fastvideo-evaluate",
-    ),
+    "metrics": {
+        name: "fastvideo-evaluate"
+        for names in (
+            ("brightness", "contrast", "saturation", "sharpness", "motion", "flicker", "diversity", "optical_flow"),
+            (
+                "frame_wasserstein",
+                "frame_energy",
+                "latent_wasserstein",
+                "latent_energy",
+                "paired_frames",
+                "paired_latents",
+            ),
+        )
+        for name in names
+    },
 }
 """Distributions of this project by the name of what they give."""
