@@ -26,7 +26,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 PROGRAM = "fastvideo-distill"
 FAMILY_AND_METHODS = {"models": {"wan"}, "methods": {"finetune", "dmd2"}, "commands": {"preprocess"}}
 WATCHING_CALLBACKS = {"grad_norm", "throughput", "profiler", "early_stop"}
-TOOLS = ("demo", "report", "doctor", "init", "new-plugin", "convert", "pairs", "schema", "fits")
+TOOLS = ("demo", "report", "doctor", "init", "new-plugin", "convert", "pairs", "schema", "tiny", "fits")
 OPTIONAL = {"wandb", "tensorboard", "peft"}
 DATA_LIBRARIES = {"pyarrow", "av", "pillow"}
 HEIGHT, WIDTH, FRAMES, CLIPS = 32, 48, 9, 3
@@ -185,9 +185,12 @@ def write_run(path: Path, method: str, roles: dict[str, dict[str, Any]], method_
 
 
 def check_the_path_from_clips_to_an_exported_student() -> None:
-    """tiny, preprocess, finetune, dmd2, sample, export."""
+    """From a tiny pipeline: preprocess, finetune, dmd2, sample, export."""
+    from fastvideo_core.contracts.family import open_family
+    from fastvideo_core.registry import PluginRegistry
+
     size = ("--height", str(HEIGHT), "--width", str(WIDTH), "--num-frames", str(FRAMES))
-    command("tiny", "wan", "base")
+    open_family("wan", PluginRegistry(), "tiny").tiny(Path("base"), seed=0)
     write_clips(Path("clips"))
     command("preprocess", "--family", "wan", "--model", "base", "--input", "clips", "--output", "data", *size)
     require(json.loads(Path("data/report.json").read_text())["samples"] == CLIPS, "preprocess lost clips")

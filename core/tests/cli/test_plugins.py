@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from fastvideo_core import ModelFamily, PluginConfig, register_model
 from fastvideo_core.cli import main as cli
 from fastvideo_core.cli.plugins import as_text
 from fastvideo_core.cli.table import render_table
@@ -219,19 +218,6 @@ def test_exit_codes(
     monkeypatch.setattr(PluginRegistry, "list", fail)
     assert cli.main(["plugins"]) == code
     assert capsys.readouterr().err.endswith(said)
-
-
-def test_what_fails_half_written_is_removed(tmp_path: Path) -> None:
-    @register_model("full", config=PluginConfig)
-    class Full(ModelFamily):
-        def build(self, cfg: object) -> None: ...  # type: ignore[override]
-
-        def tiny(self, out: Path, *, seed: int) -> None:
-            (out / "vae").mkdir(parents=True)
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(out))
-
-    assert cli.main(["tiny", "full", str(tmp_path / "tiny")]) == 1
-    assert not list(tmp_path.glob("t*"))
 
 
 def test_tables_wrap_between_words_and_stay_aligned() -> None:

@@ -31,7 +31,6 @@ COMMANDS = {
     "plugins": "list what is installed, and whether it works",
     "sample": "generate videos from a checkpoint or pipeline folder",
     "export": "write a checkpoint as a diffusers folder",
-    "tiny": "write a small random-weight pipeline of a family",
 }
 """Core's own commands -> one line of help; the module has the command's name."""
 

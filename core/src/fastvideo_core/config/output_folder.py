@@ -1,10 +1,7 @@
 """Whether results can be written, asked before the work that makes them."""
 
 import os
-import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from fastvideo_core.errors import ConfigError, Problem
@@ -16,16 +13,6 @@ def check_new_folder(path: str | Path) -> None:
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise ConfigError(Problem("there is something already", where=str(path), fix="name a new folder"))
     check_writable_folder(path)
-
-
-@contextmanager
-def nothing_half_written(folder: Path) -> Iterator[None]:
-    """Removes a new folder (see `check_new_folder`) again when what fills it fails."""
-    try:
-        yield
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
 
 
 def check_writable_folder(path: str | Path, where: str = "") -> None:

@@ -176,11 +176,11 @@ FIRST_PARTY: dict[Kind, dict[str, str]] = {
         **dict.fromkeys(("grad_norm", "throughput", "profiler", "early_stop"), "fastvideo-tools"),
     },
     "commands": {
-        **dict.fromkeys(("train", "check", "plugins", "sample", "export", "tiny"), "fastvideo-core"),
+        **dict.fromkeys(("train", "check", "plugins", "sample", "export"), "fastvideo-core"),
         "preprocess": "fastvideo-data",
         "trajectories": "fastvideo-kd",
         **dict.fromkeys(
-            ("demo", "report", "doctor", "init", "new-plugin", "convert", "pairs", "schema", "fits"),
+            ("demo", "report", "doctor", "init", "new-plugin", "convert", "pairs", "schema", "tiny", "fits"),
             "fastvideo-tools",
         ),
     },

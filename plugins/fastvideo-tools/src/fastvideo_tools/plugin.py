@@ -44,6 +44,12 @@ PAIRS = CommandPlugin(
     help="what methods need and families offer, and which fit each other (plugins --pairs)",
     impl="fastvideo_tools.commands.pairs:COMMAND",
 )
+TINY = CommandPlugin(
+    name="tiny",
+    api=(1, 0),
+    help="write a small random-weight pipeline of a family",
+    impl="fastvideo_tools.commands.tiny:COMMAND",
+)
 SCHEMA = CommandPlugin(
     name="schema",
     api=(1, 0),

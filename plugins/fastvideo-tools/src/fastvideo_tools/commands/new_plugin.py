@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastvideo_core import __version__
-from fastvideo_core.config.output_folder import nothing_half_written
 from fastvideo_core.errors import Problem, UserError
 from fastvideo_core.launch.stdio import say
 from fastvideo_core.registry.specs import API_VERSION, FIRST_PARTY, SINGULAR, Command, Kind
+from fastvideo_tools.half_written import nothing_half_written
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
