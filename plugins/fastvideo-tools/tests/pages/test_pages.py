@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 import re
 import xml.etree.ElementTree as ET
 
@@ -11,7 +12,20 @@ from PIL import Image
 
 from fastvideo_data.video_files import write_video
 from fastvideo_tools.pages.clips import FALL_BACK, clip
-from fastvideo_tools.pages.curves import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Marks, curves, key, smoothed, ticks
+from fastvideo_tools.pages.curves import (
+    BOTTOM,
+    HEIGHT,
+    LEFT,
+    RIGHT,
+    TOP,
+    WIDTH,
+    Marks,
+    curves,
+    key,
+    powers,
+    smoothed,
+    ticks,
+)
 from fastvideo_tools.pages.html import folded, heading, page, paragraph, table
 
 
@@ -108,6 +122,22 @@ def test_a_chart_of_nothing_says_so():
 def test_ticks_are_round_numbers_that_cover_the_range():
     assert ticks(0.13, 0.87) == pytest.approx([0.0, 0.2, 0.4, 0.6, 0.8, 1.0])
     assert ticks(5, 5)[0] < 5 < ticks(5, 5)[-1]
+
+
+def test_a_logarithmic_axis_puts_equal_ratios_at_equal_distances():
+    svg = ET.fromstring(curves("c", {"a": [(0, 0.01), (1, 0.1), (2, 1.0), (3, 0.0), (4, -1.0)]}, log=True))
+    (line,) = svg.findall(".//polyline")
+    heights = [float(point.split(",")[1]) for point in line.get("points").split()]
+    assert heights == pytest.approx([HEIGHT - BOTTOM, (HEIGHT - BOTTOM + TOP) / 2, TOP], abs=0.06)
+    assert {"0.01", "0.1", "1"} <= {text.text for text in svg.findall(".//text")}
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [(0.3, 34, [0.2, 0.5, 1, 2, 5, 10, 20, 50]), (1e-3, 5, [1e-3, 1e-2, 0.1, 1, 10]), (3, 3, [2, 5]), (2, 2, [2, 5])],
+)
+def test_marks_of_a_logarithmic_axis_are_round(low, high, expected):
+    assert [10**one for one in powers(math.log10(low), math.log10(high))] == pytest.approx(expected)
 
 
 def test_a_smoothed_constant_is_that_constant_from_its_first_point():

@@ -18,7 +18,7 @@ from fastvideo_core.errors import FastVideoError
 from fastvideo_data.video_files import write_video
 from fastvideo_testing.runs import build_run, toy_world
 from fastvideo_tools.report.page import chosen, comparable, marks, status, write_report
-from fastvideo_tools.report.read import read_run, thinned
+from fastvideo_tools.report.read import RunFolder, read_run, thinned
 
 
 @pytest.fixture
@@ -181,44 +181,65 @@ def test_skipped_steps_alarms_validations_and_checkpoints_are_marked_on_every_ch
     add_validation(run_folder, 6)
     log(
         run_folder,
-        {"step": 2, "a_loss": 1.0, "skipped_steps": 0, "quality/alarm": 0.0},
-        {"step": 4, "a_loss": 1.0, "skipped_steps": 1, "quality/alarm": 0.0},
+        {"step": 2, "a_loss": 1.0, "skipped_steps": 0, "quality/warnings": 0.0},
+        {"step": 4, "a_loss": 1.0, "skipped_steps": 1, "quality/warnings": 0.0},
         '{"step": 5, "a_loss": 1\n',
-        {"step": 8, "a_loss": 1.0, "skipped_steps": 0, "quality/alarm": 1.0, "quality/drift": 3.0},
-        {"step": 9, "a_loss": 1.0, "skipped_steps": 0, "quality/alarm": 1.0, "quality/drift": 4.0},
+        {"step": 8, "a_loss": 1.0, "skipped_steps": 0, "quality/warnings": 1.0, "quality/drift": 3.0},
+        {"step": 9, "a_loss": 1.0, "skipped_steps": 0, "quality/warnings": 3.0, "quality/drift": 4.0},
+        {"step": 10, "a_loss": 1.0, "skipped_steps": 0, "quality/warnings": 3.0, "quality/drift": 0.0},
     )
     run = read_run(run_folder)
     assert {one.name: list(one.at) for one in marks(run)} == {
         "skipped steps": [4],
-        "alarms of the quality watch": [8, 9],
+        "warnings of the quality watch": [8, 9],
         "validations": [6],
         "checkpoints": [5, 10],
     }
-    assert status(run).endswith("a_loss 1.0000, 1 step skipped, alarm of the quality watch at step 8.")
+    assert status(run).endswith("a_loss 1.0000, 1 step skipped, quality watch warned at step 8.")
     page = write_report(run)
     drawn = [chart for chart in re.findall("<svg.*?</svg>", page) if "nothing was logged" not in chart]
     assert len(drawn) > 1
     assert all(len(re.findall("<path", chart)) == 4 for chart in drawn)
 
 
-def test_the_watch_stands_first_and_says_its_alarms(run_folder):
-    seen = [
-        {"step": n, "a_loss": 1.0, "quality/mean": 1.0, "quality/drift": n / 9, "quality/alarm": float(n > 2)}
-        for n in range(1, 10)
-    ]
-    log(run_folder, seen[0] | {"quality/reference_mean": -0.25}, *seen[1:])
-    page = write_report(read_run(run_folder))
+def watched(folder: Path, reference: float) -> RunFolder:
+    """A run whose watch warned at every step after the second, with a threshold of 2."""
+    document = yaml.safe_load((folder / "run.yaml").read_text())
+    (folder / "run.yaml").write_text(yaml.safe_dump(document | {"callbacks": {"quality_watch": {"threshold": 2.0}}}))
+    quality = {"quality/mean": 1.0, "quality/drift": 1.0}
+    lines = [{"step": n, "a_loss": 1.0, "quality/warnings": max(0.0, n - 2.0), **quality} for n in range(1, 10)]
+    log(folder, lines[0] | {"quality/reference_motion": reference, "quality/reference_mean": 0.1}, *lines[1:])
+    return read_run(folder)
+
+
+def test_the_watch_stands_first_and_says_when_it_warned(run_folder):
+    run = watched(run_folder, -0.69)
+    page = write_report(run)
     assert re.findall("<h2>([^<]+)</h2>", page)[:2] == ["Quality watch", "Training"]
-    assert "<p>Alarm at step 3, 4, 5, 6, 7, 8, ....</p>" in page
-    assert "What the teacher itself makes, beside the data: mean -0.250." in page
+    assert "<p>Warned at step 3, 4, 5, 6, 7, 8, ....</p>" in page
+    assert "What the teacher itself makes, beside the data: motion -0.690, mean +0.100." in page
     assert re.findall(r'<svg[^>]*aria-label="([^"]+)"', page)[:3] == ["drift", "mean", "a_loss"]
     assert 'aria-label="quality/' not in page
+    assert run.wrong_reference == []
+    assert "teacher's own samples" not in page
+
+
+def test_a_teacher_whose_samples_are_far_from_the_data_is_named(run_folder):
+    run = watched(run_folder, -0.70)  # beside log 2
+    assert run.wrong_reference == ["motion"]
+    assert "<p>It warned of the teacher&#x27;s own samples: motion.</p>" in write_report(run)
+    assert status(run).endswith("quality watch warned at step 3, quality watch warned of the teacher's samples.")
 
 
 def test_a_run_without_a_watch_has_no_section_of_it(run_folder):
     page = write_report(read_run(run_folder))
-    assert "Quality watch" not in page
-    assert "alarm" not in page
+    assert "uality watch" not in page
+
+
+def test_the_checkpoint_that_the_watch_keeps_aside_is_listed(run_folder):
+    shutil.copytree(run_folder / "checkpoint-000005", run_folder / "best")
+    (run_folder / "best/quality.json").write_text("{}")
+    assert [(one.name, one.step) for one in read_run(run_folder).checkpoints][-1] == ("best", 5)
 
 
 def test_tables_scroll_inside_their_own_box(run_folder):

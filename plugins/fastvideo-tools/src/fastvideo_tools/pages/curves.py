@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from html import escape
 
 WIDTH, HEIGHT = 380, 240
-LEFT, RIGHT, TOP, BOTTOM = 58, 12, 30, 44
+LEFT, RIGHT, TOP, BOTTOM = 58, 20, 30, 44
 LINE, LETTER = 15, 6.5
 """Height of a line of the legend, and the width that a letter of it may take."""
 TICK = 6
@@ -36,6 +36,7 @@ def curves(
     x_label: str = "step",
     smooth: float = 0.0,
     marks: Sequence[Marks] = (),
+    log: bool = False,
 ) -> str:
     """A chart of some series by name; points that are not finite are left out.
 
@@ -43,7 +44,10 @@ def curves(
         series: (x, y) each, x rising.
         smooth: weight in [0, 1) of what came before in an exponential mean; above 0 the points themselves stay as a faint line.
         marks: the x axis reaches to all of them; `key` names them, once for all charts of a page.
+        log: the y axis is logarithmic, and what is not above 0 left out.
     """
+    if log:
+        series = {name: [(x, math.log10(y)) for x, y in points if 0 < y < math.inf] for name, points in series.items()}
     kept = {name: [(x, y) for x, y in points if math.isfinite(y)] for name, points in series.items()}
     kept = {name: points for name, points in kept.items() if points}
     places = legend(list(kept))
@@ -56,9 +60,9 @@ def curves(
     if kept:
         xs = [x for points in kept.values() for x, _ in points] + [x for one in marks for x in one.at]
         ys = [y for points in kept.values() for _, y in points]
-        x_ticks, y_ticks = ticks(min(xs), max(xs)), ticks(min(ys), max(ys))
+        x_ticks, y_ticks = ticks(min(xs), max(xs)), (powers if log else ticks)(min(ys), max(ys))
         frame = (min(*xs, x_ticks[0]), max(*xs, x_ticks[-1]), min(*ys, y_ticks[0]), max(*ys, y_ticks[-1]))
-        parts += _axes(x_ticks, y_ticks, frame, x_label)
+        parts += _axes(x_ticks, {y: 10**y if log else y for y in y_ticks}, frame, x_label)
         short = [one for one in marks if not one.tall]
         parts += [_moments(one, frame, short.index(one) if one in short else 0) for one in marks if one.at]
         for number, (name, points) in enumerate(kept.items()):
@@ -119,16 +123,25 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
     return [round(number * step, digits) for number in range(first, last + 1)]
 
 
+def powers(low: float, high: float) -> list[float]:
+    """Decimal logarithms of round numbers that cover low to high: 1, 2 and 5 times the powers of ten, or these alone."""
+    factors = (1, 2, 5) if high - low <= 2.5 else (1,)
+    logs = [math.log10(f) + power for power in range(math.floor(low), math.ceil(high) + 2) for f in factors]
+    below, above = max(one for one in logs if one <= low + 1e-9), min(one for one in logs if one >= high - 1e-9)
+    return [one for one in logs if below <= one <= max(above, logs[logs.index(below) + 1])]
+
+
 Frame = tuple[float, float, float, float]
 
 
-def _axes(x_ticks: Sequence[float], y_ticks: Sequence[float], frame: Frame, x_label: str) -> list[str]:
+def _axes(x_ticks: Sequence[float], y_ticks: Mapping[float, float], frame: Frame, x_label: str) -> list[str]:
+    """Lines and numbers; `y_ticks` are places with what is written there."""
     parts = []
-    for tick in y_ticks:
+    for tick, value in y_ticks.items():
         _, y = _place(frame[0], tick, frame)
         parts.append(
             f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}" stroke="currentColor" opacity=".15"/>'
-            f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{tick:g}</text>'
+            f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{value:g}</text>'
         )
     for tick in x_ticks:
         x, _ = _place(tick, frame[2], frame)

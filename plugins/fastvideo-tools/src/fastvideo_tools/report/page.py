@@ -14,18 +14,10 @@ from fastvideo_core.errors.shown import without_secrets
 from fastvideo_tools.pages.clips import FALL_BACK, clip
 from fastvideo_tools.pages.curves import Marks, curves, key
 from fastvideo_tools.pages.html import folded, heading, page, paragraph, raw_table, table
-from fastvideo_tools.report.read import ALARM, RunFolder, Series, Validation
+from fastvideo_tools.report.read import REFERENCE, WARNINGS, WATCH, RunFolder, Series, Validation
 
 MOST_STEPS = 6
 """Validations side by side; of more, the first, the last and some evenly between."""
-
-WATCH = "quality/"
-"""What the names of the metrics of the callback `quality_watch` begin with."""
-
-SCORE = f"{WATCH}drift"
-
-REFERENCE = "reference_"
-"""After WATCH: how the teacher's samples lie beside the data, which is logged once."""
 
 RELOAD_SECONDS = 10
 
@@ -81,7 +73,8 @@ def status(run: RunFolder) -> str:
     parts = [text, *losses, *([f"{speed:.2f} s a step"] if speed is not None else [])]
     skipped = round(sum(count for _, count in run.skipped))
     parts += [f"{skipped} {'steps' if skipped > 1 else 'step'} skipped"] if skipped else []
-    parts += [f"alarm of the quality watch at step {run.alarms[0]}"] if run.alarms else []
+    parts += [f"quality watch warned at step {run.alarms[0]}"] if run.alarms else []
+    parts += ["quality watch warned of the teacher's samples"] if run.wrong_reference else []
     return ", ".join(parts) + "."
 
 
@@ -93,7 +86,7 @@ def marks(run: RunFolder) -> list[Marks]:
     """What happened when, for the time axis of every chart of a run."""
     return [
         Marks("skipped steps", [step for step, _ in run.skipped], "#c0392b", tall=True),
-        Marks("alarms of the quality watch", run.alarms, "#e08a00", tall=True),
+        Marks("warnings of the quality watch", run.alarms, "#e08a00", tall=True),
         Marks("validations", sorted({step for one in run.validations for step in one.videos}), "#2a9d5c"),
         Marks("checkpoints", [one.step for one in run.checkpoints], "#5a6675"),
     ]
@@ -145,18 +138,20 @@ def _others(run: RunFolder) -> Iterator[str]:
 
 def _watch(run: RunFolder) -> Iterator[str]:
     """What the quality watch saw; nothing for a run without it."""
-    series = {name: points for name, points in run.series.items() if name.startswith(WATCH) and name != ALARM}
-    if not series and not run.alarms:
+    series = {name: points for name, points in run.series.items() if name.startswith(WATCH)}
+    if not series:
         return
     yield heading("Quality watch")
     steps = ", ".join(map(str, run.alarms[:MOST_STEPS])) + (", ..." if len(run.alarms) > MOST_STEPS else "")
-    yield paragraph(f"Alarm at step {steps}." if run.alarms else "No alarm.")
-    names = sorted(series, key=lambda name: name != SCORE)  # the one number first
-    known = {name.removeprefix(WATCH): series[name] for name in names}
-    if once := {name.removeprefix(REFERENCE): points for name, points in known.items() if name.startswith(REFERENCE)}:
+    yield paragraph(f"Warned at step {steps}." if run.alarms else "It gave no warning of the student.")
+    if once := {name.removeprefix(REFERENCE): points for name, points in series.items() if name.startswith(REFERENCE)}:
         values = ", ".join(f"{name} {points[-1][1]:+.3f}" for name, points in once.items())
-        yield paragraph(f"What the teacher itself makes, beside the data: {values}.", faint=True)
-    drawn = [curves(name, {"": at}, marks=marks(run)) for name, at in known.items() if not name.startswith(REFERENCE)]
+        yield paragraph(f"What the teacher itself makes, beside the data: {values}.", faint=not run.wrong_reference)
+    if run.wrong_reference:
+        yield paragraph(f"It warned of the teacher's own samples: {', '.join(run.wrong_reference)}.")
+    names = [name for name in series if not name.startswith(REFERENCE) and name != WARNINGS]
+    names.sort(key=lambda name: name != f"{WATCH}drift")  # the one number that sums up the others comes first
+    drawn = (curves(name.removeprefix(WATCH), {"": series[name]}, marks=marks(run)) for name in names)
     yield f'<div class="curves">{"".join(drawn)}</div>'
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,8 +21,15 @@ MOST_POINTS = 1000
 LARGEST = 1e100
 """What is larger is no value that a page could draw."""
 
-ALARM = "quality/alarm"
-"""Above 0 at the steps at which the callback `quality_watch` gives an alarm."""
+WATCH = "quality/"
+"""What the names of the metrics of the callback `quality_watch` begin with."""
+WARNINGS = f"{WATCH}warnings"
+"""How often it has warned so far."""
+REFERENCE = f"{WATCH}reference_"
+"""Logged once: how the teacher's samples, which the student's are compared with, lie beside the data."""
+
+BEST = "best"
+"""The checkpoint that `quality_watch` keeps aside."""
 
 _STEP = re.compile(r"step-(\d{1,18})$")
 _CHECKPOINT = re.compile(r"checkpoint-\d{1,18}$")
@@ -57,7 +65,8 @@ class RunFolder:
         environment: what the newest start of the run wrote about where it runs; empty for runs that wrote none.
         series: metric -> (step, value); values that are not finite are left out.
         skipped: logged steps, each with how many steps were skipped since the one before it, where some were.
-        alarms: logged steps at which the quality watch gave an alarm.
+        alarms: logged steps at which the quality watch warned of the student.
+        wrong_reference: measures of the teacher's samples that are so far from the data's that the watch warned of them.
         last: the last line of the log; numbers only.
         notes: what could not be read, for the reader.
     """
@@ -68,6 +77,7 @@ class RunFolder:
     series: Mapping[str, Series]
     skipped: Series
     alarms: Sequence[int]
+    wrong_reference: Sequence[str]
     last: Mapping[str, float]
     checkpoints: Sequence[Checkpoint]
     validations: Sequence[Validation]
@@ -108,7 +118,12 @@ def read_run(path: Path) -> RunFolder:
         environment=_read_environment(path / "environment.json", notes),
         series={name: thinned(points) for name, points in series.items()},
         skipped=[(step, count) for step, count in series.get("skipped_steps", []) if count > 0],
-        alarms=[int(step) for step, value in series.get(ALARM, []) if value > 0],
+        alarms=_rises(series.get(WARNINGS, [])),
+        wrong_reference=[
+            name.removeprefix(REFERENCE)
+            for name, points in series.items()
+            if name.startswith(REFERENCE) and abs(points[-1][1]) > _watch_threshold(config)
+        ],
         last=last,
         checkpoints=_checkpoints(path, notes),
         validations=_validations(path / "validation", notes),
@@ -194,6 +209,20 @@ def _is_drawn(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and -LARGEST < value < LARGEST
 
 
+def _rises(counts: Series) -> list[int]:
+    """The steps at which a count is higher than before."""
+    before = [0.0, *(count for _, count in counts)]
+    return [int(step) for (step, count), earlier in zip(counts, before, strict=False) if count > earlier]
+
+
+def _watch_threshold(config: Mapping[str, Any]) -> float:
+    """Of the logarithms and distances that the watch logs; infinite in a run.yaml that does not say it."""
+    options: Any = config.get("callbacks")
+    for name in ("quality_watch", "threshold"):
+        options = options.get(name) if isinstance(options, Mapping) else None
+    return math.log(options) if isinstance(options, (int, float)) and options > 0 else math.inf
+
+
 def _read_environment(path: Path, notes: list[str]) -> dict[str, Any]:
     if not path.exists():
         return {}
@@ -209,8 +238,8 @@ def _read_environment(path: Path, notes: list[str]) -> dict[str, Any]:
 
 def _checkpoints(path: Path, notes: list[str]) -> list[Checkpoint]:
     found = []
-    for folder in sorted(path.glob("checkpoint-*")):
-        if not _CHECKPOINT.search(folder.name):
+    for folder in [*sorted(path.glob("checkpoint-*")), path / BEST]:
+        if not _CHECKPOINT.search(folder.name) and not (folder.name == BEST and folder.exists()):
             continue
         with _noting(notes, folder, "checkpoint"):
             if flaw := storage.flaw(folder):
@@ -220,7 +249,7 @@ def _checkpoints(path: Path, notes: list[str]) -> list[Checkpoint]:
                 size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
             except FileNotFoundError:  # the live run has just made room for a newer one
                 continue
-            found.append(Checkpoint(folder.name, int(folder.name.partition("-")[2]), size))
+            found.append(Checkpoint(folder.name, storage.read_document(folder).step, size))
     return found
 
 
