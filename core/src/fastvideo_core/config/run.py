@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field
+from pydantic import Field, Strict
 
 from fastvideo_core.config import limits
 from fastvideo_core.config.base import Factor, PathText, PluginConfig, StrictModel, plain
@@ -15,6 +15,8 @@ from fastvideo_core.config.training import Betas, FactorOrZero, LRSchedulerName,
 from fastvideo_core.errors import ContractError, Problem
 
 Section = TypeVar("Section", bound=PluginConfig)
+
+_Names = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Strict(False), Field(min_length=1)]
 
 
 class RecipeConfig(StrictModel):
@@ -29,15 +31,8 @@ class LoraConfig(StrictModel):
 
     rank: int = Field(ge=1, le=limits.RANK, description="Inner dimension of every adapter.")
     alpha: Factor | None = Field(None, description="Adapters count by alpha / rank; null is rank, a factor of 1.")
-    targets: tuple[Annotated[str, Field(min_length=1)], ...] | None = Field(
-        None,
-        min_length=1,
-        strict=False,
-        description="Ends of linear layers' names (to_q, to_out.0), or all-linear; null: all of the blocks.",
-    )
-    init: PathText | dict[str, PathText] | None = Field(
-        None, description="A LoRA file that the adapters start from; or, by network, {transformer: FILE}."
-    )
+    targets: _Names | None = Field(None, description="Ends of linear layers' names, or all-linear; null: all of blocks")
+    init: PathText | dict[str, PathText] | None = Field(None, description="A LoRA file to begin with or {module: FILE}")
 
     @property
     def scale(self) -> float:
@@ -55,6 +50,9 @@ class MergedLora(StrictModel):
 
     def __str__(self) -> str:
         return f"{self.scale:g} x {self.path}" + ("" if self.fingerprint is None else f" ({self.fingerprint})")
+
+
+_LoraFiles = Annotated[tuple[MergedLora, ...], Strict(False), Field(min_length=1)]
 
 
 class RoleConfig(StrictModel):
@@ -76,12 +74,8 @@ class RoleConfig(StrictModel):
     base_precision: Literal["bf16", "fp8", "int8", "nf4"] | None = Field(
         None, description="Of the frozen weights in memory; null: bf16 with mixed_precision bf16, else float32."
     )
-    merge_lora: tuple[MergedLora, ...] | None = Field(
-        None, min_length=1, strict=False, description="LoRA files merged into its weights when these are read."
-    )
-    train_modules: tuple[str, ...] | None = Field(
-        None, min_length=1, strict=False, description="Which of its networks are trained, by their folders; null: all."
-    )
+    merge_lora: _LoraFiles | None = Field(None, description="LoRA files merged into its weights when these are read.")
+    train_modules: _Names | None = Field(None, description="Which of its networks train, by their folders; null: all.")
 
 
 OPTIMIZER_OVERRIDES = ("learning_rate", "betas", "weight_decay", "lr_scheduler", "lr_warmup_steps", "max_grad_norm")

@@ -129,9 +129,7 @@ class TrainingArgs(StrictModel):
     num_width: Pixels | None = Field(None, description="Width without data, and of validation prompts without one.")
     num_frames: Frames | None = Field(None, description="Frames without data, and of validation prompts without one.")
     VSA_sparsity: FractionBelowOne = Field(0.0, description="Fraction of attention tiles that vsa leaves out at last.")
-    VSA_decay_rate: float | None = Field(
-        None, gt=0, le=1, description="By how much it grows; null: it is whole at once."
-    )
+    VSA_decay_rate: float | None = Field(None, gt=0, le=1, description="By how much it grows; null: all at once.")
     VSA_decay_interval_steps: Steps = Field(1, description="It grows every so many optimizer steps.")
     training_cfg_rate: Fraction = Field(0.0, description="Probability that a caption becomes the empty text.")
 
@@ -141,7 +139,7 @@ class TrainingArgs(StrictModel):
     validation_dataset_file: PathText | None = Field(None, description="JSON file of validation prompts.")
     validation_sampling_steps: SamplingSteps = Field((50,), description="Sampling steps; each gives its own videos.")
     validation_guidance_scale: GuidanceScales = Field(
-        (5.0,), description="Guidance scales of validation; each number gives its own set of videos. 1 is no guidance."
+        (5.0,), description="Each gives its own videos; 1 is no guidance."
     )
 
     trackers: Trackers = Field((), description="Where metrics go besides metrics.jsonl, which is always written.")

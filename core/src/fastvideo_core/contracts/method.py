@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any, Generic, TypeAlias, cast, get_args, get_origin
@@ -196,26 +197,16 @@ class DistillMethod(nn.Module, Generic[Needs]):
         pairs = list(product(training.validation_sampling_steps, training.validation_guidance_scale))
         for steps, scale in pairs:
             told_apart = f"steps{steps}-cfg{scale:g}" if len(pairs) > 1 else ""
-            yield ValidationRequest(
-                sample_handle=handle,
-                output_dir=self.validation_dir(iteration),
-                sampling_steps=steps,
-                guidance_scale=scale,
-                label="-".join(filter(None, (label, told_apart))),
-                fixed_steps=len(pairs) > 1,
-            )
+            name, fixed = "-".join(filter(None, (label, told_apart))), len(pairs) > 1
+            one = ValidationRequest(handle, self.validation_dir(iteration), label=name, fixed_steps=fixed)
+            yield replace(one, sampling_steps=steps, guidance_scale=scale)
 
     def few_step_request(
         self, handle: RoleHandle, schedule: FewStepSchedule, iteration: int, *, label: str = ""
     ) -> ValidationRequest:
         """One for a role that is sampled on its few-step schedule, without guidance, as the run's `sampler_kind` says."""
-        return ValidationRequest(
-            sample_handle=handle,
-            output_dir=self.validation_dir(iteration),
-            sampler_kind=self.cfg.section(PipelineConfig).sampler_kind,
-            sampling_timesteps=schedule.timesteps,
-            label=label,
-        )
+        kind, folder = self.cfg.section(PipelineConfig).sampler_kind, self.validation_dir(iteration)
+        return ValidationRequest(handle, folder, kind, sampling_timesteps=schedule.timesteps, label=label)
 
     # --- state ----------------------------------------------------------------------------------------------------
 
@@ -234,11 +225,9 @@ class DistillMethod(nn.Module, Generic[Needs]):
         self, raw_batch: Any, *, latents_source: LatentsSource = "data", current_vsa_sparsity: float = 0.0
     ) -> TrainingBatch:
         """The adapter's batch, with captions dropped at `training.training_cfg_rate`, drawn anew each time."""
-        batch = cast("DistillAdapter", self.adapter).prepare_batch(
-            raw_batch,
-            current_vsa_sparsity=current_vsa_sparsity,
-            latents_source=latents_source,
-            generator=self.rng.local("prepare_batch"),
+        adapter, own = cast("DistillAdapter", self.adapter), self.rng.local("prepare_batch")
+        batch = adapter.prepare_batch(
+            raw_batch, current_vsa_sparsity=current_vsa_sparsity, latents_source=latents_source, generator=own
         )
         rate = self.cfg.training.training_cfg_rate
         if rate > 0:

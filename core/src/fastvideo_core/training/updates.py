@@ -76,10 +76,8 @@ class Updates:
         if self._in_row > self._max_skipped:
             in_row = f"; {self._in_row} steps in a row were skipped" if self._in_row > 1 else ""
             allowed = f"training.max_skipped_steps is {self._max_skipped}"
-            fix = (
-                "resume from the last checkpoint, whose weights are good, with a lower learning rate; "
-                "or look at the data of these steps"
-            )
+            fix = "resume from the last checkpoint, whose weights are good, with a lower learning rate; "
+            fix += "or look at the data of these steps"
             self.failure = NonFiniteError(Problem(f"{found}{in_row}", f"step {step}", allowed, fix))
 
 
