@@ -168,6 +168,8 @@ SINGULAR: dict[Kind, str] = {
 }
 """What one plug-in of a kind is called in messages."""
 
+_EVALUATE = "fastvideo-evaluate"
+
 FIRST_PARTY: dict[Kind, dict[str, str]] = {
     "models": {"wan": "fastvideo-wan", "ltx": "fastvideo-ltx"},
     "methods": {name: f"fastvideo-{name}" for name in ("dmd2", "finetune", "kd", "consistency", "rcm")},
@@ -185,19 +187,12 @@ FIRST_PARTY: dict[Kind, dict[str, str]] = {
         ),
     },
     "metrics": {
-        name: "fastvideo-evaluate"
-        for names in (
-            ("brightness", "contrast", "saturation", "sharpness", "motion", "flicker", "diversity", "optical_flow"),
-            (
-                "frame_wasserstein",
-                "frame_energy",
-                "latent_wasserstein",
-                "latent_energy",
-                "paired_frames",
-                "paired_latents",
-            ),
-        )
-        for name in names
+        **dict.fromkeys(("brightness", "contrast", "saturation", "sharpness", "motion", "flicker"), _EVALUATE),
+        **dict.fromkeys(("diversity", "optical_flow", "paired_frames", "paired_latents"), _EVALUATE),
+        **dict.fromkeys(("frame_wasserstein", "frame_energy", "latent_wasserstein", "latent_energy"), _EVALUATE),
+        **dict.fromkeys(("clip_similarity", "fvd", "vbench_dynamic_degree", "vbench_temporal_flickering"), _EVALUATE),
+        **dict.fromkeys(("vbench_background_consistency", "vbench_motion_smoothness"), _EVALUATE),
+        **dict.fromkeys(("vbench_aesthetic_quality", "vbench_imaging_quality"), _EVALUATE),
     },
 }
 """Distributions of this project by the name of what they give."""

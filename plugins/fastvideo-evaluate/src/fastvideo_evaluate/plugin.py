@@ -86,3 +86,51 @@ OPTICAL_FLOW = MetricPlugin(
     help="length of the optical flow (OpenCV; needs the extra `flow`)",
     impl="fastvideo_evaluate.metrics.flow:OpticalFlow",
 )
+CLIP_SIMILARITY = MetricPlugin(
+    name="clip_similarity",
+    api=(1, 0),
+    help="whether videos show their prompts (CLIP; needs --metric-weights)",
+    impl="fastvideo_evaluate.metrics.clip:ClipSimilarity",
+)
+FVD = MetricPlugin(
+    name="fvd",
+    api=(1, 0),
+    help="Frechet video distance to the teacher's (cd-fvd; needs --metric-weights)",
+    impl="fastvideo_evaluate.metrics.fvd:FrechetVideoDistance",
+)
+VBENCH_BACKGROUND_CONSISTENCY = MetricPlugin(
+    name="vbench_background_consistency",
+    api=(1, 0),
+    help="VBench's background_consistency (needs --metric-weights)",
+    impl="fastvideo_evaluate.metrics.vbench:BackgroundConsistency",
+)
+VBENCH_TEMPORAL_FLICKERING = MetricPlugin(
+    name="vbench_temporal_flickering",
+    api=(1, 0),
+    help="VBench's temporal_flickering (needs --metric-weights)",
+    impl="fastvideo_evaluate.metrics.vbench:TemporalFlickering",
+)
+VBENCH_MOTION_SMOOTHNESS = MetricPlugin(
+    name="vbench_motion_smoothness",
+    api=(1, 0),
+    help="VBench's motion_smoothness (needs --metric-weights)",
+    impl="fastvideo_evaluate.metrics.vbench:MotionSmoothness",
+)
+VBENCH_DYNAMIC_DEGREE = MetricPlugin(
+    name="vbench_dynamic_degree",
+    api=(1, 0),
+    help="VBench's dynamic_degree (needs --metric-weights)",
+    impl="fastvideo_evaluate.metrics.vbench:DynamicDegree",
+)
+VBENCH_AESTHETIC_QUALITY = MetricPlugin(
+    name="vbench_aesthetic_quality",
+    api=(1, 0),
+    help="VBench's aesthetic_quality (needs --metric-weights)",
+    impl="fastvideo_evaluate.metrics.vbench:AestheticQuality",
+)
+VBENCH_IMAGING_QUALITY = MetricPlugin(
+    name="vbench_imaging_quality",
+    api=(1, 0),
+    help="VBench's imaging_quality (needs --metric-weights)",
+    impl="fastvideo_evaluate.metrics.vbench:ImagingQuality",
+)

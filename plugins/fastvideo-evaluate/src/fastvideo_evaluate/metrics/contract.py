@@ -56,6 +56,10 @@ class VideoMetric(Metric):
     @abstractmethod
     def measure(self, video: Sample) -> float: ...
 
+    def measure_all(self, videos: Sequence[Sample]) -> list[float]:
+        """Of several; override it where a tool takes many at once."""
+        return [self.measure(video) for video in videos]
+
 
 class PromptMetric(Metric):
     """Measures the videos of one prompt, two seeds or more, together."""
