@@ -63,7 +63,7 @@ def build(family: str, cfg: RunConfig) -> ModelComponents:
         roles[name] = RoleHandle(
             name, {"transformer": network}, trainable=cfg.roles[name].trainable, block_classes=(nn.Linear,)
         )
-    data = ToyData(cfg.pipeline_config, seed=0, batch_size=2, mesh=Mesh.current())
+    data = ToyData(cfg.pipeline_config, seed=0, batch_size=2, mesh=Mesh.current(cfg.training))
     return ModelComponents(RoleManager(roles), DrawingAdapter(family), dataloader=data)
 
 

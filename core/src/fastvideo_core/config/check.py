@@ -202,6 +202,9 @@ def _processes(training: TrainingArgs, roles: Mapping[str, RoleConfig]) -> Itera
     elif not (shards and replicas) and gpus % (value := shards or replicas or 1):
         key = "hsdp_shard_dim" if shards else "hsdp_replicate_dim"
         yield _at(key, f"found {value}", "num_gpus", allowed=f"a whole number that divides num_gpus {gpus}", fix=unset)
+    if gpus % (together := training.sequence_parallel):
+        allowed = f"a whole number that divides num_gpus {gpus}"
+        yield _at("sequence_parallel", f"found {together}", "num_gpus", allowed=allowed, fix=unset)
     whole = all(role.trainable and role.train_modules is None for role in roles.values())
     if training.frozen_cpu_offload and roles and whole:
         yield _at("frozen_cpu_offload", "found true, but no role or network is frozen", fix="remove it")

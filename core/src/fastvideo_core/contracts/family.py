@@ -71,10 +71,11 @@ class ModelFamily(ABC):
 
     `build` is all that it must have; what else it defines it offers. In every `cfg` a role's path is the pipeline that the
     role rests on, also where run.yaml names one of our checkpoints. `base_precisions` are the values of `roles.X.base_precision`
-    that its roles follow.
+    that its roles follow; `splits_tokens` says that its roles' handles have `split_tokens`, for `training.sequence_parallel`.
     """
 
     base_precisions: ClassVar[tuple[str, ...]] = ()
+    splits_tokens: ClassVar[bool] = False
 
     @abstractmethod
     def build(self, cfg: RunConfig) -> ModelComponents:

@@ -56,7 +56,7 @@ class DistillMethod(nn.Module, Generic[Needs]):
         self.adapter = adapter
         self.validator = validator
         self.tracker = Tracker()
-        self.mesh = Mesh.current()
+        self.mesh = Mesh.current(cfg.training)
         self.rng = RandomStreams(cfg.training.seed, self.mesh.data_rank, context.device())
         self._ranges_of_iterations: dict[str, tuple[int, Tensor]] = {}  # by shared stream
         self.role_modules = nn.ModuleDict({handle.name: nn.ModuleDict(handle.modules) for handle in bundle})

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.distributed import ProcessGroup
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -56,6 +57,8 @@ class RoleHandle:
         base: set by core when the networks are of several roles: of one as they are, of the others with their own adapters.
         bindings: each is called when a block is, and what it returns is called and entered where activation checkpointing
             computes that block again: for what a forward depends on beside its arguments.
+        split_tokens: makes one of its networks, called alike by every process of a group, compute a share of the tokens on each,
+            and give all of them on each; see `fastvideo_diffusers.sequence_parallel`. None: each computes the whole.
         quantise: makes of a source of whole weights, `weights` with checkpoints and LoRA files in them, one of what the modules
             hold; None where that is the same. Such modules are on meta.
     """
@@ -76,6 +79,7 @@ class RoleHandle:
     base: SharedNetworks | None = None
     bindings: tuple[Callable[[], Callable[[], AbstractContextManager[None]]], ...] = ()
     quantise: Callable[[WeightSource], WeightSource] | None = None
+    split_tokens: Callable[[nn.Module, ProcessGroup], None] | None = None
 
     @property
     def is_saved(self) -> bool:

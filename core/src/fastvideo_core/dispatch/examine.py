@@ -164,6 +164,10 @@ def examine(cfg: RunConfig, registry: PluginRegistry, *, starts: bool) -> tuple[
         if held is not None and known is not None and held not in known.base_precisions:
             text, allowed = f"the family {cfg.role_family(name)!r} holds no weights as {held}", known.base_precisions
             problems.append(Problem(text, f"roles.{name}.base_precision", ", ".join(allowed), "remove it"))
+    for key, family in families.items() if cfg.training.sequence_parallel > 1 else ():
+        if not family.splits_tokens:
+            text = f"the networks of the family {key!r} cannot share their tokens"
+            problems.append(Problem(text, "training.sequence_parallel", allowed="1", fix="remove it"))
     for family in families.values() if roles_known else ():
         with noted():
             problems += family.check_roles(based)

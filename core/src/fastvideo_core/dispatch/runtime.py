@@ -76,7 +76,7 @@ def build_runtime_from_config(cfg: RunConfig, registry: PluginRegistry) -> Disti
             logger.warning(warning)
     cfg, training = run.cfg, run.cfg.training
     # Nothing of ours draws from torch's global generator, but dropout layers and third parties' code do.
-    torch.manual_seed(stream_seed(training.seed, "global", Mesh.current().data_rank))
+    torch.manual_seed(stream_seed(training.seed, "global", Mesh.current(training).data_rank))
     versions = {one.provenance.distribution: one.provenance.version for one in used_plugins(cfg, registry)}
     checkpoint_manager = CheckpointManager(cfg, versions, run.resumed)
     components = build_components(run)

@@ -86,7 +86,7 @@ def processes(args: TrainingArgs) -> str:
 
 
 def _batch(args: TrainingArgs) -> str:
-    size = args.train_batch_size * args.gradient_accumulation_steps * Mesh.current().data_size
+    size = args.train_batch_size * args.gradient_accumulation_steps * Mesh.current(args).data_size
     more = {"rounds": args.gradient_accumulation_steps, "processes": context.world_size()}
     parts = [f"{args.train_batch_size} a process", *(f"{count} {name}" for name, count in more.items() if count > 1)]
     return f"{size} samples a step" + (f" ({' x '.join(parts)})" if len(parts) > 1 else "")

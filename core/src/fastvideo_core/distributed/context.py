@@ -90,6 +90,6 @@ class Mesh:
     data_size: int
 
     @classmethod
-    def current(cls) -> Mesh:
-        """The mesh of the processes that run."""
-        return cls(rank(), world_size())
+    def current(cls, training: TrainingArgs) -> Mesh:
+        """The mesh of the processes that run: each `sequence_parallel` neighbours share their samples."""
+        return cls(rank() // training.sequence_parallel, world_size() // training.sequence_parallel)

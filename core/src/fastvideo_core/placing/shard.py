@@ -40,8 +40,13 @@ def shard_roles(bundle: RoleManager, training: TrainingArgs) -> None:
         # A trained module must hold its requires_grad state while FSDP groups its parameters.
         handle.set_trainable()
     owners = [handle for handle in bundle if not handle.borrows]
+    size = training.sequence_parallel
+    group = dist.new_subgroups(size)[0] if size > 1 else None  # neighbours, as in `Mesh`
     for handle in owners:
         prepare_blocks(handle, training)
+        for module in handle.modules.values() if handle.split_tokens is not None and group is not None else ():
+            # outside of checkpointing, so that what is kept to recompute a block is a share as well
+            handle.split_tokens(module, group)
     sharded = [(h, n) for h in owners for n in h.modules if context.world_size() > 1 or on_host(h, n, training)]
     if not sharded:
         return

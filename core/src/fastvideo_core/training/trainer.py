@@ -80,7 +80,7 @@ class DistillTrainer:
                 if manager is not None:
                     manager.restore_rng()  # making a dataloader's iterator may have drawn random numbers
                 self.tracker.resume_after(start_step)
-                samples = args.train_batch_size * args.gradient_accumulation_steps * Mesh.current().data_size
+                samples = args.train_batch_size * args.gradient_accumulation_steps * Mesh.current(args).data_size
                 interruptions = {"validation": args.validation_steps if args.log_validation else 0}
                 interruptions["checkpoint"] = args.training_state_checkpointing_steps
                 self._progress = Progress(max_steps, start_step, samples, self._display, interruptions)
@@ -175,7 +175,7 @@ class DistillTrainer:
         # A dataloader that goes on when a row cannot be read counts those it replaced since the last time.
         take_skipped_rows = getattr(self._dataloader, "take_skipped_rows", lambda: None)
         if (rows := take_skipped_rows()) is not None:  # over all processes: a tensor is logged as the mean over them
-            metrics["skipped_rows"] = torch.tensor(float(rows * Mesh.current().data_size))
+            metrics["skipped_rows"] = torch.tensor(float(rows * Mesh.current(self.training_args).data_size))
         steps = step - self._logged_step
         seconds = {f"seconds/{name}": value / steps for name, value in self._timer.take().items()}
         self._logged_step = step

@@ -218,12 +218,12 @@ def parquet_loader(cfg: RunConfig, data: DataSet | DataSources) -> ParquetLoader
 
     Where the run's processes are not started (`check`), the shares are those of `training.num_gpus`.
     """
-    args, mesh = cfg.training, Mesh.current()
+    args, mesh = cfg.training, Mesh.current(cfg.training)
     return data.loader(
         batch_size=args.train_batch_size,
         seed=args.seed,
         rank=mesh.data_rank,
-        size=mesh.data_size if context.world_size() > 1 else args.num_gpus,
+        size=mesh.data_size if context.world_size() > 1 else args.num_gpus // args.sequence_parallel,
         num_workers=args.dataloader_num_workers,
         skip_bad_rows=args.on_bad_row == "skip",
     )

@@ -22,6 +22,7 @@ from fastvideo_data.captions import PromptEmbeddings
 from fastvideo_data.trajectories import all_states, clean_ends, trajectory_timesteps
 from fastvideo_diffusers.folder import TRANSFORMER, PipelineFolder
 from fastvideo_diffusers.latents import data_free_latents, normalise, stored_video
+from fastvideo_diffusers.sequence_parallel import whole_tokens
 from fastvideo_diffusers.stored_tensors import stored_loss_mask, stored_text
 
 F = TypeVar("F", bound=PipelineFolder)
@@ -316,10 +317,11 @@ class PipelineAdapter(FlowMatchingAdapter, Generic[F]):
         self, handle: RoleHandle, noisy_latents: Tensor, t: Tensor, batch: TrainingBatch, *, conditional: bool
     ) -> list[Tensor]:
         """The outputs [B, tokens, channels] of the blocks at a third, two thirds and the end of the transformer."""
-        return features_of(
+        features = features_of(
             self._feature_blocks(handle),
             lambda: self.predict_noise(handle, noisy_latents, t, batch, conditional=conditional),
         )
+        return whole_tokens(handle.modules[TRANSFORMER], features)
 
     def feature_channels(self, handle: RoleHandle) -> tuple[int, ...]:
         """The transformer's width, once per feature map."""

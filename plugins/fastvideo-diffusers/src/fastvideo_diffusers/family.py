@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.distributed import ProcessGroup
 
 from fastvideo_core.config.run import LoraConfig, MergedLora, RunConfig
 from fastvideo_core.contracts.adapter import LatentsSource
@@ -91,6 +92,10 @@ class DiffusersFamily(CheckedPipelines[F], Generic[F, A]):
     def block_classes(self, folder: F) -> tuple[type[nn.Module], ...]:
         """The classes that are the unit of sharding, activation checkpointing and compiling."""
         return (self.block,)
+
+    def split_tokens(self, network: nn.Module, group: ProcessGroup) -> None:
+        """See RoleHandle; asked of families whose `splits_tokens` is true. `sequence_parallel` has what it is made of."""
+        raise NotImplementedError
 
     def frozen(self, cfg: RunConfig) -> Callable[[str], bool] | None:
         """Which parameters of a trained role stay as they are; see RoleHandle."""
@@ -249,6 +254,7 @@ class DiffusersFamily(CheckedPipelines[F], Generic[F, A]):
             weights=weights,
             bfloat16_classes=(nn.Linear,) if halved(cfg) and not frozen else (),
             frozen=self.frozen(cfg),
+            split_tokens=self.split_tokens if self.splits_tokens else None,
             quantise=None if form is None else quantise(networks, self.block_classes(folder), form),
         )
 

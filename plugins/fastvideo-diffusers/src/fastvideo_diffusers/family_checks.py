@@ -17,15 +17,16 @@ from fastvideo_core.contracts.validator import ValidationPrompt
 from fastvideo_core.errors import Problem, UserError
 from fastvideo_data.encoder import EncoderIdentity
 from fastvideo_data.family import ParquetFamily
-from fastvideo_data.prompt_fit import ImageUse, fit_prompt
+from fastvideo_data.prompt_fit import ImageUse, fit_prompt, video_size
 from fastvideo_data.video_sizes import VideoGeometry, VideoSize
 from fastvideo_diffusers import loading
 from fastvideo_diffusers.family_roles import FamilyRoles, open_family_roles
-from fastvideo_diffusers.folder import PipelineFolder
+from fastvideo_diffusers.folder import PipelineFolder, read_config
 from fastvideo_diffusers.identity import TEXT_ENCODER, VAE, StoredEncoder, encoder_identity
 from fastvideo_diffusers.latents import data_free_latents, stored_video
 from fastvideo_diffusers.pipeline_files import check_undamaged
 from fastvideo_diffusers.quantised import OF_BITSANDBYTES
+from fastvideo_diffusers.sequence_parallel import split_problems
 from fastvideo_diffusers.stored_tensors import stored_loss_mask, stored_text
 
 F = TypeVar("F", bound=PipelineFolder)
@@ -182,6 +183,37 @@ class CheckedPipelines(ParquetFamily, Generic[F]):
             shapes = shapes or [self.data_free_latents(cfg, {})]
         return max(shapes, key=math.prod)
 
+    def head_counts(self, folder: F, *, where: str) -> Mapping[str, int]:
+        """How many heads share an attention, of every network that a pipeline has, by what messages call them."""
+        kinds = {name: self.network_class(folder, name) for name in folder.networks}
+        configs = {
+            name: read_config(kind, folder.path, name, supported=f"{self.family} pipelines", where=where)
+            for name, kind in kinds.items()
+        }
+        return {f"heads of {name}": int(config["num_attention_heads"]) for name, config in configs.items()}
+
+    def token_counts(self, folder: F, latents: Sequence[int]) -> Mapping[str, int]:
+        """How many tokens latents (T, H, W) are, of each kind that there is, by what messages call them."""
+        return {"tokens": math.prod(latents)}
+
+    def _split_problems(
+        self,
+        cfg: RunConfig,
+        prompts: Sequence[ValidationPrompt],
+        rows: Sequence[Mapping[str, Any]],
+        latents_source: LatentsSource | None,
+    ) -> Iterator[Problem]:
+        """Tokens of the run's videos that its processes cannot share."""
+        size, base = cfg.training.sequence_parallel, self.roles(cfg).base
+        if latents_source is not None:
+            of_zeros = latents_source == "zeros"
+            shapes = [self.data_free_latents(cfg, row) if of_zeros else self.stored_latents(cfg, row).shape[2:] for row in rows]
+            for shape in dict.fromkeys(map(tuple, shapes)):
+                yield from split_problems(size, self.token_counts(base, shape))
+        for prompt in prompts:
+            fitted = video_size(self.fit_prompt(cfg, prompt))
+            yield from split_problems(size, self.token_counts(base, base.latent_size(fitted)), where=prompt.where)
+
     def data_sizes(self, cfg: RunConfig, rows: Sequence[Mapping[str, Any]]) -> list[VideoSize]:
         """The size in pixels of each row's latents."""
         shapes = [self.stored_latents(cfg, row).shape[2:] for row in rows if "vae_latent" in row]
@@ -219,6 +251,8 @@ class CheckedPipelines(ParquetFamily, Generic[F]):
             for role, folder in self.roles(cfg).pipelines().items():
                 with noted(problems):
                     self._check_files(cfg, role, folder)
+                    if (size := cfg.training.sequence_parallel) > 1:
+                        problems += split_problems(size, self.head_counts(folder, where=f"roles.{role}.path"))
         return problems
 
     def input_problems(
@@ -240,6 +274,8 @@ class CheckedPipelines(ParquetFamily, Generic[F]):
         for row in rows if self._roles is not None else ():
             with noted(problems):
                 self.check_row(cfg, row, latents_source)
+        if not problems and cfg.training.sequence_parallel > 1:
+            problems += self._split_problems(cfg, prompts, rows, latents_source)
         if not problems:
             with noted(problems):
                 self.check_schedule(cfg, rows, latents_source=latents_source, many_steps=many_steps)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, cast
@@ -10,6 +11,7 @@ import torch
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from diffusers.models.transformers.transformer_wan import WanTransformerBlock
 from torch import Tensor, nn
+from torch.distributed import ProcessGroup
 from transformers import CLIPVisionModel, UMT5EncoderModel
 
 from fastvideo_core.config.run import RunConfig
@@ -42,7 +44,7 @@ from fastvideo_wan.image_batches import check_length, given_frames, image_tensor
 from fastvideo_wan.image_conditions import IMAGE_ENCODER, image_channels
 from fastvideo_wan.loading import load_transformer, meta_transformer, transformer_class
 from fastvideo_wan.lora_formats import FORMATS
-from fastvideo_wan.network import predict_velocity
+from fastvideo_wan.network import predict_velocity, split_tokens
 from fastvideo_wan.sampler import WanSampler, build_sampler
 from fastvideo_wan.schedule import resolve_flow_shift
 from fastvideo_wan.sparse import (
@@ -67,6 +69,7 @@ class WanFamily(DiffusersFamily[WanFolder, WanAdapter]):
     block = WanTransformerBlock
     vae = AutoencoderKLWan
     text_model = UMT5EncoderModel
+    splits_tokens = True
 
     def resolve(self, cfg: RunConfig, *, latents_source: LatentsSource | None) -> WanConfig:
         """With the negative prompt in full, and the sparsity that the student is sampled with."""
@@ -187,6 +190,12 @@ class WanFamily(DiffusersFamily[WanFolder, WanAdapter]):
     def meta_network(self, folder: WanFolder, *, dtype: torch.dtype, where: str, name: str = TRANSFORMER) -> nn.Module:
         network: nn.Module = meta_transformer(folder.path, dtype=dtype, where=where, name=name)
         return network
+
+    def split_tokens(self, network: nn.Module, group: ProcessGroup) -> None:
+        split_tokens(cast("WanTransformer3DModel", network), group)
+
+    def token_counts(self, folder: WanFolder, latents: Sequence[int]) -> Mapping[str, int]:
+        return {"tokens": math.prod(size // patch for size, patch in zip(latents, folder.patch_size, strict=True))}
 
     def lora_formats(self, folder: WanFolder) -> Mapping[str, LoraFormat]:
         return FORMATS

@@ -6,6 +6,10 @@ import torch
 from diffusers import WanTransformer3DModel
 from diffusers.models.embeddings import TimestepEmbedding
 from torch import Tensor
+from torch.distributed import ProcessGroup
+
+from fastvideo_diffusers.sequence_parallel import exchange_heads, gather_output, note_group, split_input
+from fastvideo_wan.sparse import GATE
 
 
 class Float32TimestepEmbedding(TimestepEmbedding):  # type: ignore[misc]  # diffusers is untyped
@@ -22,6 +26,17 @@ def keep_time_embedder_in_float32(transformer: WanTransformer3DModel) -> None:
     # The class is swapped rather than `forward` wrapped: a wrapped forward would, in a deep copy, still run the
     # original's weights.
     transformer.condition_embedder.time_embedder.__class__ = Float32TimestepEmbedding
+
+
+def split_tokens(transformer: WanTransformer3DModel, group: ProcessGroup) -> None:
+    """Makes the processes of a group share the tokens of the network's calls; see `RoleHandle.split_tokens`."""
+    split_input(transformer, group, "timestep", position=1)
+    split_input(transformer.blocks[0], group, "hidden_states")
+    for block in transformer.blocks:
+        gate = getattr(block, GATE, None)
+        exchange_heads(block.attn1, group, *([] if gate is None else [gate]))
+    gather_output(transformer.proj_out, group)
+    note_group(transformer, group)
 
 
 def predict_velocity(

@@ -1,0 +1,143 @@
+"""Shares the tokens of a network's calls over the processes of a group, each of which calls it with the same arguments.
+
+Between attentions a process has the tokens of its share; inside, all tokens and its share of the heads. What goes back through the
+network is the exact transpose of what goes forward: added up over the group, the gradients of a weight are those of the sum of
+the processes' losses, which are one loss each. Their mean over all processes, as FSDP takes it, is the gradient of that loss;
+nothing needs to be scaled, whatever it is made of, also through the network's inputs.
+
+Source: Jacobs et al., "DeepSpeed Ulysses", arXiv:2309.14509.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed import ProcessGroup
+
+from fastvideo_core.errors import Problem
+
+_GROUP = "token_group"
+
+TOKENS, CHANNELS = 1, 2
+"""Dimensions of hidden states [B, tokens, channels]."""
+
+
+def split_input(module: nn.Module, group: ProcessGroup, name: str, *, position: int = 0) -> None:
+    """Calls a module with this process's share of an argument's tokens, dim 1; one without tokens, [B], stays as it is."""
+
+    def share(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        if name in kwargs:
+            return args, {**kwargs, name: _share(kwargs[name], group)}
+        return (*args[:position], _share(args[position], group), *args[position + 1 :]), kwargs
+
+    module.register_forward_pre_hook(share, with_kwargs=True)
+
+
+def gather_output(module: nn.Module, group: ProcessGroup) -> None:
+    """Makes a module give all tokens of its output [B, tokens, channels]."""
+    module.register_forward_hook(lambda module, args, output: _gathered(output, group))
+
+
+def exchange_heads(attention: Any, group: ProcessGroup, *more: nn.Module) -> None:
+    """Makes an attention of diffusers compute its share of the heads for all tokens.
+
+    Args:
+        attention: with `heads`, `norm_q`, `norm_k`, `to_v`, whose outputs are [B, tokens, heads x d], and `to_out`. What lies
+            between these (rotary embeddings, kernels) gets all tokens and needs no knowledge of it.
+        more: further modules whose outputs are by head.
+    """
+    for module in (attention.norm_q, attention.norm_k, attention.to_v, *more):
+        module.register_forward_hook(lambda module, args, output: _exchanged(output, group, CHANNELS, TOKENS))
+    attention.to_out[0].register_forward_pre_hook(
+        lambda module, args: (_exchanged(args[0], group, TOKENS, CHANNELS), *args[1:])
+    )
+    attention.heads //= dist.get_world_size(group)
+
+
+def note_group(network: nn.Module, group: ProcessGroup) -> None:
+    """Tells `whole_tokens` that inside a network there are shares."""
+    setattr(network, _GROUP, group)
+
+
+def whole_tokens(network: nn.Module, hidden_states: Sequence[Tensor]) -> list[Tensor]:
+    """Hidden states [B, tokens, channels] from inside a network, with all tokens."""
+    group: ProcessGroup | None = getattr(network, _GROUP, None)
+    return list(hidden_states) if group is None else [_gathered(one, group) for one in hidden_states]
+
+
+def split_problems(size: int, counts: Mapping[str, int], *, where: str = "training.sequence_parallel") -> list[Problem]:
+    """What does not divide by so many processes, of counts by what they are of."""
+    uneven = [f"{count} {name}" for name, count in counts.items() if count % size]
+    fix = "take a number that divides them, or other sizes of videos"
+    return [Problem(f"{', '.join(uneven)} cannot be shared evenly by {size} processes", where, fix=fix)] if uneven else []
+
+
+def _share(tensor: Tensor, group: ProcessGroup) -> Tensor:
+    if tensor.ndim <= TOKENS:
+        return tensor
+    return tensor.chunk(dist.get_world_size(group), TOKENS)[dist.get_rank(group)]
+
+
+def _exchanged(tensor: Tensor, group: ProcessGroup, divided: int, joined: int) -> Tensor:
+    exchanged: Tensor = _Exchange.apply(tensor, group, divided, joined)  # type: ignore[no-untyped-call]  # torch types it not
+    return exchanged
+
+
+def _gathered(tensor: Tensor, group: ProcessGroup) -> Tensor:
+    gathered: Tensor = _Gather.apply(tensor, group)  # type: ignore[no-untyped-call]  # torch types it not
+    return gathered
+
+
+class _Exchange(torch.autograd.Function):
+    """Divides one dimension over the processes, and joins another that was."""
+
+    @staticmethod
+    def forward(tensor: Tensor, group: ProcessGroup, divided: int, joined: int) -> Tensor:
+        return torch.cat(_sent(tensor, group, divided).unbind(), joined)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _, ctx.group, ctx.divided, ctx.joined = inputs
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        return _exchanged(gradient, ctx.group, ctx.joined, ctx.divided), None, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, *_: Any) -> Tensor:
+        return _exchanged(tangent, ctx.group, ctx.divided, ctx.joined)
+
+
+class _Gather(torch.autograd.Function):
+    """All tokens out of the shares; going back, each share gets what all processes' losses say of it."""
+
+    @staticmethod
+    def forward(tensor: Tensor, group: ProcessGroup) -> Tensor:
+        size = dist.get_world_size(group)
+        shares = tensor.new_empty(size * len(tensor), *tensor.shape[1:])
+        dist.all_gather_into_tensor(shares, tensor.contiguous(), group=group)
+        return torch.cat(shares.chunk(size), TOKENS)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _, ctx.group = inputs
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return _sent(gradient, ctx.group, TOKENS).sum(0), None
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, *_: Any) -> Tensor:
+        return _gathered(tangent, ctx.group)
+
+
+def _sent(tensor: Tensor, group: ProcessGroup, dim: int) -> Tensor:
+    """Each process's part of `tensor` along `dim` goes to it; what came from each, [processes, ...]."""
+    parts = torch.stack(tensor.chunk(dist.get_world_size(group), dim))
+    received = torch.empty_like(parts)
+    dist.all_to_all_single(received, parts, group=group)
+    return received
