@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from fastvideo_core.checkpoint.rank_state import collect_rng, rng_of_other_world
-from fastvideo_core.distributed import context
+from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.distributed.context import Mesh
 from fastvideo_testing.ranks import fake_process_group
 from fastvideo_testing.runs import build_run, toy_world
-from fastvideo_testing.toy import Mixture, ToyConfig, ToyData
+from fastvideo_testing.toy import Mixture, ToyConfig, ToyData, ToyFamily
 
 RUN: dict[str, Any] = {
     "recipe": {"family": "toy", "method": "toy"},
@@ -25,19 +25,14 @@ RUN: dict[str, Any] = {
 }
 
 
-def pairs(rank: int) -> Mesh:
-    """Four processes, of which two at a time share their samples."""
-    return Mesh(data_rank=rank // 2, data_size=2)
-
-
 def draws_of(rank: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
-    """What a process of the four trains on and draws, also after a resume with another number of processes."""
+    """What one of four processes trains on and draws, two at a time sharing samples; also after a resume with another number."""
     with fake_process_group(rank, 4), toy_world(), monkeypatch.context() as patch:
-        patch.setattr(Mesh, "current", classmethod(lambda cls: pairs(context.rank())))
+        patch.setattr(ToyFamily, "splits_tokens", True)
         patch.setattr(
-            "fastvideo_core.placing.shard.context.world_size", lambda: 1
+            "fastvideo_core.dispatch.runtime.shard_roles", lambda *_: None
         )  # nothing is sharded in a fake group
-        training = {**RUN["training"], "output_dir": str(folder / "out")}
+        training = {**RUN["training"], "output_dir": str(folder / "out"), "num_gpus": 4, "sequence_parallel": 2}
         method = build_run(folder, {**RUN, "training": training}).method
         noise = torch.rand(3, generator=method.rng.local("noise"))
         later = rng_of_other_world(method, collect_rng(method), 7)["method/local/noise"]
@@ -46,9 +41,10 @@ def draws_of(rank: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[t
 
 
 def test_without_sequence_parallelism_every_process_has_samples_of_its_own() -> None:
+    training = TrainingArgs(output_dir="out", max_train_steps=1)
     with fake_process_group(1, 4):
-        assert Mesh.current() == Mesh(data_rank=1, data_size=4)
-    assert Mesh.current() == Mesh(data_rank=0, data_size=1)
+        assert Mesh.current(training) == Mesh(data_rank=1, data_size=4)
+    assert Mesh.current(training) == Mesh(data_rank=0, data_size=1)
 
 
 def test_processes_that_share_samples_draw_and_read_alike(tmp_path, monkeypatch) -> None:

@@ -93,7 +93,12 @@ class CheckpointManager:
             tensors = self._copies.take(tensors)
         rng = rank_state.collect_rng(self._run.method)
         document = CheckpointDocument(
-            step=step, world_size=context.world_size(), versions=self.versions, files={}, state=skeleton
+            step=step,
+            world_size=context.world_size(),
+            sequence_parallel=self._args.sequence_parallel,
+            versions=self.versions,
+            files={},
+            state=skeleton,
         )
         self._saved_step = step
         self._writing = Writing(
@@ -210,17 +215,18 @@ class CheckpointManager:
     # --- loading ------------------------------------------------------------------------------------------------------
 
     def _load(self, folder: Path) -> None:
-        stored = StoredState(folder, context.world_size(), new_data=self._args.resume_with_new_data)
+        stored = StoredState(folder, self._args)
         document = stored.document
-        is_same = document.world_size == context.world_size()
-        rng, _ = rank_state.read_file(folder, document, "rng", context.rank() if is_same else 0)
-        if not is_same:
+        same = rank_state.same_rank(document, self._args)
+        rng, _ = rank_state.read_file(folder, document, "rng", same or 0)
+        if same is None:
             rng = rank_state.rng_of_other_world(self._run.method, rng, document.step)
             logger.warning(
-                "the checkpoint was written by %d processes and this run has %d: weights, moments and data go on; noise is "
+                "the checkpoint was written by %d processes and this run has %d%s: weights, moments and data go on; noise is "
                 "drawn anew, so that the run is not the same to the bit",
                 document.world_size,
                 context.world_size(),
+                " (of which fewer or more share a sample)" if document.world_size == context.world_size() else "",
             )
         self._run.restore(stored)
         self._rng = rng

@@ -15,6 +15,7 @@ from torch.distributed.tensor import DTensor
 
 from fastvideo_core.checkpoint.storage import DAMAGED, CheckpointDocument, check_files
 from fastvideo_core.checkpoint.tree import Json, references
+from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.contracts.adapter import HasRngGenerators
 from fastvideo_core.contracts.method import DistillMethod
 from fastvideo_core.contracts.rng import stream_seed
@@ -135,27 +136,35 @@ def separate(
     return {key: tensor for key, tensor in tensors.items() if key not in copies}, skeleton, (copies, metadata)
 
 
+def same_rank(document: CheckpointDocument, training: TrainingArgs) -> int | None:
+    """Which process that wrote a checkpoint had the samples of this one; None where they were shared out among another number."""
+    then, now, rank = document.sequence_parallel, training.sequence_parallel, context.rank()
+    if document.world_size * now != training.num_gpus * then:
+        return None
+    return rank // now * then + min(rank % now, then - 1)
+
+
 def with_rank_state(
-    folder: Path, document: CheckpointDocument, processes: int, *, new_data: bool
+    folder: Path, document: CheckpointDocument, training: TrainingArgs
 ) -> tuple[Json, dict[str, Tensor]]:
-    """The whole skeleton of a checkpoint for this one of `processes`, and the tensors of its own file; process 0's counts for
-    all, and the log says of what, where another number of them wrote it. With `new_data` the position in the data does not count.
+    """The whole skeleton of a checkpoint for this process, and the tensors of its own file; process 0's counts for all, and the
+    log says of what, where samples were shared out among another number.
 
     Raises CheckpointError where the file is damaged; or the position in the data is each process's own, and they were others.
     """
-    then, skeleton = document.world_size, document.state
-    rank = context.rank() if processes == then else 0
-    if file_of("own", rank) not in document.files:
+    then, skeleton, processes = document.world_size, document.state, training.num_gpus
+    same = same_rank(document, training)
+    if file_of("own", same or 0) not in document.files:
         return skeleton, {}
-    tensors, metadata = read_file(folder, document, "own", rank)
-    with foreign_file(folder / file_of("own", rank), "state of one process", CheckpointError, DAMAGED):
+    tensors, metadata = read_file(folder, document, "own", same or 0)
+    with foreign_file(folder / file_of("own", same or 0), "state of one process", CheckpointError, DAMAGED):
         stored = json.loads(metadata["state"])
         differing = [tuple(place) for place in stored["differing"]]
         for place, node in stored["own"]:
             _parent(skeleton, place)[place[-1]] = node
-    if processes == then:
+    if same is not None:
         return skeleton, tensors
-    if _DATA in differing and not new_data:
+    if _DATA in differing and not training.resume_with_new_data:
         found = f"its dataloader had a state of its own on each of {then} processes; this run has {processes}"
         allowed = f"{then} processes, or a dataloader whose state is the same on all of them"
         fix = f"resume with {then} processes, or start the data afresh: --resume latest --new-data"

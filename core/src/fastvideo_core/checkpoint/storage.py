@@ -62,13 +62,15 @@ class StoredFile(BaseModel):
 
 class CheckpointDocument(BaseModel):
     """What state.json holds: `files` are all others by path inside the folder, `versions` those of fastvideo-core, torch and the
-    plug-ins, `state` is the skeleton of the run's state (see `tree.split`), `step` counts optimizer steps."""
+    plug-ins, `state` is the skeleton of the run's state (see `tree.split`), `step` counts optimizer steps, and `world_size`
+    processes wrote it, of which each `sequence_parallel` shared their samples."""
 
     model_config = ConfigDict(strict=True, frozen=True)
 
     format: _Count = FORMAT
     step: _Count
     world_size: Annotated[int, Field(ge=1, lt=2**31)]
+    sequence_parallel: Annotated[int, Field(ge=1, lt=2**31)] = 1
     versions: dict[str, str]
     files: dict[_Inside, StoredFile]
     state: Any
@@ -76,7 +78,8 @@ class CheckpointDocument(BaseModel):
 
 def write_document(folder: Path, document: CheckpointDocument) -> None:
     """Writes state.json and its sum, which are a checkpoint's last files, to the disk."""
-    content = json.dumps(document.model_dump(), allow_nan=False, indent=1).encode()
+    unsaid = None if document.sequence_parallel > 1 else {"sequence_parallel"}  # which earlier versions do not know
+    content = json.dumps(document.model_dump(exclude=unsaid), allow_nan=False, indent=1).encode()
     for name, part in ((DOCUMENT, content), (SUM, _sum_of(content))):
         (folder / name).write_bytes(part)
         sync(folder / name)

@@ -12,6 +12,7 @@ from fastvideo_core.checkpoint import storage
 from fastvideo_core.checkpoint.rank_state import with_rank_state
 from fastvideo_core.checkpoint.tensors import StoredTensors
 from fastvideo_core.checkpoint.tree import join
+from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.errors import CheckpointError, Problem, listed
 
 OTHER_RUN = "resume with the run.yaml that lies in the checkpoint, or start a new run from its weights"
@@ -28,18 +29,17 @@ class StoredTensor(NamedTuple):
 class StoredState:
     """The state in a checkpoint's folder: `tree` is that of `RunState.collect`, with a StoredTensor for each tensor.
 
-    `processes` are those of the run that goes on from it; with 0 the state that differs from process to process is left out.
-    With `new_data` the position in the data does not count. Raises CheckpointError where it is not whole, damaged or of another
-    format; see also `with_rank_state`.
+    `training` is that of the run that goes on from it; without, the state that differs from process to process is left out.
+    Raises CheckpointError where it is not whole, damaged or of another format; see also `with_rank_state`.
     """
 
-    def __init__(self, folder: Path, processes: int = 0, *, new_data: bool = False) -> None:
+    def __init__(self, folder: Path, training: TrainingArgs | None = None) -> None:
         self.folder = folder
         self.document = storage.read_document(folder)
         self.tensors = StoredTensors(folder / storage.TENSORS)
         self._skeleton, self._of_rank = self.document.state, dict[str, Tensor]()
-        if processes:
-            self._skeleton, self._of_rank = with_rank_state(folder, self.document, processes, new_data=new_data)
+        if training is not None:
+            self._skeleton, self._of_rank = with_rank_state(folder, self.document, training)
         of_all = self.tensors.index.items()
         self.by_key = {key: StoredTensor(key, one.size, one.properties.dtype) for key, one in of_all}
         self.by_key |= {key: StoredTensor(key, one.shape, one.dtype) for key, one in self._of_rank.items()}

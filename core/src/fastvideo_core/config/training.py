@@ -79,7 +79,9 @@ class TrainingArgs(StrictModel):
     data_path: DataPath | None = Field(None, description="Parquet data set (folder or file), or a list of several.")
 
     max_train_steps: Steps = Field(description="Number of optimizer steps, counted from the start of training.")
-    train_batch_size: Samples = Field(1, description="Samples in one forward pass, per process or group of `sequence_parallel`.")
+    train_batch_size: Samples = Field(
+        1, description="Samples in one forward pass, per process or group of `sequence_parallel`."
+    )
     gradient_accumulation_steps: Samples = Field(1, description="Forward and backward passes per optimizer step.")
     dataloader_num_workers: int = Field(0, ge=0, le=limits.THREADS, description="Threads that read ahead; 0 is none.")
     num_gpus: Processes = Field(1, description="Processes of the run, one per GPU (on CPU: just processes).")

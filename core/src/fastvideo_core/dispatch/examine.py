@@ -236,8 +236,7 @@ def check_resume(run: Run) -> None:
     if run.resumed is None:
         return
     cfg, path = run.cfg, run.resumed.path
-    new_data = cfg.training.resume_with_new_data
-    stored = StoredState(path, cfg.training.num_gpus, new_data=new_data)
+    stored = StoredState(path, cfg.training)
     trainable = [name for name, role in cfg.roles.items() if role.trainable]
     outlines = [outline.handle for name in trainable if (outline := run.outline(name)) is not None]
     for handle in outlines:
@@ -249,7 +248,7 @@ def check_resume(run: Run) -> None:
         problems = weight_misfits(roles, trainable=trainable, outlines=outlines, where=str(path))
     with suppress(Exception):  # broken ones are told as plug-ins, others may know their state only once they started
         problems += build_callbacks(cfg, run.registry).misfits(stored.tree["callbacks"])
-    if not new_data:
+    if not cfg.training.resume_with_new_data:
         problems += run.family.resume_problems(run.based, stored.tree["dataloader"])
     if problems:
         raise ConfigError(problems)

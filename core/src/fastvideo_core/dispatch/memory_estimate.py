@@ -185,7 +185,9 @@ def _evaluation(cfg: RunConfig, outline: RoleOutline) -> EvaluationBytes | None:
         for part in (part for block in blocks for part in block.modules() if isinstance(part, handle.bfloat16_classes)):
             part.to(torch.bfloat16)
     with handle.active():
-        return evaluation_bytes(handle, outline.evaluate, samples=samples)
+        whole = evaluation_bytes(handle, outline.evaluate, samples=samples)
+    # nearly all of it is by token: its gradients, of whole weights, are counted apart where processes are several
+    return EvaluationBytes(*(-(-size // cfg.training.sequence_parallel) for size in whole))
 
 
 def _optimizer_bytes(parameter: Tensor, training: TrainingArgs) -> int:

@@ -40,13 +40,11 @@ def shard_roles(bundle: RoleManager, training: TrainingArgs) -> None:
         # A trained module must hold its requires_grad state while FSDP groups its parameters.
         handle.set_trainable()
     owners = [handle for handle in bundle if not handle.borrows]
-    size = training.sequence_parallel
-    group = dist.new_subgroups(size)[0] if size > 1 else None  # neighbours, as in `Mesh`
     for handle in owners:
         prepare_blocks(handle, training)
-        for module in handle.modules.values() if handle.split_tokens is not None and group is not None else ():
-            # outside of checkpointing, so that what is kept to recompute a block is a share as well
-            handle.split_tokens(module, group)
+    if training.sequence_parallel > 1:
+        # After checkpoint wrappers, so that the input that is kept to recompute the first block is a share too.
+        _split_tokens(owners, training.sequence_parallel)
     sharded = [(h, n) for h in owners for n in h.modules if context.world_size() > 1 or on_host(h, n, training)]
     if not sharded:
         return
@@ -86,6 +84,14 @@ def gathers_in_bfloat16(handle: RoleHandle, training: TrainingArgs) -> bool:
     # Groups of their own inside a block have hooks, which torch.compile cannot have in a graph; with activation
     # checkpointing it would leave the whole block uncompiled.
     return bool(handle.bfloat16_classes) and not training.enable_torch_compile
+
+
+def _split_tokens(handles: Sequence[RoleHandle], size: int) -> None:
+    group = dist.new_subgroups(size)[0]  # type: ignore[no-untyped-call]  # of neighbours, as in `Mesh`
+    for handle in handles:
+        if handle.split_tokens is not None:
+            for module in handle.modules.values():
+                handle.split_tokens(module, group)
 
 
 def _shard(handle: RoleHandle, network: str, mesh: DeviceMesh, training: TrainingArgs) -> None:

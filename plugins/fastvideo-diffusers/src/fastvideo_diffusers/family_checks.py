@@ -207,7 +207,10 @@ class CheckedPipelines(ParquetFamily, Generic[F]):
         size, base = cfg.training.sequence_parallel, self.roles(cfg).base
         if latents_source is not None:
             of_zeros = latents_source == "zeros"
-            shapes = [self.data_free_latents(cfg, row) if of_zeros else self.stored_latents(cfg, row).shape[2:] for row in rows]
+            shapes = [
+                self.data_free_latents(cfg, row) if of_zeros else self.stored_latents(cfg, row).shape[2:]
+                for row in rows
+            ]
             for shape in dict.fromkeys(map(tuple, shapes)):
                 yield from split_problems(size, self.token_counts(base, shape))
         for prompt in prompts:

@@ -1,9 +1,9 @@
 """Shares the tokens of a network's calls over the processes of a group, each of which calls it with the same arguments.
 
-Between attentions a process has the tokens of its share; inside, all tokens and its share of the heads. What goes back through the
-network is the exact transpose of what goes forward: added up over the group, the gradients of a weight are those of the sum of
-the processes' losses, which are one loss each. Their mean over all processes, as FSDP takes it, is the gradient of that loss;
-nothing needs to be scaled, whatever it is made of, also through the network's inputs.
+Between attentions a process has the tokens of its share; inside, all tokens and its share of the heads. What goes back through
+the network is the exact transpose of what goes forward: added up over the group, gradients are those of the sum of the processes'
+losses, each of which is the whole loss. Their mean over all processes, as FSDP takes it, is therefore the gradient of the loss,
+whatever it is made of, also where it goes through the network's inputs: nothing is scaled.
 
 Source: Jacobs et al., "DeepSpeed Ulysses", arXiv:2309.14509.
 """
@@ -73,7 +73,9 @@ def split_problems(size: int, counts: Mapping[str, int], *, where: str = "traini
     """What does not divide by so many processes, of counts by what they are of."""
     uneven = [f"{count} {name}" for name, count in counts.items() if count % size]
     fix = "take a number that divides them, or other sizes of videos"
-    return [Problem(f"{', '.join(uneven)} cannot be shared evenly by {size} processes", where, fix=fix)] if uneven else []
+    return (
+        [Problem(f"{', '.join(uneven)} cannot be shared evenly by {size} processes", where, fix=fix)] if uneven else []
+    )
 
 
 def _share(tensor: Tensor, group: ProcessGroup) -> Tensor:

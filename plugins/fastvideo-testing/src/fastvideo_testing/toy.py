@@ -274,7 +274,9 @@ def build_toy_components(cfg: RunConfig) -> ModelComponents:
             trainable=cfg.roles[name].trainable,
             block_classes=(nn.Linear,),
         )
-    data = ToyData(config, seed=cfg.training.seed, batch_size=cfg.training.train_batch_size, mesh=Mesh.current(cfg.training))
+    data = ToyData(
+        config, seed=cfg.training.seed, batch_size=cfg.training.train_batch_size, mesh=Mesh.current(cfg.training)
+    )
     return ModelComponents(RoleManager(roles), ToyAdapter(config.flow_shift or 1.0, data=config.data), dataloader=data)
 
 
