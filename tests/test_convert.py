@@ -318,9 +318,10 @@ def test_the_command_writes_a_new_file_alone(tmp_path, monkeypatch, capsys):
     assert main(["convert", "theirs.yaml"]) == 0
     printed = capsys.readouterr().out
     assert "method.fake_score_learning_rate -> roles.critic.learning_rate: 8e-06" in printed
-    assert "training.distributed.sp_size: not offered" in printed
+    assert "training.distributed.sp_size -> training.sequence_parallel: 4" in printed
+    assert "training.distributed.pin_cpu_memory: only networks that are not trained" in printed
     text = Path("run.yaml").read_text()
-    assert "#   training.distributed.sp_size: not offered" in text
+    assert "#   training.distributed.pin_cpu_memory: only networks" in text
     assert read_document("run.yaml").data == converted(yaml.safe_load(yaml.safe_dump(DISTIL))).run
     assert main(["convert", "theirs.yaml"]) == 2
     assert "run.yaml: there is a file already" in capsys.readouterr().err

@@ -205,6 +205,9 @@ def _processes(training: TrainingArgs, roles: Mapping[str, RoleConfig]) -> Itera
     if gpus % (together := training.sequence_parallel):
         allowed = f"a whole number that divides num_gpus {gpus}"
         yield _at("sequence_parallel", f"found {together}", "num_gpus", allowed=allowed, fix=unset)
+    elif together > 1 and training.enable_torch_compile:
+        found = f"found {together}, and enable_torch_compile: exchanging tokens breaks a block's graph"
+        yield _at("sequence_parallel", found, "enable_torch_compile", fix="leave one of them out")
     whole = all(role.trainable and role.train_modules is None for role in roles.values())
     if training.frozen_cpu_offload and roles and whole:
         yield _at("frozen_cpu_offload", "found true, but no role or network is frozen", fix="remove it")

@@ -281,9 +281,7 @@ RULES: Mapping[str, Rule] = {
     "method.cfg_uncond.*": _cfg_uncond,
     "method.attn_kind": _attn_kind,
     "training.distributed.num_gpus": to("training.num_gpus"),
-    "training.distributed.sp_size": drop_unless(
-        1, "not offered: every GPU has samples of its own, so that a step sees sp_size times as many"
-    ),
+    "training.distributed.sp_size": to("training.sequence_parallel", unset=(0, -1, 1)),
     "training.distributed.tp_size": drop_unless(1, "not offered"),
     "training.distributed.hsdp_replicate_dim": to("training.hsdp_replicate_dim", unset=(0, -1)),
     "training.distributed.hsdp_shard_dim": to("training.hsdp_shard_dim", unset=(0, -1)),
