@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from fastvideo_testing.ranks import run_ranks
 from tests.distributed.split_tokens import train
 from tests.methods import sections
 
@@ -26,6 +28,22 @@ def run_of(
 
 
 @pytest.fixture(scope="module")
+def networks(tmp_path_factory) -> dict[str, dict[str, float]]:
+    folder = tmp_path_factory.mktemp("networks")
+    run_ranks("tests.distributed.split_tokens:networks", {"folder": folder}, world_size=2)
+    return torch.load(folder / "found.pt")
+
+
+@pytest.mark.parametrize("case", ["levels by token", "two images", "sparse", "features", "tangent"])
+def test_a_call_shared_by_two_is_the_whole_call_and_sends_back_its_gradient(networks, case):
+    """By levels of each token it is called twice, and gradients go through the first call's output into the second."""
+    found = networks[case]
+    assert found["value"] == 0
+    assert found["gradients"] < 1e-5
+    assert found["input"] < 1e-5
+
+
+@pytest.fixture(scope="module")
 def runs(tiny_wan, latent_data) -> dict[str, dict[str, Any]]:
     full = {"enable_gradient_checkpointing_type": "full"}
     shared = run_of(tiny_wan, latent_data, "dmd2", {**FEW, **ADVERSARIAL}, **full)
@@ -37,7 +55,9 @@ def runs(tiny_wan, latent_data) -> dict[str, dict[str, Any]]:
         "dmd2": run_of(tiny_wan, latent_data, "dmd2", {**FEW, **ADVERSARIAL}, gradient_accumulation_steps=2),
         "shared": shared,
         "bf16": run_of(tiny_wan, latent_data, "finetune", mixed_precision="bf16"),
-        "rcm": run_of(tiny_wan, latent_data, "rcm", enable_gradient_checkpointing_type="ops"),
+        "rcm": run_of(
+            tiny_wan, latent_data, "rcm", {"tangent_warmup_steps": 1}, enable_gradient_checkpointing_type="ops"
+        ),
     }
 
 
