@@ -62,6 +62,9 @@ class RunHooks:
     def train_start(self, method: DistillMethod, start_step: int) -> None:
         """Once, before the first step; when resuming, before the checkpoint is restored."""
 
+    def before_round(self, method: DistillMethod, step: int, batch: Any) -> None:
+        """A raw batch of the data, not to be changed, is trained on next; once per accumulation round."""
+
     def before_optimizer_step(
         self, method: DistillMethod, step: int, optimizers: Sequence[Optimizer], metrics: dict[str, Any]
     ) -> None:

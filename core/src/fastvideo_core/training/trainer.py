@@ -137,6 +137,7 @@ class DistillTrainer:
             if rounds > 1 and not args.sync_gradients_every_round:
                 set_gradient_sync(method.bundle, enabled=round_number == rounds)
             batch = next(batches)
+            self._callbacks.hook.before_round(method=method, step=step, batch=batch)
             self._timer.start()
             result = method.single_train_step(batch, step, current_vsa_sparsity=args.vsa_sparsity_at(step))
             phases = iter([result]) if isinstance(result, tuple) else result

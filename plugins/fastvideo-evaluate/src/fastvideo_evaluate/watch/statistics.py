@@ -1,0 +1,111 @@
+"""What is known of a set of latent clips in a few numbers, added up over micro-batches and processes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool3d
+
+from fastvideo_core.distributed import context
+
+GRID = (2, 4, 4)
+"""Latent frames, rows and columns of the coarse picture of a clip in which samples are compared: clips of all sizes have it."""
+
+_LEAST, _MOST = 1e-3, 1e3
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Of latent clips x [N, C, T, H, W].
+
+    Args:
+        mean: of every channel, [C] float64 on the CPU.
+        spread: root of the variance inside a clip, mean over channels.
+        variation: root of the variance between clips, in a coarse picture of each (GRID); NaN of one clip.
+        seeds: the same between clips of one prompt; NaN where no prompt has several.
+        motion: root mean square of the difference between one latent frame and the next; NaN of single frames.
+    """
+
+    mean: Tensor
+    spread: float
+    variation: float
+    seeds: float
+    motion: float
+
+    def state_dict(self) -> dict[str, Tensor | float]:
+        """As a checkpoint keeps them."""
+        return dict(vars(self))
+
+
+class Sums:
+    """What `Statistics` are made of; `add` takes the clips of one prompt or of several, `result` is the same on all processes."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+
+    def add(self, clips: Tensor) -> None:
+        """Samples [P, S, C, T, H, W] of P prompts from S seeds."""
+        prompts, seeds = clips.shape[:2]
+        x = clips.flatten(0, 1).double()
+        coarse = adaptive_avg_pool3d(x, GRID).reshape(prompts, seeds, -1)
+        of_frames = x.diff(dim=2).square()
+        self._gather(
+            clips=torch.tensor(float(len(x))),
+            mean=x.mean((2, 3, 4)).sum(0),
+            within=x.flatten(2).var(2, correction=0).mean(1).sum(),
+            coarse=coarse.sum((0, 1)),
+            squares=coarse.square().sum((0, 1)),
+            of_seeds=coarse.var(1, correction=1).mean(-1).sum() if seeds > 1 else torch.zeros(()),
+            prompts=torch.tensor(float(prompts if seeds > 1 else 0)),
+            motion=of_frames.mean((1, 2, 3, 4)).sum() if x.shape[2] > 1 else torch.zeros(()),
+            moving=torch.tensor(float(len(x) if x.shape[2] > 1 else 0)),
+        )
+
+    def result(self) -> Statistics:
+        """Over all processes. Collective; every process has added something."""
+        flat = torch.cat([one.reshape(-1) for one in self._sums.values()]).to(context.device())
+        if context.world_size() > 1:
+            dist.all_reduce(flat)
+        parts = flat.cpu().split([one.numel() for one in self._sums.values()])
+        total = {name: part.reshape(self._sums[name].shape) for name, part in zip(self._sums, parts, strict=True)}
+        count = float(total["clips"])
+        between = (total["squares"] - total["coarse"].square() / count).mean() / (count - 1) if count > 1 else math.nan
+        return Statistics(
+            mean=total["mean"] / count,
+            spread=_root(float(total["within"]) / count),
+            variation=_root(float(between)),
+            seeds=_root(_ratio(float(total["of_seeds"]), float(total["prompts"]))),
+            motion=_root(_ratio(float(total["motion"]), float(total["moving"]))),
+        )
+
+    def _gather(self, **sums: Tensor) -> None:
+        for name, value in sums.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value.detach().double().cpu()
+
+
+def drift(found: Statistics, reference: Statistics) -> dict[str, float]:
+    """How far `found` is from a reference, by name; what cannot be told is left out.
+
+    `mean`: root mean square over channels of how far it moved, in the reference's spreads, >= 0. `spread`, `variation`, `seeds`
+    and `motion`: natural logarithm of the ratio to the reference's, held inside +-6.9; 0 is the same. Infinite where `found` is
+    not finite.
+    """
+    moved = (found.mean - reference.mean).square().mean().sqrt() / max(reference.spread, _LEAST)
+    measures = {"mean": float(moved)}
+    for name in ("spread", "variation", "seeds", "motion"):
+        now, then = getattr(found, name), getattr(reference, name)
+        if not math.isnan(then) and then > 0:
+            measures[name] = math.log(min(max(now / then, _LEAST), _MOST)) if math.isfinite(now) else math.inf
+    return {name: value if math.isfinite(value) else math.inf for name, value in measures.items()}
+
+
+def _ratio(value: float, count: float) -> float:
+    return value / count if count else math.nan
+
+
+def _root(value: float) -> float:
+    return math.sqrt(max(value, 0.0)) if not math.isnan(value) else math.nan
