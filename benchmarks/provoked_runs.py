@@ -34,6 +34,7 @@ from fastvideo_tools.demo.story import FULL, TEACHER, Extent, Recipe, Story, rea
 
 STEPS, EVERY, SAMPLES = 100, 5, 48
 GOOD = tuple(f"good-s{seed}" for seed in range(5))
+START = "start"
 PROVOKED: Mapping[str, Mapping[str, Any]] = {
     "high_rate": {"training": {"learning_rate": 1.0e-2}},
     "weak_critic": {
@@ -72,6 +73,8 @@ def document(world: Path, out: Path, name: str, *, tiny: bool = False) -> dict[s
         "validation_dataset_file": str(out / "prompts.json"),
         **changed.get("training", {}),
     }
+    if name == START:  # the student as it begins
+        training |= {"max_train_steps": 1, "validation_steps": 1, "learning_rate": 0.0}
     roles = {role: {"path": str(world / "runs/teacher"), **options} for role, options in student.roles.items()}
     for role, options in changed.get("roles", {}).items():
         roles[role] |= options
@@ -97,7 +100,7 @@ def captions(run: Path) -> dict[int, float]:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", nargs="+", default=[*PROVOKED, *GOOD])
+    parser.add_argument("--runs", nargs="+", default=[START, *PROVOKED, *GOOD])
     parser.add_argument("--world", type=Path)
     parser.add_argument("--keep", type=Path, metavar="DIR")
     parser.add_argument("--plugin", action="append", default=[])
