@@ -1,6 +1,6 @@
-"""The package's metrics."""
+"""The package's metrics and its callback."""
 
-from fastvideo_core.registry.specs import MetricPlugin
+from fastvideo_core.registry.specs import CallbackPlugin, MetricPlugin
 
 BRIGHTNESS = MetricPlugin(
     name="brightness",
@@ -133,4 +133,9 @@ VBENCH_IMAGING_QUALITY = MetricPlugin(
     api=(1, 0),
     help="VBench's imaging_quality (needs --metric-weights)",
     impl="fastvideo_evaluate.metrics.vbench:ImagingQuality",
+QUALITY_WATCH = CallbackPlugin(
+    name="quality_watch",
+    api=(1, 0),
+    impl="fastvideo_evaluate.watch.callback:QualityWatch",
+    config="fastvideo_evaluate.watch.config:QualityWatchConfig",
 )

@@ -1,26 +1,41 @@
-"""Watches over what the student makes."""
+"""Watches over what the student makes while it trains."""
 
 from __future__ import annotations
 
 import logging
 import math
+from pathlib import Path
 from typing import Any
 
 from fastvideo_core import Callback, DistillMethod, hookimpl
-from fastvideo_core.contracts.batch import TrainingBatch
 from fastvideo_core.distributed import context
-from fastvideo_core.errors import FastVideoError
-from fastvideo_evaluate.watch.config import QualityWatchConfig
+from fastvideo_core.errors import ConfigError, ContractError, FastVideoError, Problem
+from fastvideo_evaluate.watch import best
+from fastvideo_evaluate.watch.config import STUDENT, TEACHER, QualityWatchConfig
 from fastvideo_evaluate.watch.samples import Sampler, first_rows
 from fastvideo_evaluate.watch.statistics import Statistics, Sums, drift
+from fastvideo_evaluate.watch.verdict import REFERENCE_ADVICE, advice, described, is_off, worst
 
 logger = logging.getLogger(__name__)
 
 DATA_ROWS = 32
+"""Rows of the data, of each process, that its statistics are made of."""
+_GUIDANCE = ("real_score_guidance_scale", "teacher_guidance_scale")
+"""What methods call the guidance that their students learn."""
+_LOOKS = 16
+"""Looks that are remembered for checkpoints that are still being written."""
 
 
 class QualityWatch(Callback):
-    order = 100
+    """Samples the student every so many steps and compares statistics of its latents with the teacher's.
+
+    The first rows of the data are kept, with their text. Once they are there, the teacher is sampled for them, many steps with
+    the guidance that the student learns: the reference. Without a teacher it is the data. The student is sampled from the same
+    noise; its raw weights are, not their averages. All ranks sample rows of their own, and their statistics are joined, so
+    that all say the same. What the watch draws comes from streams of its own, made anew for every look.
+    """
+
+    order = 100  # before early_stop, which may follow its metrics
 
     def __init__(self, config: QualityWatchConfig) -> None:
         super().__init__(config)
@@ -29,47 +44,152 @@ class QualityWatch(Callback):
         self._rounds = 0
         self._data: Sums | None = Sums()
         self._reference: Statistics | None = None
+        self._best = math.inf
+        self._looks: dict[str, float] = {}
+        self._warnings = 0
+
+    # --- hooks ----------------------------------------------------------------------------------------------------
 
     @hookimpl
     def train_start(self, method: DistillMethod[Any], start_step: int) -> None:
-        self._sampler = Sampler(method, self._config)
         training = method.cfg.training
+        needed = ["prepare_batch", "predict_x0", "shift_and_clamp_timestep"]
+        needed += ["predict_x0_guided"] if TEACHER in method.bundle else []
+        if missing := [name for name in needed if not hasattr(method.adapter, name)]:
+            found = f"the family's adapter has no {', '.join(missing)}, which the watch samples with"
+            raise ContractError(Problem(found, "callbacks.quality_watch", fix="remove quality_watch"))
+        self._sampler = Sampler(method, self._config)
         self._needed = math.ceil(max(self._config.prompts, DATA_ROWS) / training.train_batch_size)
-        self._saves = training.training_state_checkpointing_steps
+        self._output_dir = Path(training.output_dir)
+        if context.is_main_process():
+            best.put_back(self._output_dir)
 
     @hookimpl
     def before_round(self, method: DistillMethod[Any], step: int, batch: Any) -> None:
         if self._rounds == self._needed:
             return
+        missing = self._config.prompts - self._rounds * method.cfg.training.train_batch_size
         self._rounds += 1
-        size = method.cfg.training.train_batch_size
-        if (missing := self._config.prompts - (self._rounds - 1) * size) > 0:
+        if missing > 0:
             self._rows.append(first_rows(batch, missing))
         if self._data is not None:
             try:
                 self._sampler.add_data(self._data, batch)
-            except FastVideoError:
+            except FastVideoError:  # prompts without clips
                 self._data = None
+
+    @hookimpl
+    def before_optimizer_step(self, method: DistillMethod[Any], step: int) -> None:
+        for role, factor in self._config.lower_rate.items():
+            handle = method.bundle[role]
+            for name, optimizer in handle.optimizers.items():
+                groups, scheduler = optimizer.param_groups, handle.lr_schedulers.get(name)
+                own = [group.setdefault("initial_lr", group["lr"]) for group in groups]
+                rates = own if scheduler is None else scheduler.get_last_lr()  # of the schedule, without the factor
+                for group, rate in zip(groups, rates, strict=True):
+                    group["lr"] = rate * factor**self._warnings
 
     @hookimpl
     def step_end(self, method: DistillMethod[Any], step: int, metrics: dict[str, Any]) -> None:
         if self._rounds < self._needed:
             return
-        first = self._reference is None
-        if first:
-            self._make_reference(method, metrics)
-        if first or step % self._config.every == 0 or (self._saves and step % self._saves == 0):
-            found = self._sampler.student(method.bundle["student"], self._rows, step).result()
-            measures = drift(found, self._reference)
-            metrics.update({f"quality/{name}": value for name, value in measures.items()})
-            metrics["quality/drift"] = max(map(abs, measures.values()))
+        reference = self._reference or self._make_reference(method, step, metrics)
+        training = method.cfg.training
+        saves = training.training_state_checkpointing_steps
+        due = step % self._config.every == 0 or step == training.max_train_steps or (saves and step % saves == 0)
+        if due or reference is not self._reference:
+            self._reference = reference
+            self._look(method, step, reference, metrics)
 
-    def _make_reference(self, method: DistillMethod[Any], metrics: dict[str, Any]) -> None:
-        data = self._data.result() if all(context.gathered(self._data is not None)) else None
-        if "teacher" in method.bundle:
-            guidance = getattr(method.cfg.method_config, "real_score_guidance_scale", 1.0)
-            self._reference = self._sampler.teacher(method.bundle["teacher"], self._rows, guidance).result()
-            if data is not None:
-                metrics.update({f"quality/reference_{k}": v for k, v in drift(self._reference, data).items()})
-        else:
-            self._reference = data
+    @hookimpl
+    def stop_requested(self, step: int) -> bool:
+        return 0 < self._config.stop_after <= self._warnings
+
+    @hookimpl
+    def checkpoint_saved(self, path: Path, step: int) -> None:
+        looks = [number for number in map(int, self._looks) if number <= step]
+        if not self._config.keep_best or not looks:
+            return
+        drifted = self._looks[str(max(looks))]
+        if drifted < best.kept_drift(path.parent):
+            try:
+                best.keep(path, step, drifted)
+            except OSError as error:
+                logger.warning("%s could not be kept as %s: %s", path, best.BEST, error.strerror)
+
+    # --- looks ----------------------------------------------------------------------------------------------------
+
+    def _look(self, method: DistillMethod[Any], step: int, reference: Statistics, metrics: dict[str, Any]) -> None:
+        found = self._sampler.student(method.bundle[STUDENT], self._rows, step).result()
+        measures = drift(found, reference)
+        _, drifted = worst(measures)
+        off = is_off(drifted, self._best, self._config.threshold) and math.isfinite(self._best)
+        self._best = min(self._best, drifted)
+        self._looks = dict([*self._looks.items(), (str(step), drifted)][-_LOOKS:])
+        self._warnings += off
+        metrics.update({f"quality/{name}": value for name, value in measures.items()})
+        metrics |= {"quality/drift": drifted, "quality/warnings": float(self._warnings)}
+        if off and context.is_main_process():
+            whose = "the teacher's samples" if TEACHER in method.bundle else "the data"
+            what = described(measures, whose)
+            logger.warning(
+                "step %d: quality_watch: of the student's samples %s; %s", step, what, advice(method.cfg.roles)
+            )
+
+    def _make_reference(self, method: DistillMethod[Any], step: int, metrics: dict[str, Any]) -> Statistics:
+        has_data = all(context.gathered(self._data is not None))
+        data = self._data.result() if self._data is not None and has_data else None
+        if TEACHER not in method.bundle:
+            if data is None:
+                found = f"there is no role '{TEACHER}', and the data has no clips: nothing to compare the student with"
+                raise ConfigError(Problem(found, "callbacks.quality_watch", fix="remove quality_watch"))
+            return data
+        reference = self._sampler.teacher(method.bundle[TEACHER], self._rows, self._guidance(method)).result()
+        if data is not None:
+            measures = drift(reference, data)
+            metrics.update({f"quality/reference_{name}": value for name, value in measures.items()})
+            if is_off(worst(measures)[1], 0.0, self._config.threshold) and context.is_main_process():
+                text = "step %d: quality_watch: of the teacher's own samples %s, and the student learns that; %s"
+                logger.warning(text, step, described(measures, "the data"), REFERENCE_ADVICE)
+        return reference
+
+    def _guidance(self, method: DistillMethod[Any]) -> float:
+        if self._config.guidance_scale is not None:
+            return self._config.guidance_scale
+        scales = (getattr(method.cfg.method_config, name, None) for name in _GUIDANCE)
+        return next((float(scale) for scale in scales if scale is not None), 1.0)
+
+    # --- state ----------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """The rows and the sums of the data are each process's own; all else is the same on all of them."""
+        return {
+            "rows": self._rows,
+            "rounds": self._rounds,
+            "data": None if self._data is None else self._data.state_dict(),
+            "reference": None if self._reference is None else self._reference.state_dict(),
+            "best": self._best,
+            "looks": self._looks,
+            "warnings": self._warnings,
+            "options": self._options(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._rows, self._rounds = state["rows"], state["rounds"]
+        self._data = None if state["data"] is None else Sums(state["data"])
+        self._reference = None if state["reference"] is None else Statistics(**state["reference"])
+        self._best, self._looks, self._warnings = state["best"], state["looks"], state["warnings"]
+
+    def misfits(self, state: dict[str, Any]) -> list[Problem]:
+        """A reference of other samples."""
+        where, problems = "callbacks.quality_watch", []
+        for key, then in state["options"].items():
+            if (now := self._options()[key]) != then:
+                found = f"the reference in the checkpoint was made with {key} {then}; this run has {now}"
+                fix = f"set it to {then}, or training.resume_without_callbacks: [quality_watch] to make a new one"
+                problems.append(Problem(found, f"{where}.{key}", fix=fix))
+        return problems
+
+    def _options(self) -> dict[str, Any]:
+        keys = ("prompts", "seeds", "steps", "reference_steps", "guidance_scale")
+        return {key: getattr(self._config, key) for key in keys}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -25,18 +26,18 @@ class Statistics:
     Args:
         mean: of every channel, [C] float64 on the CPU.
         spread: root of the variance inside a clip, mean over channels.
-        variation: root of the variance between clips, in a coarse picture of each (GRID); NaN of one clip.
-        seeds: the same between clips of one prompt; NaN where no prompt has several.
-        motion: root mean square of the difference between one latent frame and the next; NaN of single frames.
+        variation: root of the variance between clips, in a coarse picture of each (GRID); None of one clip.
+        seeds: the same between clips of one prompt; None where no prompt has several.
+        motion: root mean square of the difference between one latent frame and the next; None of single frames.
     """
 
     mean: Tensor
     spread: float
-    variation: float
-    seeds: float
-    motion: float
+    variation: float | None
+    seeds: float | None
+    motion: float | None
 
-    def state_dict(self) -> dict[str, Tensor | float]:
+    def state_dict(self) -> dict[str, Tensor | float | None]:
         """As a checkpoint keeps them."""
         return dict(vars(self))
 
@@ -44,8 +45,8 @@ class Statistics:
 class Sums:
     """What `Statistics` are made of; `add` takes the clips of one prompt or of several, `result` is the same on all processes."""
 
-    def __init__(self) -> None:
-        self._sums: dict[str, Tensor] = {}
+    def __init__(self, sums: Mapping[str, Tensor] | None = None) -> None:
+        self._sums: dict[str, Tensor] = dict(sums or {})
 
     def add(self, clips: Tensor) -> None:
         """Samples [P, S, C, T, H, W] of P prompts from S seeds."""
@@ -72,15 +73,21 @@ class Sums:
             dist.all_reduce(flat)
         parts = flat.cpu().split([one.numel() for one in self._sums.values()])
         total = {name: part.reshape(self._sums[name].shape) for name, part in zip(self._sums, parts, strict=True)}
-        count = float(total["clips"])
-        between = (total["squares"] - total["coarse"].square() / count).mean() / (count - 1) if count > 1 else math.nan
+        count, coarse = float(total["clips"]), total["coarse"]
+        between = (total["squares"] - coarse.square() / count).mean()
+        spread = _root(total["within"], count)
+        assert spread is not None
         return Statistics(
             mean=total["mean"] / count,
-            spread=_root(float(total["within"]) / count),
-            variation=_root(float(between)),
-            seeds=_root(_ratio(float(total["of_seeds"]), float(total["prompts"]))),
-            motion=_root(_ratio(float(total["motion"]), float(total["moving"]))),
+            spread=spread,
+            variation=_root(between, count - 1),
+            seeds=_root(total["of_seeds"], float(total["prompts"])),
+            motion=_root(total["motion"], float(total["moving"])),
         )
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What the initialiser takes."""
+        return dict(self._sums)
 
     def _gather(self, **sums: Tensor) -> None:
         for name, value in sums.items():
@@ -90,22 +97,20 @@ class Sums:
 def drift(found: Statistics, reference: Statistics) -> dict[str, float]:
     """How far `found` is from a reference, by name; what cannot be told is left out.
 
-    `mean`: root mean square over channels of how far it moved, in the reference's spreads, >= 0. `spread`, `variation`, `seeds`
-    and `motion`: natural logarithm of the ratio to the reference's, held inside +-6.9; 0 is the same. Infinite where `found` is
-    not finite.
+    `mean`: root mean square over channels of how far it moved, in standard deviations of all that the reference holds, >= 0.
+    `spread`, `variation`, `seeds` and `motion`: natural logarithm of the ratio to the reference's, held inside +-6.9; 0 is the
+    same. Infinite where `found` is not finite.
     """
-    moved = (found.mean - reference.mean).square().mean().sqrt() / max(reference.spread, _LEAST)
-    measures = {"mean": float(moved)}
+    moved = (found.mean - reference.mean).square().mean().sqrt()
+    scale = math.hypot(reference.spread, reference.variation or 0.0)
+    measures = {"mean": float(moved) / max(scale, _LEAST)}
     for name in ("spread", "variation", "seeds", "motion"):
         now, then = getattr(found, name), getattr(reference, name)
-        if not math.isnan(then) and then > 0:
+        if now is not None and then:
             measures[name] = math.log(min(max(now / then, _LEAST), _MOST)) if math.isfinite(now) else math.inf
     return {name: value if math.isfinite(value) else math.inf for name, value in measures.items()}
 
 
-def _ratio(value: float, count: float) -> float:
-    return value / count if count else math.nan
-
-
-def _root(value: float) -> float:
-    return math.sqrt(max(value, 0.0)) if not math.isnan(value) else math.nan
+def _root(total: Tensor, count: float) -> float | None:
+    """Of the mean of `count` values that sum to `total`; None of no values."""
+    return math.sqrt(max(float(total), 0.0) / count) if count > 0 else None
