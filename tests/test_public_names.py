@@ -71,6 +71,7 @@ SECOND = {
         "tracking.wandb_login",
     },
     "evaluate": {
+        "checkpoint",
         "registry.registration",
         "registry.registry",
     },

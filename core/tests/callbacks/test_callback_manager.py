@@ -50,7 +50,7 @@ def test_a_misspelt_hook_is_an_error_with_a_suggestion():
         CallbackManager({"mine": make(Misspelt)})
     assert "callback 'mine': unknown hook 'after_optimiser_step'" in str(error.value)
     assert "did you mean 'after_optimizer_step'?" in str(error.value)
-    assert "allowed: train_start, before_optimizer_step," in str(error.value)
+    assert "allowed: train_start, before_round, before_optimizer_step," in str(error.value)
 
 
 @pytest.mark.parametrize("parameters", ["self, step, loss", "self, step, *loss", "self, step, loss=1", "self, *, loss"])

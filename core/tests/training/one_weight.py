@@ -69,6 +69,7 @@ class Watch(Callback):
         self.calls = []
         self.errors = []
         self.gradients = []
+        self.batches = []
 
     def of(self, hook):
         return [step for name, step in self.calls if name == hook]
@@ -76,6 +77,11 @@ class Watch(Callback):
     @hookimpl
     def train_start(self, start_step):
         self.calls.append(("train_start", start_step))
+
+    @hookimpl
+    def before_round(self, method, step, batch):
+        self.calls.append(("before_round", step))
+        self.batches.append((len(getattr(method, "seen", ())), batch))  # with how many were trained on before
 
     @hookimpl
     def before_optimizer_step(self, method, step):

@@ -36,7 +36,9 @@ def test_a_resumed_run_goes_on_behind_its_start_step(tmp_path):
 
 def test_each_round_takes_the_next_batch(tmp_path):
     method = Linear(config_of(tmp_path, gradient_accumulation_steps=2))
-    run(method, numbers(1, 2, 3, 4), 2)
+    watch = run(method, numbers(1, 2, 3, 4), 2)
+    assert watch.of("before_round") == [1, 1, 2, 2]
+    assert [(before, batch.item()) for before, batch in watch.batches] == [(0, 1), (1, 2), (2, 3), (3, 4)]
     assert [(iteration, batch.item()) for iteration, batch in method.seen] == [(1, 1.0), (1, 2.0), (2, 3.0), (2, 4.0)]
 
 

@@ -176,6 +176,7 @@ FIRST_PARTY: dict[Kind, dict[str, str]] = {
     "callbacks": {
         "ema": "fastvideo-core",
         **dict.fromkeys(("grad_norm", "throughput", "profiler", "early_stop"), "fastvideo-tools"),
+        "quality_watch": "fastvideo-evaluate",
     },
     "commands": {
         **dict.fromkeys(("train", "check", "plugins", "sample", "export"), "fastvideo-core"),

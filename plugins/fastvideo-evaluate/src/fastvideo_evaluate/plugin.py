@@ -133,6 +133,7 @@ VBENCH_IMAGING_QUALITY = MetricPlugin(
     api=(1, 0),
     help="VBench's imaging_quality (needs --metric-weights)",
     impl="fastvideo_evaluate.metrics.vbench:ImagingQuality",
+)
 QUALITY_WATCH = CallbackPlugin(
     name="quality_watch",
     api=(1, 0),

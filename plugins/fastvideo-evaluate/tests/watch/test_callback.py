@@ -2,10 +2,142 @@
 
 from __future__ import annotations
 
-from fastvideo_testing import CallbackPluginSuite
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+
+from fastvideo_core.checkpoint import storage
+from fastvideo_core.dispatch.runtime import DistillRuntime
+from fastvideo_core.errors import CheckpointError, ConfigError
+from fastvideo_testing import CallbackPluginSuite, build_run, toy_world
 
 
 class TestQualityWatch(CallbackPluginSuite):
     plugin = "quality_watch"
-    config = {"every": 2, "reference_steps": 4}
+    config: ClassVar[dict[str, Any]] = {"every": 4, "reference_steps": 4}
     steps = 16
+
+
+@pytest.fixture(autouse=True)
+def _toys() -> Iterator[None]:
+    with toy_world():
+        yield
+
+
+def run_of(folder: Path, watch: dict[str, Any], **training: Any) -> dict[str, Any]:
+    return {
+        "recipe": {"family": "toy", "method": "toy"},
+        "roles": {
+            "student": {"path": "toy/student", "trainable": True},
+            "teacher": {"path": "toy/teacher", "trainable": False},
+        },
+        "pipeline_config": {"layout": "video", "data": {"means": [[1.0, -1.0, 0.5, 0.0]]}},
+        "training": {
+            "output_dir": str(folder / "out"),
+            "max_train_steps": 12,
+            "train_batch_size": 16,
+            "learning_rate": 1e-3,
+            "training_state_checkpointing_steps": 4,
+            **training,
+        },
+        "callbacks": {"quality_watch": {"every": 2, "prompts": 16, "reference_steps": 4, **watch}},
+    }
+
+
+def trained(folder: Path, watch: dict[str, Any], **training: Any) -> DistillRuntime:
+    folder.mkdir(exist_ok=True)
+    runtime = build_run(folder, run_of(folder, watch, **training))
+    runtime.train()
+    return runtime
+
+
+def logged(folder: Path, name: str) -> dict[int, float]:
+    lines = map(json.loads, (folder / "out" / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
+    return {line["step"]: line[name] for line in lines if name in line}
+
+
+FAST = {"learning_rate": 1.0}
+"""So fast that the student is lost at once."""
+
+
+def test_it_looks_when_it_has_its_rows_then_every_so_often_and_at_checkpoints_and_the_end(tmp_path: Path) -> None:
+    trained(tmp_path, {"every": 3}, max_train_steps=11)
+    assert list(logged(tmp_path, "quality/drift")) == [2, 3, 4, 6, 8, 9, 11]
+    assert list(logged(tmp_path, "quality/reference_mean")) == [2]
+
+
+def test_a_good_run_is_not_warned_of_and_one_that_is_too_fast_is(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trained(tmp_path / "good", {})
+    assert set(logged(tmp_path / "good", "quality/warnings").values()) == {0}
+    assert "quality_watch" not in caplog.text
+    trained(tmp_path / "fast", {}, **FAST)
+    assert max(logged(tmp_path / "fast", "quality/warnings").values()) > 1
+    assert "quality_watch: of the student's samples " in caplog.text
+    assert "docs/quality-watch.md" in caplog.text
+
+
+def test_a_warning_lowers_the_rate_and_a_resumed_run_goes_on_with_it(tmp_path: Path) -> None:
+    watch = {"lower_rate": {"student": 0.5}}
+    straight = trained(tmp_path / "straight", watch, **FAST)
+    trained(tmp_path / "resumed", watch, **FAST, max_train_steps=6)
+    resumed = trained(tmp_path / "resumed", watch, **FAST, resume_from_checkpoint="latest")
+    rates, warnings = (logged(tmp_path / "resumed", name) for name in ("lr/student", "quality/warnings"))
+    assert warnings[12] > warnings[6] > 0
+    assert rates[12] == pytest.approx(0.5 ** warnings[10])
+    for name in ("lr/student", "quality/drift", "total_loss"):
+        assert logged(tmp_path / "resumed", name) == logged(tmp_path / "straight", name)
+    ends = [dict(one.method.bundle["student"].named_parameters()) for one in (straight, resumed)]
+    assert all(torch.equal(one, ends[1][name]) for name, one in ends[0].items())
+
+
+def test_a_run_ends_with_a_checkpoint_at_the_warning_that_was_asked_for(tmp_path: Path) -> None:
+    trained(tmp_path, {"stop_after": 2}, **FAST)
+    warnings = logged(tmp_path, "quality/warnings")
+    last = max(warnings)
+    assert warnings[last] == 2
+    assert last < 12
+    assert storage.checkpoint_path(tmp_path / "out", last).is_dir()
+
+
+def test_the_nearest_checkpoint_is_kept_whatever_rotates(tmp_path: Path) -> None:
+    trained(tmp_path, {}, **FAST, checkpoints_total_limit=1)
+    drifts = logged(tmp_path, "quality/drift")
+    least = min((4, 8, 12), key=lambda step: drifts[step])
+    kept = tmp_path / "out" / "best"
+    assert storage.choose(kept, tmp_path / "out").step == least
+    assert json.loads((kept / "quality.json").read_text(encoding="utf-8")) == {"step": least, "drift": drifts[least]}
+    assert [path.name for path in storage.checkpoints(tmp_path / "out")] == ["checkpoint-000012"]
+    runtime = build_run(tmp_path, run_of(tmp_path, {}, **FAST, resume_from_checkpoint=str(kept)))
+    assert runtime.start_step == least
+
+
+def test_a_reference_of_other_samples_is_refused_at_resume(tmp_path: Path) -> None:
+    trained(tmp_path, {}, max_train_steps=4)
+    with pytest.raises(CheckpointError, match=r"quality_watch\.seeds: the reference .* seeds 2; this run has 3"):
+        trained(tmp_path, {"seeds": 3}, resume_from_checkpoint="latest")
+
+
+@pytest.mark.parametrize(
+    ("watch", "told"),
+    [
+        ({"lower_rate": {"teacher": 0.5}}, "lower_rate.teacher: this run does not train that role"),
+        ({"lower_rate": {"student": 0.5}, "stop_after": 1}, "stop_after: the run ends at the first warning"),
+        ({"lower_rate": {"student": 1.5}}, "lower_rate.student"),
+        ({"threshold": 1.0}, "threshold"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(tmp_path: Path, watch: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        build_run(tmp_path, run_of(tmp_path, watch))
+    assert f"callbacks.quality_watch.{told}" in str(raised.value)
+
+
+def test_a_best_of_one_checkpoint_is_refused_where_it_is_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"keep_best: only the run's end is saved"):
+        build_run(tmp_path, run_of(tmp_path, {"keep_best": True}, training_state_checkpointing_steps=0))

@@ -71,7 +71,7 @@ class Sums:
         flat = torch.cat([one.reshape(-1) for one in self._sums.values()]).to(context.device())
         if context.world_size() > 1:
             dist.all_reduce(flat)
-        parts = flat.cpu().split([one.numel() for one in self._sums.values()])
+        parts = torch.split(flat.cpu(), [one.numel() for one in self._sums.values()])
         total = {name: part.reshape(self._sums[name].shape) for name, part in zip(self._sums, parts, strict=True)}
         count, coarse = float(total["clips"]), total["coarse"]
         between = (total["squares"] - coarse.square() / count).mean()
