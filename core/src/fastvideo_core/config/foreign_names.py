@@ -58,5 +58,7 @@ def _table() -> dict[str, tuple[str, str, str]]:
 
 _OWN = {_plain(name): f"training.{name}" for name in TrainingArgs.model_fields}
 _OWN |= {name: f"roles.<role>.{name}" for name in ("trainable", "checkpoint_role", "lora", "train_modules")}
-_OWN |= {name: f"callbacks.{name}" for name in ("ema", "grad_norm", "throughput", "profiler", "early_stop", "quality_watch")}
+_OWN |= {
+    name: f"callbacks.{name}" for name in ("ema", "grad_norm", "throughput", "profiler", "early_stop", "quality_watch")
+}
 _OWN["sampler_kind"] = "pipeline_config.sampler_kind"
