@@ -15,7 +15,6 @@ from fastvideo_core.config.base import MethodConfig as MethodConfig
 from fastvideo_core.config.base import PipelineConfig as PipelineConfig
 from fastvideo_core.config.base import PluginConfig as PluginConfig
 from fastvideo_core.config.base import StrTuple as StrTuple
-from fastvideo_core.config.deprecation import Deprecated as Deprecated
 from fastvideo_core.config.run import LoraConfig as LoraConfig
 from fastvideo_core.config.run import MergedLora as MergedLora
 from fastvideo_core.config.run import RoleConfig as RoleConfig

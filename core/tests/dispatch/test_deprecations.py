@@ -6,13 +6,13 @@ import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import pytest
 import yaml
 from pydantic import Field
 
-from fastvideo_core import Callback, Deprecated, PluginConfig, register_callback
+from fastvideo_core import Callback, PluginConfig, register_callback
 from fastvideo_core.cli.main import main
 from fastvideo_core.config.base import StrictModel
 from fastvideo_core.config.describe import json_schema
@@ -22,11 +22,11 @@ from fastvideo_testing import build_run, toy_world
 
 
 class Inner(StrictModel):
-    width: Annotated[int, Deprecated(since="0.2", use="height")] = Field(1, description="A width.")
+    width: int = Field(1, deprecated="since 0.2: use height", description="A width.")
 
 
 class OldConfig(PluginConfig):
-    every: Annotated[int, Deprecated(since="0.3", use="callbacks.old.steps")] = Field(1, ge=1, description="Steps.")
+    every: int = Field(1, ge=1, deprecated="since 0.3: use callbacks.old.steps", description="Steps.")
     steps: int = Field(1, ge=1, description="Steps.")
     inner: Inner = Field(Inner(), description="More.")
 
@@ -47,7 +47,7 @@ def _world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "160")
     with toy_world():
-        mark = Deprecated(since="0.4", use="the callback 'new' of fastvideo-new")
+        mark = "since 0.4: use the callback 'new' of fastvideo-new"
         register_callback("old", config=OldConfig, deprecated=mark)(Old)
         yield
 
@@ -92,14 +92,14 @@ def test_plugins_shows_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert "old is deprecated since 0.4: use the callback 'new' of fastvideo-new" in out
     assert main(["plugins", "--json"]) == 0
     by_name = {item["name"]: item["deprecated"] for item in json.loads(capsys.readouterr().out)}
-    assert by_name["old"] == {"since": "0.4", "use": "the callback 'new' of fastvideo-new"}
+    assert by_name["old"] == "since 0.4: use the callback 'new' of fastvideo-new"
     assert by_name["toy"] is None
     options = json_schema(OldConfig)["properties"]
     assert [options[name].get("deprecated") for name in ("every", "steps")] == [True, None]
 
 
 def test_a_mark_must_say_since_when_and_what_to_use() -> None:
-    with pytest.raises(PluginError, match=r"deprecated is 'soon', not Deprecated\(since=TEXT, use=TEXT\)"):
-        register_callback("soon", config=OldConfig, deprecated="soon")(Old)  # type: ignore[arg-type]
-    spec = MethodPlugin("m", (1, 0), "a:B", "a:C", (), deprecated=Deprecated(since="0.1", use=""))
+    with pytest.raises(PluginError, match="deprecated is True, not a text such as 'since 0"):
+        register_callback("soon", config=OldConfig, deprecated=True)(Old)  # type: ignore[arg-type]
+    spec = MethodPlugin("m", (1, 0), "a:B", "a:C", (), deprecated="")
     assert len(spec.flaws()) == 1

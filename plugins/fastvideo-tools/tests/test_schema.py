@@ -91,12 +91,11 @@ def test_something_unknown(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 OLD = """\
-from typing import Annotated
-from fastvideo_core import Callback, Deprecated, PluginConfig, register_callback
+from fastvideo_core import Callback, PluginConfig, register_callback
 from pydantic import Field
 
 class Config(PluginConfig):
-    every: Annotated[int, Deprecated(since="0.3", use="steps")] = Field(1, ge=1, description="Steps.")
+    every: int = Field(1, ge=1, deprecated="since 0.3: use steps", description="Steps.")
 
 @register_callback("old", config=Config)
 class Old(Callback):

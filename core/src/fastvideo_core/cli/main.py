@@ -132,7 +132,7 @@ def find_command(name: str, registry: PluginRegistry) -> tuple[Command, str]:
         return Command(module.add_arguments, module.run), COMMANDS[name]
     plugin = registry.get("commands", name)
     if plugin.spec.deprecated is not None:
-        complain(f"{name} is {plugin.spec.deprecated}")
+        complain(f"{name} is deprecated {plugin.spec.deprecated}")
     return cast(Command, registry.resolve(plugin, "impl")), plugin.spec.help
 
 

@@ -46,8 +46,7 @@ def as_data(status: PluginStatus) -> dict[str, Any]:
     spec = status.plugin.spec if status.plugin else None
     return {
         **asdict(status.provenance),
-        **{name: getattr(spec, name, None) for name in ("api", "roles", "optional_roles", "pipelines")},
-        "deprecated": asdict(spec.deprecated) if spec and spec.deprecated else None,
+        **{name: getattr(spec, name, None) for name in ("api", "roles", "optional_roles", "pipelines", "deprecated")},
         "healthy": status.healthy,
         "unmet": [{"wanted": item.wanted, "found": item.there} for item in status.provenance.unmet],
         "reason": str(status.problem) if status.problem is not None else None,
@@ -63,7 +62,7 @@ def as_text(statuses: Sequence[PluginStatus], width: int) -> str:
     reasons = (f"BROKEN {item.provenance.name}: {item.problem}" for item in statuses if not item.healthy)
     parts += dict.fromkeys(reasons)  # two of one name have one reason
     specs = [item.plugin.spec for item in statuses if item.plugin]
-    parts += [f"{spec.name} is {spec.deprecated}" for spec in specs if spec.deprecated]
+    parts += [f"{spec.name} is deprecated {spec.deprecated}" for spec in specs if spec.deprecated]
     incomplete = {item.provenance.distribution: item.provenance.unmet for item in statuses if item.provenance.unmet}
     for distribution, unmet in incomplete.items():
         parts.append(f"incomplete {distribution}: {'; '.join(map(str, unmet))}\n    fix: {pip_command(unmet)}")

@@ -6,7 +6,6 @@ from typing import Any
 from fastvideo_core.callbacks.hooks import Callback
 from fastvideo_core.callbacks.manager import CallbackManager
 from fastvideo_core.config.base import StrictModel
-from fastvideo_core.config.deprecation import Deprecated
 from fastvideo_core.config.run import RunConfig
 from fastvideo_core.contracts.adapter_check import check_adapter
 from fastvideo_core.contracts.method import DistillMethod
@@ -39,7 +38,8 @@ def deprecations(cfg: RunConfig, registry: PluginRegistry) -> Iterator[str]:
     """What of a run is deprecated, plug-ins and options that run.yaml names, and what to use instead."""
     for plugin in used_plugins(cfg, registry):
         if plugin.spec.deprecated is not None:
-            yield f"{plugin.provenance.in_words} of {plugin.provenance.distribution} is {plugin.spec.deprecated}"
+            who = f"{plugin.provenance.in_words} of {plugin.provenance.distribution}"
+            yield f"{who} is deprecated {plugin.spec.deprecated}"
     sections = {"pipeline_config": cfg.pipeline_config, "method_config": cfg.method_config}
     sections |= {f"callbacks.{name}": section for name, section in cfg.callbacks.items()}
     for place, section in sections.items():
@@ -47,11 +47,12 @@ def deprecations(cfg: RunConfig, registry: PluginRegistry) -> Iterator[str]:
 
 
 def _deprecated_options(place: str, section: StrictModel) -> Iterator[str]:
-    for name, info in type(section).model_fields.items():
-        if name in section.model_fields_set:
-            yield from (f"{place}.{name} is {mark}" for mark in info.metadata if isinstance(mark, Deprecated))
-            if isinstance(inner := getattr(section, name), StrictModel):
-                yield from _deprecated_options(f"{place}.{name}", inner)
+    for name, value in section:  # not by attributes: pydantic warns of those that are deprecated
+        info = type(section).model_fields[name]
+        if name in section.model_fields_set and info.deprecated:
+            yield f"{place}.{name} is deprecated {info.deprecation_message}"
+        if name in section.model_fields_set and isinstance(value, StrictModel):
+            yield from _deprecated_options(f"{place}.{name}", value)
 
 
 def method_class(name: str, registry: PluginRegistry) -> type[DistillMethod]:

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from fastvideo_core.config.deprecation import Deprecated
 from fastvideo_core.errors import PluginError, Problem
 from fastvideo_core.registry.discovery import Plugin, Provenance
 from fastvideo_core.registry.specs import API_VERSION, SPEC_TYPES, Kind
@@ -29,7 +28,7 @@ def register_model(
     config: type | str,
     pipelines: tuple[str, ...] = (),
     api: tuple[int, int] = API_VERSION,
-    deprecated: Deprecated | None = None,
+    deprecated: str | None = None,
 ) -> Callable[[Decorated], Decorated]:
     """Register the decorated ModelFamily class, or a bare build function (RunConfig -> ModelComponents); see ModelPlugin."""
     return registering("models", name, api, config=config, pipelines=pipelines, deprecated=deprecated)
@@ -43,7 +42,7 @@ def register_method(
     optional_roles: tuple[str, ...] = (),
     demo: Callable[..., object] | str | None = None,
     api: tuple[int, int] = API_VERSION,
-    deprecated: Deprecated | None = None,
+    deprecated: str | None = None,
 ) -> Callable[[Decorated], Decorated]:
     """Register the decorated DistillMethod class; see MethodPlugin."""
     optional = {"optional_roles": optional_roles, "demo": demo, "deprecated": deprecated}
@@ -51,7 +50,7 @@ def register_method(
 
 
 def register_callback(
-    name: str, *, config: type | str, api: tuple[int, int] = API_VERSION, deprecated: Deprecated | None = None
+    name: str, *, config: type | str, api: tuple[int, int] = API_VERSION, deprecated: str | None = None
 ) -> Callable[[Decorated], Decorated]:
     """Register the decorated callback class; see CallbackPlugin."""
     return registering("callbacks", name, api, config=config, deprecated=deprecated)

@@ -8,8 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
-from fastvideo_core.config.deprecation import Deprecated
-
 Kind = Literal["models", "methods", "callbacks", "commands", "metrics"]
 """The kinds of plug-in, as their entry-point groups end."""
 
@@ -36,15 +34,11 @@ def _is_target(value: object) -> bool:
     return isinstance(value, str) and _TARGET.fullmatch(value) is not None
 
 
-def _is_deprecated(value: object) -> bool:
-    return isinstance(value, Deprecated) and _is_text(value.since) and _is_text(value.use)
-
-
 _FIELD_TYPES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "str": (_is_text, "a text"),
     "Target": (_is_target, "a text of the form 'module:attr'"),
     "Target | None": (lambda value: value is None or _is_target(value), "a text of the form 'module:attr'"),
-    "Deprecated | None": (lambda value: value is None or _is_deprecated(value), "Deprecated(since=TEXT, use=TEXT)"),
+    "str | None": (lambda value: value is None or _is_text(value), "a text such as 'since 0.3: use this and that'"),
     "tuple[str, ...]": (lambda value: isinstance(value, tuple) and all(map(_is_text, value)), "a tuple of names"),
     "tuple[int, int]": (
         lambda value: isinstance(value, tuple) and [type(part) for part in value] == [int, int],
@@ -56,11 +50,14 @@ _FIELD_TYPES: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 @dataclass(frozen=True)
 class Spec:
-    """What every plug-in declares: its `name`, as its entry point has it, the API_VERSION it is for, whether `deprecated`."""
+    """What every plug-in declares: its `name`, as its entry point has it, and the API_VERSION it is for.
+
+    `deprecated` is of one that will go: "since 0.3: use this and that".
+    """
 
     name: str
     api: tuple[int, int]
-    deprecated: Deprecated | None = field(default=None, kw_only=True)
+    deprecated: str | None = field(default=None, kw_only=True)
 
     @property
     def targets(self) -> dict[str, Target | None]:

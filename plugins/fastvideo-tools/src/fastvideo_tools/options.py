@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
-from fastvideo_core.config.deprecation import Deprecated
 from fastvideo_core.config.describe import Schema, describe, inside, json_schema
 from fastvideo_core.config.run import RecipeConfig, RoleConfig
 from fastvideo_core.config.training import TrainingArgs
@@ -78,8 +77,8 @@ def all_options(model: type[BaseModel]) -> tuple[Option, ...]:
         field, required = fields.get(name, {}), info.is_required()
         default = None if required else info.get_default(call_default_factory=True, validated_data={})
         shown = to_jsonable_python(default, fallback=str)
-        marks = (f"({mark})" for mark in info.metadata if isinstance(mark, Deprecated))
-        meaning = " ".join([info.description or "", *marks])
+        mark = [f"(deprecated {info.deprecation_message})"] if info.deprecated else []
+        meaning = " ".join([info.description or "", *mark])
         rows.append(Option(name, describe(field, root), required, shown, meaning))
         rows += _options(name, field, root, [field])
     return tuple(rows)

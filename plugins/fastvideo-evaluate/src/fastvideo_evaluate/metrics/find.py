@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
-from fastvideo_core.config.deprecation import Deprecated
 from fastvideo_core.errors import PluginError, Problem, UserError, did_you_mean
 from fastvideo_core.registry.registration import registering
 from fastvideo_core.registry.registry import PluginRegistry
@@ -16,7 +15,7 @@ _Class = TypeVar("_Class", bound=type[Metric])
 
 
 def register_metric(
-    name: str, *, help: str, api: tuple[int, int] = API_VERSION, deprecated: Deprecated | None = None
+    name: str, *, help: str, api: tuple[int, int] = API_VERSION, deprecated: str | None = None
 ) -> Callable[[_Class], _Class]:
     """Register the decorated Metric class in running code, as an entry point of `fastvideo.metrics` does; see MetricPlugin."""
     return registering("metrics", name, api, help=help, deprecated=deprecated)
