@@ -32,6 +32,7 @@ from tests.mutations.host_memory import HOST_MEMORY
 from tests.mutations.ltx_images import LTX_IMAGES
 from tests.mutations.mathematics import MATHEMATICS
 from tests.mutations.merged_lora import MERGED_LORA
+from tests.mutations.metrics import METRICS
 from tests.mutations.mutation import Mutation
 from tests.mutations.phases import PHASES
 from tests.mutations.routing import ROUTES
@@ -58,6 +59,7 @@ MUTATIONS = (
     *DISTILLATION,
     *CONSISTENCY,
     *TANGENTS,
+    *METRICS,
     *MERGED_LORA,
     *SHARED_NETWORKS,
     *HOST_MEMORY,
