@@ -210,3 +210,18 @@ def test_adapters_go_on_on_a_base_that_was_moved_and_the_log_says_so(tmp_path, c
     build_run(tmp_path, adapters(tmp_path / "run", str(here), 2)).train()
     text = f"the checkpoint's adapters were trained on {there}; this run puts them on {here}, which must hold the same"
     assert text in caplog.text
+
+
+def test_frozen_weights_in_another_precision_are_told_as_a_warning(tmp_path, caplog, monkeypatch):
+    """Also a frozen role's; what stands for the same precision is no other one."""
+    monkeypatch.setattr("fastvideo_testing.toy.ToyFamily.base_precisions", ("bf16", "fp8"))
+    build_run(tmp_path, adapters(tmp_path / "run", "toy/base", 1, base_precision="fp8")).train()
+    text = "roles.student.base_precision: frozen weights were fp8 up to the checkpoint, and are float32 from here on"
+    assert text not in caplog.text
+    build_run(tmp_path, adapters(tmp_path / "run", "toy/base", 2)).train()
+    assert text in caplog.text
+    caplog.clear()
+    same = adapters(tmp_path / "run", "toy/base", 3, base_precision="bf16")
+    same["training"]["mixed_precision"] = "bf16"
+    build_run(tmp_path, same).train()
+    assert "base_precision" not in caplog.text

@@ -32,12 +32,7 @@ def trained(seen: dict[str, Any]) -> dict[str, torch.Tensor]:
     return {clean_name(name): value for name, value in seen["trained"].items()}
 
 
-OPS_ON_TWO = "torch counts other calls of FSDP's hooks in the recompute of `ops` than in the forward, and ends the run"
-
-
-@pytest.mark.parametrize(
-    "kind", ["full", pytest.param("ops", marks=pytest.mark.xfail(reason=OPS_ON_TWO, strict=False))]
-)
+@pytest.mark.parametrize("kind", ["full", "ops"])
 def test_two_processes_train_a_shared_base_as_one_does_and_as_three_networks(tmp_path, tiny_wan, latent_data, kind):
     options = {"enable_gradient_checkpointing_type": kind}
     one = trained(train(tmp_path / "one", tiny_wan, latent_data, 1, {"shared": options})["shared"])

@@ -5,6 +5,9 @@ from __future__ import annotations
 from tests.mutations.mutation import CORE, Mutation
 
 TESTS = "core/tests/placing/test_shared_networks.py"
+PLACED = (
+    "core/tests/placing/test_placing.py::test_ops_keeps_its_results_where_hooks_call_other_operators_in_the_recompute"
+)
 RECOMPUTED = f"{TESTS}::test_every_gradient_is_that_of_a_network_that_recomputes_nothing"
 
 SHARED_NETWORKS: tuple[Mutation, ...] = (
@@ -14,6 +17,13 @@ SHARED_NETWORKS: tuple[Mutation, ...] = (
         "_Entered([*(binding() for binding in bindings), lambda: again])",
         "again",
         (RECOMPUTED, f"{TESTS}::test_what_a_family_binds_holds_at_every_recompute"),
+    ),
+    Mutation(
+        "selective checkpointing that counts the operators of FSDP's hooks",
+        f"{CORE}/placing/shard.py",
+        "(_Kept(mode) if isinstance(mode, TorchDispatchMode) else mode for mode in inner())",
+        "inner()",
+        (PLACED,),
     ),
     Mutation(
         "the teacher called with the student's adapters",

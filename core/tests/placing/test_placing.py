@@ -132,6 +132,31 @@ def test_ops_keeps_matrix_products_and_recomputes_the_rest():
     assert counted.calls["addmm"] == 0
 
 
+def test_ops_keeps_its_results_where_hooks_call_other_operators_in_the_recompute():
+    torch.manual_seed(0)
+    network, x = Network(), torch.randn(3, 4)
+    network(x).square().mean().backward()
+    expected = [p.grad for p in network.parameters()]
+    network.zero_grad()
+    blocks = list(network.blocks)
+    prepare_blocks(handle_of(network), training(enable_gradient_checkpointing_type="ops"))
+
+    def gathering(*_) -> None:
+        with torch.profiler.record_function("as FSDP does"):
+            torch.ones(len(seen)).mul(2)
+        seen.append("hook")
+
+    seen: list[str] = []
+    for block in blocks:
+        block.up.register_forward_pre_hook(gathering)
+    loss = network(x).square().mean()
+    for block in blocks:
+        block.up.register_forward_hook(gathering)
+    loss.backward()
+    assert len(seen) > len(blocks)
+    assert all(torch.equal(p.grad, one) for p, one in zip(network.parameters(), expected, strict=True))
+
+
 class CountedOps(torch.utils._python_dispatch.TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()

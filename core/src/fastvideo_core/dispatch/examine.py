@@ -159,8 +159,12 @@ def examine(cfg: RunConfig, registry: PluginRegistry, *, starts: bool) -> tuple[
             sources[name] = role_source(name, role)
     roles_known = len(sources) == len(cfg.roles)
     based = cfg.with_roles({name: {"path": source.base} for name, source in sources.items()})
+    stored, usual = earlier.get("roles", {}), "bf16" if cfg.training.mixed_precision == "bf16" else "float32"
     for name, role in cfg.roles.items():
         held, known = role.base_precision, families.get(cfg.role_family(name))
+        if (then := stored.get(name, {}).get("base_precision") or usual) != (now := held or usual) and name in stored:
+            text = f"frozen weights were {then} up to the checkpoint, and are {now} from here on"
+            warnings.append(f"roles.{name}.base_precision: {text}")
         if held is not None and known is not None and held not in known.base_precisions:
             text, allowed = f"the family {cfg.role_family(name)!r} holds no weights as {held}", known.base_precisions
             problems.append(Problem(text, f"roles.{name}.base_precision", ", ".join(allowed), "remove it"))

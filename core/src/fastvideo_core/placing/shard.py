@@ -3,7 +3,7 @@
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -15,6 +15,7 @@ from torch.autograd.graph import save_on_cpu
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts, noop_context_fn
 from typing_extensions import Self
 
@@ -24,9 +25,8 @@ from fastvideo_core.distributed import context
 from fastvideo_core.distributed.context import mesh_shape
 
 _HALF = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False)
-_PRODUCTS = ("mm", "addmm", "bmm", "baddbmm")
 _ATTENTION = ("efficient_attention", "flash_attention", "cudnn_attention", "flash_attention_for_cpu", "attention_math")
-_NAMES = (*_PRODUCTS, *(f"_scaled_dot_product_{kind}" for kind in _ATTENTION))
+_NAMES = ("mm", "addmm", "bmm", "baddbmm", *(f"_scaled_dot_product_{kind}" for kind in _ATTENTION))
 _KEPT = [getattr(torch.ops.aten, name).default for name in _NAMES]
 """Operators whose results `ops` keeps: recomputing them costs most."""
 
@@ -112,8 +112,7 @@ def _shard(handle: RoleHandle, network: str, mesh: DeviceMesh, training: Trainin
             if parts := [part for part in inner if isinstance(part, handle.bfloat16_classes)]:
                 fully_shard(parts, mp_policy=_HALF, **kept)
         # a checkpoint wrapper is sharded itself, so that gathering happens outside of what is recomputed
-        wrapped = name.endswith("._checkpoint_wrapped_module")
-        whole = module.get_submodule(name.rpartition(".")[0]) if wrapped else block
+        whole = module.get_submodule(name.removesuffix("._checkpoint_wrapped_module"))
         if waits or not alone:
             fully_shard(whole, **(brought if waits else kept))
         if waits:
@@ -152,40 +151,48 @@ def prepare_blocks(handle: RoleHandle, training: TrainingArgs, keep: Callable[[]
     """Checkpoints a trained role's blocks, `keep` being save_on_cpu, and compiles every role's, as `training` asks for."""
     kind = training.enable_gradient_checkpointing_type
     trains = handle.trainable or handle.base is not None
-    options: dict[str, Any] = {}
+    on_cpu = keep or partial(save_on_cpu, pin_memory=context.device().type == "cuda")
+    keeping = on_cpu if training.offload_activations else nullcontext
+    options: dict[str, Any] = {"checkpoint_fn": partial(_checkpoint, handle.bindings, keeping, use_reentrant=False)}
     if kind == "ops":
         options["context_fn"] = partial(create_selective_checkpoint_contexts, _KEPT)
-    if handle.bindings:
-        options["checkpoint_fn"] = partial(_checkpoint_bound, handle.bindings, use_reentrant=False)
-    if training.offload_activations:
-        keep = keep or partial(save_on_cpu, pin_memory=context.device().type == "cuda")
-        run = options.pop("checkpoint_fn", partial(checkpoint, use_reentrant=False))
-        options["checkpoint_fn"] = partial(_keeping, keep, run)
     for module in handle.modules.values():
         for index, (name, block) in enumerate(blocks_of(handle, module)):
             prepared = block
             if kind is not None and trains and (kind != "block_skip" or index % 2 == 0):
                 prepared = checkpoint_wrapper(block, **options)
-                parent, _, own = name.rpartition(".")
-                setattr(module.get_submodule(parent), own, prepared)
+                module.set_submodule(name, prepared)
             if training.enable_torch_compile:
                 # with its wrapper: eager checkpointing around compiled code breaks where the second pass is another graph
                 prepared.compile()
 
 
-def _checkpoint_bound(bindings: Sequence[Callable[[], Any]], block: nn.Module, *args: Any, **options: Any) -> Any:
+def _checkpoint(bindings: Sequence[Any], keep: Callable[[], Any], block: nn.Module, *args: Any, **options: Any) -> Any:
     """Calls a block, to be recomputed inside what it is bound to now.
 
     A compiled graph recomputes what it was traced of, whatever holds then, and takes no contexts but torch's own.
     """
     if not torch.compiler.is_compiling():
         options["context_fn"] = partial(_contexts, bindings, options.get("context_fn", noop_context_fn))
-    return checkpoint(block, *args, **options)
+    with keep():
+        return checkpoint(block, *args, **options)
 
 
 def _contexts(bindings: Sequence[Callable[[], Any]], inner: Callable[[], tuple[Any, Any]]) -> tuple[Any, Any]:
-    first, again = inner()
+    first, again = (_Kept(mode) if isinstance(mode, TorchDispatchMode) else mode for mode in inner())
     return first, _Entered([*(binding() for binding in bindings), lambda: again])
+
+
+class _Kept(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Shows torch's mode the operators that `ops` keeps alone: it counts all, and FSDP's hooks call others when recomputed."""
+
+    def __init__(self, mode: Any) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._mode = mode
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kept = func in _KEPT
+        return self._mode.__torch_dispatch__(func, types, args, kwargs) if kept else func(*args, **kwargs or {})
 
 
 class _Entered(ExitStack):
@@ -199,8 +206,3 @@ class _Entered(ExitStack):
         for make in self._contexts:
             self.enter_context(make())
         return self
-
-
-def _keeping(keep: Callable[[], Any], run: Callable[..., Any], *args: Any, **options: Any) -> Any:
-    with keep():
-        return run(*args, **options)
