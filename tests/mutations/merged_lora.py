@@ -23,7 +23,7 @@ MERGED_LORA: tuple[Mutation, ...] = (
         f"{CORE}/dispatch/role_weights.py",
         "for file in source.merged:",
         "for file in source.merged * 2:",
-        (f"{TESTS}::test_all_weights_trained_on_it_are_in_the_checkpoint",),
+        ("tests/test_merge_lora_runs.py::test_all_weights_trained_on_it_are_in_the_checkpoint",),
     ),
     Mutation(
         "alpha left out of exported adapters", SPELLING, "lora.scale * lora.rank", "float(lora.rank)", (CONVERTED,)
