@@ -41,9 +41,14 @@ METRICS: tuple[Mutation, ...] = (
     in_contract("higher values are the worse ones", "return -value", "return value", BETTER),
     in_contract("above the teacher is better than at it", "abs(value - teacher)", "teacher - value", BETTER),
     in_frames(
-        "colour is the largest alone", "pixels.max(axis=-1) - pixels.min(axis=-1)", "pixels.max(axis=-1)", COLOURS
+        "colour is the largest alone", "frames.max(axis=-1) - frames.min(axis=-1)", "frames.max(axis=-1)", COLOURS
     ),
-    in_frames("a change of light is motion", "y = y - y.mean(axis=(1, 2), keepdims=True)", "y = y - y.mean()", LIGHT),
+    in_frames(
+        "a change of light is motion",
+        "y.mean(axis=(1, 2), keepdims=True, dtype=np.float64).astype(np.float32)",
+        "y.mean()",
+        LIGHT,
+    ),
     in_frames("motion along columns", "np.diff(y, axis=0)", "np.diff(y, axis=2)", MOTION),
     in_frames("a steady change of light flickers", "(light[:-2] + light[2:]) / 2", "light[:-2]", LIGHT),
     in_points("fields are sums", "/ counts.reshape(shape)", "", FIELDS),

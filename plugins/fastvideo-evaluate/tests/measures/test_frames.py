@@ -37,7 +37,7 @@ def test_contrast_of_halves():
 
 
 def test_sharpness_is_that_of_the_laplacian():
-    assert m.sharpness(flat((7, 8, 9))) == pytest.approx(0, abs=1e-12)
+    assert m.sharpness(flat((7, 8, 9))) == pytest.approx(0, abs=1e-6)
     video = flat((0, 0, 0), size=6)
     video[:, 2, 2] = 255  # of 16 inner pixels one has 4, four have -1
     assert m.sharpness(video) == pytest.approx(np.sqrt((16 + 4) / 16))
@@ -52,8 +52,8 @@ def test_motion_grows_with_the_speed_of_an_edge(speed):
 
 def test_light_that_changes_is_no_motion_and_only_unsteady_light_flickers():
     steady = np.concatenate([flat((v, v, v), frames=1) for v in (0, 51, 102, 153, 204)])
-    assert m.motion(steady) == pytest.approx(0, abs=1e-12)
-    assert m.flicker(steady) == pytest.approx(0, abs=1e-12)
+    assert m.motion(steady) == pytest.approx(0, abs=1e-6)
+    assert m.flicker(steady) == pytest.approx(0, abs=1e-6)
     alternating = np.concatenate([flat((v, v, v), frames=1) for v in (0, 51, 0, 51, 0)])
     assert m.flicker(alternating) == pytest.approx(0.2)
     assert m.motion(flat((9, 9, 9), frames=1)) == m.flicker(flat((9, 9, 9), frames=2)) == 0

@@ -2,45 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
 
-Frames = NDArray[np.uint8]
-Floats = NDArray[np.float64]
+from fastvideo_evaluate.measures.points import root_mean_square
 
-LUMA = np.array([0.2126, 0.7152, 0.0722])
+Frames = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+
+LUMA = np.array([0.2126, 0.7152, 0.0722], dtype=np.float32)
 """Of red, green and blue (ITU-R BT.709), applied to the stored, gamma-coded values."""
 
 
 def luma(frames: Frames) -> Floats:
     """[T, H, W, 3] in 0..255 to [T, H, W] in 0..1."""
-    light: Floats = (frames.astype(np.float64) / 255) @ LUMA
+    light: Floats = frames.astype(np.float32) @ (LUMA / np.float32(255))
     return light
 
 
 def brightness(frames: Frames) -> float:
     """The mean luma, in 0..1: drifts up or down where a student over- or under-exposes."""
-    return float(luma(frames).mean())
+    return float(luma(frames).mean(dtype=np.float64))
 
 
 def contrast(frames: Frames) -> float:
     """The standard deviation of luma within a frame, mean over frames, in 0..0.5: falls where videos turn grey."""
-    return float(luma(frames).std(axis=(1, 2)).mean())
+    return float(luma(frames).std(axis=(1, 2), dtype=np.float64).mean())
 
 
 def saturation(frames: Frames) -> float:
     """The largest minus the smallest of red, green and blue, mean over pixels, in 0..1: 0 of greys, 1 of pure colours."""
-    pixels = frames.astype(np.float64) / 255
-    return float((pixels.max(axis=-1) - pixels.min(axis=-1)).mean())
+    return float((frames.max(axis=-1) - frames.min(axis=-1)).mean(dtype=np.float64)) / 255
 
 
 def sharpness(frames: Frames) -> float:
     """The root mean square of luma's Laplacian (four neighbours) inside of frames: falls where details blur."""
     y = luma(frames)
     laplacian = 4 * y[:, 1:-1, 1:-1] - y[:, :-2, 1:-1] - y[:, 2:, 1:-1] - y[:, 1:-1, :-2] - y[:, 1:-1, 2:]
-    return float(np.sqrt((laplacian**2).mean()))
+    return float(np.sqrt((laplacian**2).mean(dtype=np.float64)))
 
 
 def motion(frames: Frames) -> float:
@@ -49,20 +50,15 @@ def motion(frames: Frames) -> float:
     Frame differences, no optical flow: twice the speed of an edge is twice the change.
     """
     y = luma(frames)
-    y = y - y.mean(axis=(1, 2), keepdims=True)
-    return float(np.abs(np.diff(y, axis=0)).mean()) if len(y) > 1 else 0.0
+    light = y.mean(axis=(1, 2), keepdims=True, dtype=np.float64)
+    y = y - light.astype(np.float32)
+    return float(np.abs(np.diff(y, axis=0)).mean(dtype=np.float64)) if len(y) > 1 else 0.0
 
 
 def flicker(frames: Frames) -> float:
     """How far each frame's mean luma is from the mean of its two neighbours', mean over frames; 0 of a steady change of light."""
-    light = luma(frames).mean(axis=(1, 2))
+    light = luma(frames).mean(axis=(1, 2), dtype=np.float64)
     return float(np.abs(light[1:-1] - (light[:-2] + light[2:]) / 2).mean()) if len(light) > 2 else 0.0
-
-
-VIDEO_MEASURES: Mapping[str, Callable[[Frames], float]] = {
-    measure.__name__: measure for measure in (brightness, contrast, saturation, sharpness, motion, flicker)
-}
-"""By name; each takes the frames [T, H, W, 3] of one video."""
 
 
 def diversity(videos: list[Frames]) -> float:
@@ -73,6 +69,4 @@ def diversity(videos: list[Frames]) -> float:
     """
     if len(videos) < 2 or len({video.shape for video in videos}) > 1:
         raise ValueError(f"diversity is of two or more videos of one size, not {[video.shape for video in videos]}")
-    points = [video.astype(np.float64) / 255 for video in videos]
-    pairs = [(i, j) for i in range(len(points)) for j in range(i)]
-    return float(np.mean([np.sqrt(((points[i] - points[j]) ** 2).mean()) for i, j in pairs]))
+    return float(np.mean([root_mean_square(*pair) for pair in combinations(videos, 2)])) / 255

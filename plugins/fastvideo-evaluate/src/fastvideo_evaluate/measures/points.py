@@ -54,4 +54,4 @@ def root_mean_square(a: NDArray[Any], b: NDArray[Any]) -> float:
     """
     if a.shape != b.shape:
         raise ValueError(f"arrays of one shape are compared, not {list(a.shape)} and {list(b.shape)}")
-    return float(np.sqrt(np.mean((a.astype(np.float64) - b.astype(np.float64)) ** 2)))
+    return float(np.sqrt(np.mean((a.astype(np.float32) - b.astype(np.float32)) ** 2, dtype=np.float64)))
