@@ -45,8 +45,8 @@ METRICS: tuple[Mutation, ...] = (
     ),
     in_frames(
         "a change of light is motion",
-        "y.mean(axis=(1, 2), keepdims=True, dtype=np.float64).astype(np.float32)",
-        "y.mean()",
+        "y = y - light.astype(np.float32)",
+        "y = y - y.mean()",
         LIGHT,
     ),
     in_frames("motion along columns", "np.diff(y, axis=0)", "np.diff(y, axis=2)", MOTION),
