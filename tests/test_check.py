@@ -35,6 +35,20 @@ def test_check_counts_the_batches_of_each_process(commands, run, tmp_path):
     assert "3 batches per epoch and process" in commands.works("check", write_run(tmp_path / "run.yaml", run))
 
 
+def test_check_refuses_to_share_what_does_not_divide(commands, run, tmp_path):
+    """The network has 2 heads, the data 12 tokens; a prompt of 16 pixels and 5 frames has 2."""
+    prompts = tmp_path / "prompts.json"
+    prompts.write_text(json.dumps({"data": [{"caption": "a", "height": 16, "width": 16, "num_frames": 5}]}))
+    run["training"] |= {"num_gpus": 8, "sequence_parallel": 8, "validation_dataset_file": str(prompts)}
+    run["training"] |= {"log_validation": True, "validation_steps": 1}
+    error = commands.refuses("check", write_run(tmp_path / "run.yaml", run))
+    assert "training.sequence_parallel: 2 heads of transformer cannot be shared evenly by 8 processes" in error
+    assert "training.sequence_parallel: 12 tokens cannot be shared evenly by 8 processes" in error
+    assert f'{prompts}, data[0] ("a"): 2 tokens cannot be shared evenly by 8 processes' in error
+    run["training"] |= {"num_gpus": 2, "sequence_parallel": 2}
+    assert "24 batches per epoch and process" in commands.works("check", write_run(tmp_path / "run.yaml", run))
+
+
 def test_check_finds_everything_at_once(commands, run, tmp_path):
     prompts = tmp_path / "prompts.json"
     prompts.write_text(json.dumps({"data": [{"caption": "a"}, {"caption": "tall", "height": 33}]}))

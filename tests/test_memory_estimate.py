@@ -197,6 +197,18 @@ def test_shares_of_several_processes_replicas_and_offload(tmp_path, wan, latent_
     assert eight.checkpoint == pytest.approx(one.checkpoint, rel=0.3)
 
 
+def test_who_shares_tokens_holds_a_share_of_what_goes_by_token(tmp_path, wan, large_data):
+    """192 tokens, and 512 of the text, whose keys and values each process has."""
+    run = run_of(wan, large_data, tmp_path / "whole", "finetune", num_gpus=4)
+    whole = estimated(tmp_path, run).roles["student"]
+    run["training"] |= {"sequence_parallel": 4, "output_dir": str(tmp_path / "shares")}
+    shares = estimated(tmp_path, run).roles["student"]
+    assert (shares.weights, shares.gathered) == (whole.weights, whole.gathered)
+    assert whole.evaluation is not None
+    assert shares.evaluation is not None
+    assert whole.evaluation.held / 4 < shares.evaluation.held < whole.evaluation.held / 1.5
+
+
 def test_blocks_and_inputs_that_wait_on_the_host_are_what_a_run_puts_there(tmp_path, wan, latent_data, monkeypatch):
     def of(**training: Any) -> dict[str, Any]:
         run = run_of(wan, latent_data, tmp_path / "run", "finetune", **SIZE, **training)

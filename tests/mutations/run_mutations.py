@@ -36,6 +36,7 @@ from tests.mutations.metrics import METRICS
 from tests.mutations.mutation import Mutation
 from tests.mutations.phases import PHASES
 from tests.mutations.routing import ROUTES
+from tests.mutations.sequence_parallel import SEQUENCE_PARALLEL
 from tests.mutations.shared_networks import SHARED_NETWORKS
 from tests.mutations.sizes import SIZES
 from tests.mutations.sources import SOURCES
@@ -64,6 +65,7 @@ MUTATIONS = (
     *SHARED_NETWORKS,
     *HOST_MEMORY,
     *BASE_PRECISION,
+    *SEQUENCE_PARALLEL,
     *SPARSE_ATTENTION,
     *LTX_IMAGES,
     *SIZES,

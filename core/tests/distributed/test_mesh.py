@@ -11,8 +11,9 @@ import torch
 from fastvideo_core.checkpoint.rank_state import collect_rng, rng_of_other_world
 from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.distributed.context import Mesh
+from fastvideo_core.errors import ConfigError
 from fastvideo_testing.ranks import fake_process_group
-from fastvideo_testing.runs import build_run, toy_world
+from fastvideo_testing.runs import build_run, resolve_run, toy_world
 from fastvideo_testing.toy import Mixture, ToyConfig, ToyData, ToyFamily
 
 RUN: dict[str, Any] = {
@@ -45,6 +46,12 @@ def test_without_sequence_parallelism_every_process_has_samples_of_its_own() -> 
     with fake_process_group(1, 4):
         assert Mesh.current(training) == Mesh(data_rank=1, data_size=4)
     assert Mesh.current(training) == Mesh(data_rank=0, data_size=1)
+
+
+def test_a_family_whose_networks_cannot_share_tokens_is_refused(tmp_path) -> None:
+    training = {**RUN["training"], "output_dir": str(tmp_path / "out"), "num_gpus": 4, "sequence_parallel": 2}
+    with toy_world(), pytest.raises(ConfigError, match="networks of the family 'toy' cannot share their tokens"):
+        resolve_run(tmp_path, {**RUN, "training": training})
 
 
 def test_processes_that_share_samples_draw_and_read_alike(tmp_path, monkeypatch) -> None:

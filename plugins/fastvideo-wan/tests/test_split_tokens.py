@@ -36,7 +36,7 @@ class Threads:
     """Stands for `torch.distributed` and for a group: what threads give each other, by rank."""
 
     def __init__(self, size: int) -> None:
-        self.size, self._own = size, threading.local()
+        self._size, self._own = size, threading.local()
         self._barrier, self._given = threading.Barrier(size, timeout=60), dict[int, Tensor]()
 
     def run(self, work: Callable[[], Any]) -> list[Any]:
@@ -50,20 +50,20 @@ class Threads:
                 self._barrier.abort()
                 raise
 
-        with ThreadPoolExecutor(self.size) as pool:
-            return list(pool.map(of_rank, range(self.size)))
+        with ThreadPoolExecutor(self._size) as pool:
+            return list(pool.map(of_rank, range(self._size)))
 
-    def get_world_size(self, group: Threads) -> int:
-        return self.size
+    def size(self) -> int:
+        return self._size
 
-    def get_rank(self, group: Threads) -> int:
+    def rank(self) -> int:
         return int(self._own.rank)
 
     def _all(self, given: Tensor) -> list[Tensor]:
         self._barrier.wait()
         self._given[self._own.rank] = given
         self._barrier.wait()
-        return [self._given[rank] for rank in range(self.size)]
+        return [self._given[rank] for rank in range(self._size)]
 
     def all_gather_into_tensor(self, out: Tensor, given: Tensor, group: Threads) -> None:
         out.copy_(torch.cat(self._all(given)))

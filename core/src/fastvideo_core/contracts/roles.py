@@ -15,6 +15,7 @@ from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from fastvideo_core.distributed.context import EstimatedGroup
 from fastvideo_core.errors import ConfigError, ContractError, Problem
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ class RoleHandle:
     base: SharedNetworks | None = None
     bindings: tuple[Callable[[], Callable[[], AbstractContextManager[None]]], ...] = ()
     quantise: Callable[[WeightSource], WeightSource] | None = None
-    split_tokens: Callable[[nn.Module, ProcessGroup], None] | None = None
+    split_tokens: Callable[[nn.Module, ProcessGroup | EstimatedGroup], None] | None = None
 
     @property
     def is_saved(self) -> bool:

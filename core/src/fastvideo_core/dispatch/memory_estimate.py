@@ -15,8 +15,8 @@ from fastvideo_core.contracts.family import RoleOutline
 from fastvideo_core.contracts.roles import RoleHandle
 from fastvideo_core.dispatch.activation_bytes import EvaluationBytes, evaluation_bytes, host_copies
 from fastvideo_core.dispatch.examine import Run
-from fastvideo_core.distributed.context import mesh_shape
-from fastvideo_core.placing.shard import blocks_of, gathers_in_bfloat16, on_host, prepare_blocks
+from fastvideo_core.distributed.context import EstimatedGroup, mesh_shape
+from fastvideo_core.placing.shard import blocks_of, gathers_in_bfloat16, on_host, prepare_blocks, split_tokens
 from fastvideo_core.weights.lora import add_lora
 
 _FULL, _HALF = 4, 2  # bytes of a float32 and of a bfloat16 number
@@ -184,10 +184,10 @@ def _evaluation(cfg: RunConfig, outline: RoleOutline) -> EvaluationBytes | None:
         blocks = [block for module in handle.modules.values() for _, block in blocks_of(handle, module)]
         for part in (part for block in blocks for part in block.modules() if isinstance(part, handle.bfloat16_classes)):
             part.to(torch.bfloat16)
+    if (size := cfg.training.sequence_parallel) > 1:
+        split_tokens([handle], EstimatedGroup(size))
     with handle.active():
-        whole = evaluation_bytes(handle, outline.evaluate, samples=samples)
-    # nearly all of it is by token: its gradients, of whole weights, are counted apart where processes are several
-    return EvaluationBytes(*(-(-size // cfg.training.sequence_parallel) for size in whole))
+        return evaluation_bytes(handle, outline.evaluate, samples=samples)
 
 
 def _optimizer_bytes(parameter: Tensor, training: TrainingArgs) -> int:

@@ -80,6 +80,21 @@ def mesh_shape(training: TrainingArgs, processes: int) -> tuple[int, int]:
 
 
 @dataclass(frozen=True)
+class EstimatedGroup:
+    """Stands for the process group that `RoleHandle.split_tokens` gets, where tensors have no values: nothing is sent."""
+
+    processes: int
+
+    def size(self) -> int:
+        """How many processes it has."""
+        return self.processes
+
+    def rank(self) -> int:
+        """Which of them this one is."""
+        return 0
+
+
+@dataclass(frozen=True)
 class Mesh:
     """How a run's processes share samples.
 

@@ -22,7 +22,7 @@ from typing_extensions import Self
 from fastvideo_core.config.training import TrainingArgs
 from fastvideo_core.contracts.roles import RoleHandle, RoleManager, is_lora_parameter
 from fastvideo_core.distributed import context
-from fastvideo_core.distributed.context import mesh_shape
+from fastvideo_core.distributed.context import EstimatedGroup, mesh_shape
 
 _HALF = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False)
 _ATTENTION = ("efficient_attention", "flash_attention", "cudnn_attention", "flash_attention_for_cpu", "attention_math")
@@ -44,7 +44,8 @@ def shard_roles(bundle: RoleManager, training: TrainingArgs) -> None:
         prepare_blocks(handle, training)
     if training.sequence_parallel > 1:
         # After checkpoint wrappers, so that the input that is kept to recompute the first block is a share too.
-        _split_tokens(owners, training.sequence_parallel)
+        group = dist.new_subgroups(training.sequence_parallel)[0]  # type: ignore[no-untyped-call]  # of neighbours: `Mesh`
+        split_tokens(owners, group)
     sharded = [(h, n) for h in owners for n in h.modules if context.world_size() > 1 or on_host(h, n, training)]
     if not sharded:
         return
@@ -86,8 +87,8 @@ def gathers_in_bfloat16(handle: RoleHandle, training: TrainingArgs) -> bool:
     return bool(handle.bfloat16_classes) and not training.enable_torch_compile
 
 
-def _split_tokens(handles: Sequence[RoleHandle], size: int) -> None:
-    group = dist.new_subgroups(size)[0]  # type: ignore[no-untyped-call]  # of neighbours, as in `Mesh`
+def split_tokens(handles: Sequence[RoleHandle], group: dist.ProcessGroup | EstimatedGroup) -> None:
+    """Makes the processes of a group share the tokens of all calls of networks that can."""
     for handle in handles:
         if handle.split_tokens is not None:
             for module in handle.modules.values():

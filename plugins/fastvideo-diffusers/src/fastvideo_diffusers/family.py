@@ -10,7 +10,6 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.distributed import ProcessGroup
 
 from fastvideo_core.config.run import LoraConfig, MergedLora, RunConfig
 from fastvideo_core.contracts.adapter import LatentsSource
@@ -35,6 +34,7 @@ from fastvideo_diffusers.lora_file import LoraFile, read_lora_file
 from fastvideo_diffusers.lora_formats import LoraFormat
 from fastvideo_diffusers.merge_lora import LoraWeights
 from fastvideo_diffusers.quantised import FORMS, quantise
+from fastvideo_diffusers.sequence_parallel import Group
 
 F = TypeVar("F", bound=PipelineFolder)
 A = TypeVar("A", bound=FlowMatchingAdapter)
@@ -93,7 +93,7 @@ class DiffusersFamily(CheckedPipelines[F], Generic[F, A]):
         """The classes that are the unit of sharding, activation checkpointing and compiling."""
         return (self.block,)
 
-    def split_tokens(self, network: nn.Module, group: ProcessGroup) -> None:
+    def split_tokens(self, network: nn.Module, group: Group) -> None:
         """See RoleHandle; asked of families whose `splits_tokens` is true. `sequence_parallel` has what it is made of."""
         raise NotImplementedError
 

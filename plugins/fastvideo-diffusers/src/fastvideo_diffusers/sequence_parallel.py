@@ -18,15 +18,18 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 
+from fastvideo_core.distributed.context import EstimatedGroup
 from fastvideo_core.errors import Problem
 
+Group = ProcessGroup | EstimatedGroup
+"""As `RoleHandle.split_tokens` gets it."""
 _GROUP = "token_group"
 
 TOKENS, CHANNELS = 1, 2
 """Dimensions of hidden states [B, tokens, channels]."""
 
 
-def split_input(module: nn.Module, group: ProcessGroup, name: str, *, position: int = 0) -> None:
+def split_input(module: nn.Module, group: Group, name: str, *, position: int = 0) -> None:
     """Calls a module with this process's share of an argument's tokens, dim 1; one without tokens, [B], stays as it is."""
 
     def share(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -37,12 +40,12 @@ def split_input(module: nn.Module, group: ProcessGroup, name: str, *, position: 
     module.register_forward_pre_hook(share, with_kwargs=True)
 
 
-def gather_output(module: nn.Module, group: ProcessGroup) -> None:
+def gather_output(module: nn.Module, group: Group) -> None:
     """Makes a module give all tokens of its output [B, tokens, channels]."""
     module.register_forward_hook(lambda module, args, output: _gathered(output, group))
 
 
-def exchange_heads(attention: Any, group: ProcessGroup, *more: nn.Module) -> None:
+def exchange_heads(attention: Any, group: Group, *more: nn.Module) -> None:
     """Makes an attention of diffusers compute its share of the heads for all tokens.
 
     Args:
@@ -55,17 +58,17 @@ def exchange_heads(attention: Any, group: ProcessGroup, *more: nn.Module) -> Non
     attention.to_out[0].register_forward_pre_hook(
         lambda module, args: (_exchanged(args[0], group, TOKENS, CHANNELS), *args[1:])
     )
-    attention.heads //= dist.get_world_size(group)
+    attention.heads //= group.size()
 
 
-def note_group(network: nn.Module, group: ProcessGroup) -> None:
+def note_group(network: nn.Module, group: Group) -> None:
     """Tells `whole_tokens` that inside a network there are shares."""
     setattr(network, _GROUP, group)
 
 
 def whole_tokens(network: nn.Module, hidden_states: Sequence[Tensor]) -> list[Tensor]:
     """Hidden states [B, tokens, channels] from inside a network, with all tokens."""
-    group: ProcessGroup | None = getattr(network, _GROUP, None)
+    group: Group | None = getattr(network, _GROUP, None)
     return list(hidden_states) if group is None else [_gathered(one, group) for one in hidden_states]
 
 
@@ -78,18 +81,19 @@ def split_problems(size: int, counts: Mapping[str, int], *, where: str = "traini
     )
 
 
-def _share(tensor: Tensor, group: ProcessGroup) -> Tensor:
+def _share(tensor: Tensor, group: Group) -> Tensor:
     if tensor.ndim <= TOKENS:
         return tensor
-    return tensor.chunk(dist.get_world_size(group), TOKENS)[dist.get_rank(group)]
+    # a copy: what is kept of a share does not keep the whole in memory
+    return tensor.chunk(group.size(), TOKENS)[group.rank()].clone()
 
 
-def _exchanged(tensor: Tensor, group: ProcessGroup, divided: int, joined: int) -> Tensor:
+def _exchanged(tensor: Tensor, group: Group, divided: int, joined: int) -> Tensor:
     exchanged: Tensor = _Exchange.apply(tensor, group, divided, joined)  # type: ignore[no-untyped-call]  # torch types it not
     return exchanged
 
 
-def _gathered(tensor: Tensor, group: ProcessGroup) -> Tensor:
+def _gathered(tensor: Tensor, group: Group) -> Tensor:
     gathered: Tensor = _Gather.apply(tensor, group)  # type: ignore[no-untyped-call]  # torch types it not
     return gathered
 
@@ -98,7 +102,7 @@ class _Exchange(torch.autograd.Function):
     """Divides one dimension over the processes, and joins another that was."""
 
     @staticmethod
-    def forward(tensor: Tensor, group: ProcessGroup, divided: int, joined: int) -> Tensor:
+    def forward(tensor: Tensor, group: Group, divided: int, joined: int) -> Tensor:
         return torch.cat(_sent(tensor, group, divided).unbind(), joined)
 
     @staticmethod
@@ -118,10 +122,11 @@ class _Gather(torch.autograd.Function):
     """All tokens out of the shares; going back, each share gets what all processes' losses say of it."""
 
     @staticmethod
-    def forward(tensor: Tensor, group: ProcessGroup) -> Tensor:
-        size = dist.get_world_size(group)
+    def forward(tensor: Tensor, group: Group) -> Tensor:
+        size = group.size()
         shares = tensor.new_empty(size * len(tensor), *tensor.shape[1:])
-        dist.all_gather_into_tensor(shares, tensor.contiguous(), group=group)
+        if not isinstance(group, EstimatedGroup):
+            dist.all_gather_into_tensor(shares, tensor.contiguous(), group=group)
         return torch.cat(shares.chunk(size), TOKENS)
 
     @staticmethod
@@ -137,9 +142,10 @@ class _Gather(torch.autograd.Function):
         return _gathered(tangent, ctx.group)
 
 
-def _sent(tensor: Tensor, group: ProcessGroup, dim: int) -> Tensor:
+def _sent(tensor: Tensor, group: Group, dim: int) -> Tensor:
     """Each process's part of `tensor` along `dim` goes to it; what came from each, [processes, ...]."""
-    parts = torch.stack(tensor.chunk(dist.get_world_size(group), dim))
+    parts = torch.stack(tensor.chunk(group.size(), dim))
     received = torch.empty_like(parts)
-    dist.all_to_all_single(received, parts, group=group)
+    if not isinstance(group, EstimatedGroup):
+        dist.all_to_all_single(received, parts, group=group)
     return received

@@ -11,7 +11,6 @@ import torch
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from diffusers.models.transformers.transformer_wan import WanTransformerBlock
 from torch import Tensor, nn
-from torch.distributed import ProcessGroup
 from transformers import CLIPVisionModel, UMT5EncoderModel
 
 from fastvideo_core.config.run import RunConfig
@@ -31,6 +30,7 @@ from fastvideo_diffusers.loading import check_model
 from fastvideo_diffusers.lora_formats import LoraFormat
 from fastvideo_diffusers.schedule_fit import timestep_shift
 from fastvideo_diffusers.scheduler_shift import shifted_scheduler
+from fastvideo_diffusers.sequence_parallel import Group
 from fastvideo_diffusers.video_limits import attends_sparsely
 from fastvideo_wan.adapter import WanAdapter
 from fastvideo_wan.batches import stored_latents
@@ -191,7 +191,7 @@ class WanFamily(DiffusersFamily[WanFolder, WanAdapter]):
         network: nn.Module = meta_transformer(folder.path, dtype=dtype, where=where, name=name)
         return network
 
-    def split_tokens(self, network: nn.Module, group: ProcessGroup) -> None:
+    def split_tokens(self, network: nn.Module, group: Group) -> None:
         split_tokens(cast("WanTransformer3DModel", network), group)
 
     def token_counts(self, folder: WanFolder, latents: Sequence[int]) -> Mapping[str, int]:

@@ -6,9 +6,8 @@ import torch
 from diffusers import WanTransformer3DModel
 from diffusers.models.embeddings import TimestepEmbedding
 from torch import Tensor
-from torch.distributed import ProcessGroup
 
-from fastvideo_diffusers.sequence_parallel import exchange_heads, gather_output, note_group, split_input
+from fastvideo_diffusers.sequence_parallel import Group, exchange_heads, gather_output, note_group, split_input
 from fastvideo_wan.sparse import GATE
 
 
@@ -28,7 +27,7 @@ def keep_time_embedder_in_float32(transformer: WanTransformer3DModel) -> None:
     transformer.condition_embedder.time_embedder.__class__ = Float32TimestepEmbedding
 
 
-def split_tokens(transformer: WanTransformer3DModel, group: ProcessGroup) -> None:
+def split_tokens(transformer: WanTransformer3DModel, group: Group) -> None:
     """Makes the processes of a group share the tokens of the network's calls; see `RoleHandle.split_tokens`."""
     split_input(transformer, group, "timestep", position=1)
     split_input(transformer.blocks[0], group, "hidden_states")

@@ -1,0 +1,87 @@
+"""Processes that share the tokens of each sample train as one process does with the whole of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.distributed.split_tokens import train
+from tests.methods import sections
+
+pytestmark = pytest.mark.distributed
+
+ADVERSARIAL = {"adversarial_weight": 0.5, "discriminator_weight": 1.0, "r1_weight": 0.1, "r1_sigma": 0.1}
+FEW = {"dmd_denoising_steps": [1000, 500]}
+LORA = {"rank": 2, "alpha": 3}
+EXACT = ("total_loss", "generator_loss", "critic_loss")
+"""Losses whose first value is the same bits: others are differences, in which it shows that matrix products round by shape."""
+TOLERANCES = {"bf16": 0.02, "rcm": 1e-4}
+
+
+def run_of(
+    wan: Path, data: Path, method: str, options: dict[str, Any] | None = None, **training: Any
+) -> dict[str, Any]:
+    parts = sections(method, lambda role: str(wan), **(options or {}))
+    fixed = {"seed": 7, "data_path": str(data), "max_train_steps": 3, "learning_rate": 1e-3, "adam_epsilon": 1e-4}
+    return {"recipe": {"family": "wan", "method": method}, **parts, "training": {**fixed, **training}}
+
+
+@pytest.fixture(scope="module")
+def runs(tiny_wan, latent_data) -> dict[str, dict[str, Any]]:
+    full = {"enable_gradient_checkpointing_type": "full"}
+    shared = run_of(tiny_wan, latent_data, "dmd2", {**FEW, **ADVERSARIAL}, **full)
+    for role in ("student", "critic"):
+        shared["roles"][role] |= {"lora": LORA, "share": "teacher"}
+    plain = run_of(tiny_wan, latent_data, "finetune", max_train_steps=10, learning_rate=0.1, **full)
+    return {
+        "finetune": {**plain, "sgd": True},
+        "dmd2": run_of(tiny_wan, latent_data, "dmd2", {**FEW, **ADVERSARIAL}, gradient_accumulation_steps=2),
+        "shared": shared,
+        "bf16": run_of(tiny_wan, latent_data, "finetune", mixed_precision="bf16"),
+        "rcm": run_of(
+            tiny_wan, latent_data, "rcm", {"tangent_warmup_steps": 1}, enable_gradient_checkpointing_type="ops"
+        ),
+    }
+
+
+@pytest.fixture(scope="module")
+def one(runs, tmp_path_factory) -> dict[str, dict[str, Any]]:
+    return train(tmp_path_factory.mktemp("one"), runs, world=1)
+
+
+@pytest.fixture(scope="module")
+def split(runs, tmp_path_factory) -> dict[str, dict[str, Any]]:
+    return train(tmp_path_factory.mktemp("split"), runs, world=2, size=2)
+
+
+@pytest.mark.parametrize("name", ["finetune", "dmd2", "shared", "bf16", "rcm"])
+def test_two_processes_with_one_sample_are_one(one, split, name):
+    assert_alike(one[name], split[name], TOLERANCES.get(name, 1e-5))
+
+
+def test_ten_plain_steps_end_at_the_same_weights(one, split):
+    whole, shares = one["finetune"]["weights"], split["finetune"]["weights"]
+    assert max((whole[name] - shares[name]).abs().max().item() for name in whole) < 1e-6
+
+
+def test_two_pairs_are_two_processes_with_samples_of_their_own(runs, tmp_path):
+    few = {name: runs[name] for name in ("finetune", "dmd2")}
+    two = train(tmp_path / "two", few, world=2)
+    four = train(tmp_path / "four", few, world=4, size=2)
+    for name in few:
+        assert_alike(two[name], four[name], 1e-5)
+
+
+def assert_alike(whole: dict[str, Any], shares: dict[str, Any], tolerance: float) -> None:
+    """The first losses to the bit, all others, and the gradients of the first update within `tolerance` of their size."""
+    first = [{key: value for key, value in seen["losses"][0].items() if key in EXACT} for seen in (whole, shares)]
+    assert first[0] == first[1]
+    for left, right in zip(whole["losses"], shares["losses"], strict=True):
+        assert left == pytest.approx(right, rel=tolerance, abs=tolerance)
+    assert whole["gradients"].keys() == shares["gradients"].keys() != set()
+    scale = max(gradient.norm() for gradient in whole["gradients"].values())
+    for name, gradient in whole["gradients"].items():
+        far = (gradient - shares["gradients"][name]).norm()
+        assert far <= tolerance * max(gradient.norm(), 0.1 * scale), f"{name}: {far} of {gradient.norm()}"

@@ -1,0 +1,67 @@
+"""Mistakes where processes share a sample: whose samples, what is exchanged, how gradients go back."""
+
+from __future__ import annotations
+
+from tests.mutations.mutation import CORE, Mutation
+
+SOURCE = "plugins/fastvideo-diffusers/src/fastvideo_diffusers/sequence_parallel.py"
+WAN = "plugins/fastvideo-wan/src/fastvideo_wan/network.py"
+SHARED = "plugins/fastvideo-wan/tests/test_split_tokens.py::test_they_give_its_output_to_the_bit_and_their_mean_its_gradients"
+MESH = "core/tests/distributed/test_mesh.py::test_processes_that_share_samples_draw_and_read_alike"
+RESUMED = "core/tests/checkpoint/test_rank_state.py::test_who_goes_on_with_whose_random_state"
+
+SEQUENCE_PARALLEL: tuple[Mutation, ...] = (
+    Mutation(
+        "random streams by the world's rank",
+        f"{CORE}/contracts/method.py",
+        "RandomStreams(cfg.training.seed, self.mesh.data_rank,",
+        "RandomStreams(cfg.training.seed, context.rank(),",
+        (MESH,),
+    ),
+    Mutation(
+        "every process has samples of its own",
+        f"{CORE}/distributed/context.py",
+        "rank() // training.sequence_parallel, world_size() // training.sequence_parallel",
+        "rank(), world_size()",
+        (MESH,),
+    ),
+    Mutation(
+        "a share gets its own loss's gradient alone",
+        SOURCE,
+        "_sent(gradient, ctx.group, TOKENS).sum(0), None",
+        "gradient.chunk(ctx.group.size(), TOKENS)[ctx.group.rank()], None",
+        (f"{SHARED}[text-2]",),
+    ),
+    Mutation(
+        "heads sent back in the order of tokens",
+        SOURCE,
+        "return _exchanged(gradient, ctx.group, ctx.joined, ctx.divided), None, None, None",
+        "return _exchanged(gradient, ctx.group, ctx.divided, ctx.joined), None, None, None",
+        (f"{SHARED}[text-2]",),
+    ),
+    Mutation(
+        "the output is not gathered",
+        WAN,
+        "    gather_output(transformer.proj_out, group)\n",
+        "",
+        (f"{SHARED}[text-2]",),
+    ),
+    Mutation(
+        "levels of tokens are not shared out",
+        WAN,
+        '    split_input(transformer, group, "timestep", position=1)\n',
+        "",
+        (f"{SHARED}[levels by token, twice-2]",),
+    ),
+    Mutation(
+        "gates are not exchanged", WAN, "group, *([] if gate is None else [gate]))", "group)", (f"{SHARED}[sparse-2]",)
+    ),
+    Mutation("features of a share alone", WAN, "    note_group(transformer, group)\n", "", (f"{SHARED}[features-2]",)),
+    Mutation(
+        "random state by rank where groups changed",
+        f"{CORE}/checkpoint/rank_state.py",
+        "return rank // now * then + min(rank % now, then - 1)",
+        "return rank",
+        (RESUMED,),
+    ),
+)
