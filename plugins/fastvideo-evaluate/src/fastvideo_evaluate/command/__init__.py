@@ -1,0 +1,1 @@
+"""The command `evaluate`: which models (`models`), their videos (`sampling`, `videos`), and what these are worth (`results`)."""

@@ -1,0 +1,258 @@
+"""What the videos are worth: every metric of every model with its interval, and which model is the best."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from fastvideo_core.errors import ConfigError, Problem
+from fastvideo_data.preprocessing.progress import progress
+from fastvideo_evaluate.command.models import Candidate
+from fastvideo_evaluate.command.sampling import Shared
+from fastvideo_evaluate.command.videos import Videos
+from fastvideo_evaluate.metrics.contract import (
+    Floats,
+    Metric,
+    PairMetric,
+    PromptMetric,
+    Sample,
+    SetMetric,
+    VideoMetric,
+    penalty,
+)
+
+RESAMPLES, SEED, LEVEL = 200, 0, 0.95
+INTERVALS = (
+    f"{LEVEL:.0%} intervals: {RESAMPLES} bootstrap resamples of the prompts (seed {SEED}; all seeds of a prompt stay together, and "
+    "every model and the teacher get the same prompts), shifted so that their mean is the value itself"
+)
+RULE = (
+    "for every metric the models are put in order (by their distance from the teacher's value where that is the aim, else by the "
+    "value); the best has the lowest mean place over all metrics, and of two with the same mean place the earlier one"
+)
+
+Spread = Callable[[Sequence[int]], float]
+"""The value of a metric on some prompts, by their numbers, of which there may be several of one."""
+
+
+@dataclass(frozen=True)
+class Value:
+    """A metric of a model, with its interval; `drift` is what it is above the teacher's. `videos` are those of each prompt's seeds,
+    or of each prompt, where single ones have a value."""
+
+    mean: float
+    low: float
+    high: float
+    drift: tuple[float, float, float] | None = None
+    videos: tuple[tuple[float, ...], ...] = ()
+    resampled: Floats = field(default_factory=lambda: np.zeros(0), compare=False)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All values by model and metric; `place` is each model's mean place, `wins` the share of resamples in which it is the best."""
+
+    metrics: Mapping[str, Metric]
+    values: Mapping[str, Mapping[str, Value]]
+    places: Mapping[str, float]
+    wins: Mapping[str, float]
+    best: str | None
+    notes: tuple[str, ...]
+
+
+def usable(
+    metrics: Mapping[str, Metric], asked: Sequence[str] | None, teacher: Candidate | None, shared: Shared
+) -> tuple[dict[str, Metric], list[str]]:
+    """The metrics that can be measured here, and why others are left out.
+
+    Args:
+        asked: the names on the command line; None where it names none.
+
+    Raises:
+        ConfigError: one that was asked for cannot be measured.
+    """
+    kept, notes, problems = {}, [], []
+    for name, metric in metrics.items():
+        found = fix = ""
+        if isinstance(metric, (PairMetric, SetMetric)) and teacher is None:
+            found, fix = "needs a teacher, and no run names one", "name one with --against"
+        elif isinstance(metric, PromptMetric) and shared.seeds < 2:
+            found, fix = "needs two seeds of a prompt", "add --seeds 2 or more"
+        elif isinstance(metric, SetMetric) and len(shared.pairs) < 2:
+            found, fix = "needs two videos of each model", "add prompts or seeds"
+        if not found:
+            kept[name] = metric
+        elif asked is None:
+            notes.append(f"left out: {name} {found}; {fix}")
+        else:
+            problems.append(Problem(f"{name} {found}", "--metrics", fix=fix))
+    if problems:
+        raise ConfigError(problems)
+    return kept, notes
+
+
+def measure(
+    candidates: Sequence[Candidate],
+    teacher: Candidate | None,
+    shared: Shared,
+    videos: Videos,
+    metrics: Mapping[str, Metric],
+    notes: Sequence[str] = (),
+) -> Evaluation:
+    """Measures all videos; the same videos give the same values, to the bit.
+
+    Raises:
+        UserError: a video is damaged.
+    """
+    told = list(notes)
+    everyone = [*([teacher] if teacher else []), *candidates]
+    draws = np.random.default_rng(SEED).integers(len(shared.prompts), size=(RESAMPLES, len(shared.prompts)))
+    of_teacher: _Measured | None = None
+    values: dict[str, dict[str, Value]] = {}
+    for one in progress(everyone, "model"):
+        measured = _Measured(one, teacher, shared, videos, metrics)
+        of_teacher = measured if one is teacher else of_teacher
+        values[one.name] = {}
+        for name, metric in metrics.items():
+            spread = measured.spread(name, metric, of_teacher)
+            if spread is None:
+                continue
+            values[one.name][name] = _value(spread, draws, measured.single.get(name, ()))
+        told += measured.notes
+    if teacher is not None:
+        for one in candidates:
+            values[one.name] = {
+                name: _with_drift(value, values[teacher.name].get(name)) for name, value in values[one.name].items()
+            }
+    places, wins = _places([one.name for one in candidates], metrics, values, teacher)
+    best = min(places, key=lambda name: (places[name], list(places).index(name))) if places else None
+    return Evaluation(metrics, values, places, wins, best, tuple(dict.fromkeys(told)))
+
+
+class _Measured:
+    """A model's videos in numbers: single values by prompt, and points of those metrics that compare sets."""
+
+    def __init__(
+        self,
+        one: Candidate,
+        teacher: Candidate | None,
+        shared: Shared,
+        videos: Videos,
+        metrics: Mapping[str, Metric],
+    ) -> None:
+        single: dict[str, list[tuple[float, ...]]] = {}
+        points: dict[str, list[list[Floats]]] = {}
+        self.notes: list[str] = []
+        pairs = any(isinstance(metric, PairMetric) for metric in metrics.values()) and one is not teacher
+        for number, prompt in enumerate(shared.prompts):
+            made = [videos.sample(one.name, number, seed, prompt.caption) for seed in range(shared.seeds)]
+            beside: list[Sample] = []
+            if pairs and teacher is not None:
+                beside = [videos.sample(teacher.name, number, seed, prompt.caption) for seed in range(shared.seeds)]
+            for name, metric in metrics.items():
+                if metric.reads == "latents" and any(video.latents is None for video in made):
+                    self.notes.append(f"left out: {name} reads latents, which the sampler of {one.name} does not give")
+                elif isinstance(metric, SetMetric):
+                    points.setdefault(name, []).append([metric.features(video) for video in made])
+                elif isinstance(metric, PromptMetric):
+                    single.setdefault(name, []).append((float(metric.measure(made)),))
+                elif isinstance(metric, VideoMetric):
+                    single.setdefault(name, []).append(tuple(float(metric.measure(video)) for video in made))
+                elif isinstance(metric, PairMetric) and beside:
+                    both = zip(made, beside, strict=True)
+                    single.setdefault(name, []).append(tuple(float(metric.measure(*two)) for two in both))
+        self.single = {name: tuple(found) for name, found in single.items()}
+        self._points = {name: np.stack([np.stack(of_prompt) for of_prompt in found]) for name, found in points.items()}
+
+    def spread(self, name: str, metric: Metric, teacher: _Measured | None) -> Spread | None:
+        """The metric as a function of the prompts; None where this model has no value of it."""
+        if name in self.single:
+            means = np.array([np.mean(values) for values in self.single[name]])
+            return lambda prompts: float(means[list(prompts)].mean())
+        if name not in self._points or teacher is None or teacher is self or name not in teacher._points:
+            return None
+        assert isinstance(metric, SetMetric)
+        ours, theirs, distance = self._points[name], teacher._points[name], metric.distance
+        if ours.shape[2:] != theirs.shape[2:]:
+            self.notes.append(f"left out: {name}, as the teacher's points have {theirs.shape[2]} values, not {ours.shape[2]}")
+            return None
+
+        def apart(prompts: Sequence[int]) -> float:
+            chosen = list(prompts)
+            return float(distance(np.concatenate(ours[chosen]), np.concatenate(theirs[chosen])))
+
+        return apart
+
+
+def _value(spread: Spread, draws: Floats, single: tuple[tuple[float, ...], ...]) -> Value:
+    value = spread(range(draws.shape[1]))
+    resampled = np.array([spread(draw) for draw in draws])
+    resampled += value - resampled.mean()
+    return Value(value, *_interval(resampled), videos=single, resampled=resampled)
+
+
+def _interval(resampled: Floats) -> tuple[float, float]:
+    low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist()
+    return low, high
+
+
+def _with_drift(value: Value, teacher: Value | None) -> Value:
+    if teacher is None:
+        return value
+    drift = (value.mean - teacher.mean, *_interval(value.resampled - teacher.resampled))
+    return Value(value.mean, value.low, value.high, drift, value.videos, value.resampled)
+
+
+def _places(
+    names: Sequence[str], metrics: Mapping[str, Metric], values: Mapping[str, Mapping[str, Value]], teacher: Candidate | None
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Each model's mean place, from 1, and in what share of the resamples it has the lowest; none where nothing puts them in order."""
+    orders = []
+    for name, metric in metrics.items():
+        if any(name not in values[one] for one in names):
+            continue
+        own = {} if teacher is None else values[teacher.name]
+        if metric.better == "closest to the teacher" and name not in own:
+            continue
+        whole = [[values[one][name].mean, *values[one][name].resampled] for one in names]
+        of_teacher = [own[name].mean, *own[name].resampled] if name in own else [0.0] * len(whole[0])
+        bad = np.array(
+            [[penalty(metric.better, v, t) for v, t in zip(row, of_teacher, strict=True)] for row in whole]
+        )
+        # A place is one more than the models that are better, and half a place for each that is as good.
+        orders.append(0.5 + (bad[None] < bad[:, None]).sum(1) + 0.5 * (bad[None] == bad[:, None]).sum(1))
+    if not orders:
+        return {}, {}
+    mean = np.mean(orders, axis=0)
+    first = mean[:, 1:].argmin(axis=0)
+    wins = {name: float((first == number).mean()) for number, name in enumerate(names)}
+    return dict(zip(names, mean[:, 0].tolist(), strict=True)), wins
+
+
+def as_json(evaluation: Evaluation, models: Mapping[str, Mapping[str, Any]], about: Mapping[str, Any]) -> dict[str, Any]:
+    """results.json: `about` as it is, the metrics, and all values by model, whose own descriptions are `models`."""
+    metrics = {
+        name: {"unit": metric.unit, "better": metric.better, "reads": metric.reads, "of": _kind(metric)}
+        for name, metric in evaluation.metrics.items()
+    }
+    told = []
+    for name, values in evaluation.values.items():
+        measured = {}
+        for metric, value in values.items():
+            measured[metric] = {"value": value.mean, "low": value.low, "high": value.high}
+            if value.drift is not None:
+                measured[metric]["drift"] = dict(zip(("value", "low", "high"), value.drift, strict=True))
+            if value.videos:
+                measured[metric]["videos"] = [list(one) for one in value.videos]
+        place = {"mean_place": evaluation.places[name], "best_in": evaluation.wins[name]} if name in evaluation.places else {}
+        told.append({"name": name, **models[name], **place, "metrics": measured})
+    best = None if evaluation.best is None else {"name": evaluation.best, "rule": RULE}
+    return {**about, "intervals": INTERVALS, "metrics": metrics, "models": told, "best": best, "notes": evaluation.notes}
+
+
+def _kind(metric: Metric) -> str:
+    kinds = {VideoMetric: "video", PromptMetric: "prompt", PairMetric: "video beside the teacher's", SetMetric: "all videos"}
+    return next(words for kind, words in kinds.items() if isinstance(metric, kind))
