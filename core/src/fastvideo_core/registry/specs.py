@@ -179,6 +179,7 @@ FIRST_PARTY: dict[Kind, dict[str, str]] = {
         **dict.fromkeys(("train", "check", "plugins", "sample", "export"), "fastvideo-core"),
         "preprocess": "fastvideo-data",
         "trajectories": "fastvideo-kd",
+        "evaluate": "fastvideo-evaluate",
         **dict.fromkeys(
             ("demo", "report", "doctor", "init", "new-plugin", "convert", "pairs", "schema", "tiny", "fits"),
             "fastvideo-tools",

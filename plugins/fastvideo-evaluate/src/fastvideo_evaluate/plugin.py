@@ -1,6 +1,6 @@
-"""The package's metrics and its callback."""
+"""The package's metrics, its command and its callback."""
 
-from fastvideo_core.registry.specs import CallbackPlugin, MetricPlugin
+from fastvideo_core.registry.specs import CallbackPlugin, CommandPlugin, MetricPlugin
 
 BRIGHTNESS = MetricPlugin(
     name="brightness",
@@ -139,4 +139,10 @@ QUALITY_WATCH = CallbackPlugin(
     api=(1, 0),
     impl="fastvideo_evaluate.watch.callback:QualityWatch",
     config="fastvideo_evaluate.watch.config:QualityWatchConfig",
+)
+EVALUATE = CommandPlugin(
+    name="evaluate",
+    api=(1, 0),
+    help="does the student work? the same prompts through teacher and checkpoints, measured, on one page",
+    impl="fastvideo_evaluate.command.evaluate:COMMAND",
 )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fastvideo_core.errors import ConfigError, Problem
 from fastvideo_data.preprocessing.progress import progress
@@ -26,8 +27,8 @@ from fastvideo_evaluate.metrics.contract import (
 
 RESAMPLES, SEED, LEVEL = 200, 0, 0.95
 INTERVALS = (
-    f"{LEVEL:.0%} intervals: {RESAMPLES} bootstrap resamples of the prompts (seed {SEED}; all seeds of a prompt stay together, and "
-    "every model and the teacher get the same prompts), shifted so that their mean is the value itself"
+    f"{LEVEL:.0%} intervals: {RESAMPLES} bootstrap resamples of the prompts (seed {SEED}; all seeds of a prompt stay together, "
+    "and every model and the teacher get the same prompts), shifted so that their mean is the value itself"
 )
 RULE = (
     "for every metric the models are put in order (by their distance from the teacher's value where that is the aim, else by the "
@@ -40,8 +41,10 @@ Spread = Callable[[Sequence[int]], float]
 
 @dataclass(frozen=True)
 class Value:
-    """A metric of a model, with its interval; `drift` is what it is above the teacher's. `videos` are those of each prompt's seeds,
-    or of each prompt, where single ones have a value."""
+    """A metric of a model, with its interval; `drift` is what it is above the teacher's.
+
+    `videos` are the values of each prompt's seeds, or of each prompt, where these have a value of their own.
+    """
 
     mean: float
     low: float
@@ -53,7 +56,7 @@ class Value:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All values by model and metric; `place` is each model's mean place, `wins` the share of resamples in which it is the best."""
+    """All values by model and metric; each model's mean place, and the share of resamples in which it is the best."""
 
     metrics: Mapping[str, Metric]
     values: Mapping[str, Mapping[str, Value]]
@@ -177,7 +180,9 @@ class _Measured:
         assert isinstance(metric, SetMetric)
         ours, theirs, distance = self._points[name], teacher._points[name], metric.distance
         if ours.shape[2:] != theirs.shape[2:]:
-            self.notes.append(f"left out: {name}, as the teacher's points have {theirs.shape[2]} values, not {ours.shape[2]}")
+            self.notes.append(
+                f"left out: {name}, as the teacher's points have {theirs.shape[2]} values, not {ours.shape[2]}"
+            )
             return None
 
         def apart(prompts: Sequence[int]) -> float:
@@ -187,7 +192,7 @@ class _Measured:
         return apart
 
 
-def _value(spread: Spread, draws: Floats, single: tuple[tuple[float, ...], ...]) -> Value:
+def _value(spread: Spread, draws: NDArray[np.int64], single: tuple[tuple[float, ...], ...]) -> Value:
     value = spread(range(draws.shape[1]))
     resampled = np.array([spread(draw) for draw in draws])
     resampled += value - resampled.mean()
@@ -207,9 +212,12 @@ def _with_drift(value: Value, teacher: Value | None) -> Value:
 
 
 def _places(
-    names: Sequence[str], metrics: Mapping[str, Metric], values: Mapping[str, Mapping[str, Value]], teacher: Candidate | None
+    names: Sequence[str],
+    metrics: Mapping[str, Metric],
+    values: Mapping[str, Mapping[str, Value]],
+    teacher: Candidate | None,
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Each model's mean place, from 1, and in what share of the resamples it has the lowest; none where nothing puts them in order."""
+    """Each model's mean place, from 1, and in what share of the resamples it has the lowest; none where nothing orders them."""
     orders = []
     for name, metric in metrics.items():
         if any(name not in values[one] for one in names):
@@ -219,9 +227,7 @@ def _places(
             continue
         whole = [[values[one][name].mean, *values[one][name].resampled] for one in names]
         of_teacher = [own[name].mean, *own[name].resampled] if name in own else [0.0] * len(whole[0])
-        bad = np.array(
-            [[penalty(metric.better, v, t) for v, t in zip(row, of_teacher, strict=True)] for row in whole]
-        )
+        bad = np.array([[penalty(metric.better, v, t) for v, t in zip(row, of_teacher, strict=True)] for row in whole])
         # A place is one more than the models that are better, and half a place for each that is as good.
         orders.append(0.5 + (bad[None] < bad[:, None]).sum(1) + 0.5 * (bad[None] == bad[:, None]).sum(1))
     if not orders:
@@ -232,7 +238,9 @@ def _places(
     return dict(zip(names, mean[:, 0].tolist(), strict=True)), wins
 
 
-def as_json(evaluation: Evaluation, models: Mapping[str, Mapping[str, Any]], about: Mapping[str, Any]) -> dict[str, Any]:
+def as_json(
+    evaluation: Evaluation, models: Mapping[str, Mapping[str, Any]], about: Mapping[str, Any]
+) -> dict[str, Any]:
     """results.json: `about` as it is, the metrics, and all values by model, whose own descriptions are `models`."""
     metrics = {
         name: {"unit": metric.unit, "better": metric.better, "reads": metric.reads, "of": _kind(metric)}
@@ -240,19 +248,35 @@ def as_json(evaluation: Evaluation, models: Mapping[str, Mapping[str, Any]], abo
     }
     told = []
     for name, values in evaluation.values.items():
-        measured = {}
+        measured: dict[str, dict[str, Any]] = {}
         for metric, value in values.items():
             measured[metric] = {"value": value.mean, "low": value.low, "high": value.high}
             if value.drift is not None:
                 measured[metric]["drift"] = dict(zip(("value", "low", "high"), value.drift, strict=True))
             if value.videos:
                 measured[metric]["videos"] = [list(one) for one in value.videos]
-        place = {"mean_place": evaluation.places[name], "best_in": evaluation.wins[name]} if name in evaluation.places else {}
+        place = (
+            {"mean_place": evaluation.places[name], "best_in": evaluation.wins[name]}
+            if name in evaluation.places
+            else {}
+        )
         told.append({"name": name, **models[name], **place, "metrics": measured})
     best = None if evaluation.best is None else {"name": evaluation.best, "rule": RULE}
-    return {**about, "intervals": INTERVALS, "metrics": metrics, "models": told, "best": best, "notes": evaluation.notes}
+    return {
+        **about,
+        "intervals": INTERVALS,
+        "metrics": metrics,
+        "models": told,
+        "best": best,
+        "notes": evaluation.notes,
+    }
 
 
 def _kind(metric: Metric) -> str:
-    kinds = {VideoMetric: "video", PromptMetric: "prompt", PairMetric: "video beside the teacher's", SetMetric: "all videos"}
+    kinds = {
+        VideoMetric: "video",
+        PromptMetric: "prompt",
+        PairMetric: "video beside the teacher's",
+        SetMetric: "all videos",
+    }
     return next(words for kind, words in kinds.items() if isinstance(metric, kind))
