@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
-from typing import Any, Generic, TypeAlias, cast, get_args, get_origin
+from typing import Any, ClassVar, Generic, TypeAlias, cast, get_args, get_origin
 
 import torch
 from torch import Tensor, nn
@@ -44,8 +44,11 @@ class DistillMethod(nn.Module, Generic[Needs]):
 
     Subclasses create optimizers and schedulers in `__init__`, write them into the role handles, and implement
     `single_train_step`. They are layout-agnostic: element-wise on latents, reducing over all dims but the first.
-    `cfg.method_config` is parsed by the plug-in's config class; `adapter` may be asked only for what `needs` names.
+    `cfg.method_config` is parsed by the plug-in's config class; `adapter` may be asked only for what `needs` names. `keeps_pairs`
+    says that the student learns to make of the same noise what the teacher makes of it.
     """
+
+    keeps_pairs: ClassVar[bool] = False
 
     def __init__(
         self, cfg: RunConfig, bundle: RoleManager, adapter: Needs, validator: DistillValidator | None = None

@@ -45,6 +45,8 @@ class ConsistencyMethod(FewStepMethod[ConsistencyNeeds]):
     clip and its noise (consistency training). As f(x, 0) = x, the student maps every point to the path's clean end.
     """
 
+    keeps_pairs = True
+
     @classmethod
     def needs(cls, cfg: RunConfig) -> tuple[type, ...]:
         return (*super().needs(cfg), *((PredictX0Guided,) if "teacher" in cfg.roles else ()))

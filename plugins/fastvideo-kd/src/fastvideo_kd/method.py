@@ -62,6 +62,8 @@ class KDMethod(DistillMethod[KDNeeds]):
     With target guidance there are none: the student regresses the guided prediction of a teacher that is called beside it.
     """
 
+    keeps_pairs = True
+
     @classmethod
     def needs(cls, cfg: RunConfig) -> tuple[type, ...]:
         return (NEEDS[cfg.section(KDConfig).target],)

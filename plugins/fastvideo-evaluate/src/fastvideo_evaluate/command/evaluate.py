@@ -104,7 +104,7 @@ class _Work:
 
     def __init__(self, args: argparse.Namespace, *, measures: bool = True) -> None:
         from fastvideo_core.config.output_folder import check_writable_folder
-        from fastvideo_evaluate.command.models import identity, open_candidates, open_teacher
+        from fastvideo_evaluate.command.models import identity, keeps_pairs, open_candidates, open_teacher
         from fastvideo_evaluate.command.results import usable
         from fastvideo_evaluate.command.sampling import Setting, Shared
         from fastvideo_evaluate.command.videos import Videos
@@ -118,7 +118,8 @@ class _Work:
         self.teacher: Candidate | None = open_teacher(args.against, self.candidates, args.registry)
         self.shared: Shared = Shared(_prompts(args, self.everyone), args.seeds)
         made = _metrics(args) if measures else {}
-        self.metrics, self.notes = usable(made, _names(args), self.teacher, self.shared)
+        pairs = all(keeps_pairs(one.model, args.registry) for one in self.candidates)
+        self.metrics, self.notes = usable(made, _names(args), self.teacher, self.shared, keeps_pairs=pairs)
         self.settings: dict[str, Setting] = {
             one.name: Setting(args.steps, args.guidance_scale)
             if one is not self.teacher
@@ -256,7 +257,7 @@ def default_metrics() -> list[str]:
     from fastvideo_evaluate import plugin
 
     specs = [spec for spec in vars(plugin).values() if isinstance(spec, MetricPlugin)]
-    return [spec.name for spec in specs if ".built_in:" in spec.impl]
+    return [spec.name for spec in specs if ".built_in:" in spec.impl or ".compared:" in spec.impl]
 
 
 def _versions() -> dict[str, str]:

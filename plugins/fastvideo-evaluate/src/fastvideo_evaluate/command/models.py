@@ -13,6 +13,7 @@ from fastvideo_core.checkpoint import storage
 from fastvideo_core.checkpoint.weights import describe
 from fastvideo_core.config.base import PipelineConfig, is_hub_id
 from fastvideo_core.config.run import RoleConfig
+from fastvideo_core.dispatch.plugin_checks import method_class
 from fastvideo_core.dispatch.role_weights import RoleSource, role_source
 from fastvideo_core.dispatch.trained_model import TrainedModel, open_trained_model
 from fastvideo_core.errors import ConfigError, Problem
@@ -119,6 +120,13 @@ def _teacher_of_run(student: TrainedModel, role: RoleConfig) -> TrainedModel:
         settings = settings.of_role(TEACHER)
     source = role_source(TEACHER, role)
     return TrainedModel(role.family or student.family, source, settings, training=student.training)
+
+
+def keeps_pairs(model: TrainedModel, registry: PluginRegistry) -> bool:
+    """Whether it was trained to make the teacher's video of the same noise; a folder does not say so."""
+    if model.source.checkpoint is None:
+        return False
+    return method_class(describe(model.source.checkpoint).config["recipe"]["method"], registry).keeps_pairs
 
 
 def is_checkpoint(folder: Path) -> bool:

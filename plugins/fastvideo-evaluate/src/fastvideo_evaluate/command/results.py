@@ -67,12 +67,18 @@ class Evaluation:
 
 
 def usable(
-    metrics: Mapping[str, Metric], asked: Sequence[str] | None, teacher: Candidate | None, shared: Shared
+    metrics: Mapping[str, Metric],
+    asked: Sequence[str] | None,
+    teacher: Candidate | None,
+    shared: Shared,
+    *,
+    keeps_pairs: bool,
 ) -> tuple[dict[str, Metric], list[str]]:
     """The metrics that can be measured here, and why others are left out.
 
     Args:
         asked: the names on the command line; None where it names none.
+        keeps_pairs: whether all students were to make the teacher's video of the same noise.
 
     Raises:
         ConfigError: one that was asked for cannot be measured.
@@ -82,6 +88,9 @@ def usable(
         found = fix = ""
         if isinstance(metric, (PairMetric, SetMetric)) and teacher is None:
             found, fix = "needs a teacher, and no run names one", "name one with --against"
+        elif isinstance(metric, PairMetric) and asked is None and not keeps_pairs:
+            found = "compares pairs, and a method here does not teach the teacher's video of the same noise"
+            fix = "name it in --metrics to have it nevertheless"
         elif isinstance(metric, PromptMetric) and shared.seeds < 2:
             found, fix = "needs two seeds of a prompt", "add --seeds 2 or more"
         elif isinstance(metric, SetMetric) and len(shared.pairs) < 2:

@@ -45,7 +45,8 @@ def write_page(results: Results, videos: Videos) -> str:
             *_table(results), [number for number, one in enumerate(models) if best and one["name"] == best["name"]]
         ),
         paragraph(
-            f"Below each value its interval, and how far it is above the teacher's. {results['intervals']}.", faint=True
+            f"Below each value its interval, and its drift: how far it is above the teacher's. {results['intervals']}.",
+            faint=True,
         ),
         *[paragraph(note, faint=True) for note in results["notes"]],
     ]
@@ -104,7 +105,7 @@ def _cell(value: Mapping[str, Any] | None) -> str:
         return ""
     text = f"{value['value']:.4g}<small>{value['low']:.4g} to {value['high']:.4g}</small>"
     if (drift := value.get("drift")) is not None:
-        text += f"<small>teacher {drift['value']:+.3g}</small>"
+        text += f"<small>drift {drift['value']:+.3g}</small>"
     return text
 
 
