@@ -1,0 +1,165 @@
+"""The command `evaluate` on tiny Wan checkpoints: what it makes, goes on with, and refuses."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fastvideo_core.cli.main import main
+from fastvideo_data.video_files import read_frames, write_video
+from tests.commands import Commands, commands
+from tests.conftest import distill, write_run
+
+__all__ = ["commands"]
+
+PROMPTS = ["a red square", "a blue disc"]
+SIZE = ("--height", 32, "--width", 32, "--num-frames", 5)
+TEACHER, LAST = "teacher", "run-000002-ema"
+RAW = ["run-000001-raw", "run-000002-raw"]
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_wan: Path, latent_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A student's two checkpoints, with EMA weights, and prompts beside them."""
+    folder = tmp_path_factory.mktemp("trained")
+    (folder / "prompts.txt").write_text("\n".join(PROMPTS) + "\n", encoding="utf-8")
+    training = {"output_dir": str(folder / "run"), "data_path": str(latent_data), "max_train_steps": 2}
+    training |= {"training_state_checkpointing_steps": 1, "learning_rate": 0.01}
+    run = {
+        "recipe": {"family": "wan", "method": "consistency"},
+        "roles": {name: {"path": str(tiny_wan), "trainable": name == "student"} for name in ("student", "teacher")},
+        "training": training,
+        "pipeline_config": {"sampler_kind": "sde"},
+        "callbacks": {"ema": {"decay": 0.5}},
+    }
+    assert main([str(write_run(folder / "run.yaml", run))]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def asked(trained: Path) -> list[Any]:
+    return [
+        *("evaluate", trained / "run", "--prompts", trained / "prompts.txt", "--seeds", 2),
+        *("--against-steps", 3, "--against-guidance-scale", 2, *SIZE),
+    ]
+
+
+@pytest.fixture(scope="module")
+def whole(asked: list[Any], trained: Path) -> Path:
+    """All of it, made in one go by one process."""
+    out = trained / "whole"
+    assert main([*map(str, asked), "--output", str(out)]) == 0
+    return out
+
+
+def results_of(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    return found
+
+
+def models_of(folder: Path) -> dict[str, dict[str, Any]]:
+    return {model["name"]: model for model in results_of(folder)["models"]}
+
+
+@pytest.mark.slow
+def test_teacher_and_checkpoints_with_raw_and_averaged_weights(whole: Path) -> None:
+    models = models_of(whole)
+    assert list(models) == [TEACHER, "run-000001-raw", "run-000001-ema", "run-000002-raw", LAST]
+    assert models[TEACHER]["sampling"] == {"steps": 3, "guidance_scale": 2.0}
+    assert models[LAST]["sampling"]["guidance_scale"] == 1
+    assert len(models[LAST]["sampling"]["timesteps"]) == 4
+    for model in models.values():
+        assert len(list((whole / "videos" / model["name"]).glob("*.mp4"))) == 4
+        assert np.shape(model["metrics"]["brightness"]["videos"]) == (2, 2)
+    assert np.shape(models[LAST]["metrics"]["paired_latents"]["videos"]) == (2, 2)
+    assert "latent_energy" in models[LAST]["metrics"]
+    latents = np.load(whole / "videos" / LAST / "0000-0.npy")
+    assert latents.shape == (16, 2, 4, 4)
+    assert not np.array_equal(latents, np.load(whole / "videos" / LAST / "0000-1.npy"))
+    page = (whole / "index.html").read_text(encoding="utf-8")
+    assert 'src="data:video/mp4' in page
+    assert "<svg" in page
+    assert "http" not in page.replace("http://www.w3.org", "")
+
+
+@pytest.mark.slow
+def test_what_is_missing_is_made_again_and_nothing_else(asked, whole: Path, commands: Commands, tmp_path: Path) -> None:
+    shutil.copytree(whole, tmp_path / "part")
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "part/videos").rglob("*.mp4") if "0000" in path.name}
+    for path in (tmp_path / "part/videos").rglob("0001*"):
+        path.unlink()
+    said = commands.works(*asked, "--output", "part")
+    assert "20 videos of 5 models, 10 there already" in said
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    for name in ("results.json", "index.html"):
+        assert (tmp_path / "part" / name).read_bytes() == (whole / name).read_bytes()
+    changed = commands.refuses(*asked, "--output", "part", "--steps", 2)
+    assert "run-000001-raw: steps was None, is 2" in changed
+    assert "fix: name another --output" in changed
+
+
+@pytest.mark.slow
+@pytest.mark.distributed
+def test_two_processes_make_what_one_makes(asked, whole: Path, tmp_path: Path) -> None:
+    done = distill(*asked, "--output", "two", "--num-processes", 2, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for name in ("results.json", "index.html", "evaluation.json"):
+        assert (tmp_path / "two" / name).read_bytes() == (whole / name).read_bytes()
+
+
+@pytest.mark.slow
+def test_a_student_that_makes_one_still_picture_comes_last(
+    asked, whole: Path, commands: Commands, tmp_path: Path
+) -> None:
+    shutil.copytree(whole, tmp_path / "planted")
+    for path in (tmp_path / "planted/videos" / RAW[1]).glob("*.mp4"):
+        write_video(path, np.full_like(read_frames(path), 40), 16.0)
+        np.save(path.with_suffix(".npy"), np.full_like(np.load(path.with_suffix(".npy")), 0.5))
+    commands.works(*asked, "--output", "planted")
+    models = models_of(tmp_path / "planted")
+    places = {name: model["mean_place"] for name, model in models.items() if name != TEACHER}
+    assert max(places, key=lambda name: places[name]) == RAW[1]
+    assert models[RAW[1]]["metrics"]["diversity"]["value"] == 0
+    assert models[RAW[1]]["best_in"] == 0
+    assert results_of(tmp_path / "planted")["best"]["name"] != RAW[1]
+
+
+@pytest.fixture
+def plain(tiny_wan: Path, commands: Commands, tmp_path: Path) -> list[Any]:
+    """Of a folder, without a teacher."""
+    (tmp_path / "prompts.txt").write_text("a red square\n", encoding="utf-8")
+    return ["evaluate", tiny_wan, "--prompts", "prompts.txt", "--output", "out"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--metrics", "brigtness"], "did you mean 'brightness'"),
+        (["--metrics", "frame_energy"], "frame_energy needs a teacher, and no run names one"),
+        (["--metrics", "diversity", "--seeds", "1"], "diversity needs two seeds of a prompt"),
+        (["--seeds", "0"], "--seeds: is 0"),
+        (["--prompts", "missing.txt"], "missing.txt: there is no such"),
+        (["--against", "nowhere/at/all"], "there is no such path"),
+        (["--num-processes", "0"], "--num-processes: is 0"),
+    ],
+)
+def test_wrong_input_is_one_message(plain, commands: Commands, tmp_path: Path, arguments, message) -> None:
+    assert message in commands.refuses(*plain, *arguments)
+    assert not (tmp_path / "out").exists()
+
+
+def test_folders_that_cannot_be_used(plain, commands: Commands, tiny_wan: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert "empty" in commands.refuses("evaluate", "empty", *plain[2:])
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/run.yaml").write_text("")
+    assert "is not a checkpoint, and holds none" in commands.refuses("evaluate", "run", *plain[2:])
+    assert "is named twice" in commands.refuses("evaluate", tiny_wan, tiny_wan, *plain[2:])
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/thesis.txt").write_text("")
+    assert "holds something that is no evaluation: thesis.txt" in commands.refuses(*plain)
