@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import numpy.typing as npt
 
@@ -20,12 +22,19 @@ def sliced_wasserstein(a: Floats, b: Floats, *, seed: int = 0) -> float:
         a, b: points [N, D] and [M, D].
         seed: of the directions.
     """
-    directions = np.random.default_rng(seed).standard_normal((a.shape[1], DIRECTIONS))
-    directions /= np.linalg.norm(directions, axis=0)
+    directions = _directions(a.shape[1], seed)
     count = max(len(a), len(b))
     levels = (np.arange(count) + 0.5) / count
     apart = _quantiles(a @ directions, levels) - _quantiles(b @ directions, levels)
     return float(np.sqrt((apart**2).mean()))
+
+
+@lru_cache(maxsize=2)
+def _directions(dimensions: int, seed: int) -> Floats:
+    """Unit vectors as columns; kept, as many distances are taken along the same ones."""
+    directions = np.random.default_rng(seed).standard_normal((dimensions, DIRECTIONS))
+    directions /= np.linalg.norm(directions, axis=0)
+    return directions
 
 
 def _quantiles(values: Floats, levels: Floats) -> Floats:
