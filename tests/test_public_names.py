@@ -76,7 +76,6 @@ SECOND = {
         "cli.options",
         "config.base",
         "config.output_folder",
-        "config.run",
         "dispatch.output_dir",
         "dispatch.plugin_checks",
         "dispatch.role_weights",
