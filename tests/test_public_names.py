@@ -83,7 +83,6 @@ SECOND = {
         "launch.launcher",
         "launch.processes",
         "launch.stdio",
-        "checkpoint",
         "registry.registration",
         "registry.registry",
     },
