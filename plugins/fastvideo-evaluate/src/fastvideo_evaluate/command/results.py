@@ -172,7 +172,7 @@ class _Measured:
                 elif isinstance(metric, PromptMetric):
                     single.setdefault(name, []).append((float(metric.measure(made)),))
                 elif isinstance(metric, VideoMetric):
-                    single.setdefault(name, []).append(tuple(float(metric.measure(video)) for video in made))
+                    single.setdefault(name, []).append(tuple(map(float, metric.measure_all(made))))
                 elif isinstance(metric, PairMetric) and beside:
                     both = zip(made, beside, strict=True)
                     single.setdefault(name, []).append(tuple(float(metric.measure(*two)) for two in both))
