@@ -24,7 +24,7 @@ def train(folder: Path, runs: Mapping[str, dict[str, Any]], *, world: int, size:
 
 
 def processes(folder: Path, runs: dict[str, dict[str, Any]], *, world: int, size: int) -> None:
-    """Trains each; its losses, the gradients of its first update, its weights. A run that says `sgd` takes plain steps."""
+    """Trains each; its losses by step, the gradients of its first update, its weights. `sgd` of a run: it takes plain steps."""
     for name, run in runs.items():
         given = {"num_gpus": world, "sequence_parallel": size, "output_dir": str(folder / name)}
         kinds = {"sgd": run.pop("sgd", False)}
@@ -47,6 +47,9 @@ def processes(folder: Path, runs: dict[str, dict[str, Any]], *, world: int, size
         runtime.method.optimizers_schedulers_step = noting
         runtime.train()
         lines = [json.loads(line) for line in (folder / name / "metrics.jsonl").read_text().splitlines()]
-        losses = [{key: value for key, value in line.items() if "loss" in key or key == "grad_norm"} for line in lines]
+        losses = {
+            line["step"]: {key: value for key, value in line.items() if "loss" in key or key == "grad_norm"}
+            for line in lines
+        }
         context.barrier()
         save(folder / f"{name}.pt", {"losses": losses, "gradients": gradients, "weights": weights(runtime.method)})

@@ -29,17 +29,22 @@ def run_of(
 
 
 @pytest.fixture(scope="module")
-def runs(tiny_wan, latent_data) -> dict[str, dict[str, Any]]:
+def runs(tiny_wan, latent_data, tmp_path_factory) -> dict[str, dict[str, Any]]:
+    prompts = tmp_path_factory.mktemp("prompts") / "prompts.json"
+    prompts.write_text('{"data": [{"caption": "a", "height": 32, "width": 32, "num_frames": 5}]}')
+    sampled = {"log_validation": True, "validation_steps": 10, "validation_dataset_file": str(prompts)}
+    sampled |= {"validation_sampling_steps": 2, "on_validation_error": "error"}
+    saved = {"training_state_checkpointing_steps": 2, "max_train_steps": 4}
     full = {"enable_gradient_checkpointing_type": "full"}
     shared = run_of(tiny_wan, latent_data, "dmd2", {**FEW, **ADVERSARIAL}, **full)
     for role in ("student", "critic"):
         shared["roles"][role] |= {"lora": LORA, "share": "teacher"}
-    plain = run_of(tiny_wan, latent_data, "finetune", max_train_steps=10, learning_rate=0.1, **full)
+    plain = run_of(tiny_wan, latent_data, "finetune", max_train_steps=10, learning_rate=0.1, **full, **sampled)
     return {
-        "finetune": {**plain, "sgd": True},
+        "finetune": {**plain, "sgd": True, "callbacks": {"ema": {"decay": 0.9}}},
         "dmd2": run_of(tiny_wan, latent_data, "dmd2", {**FEW, **ADVERSARIAL}, gradient_accumulation_steps=2),
         "shared": shared,
-        "bf16": run_of(tiny_wan, latent_data, "finetune", mixed_precision="bf16"),
+        "bf16": run_of(tiny_wan, latent_data, "finetune", mixed_precision="bf16", **saved),
         "rcm": run_of(
             tiny_wan, latent_data, "rcm", {"tangent_warmup_steps": 1}, enable_gradient_checkpointing_type="ops"
         ),
@@ -47,18 +52,37 @@ def runs(tiny_wan, latent_data) -> dict[str, dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def one(runs, tmp_path_factory) -> dict[str, dict[str, Any]]:
-    return train(tmp_path_factory.mktemp("one"), runs, world=1)
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("folder")
 
 
 @pytest.fixture(scope="module")
-def split(runs, tmp_path_factory) -> dict[str, dict[str, Any]]:
-    return train(tmp_path_factory.mktemp("split"), runs, world=2, size=2)
+def one(runs, folder) -> dict[str, dict[str, Any]]:
+    return train(folder / "one", runs, world=1)
+
+
+@pytest.fixture(scope="module")
+def split(runs, folder, one) -> dict[str, dict[str, Any]]:
+    """Of `bf16` also how it goes on from one process's second step."""
+    resumed = {**runs["bf16"], "training": {**runs["bf16"]["training"]}}
+    resumed["training"]["resume_from_checkpoint"] = str(folder / "one" / "bf16" / "checkpoint-000002")
+    return train(folder / "split", {**runs, "resumed": resumed}, world=2, size=2)
 
 
 @pytest.mark.parametrize("name", ["finetune", "dmd2", "shared", "bf16", "rcm"])
 def test_two_processes_with_one_sample_are_one(one, split, name):
     assert_alike(one[name], split[name], TOLERANCES.get(name, 1e-5))
+
+
+def test_shares_go_on_where_one_process_stopped(one, split):
+    """With its data and its noise."""
+    losses = split["resumed"]["losses"]
+    assert losses.keys() == {3, 4}
+    assert_alike_losses({step: one["bf16"]["losses"][step] for step in losses}, losses, TOLERANCES["bf16"])
+
+
+def test_they_sample_together(folder, split):
+    assert list((folder / "split" / "finetune").rglob("*.mp4"))
 
 
 def test_ten_plain_steps_end_at_the_same_weights(one, split):
@@ -69,17 +93,23 @@ def test_ten_plain_steps_end_at_the_same_weights(one, split):
 def test_two_pairs_are_two_processes_with_samples_of_their_own(runs, tmp_path):
     few = {name: runs[name] for name in ("finetune", "dmd2")}
     two = train(tmp_path / "two", few, world=2)
+    few["dmd2"] = {**few["dmd2"], "training": {**few["dmd2"]["training"], "hsdp_replicate_dim": 2}}
     four = train(tmp_path / "four", few, world=4, size=2)
     for name in few:
         assert_alike(two[name], four[name], 1e-5)
 
 
+def assert_alike_losses(whole: dict[int, Any], shares: dict[int, Any], tolerance: float) -> None:
+    assert whole.keys() == shares.keys()
+    for step, losses in whole.items():
+        assert losses == pytest.approx(shares[step], rel=tolerance, abs=tolerance), f"step {step}"
+
+
 def assert_alike(whole: dict[str, Any], shares: dict[str, Any], tolerance: float) -> None:
     """The first losses to the bit, all others, and the gradients of the first update within `tolerance` of their size."""
-    first = [{key: value for key, value in seen["losses"][0].items() if key in EXACT} for seen in (whole, shares)]
+    first = [{key: value for key, value in seen["losses"][1].items() if key in EXACT} for seen in (whole, shares)]
     assert first[0] == first[1]
-    for left, right in zip(whole["losses"], shares["losses"], strict=True):
-        assert left == pytest.approx(right, rel=tolerance, abs=tolerance)
+    assert_alike_losses(whole["losses"], shares["losses"], tolerance)
     assert whole["gradients"].keys() == shares["gradients"].keys() != set()
     scale = max(gradient.norm() for gradient in whole["gradients"].values())
     for name, gradient in whole["gradients"].items():

@@ -86,9 +86,11 @@ def processes(args: TrainingArgs) -> str:
 
 
 def _batch(args: TrainingArgs) -> str:
-    size = args.train_batch_size * args.gradient_accumulation_steps * Mesh.current(args).data_size
-    more = {"rounds": args.gradient_accumulation_steps, "processes": context.world_size()}
-    parts = [f"{args.train_batch_size} a process", *(f"{count} {name}" for name, count in more.items() if count > 1)]
+    groups = Mesh.current(args).data_size
+    size, together = args.train_batch_size * args.gradient_accumulation_steps * groups, args.sequence_parallel
+    each, several = ("a process", "processes") if together == 1 else (f"for {together} processes", "such groups")
+    more = {"rounds": args.gradient_accumulation_steps, several: groups}
+    parts = [f"{args.train_batch_size} {each}", *(f"{count} {name}" for name, count in more.items() if count > 1)]
     return f"{size} samples a step" + (f" ({' x '.join(parts)})" if len(parts) > 1 else "")
 
 
