@@ -9,39 +9,33 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+DOCS = Path(__file__).parents[1] / "docs"
 SVG = "{http://www.w3.org/2000/svg}"
 
 
 @pytest.fixture
 def script(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    monkeypatch.syspath_prepend(str(DOCS.parent / "benchmarks"))
     import what_to_expect
 
     return what_to_expect
 
 
-@pytest.fixture
-def runs(tmp_path, script) -> Path:
-    """Logs of the runs that the page is about; each logs the number of its place in the list."""
-    places = [*script.RUNS, *script.provoked_runs.GOOD[1:], *(f"demo-{name}/runs/student-4" for name in script.OTHERS)]
-    names = re.findall(r'"((?:quality/)?[a-z_0-9/]+)"', (ROOT / "benchmarks/what_to_expect.py").read_text())
-    for number, place in enumerate([*places, "demo-kd/runs/teacher"], start=1):
+def titles(svg: str) -> list[str]:
+    """Of the charts of a figure."""
+    return [chart.get("aria-label", "") for chart in ET.fromstring(svg).findall(f"{SVG}svg")]
+
+
+def test_the_page_shows_every_figure_as_the_script_draws_it_and_no_other(script, tmp_path):
+    shown = {file.stem: titles(file.read_text()) for file in DOCS.glob("images/expect-*.svg")}
+    metrics = {title.rpartition(": ")[2] for charts in shown.values() for title in charts}
+    demos = [f"demo-{name}/runs/student-4" for name in script.OTHERS]
+    for place in [*script.RUNS, *script.provoked_runs.GOOD[1:], *demos, "demo-dmd2/runs/teacher"]:
         (tmp_path / place).mkdir(parents=True)
-        lines = [{"step": step} | dict.fromkeys([*names, "quality/drift"], number * step) for step in (1, 2)]
-        (tmp_path / place / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return tmp_path
-
-
-def test_the_page_shows_every_figure_and_no_other(script, runs):
-    page = (ROOT / "docs/what-to-expect.md").read_text(encoding="utf-8")
-    figures = script.figures(runs)
-    assert sorted(re.findall(r"\(images/(expect-[a-z]+)\.svg\)", page)) == sorted(figures)
-    assert {file.stem for file in (ROOT / "docs/images").glob("expect-*.svg")} == set(figures)
-    for name, text in figures.items():
-        titles = [chart.get("aria-label") for chart in ET.fromstring(text).findall(f"{SVG}svg")]
-        committed = ET.parse(ROOT / f"docs/images/{name}.svg").getroot()
-        assert [chart.get("aria-label") for chart in committed.findall(f"{SVG}svg")] == titles
+        (tmp_path / place / "metrics.jsonl").write_text(json.dumps({"step": 1} | dict.fromkeys(metrics, 1.0)) + "\n")
+    assert {name: titles(svg) for name, svg in script.figures(tmp_path).items()} == shown
+    page = (DOCS / "what-to-expect.md").read_text(encoding="utf-8")
+    assert sorted(re.findall(r"\(images/(expect-[a-z]+)\.svg\)", page)) == sorted(shown)
 
 
 def test_a_figure_places_its_charts_beside_and_below_each_other(script):
