@@ -70,6 +70,20 @@ def test_streamed_blocks_need_frozen_weights_that_are_not_away_anyhow():
     assert list(training_contradictions(args, adapted)) == []
 
 
+def test_blocks_of_a_shared_base_on_the_host_are_not_compiled_on_several_processes():
+    roles = {"teacher": RoleConfig(path=".", trainable=False)}
+    roles["student"] = RoleConfig(path=".", trainable=True, lora=LoraConfig(rank=1), share="teacher")
+
+    def texts(**options) -> list[str]:
+        options = {"offload_blocks": 1, "num_gpus": 2, "enable_torch_compile": True, **options}
+        args = TrainingArgs(output_dir="out", max_train_steps=1, enable_gradient_checkpointing_type="ops", **options)
+        return [str(one.problem) for one in training_contradictions(args, roles)]
+
+    (text,) = texts()
+    assert "found 1, and enable_torch_compile: a shared base's adapters" in text
+    assert texts(num_gpus=1) == texts(enable_torch_compile=False) == texts(offload_blocks=0) == []
+
+
 def test_block_inputs_on_the_host_need_blocks_that_are_recomputed_and_not_compiled():
     (text,) = found(offload_activations=True)
     assert "keeps the inputs of blocks that are recomputed and not compiled" in text

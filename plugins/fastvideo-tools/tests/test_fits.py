@@ -67,6 +67,13 @@ def test_as_few_blocks_wait_on_the_host_as_are_enough(memory, count):
     assert count < MOST_BLOCKS
 
 
+def test_no_blocks_wait_where_those_of_a_shared_base_would_be_compiled_on_several_gpus():
+    blocks, compiled = (plan(28, num_gpus=2, enable_torch_compile=compiles)[0] for compiles in (False, True))
+    assert "training.offload_blocks" in str(blocks)
+    assert "roles.teacher.base_precision: fp8" in compiled
+    assert "training.offload_blocks" not in str(compiled)
+
+
 def test_changes_of_results_come_after_those_and_more_gpus_last():
     changes, peak = plan(20)
     assert "training.optimizer: adamw8bit" in changes

@@ -216,6 +216,12 @@ def _processes(training: TrainingArgs, roles: Mapping[str, RoleConfig]) -> Itera
         found = f"found {blocks}, but {'frozen_cpu_offload keeps all of it' if away else 'all weights are trained'}"
         yield _at("offload_blocks", found, "frozen_cpu_offload", fix="remove it")
     kind, compiles = training.enable_gradient_checkpointing_type, training.enable_torch_compile
+    if blocks and compiles and kind is not None and gpus > 1 and any(role.share for role in roles.values()):
+        found = (
+            f"found {blocks}, and enable_torch_compile: a shared base's adapters are gathered apart inside of a block"
+        )
+        rests = ("enable_torch_compile", "enable_gradient_checkpointing_type", "num_gpus")
+        yield _at("offload_blocks", found, *rests, fix="leave one of them out")
     if training.offload_activations and (kind is None or compiles):
         found = "found true, which keeps the inputs of blocks that are recomputed and not compiled"
         fix = "set enable_gradient_checkpointing_type: full, and not enable_torch_compile"

@@ -106,8 +106,13 @@ def one_base(cfg: RunConfig) -> Iterator[RunConfig]:
     owners = {weights(role): name for name, role in cfg.roles.items() if not role.trainable}
     apart = {name: role for name, role in cfg.roles.items() if role.lora is not None and role.share is None}
     found = {name: {"share": owners[weights(role)]} for name, role in apart.items() if weights(role) in owners}
-    if found:
+    if found and not (cfg.training.offload_blocks and _compiles_shards(cfg)):
         yield cfg.with_roles(found)
+
+
+def _compiles_shards(cfg: RunConfig) -> bool:
+    """Whether offloaded blocks of a shared base would be refused."""
+    return cfg.training.enable_torch_compile and cfg.training.num_gpus > 1
 
 
 def inputs_away(cfg: RunConfig) -> Iterator[RunConfig]:
@@ -116,7 +121,7 @@ def inputs_away(cfg: RunConfig) -> Iterator[RunConfig]:
 
 
 def blocks_away(cfg: RunConfig) -> Iterator[RunConfig]:
-    if not cfg.training.offload_blocks:
+    if not cfg.training.offload_blocks and not _compiles_shards(cfg):
         yield _training(cfg, offload_blocks=MOST_BLOCKS)
 
 
