@@ -26,7 +26,7 @@ from fastvideo_dmd2.demo import dmd2_demo
 from fastvideo_tools.demo.clips import balanced
 from fastvideo_tools.demo.measures import accuracy
 
-STEPS, EVERY, SAMPLES = 100, 5, 48
+STEPS, EVERY, SAMPLES = 60, 5, 48
 GOOD = tuple(f"good-s{seed}" for seed in range(5))
 START = "start"
 PROVOKED: Mapping[str, Mapping[str, Any]] = {
@@ -35,8 +35,8 @@ PROVOKED: Mapping[str, Mapping[str, Any]] = {
         "method_config": {"generator_update_interval": 1},
         "roles": {"critic": {"trainable": True, "learning_rate": 1.0e-5}},
     },
-    "wrong_shift": {"pipeline_config": {"flow_shift": 20.0}},
-    "high_guidance": {"method_config": {"real_score_guidance_scale": 10.0}},
+    "wrong_shift": {"pipeline_config": {"flow_shift": 0.01}},
+    "high_guidance": {"method_config": {"real_score_guidance_scale": 20.0}},
 }
 """What each run that is made to fail has other than a good one."""
 
@@ -60,10 +60,10 @@ def document(world: Path, out: Path, name: str, *, tiny: bool = False) -> dict[s
         "max_train_steps": steps,
         "train_batch_size": 4 if tiny else 24,
         "logging_steps": 1,
-        "training_state_checkpointing_steps": 25,
+        "training_state_checkpointing_steps": 20,
         "checkpoints_total_limit": 1,
         "log_validation": True,
-        "validation_steps": 50 if name in GOOD else EVERY,
+        "validation_steps": STEPS if name in GOOD else 2 * EVERY,
         "validation_dataset_file": str(out / "prompts.json"),
         **changed.get("training", {}),
     }

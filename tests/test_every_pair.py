@@ -52,6 +52,7 @@ def test_there_are_pairs_to_test() -> None:
 @pytest.mark.parametrize(("kind", "method"), PAIRS, ids=str)
 def test_two_steps_then_two_more_then_a_sample(tiny_family, tmp_path, monkeypatch, kind, method) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("fastvideo_evaluate.watch.callback.DATA_ROWS", 2)
     tiny = tiny_family(kind)
     clip = tiny.clip
     size = ("--height", clip.height, "--width", clip.width, "--num-frames", clip.num_frames)
@@ -61,6 +62,7 @@ def test_two_steps_then_two_more_then_a_sample(tiny_family, tmp_path, monkeypatc
     config["training"] |= {"output_dir": "out", "logging_steps": 1}
     config["method_config"] = {**(config.get("method_config") or {}), **SHORT.get(method, {})}
     config["roles"] |= {role: {"path": str(tiny.base), "trainable": False} for role in OPTIONAL_ROLES.get(method, ())}
+    config["callbacks"] = {"quality_watch": {"every": 1, "prompts": 1}}
     config["training"]["max_train_steps"] = 2
     Path("run.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     run("check", "run.yaml")
@@ -70,6 +72,7 @@ def test_two_steps_then_two_more_then_a_sample(tiny_family, tmp_path, monkeypatc
         run("run.yaml", *more)
     lines = [json.loads(line) for line in Path("out/metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3, 4]
+    assert all(0 <= line["quality/drift"] < 7 for line in lines[1:])
     steps = ("--steps", 2) if method == "finetune" else ()
     PIL.Image.new("RGB", (clip.width, clip.height), "red").save("red.png")
     images = [part for option in IMAGES.get(kind.options.get("variant", ""), ()) for part in (option, "red.png")]

@@ -148,7 +148,7 @@ class QualityWatch(Callback):
         if data is not None:
             measures = drift(reference, data)
             metrics.update({f"quality/reference_{name}": value for name, value in measures.items()})
-            if is_off(worst(measures)[1], 0.0, self._config.threshold) and context.is_main_process():
+            if is_off(worst(measures)[1], 0.0, self._config.reference_threshold) and context.is_main_process():
                 text = "step %d: quality_watch: of the teacher's own samples %s, and the student learns that; %s"
                 logger.warning(text, step, described(measures, "the data"), REFERENCE_ADVICE)
         return reference

@@ -38,6 +38,9 @@ class QualityWatchConfig(PluginConfig):
         le=limits.FACTOR,
         description="Warn where a measure is so many times off, beside the best look so far.",
     )
+    reference_threshold: float = Field(
+        1.3, gt=1, le=limits.FACTOR, description="Warn where a measure of the teacher's samples is so many times the data's."
+    )
     keep_best: bool = Field(True, description="Keep the checkpoint whose samples are nearest as output_dir/best.")
     lower_rate: dict[str, Annotated[float, Field(gt=0, lt=1)]] = Field(
         {}, description="Role: factor of its learning rate at every warning; {student: 0.5} halves the student's."
@@ -63,7 +66,7 @@ class QualityWatchConfig(PluginConfig):
             found = "the run ends at the first warning, before the lowered rate counts"
             yield "stop_after", Problem(found, fix="set it to 2 or more, or remove lower_rate")
         if TEACHER not in cfg.roles:
-            for key in ("reference_steps", "guidance_scale"):
+            for key in ("reference_steps", "reference_threshold", "guidance_scale"):
                 if key in self.model_fields_set:
                     found = f"there is no role '{TEACHER}' to be sampled: the data is what the student is compared with"
                     yield key, Problem(found, fix="remove it")
