@@ -33,13 +33,16 @@ class QualityWatchConfig(PluginConfig):
         description="Guidance of the teacher's samples; null is what the method learns from.",
     )
     threshold: float = Field(
-        2.0,
+        1.4,
         gt=1,
         le=limits.FACTOR,
         description="Warn where a measure is so many times off, beside the best look so far.",
     )
     reference_threshold: float = Field(
-        1.3, gt=1, le=limits.FACTOR, description="Warn where a measure of the teacher's samples is so many times the data's."
+        1.3,
+        gt=1,
+        le=limits.FACTOR,
+        description="Warn where a measure of the teacher's samples is so many times the data's.",
     )
     keep_best: bool = Field(True, description="Keep the checkpoint whose samples are nearest as output_dir/best.")
     lower_rate: dict[str, Annotated[float, Field(gt=0, lt=1)]] = Field(
