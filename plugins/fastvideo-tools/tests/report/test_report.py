@@ -203,9 +203,11 @@ def test_skipped_steps_alarms_validations_and_checkpoints_are_marked_on_every_ch
 
 
 def watched(folder: Path, reference: float) -> RunFolder:
-    """A run whose watch warned at every step after the second, with a threshold of 2."""
+    """A run whose watch warned at every step after the second, whose teacher may be twice off"""
     document = yaml.safe_load((folder / "run.yaml").read_text())
-    (folder / "run.yaml").write_text(yaml.safe_dump(document | {"callbacks": {"quality_watch": {"threshold": 2.0}}}))
+    (folder / "run.yaml").write_text(
+        yaml.safe_dump(document | {"callbacks": {"quality_watch": {"reference_threshold": 2.0}}})
+    )
     quality = {"quality/mean": 1.0, "quality/drift": 1.0}
     lines = [{"step": n, "a_loss": 1.0, "quality/warnings": max(0.0, n - 2.0), **quality} for n in range(1, 10)]
     log(folder, lines[0] | {"quality/reference_motion": reference, "quality/reference_mean": 0.1}, *lines[1:])

@@ -122,7 +122,7 @@ def read_run(path: Path) -> RunFolder:
         wrong_reference=[
             name.removeprefix(REFERENCE)
             for name, points in series.items()
-            if name.startswith(REFERENCE) and abs(points[-1][1]) > _watch_threshold(config)
+            if name.startswith(REFERENCE) and abs(points[-1][1]) > _reference_threshold(config)
         ],
         last=last,
         checkpoints=_checkpoints(path, notes),
@@ -215,10 +215,10 @@ def _rises(counts: Series) -> list[int]:
     return [int(step) for (step, count), earlier in zip(counts, before, strict=False) if count > earlier]
 
 
-def _watch_threshold(config: Mapping[str, Any]) -> float:
+def _reference_threshold(config: Mapping[str, Any]) -> float:
     """Of the logarithms and distances that the watch logs; infinite in a run.yaml that does not say it."""
     options: Any = config.get("callbacks")
-    for name in ("quality_watch", "threshold"):
+    for name in ("quality_watch", "reference_threshold"):
         options = options.get(name) if isinstance(options, Mapping) else None
     return math.log(options) if isinstance(options, (int, float)) and options > 0 else math.inf
 
