@@ -6,12 +6,13 @@ Libraries that the parent has imported are there at once; what it has not is imp
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import multiprocessing
 import os
 import sys
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -33,6 +34,7 @@ class Outcome:
         problem: why the run says nothing about the tests; empty when it does.
         stale: whether that is because the text to be changed is not there.
         output: what pytest printed.
+        libraries: modules of installed libraries that it imported, in their order.
     """
 
     failed: dict[str, str] = field(default_factory=dict)
@@ -40,6 +42,15 @@ class Outcome:
     problem: str = ""
     stale: bool = False
     output: str = ""
+    libraries: tuple[str, ...] = ()
+
+
+def import_libraries(names: Iterable[str]) -> None:
+    """Imports what runs were seen to import, so that those after them find it there. Not torch's parts: some start processes."""
+    for name in dict.fromkeys(names):
+        if not name.startswith("torch."):
+            with contextlib.suppress(Exception):
+                importlib.import_module(name)
 
 
 def outcomes(run: Callable[[Job], Outcome], jobs: Sequence[Job]) -> Iterator[Outcome]:
@@ -97,6 +108,9 @@ def run_pytest(
     outcome = Outcome(seen.failed, seen.passed - set(seen.failed), seen.problem, output=output.getvalue())
     if status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
         outcome.problem = outcome.problem or f"pytest ended with {status!r}"
+    outcome.libraries = tuple(
+        name for name, module in sys.modules.items() if "site-packages" in (getattr(module, "__file__", None) or "")
+    )
     foreign = [
         module.__file__
         for name, module in sys.modules.items()

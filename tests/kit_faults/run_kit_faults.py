@@ -42,7 +42,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.forked_pytest import Outcome, outcomes, replace_once, run_pytest
+from tests.forked_pytest import Outcome, import_libraries, outcomes, replace_once, run_pytest
 from tests.kit_faults.fault import Change, Fault
 
 if sys.version_info >= (3, 11):
@@ -91,6 +91,7 @@ def main(words: Sequence[str]) -> int:
         right = list(baselines(tried, Path(folder)))
         unsound = False
         for job, outcome in zip(right, outcomes(run_job, right), strict=True):
+            import_libraries(outcome.libraries)
             missing = set(job.checks) - {name.rpartition("::")[2] for name in outcome.passed}
             if outcome.problem or missing:
                 print(f"{outcome.output}\n{job.base} without a fault does not pass {', '.join(sorted(missing))}:")

@@ -21,7 +21,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.forked_pytest import Outcome, outcomes, replace_once, run_pytest
+from tests.forked_pytest import Outcome, import_libraries, outcomes, replace_once, run_pytest
 from tests.mutations.adversarial import ADVERSARIAL_TERM
 from tests.mutations.base_precision import BASE_PRECISION
 from tests.mutations.consistency import CONSISTENCY
@@ -87,6 +87,7 @@ def main(words: Sequence[str]) -> int:
         if baseline.problem or baseline.failed:
             print(f"{baseline.output}\nthe tests do not pass as the sources are: {baseline.problem}")
             return 1
+        import_libraries(baseline.libraries)
         jobs = [(m, m.tests, Path(folder) / str(number)) for number, m in enumerate(chosen)]
         verdicts = []
         for mutation, outcome in zip(chosen, outcomes(run_job, jobs), strict=True):

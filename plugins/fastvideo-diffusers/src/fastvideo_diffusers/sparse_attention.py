@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from typing import Any
 
 import torch
@@ -190,19 +190,23 @@ def token_mask(kept: Tensor, tiles: Tiles) -> Tensor:
 
 # --- on CUDA ----------------------------------------------------------------------------------------------------------
 
-_compiled: Any = torch.compile(flex_attention, mode="max-autotune-no-cudagraphs", dynamic=False)
-# Autotuning is not for speed alone: the kernels' usual blocks are larger than a tile, and the backward has no other choice.
+
+@cache
+def _compiled() -> Any:
+    """At the first use: who imports this module is spared the compiler's import, a sixth of a family's."""
+    # Autotuning is not for speed alone: the kernels' usual blocks are larger than a tile, and the backward has no other choice.
+    return torch.compile(flex_attention, mode="max-autotune-no-cudagraphs", dynamic=False)
 
 
-def flex_fine(gathered: list[Tensor], kept: Tensor, tiles: Tiles, attention: Any = _compiled) -> Tensor:
+def flex_fine(gathered: list[Tensor], kept: Tensor, tiles: Tiles, attention: Any = None) -> Tensor:
     """The fine stage by blocks: tiles that are left out are not computed.
 
     Args:
         gathered: query, key, value as `Tiles.gather` gives them.
-        attention: `flex_attention`, or what it is compiled to.
+        attention: `flex_attention`; None is what it is compiled to.
     """
     query, key, value = (one.flatten(2, 3) for one in gathered)
-    fine: Tensor = attention(query, key, value, block_mask=block_mask(kept, tiles))
+    fine: Tensor = (attention or _compiled())(query, key, value, block_mask=block_mask(kept, tiles))
     return tiles.spread(fine.view_as(gathered[0]))
 
 
