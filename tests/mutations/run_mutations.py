@@ -35,6 +35,7 @@ from tests.mutations.merged_lora import MERGED_LORA
 from tests.mutations.metrics import METRICS
 from tests.mutations.mutation import Mutation
 from tests.mutations.phases import PHASES
+from tests.mutations.quality_watch import QUALITY_WATCH
 from tests.mutations.routing import ROUTES
 from tests.mutations.sequence_parallel import SEQUENCE_PARALLEL
 from tests.mutations.shared_networks import SHARED_NETWORKS
@@ -61,6 +62,7 @@ MUTATIONS = (
     *CONSISTENCY,
     *TANGENTS,
     *METRICS,
+    *QUALITY_WATCH,
     *MERGED_LORA,
     *SHARED_NETWORKS,
     *HOST_MEMORY,

@@ -44,7 +44,9 @@ def run_of(folder: Path, watch: dict[str, Any], **training: Any) -> dict[str, An
             "training_state_checkpointing_steps": 4,
             **training,
         },
-        "callbacks": {"quality_watch": {"every": 2, "prompts": 16, "reference_steps": 4, **watch}},
+        "callbacks": {
+            "quality_watch": {"every": 2, "prompts": 16, "reference_steps": 4, "reference_threshold": 100.0, **watch}
+        },
     }
 
 
@@ -80,6 +82,16 @@ def test_a_good_run_is_not_warned_of_and_one_that_is_too_fast_is(
     assert max(logged(tmp_path / "fast", "quality/warnings").values()) > 1
     assert "quality_watch: of the student's samples " in caplog.text
     assert "docs/quality-watch.md" in caplog.text
+
+
+def test_a_teacher_that_is_far_from_the_data_is_warned_of_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trained(tmp_path, {"reference_threshold": 1.3}, max_train_steps=4)  # the toy teacher has learned nothing
+    (warning,) = [record.message for record in caplog.records if "quality_watch" in record.message]
+    assert warning.startswith("step 2: quality_watch: of the teacher's own samples ")
+    assert "that of the data" in warning
+    assert "flow_shift" in warning
 
 
 def test_a_warning_lowers_the_rate_and_a_resumed_run_goes_on_with_it(tmp_path: Path) -> None:
