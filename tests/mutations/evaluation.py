@@ -1,0 +1,30 @@
+"""Mistakes of `evaluate`: drifts, intervals over prompts, and which model is the best."""
+
+from __future__ import annotations
+
+from tests.mutations.mutation import Mutation
+
+RESULTS = "plugins/fastvideo-evaluate/src/fastvideo_evaluate/command/results.py"
+TESTS = "plugins/fastvideo-evaluate/tests/command/test_results.py"
+
+DRIFTS = f"{TESTS}::test_values_drifts_and_what_keeps_pairs"
+INTERVAL = f"{TESTS}::test_an_interval_is_that_of_a_mean_over_prompts"
+BEST = f"{TESTS}::test_the_nearest_to_the_teacher_is_the_best_and_a_collapse_comes_last"
+
+
+def in_results(name: str, old: str, new: str, *tests: str) -> Mutation:
+    return Mutation(name, RESULTS, old, new, tests)
+
+
+MUTATIONS = (
+    in_results("the drift's sign", "(value.mean - teacher.mean,", "(teacher.mean - value.mean,", DRIFTS),
+    in_results(
+        "the drift's interval without the teacher's", "value.resampled - teacher.resampled", "value.resampled", DRIFTS
+    ),
+    in_results("intervals of the half width", "(1 - LEVEL) / 2, (1 + LEVEL) / 2", "0.25, 0.75", INTERVAL),
+    in_results(
+        "resamples are not moved to the value", "resampled += value - resampled.mean()", "resampled += 1", INTERVAL
+    ),
+    in_results("the farthest is the best", "(bad[None] < bad[:, None])", "(bad[None] > bad[:, None])", BEST),
+    in_results("the least often best is the best", "mean[:, 1:].argmin(axis=0)", "mean[:, 1:].argmax(axis=0)", BEST),
+)
