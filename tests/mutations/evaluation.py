@@ -16,7 +16,7 @@ def in_results(name: str, old: str, new: str, *tests: str) -> Mutation:
     return Mutation(name, RESULTS, old, new, tests)
 
 
-MUTATIONS = (
+EVALUATION = (
     in_results("the drift's sign", "(value.mean - teacher.mean,", "(teacher.mean - value.mean,", DRIFTS),
     in_results(
         "the drift's interval without the teacher's", "value.resampled - teacher.resampled", "value.resampled", DRIFTS

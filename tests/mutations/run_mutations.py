@@ -26,6 +26,7 @@ from tests.mutations.adversarial import ADVERSARIAL_TERM
 from tests.mutations.base_precision import BASE_PRECISION
 from tests.mutations.consistency import CONSISTENCY
 from tests.mutations.distillation import DISTILLATION
+from tests.mutations.evaluation import EVALUATION
 from tests.mutations.given_frames import GIVEN_FRAMES
 from tests.mutations.given_images import GIVEN_IMAGES
 from tests.mutations.host_memory import HOST_MEMORY
@@ -63,6 +64,7 @@ MUTATIONS = (
     *TANGENTS,
     *METRICS,
     *QUALITY_WATCH,
+    *EVALUATION,
     *MERGED_LORA,
     *SHARED_NETWORKS,
     *HOST_MEMORY,

@@ -75,7 +75,7 @@ def sample_missing(
         if not videos.path(one.name, prompt, seed).exists()
     ]
     loaded = _Loaded(registry)
-    for one, number, seed in progress(jobs, "video"):
+    for one, number, seed in progress(jobs, "video") if rank == 0 else jobs:
         loaded.show(one, settings[one.name], shared.prompts, videos)
         prompt = loaded.prompts[number]
         generator = torch.Generator().manual_seed((prompt.seed or 0) + seed)
