@@ -28,10 +28,15 @@ def run(args: argparse.Namespace) -> int:
     if out.is_dir():
         raise UserError(f"{out}: is a folder\n    fix: name the page's file, as in --out {out / 'report.html'}")
 
+    said: list[str] = []
+
     def write(live: bool) -> None:
         folder = read_run(path)
         _replace(out, write_report(folder, live=live).encode("utf-8", "replace"))  # names of files may be no text
-        say(f"report: {status(folder)}" if args.follow else status(folder), flush=True)
+        text = f"report: {status(folder)}" if args.follow else status(folder)
+        if text not in said[-1:] or not live:  # while it validates, only the videos change
+            say(text, flush=True)
+        said.append(text)
         if not live:
             for note in folder.notes:
                 say(f"note: {printable(note)}")
