@@ -11,8 +11,9 @@ import torch
 
 from fastvideo_core.cli.main import main
 from fastvideo_core.errors import ConfigError
-from tests.distributed.test_shared_base import train, trained
-from tests.test_shared_base import run_of, started
+from tests.distributed.ranks import run_workers
+from tests.distributed.test_adversarial import run_of as of_dmd2
+from tests.test_shared_base import LORA, run_of, started
 
 WATCH = {"quality_watch": {"every": 1, "reference_steps": 2}}
 
@@ -81,8 +82,15 @@ def test_the_best_checkpoint_is_sampled_and_exported_by_its_path(
 def test_two_processes_that_share_networks_say_the_same_and_train_as_without(
     tmp_path: Path, tiny_wan: Path, latent_data: Path
 ) -> None:
-    ends = {}
+    runs = {}
     for name, callbacks in (("without", {}), ("with", WATCH)):
-        options = {"max_train_steps": 33, "callbacks": callbacks}
-        ends[name] = trained(train(tmp_path / name, tiny_wan, latent_data, 2, {"run": options})["run"])
-    assert all(torch.equal(one, ends["with"][name]) for name, one in ends["without"].items())
+        run = of_dmd2(
+            tiny_wan, latent_data, tmp_path / name, 2, "critic", train_batch_size=8, gradient_accumulation_steps=4
+        )
+        for role in ("student", "critic"):
+            run["roles"][role] |= {"lora": LORA, "share": "teacher"}
+        runs[name] = {**run, "callbacks": callbacks}
+    run_workers(2, "runs", tmp_path, runs=runs)
+    without, watched = (torch.load(tmp_path / f"{name}.pt")["trained"] for name in runs)
+    assert all(torch.equal(one, watched[name]) for name, one in without.items())
+    assert [line["quality/warnings"] for line in logged(tmp_path / "with")] == [0, 0]

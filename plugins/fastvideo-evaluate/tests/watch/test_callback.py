@@ -75,7 +75,8 @@ def test_it_looks_when_it_has_its_rows_then_every_so_often_and_at_checkpoints_an
 def test_a_good_run_is_not_warned_of_and_one_that_is_too_fast_is(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    trained(tmp_path / "good", {})
+    trained(tmp_path / "good", {"threshold": 1.05}, learning_rate=1e-5)
+    assert min(logged(tmp_path / "good", "quality/drift").values()) > 0.05  # far off, but not ever farther
     assert set(logged(tmp_path / "good", "quality/warnings").values()) == {0}
     assert "quality_watch" not in caplog.text
     trained(tmp_path / "fast", {}, **FAST)
