@@ -28,8 +28,8 @@ SEQUENCE_PARALLEL: tuple[Mutation, ...] = (
     Mutation(
         "a share gets its own loss's gradient alone",
         SOURCE,
-        "_sent(gradient, ctx.group, TOKENS).sum(0), None",
-        "gradient.chunk(ctx.group.size(), TOKENS)[ctx.group.rank()], None",
+        "_sent(gradient, ctx.group, ctx.dim).sum(0), None, None",
+        "gradient.chunk(ctx.group.size(), ctx.dim)[ctx.group.rank()], None, None",
         (f"{SHARED}[text-2]",),
     ),
     Mutation(
@@ -54,7 +54,11 @@ SEQUENCE_PARALLEL: tuple[Mutation, ...] = (
         (f"{SHARED}[levels by token, twice-2]",),
     ),
     Mutation(
-        "gates are not exchanged", WAN, "group, *([] if gate is None else [gate]))", "group)", (f"{SHARED}[sparse-2]",)
+        "gates are not exchanged",
+        WAN,
+        "exchange_heads(block.attn1, group, getattr(block, GATE, None))",
+        "exchange_heads(block.attn1, group)",
+        (f"{SHARED}[sparse-2]",),
     ),
     Mutation("features of a share alone", WAN, "    note_group(transformer, group)\n", "", (f"{SHARED}[features-2]",)),
     Mutation(

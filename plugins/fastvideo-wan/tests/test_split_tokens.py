@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,6 +18,7 @@ from fastvideo_core.placing.shard import prepare_blocks
 from fastvideo_core.weights.parameters import clean_name
 from fastvideo_diffusers import sequence_parallel
 from fastvideo_diffusers.sequence_parallel import whole_tokens
+from fastvideo_testing.thread_group import ThreadGroup, assert_shares_are_the_whole
 from fastvideo_wan.network import predict_velocity, split_tokens
 from fastvideo_wan.sparse import GATE, add_gates, allow_sparse_calls, calling, sparse_call
 
@@ -32,63 +29,17 @@ PLAIN |= {"in_channels": 16, "out_channels": 16, "text_dim": 32, "freq_dim": 32,
 IMAGES = {"image_dim": 16, "added_kv_proj_dim": 32, "pos_embed_seq_len": 10, "in_channels": 36}
 
 
-class Threads:
-    """Stands for `torch.distributed` and for a group: what threads give each other, by rank."""
-
-    def __init__(self, size: int) -> None:
-        self._size, self._own = size, threading.local()
-        self._barrier, self._given = threading.Barrier(size, timeout=60), dict[int, Tensor]()
-
-    def run(self, work: Callable[[], Any]) -> list[Any]:
-        """What `work` gives on each rank."""
-
-        def of_rank(rank: int) -> Any:
-            self._own.rank = rank
-            try:
-                return work()
-            except BaseException:
-                self._barrier.abort()
-                raise
-
-        with ThreadPoolExecutor(self._size) as pool:
-            return list(pool.map(of_rank, range(self._size)))
-
-    def size(self) -> int:
-        return self._size
-
-    def rank(self) -> int:
-        return int(self._own.rank)
-
-    def _all(self, given: Tensor) -> list[Tensor]:
-        self._barrier.wait()
-        self._given[self._own.rank] = given
-        self._barrier.wait()
-        return [self._given[rank] for rank in range(self._size)]
-
-    def all_gather_into_tensor(self, out: Tensor, given: Tensor, group: Threads) -> None:
-        out.copy_(torch.cat(self._all(given)))
-
-    def all_to_all_single(self, out: Tensor, given: Tensor, group: Threads) -> None:
-        out.copy_(torch.stack([one[self._own.rank] for one in self._all(given)]))
-
-
 @pytest.mark.parametrize("size", [2, 4])
 @pytest.mark.parametrize("case", ["text", "levels by token, twice", "images", "sparse", "features"])
 def test_they_give_its_output_to_the_bit_and_their_mean_its_gradients(monkeypatch, case, size):
     """A second call on what the first gave sends gradients through the network's input."""
-    group = Threads(size)
-    monkeypatch.setattr(sequence_parallel, "dist", SimpleNamespace(**{n: getattr(group, n) for n in dir(group)}))
+    group = ThreadGroup(size)
+    monkeypatch.setattr(sequence_parallel, "dist", group)
     torch.manual_seed(0)
     network = WanTransformer3DModel(
         **{**PLAIN, **(IMAGES if case == "images" else {})}, cross_attn_norm=True, qk_norm="rms_norm_across_heads"
     )
-    whole, shares = results(case, deepcopy(network), None), group.run(lambda: results(case, deepcopy(network), group))
-    for out, _ in shares:
-        assert torch.equal(out, whole[0])
-    scale = max(gradient.norm() for gradient in whole[1].values())
-    for name, gradient in whole[1].items():
-        mean = torch.stack([gradients[name] for _, gradients in shares]).mean(0)
-        assert (mean - gradient).norm() <= 1e-5 * max(gradient.norm(), 1e-3 * scale), name
+    assert_shares_are_the_whole(group, lambda group: results(case, deepcopy(network), group))
 
 
 def results(case: str, network: Any, group: Any) -> tuple[Tensor, dict[str, Tensor]]:

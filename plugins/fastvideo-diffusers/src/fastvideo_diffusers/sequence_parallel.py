@@ -10,7 +10,7 @@ Source: Jacobs et al., "DeepSpeed Ulysses", arXiv:2309.14509.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 
 from fastvideo_core.distributed.context import EstimatedGroup
-from fastvideo_core.errors import Problem
+from fastvideo_core.errors import ConfigError, Problem
 
 Group = ProcessGroup | EstimatedGroup
 """As `RoleHandle.split_tokens` gets it."""
@@ -45,20 +45,43 @@ def gather_output(module: nn.Module, group: Group) -> None:
     module.register_forward_hook(lambda module, args, output: _gathered(output, group))
 
 
-def exchange_heads(attention: Any, group: Group, *more: nn.Module) -> None:
+def exchange_heads(
+    attention: Any, group: Group, *more: nn.Module | None, queries_whole: bool = False, keys_whole: bool = False
+) -> None:
     """Makes an attention of diffusers compute its share of the heads for all tokens.
 
     Args:
         attention: with `heads`, `norm_q`, `norm_k`, `to_v`, whose outputs are [B, tokens, heads x d], and `to_out`. What lies
             between these (rotary embeddings, kernels) gets all tokens and needs no knowledge of it.
-        more: further modules whose outputs are by head.
+        more: further modules whose outputs are by head, of the queries' tokens.
+        queries_whole, keys_whole: each process has all of these tokens, which are not shared.
     """
-    for module in (attention.norm_q, attention.norm_k, attention.to_v, *more):
-        module.register_forward_hook(lambda module, args, output: _exchanged(output, group, CHANNELS, TOKENS))
-    attention.to_out[0].register_forward_pre_hook(
-        lambda module, args: (_exchanged(args[0], group, TOKENS, CHANNELS), *args[1:])
-    )
+
+    def by_head(whole: bool) -> Callable[..., Tensor]:
+        def take(module: nn.Module, args: Any, output: Tensor) -> Tensor:
+            return _share(output, group, CHANNELS) if whole else _exchanged(output, group, CHANNELS, TOKENS)
+
+        return take
+
+    def back(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        own = _gathered(args[0], group, CHANNELS) if queries_whole else _exchanged(args[0], group, TOKENS, CHANNELS)
+        return (own, *args[1:])
+
+    for module in filter(None, (attention.norm_q, *more)):
+        module.register_forward_hook(by_head(queries_whole))
+    for module in (attention.norm_k, attention.to_v):
+        module.register_forward_hook(by_head(keys_whole))
+    attention.to_out[0].register_forward_pre_hook(back)
     attention.heads //= group.size()
+
+
+def share_heads(rotary: nn.Module, group: Group) -> None:
+    """Makes a rotary embedding give the part for this process's heads: of [B, tokens, heads x d] or [B, heads, tokens, d]."""
+
+    def take(module: nn.Module, args: Any, output: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return tuple(_share(one, group, CHANNELS if one.ndim == 3 else 1) for one in output)
+
+    rotary.register_forward_hook(take)
 
 
 def note_group(network: nn.Module, group: Group) -> None:
@@ -81,11 +104,13 @@ def split_problems(size: int, counts: Mapping[str, int], *, where: str = "traini
     )
 
 
-def _share(tensor: Tensor, group: Group) -> Tensor:
-    if tensor.ndim <= TOKENS:
+def _share(tensor: Tensor, group: Group, dim: int = TOKENS) -> Tensor:
+    if tensor.ndim <= dim or tensor.shape[dim] == 1:
         return tensor
+    if problems := split_problems(group.size(), {"tokens": tensor.shape[dim]}):
+        raise ConfigError(problems)
     # a copy: what is kept of a share does not keep the whole in memory
-    return tensor.chunk(group.size(), TOKENS)[group.rank()].clone()
+    return tensor.chunk(group.size(), dim)[group.rank()].clone()
 
 
 def _exchanged(tensor: Tensor, group: Group, divided: int, joined: int) -> Tensor:
@@ -93,8 +118,8 @@ def _exchanged(tensor: Tensor, group: Group, divided: int, joined: int) -> Tenso
     return exchanged
 
 
-def _gathered(tensor: Tensor, group: Group) -> Tensor:
-    gathered: Tensor = _Gather.apply(tensor, group)  # type: ignore[no-untyped-call]  # torch types it not
+def _gathered(tensor: Tensor, group: Group, dim: int = TOKENS) -> Tensor:
+    gathered: Tensor = _Gather.apply(tensor, group, dim)  # type: ignore[no-untyped-call]  # torch types it not
     return gathered
 
 
@@ -119,27 +144,27 @@ class _Exchange(torch.autograd.Function):
 
 
 class _Gather(torch.autograd.Function):
-    """All tokens out of the shares; going back, each share gets what all processes' losses say of it."""
+    """The whole out of the shares; going back, each share gets what all processes' losses say of it."""
 
     @staticmethod
-    def forward(tensor: Tensor, group: Group) -> Tensor:
+    def forward(tensor: Tensor, group: Group, dim: int) -> Tensor:
         size = group.size()
         shares = tensor.new_empty(size * len(tensor), *tensor.shape[1:])
         if not isinstance(group, EstimatedGroup):
             dist.all_gather_into_tensor(shares, tensor.contiguous(), group=group)
-        return torch.cat(shares.chunk(size), TOKENS)
+        return torch.cat(shares.chunk(size), dim)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        _, ctx.group = inputs
+        _, ctx.group, ctx.dim = inputs
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return _sent(gradient, ctx.group, TOKENS).sum(0), None
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return _sent(gradient, ctx.group, ctx.dim).sum(0), None, None
 
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor, *_: Any) -> Tensor:
-        return _gathered(tangent, ctx.group)
+        return _gathered(tangent, ctx.group, ctx.dim)
 
 
 def _sent(tensor: Tensor, group: Group, dim: int) -> Tensor:

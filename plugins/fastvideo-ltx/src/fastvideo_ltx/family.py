@@ -23,6 +23,7 @@ from fastvideo_diffusers.identity import encoder_identity
 from fastvideo_diffusers.lora_formats import LoraFormat
 from fastvideo_diffusers.sampler import path_sampler
 from fastvideo_diffusers.schedule_fit import timestep_shift
+from fastvideo_diffusers.sequence_parallel import Group
 from fastvideo_diffusers.stored_tensors import stored_loss_mask, stored_text
 from fastvideo_ltx.adapter import LtxAdapter
 from fastvideo_ltx.batches import (
@@ -37,7 +38,7 @@ from fastvideo_ltx.export import export_pipeline
 from fastvideo_ltx.export_lora import export_lora
 from fastvideo_ltx.folder import LtxFolder
 from fastvideo_ltx.generation import Generation, generation_of
-from fastvideo_ltx.generations import open_folder
+from fastvideo_ltx.generations import GENERATIONS, open_folder
 from fastvideo_ltx.sampler import LtxSampler
 from fastvideo_ltx.schedule import is_dynamic, many_step_config, resolve_flow_shift
 from fastvideo_ltx.tiny import write_tiny_pipeline
@@ -50,6 +51,7 @@ class LtxFamily(DiffusersFamily[LtxFolder, LtxAdapter]):
     family = "ltx"
 
     adapter = LtxAdapter
+    splits_tokens = True
 
     def resolve(self, cfg: RunConfig, *, latents_source: LatentsSource | None) -> LtxConfig:
         """With the negative prompt in full, and with shift_tokens where the shift of the run depends on them."""
@@ -182,6 +184,16 @@ class LtxFamily(DiffusersFamily[LtxFolder, LtxAdapter]):
 
     def frozen(self, cfg: RunConfig) -> Callable[[str], bool] | None:
         return self._generation(cfg).frozen(section(cfg))
+
+    def split_tokens(self, network: nn.Module, group: Group) -> None:
+        one = next(one for one in GENERATIONS.values() if isinstance(network, one.transformer))
+        one.split_tokens(network, group)
+
+    def head_counts(self, folder: LtxFolder, *, where: str) -> Mapping[str, int]:
+        config: Any = generation_of(folder).outline(folder.path).config
+        counts = {"heads of transformer": config.num_attention_heads}
+        sound = {"heads of its sound": config.audio_num_attention_heads} if "audio" in folder.traits.streams else {}
+        return counts | sound
 
     def lora_formats(self, folder: LtxFolder) -> Mapping[str, LoraFormat]:
         return generation_of(folder).lora_formats

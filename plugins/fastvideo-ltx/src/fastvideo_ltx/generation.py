@@ -17,6 +17,7 @@ from fastvideo_diffusers.folder import TRANSFORMER
 from fastvideo_diffusers.identity import StoredEncoder
 from fastvideo_diffusers.loading import check_weights, load_model, meta_model, outline_model
 from fastvideo_diffusers.lora_formats import LoraFormat
+from fastvideo_diffusers.sequence_parallel import Group
 from fastvideo_ltx.adapter import LtxAdapter
 from fastvideo_ltx.batches import data_free_video, stored_video
 from fastvideo_ltx.config import LtxConfig
@@ -160,6 +161,10 @@ class Generation(Traits, ABC):
             noisy: [B, S, C].
             t: [B], or per token [B, S].
         """
+
+    @abstractmethod
+    def split_tokens(self, transformer: nn.Module, group: Group) -> None:
+        """See RoleHandle."""
 
     @abstractmethod
     def caption_encoder(

@@ -32,8 +32,7 @@ def split_tokens(transformer: WanTransformer3DModel, group: Group) -> None:
     split_input(transformer, group, "timestep", position=1)
     split_input(transformer.blocks[0], group, "hidden_states")
     for block in transformer.blocks:
-        gate = getattr(block, GATE, None)
-        exchange_heads(block.attn1, group, *([] if gate is None else [gate]))
+        exchange_heads(block.attn1, group, getattr(block, GATE, None))
     gather_output(transformer.proj_out, group)
     note_group(transformer, group)
 

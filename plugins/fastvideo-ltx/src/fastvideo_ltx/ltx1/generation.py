@@ -26,6 +26,7 @@ from fastvideo_diffusers.encoder import PipelineEncoder
 from fastvideo_diffusers.folder import TRANSFORMER, check_values, noise_axis, read_config, read_tensors, whole_numbers
 from fastvideo_diffusers.identity import TEXT_ENCODER, VAE
 from fastvideo_diffusers.loading import load_frozen
+from fastvideo_diffusers.sequence_parallel import Group
 from fastvideo_diffusers.text import T5TextEncoder
 from fastvideo_ltx.config import FRAMES_DIVISOR, SIZE_MULTIPLE
 from fastvideo_ltx.folder import LtxFolder
@@ -33,7 +34,7 @@ from fastvideo_ltx.generation import Generation
 from fastvideo_ltx.layout import TokenLayout
 from fastvideo_ltx.lora_formats import VIDEO_FORMATS
 from fastvideo_ltx.ltx1.adapter import LtxVideoAdapter, folder_positions
-from fastvideo_ltx.ltx1.network import predict_velocity
+from fastvideo_ltx.ltx1.network import predict_velocity, split_tokens
 from fastvideo_ltx.ltx1.sampler import LtxVideoSampler
 from fastvideo_ltx.ltx1.tiny import write_tiny
 
@@ -137,6 +138,9 @@ class LtxVideo(Generation):
         text, mask = torch.empty(samples, length, folder.text_dim), torch.empty(samples, length, dtype=torch.bool)
         positions = folder_positions(folder, layout, torch.empty(samples, dtype=torch.float64))
         return predict_velocity(transformer, noisy, t, text, mask, positions, autocast=autocast)
+
+    def split_tokens(self, transformer: Any, group: Group) -> None:
+        split_tokens(transformer, group)
 
     def caption_encoder(
         self, folder: LtxFolder, *, device: torch.device, dtype: torch.dtype, where: str = "path"

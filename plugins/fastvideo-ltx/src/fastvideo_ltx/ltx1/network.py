@@ -6,6 +6,14 @@ import torch
 from diffusers import LTXVideoTransformer3DModel
 from torch import Tensor
 
+from fastvideo_diffusers.sequence_parallel import (
+    Group,
+    exchange_heads,
+    gather_output,
+    note_group,
+    share_heads,
+    split_input,
+)
 from fastvideo_ltx.layout import TokenLayout
 
 
@@ -34,6 +42,17 @@ def token_positions(
         seconds = frames * (temporal_factor / rates).float()
     pixels = torch.stack([rows * spatial_factor, columns * spatial_factor], dim=1)
     return torch.cat([seconds[:, None], pixels.expand(len(seconds), -1, -1)], dim=1)
+
+
+def split_tokens(transformer: LTXVideoTransformer3DModel, group: Group) -> None:
+    """Makes the processes of a group share the tokens of the network's calls; see `RoleHandle.split_tokens`."""
+    split_input(transformer, group, "timestep", position=2)
+    split_input(transformer.transformer_blocks[0], group, "hidden_states")
+    share_heads(transformer.rope, group)
+    for block in transformer.transformer_blocks:
+        exchange_heads(block.attn1, group)
+    gather_output(transformer.proj_out, group)
+    note_group(transformer, group)
 
 
 def predict_velocity(

@@ -25,6 +25,7 @@ from fastvideo_core.errors import ConfigError, Problem
 from fastvideo_data.video_sizes import VideoGeometry, VideoSize
 from fastvideo_diffusers.folder import TRANSFORMER, check_values, read_config, read_tensors, whole_numbers
 from fastvideo_diffusers.pipeline_files import DAMAGED
+from fastvideo_diffusers.sequence_parallel import Group
 from fastvideo_ltx.adapter import FPS, TEXT, TEXT_MASK
 from fastvideo_ltx.config import FRAMES_DIVISOR, SIZE_MULTIPLE, LtxConfig
 from fastvideo_ltx.folder import LtxFolder
@@ -34,7 +35,14 @@ from fastvideo_ltx.lora_formats import LTX2_FORMATS
 from fastvideo_ltx.ltx2.adapter import AUDIO, Ltx2Adapter, audio_tokens, stored_audio
 from fastvideo_ltx.ltx2.encoder import ENCODERS, Ltx2Encoder
 from fastvideo_ltx.ltx2.loading import TEXT_ENCODERS, VOCODERS
-from fastvideo_ltx.ltx2.network import AUDIO_TEXT, audio_text_width, predict_velocity, serves_sound, text_width
+from fastvideo_ltx.ltx2.network import (
+    AUDIO_TEXT,
+    audio_text_width,
+    predict_velocity,
+    serves_sound,
+    split_tokens,
+    text_width,
+)
 from fastvideo_ltx.ltx2.sampler import Ltx2Sampler
 from fastvideo_ltx.ltx2.text import TEXT_LENGTH, GemmaCaptions
 from fastvideo_ltx.ltx2.tiny import VARIANTS, write_tiny
@@ -166,6 +174,9 @@ class Ltx2(Generation):
         inputs[TEXT_MASK] = torch.empty(samples, TEXT_LENGTH, dtype=torch.int64)
         inputs[FPS] = torch.empty(samples, dtype=torch.float64)
         return predict_velocity(transformer, noisy, t, inputs, layout, autocast=autocast)
+
+    def split_tokens(self, transformer: Any, group: Group) -> None:
+        split_tokens(transformer, group)
 
     def caption_encoder(
         self, folder: LtxFolder, *, device: torch.device, dtype: torch.dtype, where: str = "path"
