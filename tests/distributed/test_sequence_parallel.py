@@ -5,8 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import torch
 
+from fastvideo_data.schema import encode_tensor
+from fastvideo_ltx.tiny import write_tiny_pipeline as write_ltx
 from tests.distributed.split_tokens import train
 from tests.methods import sections
 
@@ -28,6 +33,24 @@ def run_of(
     return {"recipe": {"family": "wan", "method": method}, **parts, "training": {**fixed, **training}}
 
 
+def of_ltx(folder: Path, method: str, options: dict[str, Any] | None = None, *, generation: int) -> dict[str, Any]:
+    """12 video tokens; of LTX-2 9 of sound, which do not divide. Some samples are given their first frame."""
+    write_ltx(folder / "ltx", generation=generation)
+    generator = torch.Generator().manual_seed(0)
+    sizes = {"vae_latent": (128, 2, 2, 3), "text_embedding": (3, 32), "audio_latent": (8, 9, 16)}
+    rows = []
+    for number in range(4):
+        row: dict[str, Any] = {"id": f"s{number}", "caption": "a cat", "file_name": f"{number}.mp4", "fps": 24.0}
+        for name, size in sizes.items():
+            row |= encode_tensor(name, torch.randn(*size, generator=generator))
+        rows.append(row)
+    pq.write_table(pa.Table.from_pylist(rows), folder / "part.parquet")
+    run = run_of(folder / "ltx", folder / "part.parquet", method, options)
+    run["recipe"]["family"] = "ltx"
+    run["pipeline_config"] |= {"first_frame_probability": 0.5}
+    return run
+
+
 @pytest.fixture(scope="module")
 def runs(tiny_wan, latent_data, tmp_path_factory) -> dict[str, dict[str, Any]]:
     prompts = tmp_path_factory.mktemp("prompts") / "prompts.json"
@@ -44,6 +67,8 @@ def runs(tiny_wan, latent_data, tmp_path_factory) -> dict[str, dict[str, Any]]:
         "finetune": {**plain, "sgd": True, "callbacks": {"ema": {"decay": 0.9}}},
         "dmd2": run_of(tiny_wan, latent_data, "dmd2", {**FEW, **ADVERSARIAL}, gradient_accumulation_steps=2),
         "shared": shared,
+        "ltx": of_ltx(tmp_path_factory.mktemp("ltx"), "finetune", generation=1),
+        "ltx2": of_ltx(tmp_path_factory.mktemp("ltx2"), "dmd2", FEW, generation=2),
         "bf16": run_of(tiny_wan, latent_data, "finetune", mixed_precision="bf16", **saved),
         "rcm": run_of(
             tiny_wan, latent_data, "rcm", {"tangent_warmup_steps": 1}, enable_gradient_checkpointing_type="ops"
@@ -69,7 +94,7 @@ def split(runs, folder, one) -> dict[str, dict[str, Any]]:
     return train(folder / "split", {**runs, "resumed": resumed}, world=2, size=2)
 
 
-@pytest.mark.parametrize("name", ["finetune", "dmd2", "shared", "bf16", "rcm"])
+@pytest.mark.parametrize("name", ["finetune", "dmd2", "shared", "ltx", "ltx2", "bf16", "rcm"])
 def test_two_processes_with_one_sample_are_one(one, split, name):
     assert_alike(one[name], split[name], TOLERANCES.get(name, 1e-5))
 
