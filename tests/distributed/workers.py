@@ -20,8 +20,11 @@ from torch.distributed.tensor import DTensor
 from fastvideo_core.contracts.rng import RandomStreams
 from fastvideo_core.dispatch import routing
 from fastvideo_core.distributed import context
+from fastvideo_core.training.trainer import DistillTrainer
 from fastvideo_rcm.tangent import directional_derivative
 from fastvideo_testing.runs import build_run, toy_family
+from fastvideo_tools.simulate.meter import Cost, Meter
+from fastvideo_tools.simulate.simulation import held_of
 from tests.distributed.draws import GlobalDraws
 from tests.distributed.two_networks import Observed, run_of, two_networks_world
 from tests.methods import sections
@@ -469,3 +472,30 @@ def save(path: Path, content: Any) -> None:
 def work(name: str, out: Path, options: dict[str, Any]) -> None:
     """What every rank does, in its group of processes."""
     WORKERS[name](out, **options)
+
+
+@worker
+def metered(out: Path, *, runs: dict[str, dict[str, Any]]) -> None:
+    """What rank 0 sends in two steps of the trainer, and what it holds afterwards, by run."""
+    for name, run in runs.items():
+        runtime, meter = build_run(own_folder(out / name), run), Meter()
+
+        def entering(original: Callable[..., Any], meter: Any = meter) -> Callable[..., Any]:
+            def call(*given: Any) -> Any:
+                with meter:
+                    return original(*given)
+
+            return call
+
+        with pytest.MonkeyPatch.context() as patch:
+            for step in ("_accumulate_gradients", "_update"):
+                patch.setattr(DistillTrainer, step, entering(getattr(DistillTrainer, step)))
+            runtime.train()
+        if context.is_main_process():
+            total = Cost()
+            for cost in meter.costs.values():
+                total.add(cost)
+            sent = {f"{key.kind} of {list(key.ranks)}": entry for key, entry in total.sent.items()}
+            held = {handle.name: held_of(handle, 0) for handle in runtime.method.bundle}
+            found = {"sent": sent, "held": {role: [one.parameters, one.optimizer] for role, one in held.items()}}
+            (out / f"{name}.json").write_text(json.dumps(found))

@@ -1,7 +1,7 @@
 """Builds a run: its roles, adapter, method, data, callbacks and checkpoints."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,24 +80,35 @@ def build_runtime_from_config(cfg: RunConfig, registry: PluginRegistry) -> Disti
     versions = {one.provenance.distribution: one.provenance.version for one in used_plugins(cfg, registry)}
     checkpoint_manager = CheckpointManager(cfg, versions, run.resumed)
     components = build_components(run)
-    bundle = components.bundle
     if components.dataloader is None:
         no_data = f"the family '{cfg.recipe.family}' gives no data loader, and the run trains on its batches"
         raise ContractError(Problem(no_data, where="recipe.family", fix="take another family for recipe.family"))
     if training.log_validation and components.validator is None:
         raise ContractError(no_validator(cfg))
-    bundle.require_roles(registry.get("methods", cfg.recipe.method).spec.roles)
+    method = build_method(run, components, _load_roles)
+    callbacks = build_callbacks(cfg, registry)
+    return DistillRuntime(run, method, components.dataloader, callbacks, checkpoint_manager)
+
+
+def build_method(run: Run, components: ModelComponents, load: Callable[[RoleManager, Run], None]) -> DistillMethod:
+    """The method on the run's roles, its own among them; `load` gives sharded roles memory and weights. Collective."""
+    cfg, bundle = run.cfg, components.bundle
+    bundle.require_roles(run.registry.get("methods", cfg.recipe.method).spec.roles)
     for handle in list(run.method.extra_roles(cfg, bundle, components.adapter)):
         if handle.name in bundle:
             taken = f"the method makes a role '{handle.name}', and the run has one of that name"
             raise ContractError(Problem(taken, where="extra_roles", fix="name it otherwise"))
         handle.family = handle.family or cfg.recipe.family
         bundle.roles[handle.name] = handle
-    _place_roles(bundle, run)
+    for handle in bundle:
+        configured = handle.copy_of or handle.name
+        if configured in cfg.roles and (lora := cfg.roles[configured].lora) is not None:
+            add_lora(handle, lora)
+    shard_roles(bundle, cfg.training)
+    load(bundle, run)
     method = run.method.build(cfg, bundle, components.adapter, components.validator)
     check_parameters(method)
-    callbacks = build_callbacks(cfg, registry)
-    return DistillRuntime(run, method, components.dataloader, callbacks, checkpoint_manager)
+    return method
 
 
 def build_components(run: Run) -> ModelComponents:
@@ -136,14 +147,9 @@ def build_components(run: Run) -> ModelComponents:
     return main
 
 
-def _place_roles(bundle: RoleManager, run: Run) -> None:
-    """Adds the roles' LoRA adapters, shards everything, and only then gives memory and weights to what is on meta."""
+def _load_roles(bundle: RoleManager, run: Run) -> None:
+    """Gives memory and weights to what is on meta."""
     cfg = run.cfg
-    for handle in bundle:
-        configured = handle.copy_of or handle.name
-        if configured in cfg.roles and (lora := cfg.roles[configured].lora) is not None:
-            add_lora(handle, lora)
-    shard_roles(bundle, cfg.training)
     for handle in bundle:
         materialise(handle, {p for name in handle.modules for p in on_host(handle, name, cfg.training)})
     for handle in bundle:

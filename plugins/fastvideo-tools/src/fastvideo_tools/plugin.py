@@ -62,6 +62,12 @@ FITS = CommandPlugin(
     help="whether a run fits a GPU, and what would make it (check --gpu-memory)",
     impl="fastvideo_tools.commands.fits:COMMAND",
 )
+SIMULATE = CommandPlugin(
+    name="simulate",
+    api=(1, 0),
+    help="what a run would hold, send and take on any number of GPUs, on a laptop",
+    impl="fastvideo_tools.commands.simulate:COMMAND",
+)
 GRAD_NORM = CallbackPlugin(
     name="grad_norm",
     api=(1, 0),

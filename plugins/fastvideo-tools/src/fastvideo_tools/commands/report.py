@@ -6,7 +6,7 @@ import argparse
 import time
 from pathlib import Path
 
-from fastvideo_core.errors import FastVideoError, Problem, UserError, printable
+from fastvideo_core.errors import UserError, printable
 from fastvideo_core.launch.stdio import say
 from fastvideo_core.registry.specs import Command
 
@@ -19,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from fastvideo_tools.pages.html import save
     from fastvideo_tools.report.follow import follow, is_live
     from fastvideo_tools.report.page import status, write_report
     from fastvideo_tools.report.read import read_run
@@ -32,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
 
     def write(live: bool) -> None:
         folder = read_run(path)
-        _replace(out, write_report(folder, live=live).encode("utf-8", "replace"))  # names of files may be no text
+        save(out, write_report(folder, live=live))
         text = f"report: {status(folder)}" if args.follow else status(folder)
         if text not in said[-1:] or not live:  # while it validates, only the videos change
             say(text, flush=True)
@@ -49,18 +50,6 @@ def run(args: argparse.Namespace) -> int:
     else:
         write(False)
     return 0
-
-
-def _replace(out: Path, page: bytes) -> None:
-    """The whole page in place of the one before, or a message."""
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        aside = out.with_name(out.name + ".tmp")
-        aside.write_bytes(page)
-        aside.replace(out)
-    except OSError as error:
-        fix = "free space or make the folder writable, or name another file with --out"
-        raise FastVideoError(Problem(f"cannot be written: {error.strerror}", str(out), fix=fix)) from error
 
 
 COMMAND = Command(add_arguments, run)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from html import escape
+from pathlib import Path
+
+from fastvideo_core.errors import FastVideoError, Problem
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c2430; --faint: #6b7686; --line: #d8dde5; --back: #fff; --mark: #eef4ff; }
@@ -72,3 +75,19 @@ def folded(summary: str, text: str) -> str:
 
 def code(text: str) -> str:
     return f"<pre>{escape(text)}</pre>"
+
+
+def save(path: Path, page: str) -> None:
+    """The whole page in place of the one before.
+
+    Raises:
+        FastVideoError: it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_name(path.name + ".tmp")
+        aside.write_bytes(page.encode("utf-8", "replace"))  # names of files may be no text
+        aside.replace(path)
+    except OSError as error:
+        fix = "free space or make the folder writable, or name another file"
+        raise FastVideoError(Problem(f"cannot be written: {error.strerror}", str(path), fix=fix)) from error
