@@ -334,5 +334,13 @@ def docs(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """The benchmarks; prints their tables."""
     install_project(session)
-    for script in ("trainer.py", "loader.py", "dmd2_step.py", "method_step.py", "shared_base.py", "checkpoint.py"):
+    for script in (
+        "trainer.py",
+        "loader.py",
+        "dmd2_step.py",
+        "method_step.py",
+        "shared_base.py",
+        "checkpoint.py",
+        "quality_watch.py",
+    ):
         session.run("python", f"benchmarks/{script}", *session.posargs)

@@ -15,6 +15,7 @@ import argparse
 import contextlib
 import json
 import math
+import shutil
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -22,6 +23,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fastvideo_core.checkpoint.storage import checkpoint_path
 from fastvideo_core.cli.main import main as distill
 from fastvideo_core.config.document import dump_yaml
 from fastvideo_core.contracts.demo import DemoRun
@@ -101,7 +103,9 @@ def make_world(world: Path, *, tiny: bool) -> None:
     teacher = finetune_demo(fast=False)
     if tiny:
         (run,) = teacher.runs
-        teacher = replace(teacher, runs=(replace(run, training={**run.training, "max_train_steps": 5}),))
+        teacher = replace(
+            teacher, runs=(replace(run, training={**run.training, "max_train_steps": 5, "lr_warmup_steps": 0}),)
+        )
     family = open_family("wan", PluginRegistry(), "demo").demo(fast=tiny)
     extent = Extent(CONTENTS, clips=48 if tiny else 1920, samples=1, many_steps=2, guided=False, shown=())
     Story(Recipe("wan", family, "finetune", teacher, "finetune", teacher), world, extent, 0, distill).tell()
@@ -188,13 +192,15 @@ def main(arguments: list[str] | None = None) -> int:
             json.dumps({"data": prompts[: 4 if args.tiny else SAMPLES]}), encoding="utf-8"
         )
         for name in args.runs:
-            if (out / name / "metrics.jsonl").exists():
+            run = document(world, out, name, tiny=args.tiny)
+            if checkpoint_path(out / name, run["training"]["max_train_steps"]).exists():
                 continue
+            shutil.rmtree(out / name, ignore_errors=True)  # of one that was ended
             path = out / f"{name}.yaml"
-            path.write_text(dump_yaml(document(world, out, name, tiny=args.tiny)), encoding="utf-8")
+            path.write_text(dump_yaml(run), encoding="utf-8")
             if status := distill(["train", str(path)]):
                 return status
-        done = [name for name in every if (out / name / "metrics.jsonl").exists()]
+        done = [name for name in every if captions(out / name)]
         lines, met = table(out, done) if START in done else ([], False)
     print(*lines, sep="\n")
     print(f"the watch speaks first in what fails, and not in what is good: {'yes' if met else 'NO'}")
