@@ -32,12 +32,13 @@ def run(args: argparse.Namespace) -> int:
     launched = launched_processes()
     cfg = load_run_config(args.config, args.registry, options.overrides(args), processes=launched)
 
+    if cfg.training.num_gpus > 1 and launched is None:
+        from fastvideo_core.launch.processes import start_processes
+
+        return start_processes(cfg.training.num_gpus, args.typed)
+
     from fastvideo_core.dispatch.started import started
     from fastvideo_core.distributed import context
-    from fastvideo_core.launch import processes as launch
-
-    if cfg.training.num_gpus > 1 and launched is None:
-        return launch.start_processes(cfg.training.num_gpus, args.typed)
 
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # there is nothing to save yet
     with started(cfg, writes=not args.dry_run):
