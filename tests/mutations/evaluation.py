@@ -8,6 +8,7 @@ RESULTS = "plugins/fastvideo-evaluate/src/fastvideo_evaluate/command/results.py"
 TESTS = "plugins/fastvideo-evaluate/tests/command/test_results.py"
 
 DRIFTS = f"{TESTS}::test_values_drifts_and_what_keeps_pairs"
+SETS = f"{TESTS}::test_sets_have_no_noise_in_common"
 INTERVAL = f"{TESTS}::test_an_interval_is_that_of_a_mean_over_prompts"
 BEST = f"{TESTS}::test_the_nearest_to_the_teacher_is_the_best_and_a_collapse_comes_last"
 
@@ -25,6 +26,7 @@ EVALUATION = (
     in_results(
         "resamples are not moved to the value", "resampled += value - resampled.mean()", "resampled += 1", INTERVAL
     ),
+    in_results("sets with noise in common", "for k in seeds if k != seed]", "for k in seeds]", SETS),
     in_results("the farthest is the best", "(bad[None] < bad[:, None])", "(bad[None] > bad[:, None])", BEST),
     in_results("the least often best is the best", "mean[:, 1:].argmin(axis=0)", "mean[:, 1:].argmax(axis=0)", BEST),
 )

@@ -70,7 +70,18 @@ def test_values_drifts_and_what_keeps_pairs() -> None:
     assert light.videos[3] == (35, 36)
     assert found.values["good"]["apart"].mean == pytest.approx(1)
     assert "apart" not in found.values["teacher"]
+    assert "spread" in found.values["teacher"]
     assert found.values["far"]["spread"].mean == pytest.approx(0, abs=1e-5)
+
+
+def test_sets_have_no_noise_in_common() -> None:
+    class Least(Spread):
+        def distance(self, points: Any, teacher: Any) -> float:
+            return float(np.abs(points - teacher.T).min())
+
+    found = measure([GOOD], TEACHER, SHARED, Videos(), {"least": Least()})  # type: ignore[arg-type]
+    assert found.values["teacher"]["least"].mean == 1  # 0 beside itself
+    assert found.values["good"]["least"].mean == 1  # 0 at one seed, 2 at the other
 
 
 def test_an_interval_is_that_of_a_mean_over_prompts() -> None:

@@ -91,10 +91,10 @@ def usable(
         elif isinstance(metric, PairMetric) and asked is None and not keeps_pairs:
             found = "compares pairs, and a method here does not teach the teacher's video of the same noise"
             fix = "name it in --metrics to have it nevertheless"
-        elif isinstance(metric, PromptMetric) and shared.seeds < 2:
+        elif isinstance(metric, (PromptMetric, SetMetric)) and shared.seeds < 2:
             found, fix = "needs two seeds of a prompt", "add --seeds 2 or more"
-        elif isinstance(metric, SetMetric) and len(shared.pairs) < 2:
-            found, fix = "needs two videos of each model", "add prompts or seeds"
+        elif isinstance(metric, SetMetric) and len(shared.prompts) < 2:
+            found, fix = "needs two prompts", "add one"
         if not found:
             kept[name] = metric
         elif asked is None:
@@ -180,11 +180,15 @@ class _Measured:
         self._points = {name: np.stack([np.stack(of_prompt) for of_prompt in found]) for name, found in points.items()}
 
     def spread(self, name: str, metric: Metric, teacher: _Measured | None) -> Spread | None:
-        """The metric as a function of the prompts; None where this model has no value of it."""
+        """The metric as a function of the prompts; None where this model has no value of it.
+
+        Sets are compared without noise in common, which would make videos alike that are of one distribution at best: the videos
+        of each seed with the teacher's of all other seeds, in the mean over the seeds. The teacher's value is what chance leaves.
+        """
         if name in self.single:
             means = np.array([np.mean(values) for values in self.single[name]])
             return lambda prompts: float(means[list(prompts)].mean())
-        if name not in self._points or teacher is None or teacher is self or name not in teacher._points:
+        if name not in self._points or teacher is None or name not in teacher._points:
             return None
         assert isinstance(metric, SetMetric)
         ours, theirs, distance = self._points[name], teacher._points[name], metric.distance
@@ -195,8 +199,10 @@ class _Measured:
             return None
 
         def apart(prompts: Sequence[int]) -> float:
-            chosen = list(prompts)
-            return float(distance(np.concatenate(ours[chosen]), np.concatenate(theirs[chosen])))
+            one, other = ours[list(prompts)], theirs[list(prompts)]
+            seeds = range(one.shape[1])
+            others = [np.concatenate([other[:, k] for k in seeds if k != seed]) for seed in seeds]
+            return float(np.mean([distance(one[:, seed], others[seed]) for seed in seeds]))
 
         return apart
 
