@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -88,11 +89,15 @@ class Videos:
         return told
 
     def write(self, name: str, text: str) -> None:
-        """A text file of the folder, whole or not at all."""
+        """A text file of the folder, whole or not at all; several processes may write the same one."""
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        with published(path) as aside:
+        aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+        try:
             aside.write_text(text + "\n", encoding="utf-8", errors="replace")
+            aside.replace(path)
+        finally:
+            aside.unlink(missing_ok=True)
 
     def path(self, model: str, prompt: int, seed: int) -> Path:
         """Where the video of a model, a prompt's number and a seed's lies."""
