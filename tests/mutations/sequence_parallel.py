@@ -6,6 +6,9 @@ from tests.mutations.mutation import CORE, Mutation
 
 SOURCE = "plugins/fastvideo-diffusers/src/fastvideo_diffusers/sequence_parallel.py"
 WAN = "plugins/fastvideo-wan/src/fastvideo_wan/network.py"
+LTX1 = "plugins/fastvideo-ltx/src/fastvideo_ltx/ltx1/network.py"
+LTX2 = "plugins/fastvideo-ltx/src/fastvideo_ltx/ltx2/network.py"
+LTX_SHARED = "plugins/fastvideo-ltx/tests/test_split_tokens.py::test_shares_of"
 SHARED = "plugins/fastvideo-wan/tests/test_split_tokens.py::test_they_give_its_output_to_the_bit_and_their_mean_its_gradients"
 MESH = "core/tests/distributed/test_mesh.py::test_processes_that_share_samples_draw_and_read_alike"
 RESUMED = "core/tests/checkpoint/test_rank_state.py::test_who_goes_on_with_whose_random_state"
@@ -67,5 +70,33 @@ SEQUENCE_PARALLEL: tuple[Mutation, ...] = (
         "return rank // now * then + min(rank % now, then - 1)",
         "return rank",
         (RESUMED,),
+    ),
+    Mutation(
+        "LTX: levels of tokens are not shared out",
+        LTX1,
+        '    split_input(transformer, group, "timestep", position=2)\n',
+        "",
+        (f"{LTX_SHARED}_ltx_video_are_the_whole[levels by token, twice-4]",),
+    ),
+    Mutation(
+        "LTX: all heads turn by the first ones' angles",
+        SOURCE,
+        "tuple(_share(one, group, CHANNELS if one.ndim == 3 else 1) for one in output)",
+        "tuple(one.chunk(group.size(), CHANNELS if one.ndim == 3 else 1)[0] for one in output)",
+        (f"{LTX_SHARED}_ltx_video_are_the_whole[one level-2]", f"{LTX_SHARED}_ltx2_are_the_whole[one level-2]"),
+    ),
+    Mutation(
+        "LTX-2: the sound sees a share of the video",
+        LTX2,
+        "exchange_heads(of_audio, group, of_audio.to_gate_logits, queries_whole=True)",
+        "pass",
+        (f"{LTX_SHARED}_ltx2_are_the_whole[one level-2]",),
+    ),
+    Mutation(
+        "LTX-2: each process adds its own heads' part of the sound alone",
+        SOURCE,
+        "_gathered(args[0], group, CHANNELS) if queries_whole",
+        "args[0].repeat(1, 1, group.size()) if queries_whole",
+        (f"{LTX_SHARED}_ltx2_are_the_whole[one level-2]",),
     ),
 )

@@ -196,6 +196,11 @@ class CheckedPipelines(ParquetFamily, Generic[F]):
         """How many tokens latents (T, H, W) are, of each kind that there is, by what messages call them."""
         return {"tokens": math.prod(latents)}
 
+    def prompt_token_counts(self, cfg: RunConfig, prompt: ValidationPrompt) -> Mapping[str, int]:
+        """`token_counts` of what the network is called with to sample a fitted prompt."""
+        base = self.roles(cfg).base
+        return self.token_counts(base, base.latent_size(video_size(prompt)))
+
     def _split_problems(
         self,
         cfg: RunConfig,
@@ -214,8 +219,8 @@ class CheckedPipelines(ParquetFamily, Generic[F]):
             for shape in dict.fromkeys(map(tuple, shapes)):
                 yield from split_problems(size, self.token_counts(base, shape))
         for prompt in prompts:
-            fitted = video_size(self.fit_prompt(cfg, prompt))
-            yield from split_problems(size, self.token_counts(base, base.latent_size(fitted)), where=prompt.where)
+            counts = self.prompt_token_counts(cfg, self.fit_prompt(cfg, prompt))
+            yield from split_problems(size, counts, where=prompt.where)
 
     def data_sizes(self, cfg: RunConfig, rows: Sequence[Mapping[str, Any]]) -> list[VideoSize]:
         """The size in pixels of each row's latents."""

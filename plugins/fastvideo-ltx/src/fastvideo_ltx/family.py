@@ -10,10 +10,12 @@ from torch import Tensor, nn
 
 from fastvideo_core.config.run import RunConfig
 from fastvideo_core.contracts.adapter import LatentsSource
+from fastvideo_core.contracts.validator import ValidationPrompt
 from fastvideo_core.errors import ConfigError, Problem
 from fastvideo_data.captions import CaptionEncoder, PromptEmbeddings
 from fastvideo_data.encoder import EncoderIdentity, LatentEncoder
 from fastvideo_data.model_sampler import PathSampler
+from fastvideo_data.prompt_fit import video_size
 from fastvideo_data.video_sizes import VideoGeometry, VideoSize
 from fastvideo_diffusers.family import DiffusersFamily, halved
 from fastvideo_diffusers.family_roles import FamilyRoles
@@ -39,7 +41,7 @@ from fastvideo_ltx.export_lora import export_lora
 from fastvideo_ltx.folder import LtxFolder
 from fastvideo_ltx.generation import Generation, generation_of
 from fastvideo_ltx.generations import GENERATIONS, open_folder
-from fastvideo_ltx.sampler import LtxSampler
+from fastvideo_ltx.sampler import LtxSampler, half
 from fastvideo_ltx.schedule import is_dynamic, many_step_config, resolve_flow_shift
 from fastvideo_ltx.tiny import write_tiny_pipeline
 from fastvideo_ltx.upsampler import check_upsampler
@@ -168,6 +170,19 @@ class LtxFamily(DiffusersFamily[LtxFolder, LtxAdapter]):
             return None
         values = {**identity, **generation.text_settings(roles.base)}
         return EncoderIdentity(roles.base_role, roles.base.path, values)
+
+    def prompt_token_counts(self, cfg: RunConfig, prompt: ValidationPrompt) -> Mapping[str, int]:
+        """Of both stages where there are two. For each image at another frame than the first a pipeline adds a frame's tokens."""
+        counts: dict[str, int] = {}
+        sizes = {"": video_size(prompt)}
+        if section(cfg).upsampler is not None:
+            sizes[" of the first stage"] = half(sizes[""])
+        for stage, size in sizes.items():
+            frames, height, width = self._base(cfg).latent_size(size)
+            counts[f"tokens{stage}"] = frames * height * width
+            if prompt.last_image_path is not None or prompt.conditions:
+                counts[f"tokens of an image{stage}"] = height * width
+        return counts
 
     # --- its networks ---------------------------------------------------------------------------------------------------
 
