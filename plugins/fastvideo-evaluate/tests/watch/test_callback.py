@@ -93,6 +93,10 @@ def test_a_teacher_that_is_far_from_the_data_is_warned_of_once(
     assert warning.startswith("step 2: quality_watch: of the teacher's own samples ")
     assert "that of the data" in warning
     assert "flow_shift" in warning
+    caplog.clear()
+    trained(tmp_path / "few", {"reference_threshold": 1.3, "prompts": 15}, max_train_steps=4)  # may be chance
+    assert logged(tmp_path / "few", "quality/reference_mean")
+    assert "quality_watch" not in caplog.text
 
 
 def test_a_warning_lowers_the_rate_and_a_resumed_run_goes_on_with_it(tmp_path: Path) -> None:

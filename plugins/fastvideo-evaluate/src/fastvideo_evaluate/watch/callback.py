@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 
 DATA_ROWS = 32
 """Rows of the data, of each process, that its statistics are made of."""
+ENOUGH_PROMPTS = 16
+"""Prompts, of all processes together, from which on the teacher's samples tell something beside the data: fewer differ by chance."""
 _GUIDANCE = ("real_score_guidance_scale", "teacher_guidance_scale")
 """What methods call the guidance that their students learn."""
 _LOOKS = 16
@@ -148,7 +150,9 @@ class QualityWatch(Callback):
         if data is not None:
             measures = drift(reference, data)
             metrics.update({f"quality/reference_{name}": value for name, value in measures.items()})
-            if is_off(worst(measures)[1], 0.0, self._config.reference_threshold) and context.is_main_process():
+            off = is_off(worst(measures)[1], 0.0, self._config.reference_threshold)
+            enough = self._config.prompts * method.mesh.data_size >= ENOUGH_PROMPTS
+            if off and enough and context.is_main_process():
                 text = "step %d: quality_watch: of the teacher's own samples %s, and the student learns that; %s"
                 logger.warning(text, step, described(measures, "the data"), REFERENCE_ADVICE)
         return reference
