@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 DATA_ROWS = 32
 """Rows of the data, of each process, that its statistics are made of."""
 ENOUGH_PROMPTS = 16
-"""Prompts of all processes together from which on the teacher's samples tell something beside the data: fewer differ by chance."""
+"""Prompts, over all processes, from which on the teacher's samples say something beside the data: fewer differ by chance."""
 _GUIDANCE = ("real_score_guidance_scale", "teacher_guidance_scale")
 """What methods call the guidance that their students learn."""
 _LOOKS = 16
