@@ -20,11 +20,13 @@ MOST_PROMPTS, MOST_MODELS = 8, 8
 MOST_PIXELS = 256
 """Height and width of a video on the page; larger ones are made smaller."""
 BEST = "#2a9d5c"
+RIVAL = 0.1
+"""The share of the resamples from which on a model counts as a rival of the best."""
 
 STYLE = """
 video, img.clip { width: auto; height: auto; min-width: 96px; max-width: 240px; max-height: 240px; }
 td small { color: var(--faint); display: block; white-space: nowrap; font-weight: 400; } td, th { white-space: nowrap; }
-td.prompt { white-space: normal; min-width: 8rem; }
+td:first-child, td:first-child small, th { white-space: normal; min-width: 9rem; }
 """
 
 Results = Mapping[str, Any]
@@ -73,7 +75,8 @@ def _compared(results: Results, students: Sequence[Mapping[str, Any]]) -> str:
 def _sampled(model: Mapping[str, Any]) -> str:
     how = model["sampling"]
     if how.get("timesteps"):
-        steps = f"{len(how['timesteps'])} steps at {', '.join(f'{t:g}' for t in how['timesteps'])} ({how['sampler']})"
+        count = len(how["timesteps"])
+        steps = f"{count} step{'s' if count > 1 else ''} at {', '.join(f'{t:g}' for t in how['timesteps'])} ({how['sampler']})"
     else:
         steps = f"{how['steps']} steps"
     return f"{steps}, guidance {how['guidance_scale']:g}"
@@ -85,8 +88,15 @@ def _best(results: Results) -> Iterator[str]:
         return
     model = next(one for one in results["models"] if one["name"] == results["best"]["name"])
     yield f"<p><b>Best: {escape(title(model))}</b> ({escape(_sampled(model))}), with a mean place of {model['mean_place']:.2f}; "
-    yield f"in {model['best_in']:.0%} of the resamples of the prompts it is the best.</p>"
+    yield f"in {model['best_in']:.0%} of the resamples of the prompts it is the best{_rivals(results, model)}.</p>"
     yield paragraph(f"The rule: {results['best']['rule']}.", faint=True)
+
+
+def _rivals(results: Results, best: Mapping[str, Any]) -> str:
+    """The models that these prompts hardly tell from the best."""
+    others = [one for one in results["models"] if one.get("best_in", 0) >= RIVAL and one["name"] != best["name"]]
+    told = [f"{escape(title(one))} in {one['best_in']:.0%}" for one in others]
+    return f", {', '.join(told)}: more prompts or seeds would tell them apart" if told else ""
 
 
 def _table(results: Results) -> tuple[list[str], list[list[str]]]:
@@ -164,7 +174,7 @@ def _videos(results: Results, videos: Videos, prompts: Sequence[int]) -> Iterato
                 for model in shown
             ]
             rows.append([escape(caption), *cells])
-    yield raw_table(["first seed of", *map(title, shown)], rows).replace("<tr><td>", '<tr><td class="prompt">')
+    yield raw_table(["first seed of", *map(title, shown)], rows)
     if len(prompts) < len(results["prompts"]) or len(shown) < len(models):
         yield paragraph("Some of the prompts and models; all videos lie in videos/.", faint=True)
 
