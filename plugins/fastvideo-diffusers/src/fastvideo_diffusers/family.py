@@ -65,6 +65,10 @@ class DiffusersFamily(CheckedPipelines[F], Generic[F, A]):
     adapter: ClassVar[type[Any]]
     block: ClassVar[type[nn.Module]]
 
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        cls.splits_tokens = cls.split_tokens is not DiffusersFamily.split_tokens
+
     def adapter_class(self) -> type[A]:
         """The class of the run's adapter."""
         return self.adapter
@@ -94,7 +98,7 @@ class DiffusersFamily(CheckedPipelines[F], Generic[F, A]):
         return (self.block,)
 
     def split_tokens(self, network: nn.Module, group: Group) -> None:
-        """See RoleHandle; asked of families whose `splits_tokens` is true. `sequence_parallel` has what it is made of."""
+        """See RoleHandle: who defines it offers sequence parallelism. `sequence_parallel` has what it is made of."""
         raise NotImplementedError
 
     def frozen(self, cfg: RunConfig) -> Callable[[str], bool] | None:

@@ -29,20 +29,15 @@ TOKENS, CHANNELS = 1, 2
 """Dimensions of hidden states [B, tokens, channels]."""
 
 
-def split_input(module: nn.Module, group: Group, name: str, *, position: int = 0) -> None:
-    """Calls a module with this process's share of an argument's tokens, dim 1; one without tokens, [B], stays as it is."""
+def share_tokens(network: nn.Module, group: Group, *, first: nn.Module, last: nn.Module) -> None:
+    """Makes a network compute a share of its tokens, from the `hidden_states` of its `first` block to its `last` layer's output.
 
-    def share(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        if name in kwargs:
-            return args, {**kwargs, name: _share(kwargs[name], group)}
-        return (*args[:position], _share(args[position], group), *args[position + 1 :]), kwargs
-
-    module.register_forward_pre_hook(share, with_kwargs=True)
-
-
-def gather_output(module: nn.Module, group: Group) -> None:
-    """Makes a module give all tokens of its output [B, tokens, channels]."""
-    module.register_forward_hook(lambda module, args, output: _gathered(output, group))
+    Levels by token, a `timestep` [B, tokens], are shared too. `exchange_heads` makes its attentions see all tokens.
+    """
+    _share_input(network, group, "timestep")
+    _share_input(first, group, "hidden_states")
+    last.register_forward_hook(lambda module, args, output: _gathered(output, group))
+    setattr(network, _GROUP, group)  # for `whole_tokens`
 
 
 def exchange_heads(
@@ -84,11 +79,6 @@ def share_heads(rotary: nn.Module, group: Group) -> None:
     rotary.register_forward_hook(take)
 
 
-def note_group(network: nn.Module, group: Group) -> None:
-    """Tells `whole_tokens` that inside a network there are shares."""
-    setattr(network, _GROUP, group)
-
-
 def whole_tokens(network: nn.Module, hidden_states: Sequence[Tensor]) -> list[Tensor]:
     """Hidden states [B, tokens, channels] from inside a network, with all tokens."""
     group: Group | None = getattr(network, _GROUP, None)
@@ -102,6 +92,17 @@ def split_problems(size: int, counts: Mapping[str, int], *, where: str = "traini
     return (
         [Problem(f"{', '.join(uneven)} cannot be shared evenly by {size} processes", where, fix=fix)] if uneven else []
     )
+
+
+def _share_input(module: nn.Module, group: Group, name: str) -> None:
+    """An argument's, given by name or, of a block, first; one without tokens, [B], stays as it is."""
+
+    def share(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        if name in kwargs:
+            return args, {**kwargs, name: _share(kwargs[name], group)}
+        return (_share(args[0], group), *args[1:]), kwargs
+
+    module.register_forward_pre_hook(share, with_kwargs=True)
 
 
 def _share(tensor: Tensor, group: Group, dim: int = TOKENS) -> Tensor:

@@ -53,7 +53,6 @@ class LtxFamily(DiffusersFamily[LtxFolder, LtxAdapter]):
     family = "ltx"
 
     adapter = LtxAdapter
-    splits_tokens = True
 
     def resolve(self, cfg: RunConfig, *, latents_source: LatentsSource | None) -> LtxConfig:
         """With the negative prompt in full, and with shift_tokens where the shift of the run depends on them."""

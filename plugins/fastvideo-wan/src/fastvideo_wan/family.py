@@ -69,7 +69,6 @@ class WanFamily(DiffusersFamily[WanFolder, WanAdapter]):
     block = WanTransformerBlock
     vae = AutoencoderKLWan
     text_model = UMT5EncoderModel
-    splits_tokens = True
 
     def resolve(self, cfg: RunConfig, *, latents_source: LatentsSource | None) -> WanConfig:
         """With the negative prompt in full, and the sparsity that the student is sampled with."""

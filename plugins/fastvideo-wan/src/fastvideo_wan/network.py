@@ -7,7 +7,7 @@ from diffusers import WanTransformer3DModel
 from diffusers.models.embeddings import TimestepEmbedding
 from torch import Tensor
 
-from fastvideo_diffusers.sequence_parallel import Group, exchange_heads, gather_output, note_group, split_input
+from fastvideo_diffusers.sequence_parallel import Group, exchange_heads, share_tokens
 from fastvideo_wan.sparse import GATE
 
 
@@ -29,12 +29,9 @@ def keep_time_embedder_in_float32(transformer: WanTransformer3DModel) -> None:
 
 def split_tokens(transformer: WanTransformer3DModel, group: Group) -> None:
     """Makes the processes of a group share the tokens of the network's calls; see `RoleHandle.split_tokens`."""
-    split_input(transformer, group, "timestep", position=1)
-    split_input(transformer.blocks[0], group, "hidden_states")
+    share_tokens(transformer, group, first=transformer.blocks[0], last=transformer.proj_out)
     for block in transformer.blocks:
         exchange_heads(block.attn1, group, getattr(block, GATE, None))
-    gather_output(transformer.proj_out, group)
-    note_group(transformer, group)
 
 
 def predict_velocity(

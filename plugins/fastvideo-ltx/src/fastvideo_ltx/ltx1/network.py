@@ -6,14 +6,7 @@ import torch
 from diffusers import LTXVideoTransformer3DModel
 from torch import Tensor
 
-from fastvideo_diffusers.sequence_parallel import (
-    Group,
-    exchange_heads,
-    gather_output,
-    note_group,
-    share_heads,
-    split_input,
-)
+from fastvideo_diffusers.sequence_parallel import Group, exchange_heads, share_heads, share_tokens
 from fastvideo_ltx.layout import TokenLayout
 
 
@@ -46,13 +39,10 @@ def token_positions(
 
 def split_tokens(transformer: LTXVideoTransformer3DModel, group: Group) -> None:
     """Makes the processes of a group share the tokens of the network's calls; see `RoleHandle.split_tokens`."""
-    split_input(transformer, group, "timestep", position=2)
-    split_input(transformer.transformer_blocks[0], group, "hidden_states")
+    share_tokens(transformer, group, first=transformer.transformer_blocks[0], last=transformer.proj_out)
     share_heads(transformer.rope, group)
     for block in transformer.transformer_blocks:
         exchange_heads(block.attn1, group)
-    gather_output(transformer.proj_out, group)
-    note_group(transformer, group)
 
 
 def predict_velocity(

@@ -8,14 +8,7 @@ import torch
 from diffusers import LTX2VideoTransformer3DModel
 from torch import Tensor
 
-from fastvideo_diffusers.sequence_parallel import (
-    Group,
-    exchange_heads,
-    gather_output,
-    note_group,
-    share_heads,
-    split_input,
-)
+from fastvideo_diffusers.sequence_parallel import Group, exchange_heads, share_heads, share_tokens
 from fastvideo_ltx.adapter import FPS, TEXT, TEXT_MASK
 from fastvideo_ltx.layout import TokenLayout
 
@@ -28,8 +21,7 @@ def split_tokens(transformer: LTX2VideoTransformer3DModel, group: Group) -> None
 
     Every process has all of the few audio tokens. What the streams see of each other is computed by heads, too.
     """
-    split_input(transformer, group, "timestep", position=4)
-    split_input(transformer.transformer_blocks[0], group, "hidden_states")
+    share_tokens(transformer, group, first=transformer.transformer_blocks[0], last=transformer.proj_out)
     for rotary in (transformer.rope, transformer.cross_attn_rope, transformer.cross_attn_audio_rope):
         share_heads(rotary, group)
     for block in transformer.transformer_blocks:
@@ -37,8 +29,6 @@ def split_tokens(transformer: LTX2VideoTransformer3DModel, group: Group) -> None
         of_video, of_audio = block.audio_to_video_attn, block.video_to_audio_attn
         exchange_heads(of_video, group, of_video.to_gate_logits, keys_whole=True)
         exchange_heads(of_audio, group, of_audio.to_gate_logits, queries_whole=True)
-    gather_output(transformer.proj_out, group)
-    note_group(transformer, group)
 
 
 def predict_velocity(
