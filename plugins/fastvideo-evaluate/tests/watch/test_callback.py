@@ -134,6 +134,14 @@ def test_the_nearest_checkpoint_is_kept_whatever_rotates(tmp_path: Path) -> None
     assert runtime.start_step == least
 
 
+def test_a_run_that_goes_on_with_smaller_batches_keeps_its_rows(tmp_path: Path) -> None:
+    trained(tmp_path, {}, max_train_steps=4)
+    runtime = trained(tmp_path, {}, max_train_steps=6, train_batch_size=2, resume_from_checkpoint="latest")
+    assert list(logged(tmp_path, "quality/drift")) == [2, 4, 6]
+    state = runtime.callbacks.state_dict()["quality_watch"]
+    assert [len(row["vae_latent"]) for row in state["rows"]] == [16]
+
+
 def test_a_reference_of_other_samples_is_refused_at_resume(tmp_path: Path) -> None:
     trained(tmp_path, {}, max_train_steps=4)
     with pytest.raises(CheckpointError, match=r"quality_watch\.seeds: the reference .* seeds 2; this run has 3"):

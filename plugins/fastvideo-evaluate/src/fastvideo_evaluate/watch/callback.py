@@ -68,7 +68,7 @@ class QualityWatch(Callback):
 
     @hookimpl
     def before_round(self, method: DistillMethod[Any], step: int, batch: Any) -> None:
-        if self._rounds == self._needed:
+        if self._reference is not None:
             return
         missing = self._config.prompts - self._rounds * method.cfg.training.train_batch_size
         self._rounds += 1
@@ -93,14 +93,14 @@ class QualityWatch(Callback):
 
     @hookimpl
     def step_end(self, method: DistillMethod[Any], step: int, metrics: dict[str, Any]) -> None:
-        if self._rounds < self._needed:
+        if self._reference is None and self._rounds < self._needed:
             return
         reference = self._reference or self._make_reference(method, step, metrics)
         training = method.cfg.training
         saves = training.training_state_checkpointing_steps
         due = step % self._config.every == 0 or step == training.max_train_steps or (saves and step % saves == 0)
         if due or reference is not self._reference:
-            self._reference = reference
+            self._reference, self._data = reference, None
             self._look(method, step, reference, metrics)
 
     @hookimpl
