@@ -20,6 +20,7 @@ __all__ = ["commands"]
 PROMPTS = ["a red square", "a blue disc"]
 SIZE = ("--height", 32, "--width", 32, "--num-frames", 5)
 TEACHER, LAST = "teacher", "run-000002-ema"
+METRICS = "brightness,contrast,motion,diversity,frame_energy,latent_energy,paired_latents"
 RAW = ["run-000001-raw", "run-000002-raw"]
 
 
@@ -45,7 +46,7 @@ def trained(tiny_wan: Path, latent_data: Path, tmp_path_factory: pytest.TempPath
 def asked(trained: Path) -> list[Any]:
     return [
         *("evaluate", trained / "run", "--prompts", trained / "prompts.txt", "--seeds", 2),
-        *("--against-steps", 3, "--against-guidance-scale", 2, *SIZE),
+        *("--against-steps", 3, "--against-guidance-scale", 2, *SIZE, "--metrics", METRICS),
     ]
 
 
