@@ -12,7 +12,7 @@ import multiprocessing
 import os
 import sys
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -34,7 +34,6 @@ class Outcome:
         problem: why the run says nothing about the tests; empty when it does.
         stale: whether that is because the text to be changed is not there.
         output: what pytest printed.
-        libraries: modules of installed libraries that it imported, in their order.
     """
 
     failed: dict[str, str] = field(default_factory=dict)
@@ -42,15 +41,26 @@ class Outcome:
     problem: str = ""
     stale: bool = False
     output: str = ""
-    libraries: tuple[str, ...] = ()
+    libraries: tuple[str, ...] = ()  # of a run that only imports: the modules of installed libraries, in their order
 
 
-def import_libraries(names: Iterable[str]) -> None:
-    """Imports what runs were seen to import, so that those after them find it there. Not torch's parts: some start processes."""
-    for name in dict.fromkeys(names):
+def import_libraries_of(*modules: str) -> None:
+    """Imports what these modules of ours import of installed libraries, and not them: runs that test copies of them find it.
+
+    Not torch's parts, some of which start processes when they are imported.
+    """
+    [seen] = outcomes(_libraries_of, [modules])
+    for name in seen.libraries:
         if not name.startswith("torch."):
             with contextlib.suppress(Exception):
                 importlib.import_module(name)
+
+
+def _libraries_of(modules: Sequence[str]) -> Outcome:
+    for module in modules:
+        importlib.import_module(module)
+    files = {name: getattr(module, "__file__", None) or "" for name, module in list(sys.modules.items())}
+    return Outcome(libraries=tuple(name for name, file in files.items() if "site-packages" in file))
 
 
 def outcomes(run: Callable[[Job], Outcome], jobs: Sequence[Job]) -> Iterator[Outcome]:
@@ -108,9 +118,6 @@ def run_pytest(
     outcome = Outcome(seen.failed, seen.passed - set(seen.failed), seen.problem, output=output.getvalue())
     if status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
         outcome.problem = outcome.problem or f"pytest ended with {status!r}"
-    outcome.libraries = tuple(
-        name for name, module in sys.modules.items() if "site-packages" in (getattr(module, "__file__", None) or "")
-    )
     foreign = [
         module.__file__
         for name, module in sys.modules.items()

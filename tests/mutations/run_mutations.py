@@ -21,7 +21,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.forked_pytest import Outcome, import_libraries, outcomes, replace_once, run_pytest
+from tests.forked_pytest import Outcome, import_libraries_of, outcomes, replace_once, run_pytest
 from tests.mutations.adversarial import ADVERSARIAL_TERM
 from tests.mutations.base_precision import BASE_PRECISION
 from tests.mutations.consistency import CONSISTENCY
@@ -51,6 +51,7 @@ PACKAGES = ("core", *(f"plugins/{folder.name}" for folder in sorted((ROOT / "plu
 COPIED = (*(f"{package}/{part}" for package in PACKAGES for part in ("src", "tests")), "tests", "pytest.ini")
 LIBRARIES = ("torch._dynamo", "torch.distributed.checkpoint", "torch.distributed.fsdp", "torch.distributed.tensor")
 LIBRARIES += ("av", "importlib_metadata", "pluggy", "pyarrow.parquet", "pydantic", "safetensors.torch", "yaml")
+FAMILIES = ("fastvideo_wan.family", "fastvideo_ltx.family", "transformers.models.umt5.modeling_umt5")
 MUTATIONS = (
     *MATHEMATICS,
     *UPDATES_AND_LOOP,
@@ -85,14 +86,15 @@ def main(words: Sequence[str]) -> int:
     start = time.monotonic()
     for library in LIBRARIES:
         importlib.import_module(library)
+    import_libraries_of(*FAMILIES)
     with tempfile.TemporaryDirectory(prefix="mutations-") as folder:
         tests = sorted({test for mutation in chosen for test in mutation.tests})
-        [baseline] = outcomes(run_job, [(None, tests, Path(folder) / "right")])
+        right = Path(folder) / "right"
+        [baseline] = outcomes(run_job, [(None, tests, ROOT, right)])
         if baseline.problem or baseline.failed:
             print(f"{baseline.output}\nthe tests do not pass as the sources are: {baseline.problem}")
             return 1
-        import_libraries(baseline.libraries)
-        jobs = [(m, m.tests, Path(folder) / str(number)) for number, m in enumerate(chosen)]
+        jobs = [(m, m.tests, right, Path(folder) / str(number)) for number, m in enumerate(chosen)]
         verdicts = []
         for mutation, outcome in zip(chosen, outcomes(run_job, jobs), strict=True):
             verdicts.append(verdict(mutation, outcome))
@@ -114,26 +116,30 @@ def verdict(mutation: Mutation, outcome: Outcome) -> str:
     return "caught" if tests <= set(outcome.failed) else "SURVIVED"
 
 
-Job = tuple[Mutation | None, Sequence[str], Path]
+Job = tuple[Mutation | None, Sequence[str], Path, Path]
+"""The mistake or None, its tests, the folder to copy, and where to."""
 
 
 def run_job(job: Job) -> Outcome:
-    """Copies the sources, makes the mistake, runs the tests there."""
-    mutation, tests, copy = job
+    """Copies the sources, makes the mistake, runs the tests there; the right copy stays, for its compiled modules."""
+    mutation, tests, original, copy = job
     for part in COPIED:
-        copy_part(part, copy)
+        copy_part(original / part, copy / part)
     if mutation is not None and (stale := replace_once(copy / mutation.file, mutation.old, mutation.new)):
         return stale
     sources = [copy / package / "src" for package in PACKAGES]
     outcome = run_pytest(tests, copy, sources, ["fastvideo_"])
-    shutil.rmtree(copy)
+    if mutation is not None:
+        shutil.rmtree(copy)
     return outcome
 
 
-def copy_part(part: str, copy: Path) -> None:
-    source, target = ROOT / part, copy / part
+def copy_part(source: Path, target: Path) -> None:
     if source.is_dir():
-        shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        # Of the working tree's compiled modules some may be being written.
+        shutil.copytree(
+            source, target, ignore=shutil.ignore_patterns("__pycache__") if ROOT in source.parents else None
+        )
     elif source.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(source, target)
