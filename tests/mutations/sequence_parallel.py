@@ -6,7 +6,6 @@ from tests.mutations.mutation import CORE, Mutation
 
 SOURCE = "plugins/fastvideo-diffusers/src/fastvideo_diffusers/sequence_parallel.py"
 WAN = "plugins/fastvideo-wan/src/fastvideo_wan/network.py"
-LTX1 = "plugins/fastvideo-ltx/src/fastvideo_ltx/ltx1/network.py"
 LTX2 = "plugins/fastvideo-ltx/src/fastvideo_ltx/ltx2/network.py"
 LTX_SHARED = "plugins/fastvideo-ltx/tests/test_split_tokens.py::test_shares_of"
 SHARED = "plugins/fastvideo-wan/tests/test_split_tokens.py::test_they_give_its_output_to_the_bit_and_their_mean_its_gradients"
@@ -54,7 +53,7 @@ SEQUENCE_PARALLEL: tuple[Mutation, ...] = (
         SOURCE,
         '    _share_input(network, group, "timestep")\n',
         "",
-        (f"{SHARED}[levels by token, twice-2]",),
+        (f"{SHARED}[levels by token, twice-2]", f"{LTX_SHARED}_ltx_video_are_the_whole[levels by token, twice-4]"),
     ),
     Mutation(
         "gates are not exchanged",
@@ -76,13 +75,6 @@ SEQUENCE_PARALLEL: tuple[Mutation, ...] = (
         "return rank // now * then + min(rank % now, then - 1)",
         "return rank",
         (RESUMED,),
-    ),
-    Mutation(
-        "LTX: levels of tokens are not shared out",
-        LTX1,
-        '    split_input(transformer, group, "timestep", position=2)\n',
-        "",
-        (f"{LTX_SHARED}_ltx_video_are_the_whole[levels by token, twice-4]",),
     ),
     Mutation(
         "LTX: all heads turn by the first ones' angles",
