@@ -40,6 +40,7 @@ from tests.mutations.quality_watch import QUALITY_WATCH
 from tests.mutations.routing import ROUTES
 from tests.mutations.sequence_parallel import SEQUENCE_PARALLEL
 from tests.mutations.shared_networks import SHARED_NETWORKS
+from tests.mutations.simulated import SIMULATED
 from tests.mutations.sizes import SIZES
 from tests.mutations.sources import SOURCES
 from tests.mutations.sparse_attention import SPARSE_ATTENTION
@@ -74,6 +75,7 @@ MUTATIONS = (
     *SPARSE_ATTENTION,
     *LTX_IMAGES,
     *SIZES,
+    *SIMULATED,
     *SOURCES,
 )
 

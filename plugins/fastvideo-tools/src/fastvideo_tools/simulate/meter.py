@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.distributed import distributed_c10d
 from torch.distributed.fsdp._fully_shard import _fsdp_param, _fsdp_param_group
 from torch.distributed.tensor import DTensor
@@ -72,11 +73,12 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts by part while it is entered; `part` is what is going on.
 
     `peak` is the most that tensors made inside it hold at once, each storage once, while it is `peaking`; `gathered` that of
-    whole weights among it, by role. `known` are storages that live anyway.
+    whole weights among it, by role. `known` are storages that live anyway; tensors without values are of `fake`.
     """
 
-    def __init__(self, known: Iterable[Tensor] = ()) -> None:
+    def __init__(self, known: Iterable[Tensor] = (), fake: FakeTensorMode | None = None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self._fake = fake
         self.costs: dict[Part, Cost] = defaultdict(Cost)
         self.part = Part("", "between")
         self.live = self.peak = 0
@@ -94,6 +96,8 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return NotImplemented  # what it does to its shards is seen
         given: Any = func
         out = given(*args, **(kwargs or {}))
+        if any(isinstance(value, FakeTensor) and value.fake_mode is not self._fake for value in tree_iter(out)):
+            return out  # with which DTensor finds out whole shapes, the first time
         cost = self.costs[self.part]
         if given.namespace in _NAMESPACES:
             _count_sent(cost, given, args, out)

@@ -128,7 +128,7 @@ def simulate(run: Run, *, said: Callable[[str], None] = lambda text: None) -> Si
         first = {due: next(n for n in range(1, PATTERN + 1) if _due(method, n) == due) for due in shares}
         passed, calls_of, peaks, gathered = [], {}, [], defaultdict[str, int](int)
         for due, number in sorted(first.items(), key=lambda item: item[1]):
-            meter = Meter(_tensors(method))
+            meter = Meter(_tensors(method), rehearsal.fake)
             calls = Calls(method, meter, rehearsal.fake)
             iterate(calls, rehearsal.batch, number)
             said(f"iteration of {' and '.join(due)} is gone through")
