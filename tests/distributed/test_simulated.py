@@ -89,6 +89,6 @@ def assert_formula(found: Simulation) -> None:
         totals[kind] = totals.get(kind, 0) + size
     assert totals["all-gather"] == 2 * weights
     assert totals["reduce-scatter"] == gradients
-    if found.replicas > 1:
-        small = 256  # norms and flags
-        assert 0 <= totals["all-reduce"] - gradients / found.shards < small
+    norms = 4 * len(list(network.parameters()))  # of each gradient, and two flags in 8 bytes
+    added = gradients / found.shards if found.replicas > 1 else 0
+    assert totals["all-reduce"] == added + norms + 8
