@@ -55,12 +55,11 @@ class Videos:
 
     def _read(self) -> dict[str, Any]:
         path = self.folder / SETTINGS
+        there = (
+            list(self.folder.iterdir()) if self.folder.is_dir() else []
+        )  # before: another process may begin meanwhile
         if not path.is_file():
-            others = (
-                [one.name for one in self.folder.iterdir() if not one.name.startswith(".")]
-                if self.folder.is_dir()
-                else []
-            )
+            others = [one.name for one in there if not one.name.startswith(".")]
             if others:
                 found = f"holds something that is no evaluation: {', '.join(sorted(others)[:3])}"
                 raise ConfigError(Problem(found, f"--output ({self.folder})", fix="name a new folder"))
