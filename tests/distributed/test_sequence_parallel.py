@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,9 @@ FEW = {"dmd_denoising_steps": [1000, 500]}
 LORA = {"rank": 2, "alpha": 3}
 EXACT = ("total_loss", "generator_loss", "critic_loss")
 """Losses whose first value is the same bits: others are differences, in which it shows that matrix products round by shape."""
+LTX = ("ltx finetune", "ltx dmd2", "ltx2 finetune", "ltx2 dmd2")
+PLAIN = ("finetune", "ltx finetune", "ltx2 finetune")
+"""Runs of plain steps, sampled at the end."""
 TOLERANCES = {"bf16": 0.02, "rcm": 1e-4}
 
 
@@ -33,10 +37,10 @@ def run_of(
     return {"recipe": {"family": "wan", "method": method}, **parts, "training": {**fixed, **training}}
 
 
-def of_ltx(folder: Path, method: str, options: dict[str, Any] | None = None, *, generation: int) -> dict[str, Any]:
-    """12 video tokens; of LTX-2 9 of sound, which do not divide. Some samples are given their first frame."""
-    write_ltx(folder / "ltx", generation=generation)
-    generator = torch.Generator().manual_seed(0)
+@pytest.fixture(scope="module")
+def ltx_runs(tmp_path_factory) -> dict[str, dict[str, Any]]:
+    """On 12 video tokens, with LTX-2 also 9 of sound, which do not divide. Some samples are given their first frame."""
+    folder, generator = tmp_path_factory.mktemp("ltx"), torch.Generator().manual_seed(0)
     sizes = {"vae_latent": (128, 2, 2, 3), "text_embedding": (3, 32), "audio_latent": (8, 9, 16)}
     rows = []
     for number in range(4):
@@ -45,30 +49,47 @@ def of_ltx(folder: Path, method: str, options: dict[str, Any] | None = None, *, 
             row |= encode_tensor(name, torch.randn(*size, generator=generator))
         rows.append(row)
     pq.write_table(pa.Table.from_pylist(rows), folder / "part.parquet")
-    run = run_of(folder / "ltx", folder / "part.parquet", method, options)
-    run["recipe"]["family"] = "ltx"
-    run["pipeline_config"] |= {"first_frame_probability": 0.5}
-    return run
+    found, asked = {}, sampled(folder, 64, 96, 9, at=4)
+    for name, generation in (("ltx", 1), ("ltx2", 2)):
+        write_ltx(folder / name, generation=generation)
+        given = (folder / name, folder / "part.parquet")
+        plain = run_of(*given, "finetune", max_train_steps=4, learning_rate=0.1, **asked)
+        found |= {f"{name} finetune": {**plain, "sgd": True}, f"{name} dmd2": run_of(*given, "dmd2", FEW)}
+    for run in found.values():
+        run["recipe"]["family"] = "ltx"
+        run["pipeline_config"] |= {"first_frame_probability": 0.5}
+    return found
+
+
+def sampled(folder: Path, height: int, width: int, num_frames: int, *, at: int) -> dict[str, Any]:
+    """Training options that sample a video at a step."""
+    prompts = folder / "prompts.json"
+    prompts.write_text(
+        json.dumps({"data": [{"caption": "a", "height": height, "width": width, "num_frames": num_frames}]})
+    )
+    return {
+        "log_validation": True,
+        "validation_steps": at,
+        "validation_dataset_file": str(prompts),
+        "validation_sampling_steps": 2,
+        "on_validation_error": "error",
+    }
 
 
 @pytest.fixture(scope="module")
-def runs(tiny_wan, latent_data, tmp_path_factory) -> dict[str, dict[str, Any]]:
-    prompts = tmp_path_factory.mktemp("prompts") / "prompts.json"
-    prompts.write_text('{"data": [{"caption": "a", "height": 32, "width": 32, "num_frames": 5}]}')
-    sampled = {"log_validation": True, "validation_steps": 10, "validation_dataset_file": str(prompts)}
-    sampled |= {"validation_sampling_steps": 2, "on_validation_error": "error"}
+def runs(tiny_wan, latent_data, ltx_runs, tmp_path_factory) -> dict[str, dict[str, Any]]:
+    asked = sampled(tmp_path_factory.mktemp("prompts"), 32, 32, 5, at=10)
     saved = {"training_state_checkpointing_steps": 2, "max_train_steps": 4}
     full = {"enable_gradient_checkpointing_type": "full"}
     shared = run_of(tiny_wan, latent_data, "dmd2", {**FEW, **ADVERSARIAL}, **full)
     for role in ("student", "critic"):
         shared["roles"][role] |= {"lora": LORA, "share": "teacher"}
-    plain = run_of(tiny_wan, latent_data, "finetune", max_train_steps=10, learning_rate=0.1, **full, **sampled)
+    plain = run_of(tiny_wan, latent_data, "finetune", max_train_steps=10, learning_rate=0.1, **full, **asked)
     return {
         "finetune": {**plain, "sgd": True, "callbacks": {"ema": {"decay": 0.9}}},
         "dmd2": run_of(tiny_wan, latent_data, "dmd2", {**FEW, **ADVERSARIAL}, gradient_accumulation_steps=2),
         "shared": shared,
-        "ltx": of_ltx(tmp_path_factory.mktemp("ltx"), "finetune", generation=1),
-        "ltx2": of_ltx(tmp_path_factory.mktemp("ltx2"), "dmd2", FEW, generation=2),
+        **ltx_runs,
         "bf16": run_of(tiny_wan, latent_data, "finetune", mixed_precision="bf16", **saved),
         "rcm": run_of(
             tiny_wan, latent_data, "rcm", {"tangent_warmup_steps": 1}, enable_gradient_checkpointing_type="ops"
@@ -94,7 +115,7 @@ def split(runs, folder, one) -> dict[str, dict[str, Any]]:
     return train(folder / "split", {**runs, "resumed": resumed}, world=2, size=2)
 
 
-@pytest.mark.parametrize("name", ["finetune", "dmd2", "shared", "ltx", "ltx2", "bf16", "rcm"])
+@pytest.mark.parametrize("name", ["finetune", "dmd2", "shared", "bf16", "rcm", *LTX])
 def test_two_processes_with_one_sample_are_one(one, split, name):
     assert_alike(one[name], split[name], TOLERANCES.get(name, 1e-5))
 
@@ -106,12 +127,14 @@ def test_shares_go_on_where_one_process_stopped(one, split):
     assert_alike_losses({step: one["bf16"]["losses"][step] for step in losses}, losses, TOLERANCES["bf16"])
 
 
-def test_they_sample_together(folder, split):
-    assert list((folder / "split" / "finetune").rglob("*.mp4"))
+@pytest.mark.parametrize("name", PLAIN)
+def test_they_sample_together(folder, split, name):
+    assert list((folder / "split" / name).rglob("*.mp4"))
 
 
-def test_ten_plain_steps_end_at_the_same_weights(one, split):
-    whole, shares = one["finetune"]["weights"], split["finetune"]["weights"]
+@pytest.mark.parametrize("name", PLAIN)
+def test_plain_steps_end_at_the_same_weights(one, split, name):
+    whole, shares = one[name]["weights"], split[name]["weights"]
     assert max((whole[name] - shares[name]).abs().max().item() for name in whole) < 1e-6
 
 

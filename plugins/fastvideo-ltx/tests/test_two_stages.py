@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -116,3 +117,22 @@ def test_what_cannot_be_done_in_two_stages_is_told(tiny, tiny_ltx2, tmp_path):
         our_latents(tiny_ltx2, in_time, ValidationPrompt("a cat", **FULL), sampling_steps=2)
     with pytest.raises(ConfigError, match="a LTXPipeline cannot refine latents that were upsampled"):
         our_latents(tiny, upsampler, ValidationPrompt("a cat", **FULL), sampling_steps=2)
+
+
+def test_processes_that_share_tokens_share_those_of_both_stages_and_of_each_image(run_config, tiny_ltx2, tmp_path):
+    """Of 2 x 4 x 6 tokens the first stage has 12; an image at the end adds 4 x 6 to one and 2 x 3 to the other."""
+    upsampler, image = write_upsampler(tmp_path, LTX2LatentUpsamplerModel), tmp_path / "last.png"
+    Image.new("RGB", (192, 128)).save(image)
+
+    def told(prompt: ValidationPrompt, processes: int) -> list[str]:
+        shared = {"num_gpus": processes, "sequence_parallel": processes}
+        cfg = run_config(paths={"student": tiny_ltx2}, pipeline={"upsampler": upsampler}, **shared)
+        found = LtxFamily().input_problems(cfg, prompts=[prompt], rows=[], latents_source=None, many_steps=False)
+        return [problem.found for problem in found]
+
+    prompt = ValidationPrompt("a cat", **FULL)
+    last = replace(prompt, image_path=image, last_image_path=image)
+    assert told(prompt, 4) == []
+    assert told(prompt, 8) == ["12 tokens of the first stage cannot be shared evenly by 8 processes"]
+    assert told(last, 6) == []
+    assert told(last, 4) == ["6 tokens of an image of the first stage cannot be shared evenly by 4 processes"]
