@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
         rank = int(os.environ["RANK"])
         measures = rank == 0 and not has_own_launcher()  # which does it itself, once all have ended
         work = _Work(args, measures=measures)
-        if measures:
+        if not has_own_launcher():
             work.videos.begin()
         work.sample(rank, launched)
         if measures:
