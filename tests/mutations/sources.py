@@ -9,10 +9,25 @@ DIFFUSERS = "plugins/fastvideo-diffusers/src/fastvideo_diffusers"
 TESTS = "plugins/fastvideo-data/tests/test_data_sources.py"
 MASKS = "plugins/fastvideo-data/tests/test_masks.py"
 WAN = "plugins/fastvideo-wan/tests/test_batches.py"
+SCAN = "plugins/fastvideo-data/tests/test_shared_scan.py"
 PLAIN = "plugins/fastvideo-data/tests/test_plain_values.py"
 RANKS = f"{TESTS}::test_all_ranks_have_the_same_source_and_shape_at_a_time"
 
 SOURCES: tuple[Mutation, ...] = (
+    Mutation(
+        "every process looks at all files",
+        f"{DATA}/loading/file_scan.py",
+        "scan, paths[rank::size])",
+        "scan, paths)",
+        (f"{SCAN}::test_each_file_is_looked_at_once_in_all_and_batches_are_those_of_one_process[2]",),
+    ),
+    Mutation(
+        "shares of the files come back one after the other",
+        f"{DATA}/loading/file_scan.py",
+        "for share in itertools.zip_longest(*shares) for one in share if one is not None",
+        "for share in shares for one in share",
+        (f"{SCAN}::test_each_file_is_looked_at_once_in_all_and_batches_are_those_of_one_process[2]",),
+    ),
     Mutation(
         "a value's own length is not looked at",
         f"{DATA}/loading/plain_values.py",

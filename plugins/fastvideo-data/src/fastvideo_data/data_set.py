@@ -7,8 +7,8 @@
     data.select(wanted=(...), optional=(...))         # the same files for somebody who reads other tensors
     data.close()
 
-Opening looks at every file once: footers, which tensors there are, latent shapes. Each footer is parsed once in a process,
-however many examples, loaders and selections come of it (up to 64 MB of footers, which is some thousand files; those of
+Opening looks at every file once: footers, which tensors there are, latent shapes. The processes of a run share that out
+(`together`), so that each file is opened by one of them for it. Each footer is parsed once in a process, however many examples, loaders and selections come of it (up to 64 MB of footers, which is some thousand files; those of
 others are parsed again whenever the loader opens the file).
 
 Who reads says which tensors it wants: `wanted` must be there, `optional` are read where the files hold them, and no other
@@ -53,15 +53,23 @@ class DataSet:
         path: folder that is searched for *.parquet, or one file.
         wanted: names of the tensors to read, which all files must hold; None for FastVideo's that are there, but pil_image.
         optional: names of tensors to read besides, where the files hold them (all of them, or none).
+        together: all processes of the run open it, and each file is looked at by one of them; collective.
 
     Raises:
         DataError: nothing there, no rows at all, files that are damaged or no parquet, missing columns, a tensor that is
             wanted and not there, files that disagree; all files that are wrong are named at once.
     """
 
-    def __init__(self, path: str | Path, *, wanted: Sequence[str] | None = None, optional: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        wanted: Sequence[str] | None = None,
+        optional: Sequence[str] = (),
+        together: bool = False,
+    ) -> None:
         self.path = Path(path)
-        self._files = scan_files(self.path)
+        self._files = scan_files(self.path, together=together)
         self._handles = Handles()
         self._folder = choose(self.path, self._files, self._handles, wanted, optional)
 

@@ -14,26 +14,32 @@ from fastvideo_data.raw_batch import LOSS_WEIGHT, SOURCE
 
 
 class DataSources:
-    """Data sets that are opened once, together; see `DataSet`.
+    """Data sets that are opened once; see `DataSet`.
 
     Args:
         sources: as `training.data_sources` gives them.
         wanted: names of the tensors to read, which every data set must hold.
         optional: names of tensors to read besides, of each data set that holds them.
+        together: all processes of the run open them; collective.
 
     Raises:
         DataError: as `DataSet`, of all data sets at once.
     """
 
     def __init__(
-        self, sources: Mapping[str, DataSource], *, wanted: Sequence[str] | None = None, optional: Sequence[str] = ()
+        self,
+        sources: Mapping[str, DataSource],
+        *,
+        wanted: Sequence[str] | None = None,
+        optional: Sequence[str] = (),
+        together: bool = False,
     ) -> None:
         self.sources = dict(sources)
         self.data_sets: dict[str, DataSet] = {}
         problems: list[Problem] = []
         for key, source in self.sources.items():
             try:
-                self.data_sets[key] = DataSet(source.path, wanted=wanted, optional=optional)
+                self.data_sets[key] = DataSet(source.path, wanted=wanted, optional=optional, together=together)
             except DataError as error:
                 problems += error.problems if len(self.sources) == 1 else _at(key, error)
         if problems:

@@ -90,7 +90,7 @@ class ParquetFamily(ModelFamily):
     # --- what it has of it ----------------------------------------------------------------------------------------------
 
     def data(self, cfg: RunConfig) -> DataSources:
-        """The run's data, opened once.
+        """The run's data, opened once, by all its processes together.
 
         Raises:
             ConfigError: there is no data_path.
@@ -195,7 +195,7 @@ class ParquetFamily(ModelFamily):
 
 
 def open_data(cfg: RunConfig, *, wanted: Sequence[str], optional: Sequence[str]) -> DataSources:
-    """The data sets at `training.data_path`; arguments as `DataSet`.
+    """The data sets at `training.data_path`; arguments as `DataSet`. Collective.
 
     Raises:
         ConfigError: there is no data_path.
@@ -210,7 +210,7 @@ def open_data(cfg: RunConfig, *, wanted: Sequence[str], optional: Sequence[str])
                 fix="make one with `fastvideo-distill preprocess`, then set training.data_path",
             )
         )
-    return DataSources(cfg.training.data_sources, wanted=wanted, optional=optional)
+    return DataSources(cfg.training.data_sources, wanted=wanted, optional=optional, together=True)
 
 
 def parquet_loader(cfg: RunConfig, data: DataSet | DataSources) -> ParquetLoader | SourcesLoader:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
+from fastvideo_core.distributed import context
 from fastvideo_core.errors import DataError, Problem, foreign_file
 from fastvideo_data.folder_walk import files_below
 from fastvideo_data.loading.columns import column_problems, metadata_types, tensor_types
@@ -122,26 +123,47 @@ class ScannedFile:
         return shapes, np.array(buckets, np.int64)
 
 
-def scan_files(path: Path) -> tuple[ScannedFile, ...]:
+def scan_files(path: Path, *, together: bool = False) -> tuple[ScannedFile, ...]:
     """Look at all parquet files below a folder (or one file), sorted by relative name: footers, and latent shapes.
+
+    Args:
+        together: the run's processes share out the files that the main one finds, and tell each other; collective.
 
     Raises:
         DataError: nothing there, no rows at all, or files that are damaged or no parquet: all of these are named at once.
     """
-    paths = [path if path.is_file() else path / name for name in _find(path)]
-    with ThreadPoolExecutor(min(_SCANNERS, len(paths))) as pool:
-        results = list(pool.map(scan, paths))
+    rank, size = (context.rank(), context.world_size()) if together else (0, 1)
+    names: list[str] | DataError = []
+    if rank == 0:
+        try:
+            names = _find(path)
+        except DataError as error:
+            names = error
+    names = context.from_main(names) if together else names
+    if isinstance(names, DataError):
+        raise names
+    paths = [path if path.is_file() else path / name for name in names]
+    with ThreadPoolExecutor(_SCANNERS) as pool:
+        own = _keep_footers(list(pool.map(scan, paths[rank::size])), _KEPT_FOOTERS // size)
+    shares = context.gathered(own) if together else [own]
+    results = [one for share in itertools.zip_longest(*shares) for one in share if one is not None]
     problems = [problem for result in results if isinstance(result, DataError) for problem in result.problems]
     if problems:
         raise DataError(problems)
-    files = [result for result in results if isinstance(result, ScannedFile)]
+    files = tuple(result for result in results if isinstance(result, ScannedFile))
     if not any(file.num_rows for file in files):
         fix = "preprocess some samples into it, or point data_path elsewhere"
         raise DataError(Problem(f"its {len(files)} parquet file(s) hold no rows at all", str(path), fix=fix))
-    sizes = itertools.accumulate(file.footer.serialized_size for file in files)
-    return tuple(
-        file if size <= _KEPT_FOOTERS else replace(file, footer=None) for file, size in zip(files, sizes, strict=True)
-    )
+    return files
+
+
+def _keep_footers(results: Sequence[ScannedFile | DataError], most: int) -> list[ScannedFile | DataError]:
+    """The same, of which the first keep their footers, up to `most` bytes."""
+    sizes = itertools.accumulate(0 if isinstance(one, DataError) else one.footer.serialized_size for one in results)
+    return [
+        one if isinstance(one, DataError) or size <= most else replace(one, footer=None)
+        for one, size in zip(results, sizes, strict=True)
+    ]
 
 
 def _find(path: Path) -> list[str]:
