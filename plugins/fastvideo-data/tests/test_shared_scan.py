@@ -88,7 +88,7 @@ def test_each_file_is_looked_at_once_in_all_and_batches_are_those_of_one_process
     for data in opened:
         loader = data.loader(batch_size=2, seed=0)
         assert loader.state_dict() == expected.state_dict()
-        assert data.encoders == alone.encoders and data.normalised == alone.normalised
+        assert (data.encoders, data.normalised) == (alone.encoders, alone.normalised)
     for _ in range(6):
         batch = ids(next(expected))
     loaders = [data.loader(batch_size=2, seed=0) for data in opened]
@@ -102,15 +102,14 @@ def test_what_is_wrong_with_a_file_is_told_alike_by_all(tmp_path: Path, monkeypa
     with pytest.raises(DataError) as alone:
         DataSet(tmp_path)
     assert _together(monkeypatch, tmp_path) == [str(alone.value)] * 2
-    assert "part-1.parquet" in str(alone.value) and "part-2.parquet" in str(alone.value)
+    assert "part-1.parquet" in str(alone.value)
+    assert "part-2.parquet" in str(alone.value)
     with pytest.raises(DataError) as missing:
         DataSet(tmp_path / "nowhere")
     assert _together(monkeypatch, tmp_path / "nowhere") == [str(missing.value)] * 2
 
 
-def test_footers_take_no_more_memory_than_those_of_one_process(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_footers_take_no_more_memory_than_those_of_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(4):
         write_file(tmp_path / f"part-{number}.parquet", [sample_row(number)])
     kept = DataSet(tmp_path)._files[0].footer.serialized_size
