@@ -8,8 +8,9 @@
     data.close()
 
 Opening looks at every file once: footers, which tensors there are, latent shapes. The processes of a run share that out
-(`together`), so that each file is opened by one of them for it. Each footer is parsed once in a process, however many examples, loaders and selections come of it (up to 64 MB of footers, which is some thousand files; those of
-others are parsed again whenever the loader opens the file).
+(`together`), so that one of them opens each file for it. Each footer is parsed once in a process, however many examples,
+loaders and selections come of it (up to 64 MB of footers, which is some thousand files; those of others are parsed again
+whenever the loader opens the file).
 
 Who reads says which tensors it wants: `wanted` must be there, `optional` are read where the files hold them, and no other
 column is ever read. With `wanted=None` all of FastVideo's tensors that are there are read, but pil_image.
