@@ -34,7 +34,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fastvideo_core.checkpoint.storage import checkpoint_path
 from fastvideo_core.checkpoint.weights import describe, read_role_weights
+from fastvideo_core.dispatch.examine import examine
+from fastvideo_core.dispatch.load_run_config import load_run_config
+from fastvideo_core.registry import PluginRegistry
 from fastvideo_rcm.tangent import directional_derivative
+from fastvideo_tools.simulate.simulation import simulate
 
 SIZES = {"num_layers": 6, "num_heads": 4, "head_dim": 64, "ffn_dim": 1024, "text_dim": 64}
 SMALL = Variant("small Wan", SIZES, 17, 128, 128, None, 0)
@@ -287,6 +291,37 @@ def estimate(runs: Runs, variant: Variant) -> str:
     measured = torch.cuda.max_memory_allocated() - before
     require(abs(foretold / measured - 1) < 0.2, f"{foretold / 2**20:.1f} MiB foretold, {measured / 2**20:.1f} measured")
     return f"{foretold / 2**20:.1f} MiB foretold, {measured / 2**20:.1f} measured"
+
+
+@named("watched", "the quality watch looks at every second step: the losses of the run without it, to the bit")
+def watched(runs: Runs, variant: Variant) -> str:
+    lines, looks = {}, 0
+    options: dict[str, Any] = {"train_batch_size": 4, "max_train_steps": 10}  # the watch first waits for 32 rows
+    for callbacks in ({}, {"quality_watch": {"every": 2, "reference_steps": 4}}):
+        metrics = train(build(runs.write("dmd2", variant, rows=4, callbacks=callbacks, **options)), saving=False)
+        lines[bool(callbacks)] = all_losses(metrics)
+        looks = sum(math.isfinite(line.get("quality/drift", math.nan)) for line in metrics)
+    require(looks == 2, f"{looks} looks")
+    require(lines[True] == lines[False], f"{lines[True]} and {lines[False]}")
+    return f"10 steps, {looks} looks, losses to {lines[True][-1]:.4g}"
+
+
+@named("simulated", "the memory that `simulate` foretells, against the peak of the allocator")
+def simulated(runs: Runs, variant: Variant) -> str:
+    if torch.cuda.is_available():
+        variant = WIDE
+    config, registry = runs.write("dmd2", variant, max_train_steps=4), PluginRegistry()
+    found = simulate(examine(load_run_config(config, registry), registry, starts=False)[0])
+    if not torch.cuda.is_available():
+        return f"{found.peak / 2**20:.1f} MiB; no allocator to ask here"
+    gc.collect()
+    before = torch.cuda.memory_allocated()
+    runtime = build(config)
+    torch.cuda.reset_peak_memory_stats()
+    train(runtime, saving=False)
+    measured = torch.cuda.max_memory_allocated() - before
+    require(abs(found.peak / measured - 1) < 0.2, f"{found.peak / 2**20:.1f} MiB simulated, {measured / 2**20:.1f}")
+    return f"{found.peak / 2**20:.1f} MiB simulated, {measured / 2**20:.1f} measured"
 
 
 @named("torchrun", "joined under torchrun, with the backend of the device")

@@ -130,6 +130,7 @@ class Runs:
         rows: int = 1,
         roles: Mapping[str, Mapping[str, Any]] | None = None,
         method_config: Mapping[str, Any] | None = None,
+        callbacks: Mapping[str, Any] | None = None,
         **training: Any,
     ) -> Path:
         """A run.yaml; what is given goes over what is usual here."""
@@ -156,6 +157,7 @@ class Runs:
                 "first_frame_probability": 0.5 if variant.kind == "ti2v" else 0.0,
             },
             "method_config": {**SETTINGS.get(method, {}), **(method_config or {})},
+            "callbacks": dict(callbacks or {}),
         }
         for name, options in (roles or {}).items():
             run["roles"][name] |= options

@@ -52,7 +52,7 @@ def test_the_tiny_form_measures_both_methods_beside_bare_torch():
 def test_every_check_is_ok_on_the_cpu():
     rows = [line for line in ran("--only", "checks", "--leave-out", "compile").splitlines() if line.startswith("|")]
     checks = {line for line in rows if "| ok |" in line}
-    assert len(checks) == 13
+    assert len(checks) == 15
     assert not any("failed" in line for line in rows)
 
 
