@@ -385,6 +385,10 @@ def test_each_process_reads_a_share_of_the_files(tmp_path):
     (path / "run.yaml").write_bytes(b"x" * (path / "run.yaml").stat().st_size)
     found = [storage.flaw(path, slice(part, None, 3)) for part in range(3)]
     assert sorted(map(bool, found)) == [False, False, True]
+    (path / "run.yaml").unlink()
+    shares = [slice(part, None, 3) for part in range(3)]
+    found = [storage.flaw(path, share, share) for share in shares]
+    assert sorted(found) == ["", "", "run.yaml is missing"]
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import pickle
+from contextlib import suppress
+from typing import Any
+
 import pytest
 import safetensors.torch
 import torch
 
 from fastvideo_core.checkpoint.storage import checksum
 from fastvideo_core.checkpoint.tensors import StoredTensors, write_tensors
+from fastvideo_core.distributed import context
 from fastvideo_core.errors import CheckpointError
 
 from .toy_run import assert_same
@@ -83,6 +88,32 @@ def test_nothing_is_unpickled(tmp_path, monkeypatch):
     monkeypatch.setattr(torch, "load", refuse)
     targets = {key: torch.zeros_like(value) for key, value in TENSORS.items()}
     StoredTensors(tmp_path / "state").read(targets)
+
+
+def test_the_main_process_alone_opens_the_files_for_the_index(tmp_path, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError("opened")
+
+    def told(damage: bytes | None = None) -> Any:
+        """What the main process tells the others."""
+        if damage is not None:
+            (tmp_path / "state" / "roles-rank-00000.safetensors").write_bytes(damage)
+        said = []
+        with monkeypatch.context() as patch, suppress(CheckpointError):
+            patch.setattr(context, "from_main", lambda value: said.append(pickle.dumps(value)) or value)
+            StoredTensors(tmp_path / "state", together=True)
+        return pickle.loads(said[0])
+
+    write_tensors(tmp_path / "state", TENSORS)
+    alone = StoredTensors(tmp_path / "state").index
+    whole, damaged = told(), told(b"rubbish")
+    monkeypatch.setattr(safetensors, "safe_open", refuse)
+    monkeypatch.setattr(context, "is_main_process", lambda: False)
+    monkeypatch.setattr(context, "from_main", lambda value: whole)
+    assert StoredTensors(tmp_path / "state", together=True).index == alone
+    monkeypatch.setattr(context, "from_main", lambda value: damaged)
+    with pytest.raises(CheckpointError, match="this one is damaged"):
+        StoredTensors(tmp_path / "state", together=True)
 
 
 def test_a_missing_file_is_a_clear_error(tmp_path):

@@ -75,6 +75,10 @@ class CheckpointDocument(BaseModel):
     files: dict[_Inside, StoredFile]
     state: Any
 
+    def largest_first(self) -> list[str]:
+        """The names of its files, so that processes get shares of like bytes."""
+        return sorted(self.files, key=lambda name: (-self.files[name].size, name))
+
 
 def write_document(folder: Path, document: CheckpointDocument) -> None:
     """Writes state.json and its sum, which are a checkpoint's last files, to the disk."""
@@ -85,8 +89,9 @@ def write_document(folder: Path, document: CheckpointDocument) -> None:
         sync(folder / name)
 
 
-def read_document(folder: Path) -> CheckpointDocument:
-    """state.json as it was written; raises OtherFormatError, or CheckpointError when it or a file that it lists is not whole."""
+def read_document(folder: Path, share: slice = slice(None)) -> CheckpointDocument:
+    """state.json as it was written; raises OtherFormatError, or CheckpointError when it, or one of a `share` of its files, the
+    largest first, is not whole."""
     path = folder / DOCUMENT
     with foreign_file(path, "checkpoint's list", CheckpointError, DAMAGED):
         text = path.read_bytes()
@@ -99,21 +104,20 @@ def read_document(folder: Path) -> CheckpointDocument:
             fix = f"resume or export it with that version (pip install fastvideo-core=={writer}), or start a new run"
             raise OtherFormatError(Problem(found, str(folder), f"format {FORMAT}", fix))
         document = CheckpointDocument.model_validate(content)
-    for name, file in document.files.items():
+    for name in document.largest_first()[share]:
         if not (folder / name).is_file():
             raise _damaged(folder / name, "is missing")
-        if (size := (folder / name).stat().st_size) != file.size:
-            raise _damaged(folder / name, f"has {size} bytes instead of {file.size}")
+        if (size := (folder / name).stat().st_size) != document.files[name].size:
+            raise _damaged(folder / name, f"has {size} bytes instead of {document.files[name].size}")
     return document
 
 
-def flaw(folder: Path, share: slice = slice(0)) -> str:
-    """Why a checkpoint is not whole, by its list, the sizes of its files and the bytes of a `share` of them, the largest first;
+def flaw(folder: Path, share: slice = slice(0), sizes: slice = slice(None)) -> str:
+    """Why a checkpoint is not whole, by its list, the `sizes` of its files and the bytes of a `share` of them, the largest first;
     empty when it is, or of another format."""
     try:
-        document = read_document(folder)
-        largest_first = sorted(document.files, key=lambda name: (-document.files[name].size, name))
-        check_files(folder, largest_first[share], document)
+        document = read_document(folder, sizes)
+        check_files(folder, document.largest_first()[share], document)
     except OtherFormatError:
         return ""
     except CheckpointError as error:
@@ -303,25 +307,21 @@ def choose(which: str | Path, output_dir: Path, *, put_back: bool = True) -> Cho
     none, it is not whole, or of another format; on all processes alike.
     """
     named = output_dir if str(which) == "latest" else which
-    found: list[Path] | CheckpointError = []
-    if context.is_main_process():
+
+    def look() -> list[Path]:
         if put_back:
             with suppress(OSError):  # a folder that cannot be written is told as such
                 put_back_replaced(output_dir)
-        try:
-            found = checkpoints(output_dir)[::-1] if named is output_dir else named_checkpoints(which)
-        except CheckpointError as error:
-            found = error
-    found = context.from_main(found)
-    if isinstance(found, CheckpointError):
-        raise found
+        return checkpoints(output_dir)[::-1] if named is output_dir else named_checkpoints(which)
+
+    found = context.told_by_main(look)
+    share = slice(context.rank(), None, context.world_size())
 
     def flaw_by_any(folder: Path) -> str:
-        own = flaw(folder, slice(context.rank(), None, context.world_size()))
-        return next(filter(None, context.gathered(own)), "")
+        return next(filter(None, context.gathered(flaw(folder, share, share))), "")
 
     path, passed_over = _first_whole(found, named, flaw_by_any)
-    return Choice(path, read_document(path).step, passed_over)
+    return Choice(path, read_document(path, slice(0)).step, passed_over)
 
 
 def _first_whole(

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -13,6 +14,7 @@ from fastvideo_core.checkpoint.rank_state import with_rank_state
 from fastvideo_core.checkpoint.tensors import StoredTensors
 from fastvideo_core.checkpoint.tree import join
 from fastvideo_core.config.training import TrainingArgs
+from fastvideo_core.distributed import context
 from fastvideo_core.errors import CheckpointError, Problem, listed
 
 OTHER_RUN = "resume with the run.yaml that lies in the checkpoint, or start a new run from its weights"
@@ -29,14 +31,16 @@ class StoredTensor(NamedTuple):
 class StoredState:
     """The state in a checkpoint's folder: `tree` is that of `RunState.collect`, with a StoredTensor for each tensor.
 
-    `training` is that of the run that goes on from it; without, the state that differs from process to process is left out.
+    `training` is that of the run that goes on from it, whose main process looks for all of them (collective); without, the state
+    that differs from process to process is left out.
     Raises CheckpointError where it is not whole, damaged or of another format; see also `with_rank_state`.
     """
 
     def __init__(self, folder: Path, training: TrainingArgs | None = None) -> None:
         self.folder = folder
-        self.document = storage.read_document(folder)
-        self.tensors = StoredTensors(folder / storage.TENSORS)
+        looked = partial(storage.read_document, folder)
+        self.document = looked() if training is None else context.told_by_main(looked)
+        self.tensors = StoredTensors(folder / storage.TENSORS, together=training is not None)
         self._skeleton, self._of_rank = self.document.state, dict[str, Tensor]()
         if training is not None:
             self._skeleton, self._of_rank = with_rank_state(folder, self.document, training)

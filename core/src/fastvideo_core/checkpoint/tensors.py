@@ -90,16 +90,20 @@ class _Writer(HuggingFaceStorageWriter):
 class StoredTensors(HuggingFaceStorageReader):
     """The tensors that `write_tensors` has put into a folder, whatever number of processes did.
 
-    `index` has size, dtype and chunks of every tensor, by key. Raises CheckpointError when a file is none of safetensors'.
+    `index` has size, dtype and chunks of every tensor, by key. With `together` the main process opens the files for the index of
+    all (collective). Raises CheckpointError when a file is none of safetensors'.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, together: bool = False) -> None:
         super().__init__(str(folder))
         self.folder = folder
-        with foreign_file(folder, "set of stored tensors", CheckpointError, DAMAGED):
-            self._metadata = super().read_metadata()
+        self._metadata = context.told_by_main(self._look) if together else self._look()
         # "assignment": torch's type allows bytes beside tensors, which safetensors files do not hold.
         self.index: dict[str, TensorStorageMetadata] = self._metadata.state_dict_metadata  # type: ignore[assignment]
+
+    def _look(self) -> Metadata:
+        with foreign_file(self.folder, "set of stored tensors", CheckpointError, DAMAGED):
+            return super().read_metadata()
 
     def files(self, keys: Iterable[str]) -> list[str]:
         """Names of the files that hold any of these tensors."""

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
 
 from fastvideo_core.config.training import TrainingArgs
-from fastvideo_core.errors import ConfigError, Problem
+from fastvideo_core.errors import ConfigError, FastVideoError, Problem
 
 _T = TypeVar("_T")
 
@@ -56,6 +57,20 @@ def from_main(value: _T) -> _T:
     box = [value]
     dist.broadcast_object_list(box, device=device())
     return box[0]
+
+
+def told_by_main(look: Callable[[], _T]) -> _T:
+    """What `look`, which the main process alone calls, gives; a FastVideoError of it is raised on all. Collective."""
+    found, error = None, None
+    if is_main_process():
+        try:
+            found = look()
+        except FastVideoError as raised:
+            error = raised
+    found, error = from_main((found, error))
+    if error is not None:
+        raise error
+    return cast(_T, found)
 
 
 def gathered(value: _T, group: dist.ProcessGroup | None = None) -> list[_T]:

@@ -9,6 +9,7 @@ import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -133,15 +134,7 @@ def scan_files(path: Path, *, together: bool = False) -> tuple[ScannedFile, ...]
         DataError: nothing there, no rows at all, or files that are damaged or no parquet: all of these are named at once.
     """
     rank, size = (context.rank(), context.world_size()) if together else (0, 1)
-    names: list[str] | DataError = []
-    if rank == 0:
-        try:
-            names = _find(path)
-        except DataError as error:
-            names = error
-    names = context.from_main(names) if together else names
-    if isinstance(names, DataError):
-        raise names
+    names = context.told_by_main(partial(_find, path)) if together else _find(path)
     paths = [path if path.is_file() else path / name for name in names]
     with ThreadPoolExecutor(_SCANNERS) as pool:
         own = _keep_footers(list(pool.map(scan, paths[rank::size])), _KEPT_FOOTERS // size)
