@@ -31,8 +31,6 @@ from fastvideo_core.contracts.family import open_family
 from fastvideo_core.registry import PluginRegistry
 from fastvideo_data.video_files import read_frames
 from fastvideo_dmd2.demo import dmd2_demo
-from fastvideo_evaluate.watch.config import QualityWatchConfig
-from fastvideo_evaluate.watch.verdict import is_off
 from fastvideo_finetune.demo import finetune_demo
 from fastvideo_tools.demo.clips import CONTENTS, balanced
 from fastvideo_tools.demo.measures import accuracy
@@ -129,7 +127,6 @@ class Spoken(NamedTuple):
 
 def spoken(run: Path) -> Spoken | None:
     """When the watch spoke in a run; None where it did not."""
-    threshold = QualityWatchConfig().reference_threshold
     for line in read_metrics(run / "metrics.jsonl"):
         own = {name.removeprefix("quality/"): value for name, value in line.items() if name.startswith("quality/")}
         for who, prefix in (("teacher", "reference_"), ("student", "")):
@@ -139,8 +136,7 @@ def spoken(run: Path) -> Spoken | None:
             if not names:
                 continue
             worst = max(names, key=lambda name: abs(own[name]))
-            off = is_off(abs(own[worst]), 0.0, threshold) if prefix else own["warnings"] > 0
-            if off:
+            if own[f"{prefix}warnings"] > 0:
                 name = worst.removeprefix("reference_")
                 amount = f"{own[worst]:.2f} off" if name == "mean" else f"x {math.exp(own[worst]):.2f}"
                 return Spoken(line["step"], f"{who}: {name} {amount}")

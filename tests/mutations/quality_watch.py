@@ -34,8 +34,8 @@ QUALITY_WATCH: tuple[Mutation, ...] = (
     Mutation(
         "the farthest checkpoint kept",
         f"{WATCH}/callback.py",
-        "if drifted < best.kept_drift(path.parent):",
-        "if drifted > best.kept_drift(path.parent) or best.kept_drift(path.parent) > 1e9:",
+        "drifted < best.kept_drift(path.parent):",
+        "(drifted > best.kept_drift(path.parent) or best.kept_drift(path.parent) > 1e9):",
         (f"{CALLBACK}::test_the_nearest_checkpoint_is_kept_whatever_rotates",),
     ),
     Mutation(

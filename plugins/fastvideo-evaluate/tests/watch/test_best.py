@@ -65,5 +65,8 @@ def test_one_that_was_killed_between_two_names_is_put_back(tmp_path: Path) -> No
     os.rename(tmp_path / "best", tmp_path / ".best.replaced")
     best.put_back(tmp_path)
     assert kept(tmp_path) == "1"
+    for leftover in (".best.replaced", ".best.tmp"):
+        (tmp_path / leftover / "state").mkdir(parents=True)
     best.put_back(tmp_path)
     assert kept(tmp_path) == "1"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best", "checkpoint-000001"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,6 +15,7 @@ import torch
 from fastvideo_core.checkpoint import storage
 from fastvideo_core.dispatch.runtime import DistillRuntime
 from fastvideo_core.errors import CheckpointError, ConfigError
+from fastvideo_evaluate.watch.statistics import Sums
 from fastvideo_testing import CallbackPluginSuite, build_run, toy_world
 
 
@@ -57,6 +60,11 @@ def trained(folder: Path, watch: dict[str, Any], **training: Any) -> DistillRunt
     return runtime
 
 
+def reference() -> Sums:
+    (sums := Sums()).add(torch.randn(2, 2, 4, 2, 2, 2, generator=torch.Generator().manual_seed(0)))
+    return sums
+
+
 def logged(folder: Path, name: str) -> dict[int, float]:
     lines = map(json.loads, (folder / "out" / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
     return {line["step"]: line[name] for line in lines if name in line}
@@ -96,6 +104,7 @@ def test_a_teacher_that_is_far_from_the_data_is_warned_of_once(
     caplog.clear()
     trained(tmp_path / "few", {"reference_threshold": 1.3, "prompts": 15}, max_train_steps=4)  # may be chance
     assert logged(tmp_path / "few", "quality/reference_mean")
+    assert logged(tmp_path / "few", "quality/reference_warnings") == {2: 0}
     assert "quality_watch" not in caplog.text
 
 
@@ -132,6 +141,62 @@ def test_the_nearest_checkpoint_is_kept_whatever_rotates(tmp_path: Path) -> None
     assert [path.name for path in storage.checkpoints(tmp_path / "out")] == ["checkpoint-000012"]
     runtime = build_run(tmp_path, run_of(tmp_path, {}, **FAST, resume_from_checkpoint=str(kept)))
     assert runtime.start_step == least
+
+
+def test_a_checkpoint_that_was_not_looked_at_is_never_the_best(tmp_path: Path) -> None:
+    """As one that a signal asked for: it may have collapsed since the look before it."""
+    runtime = trained(tmp_path, {})
+    (watch,) = runtime.callbacks.callbacks.values()
+    unseen = storage.checkpoint_path(tmp_path / "out", 13)
+    shutil.copytree(storage.checkpoint_path(tmp_path / "out", 12), unseen)
+    shutil.rmtree(tmp_path / "out" / "best")
+    watch.checkpoint_saved(unseen, 13)  # type: ignore[attr-defined]
+    assert not (tmp_path / "out" / "best").exists()
+
+
+def test_why_a_checkpoint_could_not_be_kept_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("fastvideo_evaluate.watch.best._link_or_copy", full)
+    trained(tmp_path, {}, max_train_steps=4)
+    (warning,) = [record.message for record in caplog.records if "could not be kept" in record.message]
+    assert "No space left on device" in warning
+    assert sorted(path.name for path in (tmp_path / "out").glob("*best*")) == []
+
+
+def test_the_best_of_an_earlier_run_is_not_taken_for_a_new_one_s(tmp_path: Path) -> None:
+    trained(tmp_path, {}, max_train_steps=4)
+    shutil.rmtree(storage.checkpoint_path(tmp_path / "out", 4))
+    with pytest.raises(ConfigError, match=r"quality_watch: .*best is there already, of an earlier run"):
+        trained(tmp_path, {})
+    trained(tmp_path, {"keep_best": False}, max_train_steps=2)
+
+
+def test_samples_that_are_not_finite_are_told_of_at_the_first_look_too(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(self: Any, *_: Any) -> Sums:
+        (sums := Sums()).add(torch.full((2, 2, 4, 2, 2, 2), math.nan))
+        return sums
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fastvideo_evaluate.watch.samples.Sampler.student", broken)
+        patch.setattr("fastvideo_evaluate.watch.samples.Sampler.teacher", lambda *_: reference())
+        trained(tmp_path, {}, max_train_steps=2)
+    assert "step 2: quality_watch: of the student's samples the samples are not finite" in caplog.text
+
+
+def test_with_another_guidance_the_teacher_is_sampled_anew(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained(tmp_path, {}, max_train_steps=4)
+    monkeypatch.setattr("fastvideo_evaluate.watch.callback.QualityWatch._guidance", lambda *_: 3.0)
+    trained(tmp_path, {}, max_train_steps=6, resume_from_checkpoint="latest")
+    assert "the teacher is sampled anew, with guidance 3 instead of 1" in caplog.text
+    assert list(logged(tmp_path, "quality/drift")) == [2, 4, 5, 6]
 
 
 def test_a_run_that_goes_on_with_smaller_batches_keeps_its_rows(tmp_path: Path) -> None:

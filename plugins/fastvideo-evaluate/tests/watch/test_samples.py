@@ -35,12 +35,12 @@ def test_euler_steps_follow_the_path_of_a_gaussian_at_shifted_levels() -> None:
 def test_the_first_rows_are_copies_of_what_a_checkpoint_can_keep() -> None:
     raw: dict[str, Any] = {
         "a": torch.arange(6).reshape(3, 2),
-        "info": [{"id": "x", "o": object()}] * 3,
+        "info": [{"id": "x", "o": object(), "size": [4, 5, 6]}] * 3,
         "w": 0.5,
         "n": None,
     }
     kept = first_rows(raw, 2)
-    assert kept["info"] == [{"id": "x"}] * 2
+    assert kept["info"] == [{"id": "x", "size": [4, 5, 6]}] * 2
     assert (kept["w"], sorted(kept)) == (0.5, ["a", "info", "w"])
     raw["a"].zero_()
     assert kept["a"].tolist() == [[0, 1], [2, 3]]

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fastvideo_evaluate.watch.statistics import Statistics, Sums, drift
+from fastvideo_evaluate.watch.statistics import Statistics, Sums, drift, sure
 from fastvideo_evaluate.watch.verdict import described, is_off, worst
 
 
@@ -75,10 +75,46 @@ def test_nothing_drifts_from_itself() -> None:
     assert not is_off(worst(measures)[1], 0.0, 1.2)
 
 
+def test_of_few_prompts_only_what_cannot_be_chance_counts() -> None:
+    """Clips whose contrast varies by a fifth from one to the next."""
+    generator = torch.Generator().manual_seed(0)
+
+    def made(count: int, contrast: float) -> Statistics:
+        x = torch.randn(count, 1, 4, 4, 16, 16, generator=generator)
+        return statistics(contrast * x * (0.2 * torch.randn(count, 1, 1, 1, 1, 1, generator=generator)).exp())
+
+    data = made(400, 1.0)
+    assert data.noise["spread"] == pytest.approx(0.2, rel=0.15)
+    chance = [sure(made(2, 1.0), data, 2) for _ in range(200)]
+    assert sum(is_off(worst(one)[1], 0.0, 1.3) for one in chance) == 0
+    seen = [sure(made(2, 2.5), data, 2) for _ in range(100)]
+    assert sum(is_off(worst(one)[1], 0.0, 1.3) for one in seen) > 70
+    many = made(16, 1.4)
+    assert sure(many, data, 16) == drift(many, data)
+
+
+def test_the_noise_of_the_mean_is_in_units_of_drift() -> None:
+    x = clips().double().flatten(0, 1)[:, None]
+    found, of_clips = statistics(x), x.mean((1, 3, 4, 5))
+    assert found.variation is not None
+    error = of_clips.var(0, correction=0).mean().sqrt() / math.hypot(found.spread, found.variation)
+    assert found.noise["mean"] == pytest.approx(float(error))
+
+
+def test_processes_that_share_their_samples_are_counted_once() -> None:
+    once, twice = Sums(), Sums()
+    once.add(clips())
+    for _ in range(2):
+        twice.add(clips())
+    assert twice.result(2).variation == once.result().variation != twice.result().variation
+
+
 def test_what_is_off_is_counted_from_the_best_look() -> None:
     assert not is_off(math.log(3), math.log(2), 1.6)
     assert is_off(math.log(3), math.log(2), 1.4)
     assert is_off(math.nan, 0.0, 100.0)
+    assert is_off(math.inf, math.inf, 1.4)
+    assert not is_off(9.0, math.inf, 1.4)
 
 
 @pytest.mark.parametrize(

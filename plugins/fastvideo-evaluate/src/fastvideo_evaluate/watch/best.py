@@ -9,18 +9,20 @@ import shutil
 from pathlib import Path
 
 from fastvideo_core.checkpoint import storage
+from fastvideo_evaluate.watch.config import BEST
 
-BEST = "best"
 NOTE = "quality.json"
 """What is written into the kept folder besides: step and drift."""
 
 
 def put_back(output_dir: Path) -> None:
-    """Puts back the folder that a killed `keep` was just replacing."""
+    """Puts back the folder that a killed `keep` was just replacing, and removes what else it left."""
     best = output_dir / BEST
     replaced = best.with_name(f".{best.name}.replaced")
     if replaced.exists() and not best.exists():
         os.rename(replaced, best)
+    storage.remove(replaced)
+    storage.remove(storage.unfinished(best))
 
 
 def kept_drift(output_dir: Path) -> float:

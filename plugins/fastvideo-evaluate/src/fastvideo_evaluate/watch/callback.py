@@ -11,17 +11,15 @@ from fastvideo_core import Callback, DistillMethod, hookimpl
 from fastvideo_core.distributed import context
 from fastvideo_core.errors import ConfigError, ContractError, FastVideoError, Problem
 from fastvideo_evaluate.watch import best
-from fastvideo_evaluate.watch.config import STUDENT, TEACHER, QualityWatchConfig
+from fastvideo_evaluate.watch.config import BEST, STUDENT, TEACHER, QualityWatchConfig
 from fastvideo_evaluate.watch.samples import Sampler, first_rows
-from fastvideo_evaluate.watch.statistics import Statistics, Sums, drift
+from fastvideo_evaluate.watch.statistics import Statistics, Sums, drift, sure
 from fastvideo_evaluate.watch.verdict import REFERENCE_ADVICE, advice, described, is_off, worst
 
 logger = logging.getLogger(__name__)
 
 DATA_ROWS = 32
 """Rows of the data, of each process, that its statistics are made of."""
-ENOUGH_PROMPTS = 16
-"""Prompts, over all processes, from which on the teacher's samples say something beside the data: fewer differ by chance."""
 _GUIDANCE = ("real_score_guidance_scale", "teacher_guidance_scale")
 """What methods call the guidance that their students learn."""
 _LOOKS = 16
@@ -43,12 +41,13 @@ class QualityWatch(Callback):
         super().__init__(config)
         self._config = config
         self._rows: list[Any] = []
-        self._rounds = 0
+        self._seen = 0  # samples
         self._data: Sums | None = Sums()
         self._reference: Statistics | None = None
         self._best = math.inf
         self._looks: dict[str, float] = {}
         self._warnings = 0
+        self._shared, self._guided = 1, 1.0
 
     # --- hooks ----------------------------------------------------------------------------------------------------
 
@@ -61,7 +60,7 @@ class QualityWatch(Callback):
             found = f"the family's adapter has no {', '.join(missing)}, which the watch samples with"
             raise ContractError(Problem(found, "callbacks.quality_watch", fix="remove quality_watch"))
         self._sampler = Sampler(method, self._config)
-        self._needed = math.ceil(max(self._config.prompts, DATA_ROWS) / training.train_batch_size)
+        self._shared, self._guided = training.sequence_parallel, self._guidance(method)
         self._output_dir = Path(training.output_dir)
         if context.is_main_process():
             best.put_back(self._output_dir)
@@ -70,8 +69,8 @@ class QualityWatch(Callback):
     def before_round(self, method: DistillMethod[Any], step: int, batch: Any) -> None:
         if self._reference is not None:
             return
-        missing = self._config.prompts - self._rounds * method.cfg.training.train_batch_size
-        self._rounds += 1
+        missing = self._config.prompts - self._seen
+        self._seen += method.cfg.training.train_batch_size
         if missing > 0:
             self._rows.append(first_rows(batch, missing))
         if self._data is not None:
@@ -93,7 +92,7 @@ class QualityWatch(Callback):
 
     @hookimpl
     def step_end(self, method: DistillMethod[Any], step: int, metrics: dict[str, Any]) -> None:
-        if self._reference is None and self._rounds < self._needed:
+        if self._reference is None and self._seen < max(self._config.prompts, DATA_ROWS):
             return
         reference = self._reference or self._make_reference(method, step, metrics)
         training = method.cfg.training
@@ -109,23 +108,22 @@ class QualityWatch(Callback):
 
     @hookimpl
     def checkpoint_saved(self, path: Path, step: int) -> None:
-        looks = [number for number in map(int, self._looks) if number <= step]
-        if not self._config.keep_best or not looks:
-            return
-        drifted = self._looks[str(max(looks))]
-        if drifted < best.kept_drift(path.parent):
+        drifted = self._looks.get(
+            str(step), math.inf
+        )  # of one that was not looked at, as when a signal asked for it, nothing is known
+        if self._config.keep_best and drifted < best.kept_drift(path.parent):
             try:
                 best.keep(path, step, drifted)
             except OSError as error:
-                logger.warning("%s could not be kept as %s: %s", path, best.BEST, error.strerror)
+                logger.warning("%s could not be kept as %s: %s", path, BEST, error.strerror or error)
 
     # --- looks ----------------------------------------------------------------------------------------------------
 
     def _look(self, method: DistillMethod[Any], step: int, reference: Statistics, metrics: dict[str, Any]) -> None:
-        found = self._sampler.student(method.bundle[STUDENT], self._rows, step).result()
+        found = self._sampler.student(method.bundle[STUDENT], self._rows, step).result(self._shared)
         measures = drift(found, reference)
         _, drifted = worst(measures)
-        off = is_off(drifted, self._best, self._config.threshold) and math.isfinite(self._best)
+        off = is_off(drifted, self._best, self._config.threshold)
         self._best = min(self._best, drifted)
         self._looks = dict([*self._looks.items(), (str(step), drifted)][-_LOOKS:])
         self._warnings += off
@@ -140,21 +138,23 @@ class QualityWatch(Callback):
 
     def _make_reference(self, method: DistillMethod[Any], step: int, metrics: dict[str, Any]) -> Statistics:
         has_data = all(context.gathered(self._data is not None))
-        data = self._data.result() if self._data is not None and has_data else None
+        data = self._data.result(self._shared) if self._data is not None and has_data else None
         if TEACHER not in method.bundle:
             if data is None:
                 found = f"there is no role '{TEACHER}', and the data has no clips: nothing to compare the student with"
                 raise ConfigError(Problem(found, "callbacks.quality_watch", fix="remove quality_watch"))
             return data
-        reference = self._sampler.teacher(method.bundle[TEACHER], self._rows, self._guidance(method)).result()
+        reference = self._sampler.teacher(method.bundle[TEACHER], self._rows, self._guided).result(self._shared)
         if data is not None:
             measures = drift(reference, data)
             metrics.update({f"quality/reference_{name}": value for name, value in measures.items()})
-            off = is_off(worst(measures)[1], 0.0, self._config.reference_threshold)
-            enough = self._config.prompts * method.mesh.data_size >= ENOUGH_PROMPTS
-            if off and enough and context.is_main_process():
+            beyond_chance = sure(reference, data, self._config.prompts * method.mesh.data_size)
+            name, amount = worst(beyond_chance)
+            off = is_off(amount, 0.0, self._config.reference_threshold)
+            metrics["quality/reference_warnings"] = float(off)
+            if off and context.is_main_process():
                 text = "step %d: quality_watch: of the teacher's own samples %s, and the student learns that; %s"
-                logger.warning(text, step, described(measures, "the data"), REFERENCE_ADVICE)
+                logger.warning(text, step, described({name: measures[name]}, "the data"), REFERENCE_ADVICE)
         return reference
 
     def _guidance(self, method: DistillMethod[Any]) -> float:
@@ -169,7 +169,8 @@ class QualityWatch(Callback):
         """The rows and the sums of the data are each process's own; all else is the same on all of them."""
         return {
             "rows": self._rows,
-            "rounds": self._rounds,
+            "seen": self._seen,
+            "guided": self._guided,
             "data": None if self._data is None else self._data.state_dict(),
             "reference": None if self._reference is None else self._reference.state_dict(),
             "best": self._best,
@@ -179,10 +180,14 @@ class QualityWatch(Callback):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._rows, self._rounds = state["rows"], state["rounds"]
+        self._rows, self._seen = state["rows"], state["seen"]
         self._data = None if state["data"] is None else Sums(state["data"])
         self._reference = None if state["reference"] is None else Statistics(**state["reference"])
         self._best, self._looks, self._warnings = state["best"], state["looks"], state["warnings"]
+        if self._reference is not None and state["guided"] != self._guided:
+            text = "quality_watch: the teacher is sampled anew, with guidance %g instead of %g: drift is another from here on"
+            logger.warning(text, self._guided, state["guided"])
+            self._reference, self._best = None, math.inf
 
     def misfits(self, state: dict[str, Any]) -> list[Problem]:
         """A reference of other samples."""

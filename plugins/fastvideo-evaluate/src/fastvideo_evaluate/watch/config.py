@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
@@ -14,6 +15,8 @@ from fastvideo_core.errors import Problem
 if TYPE_CHECKING:
     from fastvideo_core import RunConfig
 
+BEST = "best"
+"""The folder in output_dir of the checkpoint that is kept."""
 STUDENT, TEACHER = "student", "teacher"
 """Roles by their names in run.yaml: whom the watch looks at, and beside whom."""
 
@@ -75,6 +78,11 @@ class QualityWatchConfig(PluginConfig):
                     yield key, Problem(found, fix="remove it")
         if "steps" in self.model_fields_set and isinstance(cfg.method_config, FewStepConfig):
             yield "steps", Problem("the student has a schedule of its own, and is sampled on that", fix="remove it")
+        if self.keep_best and cfg.training.resume_from_checkpoint is None:
+            earlier = Path(cfg.training.output_dir) / BEST
+            if earlier.exists():
+                fix = "go on with --resume, name another output_dir, or remove it"
+                yield "", Problem(f"{earlier} is there already, of an earlier run", fix=fix)
         if (
             "keep_best" in self.model_fields_set
             and self.keep_best

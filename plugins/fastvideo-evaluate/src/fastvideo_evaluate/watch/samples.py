@@ -21,14 +21,14 @@ PredictX0 = Callable[[Tensor, Tensor], Tensor]
 """(x_t [B, ...], t [B]) -> x0 [B, ...]."""
 
 
-def first_rows(value: Any, count: int) -> Any:
-    """The first `count` samples of a raw batch, copied, on the CPU; what a checkpoint cannot keep is left out (None)."""
+def first_rows(value: Any, count: int | None) -> Any:
+    """The first `count` samples (None: all) of a raw batch, copied to the CPU; what a checkpoint cannot keep is left out."""
     if isinstance(value, Tensor):
         return (value[:count] if value.ndim else value).detach().to("cpu", copy=True)
     if isinstance(value, Mapping):
         return {str(key): kept for key, one in value.items() if (kept := first_rows(one, count)) is not None}
     if isinstance(value, (list, tuple)):
-        return [first_rows(one, count) for one in value[:count]]
+        return [first_rows(one, None) for one in value[:count]]  # each is of one sample
     return value if isinstance(value, (bool, int, float, str)) else None
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -15,6 +16,9 @@ from fastvideo_core.distributed import context
 
 GRID = (2, 4, 4)
 """Latent frames, rows and columns of the coarse picture of a clip in which samples are compared: clips of all sizes have it."""
+
+ENOUGH_PROMPTS = 16
+"""From which on chance is not asked about."""
 
 _LEAST, _MOST = 1e-3, 1e3
 
@@ -29,6 +33,7 @@ class Statistics:
         variation: root of the variance between clips, in a coarse picture of each (GRID); None of one clip.
         seeds: the same between clips of one prompt; None where no prompt has several.
         motion: root mean square of the difference between one latent frame and the next; None of single frames.
+        noise: how much `mean`, `spread` and `motion`, as `drift` has them, differ from clip to clip: one standard deviation.
     """
 
     mean: Tensor
@@ -36,8 +41,9 @@ class Statistics:
     variation: float | None
     seeds: float | None
     motion: float | None
+    noise: Mapping[str, float] = field(default_factory=dict)
 
-    def state_dict(self) -> dict[str, Tensor | float | None]:
+    def state_dict(self) -> dict[str, Any]:
         """As a checkpoint keeps them."""
         return dict(vars(self))
 
@@ -53,36 +59,48 @@ class Sums:
         prompts, seeds = clips.shape[:2]
         x = clips.flatten(0, 1).double()
         coarse = adaptive_avg_pool3d(x, GRID).reshape(prompts, seeds, -1)
-        of_frames = x.diff(dim=2).square()
+        means, within = x.mean((2, 3, 4)), x.flatten(2).var(2, correction=0).mean(1)
+        motion = x.diff(dim=2).square().mean((1, 2, 3, 4)) if x.shape[2] > 1 else torch.zeros(len(x))
         self._gather(
             clips=torch.tensor(float(len(x))),
-            mean=x.mean((2, 3, 4)).sum(0),
-            within=x.flatten(2).var(2, correction=0).mean(1).sum(),
+            mean=means.sum(0),
+            mean_squares=means.square().sum(0),
+            within=within.sum(),
+            within_squares=within.square().sum(),
             coarse=coarse.sum((0, 1)),
             squares=coarse.square().sum((0, 1)),
             of_seeds=coarse.var(1, correction=1).mean(-1).sum() if seeds > 1 else torch.zeros(()),
             prompts=torch.tensor(float(prompts if seeds > 1 else 0)),
-            motion=of_frames.mean((1, 2, 3, 4)).sum() if x.shape[2] > 1 else torch.zeros(()),
+            motion=motion.sum(),
+            motion_squares=motion.square().sum(),
             moving=torch.tensor(float(len(x) if x.shape[2] > 1 else 0)),
         )
 
-    def result(self) -> Statistics:
-        """Over all processes. Collective; every process has added something."""
+    def result(self, shared: int = 1) -> Statistics:
+        """Over all processes, of which each `shared` added the same. Collective; every process has added something."""
         flat = torch.cat([one.reshape(-1) for one in self._sums.values()]).to(context.device())
         if context.world_size() > 1:
             dist.all_reduce(flat)
-        parts = torch.split(flat.cpu(), [one.numel() for one in self._sums.values()])
+        parts = torch.split(flat.cpu() / shared, [one.numel() for one in self._sums.values()])
         total = {name: part.reshape(self._sums[name].shape) for name, part in zip(self._sums, parts, strict=True)}
         count, coarse = float(total["clips"]), total["coarse"]
         between = (total["squares"] - coarse.square() / count).mean()
         spread = _root(total["within"], count)
         assert spread is not None
+        variation, moving = _root(between, count - 1), float(total["moving"])
+        of_means = (total["mean_squares"] / count - (total["mean"] / count).square()).mean()
+        noise = {
+            "mean": math.sqrt(max(float(of_means), 0.0)) / max(math.hypot(spread, variation or 0.0), _LEAST),
+            "spread": _of_logarithm(total["within"], total["within_squares"], count),
+            "motion": _of_logarithm(total["motion"], total["motion_squares"], moving),
+        }
         return Statistics(
             mean=total["mean"] / count,
             spread=spread,
-            variation=_root(between, count - 1),
+            variation=variation,
+            noise=noise,
             seeds=_root(total["of_seeds"], float(total["prompts"])),
-            motion=_root(total["motion"], float(total["moving"])),
+            motion=_root(total["motion"], moving),
         )
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -109,6 +127,31 @@ def drift(found: Statistics, reference: Statistics) -> dict[str, float]:
         if now is not None and then:
             measures[name] = math.log(min(max(now / then, _LEAST), _MOST)) if math.isfinite(now) else math.inf
     return {name: value if math.isfinite(value) else math.inf for name, value in measures.items()}
+
+
+def _of_logarithm(total: Tensor, squares: Tensor, count: float) -> float:
+    """Standard deviation of the logarithm of the root of values, from their sum and that of their squares, to first order."""
+    mean = float(total) / max(count, 1.0)
+    variance = float(squares) / max(count, 1.0) - mean**2
+    return math.sqrt(max(variance, 0.0)) / (2 * mean) if mean > 0 else 0.0
+
+
+def sure(found: Statistics, reference: Statistics, prompts: int) -> dict[str, float]:
+    """`drift` of samples of so many prompts without what may be chance: by how much it exceeds three standard errors.
+
+    Of many prompts all measures count as they are; of few, those of which it is known how much they differ from clip to clip.
+    """
+    measures = drift(found, reference)
+    if prompts >= ENOUGH_PROMPTS:
+        return measures
+    errors = {
+        name: 3 * math.hypot(noise, found.noise[name]) / math.sqrt(prompts) for name, noise in reference.noise.items()
+    }
+    return {
+        name: math.copysign(max(abs(value) - errors[name], 0.0), value)
+        for name, value in measures.items()
+        if name in errors
+    }
 
 
 def _root(total: Tensor, count: float) -> float | None:

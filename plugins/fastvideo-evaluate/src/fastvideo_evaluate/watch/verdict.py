@@ -32,7 +32,7 @@ def worst(measures: Mapping[str, float]) -> tuple[str, float]:
 
 def is_off(drift: float, best: float, threshold: float) -> bool:
     """Whether a drift is `threshold` times off beside the best one so far; one that is not finite always is."""
-    return not drift <= best + math.log(threshold)
+    return not math.isfinite(drift) or drift > best + math.log(threshold)
 
 
 def described(measures: Mapping[str, float], whose: str) -> str:

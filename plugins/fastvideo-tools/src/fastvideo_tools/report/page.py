@@ -14,7 +14,7 @@ from fastvideo_core.errors.shown import without_secrets
 from fastvideo_tools.pages.clips import FALL_BACK, clip
 from fastvideo_tools.pages.curves import Marks, curves, key
 from fastvideo_tools.pages.html import folded, heading, page, paragraph, raw_table, table
-from fastvideo_tools.report.read import REFERENCE, WARNINGS, WATCH, RunFolder, Series, Validation
+from fastvideo_tools.report.read import REFERENCE, REFERENCE_WARNINGS, WARNINGS, WATCH, RunFolder, Series, Validation
 
 MOST_STEPS = 6
 """Validations side by side; of more, the first, the last and some evenly between."""
@@ -144,7 +144,8 @@ def _watch(run: RunFolder) -> Iterator[str]:
     yield heading("Quality watch")
     steps = ", ".join(map(str, run.alarms[:MOST_STEPS])) + (", ..." if len(run.alarms) > MOST_STEPS else "")
     yield paragraph(f"Warned at step {steps}." if run.alarms else "It gave no warning of the student.")
-    if once := {name.removeprefix(REFERENCE): points for name, points in series.items() if name.startswith(REFERENCE)}:
+    told = [name for name in series if name.startswith(REFERENCE) and name != REFERENCE_WARNINGS]
+    if once := {name.removeprefix(REFERENCE): series[name] for name in told}:
         values = ", ".join(f"{name} {points[-1][1]:+.3f}" for name, points in once.items())
         yield paragraph(f"What the teacher itself makes, beside the data: {values}.", faint=not run.wrong_reference)
     if run.wrong_reference:

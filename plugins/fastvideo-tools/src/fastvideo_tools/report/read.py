@@ -27,6 +27,8 @@ WARNINGS = f"{WATCH}warnings"
 """How often it has warned so far."""
 REFERENCE = f"{WATCH}reference_"
 """Logged once: how the teacher's samples, which the student's are compared with, lie beside the data."""
+REFERENCE_WARNINGS = f"{REFERENCE}warnings"
+"""Whether it warned of them: of few, only of what cannot be chance."""
 
 BEST = "best"
 """The checkpoint that `quality_watch` keeps aside."""
@@ -112,6 +114,7 @@ def read_run(path: Path) -> RunFolder:
         raise DataError(Problem(found, str(config_file), fix=_FIX))
     notes: list[str] = []
     series, last = _read_log(path / "metrics.jsonl", notes)
+    warned = any(count > 0 for _, count in series.get(REFERENCE_WARNINGS, []))
     return RunFolder(
         path=path,
         config=config,
@@ -122,7 +125,10 @@ def read_run(path: Path) -> RunFolder:
         wrong_reference=[
             name.removeprefix(REFERENCE)
             for name, points in series.items()
-            if name.startswith(REFERENCE) and abs(points[-1][1]) > _reference_threshold(config)
+            if warned
+            and name.startswith(REFERENCE)
+            and name != REFERENCE_WARNINGS
+            and abs(points[-1][1]) > _reference_threshold(config)
         ],
         last=last,
         checkpoints=_checkpoints(path, notes),
