@@ -19,6 +19,7 @@ from fastvideo_core.checkpoint import storage
 from fastvideo_core.launch.signals import ENDED_AT_ONCE
 from fastvideo_testing.waiting import LIMIT, wait_until
 from tests.conftest import write_run
+from tests.distributed.forked_launcher import Program
 
 pytestmark = [pytest.mark.slow, pytest.mark.distributed]
 
@@ -139,21 +140,42 @@ def run_yaml(folder: Path, fault: dict[str, Any], steps: int = 10_000, **trainin
     }
 
 
-@contextmanager
-def started(folder: Path, run: dict[str, Any], *before: str) -> Iterator[subprocess.Popen[str]]:
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+
+def written(folder: Path, run: dict[str, Any]) -> list[str]:
+    """What comes behind `python -m fastvideo_core` for this run."""
     plugin = folder / "plugin.py"
     plugin.write_text(PLUGIN)
-    config = write_run(folder / "run.yaml", run)
+    return [str(write_run(folder / "run.yaml", run)), "--plugin", str(plugin)]
+
+
+@contextmanager
+def started(folder: Path, run: dict[str, Any]) -> Iterator[Program]:
+    """The launcher and its processes, forked."""
+    process = Program("fastvideo_core.cli.main", written(folder, run), folder, {**os.environ, **ENVIRONMENT})
+    with ended_after(process):
+        yield process
+
+
+@contextmanager
+def started_as_programs(folder: Path, run: dict[str, Any], *before: str) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
-        [*before, sys.executable, "-m", "fastvideo_core", str(config), "--plugin", str(plugin)],
+        [*before, sys.executable, "-m", "fastvideo_core", *written(folder, run)],
         cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        env={**os.environ, **ENVIRONMENT},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
-    try:
+    with ended_after(process):
         yield process
+
+
+@contextmanager
+def ended_after(process: Program | subprocess.Popen[str]) -> Iterator[None]:
+    try:
+        yield
     finally:
         for pid in workers(process) if process.poll() is None else []:
             with suppress(ProcessLookupError):
@@ -167,11 +189,11 @@ def steps_of(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def wait_for_step(folder: Path, step: int, process: subprocess.Popen[str] | None = None) -> None:
+def wait_for_step(folder: Path, step: int, process: Program | subprocess.Popen[str] | None = None) -> None:
     wait_until(lambda: any(line["step"] >= step for line in steps_of(folder)), f"step {step}", process)
 
 
-def workers(process: subprocess.Popen[str]) -> list[int]:
+def workers(process: Program | subprocess.Popen[str]) -> list[int]:
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     return [int(pid) for pid in children]
 
@@ -243,7 +265,7 @@ def test_a_signal_to_one_process_stops_all_of_them(tmp_path):
 
 
 def test_under_nohup_a_hang_up_ends_neither_the_launcher_nor_its_processes(tmp_path):
-    with started(tmp_path, run_yaml(tmp_path, {"kind": "none"}), "nohup") as process:
+    with started_as_programs(tmp_path, run_yaml(tmp_path, {"kind": "none"}), "nohup") as process:
         wait_for_step(tmp_path, 2)
         for pid in (process.pid, *workers(process)):
             os.kill(pid, signal.SIGHUP)
@@ -266,7 +288,7 @@ def test_sigusr1_saves_on_all_processes_and_the_run_goes_on(tmp_path):
     assert process.returncode == 143
 
 
-def interrupt_twice_while_it_hangs(process: subprocess.Popen[str], folder: Path, processes: int) -> None:
+def interrupt_twice_while_it_hangs(process: Program | subprocess.Popen[str], folder: Path, processes: int) -> None:
     """The second one comes when the first one has reached the processes: two at once would be one to them."""
     wait_until(lambda: len(list(folder.glob("hangs-*"))) == processes, "a step that does not end", process)
     process.send_signal(signal.SIGINT)
@@ -302,7 +324,7 @@ def test_a_second_interrupt_ends_a_step_that_does_not_end(tmp_path, processes):
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_second_interrupt_needs_nobody_who_reads(tmp_path, processes):
     """As with `| tee log`, which the first one ends."""
-    with started(tmp_path, run_yaml(tmp_path, {"kind": "hangs"}, num_gpus=processes)) as process:
+    with started_as_programs(tmp_path, run_yaml(tmp_path, {"kind": "hangs"}, num_gpus=processes)) as process:
         wait_for_step(tmp_path, 2, process)
         for stream in (process.stdout, process.stderr):
             stream.close()

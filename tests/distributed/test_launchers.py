@@ -20,12 +20,12 @@ import pytest
 
 from fastvideo_testing.waiting import LIMIT, wait_until
 from tests.conftest import write_run
-from tests.distributed.test_faults import PLUGIN, run_yaml, started, wait_for_step, workers
+from tests.distributed.forked_launcher import Program
+from tests.distributed.test_faults import PLUGIN, ended_after, run_yaml, started, wait_for_step, workers
 from tests.test_docs import example
 
 pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 PAGE = "docs/multi-node.md"
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
 
 
 def environment(**own: str) -> dict[str, str]:
@@ -52,10 +52,15 @@ def under_torchrun(folder: Path, arguments: list[str]) -> subprocess.CompletedPr
 
 
 def two_under_torchrun(folder: Path, what: list[str]) -> subprocess.CompletedProcess[str]:
-    command = [*TORCHRUN, "--standalone", "--nproc-per-node=2", *what]
-    return subprocess.run(
-        command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=LIMIT, check=False
-    )
+    return ended(Program("torch.distributed.run", ["--standalone", "--nproc-per-node=2", *what], folder, environment()))
+
+
+def ended(process: Program) -> subprocess.CompletedProcess[str]:
+    try:
+        out, err = process.communicate(timeout=LIMIT)
+    finally:
+        process.kill()
+    return subprocess.CompletedProcess([], process.returncode or 0, out, err)
 
 
 @pytest.mark.parametrize("name", ["train.sbatch", "srun.sbatch", "torchrun", "accelerate"])
@@ -130,35 +135,17 @@ def test_the_sbatch_script_hands_torchrun_what_it_needs(tmp_path):
         assert given[-4:-1] == (["run.yaml", "--resume", "latest"] if earlier else ["-m", "fastvideo_core", "run.yaml"])
 
 
-def slurm_tasks(folder: Path, arguments: list[str], **own: str) -> list[subprocess.CompletedProcess[str]]:
+def slurm_tasks(folder: Path, arguments: list[str], **further: str) -> list[subprocess.CompletedProcess[str]]:
     """Two processes as `srun --ntasks=2` starts them on one node."""
     common = {
         "SLURM_STEP_NUM_TASKS": "2",
         "SLURM_JOB_ID": f"{os.getpid()}",
         "SLURM_STEP_ID": f"{time.time_ns()}",
-        **own,
+        **further,
     }
-    command = [sys.executable, "-m", "fastvideo_core", *arguments]
-    processes = [
-        subprocess.Popen(
-            command,
-            cwd=folder,
-            env=environment(**common, SLURM_PROCID=str(rank), SLURM_LOCALID=str(rank), TMPDIR=str(folder)),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        said = [process.communicate(timeout=LIMIT) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    return [
-        subprocess.CompletedProcess(command, process.returncode, out, err)
-        for process, (out, err) in zip(processes, said, strict=True)
-    ]
+    own = [{"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank), "TMPDIR": str(folder)} for rank in range(2)]
+    given = [environment(**common, **one) for one in own]
+    return [ended(process) for process in [Program("fastvideo_core.cli.main", arguments, folder, one) for one in given]]
 
 
 def test_tasks_of_srun_are_one_run(tmp_path):
@@ -169,21 +156,12 @@ def test_tasks_of_srun_are_one_run(tmp_path):
 
 
 @contextmanager
-def started_by_hand(folder: Path, fault: str) -> Iterator[list[subprocess.Popen[str]]]:
+def started_by_hand(folder: Path, fault: str) -> Iterator[list[Program]]:
     """Two processes that nobody looks after."""
     arguments = write(folder, fault)
     common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-m", "fastvideo_core", *arguments],
-            cwd=folder,
-            env=environment(**common, RANK=str(rank), LOCAL_RANK=str(rank)),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
+    given = [environment(**common, RANK=str(rank), LOCAL_RANK=str(rank)) for rank in range(2)]
+    processes = [Program("fastvideo_core.cli.main", arguments, folder, one) for one in given]
     try:
         yield processes
     finally:
@@ -204,7 +182,8 @@ def test_a_process_ends_with_words_when_its_peer_was_killed_before_the_first_ste
 def test_a_process_that_waits_for_a_killed_peer_heeds_sigterm_at_once(tmp_path):
     with started_by_hand(tmp_path, "gone unnoticed") as (survivor, killed):
         wait_until((tmp_path / "waits").exists, "the survivor", survivor)
-        assert killed.wait(timeout=LIMIT) == -signal.SIGKILL
+        killed.communicate(timeout=LIMIT)
+        assert killed.returncode == -signal.SIGKILL
         survivor.terminate()
         _, error = survivor.communicate(timeout=LIMIT)
     assert survivor.returncode == 128 + signal.SIGTERM
@@ -283,16 +262,9 @@ def test_a_script_trains_twice_under_torchrun_and_each_process_gets_the_steps(tm
 
 def test_a_torchrun_that_is_asked_to_end_leaves_a_checkpoint_and_ends_with_1(tmp_path):
     arguments = write(tmp_path, "none", steps=10_000)
-    command = [
-        *TORCHRUN,
-        "--standalone",
-        "--nproc-per-node=2",
-        "--shutdown-timeout=60",
-        "-m",
-        "fastvideo_core",
-        *arguments,
-    ]
-    with subprocess.Popen(command, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True) as process:
+    options = ["--standalone", "--nproc-per-node=2", "--shutdown-timeout=60", "-m", "fastvideo_core"]
+    process = Program("torch.distributed.run", [*options, *arguments], tmp_path, environment())
+    with ended_after(process):
         wait_for_step(tmp_path, 2, process)
         process.terminate()
         _, said = process.communicate(timeout=LIMIT)
@@ -307,7 +279,7 @@ def test_processes_end_in_order_when_their_launcher_is_killed(tmp_path):
         own = workers(process)
         assert len(own) == 2
         process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.communicate()
         wait_until(lambda: all(is_zombie(pid) for pid in own), "the processes end after their launcher")
     assert len(list((tmp_path / "run").glob("checkpoint-*"))) == 1
 
