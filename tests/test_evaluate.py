@@ -20,7 +20,7 @@ __all__ = ["commands"]
 PROMPTS = ["a red square", "a blue disc"]
 SIZE = ("--height", 32, "--width", 32, "--num-frames", 5)
 TEACHER, LAST = "teacher", "run-000002-ema"
-METRICS = "brightness,contrast,motion,diversity,frame_energy,latent_energy,paired_latents"
+METRICS = "brightness,contrast,motion,diversity,frame_energy,latent_energy,latent_prompt_energy,paired_latents"
 RAW = ["run-000001-raw", "run-000002-raw"]
 
 
@@ -79,6 +79,8 @@ def test_teacher_and_checkpoints_with_raw_and_averaged_weights(whole: Path) -> N
         assert np.shape(model["metrics"]["brightness"]["videos"]) == (2, 2)
     assert np.shape(models[LAST]["metrics"]["paired_latents"]["videos"]) == (2, 2)
     assert "latent_energy" in models[LAST]["metrics"]
+    assert results_of(whole)["best"]["by"] == "latent_prompt_energy"
+    assert models[TEACHER]["metrics"]["latent_prompt_energy"]["value"] == 0
     latents = np.load(whole / "videos" / LAST / "0000-0.npy")
     assert latents.shape == (16, 2, 4, 4)
     assert not np.array_equal(latents, np.load(whole / "videos" / LAST / "0000-1.npy"))

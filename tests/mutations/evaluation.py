@@ -11,6 +11,7 @@ DRIFTS = f"{TESTS}::test_values_drifts_and_what_keeps_pairs"
 SETS = f"{TESTS}::test_sets_have_no_noise_in_common"
 INTERVAL = f"{TESTS}::test_an_interval_is_that_of_a_mean_over_prompts"
 BEST = f"{TESTS}::test_the_nearest_to_the_teacher_is_the_best_and_a_collapse_comes_last"
+PROMPTS = f"{TESTS}::test_what_compares_prompts_decides_and_places_do_not"
 
 
 def in_results(name: str, old: str, new: str, *tests: str) -> Mutation:
@@ -27,6 +28,12 @@ EVALUATION = (
         "resamples are not moved to the value", "resampled += value - resampled.mean()", "resampled += 1", INTERVAL
     ),
     in_results("sets with noise in common", "for k in seeds if k != seed]", "for k in seeds]", SETS),
+    in_results("places decide", "if by is None else np.array", "if by is not None else np.array", PROMPTS),
+    in_results(
+        "a prompt beside another one", "zip(ours, theirs, strict=True)", "zip(ours, theirs[::-1], strict=True)", PROMPTS
+    ),
     in_results("the farthest is the best", "(bad[None] < bad[:, None])", "(bad[None] > bad[:, None])", BEST),
-    in_results("the least often best is the best", "mean[:, 1:].argmin(axis=0)", "mean[:, 1:].argmax(axis=0)", BEST),
+    in_results(
+        "the least often best is the best", "(first[1:] == number).mean()", "(first[1:] != number).mean()", BEST
+    ),
 )

@@ -19,6 +19,8 @@ ENERGY = f"{COLLAPSE}::test_the_energy_of_gaussian_latents_is_the_closed_form"
 PAIRS = f"{COLLAPSE}::test_pairs_are_as_far_apart_as_they_were_shifted"
 FIELDS = f"{POINTS}::test_fields_are_means_in_their_places_and_frames_are_spread"
 SKETCH = f"{POINTS}::test_small_latents_are_their_own_point_and_large_ones_keep_distances"
+SEEDS = f"{POINTS}::test_the_energy_of_two_seeds_is_without_bias"
+ALIKE = f"{POINTS}::test_the_energy_of_seeds_is_the_closed_form_and_has_no_noise_in_common"
 
 
 def in_frames(name: str, old: str, new: str, *tests: str) -> Mutation:
@@ -53,6 +55,12 @@ METRICS: tuple[Mutation, ...] = (
     in_frames("a steady change of light flickers", "(light[:-2] + light[2:]) / 2", "light[:-2]", LIGHT),
     in_points("fields are sums", "/ counts.reshape(shape)", "", FIELDS),
     in_points("a sketch without signs", "rng.choice([-1.0, 1.0], len(flat))", "np.ones(len(flat))", SKETCH),
+    in_points(
+        "seeds with noise in common", "~np.eye(len(a), dtype=bool)", "np.ones((len(a), len(a)), dtype=bool)", SEEDS
+    ),
+    in_points(
+        "the spread of a prompt's videos does not count", "2 * between - of_a - of_b", "2 * between - 2 * of_b", ALIKE
+    ),
     in_compared("energy not per value", "/ math.sqrt(points.shape[1])", "", ENERGY),
     in_compared(
         "frames apart in whole steps", "video.frames, teacher.frames) / 255", "video.frames, teacher.frames)", PAIRS

@@ -202,8 +202,10 @@ FIRST_PARTY: dict[Kind, dict[str, str]] = {
         **dict.fromkeys(("diversity", "optical_flow", "paired_frames", "paired_latents"), _EVALUATE),
         **dict.fromkeys(("frame_wasserstein", "frame_energy", "latent_wasserstein", "latent_energy"), _EVALUATE),
         **dict.fromkeys(("clip_similarity", "fvd", "vbench_dynamic_degree", "vbench_temporal_flickering"), _EVALUATE),
-        **dict.fromkeys(("vbench_background_consistency", "vbench_motion_smoothness"), _EVALUATE),
-        **dict.fromkeys(("vbench_aesthetic_quality", "vbench_imaging_quality"), _EVALUATE),
+        **dict.fromkeys(
+            ("vbench_background_consistency", "vbench_motion_smoothness", "frame_prompt_energy"), _EVALUATE
+        ),
+        **dict.fromkeys(("vbench_aesthetic_quality", "vbench_imaging_quality", "latent_prompt_energy"), _EVALUATE),
     },
 }
 """Distributions of this project by the name of what they give."""

@@ -16,6 +16,7 @@ _EXPORTS = {
     "PromptMetric": "metrics.contract",
     "PairMetric": "metrics.contract",
     "SetMetric": "metrics.contract",
+    "PromptSetMetric": "metrics.contract",
     "penalty": "metrics.contract",
     "load_metrics": "metrics.find",
     "register_metric": "metrics.find",

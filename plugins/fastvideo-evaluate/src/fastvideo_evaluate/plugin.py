@@ -68,6 +68,18 @@ LATENT_ENERGY = MetricPlugin(
     help="energy distance of latents to the teacher's",
     impl="fastvideo_evaluate.metrics.compared:LatentEnergy",
 )
+FRAME_PROMPT_ENERGY = MetricPlugin(
+    name="frame_prompt_energy",
+    api=(1, 0),
+    help="energy distance of decoded frames to the teacher's of the same prompt",
+    impl="fastvideo_evaluate.metrics.compared:FramePromptEnergy",
+)
+LATENT_PROMPT_ENERGY = MetricPlugin(
+    name="latent_prompt_energy",
+    api=(1, 0),
+    help="energy distance of latents to the teacher's of the same prompt",
+    impl="fastvideo_evaluate.metrics.compared:LatentPromptEnergy",
+)
 PAIRED_FRAMES = MetricPlugin(
     name="paired_frames",
     api=(1, 0),

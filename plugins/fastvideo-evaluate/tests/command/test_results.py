@@ -10,7 +10,7 @@ import pytest
 
 from fastvideo_core.contracts.validator import ValidationPrompt
 from fastvideo_core.errors import ConfigError
-from fastvideo_evaluate import PairMetric, Sample, SetMetric, VideoMetric
+from fastvideo_evaluate import PairMetric, PromptSetMetric, Sample, SetMetric, VideoMetric
 from fastvideo_evaluate.command.results import RESAMPLES, as_json, measure, usable
 from fastvideo_evaluate.command.sampling import Shared
 from fastvideo_evaluate.page.evaluation import _chosen
@@ -103,6 +103,33 @@ def test_the_nearest_to_the_teacher_is_the_best_and_a_collapse_comes_last() -> N
     assert max(found.places, key=lambda name: found.places[name]) == "collapsed"
     assert found.wins["good"] > 0.5 > found.wins["far"]
     assert sum(found.wins.values()) == pytest.approx(1)
+
+
+class Middle(PromptSetMetric):
+    """As if prompt 0 were all that counts of `far`."""
+
+    unit, better = "", "lower"
+
+    def features(self, video: Sample) -> Any:
+        return video.frames.mean(axis=(1, 2, 3))
+
+    def distance(self, points: Any, teacher: Any) -> float:
+        assert points.shape == (2, 2)
+        apart = float((points - teacher).mean())
+        return -apart if apart > 2 else apart
+
+
+def test_what_compares_prompts_decides_and_places_do_not() -> None:
+    metrics = {"light": Light(), "apart": Apart(), "latent_prompt_energy": Middle()}
+    found = measure([GOOD, FAR], TEACHER, SHARED, Videos(), metrics)  # type: ignore[arg-type]
+    assert found.values["far"]["latent_prompt_energy"].videos == ((-5,),) * PROMPTS
+    assert found.values["far"]["latent_prompt_energy"].mean == -5
+    assert found.values["teacher"]["latent_prompt_energy"].mean == 0
+    assert found.places["good"] < found.places["far"]
+    assert (found.best, found.by, found.wins["far"]) == ("far", "latent_prompt_energy", 1)
+    told = as_json(found, {"teacher": {}, "good": {}, "far": {}}, {})
+    assert told["best"]["rule"].startswith("the best has the lowest latent_prompt_energy: ")
+    assert usable(metrics, None, TEACHER, Shared(SHARED.prompts, 1), keeps_pairs=True)[0].keys() == {"light", "apart"}  # type: ignore[arg-type]
 
 
 def test_equal_models_share_a_place_and_the_earlier_one_is_the_best() -> None:

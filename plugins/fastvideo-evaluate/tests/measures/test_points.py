@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -32,6 +34,26 @@ def test_small_latents_are_their_own_point_and_large_ones_keep_distances():
     assert sketched.shape == (points.DIMENSIONS,)
     assert np.sqrt((sketched**2).mean()) == pytest.approx(points.root_mean_square(a, b + 1), rel=0.05)
     assert np.array_equal(points.of_latents(a), points.of_latents(a.reshape(5, -1)))
+
+
+def test_the_energy_of_seeds_is_the_closed_form_and_has_no_noise_in_common():
+    """In D dimensions points of N(d, I) and N(0, I) are sqrt(D (2 + d^2)) apart, within each sqrt(2 D)."""
+    rng = np.random.default_rng(0)
+    noise, others = rng.standard_normal((2, 12, 4000))
+    expected = 2 * (math.sqrt(2.49) - math.sqrt(2))
+    for a in (noise, others):  # as one began as the same noise, or not
+        assert points.energy_of_seeds(a + 0.7, noise) / math.sqrt(4000) == pytest.approx(expected, rel=0.05)
+    assert points.energy_of_seeds(noise, noise) == 0
+    of_one_video = points.energy_of_seeds(others[:1].repeat(12, axis=0), noise)
+    assert of_one_video / math.sqrt(4000) == pytest.approx(math.sqrt(2), rel=0.05)
+
+
+def test_the_energy_of_two_seeds_is_without_bias():
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((2, 4000, 2, 1))
+    b = 0.8 * a + 0.6 * b  # of one distribution, and alike where the noise is
+    found = np.array([points.energy_of_seeds(*two) for two in zip(a, b, strict=True)])
+    assert abs(found.mean()) < 3 * found.std() / math.sqrt(len(found))
 
 
 def test_differences_are_of_one_shape():

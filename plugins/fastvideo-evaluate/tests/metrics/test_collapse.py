@@ -8,9 +8,20 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from fastvideo_evaluate import Metric, PairMetric, PromptMetric, Sample, SetMetric, VideoMetric, load_metrics, penalty
+from fastvideo_evaluate import (
+    Metric,
+    PairMetric,
+    PromptMetric,
+    PromptSetMetric,
+    Sample,
+    SetMetric,
+    VideoMetric,
+    load_metrics,
+    penalty,
+)
 
 PROMPTS, SEEDS = 6, 3
+OF_PROMPTS = ("frame_prompt_energy", "latent_prompt_energy")
 COMPARED = ("frame_wasserstein", "frame_energy", "latent_wasserstein", "latent_energy")
 
 
@@ -58,6 +69,7 @@ COLLAPSES = {
     "flickering": changed(lambda one: one * UNSTEADY),
     "blurred": changed(lambda one: np.mean([np.roll(one, n, 2) for n in range(-2, 3)], axis=0)),
     "washed out": changed(lambda one: one * 0.4 + 50),
+    "prompts swapped": GOOD[SEEDS:] + GOOD[:SEEDS],
 }
 SEEN_BY = {
     "brightness": ("dark",),
@@ -68,6 +80,7 @@ SEEN_BY = {
     "flicker": ("flickering",),
     "diversity": ("all seeds equal",),
     **dict.fromkeys(COMPARED, ("dark", "over-saturated", "washed out")),
+    **dict.fromkeys(OF_PROMPTS, ("dark", "over-saturated", "washed out", "all seeds equal", "prompts swapped")),
     "optical_flow": ("static",),
 }
 METRICS = [name for name in SEEN_BY if name != "optical_flow"]
@@ -81,9 +94,12 @@ def value(metric: Metric, videos: list[Sample]) -> float:
         return float(np.mean([metric.measure(videos[i : i + SEEDS]) for i in range(0, len(videos), SEEDS)]))
     if isinstance(metric, PairMetric):
         return float(np.mean([metric.measure(*pair) for pair in zip(videos, TEACHER, strict=True)]))
-    assert isinstance(metric, SetMetric)
+    assert isinstance(metric, (SetMetric, PromptSetMetric))
     mine, teachers = (np.stack([metric.features(video) for video in one]) for one in (videos, TEACHER))
-    return metric.distance(mine, teachers)
+    if isinstance(metric, SetMetric):
+        return metric.distance(mine, teachers)
+    prompts = [slice(i, i + SEEDS) for i in range(0, len(videos), SEEDS)]
+    return float(np.mean([metric.distance(mine[one], teachers[one]) for one in prompts]))
 
 
 def ranked(name: str, models: dict[str, list[Sample]]) -> list[str]:
@@ -111,6 +127,15 @@ def test_optical_flow_ranks_static_videos_last_and_is_the_speed_of_a_shift():
     assert isinstance(metric, VideoMetric)
     speed = metric.measure(Sample("", 0, frames.astype(np.uint8), 16)) * math.hypot(64, 64)
     assert speed == pytest.approx(2, rel=0.15)
+
+
+@pytest.mark.parametrize(("of_prompts", "of_all"), zip(OF_PROMPTS, ("frame_energy", "latent_energy"), strict=True))
+def test_a_model_that_swaps_prompts_is_seen_by_what_compares_prompts_alone(of_prompts: str, of_all: str) -> None:
+    conditional, pooled = load_metrics([of_prompts, of_all]).values()
+    swapped = COLLAPSES["prompts swapped"]
+    assert value(pooled, swapped) == pytest.approx(value(pooled, GOOD))
+    assert value(conditional, swapped) > 2 * abs(value(conditional, GOOD))
+    assert value(conditional, TEACHER) == 0
 
 
 def shifted(videos: list[Sample], by: float) -> list[Sample]:

@@ -19,6 +19,7 @@ from fastvideo_evaluate.metrics.contract import (
     Metric,
     PairMetric,
     PromptMetric,
+    PromptSetMetric,
     Sample,
     SetMetric,
     VideoMetric,
@@ -30,9 +31,17 @@ INTERVALS = (
     f"{LEVEL:.0%} intervals: {RESAMPLES} bootstrap resamples of the prompts (seed {SEED}; all seeds of a prompt stay together, "
     "and every model and the teacher get the same prompts), shifted so that their mean is the value itself"
 )
+DECIDING = ("latent_prompt_energy", "frame_prompt_energy")
+"""What decides which model is the best, the first of these that is measured of all: the only built-in metrics that are 0 for no
+model but one that makes of every prompt what its teacher does. Latents come first, as they hold all that the frames show."""
 RULE = (
-    "for every metric the models are put in order (by their distance from the teacher's value where that is the aim, else by the "
-    "value); the best has the lowest mean place over all metrics, and of two with the same mean place the earlier one"
+    "the best has the lowest {}: the distance between the videos that it and its teacher make of the same prompt; "
+    "of two with the same value the earlier one. The other metrics say in what a model differs"
+)
+RULE_OF_PLACES = (
+    f"without {' and '.join(DECIDING)}, for every metric the models are put in order (by their distance from the teacher's value "
+    "where that is the aim, else by the value); the best has the lowest mean place over all metrics, and of two with the same "
+    "mean place the earlier one"
 )
 
 Spread = Callable[[Sequence[int]], float]
@@ -56,13 +65,17 @@ class Value:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All values by model and metric; each model's mean place, and the share of resamples in which it is the best."""
+    """All values by model and metric; each model's mean place, and the share of resamples in which it is the best.
+
+    `by` is the metric that decides which is the best; None where the mean place does.
+    """
 
     metrics: Mapping[str, Metric]
     values: Mapping[str, Mapping[str, Value]]
     places: Mapping[str, float]
     wins: Mapping[str, float]
     best: str | None
+    by: str | None
     notes: tuple[str, ...]
 
 
@@ -86,12 +99,12 @@ def usable(
     kept, notes, problems = {}, [], []
     for name, metric in metrics.items():
         found = fix = ""
-        if isinstance(metric, (PairMetric, SetMetric)) and teacher is None:
+        if isinstance(metric, (PairMetric, SetMetric, PromptSetMetric)) and teacher is None:
             found, fix = "needs a teacher, and no run names one", "name one with --against"
         elif isinstance(metric, PairMetric) and asked is None and not keeps_pairs:
             found = "compares pairs, and a method here does not teach the teacher's video of the same noise"
             fix = "name it in --metrics to have it nevertheless"
-        elif isinstance(metric, (PromptMetric, SetMetric)) and shared.seeds < 2:
+        elif isinstance(metric, (PromptMetric, SetMetric, PromptSetMetric)) and shared.seeds < 2:
             found, fix = "needs two seeds of a prompt", "add --seeds 2 or more"
         elif isinstance(metric, SetMetric) and len(shared.prompts) < 2:
             found, fix = "needs two prompts", "add one"
@@ -139,9 +152,16 @@ def measure(
             values[one.name] = {
                 name: _with_drift(value, values[teacher.name].get(name)) for name, value in values[one.name].items()
             }
-    places, wins = _places([one.name for one in candidates], metrics, values, teacher)
-    best = min(places, key=lambda name: (places[name], list(places).index(name))) if places else None
-    return Evaluation(metrics, values, places, wins, best, tuple(dict.fromkeys(told)))
+    names = [one.name for one in candidates]
+    mean = _mean_places(names, metrics, values, teacher)
+    by = next((name for name in DECIDING if all(name in values[one] for one in names)), None)
+    decides = mean if by is None else np.array([[values[one][by].mean, *values[one][by].resampled] for one in names])
+    if mean is None or decides is None:
+        return Evaluation(metrics, values, {}, {}, None, None, tuple(dict.fromkeys(told)))
+    first = decides.argmin(axis=0)
+    wins = {name: float((first[1:] == number).mean()) for number, name in enumerate(names)}
+    places = dict(zip(names, mean[:, 0].tolist(), strict=True))
+    return Evaluation(metrics, values, places, wins, names[first[0]], by, tuple(dict.fromkeys(told)))
 
 
 class _Measured:
@@ -167,7 +187,7 @@ class _Measured:
             for name, metric in metrics.items():
                 if metric.reads == "latents" and any(video.latents is None for video in made):
                     self.notes.append(f"left out: {name} reads latents, which the sampler of {one.name} does not give")
-                elif isinstance(metric, SetMetric):
+                elif isinstance(metric, (SetMetric, PromptSetMetric)):
                     points.setdefault(name, []).append([metric.features(video) for video in made])
                 elif isinstance(metric, PromptMetric):
                     single.setdefault(name, []).append((float(metric.measure(made)),))
@@ -190,13 +210,16 @@ class _Measured:
             return lambda prompts: float(means[list(prompts)].mean())
         if name not in self._points or teacher is None or name not in teacher._points:
             return None
-        assert isinstance(metric, SetMetric)
+        assert isinstance(metric, (SetMetric, PromptSetMetric))
         ours, theirs, distance = self._points[name], teacher._points[name], metric.distance
         if ours.shape[2:] != theirs.shape[2:]:
             self.notes.append(
                 f"left out: {name}, as the teacher's points have {theirs.shape[2]} values, not {ours.shape[2]}"
             )
             return None
+        if isinstance(metric, PromptSetMetric):
+            self.single[name] = tuple((distance(one, other),) for one, other in zip(ours, theirs, strict=True))
+            return self.spread(name, metric, teacher)
 
         def apart(prompts: Sequence[int]) -> float:
             one, other = ours[list(prompts)], theirs[list(prompts)]
@@ -226,13 +249,13 @@ def _with_drift(value: Value, teacher: Value | None) -> Value:
     return Value(value.mean, value.low, value.high, drift, value.videos, value.resampled)
 
 
-def _places(
+def _mean_places(
     names: Sequence[str],
     metrics: Mapping[str, Metric],
     values: Mapping[str, Mapping[str, Value]],
     teacher: Candidate | None,
-) -> tuple[dict[str, float], dict[str, float]]:
-    """Each model's mean place, from 1, and in what share of the resamples it has the lowest; none where nothing orders them."""
+) -> Floats | None:
+    """Each model's mean place, from 1: [models, 1 + RESAMPLES], the first of all prompts; None where nothing orders them."""
     orders = []
     for name, metric in metrics.items():
         if any(name not in values[one] for one in names):
@@ -245,12 +268,7 @@ def _places(
         bad = np.array([[penalty(metric.better, v, t) for v, t in zip(row, of_teacher, strict=True)] for row in whole])
         # A place is one more than the models that are better, and half a place for each that is as good.
         orders.append(0.5 + (bad[None] < bad[:, None]).sum(1) + 0.5 * (bad[None] == bad[:, None]).sum(1))
-    if not orders:
-        return {}, {}
-    mean = np.mean(orders, axis=0)
-    first = mean[:, 1:].argmin(axis=0)
-    wins = {name: float((first == number).mean()) for number, name in enumerate(names)}
-    return dict(zip(names, mean[:, 0].tolist(), strict=True)), wins
+    return np.mean(orders, axis=0) if orders else None
 
 
 def as_json(
@@ -276,7 +294,8 @@ def as_json(
             else {}
         )
         told.append({"name": name, **models[name], **place, "metrics": measured})
-    best = None if evaluation.best is None else {"name": evaluation.best, "rule": RULE}
+    rule = RULE_OF_PLACES if evaluation.by is None else RULE.format(evaluation.by)
+    best = None if evaluation.best is None else {"name": evaluation.best, "by": evaluation.by, "rule": rule}
     return {
         **about,
         "intervals": INTERVALS,
@@ -293,5 +312,6 @@ def _kind(metric: Metric) -> str:
         PromptMetric: "prompt",
         PairMetric: "video beside the teacher's",
         SetMetric: "all videos",
+        PromptSetMetric: "prompt beside the teacher's",
     }
     return next(words for kind, words in kinds.items() if isinstance(metric, kind))

@@ -46,6 +46,24 @@ def of_latents(latents: NDArray[Any]) -> Floats:
     return sketch
 
 
+def energy_of_seeds(a: NDArray[Any], b: NDArray[Any]) -> float:
+    """The energy distance between two models' points of one prompt, of which the n-th began as the same noise.
+
+    Only points of different noise are compared, so that each difference is one of independent draws: 2 |a_i - b_j| - |a_i - a_j| -
+    |b_i - b_j| in the mean over i other than j. Without bias from two seeds on, so that it can fall below 0 by chance; its
+    expectation is 0 where both distributions are equal, and above 0 elsewhere (Szekely & Rizzo 2013).
+
+    Args:
+        a, b: points [N, D], two at least of each.
+    """
+    apart = ~np.eye(len(a), dtype=bool)
+    between, of_a, of_b = (
+        np.linalg.norm(one[:, None].astype(np.float64) - other[None], axis=-1)[apart].mean()
+        for one, other in ((a, b), (a, a), (b, b))
+    )
+    return float(2 * between - of_a - of_b)
+
+
 def root_mean_square(a: NDArray[Any], b: NDArray[Any]) -> float:
     """Of the differences between two arrays of one shape.
 

@@ -1,4 +1,4 @@
-"""The metrics that compare with the teacher: a set with a set, and a video with the teacher's of the same prompt and seed."""
+"""The metrics that compare with the teacher: all videos with all, a prompt's with that prompt's, and pairs of one seed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastvideo_evaluate.measures import points
-from fastvideo_evaluate.metrics.contract import Floats, PairMetric, Sample, SetMetric
+from fastvideo_evaluate.measures.points import energy_of_seeds
+from fastvideo_evaluate.metrics.contract import Floats, PairMetric, PromptSetMetric, Sample, SetMetric
 from fastvideo_tools.distances import energy_distance, sliced_wasserstein
 
 
@@ -52,6 +53,27 @@ class LatentEnergy(LatentWasserstein):
     """The energy distance between latents, in root mean squares over their values; about 0 of sets that are alike."""
 
     distance = FrameEnergy.distance
+
+
+class FramePromptEnergy(PromptSetMetric):
+    """The energy distance between decoded frames of one prompt; about 0 where a model makes of it what its teacher makes."""
+
+    unit, better = "0 to 1", "lower"
+
+    def features(self, video: Sample) -> Floats:
+        return points.of_frames(video.frames)
+
+    def distance(self, points: Floats, teacher: Floats) -> float:
+        return energy_of_seeds(points, teacher) / math.sqrt(teacher.shape[1])
+
+
+class LatentPromptEnergy(FramePromptEnergy):
+    """The energy distance between latents of one prompt, which hold all that the frames show."""
+
+    unit, reads = "latents", "latents"
+
+    def features(self, video: Sample) -> Floats:
+        return points.of_latents(latents_of(video))
 
 
 class PairedFrames(PairMetric):

@@ -1,4 +1,4 @@
-"""What a metric measures: a video, the seeds of a prompt, a video beside the teacher's, or all beside all of the teacher's."""
+"""What a metric measures: a video, the seeds of a prompt, a video, a prompt or all beside the teacher's."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Sample:
 
 
 class Metric(ABC):
-    """The base of the four kinds of metric; write a subclass of one of these.
+    """The base of the five kinds of metric; write a subclass of one of these.
 
     A metric is made once, before anything is sampled. One that needs a package or weights refuses in `__init__` where they are
     not there, by a PluginError that says what to install or where to put them; it never downloads.
@@ -85,6 +85,18 @@ class SetMetric(Metric):
     @abstractmethod
     def distance(self, points: Floats, teacher: Floats) -> float:
         """Of points [N, D] and the teacher's [M, D], two at least of each."""
+
+
+class PromptSetMetric(Metric):
+    """Measures the videos of each prompt beside the teacher's of that prompt, two seeds or more; the mean over prompts counts."""
+
+    @abstractmethod
+    def features(self, video: Sample) -> Floats:
+        """The point [D] of one video."""
+
+    @abstractmethod
+    def distance(self, points: Floats, teacher: Floats) -> float:
+        """Of points [N, D] and the teacher's [N, D] of one prompt; the n-th of both began as the same noise."""
 
 
 def penalty(better: Better, value: float, teacher: float) -> float:

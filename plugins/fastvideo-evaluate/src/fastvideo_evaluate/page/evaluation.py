@@ -87,7 +87,9 @@ def _best(results: Results) -> Iterator[str]:
         yield paragraph("No metric puts the models in order, so that none is called the best.")
         return
     model = next(one for one in results["models"] if one["name"] == results["best"]["name"])
-    yield f"<p><b>Best: {escape(title(model))}</b> ({escape(_sampled(model))}), with a mean place of {model['mean_place']:.2f}; "
+    by = results["best"]["by"]
+    least = f"a mean place of {model['mean_place']:.2f}" if by is None else f"the lowest {by}"
+    yield f"<p><b>Best: {escape(title(model))}</b> ({escape(_sampled(model))}), with {least}; "
     yield f"in {model['best_in']:.0%} of the resamples of the prompts it is the best{_rivals(results, model)}.</p>"
     yield paragraph(f"The rule: {results['best']['rule']}.", faint=True)
 
@@ -100,14 +102,15 @@ def _rivals(results: Results, best: Mapping[str, Any]) -> str:
 
 
 def _table(results: Results) -> tuple[list[str], list[list[str]]]:
-    metrics = results["metrics"]
+    by = results["best"] and results["best"]["by"]
+    metrics = sorted(results["metrics"], key=lambda name: name != by)  # what decides comes first
     rows = []
     for model in results["models"]:
         place = model.get("mean_place")
         first = f"{escape(title(model))}<small>{escape(_sampled(model))}</small>"
-        cells = ["" if place is None else f"{place:.2f}<small>best in {model['best_in']:.0%}</small>"]
+        cells = ["" if place is None else f"{model['best_in']:.0%}<small>mean place {place:.2f}</small>"]
         rows.append([first, *cells, *(_cell(model["metrics"].get(name)) for name in metrics)])
-    return ["model", "mean place", *metrics], rows
+    return ["model", "best in", *metrics], rows
 
 
 def _cell(value: Mapping[str, Any] | None) -> str:
