@@ -49,9 +49,9 @@ def of_latents(latents: NDArray[Any]) -> Floats:
 def energy_of_seeds(a: NDArray[Any], b: NDArray[Any]) -> float:
     """The energy distance between two models' points of one prompt, of which the n-th began as the same noise.
 
-    Only points of different noise are compared, so that each difference is one of independent draws: 2 |a_i - b_j| - |a_i - a_j| -
-    |b_i - b_j| in the mean over i other than j. Without bias from two seeds on, so that it can fall below 0 by chance; its
-    expectation is 0 where both distributions are equal, and above 0 elsewhere (Szekely & Rizzo 2013).
+    Only points of different noise are compared, so that all are independent draws: 2 |a_i - b_j| - |a_i - a_j| - |b_i - b_j| in
+    the mean over i other than j. Without bias from two seeds on, so that it can fall below 0 by chance; its expectation is 0
+    where both distributions are equal, and above 0 elsewhere (Szekely & Rizzo 2013).
 
     Args:
         a, b: points [N, D], two at least of each.
