@@ -1,8 +1,8 @@
 from fastvideo_evaluate.metrics.contract import Metric as Metric
 from fastvideo_evaluate.metrics.contract import PairMetric as PairMetric
 from fastvideo_evaluate.metrics.contract import PromptMetric as PromptMetric
-from fastvideo_evaluate.metrics.contract import Sample as Sample
 from fastvideo_evaluate.metrics.contract import PromptSetMetric as PromptSetMetric
+from fastvideo_evaluate.metrics.contract import Sample as Sample
 from fastvideo_evaluate.metrics.contract import SetMetric as SetMetric
 from fastvideo_evaluate.metrics.contract import VideoMetric as VideoMetric
 from fastvideo_evaluate.metrics.contract import penalty as penalty
