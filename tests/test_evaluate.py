@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from fastvideo_core.cli.main import main
+from fastvideo_core.registry import PluginRegistry
 from fastvideo_data.video_files import read_frames, write_video
+from fastvideo_evaluate.command.models import open_candidates
 from tests.commands import Commands, commands
 from tests.conftest import distill, write_run
 
@@ -91,6 +93,17 @@ def test_teacher_and_checkpoints_with_raw_and_averaged_weights(whole: Path) -> N
 
 
 @pytest.mark.slow
+def test_a_run_s_best_beside_the_run_is_sampled_once(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    best = tmp_path / "best"  # as the quality watch keeps it
+    shutil.copytree(trained / "run" / "checkpoint-000001", best)
+    paths = [str(best), str(trained / "run" / "checkpoint-000001"), str(trained / "run" / "checkpoint-000002")]
+    found = open_candidates(paths, PluginRegistry(), family=None, role=None, weights="raw")
+    assert [one.step for one in found] == [1, 2]
+    assert f"checkpoint-000001 is the same checkpoint as {best}, and sampled once" in "".join(capsys.readouterr())
+
+
 def test_what_is_missing_is_made_again_and_nothing_else(asked, whole: Path, commands: Commands, tmp_path: Path) -> None:
     shutil.copytree(whole, tmp_path / "part")
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "part/videos").rglob("*.mp4") if "0000" in path.name}

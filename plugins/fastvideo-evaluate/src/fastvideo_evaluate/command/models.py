@@ -58,6 +58,14 @@ def open_candidates(
     real = [Path(os.path.realpath(folder)) for folder in folders]
     if twice := [folder for number, folder in enumerate(folders) if real[number] in real[:number]]:
         raise ConfigError(Problem("is named twice", twice[0], fix="name every run, checkpoint or folder once"))
+    contents = [
+        (one / storage.DOCUMENT).read_bytes() if is_checkpoint(one) else bytes(str(one), "utf-8") for one in real
+    ]
+    again = [number for number, content in enumerate(contents) if content in contents[:number]]
+    for number in reversed(again):  # a run's `best` beside that run
+        first = folders[contents.index(contents[number])]
+        complain(f"note: {folders[number]} is the same checkpoint as {first}, and sampled once")
+        del folders[number], real[number]
     found = []
     labels = _labels([one.parent if is_checkpoint(one) else one for one in real])
     for folder, label, place in zip(folders, labels, real, strict=True):
