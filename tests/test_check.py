@@ -42,7 +42,8 @@ def test_check_refuses_to_share_what_does_not_divide(commands, run, tmp_path):
     run["training"] |= {"num_gpus": 8, "sequence_parallel": 8, "validation_dataset_file": str(prompts)}
     run["training"] |= {"log_validation": True, "validation_steps": 1}
     error = commands.refuses("check", write_run(tmp_path / "run.yaml", run))
-    assert "training.sequence_parallel: 2 heads of transformer cannot be shared evenly by 8 processes" in error
+    heads = f"2 heads of transformer in {run['roles']['student']['path']} cannot be shared evenly by 8 processes"
+    assert f"training.sequence_parallel: {heads}\n      fix: take a number that divides them\n" in error
     assert "training.sequence_parallel: 12 tokens cannot be shared evenly by 8 processes" in error
     assert f'{prompts}, data[0] ("a"): 2 tokens cannot be shared evenly by 8 processes' in error
     run["training"] |= {"num_gpus": 2, "sequence_parallel": 2}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ def train(folder: Path, runs: Mapping[str, dict[str, Any]], *, world: int, size:
 
 def processes(folder: Path, runs: dict[str, dict[str, Any]], *, world: int, size: int) -> None:
     """Trains each; its losses by step, the gradients of its first update, its weights. `sgd` of a run: it takes plain steps."""
+    warnings.filterwarnings("error", message=".* is deprecated", category=FutureWarning)
     for name, run in runs.items():
         given = {"num_gpus": world, "sequence_parallel": size, "output_dir": str(folder / name)}
         kinds = {"sgd": run.pop("sgd", False)}

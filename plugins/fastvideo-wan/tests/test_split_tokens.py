@@ -17,7 +17,7 @@ from fastvideo_core.contracts.roles import RoleHandle
 from fastvideo_core.placing.shard import prepare_blocks
 from fastvideo_core.weights.parameters import clean_name
 from fastvideo_diffusers import sequence_parallel
-from fastvideo_diffusers.sequence_parallel import whole_tokens
+from fastvideo_diffusers.sequence_parallel import gather_output, whole_tokens
 from fastvideo_testing.thread_group import ThreadGroup, assert_shares_are_the_whole
 from fastvideo_wan.network import predict_velocity, split_tokens
 from fastvideo_wan.sparse import GATE, add_gates, allow_sparse_calls, calling, sparse_call
@@ -40,6 +40,21 @@ def test_they_give_its_output_to_the_bit_and_their_mean_its_gradients(monkeypatc
         **{**PLAIN, **(IMAGES if case == "images" else {})}, cross_attn_norm=True, qk_norm="rms_norm_across_heads"
     )
     assert_shares_are_the_whole(group, lambda group: results(case, deepcopy(network), group))
+
+
+def test_a_gradient_has_a_gradient(monkeypatch):
+    """Of y^3, added up over 2 processes, and of that squared: 2 * 3 x^2, and 2^2 * 36 x^3."""
+    group = ThreadGroup(2)
+    monkeypatch.setattr(sequence_parallel, "dist", group)
+
+    def work() -> None:
+        module, x = torch.nn.Identity(), torch.full((1, 2, 3), 1.0 + group.rank(), requires_grad=True)
+        gather_output(module, group)
+        (first,) = torch.autograd.grad(module(x).pow(3).sum(), x, create_graph=True)
+        (second,) = torch.autograd.grad(first.square().sum(), x)
+        torch.testing.assert_close([first.detach(), second], [6 * x.detach() ** 2, 144 * x.detach() ** 3])
+
+    group.run(work)
 
 
 def results(case: str, network: Any, group: Any) -> tuple[Tensor, dict[str, Tensor]]:

@@ -91,7 +91,7 @@ def _batch(args: TrainingArgs) -> str:
     each, several = ("a process", "processes") if together == 1 else (f"for {together} processes", "such groups")
     more = {"rounds": args.gradient_accumulation_steps, several: groups}
     parts = [f"{args.train_batch_size} {each}", *(f"{count} {name}" for name, count in more.items() if count > 1)]
-    return f"{size} samples a step" + (f" ({' x '.join(parts)})" if len(parts) > 1 else "")
+    return f"{size} samples a step" + (f" ({' x '.join(parts)})" if len(parts) > 1 or together > 1 else "")
 
 
 def _data(args: TrainingArgs, loader: Any) -> str:

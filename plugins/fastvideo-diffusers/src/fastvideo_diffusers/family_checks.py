@@ -260,7 +260,9 @@ class CheckedPipelines(ParquetFamily, Generic[F]):
                 with noted(problems):
                     self._check_files(cfg, role, folder)
                     if (size := cfg.training.sequence_parallel) > 1:
-                        problems += split_problems(size, self.head_counts(folder, where=f"roles.{role}.path"))
+                        counts = self.head_counts(folder, where=f"roles.{role}.path").items()
+                        named = {f"{kind} in {folder.path}": count for kind, count in counts}
+                        problems += split_problems(size, named, fix="take a number that divides them")
         return problems
 
     def input_problems(

@@ -85,10 +85,15 @@ def whole_tokens(network: nn.Module, hidden_states: Sequence[Tensor]) -> list[Te
     return list(hidden_states) if group is None else [_gathered(one, group) for one in hidden_states]
 
 
-def split_problems(size: int, counts: Mapping[str, int], *, where: str = "training.sequence_parallel") -> list[Problem]:
+def split_problems(
+    size: int,
+    counts: Mapping[str, int],
+    *,
+    where: str = "training.sequence_parallel",
+    fix: str = "take a number that divides them, or other sizes of videos",
+) -> list[Problem]:
     """What does not divide by so many processes, of counts by what they are of."""
     uneven = [f"{count} {name}" for name, count in counts.items() if count % size]
-    fix = "take a number that divides them, or other sizes of videos"
     return (
         [Problem(f"{', '.join(uneven)} cannot be shared evenly by {size} processes", where, fix=fix)] if uneven else []
     )
@@ -152,7 +157,9 @@ class _Gather(torch.autograd.Function):
         size = group.size()
         shares = tensor.new_empty(size * len(tensor), *tensor.shape[1:])
         if not isinstance(group, EstimatedGroup):
-            dist.all_gather_into_tensor(shares, tensor.contiguous(), group=group)
+            # torch 2.13 warns of the older name
+            gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+            gather(shares, tensor.contiguous(), group=group)
         return torch.cat(shares.chunk(size), dim)
 
     @staticmethod
@@ -161,7 +168,8 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        return _sent(gradient, ctx.group, ctx.dim).sum(0), None, None
+        received = _exchanged(gradient, ctx.group, ctx.dim, 0)  # has a gradient itself
+        return received.unflatten(0, (ctx.group.size(), -1)).sum(0), None, None
 
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor, *_: Any) -> Tensor:

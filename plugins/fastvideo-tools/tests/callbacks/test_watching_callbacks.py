@@ -80,15 +80,17 @@ def test_validation_is_no_part_of_the_throughput(monkeypatch: pytest.MonkeyPatch
     now = iter([0.0, 1.0, 101.0, 102.0])  # a step's end, then 100 s of validation, then the next step's end
     monkeypatch.setattr("fastvideo_tools.callbacks.throughput.time.perf_counter", lambda: next(now))
     callback = ThroughputCallback(ThroughputConfig())
+    monkeypatch.setattr("fastvideo_tools.callbacks.throughput.context.world_size", lambda: 4)
     training = SimpleNamespace(train_batch_size=3, gradient_accumulation_steps=2)
-    method: Any = SimpleNamespace(cfg=SimpleNamespace(training=training), mesh=Mesh(data_rank=0, data_size=1))
+    method: Any = SimpleNamespace(cfg=SimpleNamespace(training=training), mesh=Mesh(data_rank=0, data_size=2))
     metrics: dict[str, Any] = {}
     callback.step_end(method, 1, {})
     callback.validation_start()
     callback.validation_end()
     callback.step_end(method, 2, metrics)
     assert metrics["throughput/seconds_per_step"] == pytest.approx(2.0)
-    assert metrics["throughput/samples_per_second"] == pytest.approx(3.0)
+    assert metrics["throughput/samples_per_second"] == pytest.approx(6.0)
+    assert metrics["throughput/samples_per_second_per_process"] == pytest.approx(1.5)  # each two share theirs
 
 
 def test_the_profiler_writes_one_trace_of_the_steps_that_were_asked_for(tmp_path: Path) -> None:

@@ -54,10 +54,10 @@ class ThroughputCallback(Callback):
             return
         seconds = statistics.median(self._seconds)
         training = method.cfg.training
-        samples = training.train_batch_size * training.gradient_accumulation_steps
+        samples = training.train_batch_size * training.gradient_accumulation_steps * method.mesh.data_size
         metrics["throughput/seconds_per_step"] = seconds
-        metrics["throughput/samples_per_second_per_process"] = samples / seconds
-        metrics["throughput/samples_per_second"] = samples * method.mesh.data_size / seconds
+        metrics["throughput/samples_per_second_per_process"] = samples / context.world_size() / seconds
+        metrics["throughput/samples_per_second"] = samples / seconds
         if torch.cuda.is_available():
             device = context.device()
             metrics["memory/allocated_gib"] = torch.cuda.memory_allocated(device) / GIB
