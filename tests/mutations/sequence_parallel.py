@@ -30,7 +30,7 @@ SEQUENCE_PARALLEL: tuple[Mutation, ...] = (
     Mutation(
         "a share gets its own loss's gradient alone",
         SOURCE,
-        "received.unflatten(0, (ctx.group.size(), -1)).sum(0), None, None",
+        "received.reshape(ctx.group.size(), -1, *received.shape[1:]).sum(0), None, None",
         "gradient.chunk(ctx.group.size(), ctx.dim)[ctx.group.rank()], None, None",
         (f"{SHARED}[text-2]",),
     ),

@@ -169,7 +169,7 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         received = _exchanged(gradient, ctx.group, ctx.dim, 0)  # has a gradient itself
-        return received.unflatten(0, (ctx.group.size(), -1)).sum(0), None, None
+        return received.reshape(ctx.group.size(), -1, *received.shape[1:]).sum(0), None, None
 
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor, *_: Any) -> Tensor:
