@@ -17,7 +17,7 @@ from fastvideo_core.contracts.roles import RoleHandle
 from fastvideo_core.placing.shard import prepare_blocks
 from fastvideo_core.weights.parameters import clean_name
 from fastvideo_diffusers import sequence_parallel
-from fastvideo_diffusers.sequence_parallel import gather_output, whole_tokens
+from fastvideo_diffusers.sequence_parallel import share_tokens, whole_tokens
 from fastvideo_testing.thread_group import ThreadGroup, assert_shares_are_the_whole
 from fastvideo_wan.network import predict_velocity, split_tokens
 from fastvideo_wan.sparse import GATE, add_gates, allow_sparse_calls, calling, sparse_call
@@ -49,7 +49,7 @@ def test_a_gradient_has_a_gradient(monkeypatch):
 
     def work() -> None:
         module, x = torch.nn.Identity(), torch.full((1, 2, 3), 1.0 + group.rank(), requires_grad=True)
-        gather_output(module, group)
+        share_tokens(torch.nn.Identity(), group, first=torch.nn.Identity(), last=module)
         (first,) = torch.autograd.grad(module(x).pow(3).sum(), x, create_graph=True)
         (second,) = torch.autograd.grad(first.square().sum(), x)
         torch.testing.assert_close([first.detach(), second], [6 * x.detach() ** 2, 144 * x.detach() ** 3])
