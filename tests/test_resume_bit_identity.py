@@ -81,8 +81,9 @@ def losses_of(output_dir: Path) -> list[dict[str, float]]:
     return [{key: value for key, value in line.items() if not is_timing(key)} for line in lines]
 
 
-READING = [(0, 1), (0, 2), (2, 1), (2, 2)]
-"""Workers and accumulated rounds; how data is read depends on neither family nor method, so one pair has all of these."""
+READING = [(0, 2), (2, 2)]
+"""Workers and accumulated rounds; how data is read depends on neither family nor method, so one pair has all of these.
+Two workers without accumulated rounds are what the other kinds have."""
 
 WAN, *OTHERS = sorted(ALL_KINDS, key=lambda kind: str(kind) != "wan")
 CASES = [(method, WAN, *reading) for method in ALL for reading in (READING if method == "dmd2" else READING[-1:])]
