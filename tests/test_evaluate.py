@@ -145,6 +145,23 @@ def test_a_student_that_makes_one_still_picture_comes_last(
     assert results_of(tmp_path / "planted")["best"]["name"] != RAW[1]
 
 
+@pytest.mark.slow
+def test_an_exported_student_beside_a_checkpoint_as_its_teacher(trained: Path, commands: Commands, tmp_path) -> None:
+    commands.works("export", trained / "run", "exported")
+    told = commands.works(
+        *("evaluate", "exported", "--against", trained / "run/checkpoint-000001", "--against-steps", 2, "--seeds", 1),
+        *("--prompts", trained / "prompts.txt", *SIZE, "--metrics", "brightness,paired_latents", "--output", "out"),
+    )
+    assert "4 videos of 2 models, 0 there already" in told
+    models = models_of(tmp_path / "out")
+    assert list(models) == [TEACHER, "exported"]
+    assert models["exported"]["step"] is None
+    assert len(models["exported"]["sampling"]["timesteps"]) == 4
+    assert models[TEACHER]["sampling"]["steps"] == 2
+    assert "checkpoint-000001" in models[TEACHER]["source"]
+    assert models["exported"]["metrics"]["paired_latents"]["value"] > 0
+
+
 @pytest.fixture
 def plain(tiny_wan: Path, commands: Commands, tmp_path: Path) -> list[Any]:
     """Of a folder, without a teacher."""
