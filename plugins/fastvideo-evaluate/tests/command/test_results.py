@@ -132,6 +132,18 @@ def test_what_compares_prompts_decides_and_places_do_not() -> None:
     assert usable(metrics, None, TEACHER, Shared(SHARED.prompts, 1), keeps_pairs=True)[0].keys() == {"light", "apart"}  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("name", ["latent_prompt_energy", "middle"])
+def test_a_model_without_a_number_is_never_the_best(name: str) -> None:
+    class Broken(Middle):
+        def distance(self, points: Any, teacher: Any) -> float:
+            return float("nan") if (points - teacher).mean() > 2 else 1.0
+
+    found = measure([FAR, GOOD], TEACHER, SHARED, Videos(), {name: Broken()})  # type: ignore[arg-type]
+    assert (found.best, found.wins["good"], found.places) == ("good", 1, {"far": 2, "good": 1})
+    assert f"no number: {name} of far, which counts as the worst" in found.notes
+    assert measure([FAR], TEACHER, SHARED, Videos(), {"latent_prompt_energy": Broken()}).best is None  # type: ignore[arg-type]
+
+
 def test_equal_models_share_a_place_and_the_earlier_one_is_the_best() -> None:
     twin = SimpleNamespace(name="good")
     found = measure([GOOD, FAR], TEACHER, SHARED, _Twins(), {"light": Light()})  # type: ignore[arg-type]

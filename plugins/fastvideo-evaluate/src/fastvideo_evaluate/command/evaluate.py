@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -187,13 +188,22 @@ class _Work:
             for one in self.everyone
         }
         results = as_json(found, models, about)
-        self.videos.write(RESULTS, json.dumps(results, indent=1))
+        self.videos.write(RESULTS, json.dumps(_without_nan(results), indent=1))
         self.videos.write(PAGE, write_page(results, self.videos))
         for note in found.notes:
             say(f"note: {note}")
         if found.best is not None:
             say(f"best: {found.best} (in {found.wins[found.best]:.0%} of the resamples)")
         say(self.args.output / PAGE)
+
+
+def _without_nan(value: Any) -> Any:
+    """The same with None for each number that JSON does not know."""
+    if isinstance(value, dict):
+        return {key: _without_nan(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _check_numbers(args: argparse.Namespace) -> None:

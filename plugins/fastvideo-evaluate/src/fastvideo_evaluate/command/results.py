@@ -147,6 +147,8 @@ def measure(
                 continue
             values[one.name][name] = _value(spread, draws, measured.single.get(name, ()))
         told += measured.notes
+        if broken := [name for name, value in values[one.name].items() if not np.isfinite(value.mean)]:
+            told.append(f"no number: {', '.join(broken)} of {one.name}, which counts as the worst")
     if teacher is not None:
         for one in candidates:
             values[one.name] = {
@@ -158,10 +160,19 @@ def measure(
     decides = mean if by is None else np.array([[values[one][by].mean, *values[one][by].resampled] for one in names])
     if mean is None or decides is None:
         return Evaluation(metrics, values, {}, {}, None, None, tuple(dict.fromkeys(told)))
+    decides = np.where(np.isnan(decides), np.inf, decides)
     first = decides.argmin(axis=0)
     wins = {name: float((first[1:] == number).mean()) for number, name in enumerate(names)}
     places = dict(zip(names, mean[:, 0].tolist(), strict=True))
-    return Evaluation(metrics, values, places, wins, names[first[0]], by, tuple(dict.fromkeys(told)))
+    return Evaluation(
+        metrics,
+        values,
+        places,
+        wins,
+        names[first[0]] if np.isfinite(decides[:, 0]).any() else None,
+        by,
+        tuple(dict.fromkeys(told)),
+    )
 
 
 class _Measured:
@@ -266,6 +277,7 @@ def _mean_places(
         whole = [[values[one][name].mean, *values[one][name].resampled] for one in names]
         of_teacher = [own[name].mean, *own[name].resampled] if name in own else [0.0] * len(whole[0])
         bad = np.array([[penalty(metric.better, v, t) for v, t in zip(row, of_teacher, strict=True)] for row in whole])
+        bad = np.where(np.isnan(bad), np.inf, bad)
         # A place is one more than the models that are better, and half a place for each that is as good.
         orders.append(0.5 + (bad[None] < bad[:, None]).sum(1) + 0.5 * (bad[None] == bad[:, None]).sum(1))
     return np.mean(orders, axis=0) if orders else None
