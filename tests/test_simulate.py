@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,14 +13,17 @@ import yaml
 from fastvideo_core.cli.main import main as distill
 from fastvideo_core.dispatch.examine import Run, examine
 from fastvideo_core.dispatch.load_run_config import load_run_config
+from fastvideo_core.errors import ConfigError
 from fastvideo_core.registry import PluginRegistry
+from fastvideo_testing.runs import resolve_run, toy_family
 from fastvideo_tools.simulate import simulation
-from fastvideo_tools.simulate.iterate import FORWARD, WITH_GRAPH
-from fastvideo_tools.simulate.meter import Part
+from fastvideo_tools.simulate.iterate import BACKWARD, FORWARD, WITH_GRAPH
+from fastvideo_tools.simulate.meter import Part, Sent
 from fastvideo_tools.simulate.simulation import Simulation, simulate
 from fastvideo_tools.simulate.timing import Shape, shaped
 from fastvideo_wan.tiny import write_tiny_pipeline
 from tests.distributed.test_wan import run_of
+from tests.distributed.workers import toy_run
 from tests.test_memory_estimate import TOLERANCE
 
 INTERVAL = 4
@@ -40,9 +44,10 @@ def folder(tmp_path_factory) -> Path:
     return path
 
 
-def resolved(folder: Path, gpus: int) -> Run:
+def resolved(folder: Path, gpus: int, **options: object) -> Run:
     registry = PluginRegistry()
-    return examine(load_run_config(folder / "run.yaml", registry, {"num_gpus": gpus}), registry, starts=False)[0]
+    cfg = load_run_config(folder / "run.yaml", registry, {"num_gpus": gpus, **options})
+    return examine(cfg, registry, starts=False)[0]
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +86,31 @@ def test_each_kind_of_iteration_has_its_share_and_its_mean_number_of_calls(on_8:
     assert flops == pytest.approx(one * both.calls[Part("student", FORWARD)])
 
 
+def test_four_that_share_a_sample_hold_less_and_exchange_its_tokens(folder: Path, on_8: Simulation) -> None:
+    found = simulate(resolved(folder, 8, sequence_parallel=4))
+    assert found.samples == on_8.samples / 4
+    assert found.roles == on_8.roles
+    assert found.peak < 0.8 * on_8.peak
+    assert found.peak == pytest.approx(found.estimate.peak, rel=TOLERANCE)
+    for few, alone in zip(found.kinds, on_8.kinds, strict=True):
+        for part, cost in few.parts.items():
+            exchanged = {key for key in cost.sent if key.tokens}
+            assert exchanged <= {Sent(kind, (0, 1, 2, 3), tokens=True) for kind in ("all-to-all", "all-gather")}
+            assert bool(exchanged) == (part.what in (FORWARD, WITH_GRAPH, BACKWARD))
+            rest = {key: entry for key, entry in cost.sent.items() if not key.tokens}
+            assert rest == alone.parts[part].sent
+            # all heads of a quarter of the tokens, then a quarter of the heads of all
+            assert cost.flops["attention"] == pytest.approx(alone.parts[part].flops["attention"] / 4)
+
+
+def test_a_family_without_an_outline_is_refused(tmp_path: Path) -> None:
+    with toy_family():
+        run = resolve_run(tmp_path, toy_run("finetune", tmp_path / "out", num_gpus=2))
+        with pytest.raises(ConfigError, match="'toy': a family has no `outline`"):
+            simulate(run)
+    assert not dist.is_initialized()
+
+
 def test_memory_is_what_check_estimates(on_8: Simulation) -> None:
     for name, held in on_8.roles.items():
         estimate = on_8.estimate.roles[name]
@@ -92,7 +122,7 @@ def test_memory_is_what_check_estimates(on_8: Simulation) -> None:
 def test_the_command_prints_and_writes_everything(
     folder: Path, counted: Simulation, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(simulation, "simulate", lambda run, said: counted)
+    monkeypatch.setattr(simulation, "simulate", lambda run, said: replace(counted, run=run))
     page = folder / "page.html"
     arguments = ["--gpus", "512", "--hardware", "h200", "--html", str(page), "--json", "--sweep"]
     assert distill(["simulate", str(folder / "run.yaml"), *arguments]) == 0
@@ -102,6 +132,9 @@ def test_the_command_prints_and_writes_everything(
     assert found["scaling"][-1]["samples_per_second"] == pytest.approx(found["mean"]["samples_per_second"])
     assert found["mean"]["overlapped"] <= found["mean"]["apart"]
     assert {one["changes"]["hsdp_shard_dim"] for one in found["sweep"]} == {8, 16, 32, 64, 128, 256, 512}
+    # not 8, as the network has 4 heads
+    assert {one["changes"]["sequence_parallel"] for one in found["sweep"]} == {1, 2, 4}
+    assert found["notes"] == [f"num_gpus: 8 of {folder / 'run.yaml'} is replaced by --gpus 512"]
     text = page.read_text()
     for part in (
         "dmd2 of wan on 512 GPUs",

@@ -495,7 +495,7 @@ def metered(out: Path, *, runs: dict[str, dict[str, Any]]) -> None:
             total = Cost()
             for cost in meter.costs.values():
                 total.add(cost)
-            sent = {f"{key.kind} of {list(key.ranks)}": entry for key, entry in total.sent.items()}
+            sent = {f"{key.name} of {list(key.ranks)}": entry for key, entry in total.sent.items()}
             held = {handle.name: held_of(handle, 0) for handle in runtime.method.bundle}
             found = {"sent": sent, "held": {role: [one.parameters, one.optimizer] for role, one in held.items()}}
             (out / f"{name}.json").write_text(json.dumps(found))

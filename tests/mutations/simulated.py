@@ -28,7 +28,7 @@ SIMULATED: tuple[Mutation, ...] = (
     ),
     in_timing(
         "a node has one NIC for all",
-        "(machine.network_gbs * members / nodes)",
+        "(machine.network_gbs * nics)",
         "machine.network_gbs",
         f"{TIMING}::test_every_byte_enters_a_node_once_through_all_its_nics",
     ),
@@ -37,6 +37,18 @@ SIMULATED: tuple[Mutation, ...] = (
         '2 if sent.kind == "all-reduce" else 1',
         "1",
         f"{TIMING}::test_replicas_add_up_through_one_nic_there_and_back",
+    ),
+    in_timing(
+        "exchanged tokens hide behind computing",
+        "if sent < own else 0.0) + waited",
+        "if sent < own else 0.0)",
+        f"{TIMING}::test_for_tokens_that_are_exchanged_attention_waits",
+    ),
+    in_timing(
+        "tokens are shared by whoever shares the weights",
+        "if sent.tokens or not group:",
+        "if not group:",
+        f"{TIMING}::test_in_another_shape_the_same_processes_share_tokens",
     ),
     in_meter(
         "a view is memory of its own",

@@ -44,7 +44,8 @@ def shard_roles(bundle: RoleManager, training: TrainingArgs) -> None:
         prepare_blocks(handle, training)
     if training.sequence_parallel > 1:
         # After checkpoint wrappers, so that the input that is kept to recompute the first block is a share too.
-        group = dist.new_subgroups(training.sequence_parallel)[0]  # type: ignore[no-untyped-call]  # of neighbours: `Mesh`
+        size = training.sequence_parallel
+        group = dist.new_subgroups(size, group_desc="tokens")[0]  # type: ignore[no-untyped-call]  # of neighbours: `Mesh`
         split_tokens(owners, group)
     sharded = [(h, n) for h in owners for n in h.modules if context.world_size() > 1 or on_host(h, n, training)]
     if not sharded:

@@ -96,6 +96,26 @@ def test_one_replica_over_all_gathers_over_all() -> None:
     assert {(key.kind, len(key.ranks)) for key in after.sent} == {("all-gather", 512), ("reduce-scatter", 512)}
 
 
+def test_for_tokens_that_are_exchanged_attention_waits() -> None:
+    exchange = Sent("all-to-all", NODE, tokens=True)
+    found = times({Part("student", FORWARD): cost(100e12, {exchange: (10, 80 * GB)})}, Shape(1, 8, 8), MACHINE)
+    assert found.overlapped == found.apart == pytest.approx(2 + 70 / 200 + 10 * 20e-6)
+
+
+def test_what_a_process_exchanges_with_other_nodes_goes_through_its_own_nic() -> None:
+    ranks = tuple(range(16))
+    seconds = seconds_of(Sent("all-to-all", ranks, tokens=True), 1, 16 * GB, Shape(1, 16, 8), MACHINE)
+    assert seconds == pytest.approx(8 * GB / (0.5 * 20 * GB) + 20e-6 + 5e-6)
+
+
+def test_in_another_shape_the_same_processes_share_tokens() -> None:
+    """Also where just these share the weights, which others do then."""
+    tokens, weights = Sent("all-gather", NODE, tokens=True), Sent("all-gather", NODE)
+    before = cost(1e12, {tokens: (1, GB), weights: (4, 2 * GB)})
+    after = shaped(PART, before, Shape(1, 8, 8), Shape(1, 512, 8), batch=2)
+    assert dict(after.sent) == {tokens: [1, 2 * GB], Sent("all-gather", MANY): [4, 2 * GB]}
+
+
 def test_an_optimizer_takes_the_time_of_its_bytes() -> None:
     update = Cost(moved=8e12, operators=1e6)
     assert times({Part("", OPTIMIZER): update}, Shape(1, 1, 1), MACHINE).compute == pytest.approx(2)

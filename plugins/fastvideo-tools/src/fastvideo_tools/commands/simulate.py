@@ -7,9 +7,12 @@ import json
 import os
 import sys
 import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import yaml
 
 from fastvideo_core.cli.options import add_run, finite, overrides, up_to
 from fastvideo_core.cli.table import render_table, terminal_width
@@ -20,6 +23,7 @@ from fastvideo_core.registry.specs import Command
 
 if TYPE_CHECKING:  # torch is imported when a run is looked at, not to show help
     from fastvideo_core.dispatch.examine import Run
+    from fastvideo_tools.simulate.simulation import Simulation
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,7 +68,8 @@ def run(args: argparse.Namespace) -> int:
     machine = hardware(args.hardware)
     if args.achieved is not None:
         machine = replace(machine, compute_achieved=args.achieved)
-    cfg = load_run_config(args.config, args.registry, {**overrides(args), **_replaced(args)})
+    options = {**overrides(args), **_replaced(args)}
+    cfg = load_run_config(args.config, args.registry, options)
     gpus = cfg.training.num_gpus
     per_node = min(args.gpus_per_node, gpus)
     if per_node < 1 or gpus % per_node:
@@ -83,7 +88,10 @@ def run(args: argparse.Namespace) -> int:
         resolved: Run = examine(cfg, args.registry, starts=False)[0]
         simulated = simulate(resolved, said=said)
         found_figures: dict[str, Any] = figures(simulated, machines)
-        swept = sweep(simulated, machines, said) if args.sweep else []
+        if (note := _num_gpus_note(args)) is not None:
+            found_figures["notes"].append(note)
+        others = _others(args, options, cfg.training.sequence_parallel, per_node, said)
+        swept = sweep(simulated, machines, others, said) if args.sweep else []
     if args.html is not None:
         title = f"{cfg.recipe.method} of {cfg.recipe.family} on {gpus} GPUs, simulated"
         save(args.html, write_page(title, found_figures, swept, args.storage))
@@ -114,6 +122,33 @@ def _replaced(args: argparse.Namespace) -> dict[str, Any]:
     if args.shards is not None:
         found |= {"hsdp_shard_dim": args.shards or None, "hsdp_replicate_dim": None}
     return found
+
+
+def _num_gpus_note(args: argparse.Namespace) -> str | None:
+    """That what run.yaml says of num_gpus does not count here."""
+    raw = yaml.safe_load(Path(args.config).read_text(encoding="utf-8"))["training"].get("num_gpus")
+    if args.gpus in (None, raw) or raw is None:
+        return None
+    return f"num_gpus: {raw} of {args.config} is replaced by --gpus {args.gpus}"
+
+
+def _others(
+    args: argparse.Namespace, options: dict[str, Any], together: int, per_node: int, said: Callable[[str], None]
+) -> Iterator[Simulation]:
+    """The run with 1, 2, 4 GPUs of a node, and so on, on each sample; those that `check` refuses are left out."""
+    from fastvideo_core.dispatch.examine import examine
+    from fastvideo_core.dispatch.load_run_config import load_run_config
+    from fastvideo_tools.simulate import simulation
+
+    for number in (2**power for power in range(per_node.bit_length())):
+        if number == together:
+            continue
+        said(f"sequence_parallel {number}")
+        try:
+            cfg = load_run_config(args.config, args.registry, {**options, "sequence_parallel": number})
+            yield simulation.simulate(examine(cfg, args.registry, starts=False)[0], said=said)
+        except ConfigError:  # the family, heads, or tokens do not allow it
+            continue
 
 
 COMMAND = Command(add_arguments, run)

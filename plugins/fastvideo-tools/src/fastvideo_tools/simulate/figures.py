@@ -76,7 +76,8 @@ def figures(found: Simulation, machines: Machines) -> dict[str, Any]:
     machine, training = machines.hardware, found.run.cfg.training
     shape = Shape(found.replicas, found.shards, machines.per_node)
     mean = mean_times(found, shape, machines)
-    base = min(BASE, found.gpus)
+    base = base_of(found)
+    before = mean_times(found, shape_on(found, base, machines.per_node), machines)
     checkpoint, storage = found.estimate.checkpoint, machines.storage_gbs * 1e9
     read = sum(held.stored for held in found.roles.values()) * found.replicas
     copy, to_host = checkpoint / found.shards, machine.host_gbs * machine.links_achieved * 1e9
@@ -86,6 +87,7 @@ def figures(found: Simulation, machines: Machines) -> dict[str, Any]:
         "nodes": -(-found.gpus // machines.per_node),
         "replicas": found.replicas,
         "shards": found.shards,
+        "sequence_parallel": training.sequence_parallel,
         "hardware": asdict(machine),
         "memory": {
             "peak": found.peak,
@@ -100,7 +102,7 @@ def figures(found: Simulation, machines: Machines) -> dict[str, Any]:
             "samples_per_second": found.samples / mean.overlapped,
             "samples_per_second_apart": found.samples / mean.apart,
         },
-        "scaling": [_scaled(found, gpus, base, machines) for gpus in sizes(base, found.gpus)],
+        "scaling": [_scaled(found, gpus, before, machines) for gpus in sizes(base, found.gpus)],
         "checkpoint": {"bytes": checkpoint, "write": checkpoint / storage, "copy": copy / to_host},
         "start": {"bytes": read, "read": read / storage},
         "host": host,
@@ -116,13 +118,12 @@ def sizes(base: int, gpus: int) -> list[int]:
     return found if found[-1] == gpus else [*found, gpus]
 
 
-def efficiency(found: Simulation, shape: Shape, mean: Times, machines: Machines, batch: float = 1.0) -> float:
-    """Samples per second and GPU against those of the run's own shape on 8 GPUs."""
-    base = mean_times(found, shape_on(found, min(BASE, found.gpus), machines.per_node), machines)
-    return batch * base.overlapped / mean.overlapped
+def base_of(found: Simulation) -> int:
+    """GPUs that efficiency is relative to: 8, or as many as share a sample where these are more."""
+    return min(max(BASE, found.run.cfg.training.sequence_parallel), found.gpus)
 
 
-def _scaled(found: Simulation, gpus: int, base: int, machines: Machines) -> dict[str, Any]:
+def _scaled(found: Simulation, gpus: int, before: Times, machines: Machines) -> dict[str, Any]:
     shape = shape_on(found, gpus, machines.per_node)
     mean = mean_times(found, shape, machines)
     samples = found.samples * gpus / found.gpus
@@ -132,7 +133,8 @@ def _scaled(found: Simulation, gpus: int, base: int, machines: Machines) -> dict
         "shards": shape.shards,
         **asdict(mean),
         "samples_per_second": samples / mean.overlapped,
-        "efficiency": efficiency(found, shape, mean, machines),
+        "efficiency": before.overlapped / mean.overlapped,
+        "efficiency_apart": before.apart / mean.apart,
     }
 
 
@@ -164,7 +166,7 @@ def _iteration(
 def _sent(sent: Sent, entry: list[float], shape: Shape, machine: Hardware) -> dict[str, Any]:
     count, size = entry
     return {
-        "kind": sent.kind,
+        "kind": sent.name,
         "ranks": len(sent.ranks),
         "where": shape.place(sent.ranks),
         "count": count,

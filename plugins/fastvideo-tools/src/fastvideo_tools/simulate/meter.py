@@ -33,10 +33,16 @@ _CPU_ATTENTION = "_scaled_dot_product_flash_attention_for_cpu"
 
 
 class Sent(NamedTuple):
-    """A kind of collective: its name, and the ranks of its group."""
+    """A kind of collective: its name, the ranks of its group, and whether these share a sample, whose `tokens` are sent."""
 
     kind: str
     ranks: tuple[int, ...]
+    tokens: bool = False
+
+    @property
+    def name(self) -> str:
+        """What it is called in tables."""
+        return f"{self.kind} of tokens" if self.tokens else self.kind
 
 
 class Part(NamedTuple):
@@ -208,7 +214,7 @@ def _count_sent(cost: Cost, func: Any, args: Sequence[Any], out: Any) -> None:
     if kind is None:
         return  # wait_tensor
     sizes = [sum(_bytes(value) for value in tree_iter(arg)) for arg in (*args, out)]
-    entry = cost.sent[Sent(kind, _ranks(args))]
+    entry = cost.sent[Sent(kind, *_group(args))]
     entry[0] += 1
     entry[1] += max(sizes)
 
@@ -217,18 +223,18 @@ def _bytes(value: Any) -> int:
     return value.numel() * value.element_size() if isinstance(value, Tensor) else 0
 
 
-def _ranks(args: Sequence[Any]) -> tuple[int, ...]:
-    """The ranks of the group that a collective is given, by name or boxed."""
+def _group(args: Sequence[Any]) -> tuple[tuple[int, ...], bool]:
+    """The ranks of the group that a collective is given, by name or boxed, and whether it is that of `sequence_parallel`."""
     for arg in args:
-        if isinstance(arg, str) and (named := _named(arg)) is not None:
-            return tuple(dist.get_process_group_ranks(named))
+        group = _named(arg) if isinstance(arg, str) else None
         if isinstance(arg, torch.ScriptObject):
             try:
                 group = dist.ProcessGroup.unbox(arg)
             except RuntimeError:  # a ReduceOp
                 continue
-            return tuple(dist.get_process_group_ranks(group))
-    return ()
+        if group is not None:
+            return tuple(dist.get_process_group_ranks(group)), group.group_desc == "tokens"
+    return (), False
 
 
 def _named(name: str) -> Any:

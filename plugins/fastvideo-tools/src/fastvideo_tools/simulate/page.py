@@ -11,6 +11,7 @@ from fastvideo_tools.pages.html import heading, page, paragraph, raw_table, tabl
 from fastvideo_tools.simulate.sweep import Choice
 from fastvideo_tools.simulate.tables import GIB, assumptions, choices, summary, tables
 
+SHOWN = 0.01
 COLOURS = ("#2f6fde", "#7aa5ee", "#d9642c", "#2a9d5c")
 
 
@@ -50,20 +51,21 @@ def _memory(found: Mapping[str, Any]) -> str:
 
 def _time(found: Mapping[str, Any]) -> str:
     parts = [(one, part) for one in found["iterations"] for part in one["parts"]]
-    shown = [(one, part) for one, part in parts if part["compute"] * one["share"] >= 1e-3]
-    most = max((part["compute"] * one["share"] for one, part in shown), default=1.0)
+    most = max(part["compute"] * one["share"] for one, part in parts)
+    shown = [(one, part) for one, part in parts if part["compute"] * one["share"] >= SHOWN * most]
     lines = []
     for one, part in shown:
         seconds = part["compute"] * one["share"]
         name = f"{part['role'] or 'all'}: {part['what']} (iterations that update {' and '.join(one['updates'])})"
         lines.append(_bar(name, seconds, most, f"{seconds:.3g} s", COLOURS[0]))
-        if (sending := sum(sent["seconds"] for sent in part["collectives"]) * one["share"]) > 1e-3:
-            lines.append(_bar("sent meanwhile", sending, most, f"{sending:.3g} s", COLOURS[2]))
-    return raw_table(("of the mean iteration", "", ""), lines)
+        if (sending := sum(sent["seconds"] for sent in part["collectives"]) * one["share"]) >= SHOWN * most:
+            lines.append(_bar("sent besides", sending, most, f"{sending:.3g} s", COLOURS[2]))
+    return raw_table((f"of the mean iteration, what takes {SHOWN:.0%} of the longest or more", "", ""), lines)
 
 
 def _bar(name: str, value: float, most: float, text: str, colour: str) -> list[str]:
-    bar = f'<div style="width:{max(0.2, 24 * value / most):.2f}rem;height:.9rem;background:{colour}"></div>'
+    width = f"calc({max(0.005, value / most):.4f} * min(24rem, 26vw))"
+    bar = f'<div style="width:{width};height:.9rem;background:{colour}"></div>'
     return [escape(name), bar, text]
 
 
@@ -77,5 +79,5 @@ def _scaling(scaling: Sequence[Mapping[str, Any]]) -> list[str]:
     return [
         curves("samples per second", {"simulated": line("samples_per_second"), "ideal": ideal}, x_label="GPUs"),
         curves("seconds of an iteration", seconds, x_label="GPUs"),
-        curves("efficiency", {"efficiency": line("efficiency")}, x_label="GPUs"),
+        curves("efficiency", {"with overlap": line("efficiency"), "without": line("efficiency_apart")}, x_label="GPUs"),
     ]

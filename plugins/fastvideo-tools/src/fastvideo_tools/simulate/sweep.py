@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from fastvideo_core.dispatch.memory_estimate import RunEstimate, estimate_run
-from fastvideo_tools.simulate.figures import Machines, efficiency, mean_times
+from fastvideo_tools.simulate.figures import Machines, base_of, mean_times, shape_on
 from fastvideo_tools.simulate.simulation import Simulation
 from fastvideo_tools.simulate.timing import Shape
 
@@ -26,14 +26,35 @@ class Choice:
     efficiency: float
 
 
-def sweep(found: Simulation, machines: Machines, said: Callable[[str], None] = lambda text: None) -> list[Choice]:
-    """All choices, those that fit first, the fastest of them first."""
-    choices = []
-    for batch, away in _variants(found):
+def sweep(
+    found: Simulation,
+    machines: Machines,
+    others: Iterable[Simulation] = (),
+    said: Callable[[str], None] = lambda text: None,
+) -> list[Choice]:
+    """All choices, those that fit first, the fastest of them first; `others` are the run at other `sequence_parallel`.
+
+    Efficiency is relative to the run's own way on few GPUs. The others are tried in all shapes, else as they are.
+    """
+    base = mean_times(found, shape_on(found, base_of(found), machines.per_node), machines)
+    before = found.samples / base.overlapped
+    choices = [_choice(found, machines, *way, before) for way in _ways(found, machines, list(_variants(found)), said)]
+    for other in others:
+        kept = [(other.run.cfg.training.train_batch_size, dict[str, Any]())]
+        choices += [_choice(other, machines, *way, before) for way in _ways(other, machines, kept, said)]
+    return sorted(choices, key=lambda choice: (not choice.fits, -choice.samples_per_second))
+
+
+def _ways(
+    found: Simulation, machines: Machines, variants: Iterable[tuple[int, dict[str, Any]]], said: Callable[[str], None]
+) -> Iterator[tuple[Shape, RunEstimate, int, dict[str, Any]]]:
+    """The variants in every shape, with what `check` estimates of them."""
+    together = found.run.cfg.training.sequence_parallel
+    for batch, away in variants:
         training = found.run.cfg.training.model_copy(update={"train_batch_size": batch, **away})
-        known: dict[str, Any] = {}
-        words = ", ".join([f"batch {batch}", *away])
-        said(f"{words}: memory is estimated")
+        same = training == found.run.cfg.training
+        known = {name: role.evaluation for name, role in found.estimate.roles.items()} if same else {}
+        said(f"{', '.join([f'sequence_parallel {together}, batch {batch}', *away])}: memory is estimated")
         for shape in shapes(found.gpus, machines.per_node):
             axes = {"hsdp_shard_dim": shape.shards, "hsdp_replicate_dim": shape.replicas}
             cfg = replace(found.run.cfg, training=training.model_copy(update=axes))
@@ -41,8 +62,7 @@ def sweep(found: Simulation, machines: Machines, said: Callable[[str], None] = l
             if estimate is None:
                 continue
             known = {name: role.evaluation for name, role in estimate.roles.items()}
-            choices.append(_choice(found, machines, shape, estimate, batch, {**axes, **away}))
-    return sorted(choices, key=lambda choice: (not choice.fits, -choice.samples_per_second))
+            yield shape, estimate, batch, {"sequence_parallel": together, **axes, **away}
 
 
 def shapes(gpus: int, per_node: int) -> Iterator[Shape]:
@@ -69,15 +89,22 @@ def _variants(found: Simulation) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _choice(
-    found: Simulation, machines: Machines, shape: Shape, estimate: RunEstimate, batch: int, changes: dict[str, Any]
+    found: Simulation,
+    machines: Machines,
+    shape: Shape,
+    estimate: RunEstimate,
+    batch: int,
+    changes: dict[str, Any],
+    before: float,
 ) -> Choice:
     times_batch = batch / found.run.cfg.training.train_batch_size
     mean = mean_times(found, shape, machines, estimate, times_batch)
+    rate = found.samples * times_batch / mean.overlapped
     return Choice(
         {"train_batch_size": batch, **changes},
         estimate.peak,
         estimate.peak <= machines.memory,
         mean.overlapped,
-        found.samples * times_batch / mean.overlapped,
-        efficiency(found, shape, mean, machines, times_batch),
+        rate,
+        rate / before,
     )

@@ -29,7 +29,10 @@ def summary(found: Mapping[str, Any]) -> list[str]:
     memory, mean, machine = found["memory"], found["mean"], found["hardware"]
     verdict = "fits" if memory["fits"] else "DOES NOT FIT"
     last, checkpoint = found["scaling"][-1], found["checkpoint"]
+    alone = last["efficiency_apart"]
     sharding = f"{found['replicas']} x {found['shards']} (replicas x shards)"
+    if (together := found["sequence_parallel"]) > 1:
+        sharding += f", {together} share each sample"
     peak, said, usable = (_gib(memory[key]) for key in ("peak", "check", "usable"))
     seconds, apart = _s(mean["overlapped"]), _s(mean["apart"])
     copied, written = _s(checkpoint["copy"]), _s(checkpoint["write"])
@@ -37,7 +40,7 @@ def summary(found: Mapping[str, Any]) -> list[str]:
         f"{found['gpus']} {machine['name']} on {found['nodes']} nodes, {sharding}",
         f"memory per GPU: {peak} GiB at its peak (`check` says {said}) of {usable} usable: {verdict}",
         f"an iteration: {seconds} s, {apart} s without overlap; {mean['samples_per_second']:.3g} samples/s",
-        f"efficiency against {found['scaling'][0]['gpus']} GPUs: {last['efficiency']:.1%}",
+        f"efficiency against {found['scaling'][0]['gpus']} GPUs: {last['efficiency']:.1%}, {alone:.1%} without overlap",
         f"a checkpoint: {_gib(checkpoint['bytes'])} GiB, copied in {copied} s, written in {written} s",
         f"at the start {_gib(found['start']['bytes'])} GiB of weights are read, in {_s(found['start']['read'])} s",
         f"host memory: {_gib(found['host'])} GiB per node",
@@ -76,7 +79,7 @@ def tables(found: Mapping[str, Any]) -> Iterator[Table]:
                 part["role"] or "-",
                 part["what"],
                 "-" if part["calls"] is None else f"{part['calls']:.3g}",
-                *(f"{part['flops'].get(kind, 0) / TERA:.4g}" for kind in ("attention", "linear", "rest")),
+                *(_number(part["flops"].get(kind, 0) / TERA, 4) for kind in ("attention", "linear", "rest")),
                 f"{part['operators']:.0f}",
                 _s(part["compute"]),
             ]
@@ -89,7 +92,7 @@ def tables(found: Mapping[str, Any]) -> Iterator[Table]:
         "What each sends",
         ("updates", "collective", "ranks", "where", "number", "GiB", "seconds"),
         [
-            [", ".join(one["updates"]), *key, f"{count:.0f}", f"{size / GIB:.4g}", _s(seconds)]
+            [", ".join(one["updates"]), *key, f"{count:.0f}", _number(size / GIB, 4), _s(seconds)]
             for one in found["iterations"]
             for key, (count, size, seconds) in _collectives(one).items()
         ],
@@ -97,7 +100,7 @@ def tables(found: Mapping[str, Any]) -> Iterator[Table]:
     scaling = found["scaling"]
     yield Table(
         f"On more GPUs, in the same way, against {scaling[0]['gpus']}",
-        ("GPUs", "replicas x shards", "iteration, s", "sending, s", "samples/s", "efficiency"),
+        ("GPUs", "replicas x shards", "iteration, s", "sending, s", "samples/s", "efficiency", "without overlap"),
         [
             [
                 str(one["gpus"]),
@@ -106,6 +109,7 @@ def tables(found: Mapping[str, Any]) -> Iterator[Table]:
                 _s(one["sending"]),
                 f"{one['samples_per_second']:.3g}",
                 f"{one['efficiency']:.1%}",
+                f"{one['efficiency_apart']:.1%}",
             ]
             for one in scaling
         ],
@@ -121,9 +125,11 @@ def choices(found: Sequence[Choice]) -> Table:
         batch, replicas, shards = (
             changes.pop(key) for key in ("train_batch_size", "hsdp_replicate_dim", "hsdp_shard_dim")
         )
+        together = changes.pop("sequence_parallel")
         rows.append(
             [
                 f"{replicas} x {shards}",
+                str(together),
                 str(batch),
                 ", ".join(changes) or "-",
                 _gib(one.peak),
@@ -133,7 +139,8 @@ def choices(found: Sequence[Choice]) -> Table:
                 f"{one.efficiency:.1%}",
             ]
         )
-    headings = (AXES, "train_batch_size", "also", "peak GiB", "fits", "iteration, s", "samples/s", "efficiency")
+    options = (AXES, "sequence_parallel", "train_batch_size", "also")
+    headings = (*options, "peak GiB", "fits", "iteration, s", "samples/s", "efficiency")
     best = [number for number, one in enumerate(found) if one.fits][:BEST]
     return Table("Other ways to run it, the best first", headings, rows, best)
 
@@ -155,7 +162,7 @@ besides, and {one["microseconds_per_hop"]:g} µs for each further node (assumed)
 narrow place, and no GPU is slower than another.
 
 With overlap: what a pass sends, or copies from and to the host, hides behind what it computes, but for the first block's
-weights and the last one's gradients. Without: one after the other.
+weights and the last one's gradients, and tokens that processes exchange, for which attention waits. Without: one after the other.
 
 Efficiency is samples per second and GPU against those of {base} GPUs that run in the same way, with the same batch per GPU.
 
@@ -186,4 +193,11 @@ def _gib(size: float) -> str:
 
 
 def _s(seconds: float) -> str:
-    return f"{seconds:.3g}"
+    return _number(seconds, 3)
+
+
+def _number(value: float, digits: int) -> str:
+    """With so many digits, without an exponent."""
+    if 0 < value < 1e-3:
+        return "< 0.001"
+    return f"{value:.{digits}g}" if value < 1000 else f"{value:,.0f}"

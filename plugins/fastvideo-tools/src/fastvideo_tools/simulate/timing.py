@@ -69,9 +69,7 @@ def shaped(part: Part, cost: Cost, before: Shape, after: Shape, *, batch: float 
     reduced = [0.0, 0.0]
     for sent, (count, size) in cost.sent.items():
         group = next((name for name, ranks in old.items() if ranks == sent.ranks), "")
-        if (
-            not group or sent.kind == "all-to-all"
-        ):  # of processes that share a sequence, which are neighbours in every shape
+        if sent.tokens or not group:  # of processes that share samples, which are neighbours in every shape
             result.sent[sent][0] += count
             result.sent[sent][1] += size * batch
             continue
@@ -93,14 +91,18 @@ def shaped(part: Part, cost: Cost, before: Shape, after: Shape, *, batch: float 
 
 
 def seconds_of(sent: Sent, count: float, size: float, shape: Shape, machine: Hardware) -> float:
-    """Time of `count` collectives of `size` bytes in all, as rings: every byte enters a node once, through its members' NICs."""
+    """Time of `count` collectives of `size` bytes in all, as rings: every byte enters a node once, through its members' NICs.
+
+    In an all-to-all the bytes are a process's own, and go through its own NIC.
+    """
     members = len(sent.ranks)
     nodes = len({rank // shape.per_node for rank in sent.ranks})
     if members == 1:
         return 0.0
     rounds = 2 if sent.kind == "all-reduce" else 1
     inside = size * (members - 1) / members / machine.nvlink_gbs
-    across = size * (1 - 1 / nodes) / (machine.network_gbs * members / nodes)
+    nics = 1 if sent.kind == "all-to-all" else members / nodes
+    across = size * (1 - 1 / nodes) / (machine.network_gbs * nics)
     carried = rounds * max(inside if members > nodes else 0.0, across) / machine.links_achieved / 1e9
     waits = machine.microseconds_per_collective + machine.microseconds_per_hop * (nodes - 1) * rounds
     return carried + count * waits / 1e6
@@ -123,20 +125,23 @@ def compute_seconds(part: Part, cost: Cost, machine: Hardware) -> float:
 def times(parts: Mapping[Part, Cost], shape: Shape, machine: Hardware, copied: Mapping[Part, float] = {}) -> Times:
     """Of one iteration; `copied` are bytes that a part brings from or takes to the host.
 
-    What a pass sends hides behind what it computes, but for the first block's weights and the last one's gradients.
+    What a pass sends hides behind what it computes, but for the first block's weights, the last one's gradients, and tokens, for
+    which attention waits.
     """
     compute = sending = overlapped = apart = 0.0
     for part, cost in parts.items():
         own = compute_seconds(part, cost, machine)
-        sent = sum(seconds_of(key, count, size, shape, machine) for key, (count, size) in cost.sent.items())
+        taken = {key: seconds_of(key, count, size, shape, machine) for key, (count, size) in cost.sent.items()}
+        waited = sum(seconds for key, seconds in taken.items() if key.tokens)
+        sent = sum(taken.values()) - waited
         host = copied.get(part, 0.0) / (machine.host_gbs * machine.links_achieved * 1e9)
         edges = sum(
             seconds_of(key, 1, size / count, shape, machine)
             for key, (count, size) in cost.sent.items()
-            if count and (part.what == BACKWARD or key.kind == "all-gather")
+            if count and not key.tokens and (part.what == BACKWARD or key.kind == "all-gather")
         )
         compute += own
-        sending += sent
-        overlapped += max(own, sent, host) + min(edges, own if sent < own else 0.0)
-        apart += own + sent + host
+        sending += sent + waited
+        overlapped += max(own, sent, host) + min(edges, own if sent < own else 0.0) + waited
+        apart += own + sent + host + waited
     return Times(compute, sending, overlapped, apart)
