@@ -51,6 +51,12 @@ SIMULATED: tuple[Mutation, ...] = (
         f"{TIMING}::test_in_another_shape_the_same_processes_share_tokens",
     ),
     in_meter(
+        "what DTensor makes to find out whole shapes is memory",
+        "if self._asked or any(others):",
+        "if any(others):",
+        f"{METER}::test_what_dtensor_makes_to_find_out_whole_shapes_is_not_counted",
+    ),
+    in_meter(
         "a view is memory of its own",
         "if address not in self._sizes:\n            self._sizes[address] = 0",
         "if True:\n            self._sizes[address] = 0",

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.distributed as dist
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import DTensor, Shard
 from torch.nn.functional import scaled_dot_product_attention
 
 from fastvideo_core.errors import FastVideoError
@@ -53,6 +55,18 @@ def test_collectives_are_told_apart_by_their_group() -> None:
         Sent("all-reduce", (0, 4, 8, 12)): [1, 40],
         Sent("all-reduce", tuple(range(16))): [1, 4],
     }
+
+
+def test_what_dtensor_makes_to_find_out_whole_shapes_is_not_counted() -> None:
+    fake = FakeTensorMode(allow_non_fake_inputs=True)
+    with fake_ranks(8), fake:
+        mesh = init_device_mesh("cpu", (8,))
+        shares = [DTensor.from_local(torch.empty(7, 11), mesh, [Shard(0)]) for _ in range(5)]
+        meter = Meter([share.to_local() for share in shares], fake)
+        with meter.watching_weights(), meter:
+            torch._foreach_norm(shares, 2.0)
+    assert meter.peak < 7 * 11 * 4
+    assert meter.costs[PART].flops["rest"] < 7 * 11
 
 
 def test_fake_ranks_leave_nothing_behind_and_want_a_process_of_their_own() -> None:

@@ -17,6 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.distributed import distributed_c10d
 from torch.distributed.fsdp._fully_shard import _fsdp_param, _fsdp_param_group
 from torch.distributed.tensor import DTensor
+from torch.distributed.tensor._sharding_prop import ShardingPropagator
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 from torch.utils.flop_counter import flop_registry
@@ -29,6 +30,7 @@ _KINDS = {
     "broadcast": "broadcast",
     "all_to_all": "all-to-all",
 }
+_SHAPES = "_propagate_tensor_meta_non_cached"
 _CPU_ATTENTION = "_scaled_dot_product_flash_attention_for_cpu"
 
 
@@ -92,6 +94,7 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.peak_part = self.part
         self.gathered: dict[str, int] = defaultdict(int)
         self._gathered_now = 0
+        self._asked = False
         self._sizes = {tensor.untyped_storage()._cdata: 0 for tensor in known}
         self._whole: dict[int, int] = {}
 
@@ -102,7 +105,8 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return NotImplemented  # what it does to its shards is seen
         given: Any = func
         out = given(*args, **(kwargs or {}))
-        if any(isinstance(value, FakeTensor) and value.fake_mode is not self._fake for value in tree_iter(out)):
+        others = (isinstance(value, FakeTensor) and value.fake_mode is not self._fake for value in tree_iter(out))
+        if self._asked or any(others):
             return out  # with which DTensor finds out whole shapes, the first time
         cost = self.costs[self.part]
         if given.namespace in _NAMESPACES:
@@ -125,7 +129,8 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     @contextmanager
     def watching_weights(self) -> Iterator[None]:
-        """Inside, storages that FSDP gives and takes back, which no operator tells, are counted too."""
+        """Inside, storages that FSDP gives and takes back, which no operator tells, are counted too; what DTensor makes to find
+        out whole shapes, in whatever mode is entered, is not."""
         places = (_fsdp_param, _fsdp_param_group)
         before: list[tuple[Any, str, Any]] = [
             (place, name, getattr(place, name))
@@ -141,9 +146,21 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
             return resized
 
+        def unseen(find_out: Callable[..., Any]) -> Callable[..., Any]:
+            def found_out(*args: Any) -> Any:
+                outer, self._asked = self._asked, True
+                try:
+                    return find_out(*args)
+                finally:
+                    self._asked = outer
+
+            return found_out
+
         try:
             for place, name, resize in before:
                 setattr(place, name, told(resize))
+            before.append((ShardingPropagator, _SHAPES, getattr(ShardingPropagator, _SHAPES)))
+            setattr(ShardingPropagator, _SHAPES, unseen(getattr(ShardingPropagator, _SHAPES)))
             yield
         finally:
             for place, name, resize in before:
