@@ -16,7 +16,7 @@ from fastvideo_core.dispatch.load_run_config import load_run_config
 from fastvideo_core.errors import ConfigError
 from fastvideo_core.registry import PluginRegistry
 from fastvideo_testing.runs import resolve_run, toy_family
-from fastvideo_tools.simulate import simulation
+from fastvideo_tools.simulate import iterate, simulation
 from fastvideo_tools.simulate.iterate import BACKWARD, FORWARD, WITH_GRAPH
 from fastvideo_tools.simulate.meter import Part, Sent
 from fastvideo_tools.simulate.simulation import Simulation, simulate
@@ -86,7 +86,10 @@ def test_each_kind_of_iteration_has_its_share_and_its_mean_number_of_calls(on_8:
     assert flops == pytest.approx(one * both.calls[Part("student", FORWARD)])
 
 
-def test_four_that_share_a_sample_hold_less_and_exchange_its_tokens(folder: Path, on_8: Simulation) -> None:
+def test_four_that_share_a_sample_hold_less_and_exchange_its_tokens(
+    folder: Path, on_8: Simulation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(iterate, "DRAWS", 2)
     found = simulate(resolved(folder, 8, sequence_parallel=4))
     assert found.samples == on_8.samples / 4
     assert found.roles == on_8.roles
