@@ -94,7 +94,6 @@ def test_four_that_share_a_sample_hold_less_and_exchange_its_tokens(
     assert found.samples == on_8.samples / 4
     assert found.roles == on_8.roles
     assert found.peak < on_8.peak
-    assert found.peak == pytest.approx(found.estimate.peak, rel=TOLERANCE)
     for few, alone in zip(found.kinds, on_8.kinds, strict=True):
         for part, cost in few.parts.items():
             exchanged = {key for key in cost.sent if key.tokens}

@@ -21,7 +21,8 @@ def write_page(title: str, found: Mapping[str, Any], swept: Sequence[Choice], st
     body += [paragraph(f"Note: {note}.") for note in found["notes"]]
     body += [heading("Where the memory goes"), _memory(found)]
     body += [heading("Where the time goes"), _time(found)]
-    body += [heading("On more GPUs"), '<div class="curves">', *_scaling(found["scaling"]), "</div>"]
+    if len(found["scaling"]) > 1:
+        body += [heading("On more GPUs"), '<div class="curves">', *_scaling(found["scaling"]), "</div>"]
     for one in tables(found):
         body += [heading(one.title), table(one.headings, one.rows, one.marked)]
     if swept:
@@ -66,7 +67,7 @@ def _time(found: Mapping[str, Any]) -> str:
 def _bar(name: str, value: float, most: float, text: str, colour: str) -> list[str]:
     width = f"calc({max(0.005, value / most):.4f} * min(24rem, 26vw))"
     bar = f'<div style="width:{width};height:.9rem;background:{colour}"></div>'
-    return [escape(name), bar, text]
+    return [escape(name), bar, text.replace(" ", "\N{NO-BREAK SPACE}")]
 
 
 def _scaling(scaling: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -29,7 +29,7 @@ def summary(found: Mapping[str, Any]) -> list[str]:
     memory, mean, machine = found["memory"], found["mean"], found["hardware"]
     verdict = "fits" if memory["fits"] else "DOES NOT FIT"
     last, checkpoint = found["scaling"][-1], found["checkpoint"]
-    alone = last["efficiency_apart"]
+    alone, nodes = last["efficiency_apart"], "node" if found["nodes"] == 1 else "nodes"
     sharding = f"{found['replicas']} x {found['shards']} (replicas x shards)"
     if (together := found["sequence_parallel"]) > 1:
         sharding += f", {together} share each sample"
@@ -37,7 +37,7 @@ def summary(found: Mapping[str, Any]) -> list[str]:
     seconds, apart = _s(mean["overlapped"]), _s(mean["apart"])
     copied, written = _s(checkpoint["copy"]), _s(checkpoint["write"])
     return [
-        f"{found['gpus']} {machine['name']} on {found['nodes']} nodes, {sharding}",
+        f"{found['gpus']} {machine['name']} on {found['nodes']} {nodes}, {sharding}",
         f"memory per GPU: {peak} GiB at its peak (`check` says {said}) of {usable} usable: {verdict}",
         f"an iteration: {seconds} s, {apart} s without overlap; {mean['samples_per_second']:.3g} samples/s",
         f"efficiency against {found['scaling'][0]['gpus']} GPUs: {last['efficiency']:.1%}, {alone:.1%} without overlap",
