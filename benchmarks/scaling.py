@@ -3,7 +3,7 @@
     python benchmarks/scaling.py [--files 10000]
 
 A data set of many small files is opened by one process of N: what its peers found is made before, so that the work of one of
-512 is measured on one machine, in processor seconds. Then a toy is trained on 1 and 2 gloo processes, which count the
+512 is measured on one machine, in processor seconds. Then a toy is trained on 1, 2 and 4 gloo processes, which count the
 collectives of a step beside those of networks (the verdict whether all is finite, and the log), the files of a checkpoint, and
 the safetensors files that a process opens for the index of that checkpoint when it goes on from it.
 """
@@ -40,7 +40,7 @@ from fastvideo_data.schema import encode_tensor, key_value_metadata, t2v_schema,
 from fastvideo_testing.runs import build_run, toy_family
 from fastvideo_tools.simulate.meter import Meter, Part
 
-GLOO, RANKS, STEPS = (1, 2), (1, 2, 4, 8, 64, 512), 4
+GLOO, RANKS, STEPS = (1, 2, 4), (1, 2, 4, 8, 64, 512), 4
 TOY = {
     "recipe": {"family": "toy", "method": "finetune"},
     "roles": {"student": {"path": "toy/student", "trainable": True}},
