@@ -162,6 +162,37 @@ def test_an_exported_student_beside_a_checkpoint_as_its_teacher(trained: Path, c
     assert models["exported"]["metrics"]["paired_latents"]["value"] > 0
 
 
+@pytest.mark.slow
+def test_real_clips_in_the_place_of_a_teacher(trained: Path, whole: Path, commands: Commands, tmp_path: Path) -> None:
+    shutil.copytree(whole, tmp_path / "out")  # nothing is sampled again
+    (tmp_path / "real").mkdir()
+    lines = ["video,caption"]
+    for prompt, caption in enumerate(PROMPTS):
+        for seed in range(2):  # what one of the students makes of the prompt, of the other noise, larger and for longer
+            frames = read_frames(whole / f"videos/{RAW[0]}/{prompt:04d}-{1 - seed}.mp4")
+            larger = np.concatenate([frames, frames]).repeat(2, axis=1).repeat(2, axis=2)
+            write_video(tmp_path / f"real/{prompt}-{seed}.mp4", larger, 16.0)
+            lines.append(f"{prompt}-{seed}.mp4,{caption}")
+    (tmp_path / "real/metadata.csv").write_text("\n".join(lines) + "\n")
+    call = ["evaluate", trained / "run", "--prompts", trained / "prompts.txt", "--against-clips", "real", *SIZE]
+    told = commands.works(*call, "--seeds", 2, "--output", "out")
+    assert "16 videos of 4 models, 16 there already" in told
+    assert "latent_energy reads latents, and clips have none" in told
+    results, models = results_of(tmp_path / "out"), models_of(tmp_path / "out")
+    assert list(models) == ["clips", "run-000001-raw", "run-000001-ema", "run-000002-raw", LAST]
+    assert results["best"]["name"] == RAW[0]
+    assert results["best"]["by"] == "frame_prompt_energy"
+    assert "between its videos and the clips of the same prompt" in results["best"]["rule"]
+    assert models[RAW[0]]["metrics"]["brightness"]["drift"]["value"] == pytest.approx(0, abs=0.02)  # coded twice
+    assert read_frames(tmp_path / "out/videos/clips/0001-0.mp4").shape == (5, 32, 32, 3)
+    assert "compared with as many real clips of real" in (tmp_path / "out/index.html").read_text()
+    many = commands.refuses(*call, "--seeds", 3, "--output", "other")
+    assert "has 2 clips of 'a red square', and 3 are compared" in many
+    assert "--against: is of a teacher" in commands.refuses(*call, "--against", trained, "--output", "other")
+    (tmp_path / "real/1-1.mp4").unlink()
+    assert "has 1 clip of 'a blue disc', and 2 are compared" in commands.refuses(*call, "--output", "out")
+
+
 @pytest.fixture
 def plain(tiny_wan: Path, commands: Commands, tmp_path: Path) -> list[Any]:
     """Of a folder, without a teacher."""

@@ -15,6 +15,7 @@ from fastvideo_core.registry.specs import Command
 
 if TYPE_CHECKING:  # torch is imported when there is something to do, not to show help
     from fastvideo_core.contracts.validator import ValidationPrompt
+    from fastvideo_evaluate.command.clips import Clips
     from fastvideo_evaluate.command.models import Candidate
     from fastvideo_evaluate.command.sampling import Setting, Shared
     from fastvideo_evaluate.command.videos import Videos
@@ -29,6 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("models", nargs="+", metavar="MODEL", help=model)
     teacher = "the teacher: a diffusers folder, a hub id, a checkpoint (default: the one that the runs name)"
     parser.add_argument("--against", metavar="TEACHER", help=teacher)
+    real = "compare with real clips instead of a teacher: a folder of videos with the prompts as captions, as preprocess takes it"
+    parser.add_argument("--against-clips", metavar="FOLDER", help=real)
     prompts = "validation JSON, or text with a prompt a line"
     parser.add_argument("--prompts", required=True, type=Path, metavar="FILE", help=prompts)
     seeds = f"videos of each prompt, with seeds that count up from its own, or from --seed (default: {SEEDS})"
@@ -105,29 +108,34 @@ class _Work:
 
     def __init__(self, args: argparse.Namespace, *, measures: bool = True) -> None:
         from fastvideo_core.config.output_folder import check_writable_folder
+        from fastvideo_evaluate.command.clips import open_clips
         from fastvideo_evaluate.command.models import identity, keeps_pairs, open_candidates, open_teacher
         from fastvideo_evaluate.command.results import usable
         from fastvideo_evaluate.command.sampling import Setting, Shared
         from fastvideo_evaluate.command.videos import Videos
 
-        _check_numbers(args)
+        _check_options(args)
         check_writable_folder(args.output, "--output")
         self.args = args
         self.candidates: list[Candidate] = open_candidates(
             args.models, args.registry, family=args.family, role=args.role, weights=args.weights
         )
-        self.teacher: Candidate | None = open_teacher(args.against, self.candidates, args.registry)
+        self.teacher: Candidate | None = None
+        if args.against_clips is None:
+            self.teacher = open_teacher(args.against, self.candidates, args.registry)
         self.shared: Shared = Shared(_prompts(args, self.everyone), args.seeds)
+        self.clips: Clips | None = None if args.against_clips is None else open_clips(args.against_clips, self.shared)
+        self.reference: Candidate | Clips | None = self.teacher or self.clips
         made = _metrics(args) if measures else {}
-        pairs = all(keeps_pairs(one.model, args.registry) for one in self.candidates)
-        self.metrics, self.notes = usable(made, _names(args), self.teacher, self.shared, keeps_pairs=pairs)
+        pairs = self.clips is None and all(keeps_pairs(one.model, args.registry) for one in self.candidates)
+        self.metrics, self.notes = usable(made, _names(args), self.reference, self.shared, keeps_pairs=pairs)
         self.settings: dict[str, Setting] = {
             one.name: Setting(args.steps, args.guidance_scale)
             if one is not self.teacher
             else Setting(args.against_steps, args.against_guidance_scale)
             for one in self.everyone
         }
-        told = {
+        told: dict[str, dict[str, Any]] = {
             one.name: {
                 "weights": identity(one.model.source),
                 "pipeline_config": one.model.pipeline_config.model_dump(mode="json"),
@@ -136,6 +144,8 @@ class _Work:
             }
             for one in self.everyone
         }
+        if self.clips is not None:
+            told[self.clips.name] = {"clips": self.clips.identity}
         self.videos: Videos = Videos(args.output, self.shared.prompts, told)
 
     @property
@@ -169,16 +179,19 @@ class _Work:
 
         if waits:
             wait_for_all(self.everyone, self.shared, self.videos)
-        found = measure(self.candidates, self.teacher, self.shared, self.videos, self.metrics, self.notes)
+        if self.clips is not None:
+            self.clips.add_to(self.videos, self.candidates[0].name)
+        found = measure(self.candidates, self.reference, self.shared, self.videos, self.metrics, self.notes)
         about = {
             "versions": _versions(),
             "prompts": [described(prompt) for prompt in self.shared.prompts],
             "seeds": self.shared.seeds,
-            "teacher": None if self.teacher is None else self.teacher.name,
+            "teacher": None if self.reference is None else self.reference.name,
+            "clips": self.clips is not None,
             "frames": "read from the mp4 files, as metrics see them",
             "latents": "the sampler's, before they were decoded, stored in float16",
         }
-        models = {
+        models: dict[str, dict[str, Any]] = {
             one.name: {
                 "source": str(one.model.source),
                 "curve": one.curve,
@@ -187,6 +200,10 @@ class _Work:
             }
             for one in self.everyone
         }
+        if self.clips is not None:
+            sampling = self.videos.sampled(self.clips.name)
+            there = {"source": str(self.clips.folder), "curve": "clips", "step": None, "sampling": sampling}
+            models = {self.clips.name: there, **models}
         results = as_json(found, models, about)
         self.videos.write(RESULTS, json.dumps(_without_nan(results), indent=1))
         self.videos.write(PAGE, write_page(results, self.videos))
@@ -206,7 +223,7 @@ def _without_nan(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _check_numbers(args: argparse.Namespace) -> None:
+def _check_options(args: argparse.Namespace) -> None:
     from fastvideo_core.errors import ConfigError, Problem
 
     least = {"seeds": 1, "num_processes": 1, "steps": 1, "against_steps": 1, "height": 1, "width": 1, "num_frames": 1}
@@ -215,6 +232,14 @@ def _check_numbers(args: argparse.Namespace) -> None:
         for name, value in least.items()
         if getattr(args, name) is not None and getattr(args, name) < value
     ]
+    of_teacher = {"--against": args.against, "--against-steps": args.against_steps}
+    of_teacher["--against-guidance-scale"] = args.against_guidance_scale
+    if args.against_clips is not None:
+        problems += [
+            Problem("is of a teacher, and --against-clips compares with none", name, fix="leave out one of them")
+            for name, given in of_teacher.items()
+            if given is not None
+        ]
     if problems:
         raise ConfigError(problems)
 

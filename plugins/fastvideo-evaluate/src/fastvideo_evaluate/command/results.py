@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from fastvideo_core.errors import ConfigError, Problem
 from fastvideo_data.preprocessing.progress import progress
+from fastvideo_evaluate.command.clips import Clips
 from fastvideo_evaluate.command.models import Candidate
 from fastvideo_evaluate.command.sampling import Shared
 from fastvideo_evaluate.command.videos import Videos
@@ -35,7 +36,7 @@ DECIDING = ("latent_prompt_energy", "frame_prompt_energy")
 """What decides which model is the best, the first of these that is measured of all: the only built-in metrics that are 0 for no
 model but one that makes of every prompt what its teacher does. Latents come first, as they hold all that the frames show."""
 RULE = (
-    "the best has the lowest {}: the distance between the videos that it and its teacher make of the same prompt; "
+    "the best has the lowest {}: the distance between its videos and {} of the same prompt; "
     "of two with the same value the earlier one. The other metrics say in what a model differs"
 )
 RULE_OF_PLACES = (
@@ -82,7 +83,7 @@ class Evaluation:
 def usable(
     metrics: Mapping[str, Metric],
     asked: Sequence[str] | None,
-    teacher: Candidate | None,
+    teacher: Candidate | Clips | None,
     shared: Shared,
     *,
     keeps_pairs: bool,
@@ -100,7 +101,14 @@ def usable(
     for name, metric in metrics.items():
         found = fix = ""
         if isinstance(metric, (PairMetric, SetMetric, PromptSetMetric)) and teacher is None:
-            found, fix = "needs a teacher, and no run names one", "name one with --against"
+            found, fix = (
+                "needs a teacher, and no run names one",
+                "name one with --against, or clips with --against-clips",
+            )
+        elif isinstance(metric, PairMetric) and isinstance(teacher, Clips):
+            found, fix = "compares videos of the same noise, and clips have none", "name a teacher with --against"
+        elif metric.reads == "latents" and isinstance(teacher, Clips):
+            found, fix = "reads latents, and clips have none", "name a teacher with --against"
         elif isinstance(metric, PairMetric) and asked is None and not keeps_pairs:
             found = "compares pairs, and a method here does not teach the teacher's video of the same noise"
             fix = "name it in --metrics to have it nevertheless"
@@ -121,7 +129,7 @@ def usable(
 
 def measure(
     candidates: Sequence[Candidate],
-    teacher: Candidate | None,
+    teacher: Candidate | Clips | None,
     shared: Shared,
     videos: Videos,
     metrics: Mapping[str, Metric],
@@ -133,7 +141,7 @@ def measure(
         UserError: a video is damaged.
     """
     told = list(notes)
-    everyone = [*([teacher] if teacher else []), *candidates]
+    everyone: list[Candidate | Clips] = [*([teacher] if teacher else []), *candidates]
     draws = np.random.default_rng(SEED).integers(len(shared.prompts), size=(RESAMPLES, len(shared.prompts)))
     of_teacher: _Measured | None = None
     values: dict[str, dict[str, Value]] = {}
@@ -180,8 +188,8 @@ class _Measured:
 
     def __init__(
         self,
-        one: Candidate,
-        teacher: Candidate | None,
+        one: Candidate | Clips,
+        teacher: Candidate | Clips | None,
         shared: Shared,
         videos: Videos,
         metrics: Mapping[str, Metric],
@@ -264,7 +272,7 @@ def _mean_places(
     names: Sequence[str],
     metrics: Mapping[str, Metric],
     values: Mapping[str, Mapping[str, Value]],
-    teacher: Candidate | None,
+    teacher: Candidate | Clips | None,
 ) -> Floats | None:
     """Each model's mean place, from 1: [models, 1 + RESAMPLES], the first of all prompts; None where nothing orders them."""
     orders = []
@@ -306,7 +314,11 @@ def as_json(
             else {}
         )
         told.append({"name": name, **models[name], **place, "metrics": measured})
-    rule = RULE_OF_PLACES if evaluation.by is None else RULE.format(evaluation.by)
+    rule = (
+        RULE_OF_PLACES
+        if evaluation.by is None
+        else RULE.format(evaluation.by, "the clips" if about.get("clips") else "its teacher's")
+    )
     best = None if evaluation.best is None else {"name": evaluation.best, "by": evaluation.by, "rule": rule}
     return {
         **about,

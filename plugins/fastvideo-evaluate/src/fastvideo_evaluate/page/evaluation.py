@@ -47,7 +47,7 @@ def write_page(results: Results, videos: Videos) -> str:
             *_table(results), [number for number, one in enumerate(models) if best and one["name"] == best["name"]]
         ),
         paragraph(
-            f"Below each value its interval, and its drift: how far it is above the teacher's. {results['intervals']}.",
+            f"Below each value its interval, and its drift: how far it is above {_whose(results)}. {results['intervals']}.",
             faint=True,
         ),
         *[paragraph(note, faint=True) for note in results["notes"]],
@@ -69,11 +69,21 @@ def _compared(results: Results, students: Sequence[Mapping[str, Any]]) -> str:
     count, seeds = len(results["prompts"]), results["seeds"]
     said = f"{len(students)} model{'s' if len(students) > 1 else ''}, {count} prompt{'s' if count > 1 else ''}, "
     said += f"{seeds} seed{'s' if seeds > 1 else ''} each, the same for all. "
-    return said + ("No teacher." if teacher is None else f"The teacher is {teacher['source']}, {_sampled(teacher)}.")
+    if teacher is None:
+        return said + "No teacher."
+    if results["clips"]:
+        return said + f"They are compared with as many real clips of {teacher['source']}."
+    return said + f"The teacher is {teacher['source']}, {_sampled(teacher)}."
+
+
+def _whose(results: Results) -> str:
+    return "that of the clips" if results["clips"] else "the teacher's"
 
 
 def _sampled(model: Mapping[str, Any]) -> str:
     how = model["sampling"]
+    if "clips" in how:
+        return "real clips"
     if how.get("timesteps"):
         count = len(how["timesteps"])
         steps = f"{count} step{'s' if count > 1 else ''} at {', '.join(f'{t:g}' for t in how['timesteps'])} ({how['sampler']})"
@@ -152,7 +162,7 @@ def _charts(results: Results, students: Sequence[Mapping[str, Any]], marks: Sequ
         }
         if teacher is not None and name in teacher["metrics"]:
             level = teacher["metrics"][name]["value"]
-            series["teacher"] = [(steps[0], level), (steps[-1], level)]
+            series["clips" if results["clips"] else "teacher"] = [(steps[0], level), (steps[-1], level)]
         yield curves(f"{name} ({metric['unit']})" if metric["unit"] else name, series, marks=marks)
 
 
