@@ -25,12 +25,18 @@ HOST_MEMORY: tuple[Mutation, ...] = (
         "n and not changes",
         (BLOCKS,),
     ),
-    Mutation("block inputs stay on the device", SHARD, "if training.offload_activations:", "if False:", (INPUTS,)),
+    Mutation(
+        "block inputs stay on the device",
+        SHARD,
+        "if training.offload_activations else nullcontext",
+        "if False else nullcontext",
+        (INPUTS,),
+    ),
     Mutation(
         "block inputs in host memory that is not pinned",
         SHARD,
-        'pin_memory=context.device().type == "cuda")\n        run =',
-        "pin_memory=False)\n        run =",
+        'pin_memory=context.device().type == "cuda")\n    keeping =',
+        "pin_memory=False)\n    keeping =",
         (INPUTS,),
     ),
 )
