@@ -51,8 +51,17 @@ class Processes:
         self._barrier.wait()
         return found
 
-    def from_main(self, value: Any) -> Any:
-        return self.gathered(value)[0]
+    def told_by_main(self, look: Callable[[], Any]) -> Any:
+        found, error = None, None
+        if self.rank() == 0:
+            try:
+                found = look()
+            except DataError as raised:
+                error = raised
+        found, error = self.gathered((found, error))[0]
+        if error is not None:
+            raise error
+        return found
 
 
 @pytest.fixture
