@@ -126,7 +126,7 @@ class MethodConfig(PluginConfig):
             if name in self.model_fields_set and getattr(self, name) != type(self).model_fields[name].default
         ]
 
-    attn_kind: Literal["dense", "vsa"] = Field("dense", description="The student's attention; few families offer vsa")
+    attn_kind: Literal["dense", "vsa"] = Field(default="dense", description="The student's attention; few offer vsa")
 
 
 PUBLISHED = "default"
@@ -147,7 +147,7 @@ class PipelineConfig(PluginConfig):
 class FewStepConfig(MethodConfig):
     """Base class of `method_config` sections of methods whose student is sampled in few steps, beside a teacher or alone."""
 
-    validate_teacher: bool = Field(True, description="Sample the teacher at the first validation, in training's steps")
+    validate_teacher: bool = Field(default=True, description="Sample the teacher at the first validation, too")
 
     def check_run(self, cfg: RunConfig) -> list[tuple[str, Problem]]:
         problems = self.without_sampler_kind(cfg)
@@ -164,7 +164,9 @@ class FewStepConfig(MethodConfig):
 class GuidedPipelineConfig(PipelineConfig):
     """Of families whose guidance takes a negative prompt."""
 
-    negative_prompt: str = Field(PUBLISHED, description="What guidance leads away from; `default`: its makers' text.")
+    negative_prompt: str = Field(
+        default=PUBLISHED, description="What guidance leads away from; `default`: the model's own."
+    )
 
     def negative_text(self, published: str, own: str | None = None) -> str:
         """The negative prompt in full: `own` of one prompt, else the run's; `default` stands for `published`."""
