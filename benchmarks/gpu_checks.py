@@ -287,17 +287,7 @@ def estimate(runs: Runs, variant: Variant) -> str:
     if torch.cuda.is_available():
         variant = WIDE
     config = runs.write("finetune", variant, max_train_steps=3, enable_gradient_checkpointing_type="full")
-    foretold = foretold_peak(config)
-    if not torch.cuda.is_available():
-        return f"{foretold / 2**20:.1f} MiB; no allocator to ask here"
-    gc.collect()
-    before = torch.cuda.memory_allocated()
-    runtime = build(config)
-    torch.cuda.reset_peak_memory_stats()
-    train(runtime, saving=False)
-    measured = torch.cuda.max_memory_allocated() - before
-    require(abs(foretold / measured - 1) < 0.2, f"{foretold / 2**20:.1f} MiB foretold, {measured / 2**20:.1f} measured")
-    return f"{foretold / 2**20:.1f} MiB foretold, {measured / 2**20:.1f} measured"
+    return beside_the_allocator(config, foretold_peak(config), "foretold")
 
 
 @named("watched", "the quality watch looks at every second step: the losses of the run without it, to the bit")
@@ -321,17 +311,7 @@ def simulated(runs: Runs, variant: Variant) -> str:
     # in a process of its own: this one may be of a group, which fake ranks cannot join
     ran = subprocess.run([sys.executable, "-c", PEAK, str(config)], capture_output=True, text=True, check=False)
     require(ran.returncode == 0, f"status {ran.returncode}: {ran.stderr[-300:]}")
-    peak = int(ran.stdout)
-    if not torch.cuda.is_available():
-        return f"{peak / 2**20:.1f} MiB; no allocator to ask here"
-    gc.collect()
-    before = torch.cuda.memory_allocated()
-    runtime = build(config)
-    torch.cuda.reset_peak_memory_stats()
-    train(runtime, saving=False)
-    measured = torch.cuda.max_memory_allocated() - before
-    require(abs(peak / measured - 1) < 0.2, f"{peak / 2**20:.1f} MiB simulated, {measured / 2**20:.1f}")
-    return f"{peak / 2**20:.1f} MiB simulated, {measured / 2**20:.1f} measured"
+    return beside_the_allocator(config, int(ran.stdout), "simulated")
 
 
 @named("torchrun", "joined under torchrun, with the backend of the device")
@@ -341,6 +321,21 @@ def torchrun(runs: Runs, variant: Variant) -> str:
     ran = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False, timeout=300)
     require(ran.returncode == 0, f"status {ran.returncode}: {ran.stderr[-300:]}")
     return "1 process, " + ("nccl" if torch.cuda.is_available() else "gloo")
+
+
+def beside_the_allocator(config: Path, told: int, how: str) -> str:
+    """Trains the run; the bytes that were told must be the allocator's peak within a fifth, where there is a GPU."""
+    if not torch.cuda.is_available():
+        return f"{told / 2**20:.1f} MiB; no allocator to ask here"
+    gc.collect()
+    before = torch.cuda.memory_allocated()
+    runtime = build(config)
+    torch.cuda.reset_peak_memory_stats()
+    train(runtime, saving=False)
+    measured = torch.cuda.max_memory_allocated() - before
+    found = f"{told / 2**20:.1f} MiB {how}, {measured / 2**20:.1f} measured"
+    require(abs(told / measured - 1) < 0.2, found)
+    return found
 
 
 def flat(weights: dict[str, dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -87,7 +87,7 @@ def measure(folder: Path, pipeline: Path, data: Path, method: str, looks: int) -
         runtime.train()
         spent = time.process_time() - started
     totals = {name: sum(values) for name, values in clock.spent.items()}
-    step = (spent - sum(totals.values())) / config["training"]["max_train_steps"]  # type: ignore[index]
+    step = (spent - sum(totals.values())) / config["training"]["max_train_steps"]  # type: ignore[index]  # a literal above
     return step, statistics.median(clock.spent["_look"]), totals["_make_reference"], totals["before_round"]
 
 
